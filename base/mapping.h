@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "base/result.h"
+
+namespace migrate {
+
+/// Owns one private anonymous memory mapping of this process and unmaps it.
+/// Move-only; owned by one thread at a time.
+class Mapping {
+ public:
+  /// Maps `length_bytes` (rounded up to pages) of zeroed memory. Errors: kSystem (ENOMEM).
+  static Result<Mapping> create(std::size_t length_bytes);
+
+  Mapping() = default;
+  Mapping(Mapping&& other) noexcept;
+  Mapping& operator=(Mapping&& other) noexcept;
+  Mapping(const Mapping&) = delete;
+  Mapping& operator=(const Mapping&) = delete;
+  ~Mapping();
+
+  std::span<std::byte> bytes() const { return bytes_; }
+
+ private:
+  explicit Mapping(std::span<std::byte> bytes) : bytes_(bytes) {}
+
+  std::span<std::byte> bytes_;
+};
+
+}  // namespace migrate

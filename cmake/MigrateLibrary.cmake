@@ -1,0 +1,36 @@
+# One way to add a library or a program of ours: warnings are private to our own code, and the
+# include root is the repository, so that every include names its layer.
+
+function(migrate_target_defaults target)
+  target_compile_options(
+    ${target}
+    PRIVATE $<$<COMPILE_LANGUAGE:CXX>:-Wall
+            -Wextra
+            -Wpedantic
+            -Wshadow
+            -Wnon-virtual-dtor
+            -Wold-style-cast
+            -Wcast-qual
+            -Wconversion
+            -Wno-sign-conversion>
+            $<$<COMPILE_LANG_AND_ID:CXX,Clang>:-Wthread-safety>)
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
+endfunction()
+
+# migrate_add_library(name SOURCES... [LINK libraries...])
+function(migrate_add_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_library(migrate_${name} STATIC ${ARG_SOURCES})
+  add_library(migrate::${name} ALIAS migrate_${name})
+  migrate_target_defaults(migrate_${name})
+  target_include_directories(migrate_${name} PUBLIC $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}>)
+  target_link_libraries(migrate_${name} PUBLIC ${ARG_LINK})
+endfunction()
+
+# migrate_add_program(name SOURCES... [LINK libraries...])
+function(migrate_add_program name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  migrate_target_defaults(${name})
+  target_link_libraries(${name} PRIVATE ${ARG_LINK})
+endfunction()
