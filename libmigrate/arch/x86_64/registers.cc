@@ -1,0 +1,106 @@
+#include "libmigrate/arch/x86_64/registers.h"
+
+#include <elf.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+
+#include <algorithm>
+#include <array>
+
+namespace migrate::arch {
+namespace {
+
+// Kernel-internal error numbers that a tracer sees (include/linux/errno.h).
+constexpr std::int64_t kRestartNoHand = -514;
+constexpr std::int64_t kRestartBlock = -516;
+
+// AVX-512 and PKRU fit in 2.7 KiB; AMX tiles take 8 KiB more.
+constexpr std::size_t kMaxExtendedStateBytes = 16384;
+
+Result<std::size_t> get_set(pid_t thread, int set, void* bytes, std::size_t length) {
+  iovec vector{bytes, length};
+  if (::ptrace(PTRACE_GETREGSET, thread, set, &vector) != 0) {
+    return fail(system_error("read registers of", "thread " + std::to_string(thread)));
+  }
+  return vector.iov_len;
+}
+
+Result<void> put_set(pid_t thread, int set, void* bytes, std::size_t length) {
+  iovec vector{bytes, length};
+  if (::ptrace(PTRACE_SETREGSET, thread, set, &vector) != 0) {
+    return fail(system_error("write registers of", "thread " + std::to_string(thread)));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<GeneralRegisters> read_registers(pid_t thread) {
+  GeneralRegisters registers{};
+  MIGRATE_TRY(get_set(thread, NT_PRSTATUS, &registers, sizeof(registers)));
+  return registers;
+}
+
+Result<void> write_registers(pid_t thread, const GeneralRegisters& registers) {
+  GeneralRegisters copy = registers;
+  return put_set(thread, NT_PRSTATUS, &copy, sizeof(copy));
+}
+
+Result<std::string> read_extended_state(pid_t thread) {
+  std::array<char, kMaxExtendedStateBytes> buffer;
+  const std::size_t length =
+      MIGRATE_TRY(get_set(thread, NT_X86_XSTATE, buffer.data(), buffer.size()));
+  return std::string(buffer.data(), length);
+}
+
+Result<void> write_extended_state(pid_t thread, const std::string& state) {
+  std::string copy = state;
+  return put_set(thread, NT_X86_XSTATE, copy.data(), copy.size());
+}
+
+GeneralRegisters script_registers(const GeneralRegisters& base, std::uint64_t code,
+                                  std::uint64_t argument) {
+  GeneralRegisters registers = base;
+  registers.rip = code;
+  registers.rbx = argument;
+  registers.rax = 0;
+  registers.orig_rax = ~0ULL;
+  registers.eflags &= ~0x500ULL;  // No single step (TF), no backward strings (DF).
+  return registers;
+}
+
+GeneralRegisters system_call_registers(const GeneralRegisters& base, std::uint64_t code,
+                                       std::int64_t number, const std::uint64_t (&arguments)[6]) {
+  GeneralRegisters registers = script_registers(base, code, base.rbx);
+  registers.rax = static_cast<std::uint64_t>(number);
+  registers.rdi = arguments[0];
+  registers.rsi = arguments[1];
+  registers.rdx = arguments[2];
+  registers.r10 = arguments[3];
+  registers.r8 = arguments[4];
+  registers.r9 = arguments[5];
+  return registers;
+}
+
+InterruptedCall interrupted_call(const GeneralRegisters& registers) {
+  InterruptedCall call;
+  if (static_cast<std::int64_t>(registers.orig_rax) < 0) {
+    return call;
+  }
+  call.number = static_cast<std::int64_t>(registers.orig_rax);
+  call.restart_block = result_of(registers) == kRestartBlock;
+  const std::uint64_t arguments[6] = {registers.rdi, registers.rsi, registers.rdx,
+                                      registers.r10, registers.r8,  registers.r9};
+  std::copy(std::begin(arguments), std::end(arguments), std::begin(call.arguments));
+  return call;
+}
+
+void repeat_call(GeneralRegisters& registers) {
+  registers.rax = static_cast<std::uint64_t>(kRestartNoHand);
+}
+
+void continue_call(GeneralRegisters& registers) {
+  registers.rax = static_cast<std::uint64_t>(kRestartBlock);
+}
+
+}  // namespace migrate::arch

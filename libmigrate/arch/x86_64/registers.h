@@ -1,0 +1,57 @@
+#pragma once
+
+#include <sys/types.h>
+#include <sys/user.h>
+
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+
+namespace migrate::arch {
+
+/// General registers of one stopped thread.
+using GeneralRegisters = user_regs_struct;
+
+/// Reads and writes the general registers of a ptrace-stopped thread. Thread: its tracer.
+Result<GeneralRegisters> read_registers(pid_t thread);
+Result<void> write_registers(pid_t thread, const GeneralRegisters& registers);
+
+/// The XSAVE area (x87, SSE, AVX, AVX-512, PKRU, whatever this CPU has). Thread: the tracer.
+Result<std::string> read_extended_state(pid_t thread);
+Result<void> write_extended_state(pid_t thread, const std::string& state);
+
+/// Registers that run a script: `code` is the interpreter's entry, `argument` the address that it
+/// takes. Marks the thread as outside any system call, so that the kernel restarts none.
+GeneralRegisters script_registers(const GeneralRegisters& base, std::uint64_t code,
+                                  std::uint64_t argument);
+
+/// Registers that execute the one system call instruction at `code`.
+GeneralRegisters system_call_registers(const GeneralRegisters& base, std::uint64_t code,
+                                       std::int64_t number, const std::uint64_t (&arguments)[6]);
+
+inline std::int64_t result_of(const GeneralRegisters& registers) {
+  return static_cast<std::int64_t>(registers.rax);
+}
+inline std::uint64_t instruction_pointer(const GeneralRegisters& registers) {
+  return registers.rip;
+}
+inline std::uint64_t stack_pointer(const GeneralRegisters& registers) { return registers.rsp; }
+
+/// What a freeze interrupted.
+struct InterruptedCall {
+  bool restart_block = false;  ///< The kernel kept how to restart it in the old thread: lost here.
+  std::int64_t number = -1;
+  std::uint64_t arguments[6] = {};
+};
+InterruptedCall interrupted_call(const GeneralRegisters& registers);
+
+/// Makes the kernel repeat the interrupted call from its beginning when the thread goes on, unless
+/// a signal handler runs first, which then sees EINTR. The other interrupted calls need nothing:
+/// the kernel restarts them from the very registers.
+void repeat_call(GeneralRegisters& registers);
+
+/// Makes the kernel continue the call by the restart block that `thread` holds now.
+void continue_call(GeneralRegisters& registers);
+
+}  // namespace migrate::arch

@@ -1,0 +1,250 @@
+#include "libmigrate/capture/capture.h"
+
+#include <linux/prctl.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <set>
+
+#include "libmigrate/capture/contents.h"
+#include "libmigrate/trace/tracee.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::uint64_t kPageBytes = 4096;
+constexpr std::size_t kKernelSignalActionBytes = 32;  // struct sigaction of the kernel, x86-64
+constexpr int kSignals = 64;
+constexpr std::array<int, 3> kIntervalTimers{ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF};
+
+std::string bytes_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
+
+std::uint64_t nanoseconds(const timespec& time) {
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000ULL +
+         static_cast<std::uint64_t>(time.tv_nsec);
+}
+
+std::uint64_t microseconds(const timeval& time) {
+  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000ULL +
+         static_cast<std::uint64_t>(time.tv_usec);
+}
+
+// The calls that every thread answers about itself.
+struct ThreadQuestions {
+  std::uint64_t tid_address;
+  std::uint64_t alternate_stack;
+  std::uint64_t death_signal;
+  std::size_t timer_slack;
+
+  explicit ThreadQuestions(Script& script)
+      : tid_address(script.reserve(8)),
+        alternate_stack(script.reserve(sizeof(stack_t))),
+        death_signal(script.reserve(4)),
+        timer_slack(0) {
+    script.must("read the thread id address", SYS_prctl, {PR_GET_TID_ADDRESS, tid_address});
+    script.must("read the alternate stack", SYS_sigaltstack, {0, alternate_stack});
+    script.must("read the parent death signal", SYS_prctl, {PR_GET_PDEATHSIG, death_signal});
+    timer_slack = script.call(SYS_prctl, {PR_GET_TIMERSLACK});
+  }
+
+  void answer(const Script& script, wire::Thread& thread) const {
+    thread.set_clear_child_tid(script.value<std::uint64_t>(tid_address));
+    thread.set_alternate_stack(bytes_of(script.data(alternate_stack, sizeof(stack_t))));
+    thread.set_parent_death_signal(script.value<std::uint32_t>(death_signal));
+    if (script.result(timer_slack) > 0) {
+      thread.set_timer_slack_ns(static_cast<std::uint64_t>(script.result(timer_slack)));
+    }
+  }
+};
+
+// The calls that the leader answers about the whole process.
+struct ProcessQuestions {
+  std::uint64_t actions;
+  std::uint64_t interval_timers;
+  std::uint64_t posix_timers;
+  std::uint64_t subreaper;
+  std::size_t dumpable;
+  std::size_t thp_disabled;
+  std::size_t secure_bits;
+  std::size_t program_break;
+
+  ProcessQuestions(Script& script, const wire::Image& image)
+      : actions(script.reserve(kSignals * kKernelSignalActionBytes)),
+        interval_timers(script.reserve(kIntervalTimers.size() * sizeof(itimerval))),
+        posix_timers(script.reserve(sizeof(itimerspec) *
+                                    static_cast<std::size_t>(image.posix_timers_size()))),
+        subreaper(script.reserve(4)) {
+    for (std::uint64_t signal = 1; signal <= kSignals; ++signal) {
+      script.must("read a signal action", SYS_rt_sigaction,
+                  {signal, 0, actions + (signal - 1) * kKernelSignalActionBytes, 8},
+                  "signal " + std::to_string(signal));
+    }
+    for (const int timer : kIntervalTimers) {
+      script.must("read an interval timer", SYS_getitimer,
+                  {static_cast<std::uint64_t>(timer),
+                   interval_timers + static_cast<std::uint64_t>(timer) * sizeof(itimerval)});
+    }
+    std::uint64_t place = posix_timers;
+    for (const wire::PosixTimer& timer : image.posix_timers()) {
+      script.must("read a POSIX timer", SYS_timer_gettime, {timer.id(), place},
+                  "timer " + std::to_string(timer.id()));
+      place += sizeof(itimerspec);
+    }
+    script.must("read the subreaper flag", SYS_prctl, {PR_GET_CHILD_SUBREAPER, subreaper});
+    dumpable = script.call(SYS_prctl, {PR_GET_DUMPABLE});
+    thp_disabled = script.call(SYS_prctl, {PR_GET_THP_DISABLE});
+    secure_bits = script.call(SYS_prctl, {PR_GET_SECUREBITS});
+    program_break = script.call(SYS_brk, {0});
+  }
+
+  void answer(const Script& script, wire::Image& image) const {
+    image.clear_signal_actions();
+    for (std::size_t i = 0; i < kSignals; ++i) {
+      image.add_signal_actions(bytes_of(
+          script.data(actions + i * kKernelSignalActionBytes, kKernelSignalActionBytes)));
+    }
+    image.clear_interval_timers();
+    for (std::size_t i = 0; i < kIntervalTimers.size(); ++i) {
+      const auto value = script.value<itimerval>(interval_timers + i * sizeof(itimerval));
+      auto& timer = *image.add_interval_timers();
+      timer.set_value_us(microseconds(value.it_value));
+      timer.set_interval_us(microseconds(value.it_interval));
+    }
+    std::uint64_t place = posix_timers;
+    for (wire::PosixTimer& timer : *image.mutable_posix_timers()) {
+      const auto value = script.value<itimerspec>(place);
+      timer.set_value_ns(nanoseconds(value.it_value));
+      timer.set_interval_ns(nanoseconds(value.it_interval));
+      place += sizeof(itimerspec);
+    }
+    image.set_child_subreaper(script.value<std::uint32_t>(subreaper) != 0);
+    image.set_dumpable(static_cast<std::uint32_t>(script.result(dumpable)));
+    image.set_thp_disabled(script.result(thp_disabled) > 0);
+    image.mutable_memory()->set_brk(static_cast<std::uint64_t>(script.result(program_break)));
+    for (wire::Thread& thread : *image.mutable_threads()) {
+      thread.mutable_credentials()->set_secure_bits(
+          static_cast<std::uint32_t>(script.result(secure_bits)));
+    }
+  }
+};
+
+// An interrupted relative sleep whose remaining time the kernel wrote where the caller asked.
+Result<void> capture_sleep(const FrozenProcess& frozen, const FrozenThread& thread,
+                           wire::Thread& image) {
+  const arch::InterruptedCall call = arch::interrupted_call(thread.registers);
+  if (!call.restart_block) {
+    return {};
+  }
+  std::uint64_t remaining_address = 0;
+  if (call.number == SYS_nanosleep) {
+    remaining_address = call.arguments[1];
+  } else if (call.number == SYS_clock_nanosleep && (call.arguments[1] & TIMER_ABSTIME) == 0) {
+    remaining_address = call.arguments[3];
+  }
+  if (remaining_address != 0) {
+    timespec remaining{};
+    MIGRATE_TRY(read_memory(frozen.process(), remaining_address,
+                            std::as_writable_bytes(std::span(&remaining, 1))));
+    image.set_sleep_remaining(bytes_of(std::as_bytes(std::span(&remaining, 1))));
+  }
+  return {};
+}
+
+// What the tracer reads without the thread's help.
+Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thread,
+                            wire::Thread& image) {
+  image.set_id(thread.id);
+  arch::GeneralRegisters registers = thread.registers;
+  const arch::InterruptedCall call = arch::interrupted_call(registers);
+  MIGRATE_TRY(capture_sleep(frozen, thread, image));
+  if (call.restart_block && image.sleep_remaining().empty()) {
+    arch::repeat_call(registers);
+  }
+  image.set_general_registers(bytes_of(std::as_bytes(std::span(&registers, 1))));
+  image.set_extended_state(MIGRATE_TRY(arch::read_extended_state(thread.host_id)));
+  image.set_signal_mask(thread.signal_mask);
+  for (std::string& signal : MIGRATE_TRY(peek_signals(thread.host_id, false))) {
+    image.add_pending_signals(std::move(signal));
+  }
+  const RseqConfiguration rseq = MIGRATE_TRY(read_rseq(thread.host_id));
+  image.set_rseq_address(rseq.address);
+  image.set_rseq_length(rseq.length);
+  image.set_rseq_signature(rseq.signature);
+  image.set_rseq_flags(rseq.flags);
+  std::uint64_t head = 0;
+  std::size_t length = 0;
+  if (::syscall(SYS_get_robust_list, thread.host_id, &head, &length) != 0) {
+    return fail(system_error("read the robust list of", "thread " + std::to_string(thread.id)));
+  }
+  image.set_robust_list(head);
+  image.set_robust_list_length(length);
+  return {};
+}
+
+}  // namespace
+
+Result<void> capture_state(const FrozenProcess& frozen, wire::Image& image) {
+  if (image.threads_size() != static_cast<int>(frozen.threads().size())) {
+    return fail(make_error(ErrorCode::kRetry, "capture the threads of",
+                           "process " + std::to_string(frozen.process()),
+                           "its threads changed meanwhile; try again"));
+  }
+  for (std::size_t i = 0; i < frozen.threads().size(); ++i) {
+    const FrozenThread& thread = frozen.threads()[i];
+    const auto found =
+        std::find_if(image.mutable_threads()->begin(), image.mutable_threads()->end(),
+                     [&](const wire::Thread& other) { return other.id() == thread.id; });
+    if (found == image.mutable_threads()->end()) {
+      return fail(make_error(ErrorCode::kRetry, "capture", "thread " + std::to_string(thread.id),
+                             "the threads changed meanwhile; try again"));
+    }
+    MIGRATE_TRY(capture_thread(frozen, thread, *found));
+    Script script(frozen.area());
+    const ThreadQuestions questions(script);
+    if (i == 0) {
+      const ProcessQuestions process(script, image);
+      MIGRATE_TRY(script.run(thread.host_id, thread.registers));
+      process.answer(script, image);
+    } else {
+      MIGRATE_TRY(script.run(thread.host_id, thread.registers));
+    }
+    questions.answer(script, *found);
+  }
+  for (std::string& signal : MIGRATE_TRY(peek_signals(frozen.leader().host_id, true))) {
+    image.add_pending_signals(std::move(signal));
+  }
+  return capture_contents(frozen.process(), image);
+}
+
+Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& image) {
+  std::set<std::uint64_t> pages;
+  for (const wire::Thread& thread : image.threads()) {
+    if (thread.rseq_address() != 0) {
+      pages.insert(thread.rseq_address() & ~(kPageBytes - 1));
+      pages.insert((thread.rseq_address() + thread.rseq_length() - 1) & ~(kPageBytes - 1));
+    }
+  }
+  pages.insert(arch::stack_pointer(frozen.leader().registers) & ~(kPageBytes - 1));
+  std::array<std::byte, kPageBytes> content;
+  for (const std::uint64_t page : pages) {
+    // A page that cannot be read (a stack pointer that is none) is simply not sent ahead.
+    if (read_memory(frozen.process(), page, content)) {
+      auto& starter = *image.add_starter_pages();
+      starter.set_address(page);
+      starter.set_content(bytes_of(content));
+    }
+  }
+  return {};
+}
+
+}  // namespace migrate

@@ -1,0 +1,23 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/capture/frozen_process.h"
+#include "libmigrate/proto/image.pb.h"
+
+namespace migrate {
+
+/// Fills into `image` what only the frozen process itself can tell: registers, signal state, stacks
+/// for signals, rseq, robust lists, timers, break, contents of pipes and of memory files that are
+/// also open as descriptors, and the starter pages. `image` already holds what /proc tells (see
+/// ProcessInspector::inspect_frozen). Needs frozen.open_area() and changes nothing that the process
+/// could see. Thread: the tracer. Errors: kRefused for state that cannot be carried, kSystem.
+Result<void> capture_state(const FrozenProcess& frozen, wire::Image& image);
+
+/// The page contents that a thread needs before it can run at all: those that the kernel itself
+/// touches when the thread returns to user mode.
+Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& image);
+
+}  // namespace migrate

@@ -1,0 +1,190 @@
+#include "libmigrate/capture/frozen_process.h"
+
+#include <signal.h>
+#include <sys/ptrace.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <sstream>
+#include <utility>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "libmigrate/trace/tracee.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::uint64_t kAllSignals = ~0ULL;
+constexpr std::uint64_t kVdsoSearchBytes = 65536;
+
+std::string proc_path(pid_t process) { return "/proc/" + std::to_string(process); }
+
+// The id in the innermost PID namespace: the last number of the NSpid line.
+Result<std::uint32_t> inner_id(pid_t process, pid_t thread) {
+  const std::string path = proc_path(process) + "/task/" + std::to_string(thread) + "/status";
+  const std::string status = MIGRATE_TRY(read_file(path));
+  const auto line = status.find("\nNSpid:");
+  std::istringstream words(line == std::string::npos ? "" : status.substr(line + 7));
+  words = std::istringstream(words.str().substr(0, words.str().find('\n')));
+  std::uint32_t id = 0;
+  for (std::uint32_t word = 0; words >> word;) {
+    id = word;
+  }
+  return id != 0 ? id : static_cast<std::uint32_t>(thread);
+}
+
+bool same_pid_namespace(pid_t process) {
+  const auto theirs = read_link(proc_path(process) + "/ns/pid");
+  const auto ours = read_link("/proc/self/ns/pid");
+  return theirs && ours && *theirs == *ours;
+}
+
+}  // namespace
+
+Result<std::uint64_t> find_system_call_in(pid_t process, std::uint64_t start, std::uint64_t end) {
+  std::vector<std::byte> code(std::min(end - start, kVdsoSearchBytes));
+  MIGRATE_TRY(read_memory(process, start, code));
+  const std::ptrdiff_t offset = arch::find_system_call(code);
+  if (offset < 0) {
+    return fail(make_error(ErrorCode::kUnsupported, "find a system call instruction in the vDSO of",
+                           "process " + std::to_string(process)));
+  }
+  return start + static_cast<std::uint64_t>(offset);
+}
+
+FrozenProcess::FrozenProcess(FrozenProcess&& other) noexcept
+    : process_(other.process_),
+      system_call_(other.system_call_),
+      held_(std::exchange(other.held_, false)),
+      threads_(std::move(other.threads_)),
+      area_(std::exchange(other.area_, std::nullopt)) {}
+
+FrozenProcess::~FrozenProcess() {
+  if (held_) {
+    if (auto thawed = thaw(); !thawed) {
+      spdlog::error("process {} could not be resumed whole: {}", process_,
+                    thawed.error().message());
+    }
+  }
+}
+
+Result<FrozenProcess> FrozenProcess::freeze(pid_t process, std::uint64_t system_call) {
+  FrozenProcess frozen(process, system_call);
+  MIGRATE_TRY(frozen.stop_all());
+  MIGRATE_TRY(frozen.read_state());
+  return frozen;
+}
+
+// True when the thread is stopped, false when it has ended.
+Result<bool> FrozenProcess::stop_one(pid_t thread) {
+  for (;;) {
+    auto stopped = wait_stop(thread);
+    if (!stopped) {
+      if (stopped.error().code == ErrorCode::kNotFound) {
+        return false;
+      }
+      return fail(std::move(stopped).error());
+    }
+    if (stopped->group_stop) {
+      return fail(make_error(ErrorCode::kRefused, "freeze", "process " + std::to_string(process_),
+                             "it is stopped by job control; send it SIGCONT first"));
+    }
+    if (stopped->event == PTRACE_EVENT_STOP) {
+      return true;
+    }
+    // A signal on its way in is delivered (its handler's frame is made); a clone goes on. The
+    // interrupt stops the thread right after.
+    MIGRATE_TRY(resume(thread, stopped->event == 0 ? stopped->signal : 0));
+  }
+}
+
+Result<void> FrozenProcess::stop_all() {
+  std::vector<pid_t> known;
+  std::vector<pid_t> fresh;
+  const std::string path = proc_path(process_) + "/task";
+  do {
+    fresh.clear();
+    for (const std::string& name : MIGRATE_TRY(list_directory(path))) {
+      pid_t thread = 0;
+      std::from_chars(name.data(), name.data() + name.size(), thread);
+      if (std::find(known.begin(), known.end(), thread) != known.end()) {
+        continue;
+      }
+      auto seized = seize(thread);
+      // EPERM: born of a traced thread, hence traced already. ESRCH: ended meanwhile.
+      if (!seized && seized.error().sys_errno != EPERM) {
+        if (seized.error().sys_errno == ESRCH && thread != process_) {
+          continue;
+        }
+        return seized;
+      }
+      if (auto asked = interrupt(thread); !asked && !seized) {
+        return asked;  // Not traced by us: another tracer came first.
+      }
+      known.push_back(thread);
+      fresh.push_back(thread);
+    }
+    for (const pid_t thread : fresh) {
+      threads_.push_back({.host_id = thread});  // First, so that a failure below thaws it too.
+      auto stopped = stop_one(thread);
+      if (!stopped || !*stopped) {
+        threads_.pop_back();
+        if (!stopped) {
+          static_cast<void>(detach(thread));
+          return fail(std::move(stopped).error());
+        }
+      }
+    }
+  } while (!fresh.empty());
+  return {};
+}
+
+Result<void> FrozenProcess::read_state() {
+  const auto leader = std::find_if(threads_.begin(), threads_.end(),
+                                   [&](const auto& thread) { return thread.host_id == process_; });
+  if (leader == threads_.end()) {
+    return fail(make_error(ErrorCode::kNotFound, "freeze", "process " + std::to_string(process_),
+                           "it ended, or its first thread did"));
+  }
+  std::rotate(threads_.begin(), leader, leader + 1);
+  const bool outer = same_pid_namespace(process_);
+  for (FrozenThread& thread : threads_) {
+    thread.id = outer ? static_cast<std::uint32_t>(thread.host_id)
+                      : MIGRATE_TRY(inner_id(process_, thread.host_id));
+    thread.registers = MIGRATE_TRY(arch::read_registers(thread.host_id));
+    thread.signal_mask = MIGRATE_TRY(read_signal_mask(thread.host_id));
+    MIGRATE_TRY(write_signal_mask(thread.host_id, kAllSignals));
+  }
+  return {};
+}
+
+Result<void> FrozenProcess::open_area(std::uint64_t record_bytes) {
+  area_ = MIGRATE_TRY(map_script_area(process_, leader().host_id, leader().registers, system_call_,
+                                      0, record_bytes));
+  return {};
+}
+
+Result<void> FrozenProcess::thaw() {
+  held_ = false;
+  Result<void> outcome;
+  const auto note = [&outcome](Result<void> step) {
+    if (!step && outcome) {
+      outcome = std::move(step);
+    }
+  };
+  if (area_) {
+    note(unmap_script_area(*area_, leader().host_id, leader().registers, system_call_));
+  }
+  for (const FrozenThread& thread : threads_) {
+    if (thread.id != 0) {  // Its state was read, hence may have been changed.
+      note(arch::write_registers(thread.host_id, thread.registers));
+      note(write_signal_mask(thread.host_id, thread.signal_mask));
+    }
+    note(detach(thread.host_id));
+  }
+  return outcome;
+}
+
+}  // namespace migrate

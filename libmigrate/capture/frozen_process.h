@@ -1,0 +1,72 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/trace/script.h"
+
+namespace migrate {
+
+/// One stopped thread with what was in its registers.
+struct FrozenThread {
+  pid_t host_id = 0;          ///< As this host sees it.
+  std::uint32_t id = 0;       ///< As the process itself sees it.
+  arch::GeneralRegisters registers{};
+  std::uint64_t signal_mask = 0;
+};
+
+/// A process all of whose threads we hold stopped, with all signals blocked, able to run scripts.
+/// Destroying it without park() or thaw() thaws it: the process goes on as if nothing had been.
+/// Owned by the thread that froze it (ptrace is bound to that thread).
+class FrozenProcess {
+ public:
+  /// Stops every thread of `process`. `system_call` is the address of a system call instruction in
+  /// it (in its vDSO). Errors: kRefused (in a job control stop), kNotFound, kSystem; the process
+  /// runs on.
+  static Result<FrozenProcess> freeze(pid_t process, std::uint64_t system_call);
+
+  FrozenProcess(FrozenProcess&& other) noexcept;
+  FrozenProcess& operator=(FrozenProcess&& other) = delete;
+  FrozenProcess(const FrozenProcess&) = delete;
+  ~FrozenProcess();
+
+  pid_t process() const { return process_; }
+  /// The leader first.
+  const std::vector<FrozenThread>& threads() const { return threads_; }
+  const FrozenThread& leader() const { return threads_.front(); }
+
+  /// Maps the script area (after whatever reads the list of mappings).
+  Result<void> open_area(std::uint64_t record_bytes);
+  const ScriptArea& area() const { return *area_; }
+  std::uint64_t system_call() const { return system_call_; }
+
+  /// Takes the area away, gives every thread its registers and mask back and lets it run.
+  Result<void> thaw();
+  /// Leaves the process stopped and traced: from now on the caller decides.
+  void release() { held_ = false; }
+
+ private:
+  FrozenProcess(pid_t process, std::uint64_t system_call)
+      : process_(process), system_call_(system_call) {}
+
+  Result<void> stop_all();
+  Result<bool> stop_one(pid_t thread);
+  Result<void> read_state();
+
+  pid_t process_;
+  std::uint64_t system_call_;
+  bool held_ = true;
+  std::vector<FrozenThread> threads_;
+  std::optional<ScriptArea> area_;
+};
+
+/// Address of a system call instruction in the vDSO of `process`, which is mapped at `start`.
+Result<std::uint64_t> find_system_call_in(pid_t process, std::uint64_t start, std::uint64_t end);
+
+}  // namespace migrate

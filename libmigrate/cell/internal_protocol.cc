@@ -1,0 +1,78 @@
+#include "libmigrate/cell/internal_protocol.h"
+
+#include <cerrno>
+
+namespace migrate::cell {
+namespace {
+
+constexpr std::size_t kMaxDescriptors = 250;
+constexpr std::size_t kControlBytes = CMSG_SPACE(kMaxDescriptors * sizeof(int)) +
+                                      CMSG_SPACE(sizeof(ucred));
+
+}  // namespace
+
+Result<void> send_message(int socket, const Message& message, std::span<const int> descriptors) {
+  if (descriptors.size() > kMaxDescriptors) {
+    return fail(make_error(ErrorCode::kInvalid, "send descriptors", "too many at once"));
+  }
+  Message copy = message;
+  iovec vector{&copy, sizeof(copy)};
+  alignas(cmsghdr) std::array<std::byte, kControlBytes> control{};
+  msghdr header{};
+  header.msg_iov = &vector;
+  header.msg_iovlen = 1;
+  if (!descriptors.empty()) {
+    header.msg_control = control.data();
+    header.msg_controllen = CMSG_SPACE(descriptors.size_bytes());
+    cmsghdr* part = CMSG_FIRSTHDR(&header);
+    part->cmsg_level = SOL_SOCKET;
+    part->cmsg_type = SCM_RIGHTS;
+    part->cmsg_len = CMSG_LEN(descriptors.size_bytes());
+    std::memcpy(CMSG_DATA(part), descriptors.data(), descriptors.size_bytes());
+  }
+  ssize_t sent = 0;
+  do {
+    sent = ::sendmsg(socket, &header, MSG_NOSIGNAL);
+  } while (sent < 0 && errno == EINTR);
+  if (sent < 0) {
+    return fail(system_error("send to a cell"));
+  }
+  return {};
+}
+
+Result<Received> receive_message(int socket, bool wait) {
+  Received received;
+  iovec vector{&received.message, sizeof(received.message)};
+  alignas(cmsghdr) std::array<std::byte, kControlBytes> control{};
+  msghdr header{};
+  header.msg_iov = &vector;
+  header.msg_iovlen = 1;
+  header.msg_control = control.data();
+  header.msg_controllen = control.size();
+  ssize_t count = 0;
+  do {
+    count = ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
+  } while (count < 0 && errno == EINTR);
+  if (count < 0) {
+    return fail(system_error("receive from a cell"));
+  }
+  if (count != static_cast<ssize_t>(sizeof(received.message))) {
+    return fail(make_error(ErrorCode::kPeerLost, "receive from a cell", "its end is closed"));
+  }
+  for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr;
+       part = CMSG_NXTHDR(&header, part)) {
+    if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
+      int descriptor = -1;
+      std::memcpy(&descriptor, CMSG_DATA(part), sizeof(descriptor));
+      received.descriptor.reset(descriptor);
+    } else if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_CREDENTIALS) {
+      ucred credentials{};
+      std::memcpy(&credentials, CMSG_DATA(part), sizeof(credentials));
+      received.sender = credentials.pid;
+    }
+  }
+  received.message.text.back() = '\0';
+  return received;
+}
+
+}  // namespace migrate::cell

@@ -1,0 +1,47 @@
+#pragma once
+
+#include <sys/socket.h>
+#include <sys/types.h>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <span>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace migrate::cell {
+
+/// Messages between worker, init and seed; one per packet of a local SOCK_SEQPACKET socket.
+enum class MessageKind : std::uint32_t {
+  kStatus = 1,  ///< init -> worker: value is a wait status of the moved process.
+  kEmpty = 2,   ///< init -> worker: no process is left.
+  kFailed = 3,  ///< init or seed -> worker: value is an errno; text says of what.
+  kReady = 4,   ///< seed -> worker: carries the userfaultfd.
+  kKeep = 5,    ///< worker -> init: carries a descriptor to hold.
+  kDrop = 6,    ///< worker -> init: close all held descriptors.
+};
+struct Message {
+  MessageKind kind = MessageKind::kEmpty;
+  std::int32_t value = 0;
+  std::array<char, 56> text{};
+};
+
+/// Sends one message with descriptors (at most 250). Never raises SIGPIPE.
+Result<void> send_message(int socket, const Message& message, std::span<const int> descriptors);
+
+struct Received {
+  Message message;
+  UniqueFd descriptor;
+  pid_t sender = 0;  ///< As this process's PID namespace sees it; needs SO_PASSCRED.
+};
+/// The next message. `wait`: block until there is one, else kRetry. kPeerLost at end of file.
+Result<Received> receive_message(int socket, bool wait);
+
+/// Body of the cell's init, in the new namespaces. Never returns.
+[[noreturn]] void run_init(int worker_socket, int seed_socket, std::uint32_t process_id,
+                           std::uint32_t seed_descriptor);
+
+}  // namespace migrate::cell

@@ -1,0 +1,172 @@
+#include "libmigrate/trace/script.h"
+
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+
+#include "libmigrate/trace/tracee.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::size_t kEntriesPerRun = ScriptArea::kEntriesBytes / sizeof(arch::ScriptEntry) - 1;
+constexpr std::int64_t kMaxErrno = 4095;
+
+bool is_error(std::int64_t result) { return result < 0 && result >= -kMaxErrno; }
+
+}  // namespace
+
+Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
+                               std::uint64_t instruction, std::int64_t number,
+                               const std::uint64_t (&arguments)[6]) {
+  MIGRATE_TRY(arch::write_registers(
+      thread, arch::system_call_registers(base, instruction, number, arguments)));
+  if (::ptrace(PTRACE_SINGLESTEP, thread, nullptr, nullptr) != 0) {
+    return fail(system_error("step", "thread " + std::to_string(thread)));
+  }
+  const Stop stop = MIGRATE_TRY(wait_stop(thread));
+  if (stop.signal != SIGTRAP) {
+    return fail(make_error(ErrorCode::kSystem, "run a system call in",
+                           "thread " + std::to_string(thread) + " (it stopped with signal " +
+                               std::to_string(stop.signal) + ")"));
+  }
+  const auto registers = MIGRATE_TRY(arch::read_registers(thread));
+  return arch::result_of(registers);
+}
+
+Result<ScriptArea> map_script_area(pid_t process, pid_t thread, const arch::GeneralRegisters& base,
+                                   std::uint64_t instruction, std::uint64_t wanted,
+                                   std::uint64_t record_bytes) {
+  ScriptArea area{process, 0, (ScriptArea::kRecordOffset + record_bytes + 4095) & ~4095ULL};
+  const int flags =
+      MAP_PRIVATE | MAP_ANONYMOUS | (wanted != 0 ? MAP_FIXED_NOREPLACE : 0);
+  const std::int64_t address = MIGRATE_TRY(call_once(
+      thread, base, instruction, SYS_mmap,
+      {wanted, area.length_bytes, PROT_READ | PROT_WRITE | PROT_EXEC,
+       static_cast<std::uint64_t>(flags), ~0ULL, 0}));
+  if (is_error(address)) {
+    return fail(system_error_from(static_cast<int>(-address), "map the script area in",
+                                  "process " + std::to_string(process)));
+  }
+  area.address = static_cast<std::uint64_t>(address);
+  MIGRATE_TRY(write_memory(process, area.code(), arch::interpreter_code().bytes));
+  return area;
+}
+
+Result<void> unmap_script_area(const ScriptArea& area, pid_t thread,
+                               const arch::GeneralRegisters& base, std::uint64_t instruction) {
+  const std::int64_t result =
+      MIGRATE_TRY(call_once(thread, base, instruction, SYS_munmap,
+                            {area.address, area.length_bytes, 0, 0, 0, 0}));
+  if (is_error(result)) {
+    return fail(system_error_from(static_cast<int>(-result), "unmap the script area in",
+                                  "process " + std::to_string(area.process)));
+  }
+  return {};
+}
+
+std::size_t Script::call(std::int64_t number, std::initializer_list<std::uint64_t> arguments) {
+  arch::ScriptEntry entry;
+  entry.number = number;
+  std::copy(arguments.begin(), arguments.end(), std::begin(entry.arguments));
+  entries_.push_back(entry);
+  return entries_.size() - 1;
+}
+
+std::size_t Script::must(const char* operation, std::int64_t number,
+                         std::initializer_list<std::uint64_t> arguments, std::string object) {
+  const std::size_t index = call(number, arguments);
+  requirements_.push_back({index, operation, std::move(object)});
+  return index;
+}
+
+std::uint64_t Script::reserve(std::size_t length_bytes) {
+  const std::size_t offset = (data_.size() + 15) & ~std::size_t{15};
+  data_.resize(offset + length_bytes);
+  return area_.address + ScriptArea::kDataOffset + offset;
+}
+
+std::uint64_t Script::put(std::span<const std::byte> bytes) {
+  const std::uint64_t address = reserve(bytes.size());
+  std::copy(bytes.begin(), bytes.end(),
+            data_.begin() + static_cast<std::ptrdiff_t>(data_.size() - bytes.size()));
+  return address;
+}
+
+std::uint64_t Script::put_string(const std::string& text) {
+  return put(std::as_bytes(std::span(text.c_str(), text.size() + 1)));
+}
+
+std::span<const std::byte> Script::data(std::uint64_t address, std::size_t length_bytes) const {
+  return std::span(data_).subspan(address - area_.address - ScriptArea::kDataOffset, length_bytes);
+}
+
+Result<void> Script::run(pid_t thread, const arch::GeneralRegisters& base) {
+  if (data_.size() > ScriptArea::kDataBytes) {
+    return fail(make_error(ErrorCode::kInvalid, "run a script",
+                           std::to_string(data_.size()) + " bytes of data"));
+  }
+  const std::uint64_t data_address = area_.address + ScriptArea::kDataOffset;
+  if (!data_.empty()) {
+    MIGRATE_TRY(write_memory(area_.process, data_address, data_));
+  }
+  for (std::size_t first = 0; first < entries_.size(); first += kEntriesPerRun) {
+    MIGRATE_TRY(run_part(thread, base, first, std::min(kEntriesPerRun, entries_.size() - first)));
+  }
+  if (!data_.empty()) {
+    MIGRATE_TRY(read_memory(area_.process, data_address, data_));
+  }
+  for (const Requirement& requirement : requirements_) {
+    const std::int64_t value = entries_[requirement.index].result;
+    if (is_error(value)) {
+      return fail(system_error_from(static_cast<int>(-value), requirement.operation,
+                                    requirement.object));
+    }
+  }
+  return {};
+}
+
+Result<void> Script::run_part(pid_t thread, const arch::GeneralRegisters& base, std::size_t first,
+                              std::size_t count) {
+  const std::uint64_t address = area_.address + ScriptArea::kEntriesOffset;
+  std::vector<arch::ScriptEntry> part(entries_.begin() + static_cast<std::ptrdiff_t>(first),
+                                      entries_.begin() + static_cast<std::ptrdiff_t>(first + count));
+  part.emplace_back();  // The end mark.
+  MIGRATE_TRY(write_memory(area_.process, address, std::as_bytes(std::span(part))));
+  MIGRATE_TRY(arch::write_registers(
+      thread,
+      arch::script_registers(base, area_.code() + arch::interpreter_code().run_offset, address)));
+  MIGRATE_TRY(resume(thread));
+  MIGRATE_TRY(wait_for_end(thread));
+  MIGRATE_TRY(read_memory(area_.process, address, std::as_writable_bytes(std::span(part))));
+  std::copy(part.begin(), part.end() - 1, entries_.begin() + static_cast<std::ptrdiff_t>(first));
+  return {};
+}
+
+Result<void> Script::wait_for_end(pid_t thread) {
+  for (;;) {
+    const Stop stop = MIGRATE_TRY(wait_stop(thread));
+    if (stop.event == PTRACE_EVENT_CLONE) {
+      unsigned long child = 0;
+      if (::ptrace(PTRACE_GETEVENTMSG, thread, nullptr, &child) != 0) {
+        return fail(system_error("learn the new thread of", "thread " + std::to_string(thread)));
+      }
+      new_threads_.push_back(static_cast<pid_t>(child));
+    } else if (stop.event == 0 && stop.signal == SIGTRAP) {
+      return {};
+    } else if (stop.event == 0 && stop.signal != SIGSTOP) {
+      return fail(make_error(ErrorCode::kSystem, "run a script in",
+                             "thread " + std::to_string(thread) + " (signal " +
+                                 std::to_string(stop.signal) + ")"));
+    }
+    // Anything else (an interrupt of ours, job control) must not keep the script from its end.
+    MIGRATE_TRY(resume(thread));
+  }
+}
+
+}  // namespace migrate

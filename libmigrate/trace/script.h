@@ -1,0 +1,115 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/arch/x86_64/interpreter.h"
+#include "libmigrate/arch/x86_64/registers.h"
+
+namespace migrate {
+
+/// Memory that we map into a traced process to run scripts there: code, the parking data, script
+/// entries, script data, and a record that outlives the tracer. One anonymous mapping, readable,
+/// writable and executable. A value: it names memory of the process and owns nothing.
+struct ScriptArea {
+  static constexpr std::uint64_t kParkingOffset = 4096;
+  static constexpr std::uint64_t kEntriesOffset = 8192;
+  static constexpr std::uint64_t kEntriesBytes = 131072;
+  static constexpr std::uint64_t kDataOffset = kEntriesOffset + kEntriesBytes;
+  static constexpr std::uint64_t kDataBytes = 262144;
+  static constexpr std::uint64_t kRecordOffset = kDataOffset + kDataBytes;
+
+  pid_t process = 0;
+  std::uint64_t address = 0;
+  std::uint64_t length_bytes = 0;
+
+  std::uint64_t code() const { return address; }
+  std::uint64_t parking() const { return address + kParkingOffset; }
+  std::uint64_t record() const { return address + kRecordOffset; }
+  std::uint64_t record_bytes() const { return length_bytes - kRecordOffset; }
+};
+
+/// Runs one system call in a stopped thread by the system call instruction at `instruction` and
+/// leaves the thread stopped with changed registers. Thread: the tracer.
+Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
+                               std::uint64_t instruction, std::int64_t number,
+                               const std::uint64_t (&arguments)[6]);
+
+/// Maps an area into `process` through its stopped `thread`, at `wanted` (must be free) or, if 0,
+/// anywhere, with room for a record of `record_bytes`. The thread's registers change.
+Result<ScriptArea> map_script_area(pid_t process, pid_t thread, const arch::GeneralRegisters& base,
+                                   std::uint64_t instruction, std::uint64_t wanted,
+                                   std::uint64_t record_bytes);
+/// Removes the area, by an instruction outside it. The thread's registers change.
+Result<void> unmap_script_area(const ScriptArea& area, pid_t thread,
+                               const arch::GeneralRegisters& base, std::uint64_t instruction);
+
+/// A list of system calls that a stopped thread runs in one go, with the data that they read and
+/// write. Build it, run() it, look at results. Thread: the tracer.
+class Script {
+ public:
+  explicit Script(const ScriptArea& area) : area_(area) {}
+
+  /// Adds a call whose failure the caller looks at by result(). Returns its index.
+  std::size_t call(std::int64_t number, std::initializer_list<std::uint64_t> arguments);
+  /// Adds a call that must succeed: run() reports its failure as an Error of `operation` (a string
+  /// literal) on `object`.
+  std::size_t must(const char* operation, std::int64_t number,
+                   std::initializer_list<std::uint64_t> arguments, std::string object = {});
+
+  /// Places bytes into the script's data; returns their address in the process, 16-aligned.
+  std::uint64_t put(std::span<const std::byte> bytes);
+  std::uint64_t put_string(const std::string& text);
+  template <class T>
+  std::uint64_t put_value(const T& value) {
+    return put(std::as_bytes(std::span(&value, 1)));
+  }
+  std::uint64_t reserve(std::size_t length_bytes);
+
+  bool empty() const { return entries_.empty(); }
+
+  /// Runs all calls on `thread`, stopped with all signals blocked; leaves it stopped. The calls run
+  /// to the end whatever fails. Reports the first must() that failed. Threads born of clone calls
+  /// are left for the caller in new_threads(), each with its first stop still to be awaited.
+  Result<void> run(pid_t thread, const arch::GeneralRegisters& base);
+
+  std::int64_t result(std::size_t index) const { return entries_[index].result; }
+  const std::vector<pid_t>& new_threads() const { return new_threads_; }
+
+  /// Data as the calls left it, at an address that put() or reserve() gave.
+  std::span<const std::byte> data(std::uint64_t address, std::size_t length_bytes) const;
+  template <class T>
+  T value(std::uint64_t address) const {
+    T value{};
+    const auto bytes = data(address, sizeof(T));
+    std::copy(bytes.begin(), bytes.end(), reinterpret_cast<std::byte*>(&value));
+    return value;
+  }
+
+ private:
+  struct Requirement {
+    std::size_t index;
+    const char* operation;
+    std::string object;
+  };
+
+  Result<void> run_part(pid_t thread, const arch::GeneralRegisters& base, std::size_t first,
+                        std::size_t count);
+  Result<void> wait_for_end(pid_t thread);
+
+  ScriptArea area_;
+  std::vector<arch::ScriptEntry> entries_;
+  std::vector<Requirement> requirements_;
+  std::vector<std::byte> data_;
+  std::vector<pid_t> new_threads_;
+};
+
+}  // namespace migrate

@@ -1,0 +1,142 @@
+#include "libmigrate/trace/tracee.h"
+
+#include <linux/ptrace.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cerrno>
+
+namespace migrate {
+namespace {
+
+std::string name_of(pid_t thread) { return "thread " + std::to_string(thread); }
+
+// glibc's ptrace() is variadic with an enum request; this gives it one shape.
+long trace_call(unsigned request, pid_t thread, std::uint64_t address, const void* data) {
+  return ::ptrace(static_cast<__ptrace_request>(request), thread, address, data);
+}
+
+const void* as_data(std::uint64_t value) {
+  return reinterpret_cast<const void*>(value);  // NOLINT(performance-no-int-to-ptr): ptrace's ABI
+}
+
+Result<void> check(long result, const char* operation, pid_t thread) {
+  if (result != 0) {
+    return fail(system_error(operation, name_of(thread)));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<void> seize(pid_t thread) {
+  return check(trace_call(PTRACE_SEIZE, thread, 0, as_data(PTRACE_O_TRACECLONE)), "trace", thread);
+}
+
+Result<void> interrupt(pid_t thread) {
+  return check(trace_call(PTRACE_INTERRUPT, thread, 0, nullptr), "interrupt", thread);
+}
+
+Result<void> resume(pid_t thread, int signal) {
+  return check(trace_call(PTRACE_CONT, thread, 0, as_data(static_cast<std::uint64_t>(signal))),
+               "resume", thread);
+}
+
+Result<void> detach(pid_t thread) {
+  return check(trace_call(PTRACE_DETACH, thread, 0, nullptr), "stop tracing", thread);
+}
+
+Result<Stop> wait_stop(pid_t thread) {
+  int status = 0;
+  pid_t waited = 0;
+  do {
+    waited = ::waitpid(thread, &status, __WALL);
+  } while (waited < 0 && errno == EINTR);
+  if (waited < 0) {
+    return fail(system_error("wait for", name_of(thread)));
+  }
+  if (!WIFSTOPPED(status)) {
+    return fail(make_error(ErrorCode::kNotFound, "wait for the stop of",
+                           name_of(thread) + " (it ended, wait status " + std::to_string(status) +
+                               ")"));
+  }
+  Stop stop{.signal = WSTOPSIG(status), .event = status >> 16, .group_stop = false};
+  stop.group_stop = stop.event == PTRACE_EVENT_STOP && stop.signal != SIGTRAP;
+  return stop;
+}
+
+Result<std::uint64_t> read_signal_mask(pid_t thread) {
+  std::uint64_t mask = 0;
+  MIGRATE_TRY(check(trace_call(PTRACE_GETSIGMASK, thread, sizeof(mask), &mask),
+                    "read the signal mask of", thread));
+  return mask;
+}
+
+Result<void> write_signal_mask(pid_t thread, std::uint64_t mask) {
+  return check(trace_call(PTRACE_SETSIGMASK, thread, sizeof(mask), &mask),
+               "set the signal mask of", thread);
+}
+
+Result<std::vector<std::string>> peek_signals(pid_t thread, bool shared) {
+  constexpr std::int32_t kBatch = 16;
+  std::array<siginfo_t, kBatch> batch{};
+  std::vector<std::string> signals;
+  for (;;) {
+    __ptrace_peeksiginfo_args arguments{signals.size(), shared ? PTRACE_PEEKSIGINFO_SHARED : 0U,
+                                        kBatch};
+    const long count = ::ptrace(PTRACE_PEEKSIGINFO, thread, &arguments, batch.data());
+    if (count < 0) {
+      return fail(system_error("read pending signals of", name_of(thread)));
+    }
+    for (std::size_t i = 0; i < static_cast<std::size_t>(count); ++i) {
+      signals.emplace_back(reinterpret_cast<const char*>(&batch[i]), sizeof(siginfo_t));
+    }
+    if (count < kBatch) {
+      return signals;
+    }
+  }
+}
+
+Result<RseqConfiguration> read_rseq(pid_t thread) {
+  __ptrace_rseq_configuration configuration{};
+  const long length =
+      trace_call(PTRACE_GET_RSEQ_CONFIGURATION, thread, sizeof(configuration), &configuration);
+  if (length < 0) {
+    return fail(system_error("read rseq of", name_of(thread)));
+  }
+  return RseqConfiguration{configuration.rseq_abi_pointer, configuration.rseq_abi_size,
+                           configuration.signature, configuration.flags};
+}
+
+Result<void> read_memory(pid_t process, std::uint64_t address, std::span<std::byte> into) {
+  const iovec local{into.data(), into.size()};
+  const iovec remote{reinterpret_cast<void*>(address), into.size()};  // NOLINT(performance-no-int-to-ptr)
+  const ssize_t count = ::process_vm_readv(process, &local, 1, &remote, 1, 0);
+  if (count != static_cast<ssize_t>(into.size())) {
+    Error error = count < 0 ? system_error("read memory of", "process " + std::to_string(process))
+                            : system_error_from(EFAULT, "read memory of",
+                                                "process " + std::to_string(process));
+    error.address = address;
+    return fail(std::move(error));
+  }
+  return {};
+}
+
+Result<void> write_memory(pid_t process, std::uint64_t address, std::span<const std::byte> from) {
+  const iovec local{const_cast<std::byte*>(from.data()), from.size()};  // readv's ABI lacks const
+  const iovec remote{reinterpret_cast<void*>(address), from.size()};  // NOLINT(performance-no-int-to-ptr)
+  const ssize_t count = ::process_vm_writev(process, &local, 1, &remote, 1, 0);
+  if (count != static_cast<ssize_t>(from.size())) {
+    Error error = count < 0 ? system_error("write memory of", "process " + std::to_string(process))
+                            : system_error_from(EFAULT, "write memory of",
+                                                "process " + std::to_string(process));
+    error.address = address;
+    return fail(std::move(error));
+  }
+  return {};
+}
+
+}  // namespace migrate

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace migrate {
+
+/// ptrace verbs on single threads. Every one must be called by the thread that seized it.
+/// Errors: kNotFound when the thread is gone, else kSystem.
+
+/// Becomes the tracer of `thread` without stopping it; new threads are traced from birth.
+Result<void> seize(pid_t thread);
+/// Asks a seized thread to stop.
+Result<void> interrupt(pid_t thread);
+/// Lets a stopped thread go on, delivering `signal` if not 0.
+Result<void> resume(pid_t thread, int signal = 0);
+/// Ends tracing of a stopped thread and lets it run.
+Result<void> detach(pid_t thread);
+
+/// How a traced thread stopped.
+struct Stop {
+  int signal = 0;           ///< Of the stop; SIGTRAP for breakpoints and events.
+  int event = 0;            ///< PTRACE_EVENT_*, or 0.
+  bool group_stop = false;  ///< Job control stop (SIGSTOP and kin).
+};
+/// Waits for `thread` to stop. Blocks. kNotFound (with the wait status as text) if it ended.
+Result<Stop> wait_stop(pid_t thread);
+
+/// The signal mask of a stopped thread.
+Result<std::uint64_t> read_signal_mask(pid_t thread);
+Result<void> write_signal_mask(pid_t thread, std::uint64_t mask);
+
+/// Pending signals of a stopped thread as siginfo_t bytes, without taking them.
+/// `shared`: those of the whole process.
+Result<std::vector<std::string>> peek_signals(pid_t thread, bool shared);
+
+/// The rseq area that a stopped thread registered; address 0 without one.
+struct RseqConfiguration {
+  std::uint64_t address = 0;
+  std::uint32_t length = 0;
+  std::uint32_t signature = 0;
+  std::uint32_t flags = 0;
+};
+Result<RseqConfiguration> read_rseq(pid_t thread);
+
+/// Copies memory of another process; short copies are errors (kSystem, EFAULT, with address).
+Result<void> read_memory(pid_t process, std::uint64_t address, std::span<std::byte> into);
+Result<void> write_memory(pid_t process, std::uint64_t address, std::span<const std::byte> from);
+
+}  // namespace migrate
