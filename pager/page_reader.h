@@ -1,0 +1,62 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstddef>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "pager/page_range.h"
+#include "pager/region.h"
+
+namespace migrate {
+
+/// Reads the memory of a frozen process. All functions may be called by several threads at once.
+class PageReader {
+ public:
+  virtual ~PageReader() = default;
+  PageReader() = default;
+  PageReader(const PageReader&) = delete;
+  PageReader& operator=(const PageReader&) = delete;
+
+  /// Reads `ranges` one after the other into `bytes`, which is exactly as long as they are.
+  /// Returns the number of whole pages read; fewer than asked for means that the next one cannot be
+  /// read. Errors: kNotFound (the process is gone), kSystem.
+  virtual Result<std::uint64_t> read(std::span<const PageRange> ranges,
+                                     std::span<std::byte> bytes) = 0;
+
+  /// Appends to `present`, ascending, what of `region` the destination cannot make up by itself.
+  virtual Result<void> scan(const ServedRegion& region, std::vector<PageRange>& present) = 0;
+};
+
+/// Reads by process_vm_readv, or through /proc/PID/mem what is mapped without read permission;
+/// scans by PAGEMAP_SCAN (Linux 6.7), else by /proc/PID/pagemap. Needs ptrace access to the
+/// process.
+class ProcessPageReader final : public PageReader {
+ public:
+  static Result<std::unique_ptr<ProcessPageReader>> create(pid_t pid);
+
+  Result<std::uint64_t> read(std::span<const PageRange> ranges,
+                             std::span<std::byte> bytes) override;
+  Result<void> scan(const ServedRegion& region, std::vector<PageRange>& present) override;
+
+  /// Scans without PAGEMAP_SCAN, as on older kernels. For tests.
+  void forget_pagemap_scan() { has_pagemap_scan_ = false; }
+
+ private:
+  ProcessPageReader(pid_t pid, UniqueFd memory, UniqueFd pagemap);
+
+  Result<bool> scan_by_ioctl(const ServedRegion& region, std::vector<PageRange>& present);
+  Result<void> scan_by_entries(const ServedRegion& region, std::vector<PageRange>& present);
+  bool scan_shared(const ServedRegion& region, std::vector<PageRange>& present) const;
+
+  pid_t pid_;
+  UniqueFd memory_;
+  UniqueFd pagemap_;
+  bool has_pagemap_scan_ = true;
+};
+
+}  // namespace migrate

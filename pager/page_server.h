@@ -1,0 +1,109 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/result.h"
+#include "pager/internal/push_plan.h"
+#include "pager/page_protocol.h"
+#include "pager/page_reader.h"
+#include "pager/page_source.h"
+#include "pager/region.h"
+
+namespace migrate {
+
+struct PageServerOptions {
+  bool push = true;             ///< False: only presence is sent until start_push() (mode demand).
+  std::uint32_t spin_us = 200;  ///< How long to poll for the next request before sleeping.
+};
+
+struct PageServerStatistics {
+  std::uint64_t present_pages = 0;  ///< Pages that exist at the source; 0 until they were counted.
+  std::uint64_t requests = 0;
+  std::uint64_t requested_pages = 0;  ///< Pages sent because they were asked for.
+  std::uint64_t pushed_pages = 0;
+  std::uint64_t zero_pages = 0;  ///< Sent, by push or request, as "all zero" without content.
+  std::uint64_t unreadable_pages = 0;
+  std::uint64_t confirmed_pages = 0;
+};
+
+/// Serves the memory of one frozen source process to one pager.
+///
+/// Threads: serve_urgent() and push() are loops for one thread each; everything else may be called
+/// by any thread. The process must stay frozen, and its memory as it is except for what
+/// take_confirmed() gave, until push() has returned success.
+class PageServer {
+ public:
+  /// `reader` is borrowed and must outlive the server; its functions are called by both loops.
+  /// Errors: kInvalid (regions that overlap or are no page ranges).
+  static Result<std::unique_ptr<PageServer>> create(PageServerOptions options, PageReader& reader,
+                                                    std::vector<ServedRegion> regions);
+
+  /// Answers requests until stopped or done (success), or the link breaks (kPeerLost), the peer
+  /// breaks the format (kCorrupt) or the process cannot be read (kNotFound, kSystem). Blocks.
+  /// May be called again with another link.
+  Result<void> serve_urgent(PageLink& link);
+
+  /// Sends which pages exist, then, unless told otherwise, the pages, starting after the last one
+  /// asked for; then waits for Done. Returns success when the destination owes nothing any more or
+  /// request_stop() was called; errors as serve_urgent. Blocks. May be called again with another
+  /// link after kPeerLost: it sends again what was not confirmed.
+  Result<void> push(PageLink& link);
+
+  /// Begins to push in mode demand. Any thread.
+  void start_push() { push_wanted_ = true; }
+  /// Makes both loops return soon; shuts down the links that they use.
+  void request_stop();
+
+  /// Ranges confirmed since the last call: installed at the destination, never to be asked for
+  /// again. The caller may free them at the source; a request for one is answered with an error.
+  std::vector<PageRange> take_confirmed();
+  /// True when the pager has said that nothing is owed any more.
+  bool done() const { return done_; }
+
+  PageServerStatistics statistics() const;
+
+ private:
+  PageServer(PageServerOptions options, PageReader& reader, std::vector<ServedRegion> regions);
+
+  Result<void> answer(PageLink& link, const PageRequest& request);
+  Result<void> send_reply(PageLink& link, const PageRequest& request, PageRange range,
+                          PageKind kind, std::span<const std::byte> bytes);
+  Result<void> scan_once();
+  Result<void> send_presence(PageLink& link);
+  Result<bool> push_batch(PageLink& link);
+  Result<void> push_until_done(PageLink& link);
+  Result<void> handle_bulk_message(std::span<const std::byte> message);
+  bool served(PageRange range) const;
+  void use_link(std::size_t slot, PageLink* link);
+
+  // Constant after construction.
+  const PageServerOptions options_;
+  PageReader& reader_;
+  const std::vector<ServedRegion> regions_;  // ascending
+
+  std::atomic<bool> push_wanted_;
+  std::atomic<bool> stop_ = false;
+  std::atomic<bool> done_ = false;
+  std::atomic<std::uint64_t> fault_hint_ = 0;  // source address after the last request, 0: none
+
+  // Owned by the thread in push().
+  std::vector<std::byte> push_buffer_;
+  std::uint64_t followed_hint_ = 0;
+  std::uint64_t next_sequence_ = 1;
+
+  // Owned by the thread in serve_urgent().
+  std::vector<std::byte> urgent_buffer_;
+
+  mutable Mutex mutex_;  // short sections only; nothing is sent or read under it
+  std::optional<PushPlan> plan_ MIGRATE_GUARDED_BY(mutex_);
+  PageServerStatistics statistics_ MIGRATE_GUARDED_BY(mutex_);
+  PageLink* links_[2] MIGRATE_GUARDED_BY(mutex_) = {};
+};
+
+}  // namespace migrate

@@ -1,0 +1,107 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "pager/page_source.h"
+#include "pager/region.h"
+#include "pager/userfault.h"
+
+namespace migrate {
+
+struct PagerOptions {
+  std::uint32_t spin_us = 200;  ///< How long the fault thread polls after a fault before it sleeps.
+  /// Pages asked for beyond a faulting one while faults are sequential; 0 to ask for nothing else
+  /// (mode demand).
+  std::uint32_t fault_around_pages = 16;
+  /// Called once, by a thread of the pager, when nothing is owed any more and the process runs
+  /// without the pager. Whoever else holds a duplicate of the userfaultfd must close it now. Must
+  /// not call stop() or destroy the pager.
+  std::function<void()> on_done;
+  /// Called by a thread of the pager when a link broke; faults wait until resume(). May be called
+  /// once for each link. Must not call stop() or destroy the pager.
+  std::function<void(const Error&)> on_link_lost;
+};
+
+struct PagerStatistics {
+  std::uint64_t fault_pages = 0;          ///< Installed because a thread waited for them.
+  std::uint64_t prefetch_pages = 0;       ///< Asked for beside a faulting page.
+  std::uint64_t push_pages = 0;           ///< Installed from pushes.
+  std::uint64_t local_file_pages = 0;     ///< Filled from the destination's own files.
+  std::uint64_t zero_pages = 0;           ///< Filled with zeros, because touched or sent as zero.
+  std::uint64_t never_present_pages = 0;  ///< Did not exist at the source.
+  std::uint64_t starter_pages = 0;        ///< Installed by install_starter().
+  std::uint64_t duplicate_pages = 0;      ///< Arrived although no longer needed.
+  std::uint64_t poisoned_pages = 0;       ///< The source could not read them.
+  std::uint64_t faults = 0;               ///< Fault messages, whatever they needed.
+  std::uint64_t forks = 0;                ///< Address spaces added by fork.
+  std::uint64_t remote_faults = 0;        ///< Faults whose latency is counted: asked of the source.
+  double fault_p50_us = 0;
+  double fault_p99_us = 0;
+  double fault_max_us = 0;
+};
+
+class PagerCore;  // pager/internal/pager_core.h
+
+/// Fills the memory of one restored process, and of those that it forks, from a source.
+///
+/// It has two threads of its own once started: the fault thread and the bulk receiver. All
+/// functions may be called by one controlling thread; those marked (any) by every thread.
+class Pager {
+ public:
+  /// Takes the userfaultfd and registers the destination ranges of `regions`, all pages of which
+  /// are then owed by the source. `local_files` are opened for reading. Nothing is asked before
+  /// start(). Errors: kInvalid (regions overlap), kSystem, kNotFound (the process is gone).
+  static Result<std::unique_ptr<Pager>> create(PagerOptions options, Userfault userfault,
+                                               std::vector<PagerRegion> regions,
+                                               std::vector<UniqueFd> local_files);
+  /// Stops.
+  ~Pager();
+  Pager(const Pager&) = delete;
+  Pager& operator=(const Pager&) = delete;
+
+  /// Replaces all regions before start() and before install_starter(): registers what is new (its
+  /// mappings must exist) and forgets the rest (unregistering what is still mapped).
+  Result<void> update_regions(std::vector<PagerRegion> regions);
+  /// Replaces the local files before start().
+  void set_local_files(std::vector<UniqueFd> local_files);
+
+  /// Installs whole pages of a region before start(), given by destination address.
+  /// Errors: kInvalid (not in a region), kNotFound (mapping or process gone).
+  Result<void> install_starter(std::uint64_t address, std::span<const std::byte> bytes);
+
+  /// Starts both threads. The links belong to the pager, which shuts them down when it stops.
+  Result<void> start(std::unique_ptr<PageLink> urgent, std::unique_ptr<PageLink> bulk);
+  /// Goes on with new links after the old ones broke (both are replaced), and asks again for what
+  /// was outstanding.
+  Result<void> resume(std::unique_ptr<PageLink> urgent, std::unique_ptr<PageLink> bulk);
+
+  /// Waits until nothing is owed (mode eager: before the process runs). The source must push.
+  /// `timeout_ms` < 0 waits for ever. Errors: kRetry (timeout), kPeerLost (a link broke).
+  Result<void> wait_all_present(int timeout_ms);
+
+  /// (any) Pages that only the source has, so far as known; counted for every address space.
+  std::uint64_t owed_pages() const;
+  /// (any) True when nothing is owed and the userfaultfds are closed.
+  bool done() const;
+  /// (any)
+  PagerStatistics statistics() const;
+
+  /// Ends both threads and shuts the links down. Unless done(), the userfaultfd is closed only with
+  /// the pager: until then faults wait. Threads that touch a page still owed after the last
+  /// duplicate of the userfaultfd is closed would find zeros: end the process first, or hand the
+  /// descriptor on.
+  void stop();
+
+ private:
+  explicit Pager(std::unique_ptr<PagerCore> core);
+
+  std::unique_ptr<PagerCore> core_;
+};
+
+}  // namespace migrate

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+
+#include "pager/page_range.h"
+
+namespace migrate {
+
+/// What a page that the source does not have contains.
+enum class RegionKind : std::uint8_t {
+  kAnonymous,     ///< Private anonymous memory: zero.
+  kFileCopy,      ///< A private copy of a file: the destination's own file tells.
+  kSharedMemory,  ///< Shared anonymous memory or memfd: zero.
+};
+
+/// One mapping of the destination process that the pager fills.
+struct PagerRegion {
+  PageRange destination;             ///< Where it is mapped, in the destination process.
+  std::uint64_t source_address = 0;  ///< Where its first page is in the source process.
+  RegionKind kind = RegionKind::kAnonymous;
+  std::uint32_t local_file = 0;   ///< kFileCopy: index into the pager's local files.
+  std::uint64_t file_offset = 0;  ///< kFileCopy: of the first page, in bytes.
+  bool wipe_on_fork = false;      ///< MADV_WIPEONFORK: a forked child finds zeros here.
+
+  friend bool operator==(const PagerRegion&, const PagerRegion&) = default;
+};
+
+/// One mapping of the source process that the page server serves.
+struct ServedRegion {
+  PageRange range;
+  RegionKind kind = RegionKind::kAnonymous;
+  std::uint64_t object_offset = 0;  ///< kSharedMemory: of the first page in its object, in bytes.
+};
+
+}  // namespace migrate
