@@ -1,0 +1,142 @@
+#include "tools/testbed/daemon.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <array>
+#include <charconv>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+#include <thread>
+
+#include "base/file.h"
+#include "base/unique_fd.h"
+#include "tools/testbed/namespaces.h"
+#include "tools/testbed/processes.h"
+
+namespace migrate::testbed {
+namespace {
+
+constexpr const char* kSocket = "/run/migrate/migrated.sock";
+constexpr int kPort = 7070;
+constexpr std::chrono::seconds kStartPatience{10};
+constexpr std::chrono::milliseconds kStopPatience{2000};
+constexpr std::size_t kLogTailBytes = 2000;
+
+std::string log_tail(const Host& host) {
+  const std::string log = read_file(host.log_path()).value_or("");
+  return log.size() > kLogTailBytes ? log.substr(log.size() - kLogTailBytes) : log;
+}
+
+/// The child's part of start_daemon(); returns only with what went wrong.
+Error become_daemon(const Host& host, const std::vector<std::string>& arguments, int log) {
+  const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
+  ::setsid();
+  if (const auto entered = enter_namespaces(host.directory); !entered) {
+    return entered.error();
+  }
+  ::unlink(kSocket);
+  if (::dup2(null.get(), STDIN_FILENO) < 0 || ::dup2(log, STDOUT_FILENO) < 0 ||
+      ::dup2(log, STDERR_FILENO) < 0) {
+    return system_error("dup2");
+  }
+  // Descriptors that testbed inherited without close-on-exec, such as a caller's pipe, would
+  // otherwise be held open by the daemon for good.
+  ::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
+  std::vector<char*> argv;
+  for (const std::string& argument : arguments) {
+    argv.push_back(const_cast<char*>(argument.c_str()));  // execv takes them as not const.
+  }
+  argv.push_back(nullptr);
+  ::execv(argv[0], argv.data());
+  return system_error("execute", arguments[0], "give the program with --migrated, or --no-daemon");
+}
+
+bool accepts_connections(pid_t pid) {
+  const std::string path = fmt::format("/proc/{}/root{}", pid, kSocket);
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.c_str(), std::min(path.size(), sizeof(address.sun_path) - 1));
+  const UniqueFd socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  return ::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+}
+
+}  // namespace
+
+std::optional<pid_t> daemon_pid(const Host& host) {
+  const auto text = read_file(host.pid_path());
+  const auto home = namespace_id(host.network_path());
+  pid_t pid = 0;
+  if (!text || !home ||
+      std::from_chars(text->data(), text->data() + text->size(), pid).ec != std::errc()) {
+    return std::nullopt;
+  }
+  // A pid may be reused, but hardly inside the same host.
+  const auto current = namespace_id(fmt::format("/proc/{}/ns/net", pid));
+  if (!current || *current != *home || !is_running(pid)) {
+    return std::nullopt;
+  }
+  return pid;
+}
+
+Result<pid_t> start_daemon(const Host& host, const DaemonSettings& settings) {
+  std::vector<std::string> arguments{settings.program, "--listen",
+                                     fmt::format("tcp://{}:{}", host.address, kPort), "--insecure"};
+  arguments.insert(arguments.end(), settings.arguments.begin(), settings.arguments.end());
+  const UniqueFd log = MIGRATE_TRY(open_file(host.log_path(), O_WRONLY | O_CREAT | O_APPEND, 0644));
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return fail(system_error("pipe"));
+  }
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  const pid_t pid = ::fork();
+  if (pid < 0) {
+    return fail(system_error("fork"));
+  }
+  if (pid == 0) {
+    const std::string message = become_daemon(host, arguments, log.get()).message();
+    (void)write_all(writer.get(), std::as_bytes(std::span(message)));
+    ::_exit(127);
+  }
+  writer.reset();
+  const std::string failure = MIGRATE_TRY(read_all(reader.get(), "wait for exec"));
+  if (!failure.empty()) {
+    ::waitpid(pid, nullptr, 0);
+    return fail(make_error(ErrorCode::kSystem, "start migrated", host.name + ": " + failure));
+  }
+  const UniqueFd file = MIGRATE_TRY(open_file(host.pid_path(), O_WRONLY | O_CREAT | O_TRUNC, 0644));
+  const std::string line = fmt::format("{}\n", pid);
+  MIGRATE_TRY(write_all(file.get(), std::as_bytes(std::span(line))));
+  return pid;
+}
+
+Result<void> await_daemon(const Host& host, pid_t pid) {
+  const auto deadline = std::chrono::steady_clock::now() + kStartPatience;
+  while (!accepts_connections(pid)) {
+    const bool ended = !is_running(pid);
+    if (ended || std::chrono::steady_clock::now() > deadline) {
+      return fail(make_error(
+          ErrorCode::kSystem, "wait for migrated",
+          fmt::format("{}: {}; the end of its log:\n{}", host.name,
+                      ended ? "it ended" : fmt::format("nobody listens at {} yet", kSocket),
+                      log_tail(host))));
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  return {};
+}
+
+Result<void> stop_daemon(const Host& host, int signal) {
+  if (const auto pid = daemon_pid(host)) {
+    return end_process(*pid, signal, kStopPatience);
+  }
+  return {};
+}
+
+}  // namespace migrate::testbed
