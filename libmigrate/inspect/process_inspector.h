@@ -1,0 +1,73 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/proto/image.pb.h"
+
+namespace migrate {
+
+/// What our own cell and deputy put into the process on an earlier move.
+struct KnownObjects {
+  std::map<std::uint64_t, std::uint64_t> relays;  ///< Inode of a relay's end to its stream id.
+  std::set<std::string> own_namespaces;           ///< Links such as "pid:[4026531836]" of its cell.
+  bool own_userfaultfd = false;  ///< Mappings may be registered with our own pager.
+  /// Files open for reading only, up to this size, are hashed, so that a host that shares no file
+  /// system can tell whether its own are the same. 0: none.
+  std::uint64_t open_file_hash_limit_bytes = 0;
+};
+
+/// The draft of an image, and the verdict: movable if `refusals` is empty.
+struct Inspection {
+  wire::Image image;
+  std::vector<wire::Refusal> refusals;
+};
+
+/// Reads a process from outside through /proc and applies the rules to it: what they do not know to
+/// be carried is refused. Never stops or changes the process. Root, in the process's PID namespace
+/// or one above it. Move-only; owned by one thread at a time.
+class ProcessInspector {
+ public:
+  /// Opens what it keeps of process `pid`, as numbered in this /proc.
+  /// Errors: kNotFound (no such process, or a thread's id), kInvalid (a kernel thread), kSystem.
+  static Result<ProcessInspector> create(pid_t pid, KnownObjects known);
+
+  ProcessInspector(ProcessInspector&& other) noexcept;
+  ProcessInspector& operator=(ProcessInspector&& other) noexcept;
+  ~ProcessInspector();
+
+  /// Everything that can be learned without stopping the process, and all refusals. The image lacks
+  /// what only the process itself can tell (see capture_state). Blocks: reads smaps, hashes files
+  /// without build-id, looks at all other processes. Errors: kNotFound if the process ended.
+  Result<Inspection> inspect_running();
+
+  /// The same for a process whose threads are all stopped by ptrace, after inspect_running(): reads
+  /// mappings, descriptors and status again and takes the rest from `draft`, the image of the last
+  /// inspection. Costs nothing that grows with memory unless there is a new anonymous mapping,
+  /// whose flags only smaps can tell. Runs the rules again on what changed.
+  ///
+  /// Not seen, because /proc does not show it cheaply: madvise() on a mapping that is in the draft,
+  /// changed credentials of threads other than the first. Children that existed before the draft
+  /// are found by the draft; those born since, here. Errors: kInvalid before inspect_running(),
+  /// kNotFound if the process ended.
+  Result<Inspection> inspect_frozen(const wire::Image& draft);
+
+  /// The threads of the last inspection, leader first: id in this /proc, and innermost id.
+  const std::vector<std::pair<pid_t, std::uint32_t>>& threads() const;
+
+ private:
+  struct State;
+  explicit ProcessInspector(std::unique_ptr<State> state);
+
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace migrate
