@@ -48,7 +48,8 @@ class Cell {
   int event_fd() const { return init_socket_.get(); }
   /// The next event; kRetry when there is none now, kPeerLost when the init is gone.
   Result<CellEvent> read_event();
-  /// Gives the init a duplicate to keep while the worker may die.
+  /// Gives the init a duplicate to keep while the worker may die. Before the first one, a worker
+  /// that dies takes the cell with it; after it, the cell lives on.
   Result<void> keep(int fd);
   /// Makes the init drop all that keep() gave it.
   Result<void> drop_kept();

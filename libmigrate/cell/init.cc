@@ -149,16 +149,21 @@ void run_init(int worker_socket, int seed_socket, std::uint32_t process_id,
   ::close(seed_socket);
   std::vector<UniqueFd> kept;
   bool worker_there = true;
+  bool committed = false;
   for (;;) {
     pollfd polled[2] = {{signals.get(), POLLIN, 0}, {worker_there ? worker_socket : -1, POLLIN, 0}};
     ::poll(polled, 2, -1);
     if (polled[1].revents != 0) {
       auto received = receive_message(worker_socket, false);
       if (received && received->message.kind == MessageKind::kKeep) {
+        committed = true;
         kept.push_back(std::move(received->descriptor));
       } else if (received && received->message.kind == MessageKind::kDrop) {
         kept.clear();
       } else if (!received && received.error().code != ErrorCode::kRetry) {
+        if (!committed) {
+          ::_exit(1);  // The process never ran here, and the kernel ends what is in the cell.
+        }
         worker_there = false;  // What it gave us stays: faults wait, they are not answered wrongly.
       }
     }

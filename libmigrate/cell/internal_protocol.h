@@ -20,7 +20,7 @@ enum class MessageKind : std::uint32_t {
   kEmpty = 2,   ///< init -> worker: no process is left.
   kFailed = 3,  ///< init or seed -> worker: value is an errno; text says of what.
   kReady = 4,   ///< seed -> worker: carries the userfaultfd.
-  kKeep = 5,    ///< worker -> init: carries a descriptor to hold.
+  kKeep = 5,    ///< worker -> init: carries a descriptor to hold; the move is committed.
   kDrop = 6,    ///< worker -> init: close all held descriptors.
 };
 struct Message {

@@ -99,8 +99,14 @@ void repeat_call(GeneralRegisters& registers) {
   registers.rax = static_cast<std::uint64_t>(kRestartNoHand);
 }
 
-void continue_call(GeneralRegisters& registers) {
-  registers.rax = static_cast<std::uint64_t>(kRestartBlock);
+bool can_continue(const GeneralRegisters& registers, std::int64_t number) {
+  return result_of(registers) == kRestartBlock &&
+         static_cast<std::int64_t>(registers.orig_rax) == number;
+}
+
+void complete_call(GeneralRegisters& registers, std::int64_t result) {
+  registers.rax = static_cast<std::uint64_t>(result);
+  registers.orig_rax = ~0ULL;
 }
 
 }  // namespace migrate::arch

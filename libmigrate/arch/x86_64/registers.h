@@ -51,7 +51,10 @@ InterruptedCall interrupted_call(const GeneralRegisters& registers);
 /// the kernel restarts them from the very registers.
 void repeat_call(GeneralRegisters& registers);
 
-/// Makes the kernel continue the call by the restart block that `thread` holds now.
-void continue_call(GeneralRegisters& registers);
+/// True when a thread is stopped inside call `number` and the kernel holds how to continue it.
+bool can_continue(const GeneralRegisters& registers, std::int64_t number);
+
+/// Makes the interrupted call return `result`, as if it had ended.
+void complete_call(GeneralRegisters& registers, std::int64_t result);
 
 }  // namespace migrate::arch

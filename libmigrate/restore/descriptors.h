@@ -1,0 +1,37 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <span>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "libmigrate/cell/cell.h"
+#include "libmigrate/proto/image.pb.h"
+#include "libmigrate/trace/script.h"
+
+namespace migrate {
+
+/// The open files of an image, made anew in this process: one descriptor for each
+/// Image.files, in their order. `relays`: for each stream id the descriptor that the process gets
+/// (borrowed). `memories`: the image's shared memories (borrowed).
+/// Errors: kNotFound, kSystem; object names the file.
+Result<std::vector<UniqueFd>> make_open_files(const wire::Image& image,
+                                              const std::map<std::uint64_t, int>& relays,
+                                              const std::vector<UniqueFd>& memories);
+
+/// Sends descriptors to the seed and adds the calls by which it receives them, as its lowest free
+/// numbers in order.
+Result<void> script_receive(Script& script, Cell& cell, std::span<const int> descriptors);
+
+/// Adds the calls that turn the received descriptors 0..n-1 (the image's files in order) into the
+/// image's descriptor table, closing everything else, the seed's socket too; then makes the epoll
+/// sets watch what they did.
+void script_descriptor_table(Script& script, const wire::Image& image,
+                             std::uint32_t seed_descriptor);
+
+/// Highest descriptor number that is in use, or 0.
+std::uint32_t highest_descriptor(const wire::Image& image);
+
+}  // namespace migrate

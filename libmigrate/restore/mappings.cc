@@ -1,0 +1,234 @@
+#include "libmigrate/restore/mappings.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+#include <tuple>
+#include <utility>
+
+#include "base/file.h"
+
+#ifndef MLOCK_ONFAULT
+#define MLOCK_ONFAULT 1
+#endif
+
+namespace migrate {
+namespace {
+
+struct AdviceCall {
+  wire::Advice bit;
+  int advice;
+};
+constexpr AdviceCall kAdvice[] = {
+    {wire::HUGE_PAGE, MADV_HUGEPAGE},       {wire::NO_HUGE_PAGE, MADV_NOHUGEPAGE},
+    {wire::DONT_FORK, MADV_DONTFORK},       {wire::WIPE_ON_FORK, MADV_WIPEONFORK},
+    {wire::DONT_DUMP, MADV_DONTDUMP},       {wire::MERGEABLE, MADV_MERGEABLE},
+    {wire::SEQUENTIAL, MADV_SEQUENTIAL},    {wire::RANDOM, MADV_RANDOM},
+};
+
+std::string backing(const wire::Image& image, const wire::Mapping& mapping) {
+  switch (mapping.kind()) {
+    case wire::Mapping::FILE_LOCAL:
+    case wire::Mapping::FILE_COPY:
+    case wire::Mapping::SHARED_FILE:
+      return image.mapped_files(static_cast<int>(mapping.file())).path();
+    case wire::Mapping::SHARED_MEMORY: {
+      const auto& memory = image.shared_memories(static_cast<int>(mapping.shared_memory()));
+      return std::to_string(memory.inode()) + (memory.open_descriptor() ? "+" : "-") +
+             std::to_string(mapping.shared_memory());
+    }
+    default:
+      return {};
+  }
+}
+
+auto key_of(const wire::Image& image, const wire::Mapping& mapping) {
+  // The offset of anonymous memory means nothing.
+  const std::uint64_t offset = mapping.kind() == wire::Mapping::ANONYMOUS ? 0 : mapping.offset();
+  return std::tuple(mapping.start(), mapping.end(), mapping.protection(), mapping.kind(), offset,
+                    mapping.advice(), backing(image, mapping));
+}
+
+bool is_special(const wire::Mapping& mapping) {
+  return mapping.kind() == wire::Mapping::VDSO || mapping.kind() == wire::Mapping::VVAR;
+}
+
+std::string place(const wire::Mapping& mapping) {
+  char text[64];
+  std::snprintf(text, sizeof(text), "%lx-%lx", mapping.start(), mapping.end());
+  return std::string(text) + (mapping.name().empty() ? "" : " " + mapping.name());
+}
+
+void script_advice(Script& script, const wire::Mapping& mapping) {
+  const std::uint64_t length = mapping.end() - mapping.start();
+  for (const AdviceCall& call : kAdvice) {
+    if ((mapping.advice() & static_cast<std::uint32_t>(call.bit)) != 0) {
+      script.call(SYS_madvise,
+                  {mapping.start(), length, static_cast<std::uint64_t>(call.advice)});
+    }
+  }
+  if ((mapping.advice() & wire::LOCKED) != 0) {
+    // On fault: plain mlock would touch every page here and now.
+    script.must("lock memory", SYS_mlock2, {mapping.start(), length, MLOCK_ONFAULT},
+                place(mapping));
+  }
+}
+
+std::uint64_t map_flags(const wire::Mapping& mapping) {
+  int flags = MAP_FIXED_NOREPLACE;
+  switch (mapping.kind()) {
+    case wire::Mapping::FILE_LOCAL:
+      flags |= MAP_PRIVATE;
+      break;
+    case wire::Mapping::SHARED_FILE:
+    case wire::Mapping::SHARED_MEMORY:
+      flags |= MAP_SHARED;
+      break;
+    default:
+      flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+      break;
+  }
+  if ((mapping.advice() & wire::GROWS_DOWN) != 0) {
+    flags |= MAP_GROWSDOWN;
+  }
+  if ((mapping.advice() & wire::NO_RESERVE) != 0) {
+    flags |= MAP_NORESERVE;
+  }
+  return static_cast<std::uint64_t>(flags);
+}
+
+Result<UniqueFd> make_memory(const wire::SharedMemory& memory) {
+  const int fd = ::memfd_create(memory.name().c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
+  if (fd < 0) {
+    return fail(system_error("make a memory file", memory.name()));
+  }
+  UniqueFd owned(fd);
+  if (::ftruncate(fd, static_cast<off_t>(memory.size_bytes())) != 0) {
+    return fail(system_error("size a memory file", std::to_string(memory.size_bytes()) + " bytes"));
+  }
+  return owned;
+}
+
+}  // namespace
+
+MappingPlan plan_mappings(const wire::Image& present, const wire::Image& wanted) {
+  MappingPlan plan;
+  using Key = decltype(key_of(present, present.mappings(0)));
+  std::map<Key, bool> have;
+  for (const wire::Mapping& mapping : present.mappings()) {
+    if (!is_special(mapping)) {
+      have.emplace(key_of(present, mapping), false);
+    }
+  }
+  for (const wire::Mapping& mapping : wanted.mappings()) {
+    if (is_special(mapping)) {
+      continue;
+    }
+    const auto found = have.find(key_of(wanted, mapping));
+    if (found != have.end()) {
+      found->second = true;
+    } else {
+      plan.map.push_back(&mapping);
+    }
+  }
+  for (const auto& [key, used] : have) {
+    const std::uint64_t start = std::get<0>(key);
+    const std::uint64_t pages = (std::get<1>(key) - start) / kPageBytes;
+    if (used) {
+      continue;
+    }
+    if (!plan.unmap.empty() && plan.unmap.back().end() == start) {
+      plan.unmap.back().page_count += pages;
+    } else {
+      plan.unmap.push_back({start, pages});
+    }
+  }
+  return plan;
+}
+
+Result<std::vector<UniqueFd>> make_shared_memories(const wire::Image& image) {
+  std::vector<UniqueFd> memories;
+  for (const wire::SharedMemory& memory : image.shared_memories()) {
+    memories.push_back(MIGRATE_TRY(make_memory(memory)));
+  }
+  return memories;
+}
+
+Result<void> finish_shared_memories(const wire::Image& image, std::vector<UniqueFd>& memories) {
+  for (std::size_t i = 0; i < static_cast<std::size_t>(image.shared_memories_size()); ++i) {
+    const wire::SharedMemory& memory = image.shared_memories(static_cast<int>(i));
+    if (i >= memories.size()) {
+      memories.push_back(MIGRATE_TRY(make_memory(memory)));
+    }
+    if (::ftruncate(memories[i].get(), static_cast<off_t>(memory.size_bytes())) != 0) {
+      return fail(system_error("size a memory file", memory.name()));
+    }
+    if (!memory.content().empty()) {
+      MIGRATE_TRY(write_all(memories[i].get(), std::as_bytes(std::span(memory.content()))));
+    }
+  }
+  return {};
+}
+
+void script_mappings(Script& script, const wire::Image& image,
+                     const std::vector<const wire::Mapping*>& mappings,
+                     std::uint64_t first_shared, std::uint64_t scratch) {
+  std::string open_path;
+  bool open_writable = false;
+  const auto close_file = [&] {
+    if (!open_path.empty()) {
+      script.call(SYS_close, {scratch});
+      open_path.clear();
+    }
+  };
+  for (const wire::Mapping* mapping : mappings) {
+    std::uint64_t descriptor = ~0ULL;
+    if (mapping->kind() == wire::Mapping::SHARED_MEMORY) {
+      descriptor = first_shared + mapping->shared_memory();
+    } else if (mapping->kind() == wire::Mapping::FILE_LOCAL ||
+               mapping->kind() == wire::Mapping::SHARED_FILE) {
+      const std::string& path = image.mapped_files(static_cast<int>(mapping->file())).path();
+      const bool writable = mapping->kind() == wire::Mapping::SHARED_FILE &&
+                            (mapping->protection() & PROT_WRITE) != 0;
+      if (path != open_path || writable != open_writable) {
+        close_file();
+        script.must("open", SYS_openat,
+                    {static_cast<std::uint64_t>(AT_FDCWD), script.put_string(path),
+                     static_cast<std::uint64_t>(writable ? O_RDWR : O_RDONLY)},
+                    path);
+        open_path = path;
+        open_writable = writable;
+      }
+      descriptor = scratch;
+    }
+    const bool backed = descriptor != ~0ULL;
+    script.must("map", SYS_mmap,
+                {mapping->start(), mapping->end() - mapping->start(), mapping->protection(),
+                 map_flags(*mapping), descriptor, backed ? mapping->offset() : 0},
+                place(*mapping));
+    script_advice(script, *mapping);
+  }
+  close_file();
+}
+
+void script_vdso(Script& script, const std::vector<PageRange>& present,
+                 const std::vector<PageRange>& wanted, std::uint64_t parking) {
+  const auto move = [&](std::uint64_t from, std::uint64_t to, std::uint64_t length) {
+    script.must("move the vDSO", SYS_mremap,
+                {from, length, length, MREMAP_MAYMOVE | MREMAP_FIXED, to});
+  };
+  const std::uint64_t shift = present.front().start;
+  for (const PageRange& range : present) {
+    move(range.start, parking + (range.start - shift), range.bytes());
+  }
+  for (std::size_t i = 0; i < present.size(); ++i) {
+    move(parking + (present[i].start - shift), wanted[i].start, present[i].bytes());
+  }
+}
+
+}  // namespace migrate

@@ -1,0 +1,339 @@
+#include "libmigrate/restore/process_state.h"
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/prctl.h>
+#include <linux/sched/types.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "base/file.h"
+#include "base/log.h"
+
+#ifndef PR_TIMER_CREATE_RESTORE_IDS
+#define PR_TIMER_CREATE_RESTORE_IDS 77  // Linux 6.15
+#endif
+
+namespace migrate {
+namespace {
+
+constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
+constexpr std::uint64_t kMicrosecondsPerSecond = 1'000'000;
+constexpr std::uint32_t kMaxTimerSearch = 4096;
+constexpr int kCapabilities = 64;
+
+std::span<const std::byte> bytes_of(const std::string& text) {
+  return std::as_bytes(std::span(text));
+}
+
+timespec to_timespec(std::uint64_t nanoseconds) {
+  return {static_cast<time_t>(nanoseconds / kNanosecondsPerSecond),
+          static_cast<long>(nanoseconds % kNanosecondsPerSecond)};
+}
+
+timeval to_timeval(std::uint64_t microseconds) {
+  return {static_cast<time_t>(microseconds / kMicrosecondsPerSecond),
+          static_cast<suseconds_t>(microseconds % kMicrosecondsPerSecond)};
+}
+
+void script_memory_map(Script& script, const wire::Image& image, std::uint64_t scratch) {
+  const wire::MemoryMap& memory = image.memory();
+  prctl_mm_map map{};
+  map.start_code = memory.start_code();
+  map.end_code = memory.end_code();
+  map.start_data = memory.start_data();
+  map.end_data = memory.end_data();
+  map.start_brk = memory.start_brk();
+  map.brk = memory.brk();
+  map.start_stack = memory.start_stack();
+  map.arg_start = memory.arg_start();
+  map.arg_end = memory.arg_end();
+  map.env_start = memory.env_start();
+  map.env_end = memory.env_end();
+  map.auxv = reinterpret_cast<__u64*>(script.put(bytes_of(memory.auxv())));  // NOLINT
+  map.auxv_size = static_cast<__u32>(memory.auxv().size());
+  map.exe_fd = static_cast<__u32>(scratch);
+  const std::string& path = image.executable().path();
+  script.must("open", SYS_openat,
+              {static_cast<std::uint64_t>(AT_FDCWD), script.put_string(path), O_RDONLY}, path);
+  script.must("set the memory map", SYS_prctl,
+              {PR_SET_MM, PR_SET_MM_MAP, script.put_value(map), sizeof(map), 0}, path);
+  script.must("close", SYS_close, {scratch}, path);
+}
+
+void script_timers(Script& script, const wire::Image& image) {
+  std::uint64_t which = ITIMER_REAL;
+  for (const wire::IntervalTimer& timer : image.interval_timers()) {
+    const itimerval value{to_timeval(timer.interval_us()), to_timeval(timer.value_us())};
+    if (timer.value_us() != 0) {
+      script.must("set an interval timer", SYS_setitimer, {which, script.put_value(value), 0});
+    }
+    ++which;
+  }
+  if (image.posix_timers_size() == 0) {
+    return;
+  }
+  // With it, timer_create takes the id that it finds at the result's address. Older kernels number
+  // timers from 0, so that making and deleting timers reaches every id.
+  const bool by_id = ::prctl(PR_TIMER_CREATE_RESTORE_IDS, 2, 0, 0, 0) >= 0;
+  script.call(SYS_prctl, {PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0});
+  std::uint32_t next = 0;
+  for (const wire::PosixTimer& timer : image.posix_timers()) {
+    sigevent event{};
+    event.sigev_notify = timer.notify();
+    event.sigev_signo = timer.signal();
+    event.sigev_value.sival_ptr = reinterpret_cast<void*>(timer.signal_value());  // NOLINT
+    event._sigev_un._tid = static_cast<pid_t>(timer.thread());
+    const std::uint64_t event_at = script.put_value(event);
+    const std::uint64_t id_at = script.put_value(timer.id());
+    const auto clock = static_cast<std::uint64_t>(static_cast<std::int64_t>(timer.clock()));
+    for (; !by_id && next < timer.id() && next < kMaxTimerSearch; ++next) {
+      script.call(SYS_timer_create, {clock, event_at, id_at});
+      script.call(SYS_timer_delete, {next});
+    }
+    ++next;
+    script.must("make a POSIX timer", SYS_timer_create, {clock, event_at, id_at},
+                "timer " + std::to_string(timer.id()));
+    const itimerspec value{to_timespec(timer.interval_ns()), to_timespec(timer.value_ns())};
+    script.must("set a POSIX timer", SYS_timer_settime,
+                {timer.id(), 0, script.put_value(value), 0},
+                "timer " + std::to_string(timer.id()));
+  }
+  script.call(SYS_prctl, {PR_TIMER_CREATE_RESTORE_IDS, 0, 0, 0, 0});
+}
+
+bool same(const wire::Credentials& a, const wire::Credentials& b) {
+  return a.SerializeAsString() == b.SerializeAsString();
+}
+
+void script_credentials(Script& script, const wire::Credentials& wanted,
+                        const wire::Credentials& own) {
+  if (same(wanted, own)) {
+    return;
+  }
+  std::vector<gid_t> groups(wanted.groups().begin(), wanted.groups().end());
+  script.must("keep capabilities", SYS_prctl, {PR_SET_KEEPCAPS, 1, 0, 0, 0});
+  script.must("set groups", SYS_setgroups,
+              {groups.size(), script.put(std::as_bytes(std::span(groups)))});
+  script.must("set group ids", SYS_setresgid,
+              {wanted.gid_real(), wanted.gid_effective(), wanted.gid_saved()});
+  script.call(SYS_setfsgid, {wanted.gid_filesystem()});
+  for (int capability = 0; capability < kCapabilities; ++capability) {
+    const std::uint64_t bit = 1ULL << static_cast<unsigned>(capability);
+    if ((own.capabilities_bounding() & bit) != 0 && (wanted.capabilities_bounding() & bit) == 0) {
+      script.must("drop a capability", SYS_prctl,
+                  {PR_CAPBSET_DROP, static_cast<std::uint64_t>(capability), 0, 0, 0});
+    }
+  }
+  script.must("set user ids", SYS_setresuid,
+              {wanted.uid_real(), wanted.uid_effective(), wanted.uid_saved()});
+  script.call(SYS_setfsuid, {wanted.uid_filesystem()});
+  if (wanted.secure_bits() != own.secure_bits()) {
+    // Needs CAP_SETPCAP, which the change of user ids left in the permitted set only.
+    const __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+    const std::uint64_t all = own.capabilities_permitted();
+    const __user_cap_data_struct data[2] = {
+        {static_cast<__u32>(all), static_cast<__u32>(all), 0},
+        {static_cast<__u32>(all >> 32U), static_cast<__u32>(all >> 32U), 0}};
+    script.must("raise capabilities", SYS_capset, {script.put_value(header), script.put_value(data)});
+    script.must("set secure bits", SYS_prctl, {PR_SET_SECUREBITS, wanted.secure_bits(), 0, 0, 0});
+  }
+  const __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  const auto low = [](std::uint64_t set) { return static_cast<__u32>(set); };
+  const auto high = [](std::uint64_t set) { return static_cast<__u32>(set >> 32U); };
+  const std::uint64_t effective = wanted.capabilities_effective();
+  const std::uint64_t permitted = wanted.capabilities_permitted();
+  const std::uint64_t inheritable = wanted.capabilities_inheritable();
+  const __user_cap_data_struct data[2] = {{low(effective), low(permitted), low(inheritable)},
+                                          {high(effective), high(permitted), high(inheritable)}};
+  script.must("set capabilities", SYS_capset, {script.put_value(header), script.put_value(data)});
+  for (int capability = 0; capability < kCapabilities; ++capability) {
+    if ((wanted.capabilities_ambient() & (1ULL << static_cast<unsigned>(capability))) != 0) {
+      script.call(SYS_prctl, {PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE,
+                              static_cast<std::uint64_t>(capability), 0, 0});
+    }
+  }
+  if (wanted.no_new_privileges()) {
+    script.must("set no_new_privs", SYS_prctl, {PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0});
+  }
+}
+
+void script_pending(Script& script, const google::protobuf::RepeatedPtrField<std::string>& signals,
+                    std::uint64_t process, std::uint64_t thread) {
+  for (const std::string& signal : signals) {
+    siginfo_t information{};
+    signal.copy(reinterpret_cast<char*>(&information), sizeof(information));
+    const auto number = static_cast<std::uint64_t>(information.si_signo);
+    const std::uint64_t address = script.put(bytes_of(signal));
+    if (thread == 0) {
+      script.must("queue a pending signal", SYS_rt_sigqueueinfo, {process, number, address});
+    } else {
+      script.must("queue a pending signal", SYS_rt_tgsigqueueinfo,
+                  {process, thread, number, address});
+    }
+  }
+}
+
+}  // namespace
+
+void script_process(Script& script, const wire::Image& image, std::uint64_t scratch) {
+  script_memory_map(script, image, scratch);
+  script.must("enter", SYS_chdir, {script.put_string(image.working_directory())},
+              image.working_directory());
+  script.call(SYS_umask, {image.umask()});
+  script.call(SYS_personality, {image.personality()});
+  std::uint64_t number = 1;
+  for (const std::string& action : image.signal_actions()) {
+    if (number != SIGKILL && number != SIGSTOP) {
+      script.must("set a signal action", SYS_rt_sigaction,
+                  {number, script.put(bytes_of(action)), 0, 8},
+                  "signal " + std::to_string(number));
+    }
+    ++number;
+  }
+  if (image.child_subreaper()) {
+    script.must("become subreaper", SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0});
+  }
+  if (image.thp_disabled()) {
+    script.call(SYS_prctl, {PR_SET_THP_DISABLE, 1, 0, 0, 0});
+  }
+}
+
+void script_timers_and_signals(Script& script, const wire::Image& image) {
+  script_timers(script, image);
+  script_pending(script, image.pending_signals(), image.process_id(), 0);
+}
+
+void script_thread(Script& script, const wire::Image& image, const wire::Thread& thread,
+                   const wire::Credentials& own) {
+  stack_t stack{};
+  thread.alternate_stack().copy(reinterpret_cast<char*>(&stack), sizeof(stack));
+  stack.ss_flags &= ~SS_ONSTACK;  // Follows from the stack pointer; not to be set.
+  if ((stack.ss_flags & SS_DISABLE) == 0 && stack.ss_sp != nullptr) {
+    script.must("set the alternate stack", SYS_sigaltstack, {script.put_value(stack), 0});
+  }
+  if (thread.robust_list() != 0) {
+    script.must("set the robust list", SYS_set_robust_list,
+                {thread.robust_list(), thread.robust_list_length()});
+  }
+  script.call(SYS_set_tid_address, {thread.clear_child_tid()});
+  script.call(SYS_prctl, {PR_SET_NAME, script.put_string(thread.name()), 0, 0, 0});
+  if (thread.timer_slack_ns() != 0) {
+    script.call(SYS_prctl, {PR_SET_TIMERSLACK, thread.timer_slack_ns(), 0, 0, 0});
+  }
+  script_pending(script, thread.pending_signals(), image.process_id(), thread.id());
+  script_credentials(script, thread.credentials(), own);
+  if (thread.id() == image.process_id() && image.dumpable() <= 1) {
+    script.must("set dumpable", SYS_prctl, {PR_SET_DUMPABLE, image.dumpable(), 0, 0, 0});
+  }
+  if (thread.parent_death_signal() != 0) {
+    script.must("set the parent death signal", SYS_prctl,
+                {PR_SET_PDEATHSIG, thread.parent_death_signal(), 0, 0, 0});
+  }
+  if (thread.rseq_address() != 0) {
+    script.must("register rseq", SYS_rseq,
+                {thread.rseq_address(), thread.rseq_length(), 0, thread.rseq_signature()});
+  }
+}
+
+void set_scheduling(pid_t host_thread, const wire::Thread& thread) {
+  const std::string name = "thread " + std::to_string(thread.id());
+  const int policy = ::sched_getscheduler(host_thread);
+  if (policy != thread.policy()) {
+    sched_param parameter{};
+    parameter.sched_priority = thread.priority();
+    if (::sched_setscheduler(host_thread, thread.policy(), &parameter) != 0) {
+      spdlog::warn("{}", system_error("set the scheduling policy of", name).message());
+    }
+  }
+  if (thread.nice() != ::getpriority(PRIO_PROCESS, static_cast<id_t>(host_thread)) &&
+      ::setpriority(PRIO_PROCESS, static_cast<id_t>(host_thread), thread.nice()) != 0) {
+    spdlog::warn("{}", system_error("set the nice value of", name).message());
+  }
+  if (!thread.affinity().empty() &&
+      ::syscall(SYS_sched_setaffinity, host_thread, thread.affinity().size(),
+                thread.affinity().data()) != 0) {
+    // A host with other CPUs: the thread may use all of them.
+    spdlog::debug("{}", system_error("set the affinity of", name).message());
+  }
+}
+
+Result<void> set_limits(pid_t process, const wire::Image& image) {
+  int resource = 0;
+  for (const wire::ResourceLimit& limit : image.resource_limits()) {
+    rlimit64 present{};
+    const rlimit64 value{limit.soft(), limit.hard()};
+    const auto which = static_cast<__rlimit_resource>(resource++);
+    if (::prlimit64(process, which, nullptr, &present) == 0 &&
+        present.rlim_cur == value.rlim_cur && present.rlim_max == value.rlim_max) {
+      continue;
+    }
+    if (::prlimit64(process, which, &value, nullptr) != 0) {
+      return fail(system_error("set a resource limit of", "process " + std::to_string(process),
+                               "give the daemon at least the process's limits"));
+    }
+  }
+  const std::string path = "/proc/" + std::to_string(process) + "/oom_score_adj";
+  if (auto present = read_file(path); present && std::stoi(*present) != image.oom_score_adjust()) {
+    if (auto set = write_file(path, std::to_string(image.oom_score_adjust())); !set) {
+      spdlog::warn("{}", set.error().message());
+    }
+  }
+  return {};
+}
+
+Result<wire::Credentials> own_credentials() {
+  wire::Credentials own;
+  std::istringstream lines(MIGRATE_TRY(read_file("/proc/self/status")));
+  for (std::string key; lines >> key;) {
+    std::string rest;
+    std::getline(lines, rest);
+    std::istringstream values(rest);
+    std::uint32_t ids[4] = {};
+    std::uint64_t set = 0;
+    if (key == "Uid:") {
+      values >> ids[0] >> ids[1] >> ids[2] >> ids[3];
+      own.set_uid_real(ids[0]);
+      own.set_uid_effective(ids[1]);
+      own.set_uid_saved(ids[2]);
+      own.set_uid_filesystem(ids[3]);
+    } else if (key == "Gid:") {
+      values >> ids[0] >> ids[1] >> ids[2] >> ids[3];
+      own.set_gid_real(ids[0]);
+      own.set_gid_effective(ids[1]);
+      own.set_gid_saved(ids[2]);
+      own.set_gid_filesystem(ids[3]);
+    } else if (key == "Groups:") {
+      for (std::uint32_t group = 0; values >> group;) {
+        own.add_groups(group);
+      }
+    } else if (key == "CapInh:" && values >> std::hex >> set) {
+      own.set_capabilities_inheritable(set);
+    } else if (key == "CapPrm:" && values >> std::hex >> set) {
+      own.set_capabilities_permitted(set);
+    } else if (key == "CapEff:" && values >> std::hex >> set) {
+      own.set_capabilities_effective(set);
+    } else if (key == "CapBnd:" && values >> std::hex >> set) {
+      own.set_capabilities_bounding(set);
+    } else if (key == "CapAmb:" && values >> std::hex >> set) {
+      own.set_capabilities_ambient(set);
+    } else if (key == "NoNewPrivs:") {
+      own.set_no_new_privileges(rest.find('1') != std::string::npos);
+    }
+  }
+  own.set_secure_bits(static_cast<std::uint32_t>(::prctl(PR_GET_SECUREBITS, 0, 0, 0, 0)));
+  return own;
+}
+
+}  // namespace migrate

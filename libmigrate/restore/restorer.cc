@@ -1,0 +1,303 @@
+#include "libmigrate/restore/restorer.h"
+
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+
+#include <algorithm>
+#include <string>
+
+#include "libmigrate/capture/frozen_process.h"
+#include "libmigrate/restore/address_space.h"
+#include "libmigrate/restore/descriptors.h"
+#include "libmigrate/restore/process_state.h"
+#include "libmigrate/trace/tracee.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::uint64_t kAllSignals = ~0ULL;
+constexpr std::uint64_t kThreadFlags =
+    CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+constexpr std::uint64_t kRseqUnregister = 1;  // RSEQ_FLAG_UNREGISTER
+
+bool is_kernel_mapping(const std::string& name) {
+  return name == "[vdso]" || name.starts_with("[vvar");
+}
+
+bool overlaps(std::uint64_t start, std::uint64_t end, std::uint64_t other_start,
+              std::uint64_t other_end) {
+  return start < other_end && other_start < end;
+}
+
+std::vector<PageRange> kernel_ranges(const std::vector<NamedRange>& mappings) {
+  std::vector<PageRange> ranges;
+  for (const NamedRange& mapping : mappings) {
+    if (is_kernel_mapping(mapping.name)) {
+      ranges.push_back(PageRange::between(mapping.start, mapping.end));
+    }
+  }
+  return ranges;
+}
+
+// Where the image wants each of our kernel mappings; empty where it has none.
+Result<std::vector<PageRange>> wanted_kernel_ranges(const wire::Image& image,
+                                                    const std::vector<PageRange>& present) {
+  std::vector<PageRange> wanted;
+  for (const wire::Mapping& mapping : image.mappings()) {
+    if (mapping.kind() == wire::Mapping::VDSO || mapping.kind() == wire::Mapping::VVAR) {
+      wanted.push_back(PageRange::between(mapping.start(), mapping.end()));
+    }
+  }
+  const bool same = wanted.size() == present.size() &&
+                    std::equal(wanted.begin(), wanted.end(), present.begin(),
+                               [](const PageRange& a, const PageRange& b) {
+                                 return a.page_count == b.page_count;
+                               });
+  if (!wanted.empty() && !same) {
+    return fail(make_error(ErrorCode::kRefused, "place the vDSO", "of another size",
+                           "move between hosts with the same kernel"));
+  }
+  return wanted;
+}
+
+}  // namespace
+
+Result<Restorer> Restorer::create(Cell& cell) {
+  Restorer restorer(cell);
+  const pid_t seed = cell.seed();
+  MIGRATE_TRY(seize(seed));
+  MIGRATE_TRY(interrupt(seed));
+  const Stop stop = MIGRATE_TRY(wait_stop(seed));
+  if (stop.event != PTRACE_EVENT_STOP) {
+    return fail(make_error(ErrorCode::kSystem, "stop the seed of a cell"));
+  }
+  MIGRATE_TRY(write_signal_mask(seed, kAllSignals));
+  restorer.base_ = MIGRATE_TRY(arch::read_registers(seed));
+  restorer.threads_.push_back({.host_id = seed});
+  return restorer;
+}
+
+Result<void> Restorer::prepare(const wire::Image& draft) {
+  MIGRATE_TRY(map_area(draft));
+  MIGRATE_TRY(empty_seed(draft));
+  memories_ = MIGRATE_TRY(make_shared_memories(draft));
+  MappingPlan everything;
+  for (const wire::Mapping& mapping : draft.mappings()) {
+    if (mapping.kind() != wire::Mapping::VDSO && mapping.kind() != wire::Mapping::VVAR) {
+      everything.map.push_back(&mapping);
+    }
+  }
+  return map(draft, everything);
+}
+
+// Finds a place that neither the seed nor the image uses, and maps the script area there.
+Result<void> Restorer::map_area(const wire::Image& image) {
+  const pid_t seed = cell_->seed();
+  std::vector<NamedRange> taken = MIGRATE_TRY(read_mappings(seed));
+  for (const NamedRange& range : taken) {
+    if (range.name == "[vdso]") {
+      system_call_ = MIGRATE_TRY(find_system_call_in(seed, range.start, range.end));
+    }
+  }
+  const std::vector<NamedRange> wanted = ranges_of(image);
+  taken.insert(taken.end(), wanted.begin(), wanted.end());
+  const std::uint64_t place = MIGRATE_TRY(find_hole(taken, ScriptArea::kRecordOffset));
+  area_ = MIGRATE_TRY(map_script_area(seed, seed, base_, system_call_, place, 0));
+  return {};
+}
+
+Result<void> Restorer::empty_seed(const wire::Image& draft) {
+  const pid_t seed = cell_->seed();
+  const std::vector<NamedRange> mappings = MIGRATE_TRY(read_mappings(seed));
+  const std::vector<PageRange> present = kernel_ranges(mappings);
+  const std::vector<PageRange> wanted = MIGRATE_TRY(wanted_kernel_ranges(draft, present));
+  Script script(area_);
+  const RseqConfiguration rseq = MIGRATE_TRY(read_rseq(seed));
+  if (rseq.address != 0) {
+    script.must("unregister rseq", SYS_rseq,
+                {rseq.address, rseq.length, kRseqUnregister, rseq.signature});
+  }
+  script.call(SYS_set_robust_list, {0, 24});
+  script.call(SYS_set_tid_address, {0});
+  for (const NamedRange& mapping : mappings) {
+    const bool ours = overlaps(mapping.start, mapping.end, area_.address,
+                               area_.address + area_.length_bytes);
+    if (!ours && !(is_kernel_mapping(mapping.name) && !wanted.empty())) {
+      script.must("unmap", SYS_munmap, {mapping.start, mapping.end - mapping.start},
+                  mapping.name);
+    }
+  }
+  if (!wanted.empty() && !(wanted == present)) {
+    std::vector<NamedRange> taken = mappings;
+    const std::vector<NamedRange> image_ranges = ranges_of(draft);
+    taken.insert(taken.end(), image_ranges.begin(), image_ranges.end());
+    const std::uint64_t length = present.back().end() - present.front().start;
+    script_vdso(script, present, wanted, MIGRATE_TRY(find_hole(taken, length)));
+  }
+  MIGRATE_TRY(script.run(seed, base_));
+  for (const wire::Mapping& mapping : draft.mappings()) {
+    if (mapping.kind() == wire::Mapping::VDSO) {
+      system_call_ = MIGRATE_TRY(find_system_call_in(seed, mapping.start(), mapping.end()));
+    }
+  }
+  return {};
+}
+
+Result<void> Restorer::map(const wire::Image& image, const MappingPlan& plan) {
+  Script script(area_);
+  for (const PageRange& range : plan.unmap) {
+    script.must("unmap", SYS_munmap, {range.start, range.bytes()});
+  }
+  const bool shared = std::any_of(plan.map.begin(), plan.map.end(), [](const auto* mapping) {
+    return mapping->kind() == wire::Mapping::SHARED_MEMORY;
+  });
+  std::vector<int> memories;
+  if (shared) {
+    for (const UniqueFd& memory : memories_) {
+      memories.push_back(memory.get());
+    }
+    MIGRATE_TRY(script_receive(script, *cell_, memories));
+  }
+  script_mappings(script, image, plan.map, 0, memories.size());
+  if (!memories.empty()) {
+    script.must("close", SYS_close_range, {0, memories.size() - 1, 0});
+  }
+  if (!script.empty()) {
+    MIGRATE_TRY(script.run(cell_->seed(), base_));
+  }
+  mapped_.CopyFrom(image);
+  return {};
+}
+
+Result<void> Restorer::adapt(const wire::Image& image, const MappingPlan& plan) {
+  MIGRATE_TRY(finish_shared_memories(image, memories_));
+  const bool in_the_way = std::any_of(
+      image.mappings().begin(), image.mappings().end(), [&](const wire::Mapping& mapping) {
+        return overlaps(mapping.start(), mapping.end(), area_.address,
+                        area_.address + area_.length_bytes);
+      });
+  if (in_the_way) {
+    const ScriptArea old = area_;
+    MIGRATE_TRY(map_area(image));
+    MIGRATE_TRY(unmap_script_area(old, cell_->seed(), base_, system_call_));
+  }
+  return map(image, plan);
+}
+
+Result<void> Restorer::finish(const wire::Image& image,
+                              const std::map<std::uint64_t, int>& relays) {
+  MIGRATE_TRY(make_process(image, relays));
+  MIGRATE_TRY(set_limits(cell_->seed(), image));
+  MIGRATE_TRY(make_threads(image));
+  for (std::size_t i = 0; i < threads_.size(); ++i) {
+    MIGRATE_TRY(sleep_on(threads_[i], image.threads(static_cast<int>(i))));
+  }
+  if (system_call_ != 0) {
+    MIGRATE_TRY(unmap_script_area(area_, cell_->seed(), base_, system_call_));
+  }
+  return set_registers(image);
+}
+
+Result<void> Restorer::make_process(const wire::Image& image,
+                                    const std::map<std::uint64_t, int>& relays) {
+  const std::vector<UniqueFd> files = MIGRATE_TRY(make_open_files(image, relays, memories_));
+  std::vector<int> descriptors;
+  for (const UniqueFd& file : files) {
+    descriptors.push_back(file.get());
+  }
+  Script script(area_);
+  script_process(script, image, 0);
+  MIGRATE_TRY(script_receive(script, *cell_, descriptors));
+  script_descriptor_table(script, image, cell_->seed_descriptor());
+  for (int i = 1; i < image.threads_size(); ++i) {
+    clone_args arguments{};
+    arguments.flags = kThreadFlags;
+    arguments.set_tid = script.put_value(static_cast<pid_t>(image.threads(i).id()));
+    arguments.set_tid_size = 1;
+    script.must("make a thread", SYS_clone3, {script.put_value(arguments), sizeof(arguments)},
+                "thread " + std::to_string(image.threads(i).id()));
+  }
+  MIGRATE_TRY(script.run(cell_->seed(), base_));
+  for (const pid_t thread : script.new_threads()) {
+    const Stop stop = MIGRATE_TRY(wait_stop(thread));
+    if (stop.event != PTRACE_EVENT_STOP) {
+      return fail(make_error(ErrorCode::kSystem, "stop a new thread"));
+    }
+    threads_.push_back({.host_id = thread});
+  }
+  return {};
+}
+
+Result<void> Restorer::make_threads(const wire::Image& image) {
+  const wire::Credentials own = MIGRATE_TRY(own_credentials());
+  // The leader last: its timers may name any thread.
+  for (std::size_t left = threads_.size(); left > 0; --left) {
+    RestoredThread& thread = threads_[left - 1];
+    const wire::Thread& wanted = image.threads(static_cast<int>(left - 1));
+    set_scheduling(thread.host_id, wanted);
+    wanted.general_registers().copy(reinterpret_cast<char*>(&thread.registers),
+                                    sizeof(thread.registers));
+    Script script(area_);
+    if (left == 1) {
+      script_timers_and_signals(script, image);
+    }
+    script_thread(script, image, wanted, own);
+    MIGRATE_TRY(script.run(thread.host_id, base_));
+  }
+  return {};
+}
+
+// Starts what remains of an interrupted sleep and interrupts it again, so that the kernel holds in
+// this thread how to continue it.
+Result<void> Restorer::sleep_on(RestoredThread& thread, const wire::Thread& image) {
+  if (image.sleep_remaining().empty()) {
+    return {};
+  }
+  const arch::InterruptedCall call = arch::interrupted_call(thread.registers);
+  const std::uint64_t data = area_.address + ScriptArea::kDataOffset;
+  const std::uint64_t entries = area_.address + ScriptArea::kEntriesOffset;
+  arch::ScriptEntry script[2];
+  script[0].number = call.number;
+  std::copy(std::begin(call.arguments), std::end(call.arguments), script[0].arguments);
+  script[0].arguments[call.number == SYS_nanosleep ? 0 : 2] = data;
+  MIGRATE_TRY(write_memory(cell_->seed(), data, std::as_bytes(std::span(image.sleep_remaining()))));
+  MIGRATE_TRY(write_memory(cell_->seed(), entries, std::as_bytes(std::span(script))));
+  MIGRATE_TRY(arch::write_registers(
+      thread.host_id,
+      arch::script_registers(base_, area_.code() + arch::interpreter_code().run_offset, entries)));
+  for (;;) {
+    MIGRATE_TRY(resume(thread.host_id));
+    MIGRATE_TRY(interrupt(thread.host_id));
+    const Stop stop = MIGRATE_TRY(wait_stop(thread.host_id));
+    const arch::GeneralRegisters now = MIGRATE_TRY(arch::read_registers(thread.host_id));
+    if (arch::can_continue(now, call.number)) {
+      return {};
+    }
+    if (stop.event == 0) {  // The breakpoint: the sleep was over at once.
+      arch::complete_call(thread.registers, 0);
+      return {};
+    }
+  }
+}
+
+Result<void> Restorer::set_registers(const wire::Image& image) {
+  for (std::size_t i = 0; i < threads_.size(); ++i) {
+    const wire::Thread& wanted = image.threads(static_cast<int>(i));
+    MIGRATE_TRY(arch::write_extended_state(threads_[i].host_id, wanted.extended_state()));
+    MIGRATE_TRY(arch::write_registers(threads_[i].host_id, threads_[i].registers));
+    MIGRATE_TRY(write_signal_mask(threads_[i].host_id, wanted.signal_mask()));
+  }
+  return {};
+}
+
+Result<void> Restorer::run() {
+  for (const RestoredThread& thread : threads_) {
+    MIGRATE_TRY(detach(thread.host_id));
+  }
+  return {};
+}
+
+}  // namespace migrate

@@ -1,0 +1,67 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <map>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/cell/cell.h"
+#include "libmigrate/proto/image.pb.h"
+#include "libmigrate/restore/mappings.h"
+#include "libmigrate/trace/script.h"
+
+namespace migrate {
+
+/// Turns the seed of a cell into the process of an image, stopped until run().
+/// Order of calls: create, prepare (with the draft, while the process still runs at the source),
+/// adapt (with the final image), finish, run. Owned by the thread that created it, the seed's tracer.
+/// After an error the cell is to be ended.
+class Restorer {
+ public:
+  /// Takes hold of the cell's seed. The cell is borrowed.
+  static Result<Restorer> create(Cell& cell);
+
+  /// Empties the seed and makes the draft's mappings in it. Nothing is in them yet.
+  Result<void> prepare(const wire::Image& draft);
+
+  /// What must change for `image` to have its mappings. Unregister what is unmapped from a
+  /// userfaultfd before adapt(), or the process would wait for the pager.
+  MappingPlan plan(const wire::Image& image) const { return plan_mappings(mapped_, image); }
+  /// Makes the mappings those of the final image.
+  Result<void> adapt(const wire::Image& image, const MappingPlan& plan);
+
+  /// Gives the process everything else of the image. The pager must be running and have the starter
+  /// pages, since the kernel may touch memory of the process. `relays`: see make_open_files.
+  Result<void> finish(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
+
+  /// Lets all threads go.
+  Result<void> run();
+
+ private:
+  struct RestoredThread {
+    pid_t host_id = 0;
+    arch::GeneralRegisters registers{};  // of the image, to be set at the very end
+  };
+
+  explicit Restorer(Cell& cell) : cell_(&cell) {}
+
+  Result<void> map_area(const wire::Image& image);
+  Result<void> empty_seed(const wire::Image& draft);
+  Result<void> map(const wire::Image& image, const MappingPlan& plan);
+  Result<void> make_process(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
+  Result<void> make_threads(const wire::Image& image);
+  Result<void> sleep_on(RestoredThread& thread, const wire::Thread& image);
+  Result<void> set_registers(const wire::Image& image);
+
+  Cell* cell_;
+  arch::GeneralRegisters base_{};
+  std::uint64_t system_call_ = 0;
+  ScriptArea area_;
+  wire::Image mapped_;  // whose mappings the seed has
+  std::vector<UniqueFd> memories_;
+  std::vector<RestoredThread> threads_;
+};
+
+}  // namespace migrate
