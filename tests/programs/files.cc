@@ -1,0 +1,178 @@
+// Regular files and devices: the same file, at the same offset, shared by the same descriptors.
+#include <dirent.h>
+#include <sys/stat.h>
+
+#include <array>
+#include <vector>
+
+#include "tests/programs/check.h"
+
+namespace {
+
+using check::called;
+using check::stopping;
+
+int open_file(const char* name, int flags) {
+  return called(::open(check::work_path(name).c_str(), flags | O_CREAT, 0644), "open");
+}
+
+std::string line_of(std::int64_t number) {
+  return "line " + std::to_string(number) + "\n";
+}
+
+/// Lines written one by one; a second descriptor reads them back at its own offset.
+void offset() {
+  const int writer = open_file("offset", O_RDWR | O_TRUNC);
+  const int reader = open_file("offset", O_RDONLY);
+  off_t position = 0;
+  check::ready();
+  for (std::int64_t number = 0; !stopping(); ++number) {
+    const std::string line = line_of(number);
+    const auto length = static_cast<ssize_t>(line.size());
+    CHECK_EQUAL(::write(writer, line.data(), line.size()), length);
+    std::array<char, 64> back{};
+    CHECK_EQUAL(::read(reader, back.data(), line.size()), length);
+    CHECK_EQUAL(std::string(back.data()), line);
+    position += length;
+    CHECK_EQUAL(::lseek(writer, 0, SEEK_CUR), position);
+    CHECK_EQUAL(::lseek(reader, 0, SEEK_CUR), position);
+    if (number % 16 == 0) {
+      check::sleep_ns(check::kMillisecond);
+    }
+  }
+  struct stat status {};
+  called(::fstat(writer, &status), "fstat");
+  CHECK_EQUAL(status.st_size, position);
+}
+
+/// Two descriptions with O_APPEND: nothing is ever overwritten.
+void append() {
+  const int first = open_file("append", O_WRONLY | O_TRUNC | O_APPEND);
+  const int second = open_file("append", O_WRONLY | O_APPEND);
+  std::int64_t number = 0;
+  check::ready();
+  for (; !stopping(); ++number) {
+    const std::string line = line_of(number);
+    called(::lseek(first, 0, SEEK_SET), "lseek");
+    called(::write(number % 2 == 0 ? first : second, line.data(), line.size()), "write");
+    if (number % 16 == 0) {
+      check::sleep_ns(check::kMillisecond);
+    }
+  }
+  std::string expected;
+  for (std::int64_t index = 0; index < number; ++index) {
+    expected += line_of(index);
+  }
+  CHECK(check::read_text(check::work_path("append")) == expected);
+  CHECK_EQUAL(::fcntl(first, F_GETFL) & O_APPEND, O_APPEND);
+}
+
+/// Duplicates share their offset and flags, others do not; numbers and close-on-exec stay.
+void duplicates() {
+  const int original = open_file("duplicates", O_RDWR | O_TRUNC);
+  const int copy = called(::dup(original), "dup");
+  const int far = called(::fcntl(original, F_DUPFD_CLOEXEC, 500), "fcntl(F_DUPFD_CLOEXEC)");
+  const int other = open_file("duplicates", O_RDWR | O_SYNC);
+  CHECK_EQUAL(far, 500);
+  called(::ftruncate(original, 1 << 20), "ftruncate");
+  check::Random random(1);
+  off_t other_position = 0;
+  check::ready();
+  while (!stopping()) {
+    const auto position = static_cast<off_t>(random.below(1 << 20));
+    called(::lseek(random.below(2) == 0 ? copy : far, position, SEEK_SET), "lseek");
+    for (int turn = 0; turn < 20; ++turn) {
+      for (const int fd : {original, copy, far}) {
+        CHECK_EQUAL(::lseek(fd, 0, SEEK_CUR), position);
+      }
+      CHECK_EQUAL(::lseek(other, 0, SEEK_CUR), other_position);
+      check::sleep_ns(check::kMillisecond);
+    }
+    other_position = called(::lseek(other, position / 2, SEEK_SET), "lseek");
+    const bool wait = random.below(2) == 0;
+    called(::fcntl(copy, F_SETFL, wait ? 0 : O_NONBLOCK), "fcntl(F_SETFL)");
+    CHECK_EQUAL(::fcntl(far, F_GETFL) & O_NONBLOCK, wait ? 0 : O_NONBLOCK);
+    CHECK_EQUAL(::fcntl(other, F_GETFL) & (O_NONBLOCK | O_SYNC), O_SYNC);
+    CHECK_EQUAL(::fcntl(far, F_GETFD), FD_CLOEXEC);
+    CHECK_EQUAL(::fcntl(copy, F_GETFD), 0);
+    CHECK(::fcntl(499, F_GETFD) == -1 && errno == EBADF);
+  }
+}
+
+/// A big file read bit by bit, from beginning to end and again.
+void reading() {
+  constexpr std::uint32_t kNumbers = 4'000'000;
+  std::vector<std::uint32_t> numbers(kNumbers);
+  for (std::uint32_t index = 0; index < kNumbers; ++index) {
+    numbers[index] = index * 2654435761U;
+  }
+  const int fd = open_file("reading", O_RDWR | O_TRUNC);
+  called(::write(fd, numbers.data(), kNumbers * sizeof numbers[0]), "write");
+  numbers = {};
+  called(::lseek(fd, 0, SEEK_SET), "lseek");
+  check::ready();
+  std::uint32_t expected = 0;
+  while (!stopping()) {
+    std::array<std::uint32_t, 5000> block{};
+    const ssize_t got = called(::read(fd, block.data(), sizeof block), "read");
+    for (std::size_t index = 0; index < static_cast<std::size_t>(got) / 4; ++index) {
+      CHECK_EQUAL(block[index], expected * 2654435761U);
+      ++expected;
+    }
+    if (got == 0) {
+      CHECK_EQUAL(expected, kNumbers);
+      called(::lseek(fd, 0, SEEK_SET), "lseek");
+      expected = 0;
+    }
+  }
+}
+
+void devices() {
+  const int null = called(::open("/dev/null", O_RDWR), "open");
+  const int zero = called(::open("/dev/zero", O_RDONLY), "open");
+  const int full = called(::open("/dev/full", O_RDWR), "open");
+  const int random = called(::open("/dev/random", O_RDONLY | O_NONBLOCK), "open");
+  const int urandom = called(::open("/dev/urandom", O_RDONLY), "open");
+  check::ready();
+  while (!stopping()) {
+    std::array<std::uint64_t, 64> block{};
+    CHECK_EQUAL(::write(null, block.data(), sizeof block), static_cast<ssize_t>(sizeof block));
+    CHECK_EQUAL(::read(null, block.data(), sizeof block), 0);
+    block.fill(1);
+    CHECK_EQUAL(::read(zero, block.data(), sizeof block), static_cast<ssize_t>(sizeof block));
+    CHECK_EQUAL(block[0] | block[63], 0U);
+    CHECK(::write(full, block.data(), sizeof block) == -1 && errno == ENOSPC);
+    for (const int source : {random, urandom}) {
+      CHECK_EQUAL(::read(source, block.data(), 256), 256);
+      CHECK(block[0] != block[1] && block[2] != block[3]);
+    }
+    CHECK_EQUAL(::fcntl(random, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
+    check::sleep_ns(check::kMillisecond);
+  }
+}
+
+void directory() {
+  const std::string path = check::work_path("directory");
+  called(::mkdir(path.c_str(), 0755), "mkdir");
+  const int fd = called(::open(path.c_str(), O_RDONLY | O_DIRECTORY), "open");
+  check::ready();
+  for (int number = 0; !stopping(); ++number) {
+    const std::string name = "file" + std::to_string(number % 10);
+    const int file = called(::openat(fd, name.c_str(), O_CREAT | O_RDWR, 0600), "openat");
+    CHECK_EQUAL(::access((path + "/" + name).c_str(), F_OK), 0);
+    ::close(file);
+    called(::unlinkat(fd, name.c_str(), 0), "unlinkat");
+    check::sleep_ns(check::kMillisecond);
+  }
+}
+
+constexpr check::Property kProperties[] = {
+    {"offset", offset},   {"append", append},   {"duplicates", duplicates},
+    {"reading", reading}, {"devices", devices}, {"directory", directory},
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return check::main(argc, argv, kProperties);
+}
