@@ -1,0 +1,2 @@
+# find_package(libmigrate) gives the target migrate::client, the C interface (libmigrate.so).
+include(${CMAKE_CURRENT_LIST_DIR}/libmigrateTargets.cmake)

@@ -1,0 +1,386 @@
+#include "libmigrate/registry/registry.h"
+
+#include <sqlite3.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstdio>
+#include <utility>
+
+#include "base/file.h"
+#include "base/log.h"
+
+namespace migrate {
+namespace {
+
+constexpr int kBusyTimeoutMs = 5000;
+constexpr int kSchemaVersion = 1;
+
+constexpr const char* kSchema =
+    "CREATE TABLE IF NOT EXISTS processes ("
+    " process TEXT NOT NULL, role INTEGER NOT NULL, pid INTEGER NOT NULL, home TEXT NOT NULL,"
+    " place TEXT NOT NULL, session TEXT NOT NULL, mode TEXT NOT NULL, state INTEGER NOT NULL,"
+    " exit_status INTEGER, owed_pages INTEGER NOT NULL, created_us INTEGER NOT NULL,"
+    " updated_us INTEGER NOT NULL, uid INTEGER NOT NULL, command TEXT NOT NULL,"
+    " result TEXT NOT NULL, worker INTEGER NOT NULL, mailbox TEXT NOT NULL,"
+    " boot TEXT NOT NULL, PRIMARY KEY (process, role));"
+    "CREATE INDEX IF NOT EXISTS processes_by_pid ON processes (pid);"
+    "PRAGMA user_version = 1;";
+
+constexpr const char* kColumns =
+    "SELECT process, role, pid, home, place, session, mode, state, exit_status, owed_pages,"
+    " created_us, updated_us, uid, command, result, worker, mailbox FROM processes ";
+
+constexpr const char* kUpsert =
+    "INSERT INTO processes (process, role, pid, home, place, session, mode, state, exit_status,"
+    " owed_pages, created_us, updated_us, uid, command, result, worker, mailbox, boot)"
+    " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18)"
+    " ON CONFLICT (process, role) DO UPDATE SET pid=?3, home=?4, place=?5, session=?6, mode=?7,"
+    " state=?8, exit_status=?9, owed_pages=?10, updated_us=?12, uid=?13, command=?14, result=?15,"
+    " worker=?16, mailbox=?17, boot=?18";
+
+constexpr std::array<std::string_view, 3> kRoleNames = {"home", "resident", "source"};
+constexpr std::array<std::string_view, 7> kStateNames = {"moving", "running-here", "away", "done",
+                                                         "exited", "failed",       "lost"};
+
+std::int64_t now_us() {
+  return std::chrono::duration_cast<std::chrono::microseconds>(
+             std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+std::string boot_id() {
+  std::string id = read_file("/proc/sys/kernel/random/boot_id").value_or(std::string());
+  while (!id.empty() && id.back() == '\n') {
+    id.pop_back();
+  }
+  return id;
+}
+
+std::string database_path(const std::string& state_directory) {
+  return state_directory + "/registry.sqlite";
+}
+
+/// Renames the database and what SQLite keeps beside it.
+Result<std::string> move_aside(const std::string& path) {
+  const std::string aside = path + ".damaged-" + std::to_string(now_us() / 1'000'000);
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    const std::string from = path + suffix;
+    const std::string target = aside + suffix;
+    if (std::rename(from.c_str(), target.c_str()) != 0 && errno != ENOENT) {
+      return fail(system_error("rename", from, "move the damaged registry away by hand"));
+    }
+  }
+  return aside;
+}
+
+}  // namespace
+
+std::string_view to_string(ProcessRole role) {
+  return kRoleNames[std::min<std::size_t>(static_cast<std::size_t>(role), kRoleNames.size() - 1)];
+}
+
+std::string_view to_string(ProcessState state) {
+  return kStateNames[std::min<std::size_t>(static_cast<std::size_t>(state),
+                                           kStateNames.size() - 1)];
+}
+
+bool is_live(ProcessState state) {
+  return state <= ProcessState::kDone;
+}
+
+/// One prepared statement; its first failure is kept and reported by step().
+class Statement {
+ public:
+  Statement(const Registry& registry, const char* sql) : registry_(registry) {
+    status_ = sqlite3_prepare_v2(registry.database_.get(), sql, -1, &statement_, nullptr);
+  }
+  Statement(const Statement&) = delete;
+  Statement& operator=(const Statement&) = delete;
+  ~Statement() { sqlite3_finalize(statement_); }
+
+  Statement& bind(int index, const std::string& text) {
+    return note(sqlite3_bind_text(statement_, index, text.data(), static_cast<int>(text.size()),
+                                  nullptr));  // null destructor: borrowed (SQLITE_STATIC)
+  }
+  Statement& bind(int index, std::int64_t number) {
+    return note(sqlite3_bind_int64(statement_, index, number));
+  }
+  /// True if a row is there, false at the end.
+  Result<bool> step() {
+    if (status_ == SQLITE_OK) {
+      const int stepped = sqlite3_step(statement_);
+      if (stepped == SQLITE_ROW || stepped == SQLITE_DONE) {
+        return stepped == SQLITE_ROW;
+      }
+    }
+    return fail(registry_.database_error("use the registry"));
+  }
+  std::string text(int column) const {
+    const void* bytes = sqlite3_column_blob(statement_, column);
+    const auto length = static_cast<std::size_t>(sqlite3_column_bytes(statement_, column));
+    return bytes == nullptr ? std::string() : std::string(static_cast<const char*>(bytes), length);
+  }
+  std::int64_t number(int column) const { return sqlite3_column_int64(statement_, column); }
+  bool is_null(int column) const { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
+
+ private:
+  Statement& note(int status) {
+    status_ = status_ == SQLITE_OK ? status : status_;
+    return *this;
+  }
+
+  const Registry& registry_;
+  sqlite3_stmt* statement_ = nullptr;
+  int status_ = SQLITE_OK;
+};
+
+namespace {
+
+ProcessRecord record_from(const Statement& row) {
+  ProcessRecord record;
+  record.process = row.text(0);
+  record.role = static_cast<ProcessRole>(std::clamp<std::int64_t>(row.number(1), 0, 2));
+  record.pid = static_cast<pid_t>(row.number(2));
+  record.home = row.text(3);
+  record.where = row.text(4);
+  record.session = row.text(5);
+  record.mode = row.text(6);
+  record.state = static_cast<ProcessState>(std::clamp<std::int64_t>(row.number(7), 0, 6));
+  if (!row.is_null(8)) {
+    record.exit_status = static_cast<int>(row.number(8));
+  }
+  record.owed_pages = static_cast<std::uint64_t>(row.number(9));
+  record.created_us = row.number(10);
+  record.updated_us = row.number(11);
+  record.uid = static_cast<uid_t>(row.number(12));
+  record.command = row.text(13);
+  record.result = row.text(14);
+  record.worker = static_cast<pid_t>(row.number(15));
+  record.mailbox = row.text(16);
+  return record;
+}
+
+}  // namespace
+
+void Registry::Closer::operator()(sqlite3* database) const {
+  sqlite3_close(database);
+}
+
+Error Registry::database_error(const char* operation) const {
+  const int status = sqlite3_errcode(database_.get());
+  ErrorCode code = ErrorCode::kSystem;
+  std::string remedy = "check space and permissions of the state directory";
+  if (status == SQLITE_CORRUPT || status == SQLITE_NOTADB) {
+    code = ErrorCode::kCorrupt;
+    remedy = "restart migrated: it moves the damaged file aside and begins a new registry";
+  } else if (status == SQLITE_BUSY || status == SQLITE_LOCKED) {
+    code = ErrorCode::kRetry;
+    remedy = "another process holds the registry; try again";
+  }
+  return make_error(code, operation, path_ + ": " + sqlite3_errmsg(database_.get()),
+                    std::move(remedy));
+}
+
+Result<void> Registry::execute(const char* sql) {
+  if (sqlite3_exec(database_.get(), sql, nullptr, nullptr, nullptr) != SQLITE_OK) {
+    return fail(database_error("open the registry"));
+  }
+  return {};
+}
+
+Result<Registry> Registry::open(const std::string& state_directory) {
+  std::string path = database_path(state_directory);
+  sqlite3* raw = nullptr;
+  const int status =
+      sqlite3_open_v2(path.c_str(), &raw,
+                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
+  Registry registry(raw, path);
+  if (status != SQLITE_OK) {
+    return fail(registry.database_error("open the registry"));
+  }
+  sqlite3_busy_timeout(raw, kBusyTimeoutMs);
+  // A row lost by a crash of the whole machine is lost with the process it tells of, so that the
+  // database need not be synchronised at each write (WAL with NORMAL keeps it whole).
+  MIGRATE_TRY(registry.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"));
+  int version = 0;
+  {
+    Statement query(registry, "PRAGMA user_version");
+    MIGRATE_TRY(query.step());
+    version = static_cast<int>(query.number(0));
+  }
+  if (version > kSchemaVersion) {
+    return fail(make_error(ErrorCode::kUnsupported, "open the registry",
+                           path + ": written by a newer version of migrated",
+                           "use that version, or another --state directory"));
+  }
+  if (version < kSchemaVersion) {
+    MIGRATE_TRY(registry.execute(kSchema));
+  }
+  return registry;
+}
+
+Result<Registry> Registry::open_or_repair(const std::string& state_directory) {
+  Result<Registry> registry = open(state_directory);
+  bool damaged = !registry && registry.error().code == ErrorCode::kCorrupt;
+  if (registry) {
+    Statement check(*registry, "PRAGMA quick_check(1)");
+    const Result<bool> row = check.step();
+    damaged = !row || check.text(0) != "ok";
+  }
+  if (damaged) {
+    registry = fail(make_error(ErrorCode::kCorrupt, "open the registry"));  // closes it
+    const std::string aside = MIGRATE_TRY(move_aside(database_path(state_directory)));
+    spdlog::error("the registry was damaged; moved aside to {}, beginning a new one", aside);
+    registry = open(state_directory);
+  }
+  if (registry) {
+    const std::string boot = boot_id();
+    Statement retire(*registry,
+                     "UPDATE processes SET state=?1, updated_us=?2 WHERE state<=?3 AND "
+                     "boot<>?4");
+    retire.bind(1, static_cast<std::int64_t>(ProcessState::kLost)).bind(2, now_us());
+    retire.bind(3, static_cast<std::int64_t>(ProcessState::kDone)).bind(4, boot);
+    MIGRATE_TRY(retire.step());
+  }
+  return registry;
+}
+
+Result<void> Registry::upsert(const ProcessRecord& record) {
+  const std::int64_t now = now_us();
+  const std::string boot = boot_id();
+  Statement row(*this, kUpsert);
+  row.bind(1, record.process).bind(2, static_cast<std::int64_t>(record.role));
+  row.bind(3, std::int64_t{record.pid}).bind(4, record.home).bind(5, record.where);
+  row.bind(6, record.session).bind(7, record.mode);
+  row.bind(8, static_cast<std::int64_t>(record.state));
+  if (record.exit_status) {
+    row.bind(9, std::int64_t{*record.exit_status});  // else it stays NULL
+  }
+  row.bind(10, static_cast<std::int64_t>(record.owed_pages));
+  row.bind(11, record.created_us != 0 ? record.created_us : now).bind(12, now);
+  row.bind(13, std::int64_t{record.uid}).bind(14, record.command).bind(15, record.result);
+  row.bind(16, std::int64_t{record.worker != 0 ? record.worker : getpid()});
+  row.bind(17, record.mailbox).bind(18, boot);
+  MIGRATE_TRY(row.step());
+  return {};
+}
+
+namespace {
+
+Error no_such_row(const std::string& process, ProcessRole role) {
+  return make_error(ErrorCode::kNotFound, "update the registry",
+                    "process " + process + " in role " + std::string(to_string(role)));
+}
+
+}  // namespace
+
+Result<void> Registry::update_state(const std::string& process, ProcessRole role,
+                                    ProcessState state, std::optional<std::uint64_t> owed_pages) {
+  Statement row(*this,
+                "UPDATE processes SET state=?1, owed_pages=coalesce(?2, owed_pages), updated_us=?3 "
+                "WHERE process=?4 AND role=?5");
+  row.bind(1, static_cast<std::int64_t>(state)).bind(3, now_us()).bind(4, process);
+  row.bind(5, static_cast<std::int64_t>(role));
+  if (owed_pages) {
+    row.bind(2, static_cast<std::int64_t>(*owed_pages));
+  }
+  MIGRATE_TRY(row.step());
+  return changed_row(process, role);
+}
+
+Result<void> Registry::update_exit(const std::string& process, ProcessRole role, int exit_status) {
+  Statement row(*this,
+                "UPDATE processes SET state=?1, exit_status=?2, updated_us=?3 "
+                "WHERE process=?4 AND role=?5");
+  row.bind(1, static_cast<std::int64_t>(ProcessState::kExited));
+  row.bind(2, std::int64_t{exit_status}).bind(3, now_us()).bind(4, process);
+  row.bind(5, static_cast<std::int64_t>(role));
+  MIGRATE_TRY(row.step());
+  return changed_row(process, role);
+}
+
+Result<void> Registry::update_where(const std::string& process, ProcessRole role,
+                                    const std::string& where) {
+  Statement row(*this, "UPDATE processes SET place=?1, updated_us=?2 WHERE process=?3 AND role=?4");
+  row.bind(1, where).bind(2, now_us()).bind(3, process).bind(4, static_cast<std::int64_t>(role));
+  MIGRATE_TRY(row.step());
+  return changed_row(process, role);
+}
+
+Result<void> Registry::update_result(const std::string& process, ProcessRole role,
+                                     const std::string& result_json) {
+  Statement row(*this,
+                "UPDATE processes SET result=?1, updated_us=?2 WHERE process=?3 AND role=?4");
+  row.bind(1, result_json).bind(2, now_us()).bind(3, process);
+  row.bind(4, static_cast<std::int64_t>(role));
+  MIGRATE_TRY(row.step());
+  return changed_row(process, role);
+}
+
+Result<void> Registry::changed_row(const std::string& process, ProcessRole role) const {
+  if (sqlite3_changes(database_.get()) == 0) {
+    return fail(no_such_row(process, role));
+  }
+  return {};
+}
+
+Result<void> Registry::remove(const std::string& process, ProcessRole role) {
+  Statement row(*this, "DELETE FROM processes WHERE process=?1 AND role=?2");
+  row.bind(1, process).bind(2, static_cast<std::int64_t>(role));
+  MIGRATE_TRY(row.step());
+  return {};
+}
+
+Result<std::vector<ProcessRecord>> Registry::select(const char* rest, const std::string& text,
+                                                    std::int64_t number) {
+  const std::string sql = std::string(kColumns) + rest;
+  Statement query(*this, sql.c_str());
+  query.bind(1, text).bind(2, number);
+  std::vector<ProcessRecord> records;
+  while (MIGRATE_TRY(query.step())) {
+    records.push_back(record_from(query));
+  }
+  return records;
+}
+
+Result<std::optional<ProcessRecord>> Registry::find_pid(pid_t pid) {
+  std::vector<ProcessRecord> records = MIGRATE_TRY(
+      select("WHERE ?1='' AND pid=?2 AND state<=3 ORDER BY updated_us DESC LIMIT 1", "", pid));
+  if (records.empty()) {
+    return std::optional<ProcessRecord>();
+  }
+  return std::optional<ProcessRecord>(std::move(records.front()));
+}
+
+Result<std::vector<ProcessRecord>> Registry::find_process(const std::string& id_or_prefix) {
+  if (id_or_prefix.empty() ||
+      id_or_prefix.find_first_not_of("0123456789abcdef") != std::string::npos) {
+    return fail(make_error(ErrorCode::kInvalid, "find the process", "\"" + id_or_prefix + "\"",
+                           "give the id, or the beginning of it, as `migratectl ps` shows it"));
+  }
+  std::vector<ProcessRecord> records =
+      MIGRATE_TRY(select("WHERE substr(process, 1, ?2)=?1 ORDER BY updated_us DESC", id_or_prefix,
+                         static_cast<std::int64_t>(id_or_prefix.size())));
+  const auto is_exact = [&](const ProcessRecord& record) { return record.process == id_or_prefix; };
+  if (std::any_of(records.begin(), records.end(), is_exact)) {
+    std::erase_if(records, [&](const ProcessRecord& record) { return !is_exact(record); });
+  }
+  for (const ProcessRecord& record : records) {
+    if (record.process != records.front().process) {
+      return fail(make_error(ErrorCode::kInvalid, "find the process", "\"" + id_or_prefix + "\"",
+                             "several processes begin like this; give more of the id"));
+    }
+  }
+  return records;
+}
+
+Result<std::vector<ProcessRecord>> Registry::list(bool only_live) {
+  return select("WHERE ?1='' AND state<=?2 ORDER BY created_us", "",
+                static_cast<std::int64_t>(only_live ? ProcessState::kDone : ProcessState::kLost));
+}
+
+}  // namespace migrate

@@ -1,0 +1,125 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+struct sqlite3;
+
+namespace migrate {
+
+/// What this host is to a process.
+enum class ProcessRole : std::uint8_t {
+  kHome,      ///< It was started here; a deputy keeps its pid.
+  kResident,  ///< It was started elsewhere and runs, or ran, here in a cell.
+  kSource,    ///< Neither: it came by, moved on, and this host still owes pages.
+};
+
+/// Where a process stands, seen from this host.
+enum class ProcessState : std::uint8_t {
+  kMoving,       ///< A move is under way and not yet committed.
+  kRunningHere,  ///< It runs on this host.
+  kAway,         ///< It runs elsewhere, and pages are still owed to it.
+  kDone,         ///< It runs elsewhere and is owed nothing.
+  kExited,       ///< It has ended; exit_status tells how.
+  kFailed,       ///< The move failed before commit: the process runs on as if never moved.
+  kLost,         ///< Ended by the loss of a host or worker.
+};
+
+std::string_view to_string(ProcessRole role);
+std::string_view to_string(ProcessState state);
+
+/// True while a worker looks after the process (moving, running here, away, done).
+bool is_live(ProcessState state);
+
+/// One row: one process in one role on this host.
+struct ProcessRecord {
+  std::string process;  ///< Id in hexadecimal, the same on every host. Key, with `role`.
+  ProcessRole role = ProcessRole::kHome;
+  pid_t pid = 0;        ///< On this host: the deputy's, or that of the resident process.
+  std::string home;     ///< Address of the home host; empty: this one.
+  std::string where;    ///< Address of the host where it runs now; empty: this one.
+  std::string session;  ///< Id of the last move's session in hexadecimal.
+  std::string mode;
+  ProcessState state = ProcessState::kMoving;
+  std::optional<int> exit_status;  ///< As waitpid gives it.
+  std::uint64_t owed_pages = 0;    ///< By this host if it runs elsewhere, to this host if here.
+  std::int64_t created_us = 0;     ///< CLOCK_REALTIME; upsert keeps the first.
+  std::int64_t updated_us = 0;     ///< CLOCK_REALTIME; set by each write.
+  uid_t uid = 0;
+  std::string command;  ///< The command line, for people.
+  std::string result;   ///< The last move's result, a JSON object, or empty.
+  pid_t worker = 0;     ///< Who looks after it; 0: filled with the caller's pid.
+  std::string mailbox;  ///< Name of its mailbox; empty: `process`.
+
+  const std::string& mailbox_name() const { return mailbox.empty() ? process : mailbox; }
+};
+
+/// The daemon's record of moves: an SQLite database `registry.sqlite` in the state directory.
+///
+/// Several processes may have it open at once, each through a Registry of its own that was opened
+/// after fork. Writers wait up to 5 s for each other. Owned by one thread.
+/// Errors of every call: kSystem (disk full, permission), kRetry (locked for over 5 s), kCorrupt
+/// (not or no longer a database; open_or_repair at the daemon's next start moves it aside).
+class Registry {
+ public:
+  /// Opens the database, creating it if missing. The directory must exist. Blocks on disk.
+  static Result<Registry> open(const std::string& state_directory);
+
+  /// As open(), for the daemon's start: a damaged database is renamed (its new name is logged) and
+  /// an empty one made; rows of processes that lived before the machine's last boot become kLost.
+  static Result<Registry> open_or_repair(const std::string& state_directory);
+
+  Registry(Registry&&) noexcept = default;
+  Registry& operator=(Registry&&) noexcept = default;
+
+  /// Inserts, or replaces the row of the same process and role (its created_us stays).
+  Result<void> upsert(const ProcessRecord& record);
+
+  /// Sets the state, and the number of owed pages if given. Errors: kNotFound.
+  Result<void> update_state(const std::string& process, ProcessRole role, ProcessState state,
+                            std::optional<std::uint64_t> owed_pages = std::nullopt);
+  /// Sets kExited with `exit_status`, as waitpid gives it. Errors: kNotFound.
+  Result<void> update_exit(const std::string& process, ProcessRole role, int exit_status);
+  /// Sets the address where the process runs now. Errors: kNotFound.
+  Result<void> update_where(const std::string& process, ProcessRole role, const std::string& where);
+  /// Sets the last move's result. Errors: kNotFound.
+  Result<void> update_result(const std::string& process, ProcessRole role,
+                             const std::string& result_json);
+  /// Forgets a row; success if there is none.
+  Result<void> remove(const std::string& process, ProcessRole role);
+
+  /// The live row with this pid on this host, the most recently updated first, if any.
+  Result<std::optional<ProcessRecord>> find_pid(pid_t pid);
+  /// The rows of one process, by its id or a unique prefix of it, most recently updated first;
+  /// empty if unknown. Errors: kInvalid (not hexadecimal, or several processes match).
+  Result<std::vector<ProcessRecord>> find_process(const std::string& id_or_prefix);
+  /// Every row, oldest first; only the live ones if `only_live`.
+  Result<std::vector<ProcessRecord>> list(bool only_live = false);
+
+ private:
+  struct Closer {
+    void operator()(sqlite3* database) const;
+  };
+  explicit Registry(sqlite3* database, std::string path)
+      : database_(database), path_(std::move(path)) {}
+  Result<std::vector<ProcessRecord>> select(const char* rest, const std::string& text,
+                                            std::int64_t number);
+  Result<void> changed_row(const std::string& process, ProcessRole role) const;
+  Result<void> execute(const char* sql);
+  Error database_error(const char* operation) const;
+
+  std::unique_ptr<sqlite3, Closer> database_;
+  std::string path_;
+
+  friend class Statement;
+};
+
+}  // namespace migrate

@@ -1,0 +1,271 @@
+// migratectl: asks the daemon of this host to check, move, list and wait for processes.
+#include <fmt/format.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cstdio>
+#include <cstdlib>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+#include "tools/migratectl/connection.h"
+#include "tools/migratectl/print.h"
+#include "tools/migratectl/progress.h"
+
+namespace migrate {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kExitDone = 0;
+constexpr int kExitOther = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitRefused = 3;
+constexpr int kExitFailed = 4;
+constexpr int kExitLost = 5;
+/// No pid is longer (the kernel's highest pid_max is 4194304), no prefix of an id need be shorter.
+constexpr std::size_t kLongestPid = 7;
+
+struct Options {
+  std::string socket;
+  bool json = false;
+  std::string target;
+  std::string destination;
+  std::string mode = "lazy";
+  std::string wait = "resumed";
+  std::string wait_for = "done";
+  double retry_seconds = 0;
+  std::string command;
+};
+
+std::string dump(const json& value) {
+  return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+bool is_pid(const std::string& text) {
+  return !text.empty() && text.size() <= kLongestPid &&
+         text.find_first_not_of("0123456789") == std::string::npos;
+}
+
+void add_options(CLI::App& app, Options& options) {
+  const char* from_environment = std::getenv("MIGRATE_SOCKET");
+  options.socket = from_environment != nullptr ? from_environment : "/run/migrate/migrated.sock";
+  app.add_option("--socket", options.socket, "Socket of this host's daemon (or MIGRATE_SOCKET)");
+  app.add_flag("--json", options.json, "Print one JSON object");
+  app.set_version_flag("--version", MIGRATE_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+
+  const char* target_help = "Pid on this host, or id of a process that was moved";
+  CLI::App* check = app.add_subcommand("check", "Tell whether a process can be moved");
+  check->add_option("PID", options.target, target_help)->required();
+  check->add_option("--to", options.destination, "HOST[:PORT] that it would move to");
+
+  CLI::App* move = app.add_subcommand("move", "Move a running process to another host");
+  move->add_option("PID", options.target, target_help)->required();
+  move->add_option("HOST", options.destination, "HOST[:PORT] to move it to")->required();
+  move->add_option("--mode", options.mode, "How its memory follows")
+      ->check(CLI::IsMember({"lazy", "demand", "eager"}));
+  move->add_option("--wait", options.wait,
+                   "Return when it runs there, nothing is owed any more, or it has ended")
+      ->check(CLI::IsMember({"resumed", "done", "exit"}));
+  move->add_option("--retry", options.retry_seconds,
+                   "Seconds to wait for transient reasons against the move to pass")
+      ->check(CLI::NonNegativeNumber);
+
+  app.add_subcommand("ps", "List the processes that came here or went away");
+  CLI::App* show = app.add_subcommand("show", "Show everything about one of them");
+  show->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
+  CLI::App* wait = app.add_subcommand("wait", "Wait for one of them");
+  wait->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
+  wait->add_option("--for", options.wait_for, "Until nothing is owed any more, or it has ended")
+      ->check(CLI::IsMember({"done", "exit"}));
+  app.add_subcommand("hosts", "List this host and the hosts that it knows");
+  app.add_subcommand("ping", "Tell whether the daemon answers");
+}
+
+json request_of(const Options& options) {
+  json request = {{"command", options.command}};
+  if (is_pid(options.target)) {
+    request["pid"] = std::stol(options.target);
+  } else if (!options.target.empty()) {
+    request["process"] = options.target;
+  }
+  if (!options.destination.empty()) {
+    request["destination"] = options.destination;
+  }
+  if (options.command == "move") {
+    request["mode"] = options.mode;
+    request["wait"] = options.wait;
+    request["retry_seconds"] = options.retry_seconds;
+  }
+  if (options.command == "wait") {
+    request["for"] = options.wait_for;
+  }
+  return request;
+}
+
+int report_error(const Options& options, int exit_code, const std::string& code,
+                 const std::string& message) {
+  if (options.json) {
+    fmt::print("{}\n", dump({{"error", {{"code", code}, {"message", message}}}}));
+  } else {
+    fmt::print(stderr, "migratectl: {}\n", message);
+  }
+  return exit_code;
+}
+
+int report_error(const Options& options, const Error& error, int exit_code) {
+  return report_error(options, exit_code, std::string(to_string(error.code)), error.message());
+}
+
+/// The exit code of `wait --for exit`: as a shell gives that of a command.
+int shell_status(int wait_status) {
+  return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
+}
+
+std::string outcome_text(int exit_code) {
+  switch (exit_code) {
+    case kExitRefused:
+      return "refused; nothing was stopped";
+    case kExitFailed:
+      return "the move failed; the process runs on where it was";
+    case kExitLost:
+      return "the move failed after the process had been handed over";
+    default:
+      return "the daemon could not do it";
+  }
+}
+
+void print_text(const Options& options, const json& result, int exit_code) {
+  const json refusals = result.value("refusals", json::array());
+  if (exit_code == kExitRefused && refusals.is_array() && !refusals.empty()) {
+    fmt::print("{}not movable: {}\n", refusals_text(refusals), outcome_text(exit_code));
+  } else if (exit_code != kExitDone) {
+    const std::string error = error_text(result);
+    fmt::print(stderr, "migratectl: {}{}{}\n", outcome_text(exit_code), error.empty() ? "" : ": ",
+               error);
+  } else if (options.command == "check") {
+    fmt::print("movable\n");
+  } else if (options.command == "move") {
+    const std::string id = text_of(result, "process").substr(0, 8);
+    fmt::print("moved {}{} to {}\n{}", options.target, id.empty() ? "" : " (" + id + ")",
+               options.destination, move_text(result));
+  } else if (options.command == "ps") {
+    fmt::print("{}", processes_text(result.value("processes", json::array())));
+  } else if (options.command == "hosts") {
+    fmt::print("{}", hosts_text(result.value("hosts", json::array())));
+  } else if (options.command == "show") {
+    fmt::print("{}", process_text(result));
+  } else if (options.command == "wait") {
+    const std::string how = text_of(result, "exit_text");
+    fmt::print("{}{}\n", text_of(result, "state"), how.empty() ? "" : " (" + how + ")");
+  } else {
+    fmt::print("migrated answers (pid {})\n", text_of(result, "pid"));
+  }
+}
+
+/// Prints the result and returns the exit code of this program.
+int finish(const Options& options, json result, const json& refusals) {
+  int exit_code = static_cast<int>(number_of(result, "exit"));
+  if (!result.contains("exit")) {
+    exit_code = kExitOther;
+  }
+  if (!refusals.is_null() && !result.contains("refusals")) {
+    result["refusals"] = refusals;
+  }
+  if (options.json) {
+    json object = result;
+    object.erase("event");
+    object.erase("exit");
+    fmt::print("{}\n", dump(object));
+  } else {
+    print_text(options, result, exit_code);
+  }
+  if (options.command == "wait" && options.wait_for == "exit" && exit_code == kExitDone) {
+    return shell_status(static_cast<int>(number_of(result, "exit_status")));
+  }
+  return exit_code;
+}
+
+int interrupted(const Options& options, const Progress& progress) {
+  if (options.command != "move") {
+    return report_error(options, kExitOther, "interrupted", "interrupted");
+  }
+  return report_error(
+      options, kExitOther, "interrupted",
+      progress.committed()
+          ? "no longer watching; the process runs at the destination and the move goes on: see "
+            "`migratectl ps`"
+          : "no longer watching; unless `migratectl ps` lists the process as moving or away, it "
+            "was not moved");
+}
+
+int run(const Options& options) {
+  Result<DaemonConnection> connection = DaemonConnection::open(options.socket);
+  if (!connection) {
+    return report_error(options, connection.error(), kExitOther);
+  }
+  if (const Result<void> sent = connection->send(request_of(options)); !sent) {
+    return report_error(options, sent.error(), kExitOther);
+  }
+  const bool terminal = isatty(STDOUT_FILENO) == 1;
+  const bool is_move = options.command == "move";
+  Progress progress(options.json || !is_move ? Progress::Style::kSilent
+                    : terminal               ? Progress::Style::kTerminal
+                                             : Progress::Style::kLines);
+  json refusals;
+  for (;;) {
+    Result<std::optional<json>> event = connection->next_event();
+    if (!event) {
+      progress.clear();
+      return report_error(options, event.error(), progress.committed() ? kExitLost : kExitOther);
+    }
+    if (!*event) {
+      progress.clear();
+      return interrupted(options, progress);
+    }
+    const std::string kind = text_of(**event, "event");
+    if (kind == "result") {
+      progress.clear();
+      return finish(options, **event, refusals);
+    }
+    if (kind == "refused") {
+      refusals = (*event)->value("refusals", json::array());
+    }
+    progress.show(**event);
+  }
+}
+
+int parse_and_run(int argc, char** argv) {
+  CLI::App app("Moves running processes between hosts (libmigrate)");
+  Options options;
+  add_options(app, options);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    for (int i = 1; i < argc; ++i) {
+      options.json = options.json || std::string_view(argv[i]) == "--json";
+    }
+    if (error.get_exit_code() != 0 && options.json) {
+      return report_error(options, kExitUsage, "usage", error.what());
+    }
+    return app.exit(error) == 0 ? kExitDone : kExitUsage;
+  }
+  options.command = app.get_subcommands().front()->get_name();
+  return run(options);
+}
+
+}  // namespace
+}  // namespace migrate
+
+int main(int argc, char** argv) {
+  try {
+    return migrate::parse_and_run(argc, argv);
+  } catch (const std::exception& error) {
+    fmt::print(stderr, "migratectl: {}\n", error.what());
+    return 1;
+  }
+}

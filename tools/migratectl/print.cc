@@ -1,0 +1,219 @@
+#include "tools/migratectl/print.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <vector>
+
+namespace migrate {
+namespace {
+
+constexpr double kPageBytes = 4096;
+constexpr std::size_t kShortIdLength = 8;
+
+using Row = std::vector<std::string>;
+
+/// Columns padded to their widest cell; the last is left as it is.
+std::string table(const std::vector<Row>& rows) {
+  std::vector<std::size_t> widths;
+  for (const Row& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      widths[i] = std::max(widths[i], row[i].size());
+    }
+  }
+  std::string out;
+  for (const Row& row : rows) {
+    std::string line;
+    for (std::size_t i = 0; i < row.size(); ++i) {
+      line += i + 1 == row.size() ? row[i] : fmt::format("{:<{}}  ", row[i], widths[i]);
+    }
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+  }
+  return out;
+}
+
+std::string count_of(const nlohmann::json& object, const char* name) {
+  return fmt::format("{:.0f}", number_of(object, name));
+}
+
+std::string state_text(const nlohmann::json& record) {
+  std::string state = text_of(record, "state");
+  const auto exit = record.find("exit_text");
+  if (exit != record.end() && exit->is_string()) {
+    state += " (" + exit->get<std::string>() + ")";
+  }
+  const auto alive = record.find("worker_alive");
+  if (alive != record.end() && alive->is_boolean() && !alive->get<bool>()) {
+    state += " [worker gone]";
+  }
+  return state;
+}
+
+}  // namespace
+
+std::string text_of(const nlohmann::json& object, const char* name) {
+  const auto found = object.find(name);
+  if (found == object.end() || found->is_null()) {
+    return {};
+  }
+  return found->is_string() ? found->get<std::string>()
+                            : found->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+double number_of(const nlohmann::json& object, const char* name) {
+  const auto found = object.find(name);
+  return found != object.end() && found->is_number() ? found->get<double>() : 0;
+}
+
+std::string bytes_text(double bytes) {
+  constexpr std::array<const char*, 5> kUnits = {"B", "KiB", "MiB", "GiB", "TiB"};
+  std::size_t unit = 0;
+  while (bytes >= 1024 && unit + 1 < kUnits.size()) {
+    bytes /= 1024;
+    ++unit;
+  }
+  return fmt::format("{:.{}f} {}", bytes, unit == 0 || bytes >= 100 ? 0 : 1, kUnits[unit]);
+}
+
+std::string duration_text(double microseconds) {
+  if (microseconds < 1000) {
+    return fmt::format("{:.0f} us", microseconds);
+  }
+  if (microseconds < 1e6) {
+    return fmt::format("{:.2f} ms", microseconds / 1e3);
+  }
+  if (microseconds < 120e6) {
+    return fmt::format("{:.2f} s", microseconds / 1e6);
+  }
+  if (microseconds < 7200e6) {
+    return fmt::format("{:.0f} min", microseconds / 60e6);
+  }
+  return fmt::format("{:.1f} h", microseconds / 3600e6);
+}
+
+std::string refusals_text(const nlohmann::json& refusals) {
+  std::vector<Row> rows = {{"CODE", "OBJECT", "REASON AND REMEDY"}};
+  for (const nlohmann::json& refusal : refusals) {
+    if (!refusal.is_object()) {
+      continue;
+    }
+    rows.push_back(
+        {text_of(refusal, "code"), text_of(refusal, "object"), text_of(refusal, "reason")});
+    if (const std::string remedy = text_of(refusal, "remedy"); !remedy.empty()) {
+      rows.push_back({"", "", "-> " + remedy});
+    }
+  }
+  return table(rows);
+}
+
+std::string processes_text(const nlohmann::json& processes) {
+  std::vector<Row> rows = {
+      {"ID", "PID", "ROLE", "STATE", "WHERE", "OWED", "MODE", "AGE", "COMMAND"}};
+  for (const nlohmann::json& record : processes) {
+    const double owed = number_of(record, "owed_pages");
+    rows.push_back({text_of(record, "process").substr(0, kShortIdLength), count_of(record, "pid"),
+                    text_of(record, "role"), state_text(record), text_of(record, "where"),
+                    owed > 0 ? bytes_text(owed * kPageBytes) : "-", text_of(record, "mode"),
+                    duration_text(number_of(record, "age_us")), text_of(record, "command")});
+  }
+  return table(rows);
+}
+
+std::string process_text(const nlohmann::json& record) {
+  std::vector<Row> rows;
+  for (const auto& [name, value] : record.items()) {
+    if (name == "age_us" || name == "updated_us_ago") {
+      rows.push_back({name == "age_us" ? "age" : "last change",
+                      duration_text(number_of(record, name.c_str()))});
+    } else if (!value.is_structured() && name != "event" && name != "exit") {
+      rows.push_back({name, text_of(record, name.c_str())});
+    }
+  }
+  std::string out = table(rows);
+  const auto last = record.find("last_move");
+  if (last != record.end() && last->is_object()) {
+    out += "last move:\n" + move_text(*last);
+  }
+  const auto others = record.find("other_roles");
+  if (others != record.end() && others->is_array()) {
+    for (const nlohmann::json& other : *others) {
+      out += "\n" + process_text(other);
+    }
+  }
+  return out;
+}
+
+std::string hosts_text(const nlohmann::json& hosts) {
+  std::vector<Row> rows = {
+      {"HOST", "ADDRESS", "STATE", "PROCESSES", "CPUS", "MEMORY FREE", "KERNEL"}};
+  for (const nlohmann::json& host : hosts) {
+    const std::string error = error_text(host);
+    if (!error.empty()) {
+      rows.push_back({text_of(host, "host"), text_of(host, "address"), "unreachable: " + error});
+      continue;
+    }
+    rows.push_back({text_of(host, "host"), text_of(host, "address"), text_of(host, "state"),
+                    count_of(host, "processes"), count_of(host, "cpus"),
+                    bytes_text(number_of(host, "memory_available_bytes")),
+                    text_of(host, "kernel")});
+  }
+  return table(rows);
+}
+
+std::string move_text(const nlohmann::json& result) {
+  std::vector<Row> rows;
+  if (result.contains("freeze_us")) {
+    rows.push_back({"  stopped for", duration_text(number_of(result, "freeze_us"))});
+  }
+  const auto phases = result.find("phases_us");
+  if (phases != result.end() && phases->is_object()) {
+    std::string text;
+    for (const char* name : {"inspect", "offer", "capture", "image", "restore", "park", "run"}) {
+      if (phases->contains(name)) {
+        text += (text.empty() ? "" : ", ") + std::string(name) + " " +
+                duration_text(number_of(*phases, name));
+      }
+    }
+    rows.push_back({"  phases", text});
+  }
+  const auto pages = result.find("pages");
+  if (pages != result.end() && pages->is_object()) {
+    std::string text;
+    for (const auto& [name, value] : pages->items()) {
+      text += (text.empty() ? "" : ", ") + fmt::format("{} {}", name, value.dump());
+    }
+    rows.push_back({"  pages", text});
+  }
+  const auto faults = result.find("faults");
+  if (faults != result.end() && faults->is_object() && number_of(*faults, "count") > 0) {
+    rows.push_back(
+        {"  faults", fmt::format("{}, p50 {}, p99 {}, longest {}", count_of(*faults, "count"),
+                                 duration_text(number_of(*faults, "p50_us")),
+                                 duration_text(number_of(*faults, "p99_us")),
+                                 duration_text(number_of(*faults, "max_us")))});
+  }
+  if (result.contains("wire_bytes")) {
+    rows.push_back({"  on the wire", bytes_text(number_of(result, "wire_bytes"))});
+  }
+  if (number_of(result, "owed_nothing_after_us") > 0) {
+    rows.push_back(
+        {"  owed nothing after", duration_text(number_of(result, "owed_nothing_after_us"))});
+  }
+  if (result.contains("state")) {
+    rows.push_back({"  state", text_of(result, "state")});
+  }
+  return table(rows);
+}
+
+std::string error_text(const nlohmann::json& event) {
+  const auto error = event.find("error");
+  if (error == event.end() || error->is_null()) {
+    return {};
+  }
+  return error->is_object() ? text_of(*error, "message") : text_of(event, "error");
+}
+
+}  // namespace migrate

@@ -1,0 +1,28 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace migrate {
+
+/// Members of a JSON object from elsewhere: the value, or a default if it is missing or of another
+/// type.
+std::string text_of(const nlohmann::json& object, const char* name);
+double number_of(const nlohmann::json& object, const char* name);
+
+/// Amounts for people: "1.4 MiB", "310 us", "2.50 s", "3 min".
+std::string bytes_text(double bytes);
+std::string duration_text(double microseconds);
+
+/// Each of these returns lines for people, ended by a newline.
+std::string refusals_text(const nlohmann::json& refusals);
+std::string processes_text(const nlohmann::json& processes);
+std::string process_text(const nlohmann::json& record);
+std::string hosts_text(const nlohmann::json& hosts);
+/// What a finished move came to.
+std::string move_text(const nlohmann::json& result);
+
+/// The message of an event's "error" member, a string or an object with a message.
+std::string error_text(const nlohmann::json& event);
+
+}  // namespace migrate

@@ -1,0 +1,290 @@
+#include "tools/migrated/daemon.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/file.h>
+#include <sys/prctl.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <thread>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "libmigrate/registry/mailbox.h"
+#include "libmigrate/registry/registry.h"
+#include "tools/migrated/local_request.h"
+#include "tools/migrated/peer_request.h"
+
+namespace migrate {
+namespace {
+
+constexpr const char* kWorkerName = "migrated-work";
+constexpr const char* kBusyReply =
+    "{\"event\":\"result\",\"exit\":1,\"error\":{\"code\":\"retry\",\"message\":"
+    "\"the daemon serves as many connections as it may; try again\"}}\n";
+/// Waited after a failure that would come again at once (no descriptors, no memory).
+constexpr std::chrono::milliseconds kPause{50};
+
+Result<void> make_directory(const std::string& path, mode_t mode, bool enforce) {
+  std::error_code error;
+  std::filesystem::create_directories(path, error);
+  if (error) {
+    return fail(system_error_from(error.value(), "create the directory", path));
+  }
+  if (enforce && chmod(path.c_str(), mode) != 0) {
+    return fail(system_error("chmod", path));
+  }
+  return {};
+}
+
+std::string system_host_name() {
+  std::array<char, 256> name = {};
+  return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "localhost";
+}
+
+/// Signals as a program expects them that was not started by this daemon; but SIGPIPE stays
+/// ignored, so that a connection lost is an error and not the end.
+void reset_signals() {
+  sigset_t none;
+  sigemptyset(&none);
+  sigprocmask(SIG_SETMASK, &none, nullptr);
+}
+
+}  // namespace
+
+Result<Daemon> Daemon::create(const DaemonOptions& options) {
+  if (geteuid() != 0) {
+    return fail(make_error(ErrorCode::kRefused, "start migrated",
+                           "as user " + std::to_string(geteuid()),
+                           "run it as root: it traces and restores processes of every user"));
+  }
+  Daemon daemon;
+  daemon.max_connections_ = std::max<std::size_t>(options.max_connections, 1);
+  daemon.peers_ = options.peers;
+  daemon.context_.socket_path = options.socket_path;
+  daemon.context_.host_name = options.host_name.empty() ? system_host_name() : options.host_name;
+  daemon.context_.spin_us = options.spin_us;
+  MIGRATE_TRY(daemon.take_addresses(options));
+  MIGRATE_TRY(daemon.take_state(options));
+  MIGRATE_TRY(daemon.take_socket());
+
+  (void)std::signal(SIGPIPE, SIG_IGN);
+  (void)std::signal(SIGHUP, SIG_IGN);
+  sigset_t set;
+  sigemptyset(&set);
+  for (const int number : {SIGTERM, SIGINT, SIGCHLD}) {
+    sigaddset(&set, number);
+  }
+  sigprocmask(SIG_BLOCK, &set, nullptr);
+  daemon.signals_.reset(signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK));
+  std::array<int, 2> ends = {};
+  if (!daemon.signals_.valid() || pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK) != 0) {
+    return fail(system_error("start the daemon"));
+  }
+  daemon.promoted_read_.reset(ends[0]);
+  daemon.promoted_write_.reset(ends[1]);
+  return daemon;
+}
+
+Result<void> Daemon::take_state(const DaemonOptions& options) {
+  const std::string& state = options.state_directory;
+  MIGRATE_TRY(make_directory(state, 0700, true));
+  std::error_code error;
+  context_.state_directory = std::filesystem::absolute(state, error).lexically_normal().string();
+  MIGRATE_TRY(make_directory(mailbox_directory(context_.state_directory), 0700, true));
+
+  const std::string path = context_.state_directory + "/lock";
+  lock_ = MIGRATE_TRY(open_file(path, O_RDWR | O_CREAT, 0600));
+  if (flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+    std::string holder = read_file(path).value_or("");
+    holder.erase(std::find(holder.begin(), holder.end(), '\n'), holder.end());
+    return fail(make_error(ErrorCode::kRefused, "take the state directory",
+                           context_.state_directory + ", in use by migrated with pid " + holder,
+                           "stop that one first, or give another --state and --socket"));
+  }
+  const std::string pid = std::to_string(getpid()) + "\n";
+  if (ftruncate(lock_.get(), 0) != 0) {
+    return fail(system_error("truncate", path));
+  }
+  MIGRATE_TRY(write_all(lock_.get(), std::as_bytes(std::span(pid))));
+  // Opened only to repair it: children open it for themselves.
+  MIGRATE_TRY(Registry::open_or_repair(context_.state_directory));
+  return {};
+}
+
+Result<void> Daemon::take_socket() {
+  const std::string& path = context_.socket_path;
+  MIGRATE_TRY(make_directory(std::filesystem::path(path).parent_path().string(), 0755, false));
+  local_ = MIGRATE_TRY(UnixListener::create(path, 0666, UnixKind::kStream));
+  return {};
+}
+
+Result<void> Daemon::take_addresses(const DaemonOptions& options) {
+  const std::vector<Address> addresses = MIGRATE_TRY(listen_addresses(options));
+  for (const Address& address : addresses) {
+    listeners_.push_back(MIGRATE_TRY(TcpListener::create(address)));
+  }
+  if (!options.advertise.empty()) {
+    context_.own_address = MIGRATE_TRY(Address::parse(options.advertise));
+  } else if (!addresses.empty()) {
+    context_.own_address = addresses.front();
+    context_.own_address.port = listeners_.front().port();
+    const std::string& host = addresses.front().host;
+    if (host == "0.0.0.0" || host == "::" || host.empty()) {
+      context_.own_address.host = context_.host_name;
+    }
+  }
+  return {};
+}
+
+Result<void> Daemon::run() {
+  for (const TcpListener& listener : listeners_) {
+    spdlog::info("listening on port {} for other hosts, which reach this one as {}",
+                 listener.port(), context_.own_address.to_string());
+  }
+  spdlog::info("listening on {}, state in {}", context_.socket_path, context_.state_directory);
+  std::vector<pollfd> waits = {
+      {signals_.get(), POLLIN, 0}, {promoted_read_.get(), POLLIN, 0}, {local_->fd(), POLLIN, 0}};
+  for (const TcpListener& listener : listeners_) {
+    waits.push_back({listener.fd(), POLLIN, 0});
+  }
+  for (;;) {
+    if (poll(waits.data(), waits.size(), -1) < 0 && errno != EINTR) {
+      return fail(system_error("poll"));
+    }
+    note_promoted();  // before reaping, so that no old pid is entered anew
+    if (waits[0].revents != 0 && !handle_signals()) {
+      break;
+    }
+    if (waits[2].revents != 0) {
+      accept_local();
+    }
+    for (std::size_t i = 0; i < listeners_.size(); ++i) {
+      if (waits[3 + i].revents != 0) {
+        accept_peer(listeners_[i]);
+      }
+    }
+  }
+  spdlog::info("ends; workers and moved processes go on");
+  local_.reset();  // removes the socket
+  return {};
+}
+
+bool Daemon::handle_signals() {
+  signalfd_siginfo info = {};
+  while (read(signals_.get(), &info, sizeof info) == static_cast<ssize_t>(sizeof info)) {
+    if (info.ssi_signo == SIGTERM || info.ssi_signo == SIGINT) {
+      return false;
+    }
+  }
+  reap();
+  return true;
+}
+
+void Daemon::reap() {
+  int status = 0;
+  pid_t pid = 0;
+  while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+    connecting_.erase(pid);
+    if (WIFSIGNALED(status)) {
+      spdlog::error("child {} was ended by signal {} ({})", pid, WTERMSIG(status),
+                    strsignal(WTERMSIG(status)));
+    }
+  }
+}
+
+void Daemon::note_promoted() {
+  pid_t pid = 0;
+  while (read(promoted_read_.get(), &pid, sizeof pid) == static_cast<ssize_t>(sizeof pid)) {
+    connecting_.erase(pid);
+  }
+}
+
+void Daemon::accept_local() {
+  Result<UniqueFd> client = local_->accept(0);
+  if (!client) {
+    if (client.error().code != ErrorCode::kRetry) {
+      spdlog::error("{}", client.error().message());
+      std::this_thread::sleep_for(kPause);
+    }
+    return;
+  }
+  if (is_full()) {
+    spdlog::warn("refused a local request: {} connections are being served", connecting_.size());
+    (void)!::send(client->get(), kBusyReply, std::strlen(kBusyReply), MSG_DONTWAIT | MSG_NOSIGNAL);
+    return;
+  }
+  fork_child("a local request", [&] {
+    serve_local({context_, peers_, [this](int connection) { become_worker(connection); }},
+                std::move(*client));
+  });
+}
+
+void Daemon::accept_peer(TcpListener& listener) {
+  Result<TcpListener::Accepted> accepted = listener.accept(0);
+  if (!accepted) {
+    if (accepted.error().code != ErrorCode::kRetry) {
+      spdlog::error("{}", accepted.error().message());
+      std::this_thread::sleep_for(kPause);
+    }
+    return;
+  }
+  if (is_full()) {
+    spdlog::warn("refused {}: {} connections are being served", accepted->peer, connecting_.size());
+    return;
+  }
+  fork_child("a peer", [&] {
+    serve_peer({context_, [this](int connection) { become_worker(connection); }},
+               std::move(accepted->fd), accepted->peer);
+  });
+}
+
+void Daemon::fork_child(const char* what, const std::function<void()>& serve) {
+  const pid_t pid = fork();
+  if (pid < 0) {
+    spdlog::error("{}", system_error("fork a child for", what).message());
+    std::this_thread::sleep_for(kPause);
+  } else if (pid > 0) {
+    connecting_.insert(pid);
+  } else {
+    listeners_.clear();
+    local_.reset();
+    for (UniqueFd* fd : {&lock_, &signals_, &promoted_read_}) {
+      fd->reset();
+    }
+    reset_signals();
+    serve();
+    (void)std::fflush(nullptr);
+    _exit(0);
+  }
+}
+
+void Daemon::become_worker(int connection) {
+  (void)setsid();
+  (void)prctl(PR_SET_NAME, kWorkerName);
+  start_logging(kWorkerName);
+  const pid_t pid = getpid();
+  (void)!write(promoted_write_.get(), &pid, sizeof pid);
+  promoted_write_.reset();
+  // What the daemon itself inherited, if anything: only the standard streams and the connection
+  // are the worker's.
+  const auto keep = static_cast<unsigned>(connection);
+  if (keep > 3) {
+    (void)close_range(3, keep - 1, 0);
+  }
+  (void)close_range(std::max(keep + 1, 3U), ~0U, 0);
+}
+
+}  // namespace migrate

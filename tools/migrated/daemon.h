@@ -1,0 +1,66 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <functional>
+#include <optional>
+#include <string>
+#include <unordered_set>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "libmigrate/session/worker.h"
+#include "tools/migrated/options.h"
+#include "transport/handoff.h"
+#include "transport/tcp.h"
+
+namespace migrate {
+
+/// The accepting part of `migrated`: one thread that forks a child for each connection and does
+/// nothing else, so that no connection can harm another. Children that become workers outlive it.
+/// Owned by the main thread.
+class Daemon {
+ public:
+  /// Takes the state directory (one daemon each), the local socket and the listeners.
+  /// Errors: kRefused (another daemon has it), kSystem and others from options, files and sockets.
+  static Result<Daemon> create(const DaemonOptions& options);
+
+  Daemon(Daemon&&) noexcept = default;
+  Daemon& operator=(Daemon&&) noexcept = default;
+
+  /// Serves until SIGTERM or SIGINT. Workers go on after it returns. Blocks.
+  /// Errors: kSystem, for what cannot be served around.
+  Result<void> run();
+
+ private:
+  Daemon() = default;
+
+  Result<void> take_state(const DaemonOptions& options);
+  Result<void> take_socket();
+  Result<void> take_addresses(const DaemonOptions& options);
+  /// False once told to end.
+  bool handle_signals();
+  void reap();
+  void note_promoted();
+  void accept_local();
+  void accept_peer(TcpListener& listener);
+  bool is_full() const { return connecting_.size() >= max_connections_; }
+  /// Runs `serve` in a child that has none of the daemon's own descriptors.
+  void fork_child(const char* what, const std::function<void()>& serve);
+  /// In a child: makes it a worker that owns `connection`, and tells the daemon.
+  void become_worker(int connection);
+
+  WorkerContext context_;
+  std::vector<std::string> peers_;
+  std::size_t max_connections_ = 0;
+  UniqueFd lock_;
+  std::optional<UnixListener> local_;
+  std::vector<TcpListener> listeners_;
+  UniqueFd signals_;
+  UniqueFd promoted_read_;  ///< Children that became workers write their pid here.
+  UniqueFd promoted_write_;
+  std::unordered_set<pid_t> connecting_;  ///< Children that are not (yet) workers.
+};
+
+}  // namespace migrate

@@ -1,0 +1,489 @@
+#include "tools/migrated/local_request.h"
+
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "libmigrate/registry/mailbox.h"
+#include "libmigrate/registry/registry.h"
+#include "tools/migrated/peer_request.h"
+#include "tools/migrated/record_json.h"
+#include "transport/handoff.h"
+#include "transport/wait.h"
+
+namespace migrate {
+namespace {
+
+using nlohmann::json;
+
+constexpr int kRequestTimeoutMs = 5000;
+constexpr int kQueryTimeoutMs = 1000;
+constexpr std::size_t kMaxRequestBytes = 64 * 1024;
+constexpr int kShortestPollMs = 10;
+constexpr int kLongestPollMs = 250;
+constexpr int kExitDone = 0;
+constexpr int kExitError = 1;
+constexpr int kExitUsage = 2;
+constexpr int kExitFailed = 4;
+constexpr int kExitLost = 5;
+
+/// One request, read and with its asker known.
+struct Request {
+  json body;
+  pid_t client_pid = 0;
+  uid_t uid = 0;
+  UniqueFd answer;
+
+  std::string text(const char* name, const char* fallback = "") const {
+    const auto found = body.find(name);
+    return found != body.end() && found->is_string() ? found->get<std::string>() : fallback;
+  }
+  /// -1 if there is none.
+  pid_t pid() const {
+    const auto found = body.find("pid");
+    if (found == body.end() || !found->is_number_integer()) {
+      return -1;
+    }
+    const auto number = found->get<std::int64_t>();
+    return number == 0                        ? client_pid
+           : number > 0 && number < (1 << 30) ? static_cast<pid_t>(number)
+                                              : -1;
+  }
+};
+
+Error usage_error(const char* operation, std::string object, std::string remedy) {
+  return make_error(ErrorCode::kInvalid, operation, std::move(object), std::move(remedy));
+}
+
+void send_result(const UniqueFd& client, int exit_code, json members) {
+  members["event"] = "result";
+  members["exit"] = exit_code;
+  const std::string line = members.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
+  (void)write_all(client.get(), std::as_bytes(std::span(line)));  // gone clients need no answer
+}
+
+void send_error(const UniqueFd& client, const Error& error) {
+  const int exit_code = error.code == ErrorCode::kInvalid ? kExitUsage : kExitError;
+  send_result(client, exit_code,
+              {{"error", {{"code", to_string(error.code)}, {"message", error.message()}}}});
+}
+
+/// Waits up to `deadline` for the client to close; what it still sends is thrown away.
+void wait_for_end(const UniqueFd& client, const Deadline& deadline) {
+  std::array<char, 512> ignored = {};
+  for (;;) {
+    const Result<short> ready = wait_for(client.get(), POLLIN, deadline);
+    if (!ready || !*ready || read(client.get(), ignored.data(), ignored.size()) <= 0) {
+      return;
+    }
+  }
+}
+
+/// Reads bytes and at most one descriptor. 0 bytes: the end.
+Result<std::size_t> receive_some(int socket, std::span<char> buffer, UniqueFd& descriptor) {
+  iovec part = {buffer.data(), buffer.size()};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control = {};
+  msghdr message = {};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  const ssize_t count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  if (count < 0) {
+    return fail(system_error("read the request"));
+  }
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
+      header->cmsg_len == CMSG_LEN(sizeof(int))) {
+    int number = -1;
+    std::memcpy(&number, CMSG_DATA(header), sizeof number);
+    descriptor.reset(number);
+  }
+  return static_cast<std::size_t>(count);
+}
+
+Result<Request> read_request(const UniqueFd& client) {
+  Request request;
+  const ucred asker = MIGRATE_TRY(peer_credentials(client.get()));
+  request.client_pid = asker.pid;
+  request.uid = asker.uid;
+  const Deadline deadline(kRequestTimeoutMs);
+  std::string line;
+  std::array<char, 4096> buffer = {};
+  while (line.find('\n') == std::string::npos) {
+    if (!MIGRATE_TRY(wait_for(client.get(), POLLIN, deadline))) {
+      return fail(make_error(ErrorCode::kRetry, "read the request", "no whole line within 5 s"));
+    }
+    const std::size_t count = MIGRATE_TRY(receive_some(client.get(), buffer, request.answer));
+    line.append(buffer.data(), count);
+    if (count == 0 || line.size() > kMaxRequestBytes) {
+      return fail(make_error(ErrorCode::kCorrupt, "read the request",
+                             count == 0 ? "ended before its end of line" : "too long"));
+    }
+  }
+  request.body = json::parse(line.substr(0, line.find('\n')), nullptr, false);
+  if (!request.body.is_object()) {
+    return fail(usage_error("read the request", "not a JSON object", "send one object in a line"));
+  }
+  return request;
+}
+
+/// Real, effective, saved and file system user of a process.
+Result<std::array<uid_t, 4>> owners(pid_t pid) {
+  const std::string name = "process " + std::to_string(pid);
+  Result<std::string> status = read_file("/proc/" + std::to_string(pid) + "/status");
+  if (!status) {
+    return fail(
+        make_error(ErrorCode::kNotFound, "find", name, "no process of this host has this pid"));
+  }
+  const std::size_t at = status->find("\nUid:");
+  std::array<uid_t, 4> users = {};
+  if (at == std::string::npos || std::sscanf(status->c_str() + at, "\nUid: %u %u %u %u", &users[0],
+                                             &users[1], &users[2], &users[3]) != 4) {
+    return fail(make_error(ErrorCode::kCorrupt, "read the owner of", name));
+  }
+  return users;
+}
+
+Error not_permitted(const std::string& object) {
+  return make_error(ErrorCode::kRefused, "use", object,
+                    "it belongs to another user; ask its owner or root");
+}
+
+Result<void> may_use(pid_t pid, uid_t uid) {
+  const std::array<uid_t, 4> users = MIGRATE_TRY(owners(pid));
+  const bool own =
+      std::all_of(users.begin(), users.end(), [uid](uid_t each) { return each == uid; });
+  if (uid != 0 && !own) {
+    return fail(not_permitted("process " + std::to_string(pid)));
+  }
+  return {};
+}
+
+/// The rows of the process that the request names, the one to act on first; empty if the registry
+/// does not know it. Errors: kRefused for processes of others.
+Result<std::vector<ProcessRecord>> find_records(Registry& registry, const Request& request) {
+  std::string id = request.text("process");
+  const pid_t pid = request.pid();
+  if (id.empty() && pid <= 0) {
+    return fail(usage_error("find the process", "none given", "give a pid or an id"));
+  }
+  if (id.empty()) {
+    const std::optional<ProcessRecord> live = MIGRATE_TRY(registry.find_pid(pid));
+    if (live) {
+      id = live->process;
+    } else {  // the last one that had this pid
+      for (const ProcessRecord& record : MIGRATE_TRY(registry.list())) {
+        id = record.pid == pid ? record.process : id;
+      }
+    }
+    if (id.empty()) {
+      return std::vector<ProcessRecord>();
+    }
+  }
+  std::vector<ProcessRecord> records = MIGRATE_TRY(registry.find_process(id));
+  for (const ProcessRecord& record : records) {
+    if (request.uid != 0 && record.uid != request.uid) {
+      return fail(not_permitted("process " + id));
+    }
+  }
+  return records;
+}
+
+Error unknown_process(const Request& request) {
+  const std::string id = request.text("process");
+  return make_error(ErrorCode::kNotFound, "find the process",
+                    id.empty() ? "with pid " + std::to_string(request.pid()) : id,
+                    "this host has not moved or received it; see `migratectl ps`, or ask its home");
+}
+
+/// Who looks after the process that a move or check is about: a row, or nobody yet.
+Result<std::optional<ProcessRecord>> find_keeper(Registry& registry, const Request& request) {
+  if (request.text("process").empty()) {
+    std::optional<ProcessRecord> live = MIGRATE_TRY(registry.find_pid(request.pid()));
+    if (live && request.uid != 0 && live->uid != request.uid) {
+      return fail(not_permitted("process " + std::to_string(request.pid())));
+    }
+    return live;
+  }
+  const std::vector<ProcessRecord> records = MIGRATE_TRY(find_records(registry, request));
+  if (records.empty()) {
+    return fail(unknown_process(request));
+  }
+  // Where it runs here, its own worker knows best; else the deputy, which knows where it is.
+  std::optional<ProcessRecord> keeper;
+  for (const ProcessRecord& record : records) {
+    const bool runs_here = record.state == ProcessState::kRunningHere;
+    if (is_live(record.state) && (!keeper || runs_here)) {
+      keeper = record;
+    }
+  }
+  if (!keeper) {
+    return fail(make_error(ErrorCode::kNotFound, "find the process", records.front().process,
+                           "it is over: " + std::string(to_string(records.front().state))));
+  }
+  return keeper;
+}
+
+/// Hands the request to the worker that looks after the process. False: nobody does.
+Result<bool> hand_over(const LocalService& service, const Request& request,
+                       const UniqueFd& client) {
+  Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
+  const std::optional<ProcessRecord> keeper = MIGRATE_TRY(find_keeper(registry, request));
+  if (!keeper) {
+    return false;
+  }
+  json body = request.body;
+  body["process"] = keeper->process;
+  body["pid"] = keeper->pid;
+  body["uid"] = request.uid;
+  const std::string message = body.dump(-1, ' ', false, json::error_handler_t::replace);
+  if (MIGRATE_TRY(hand_to_worker(service.context.state_directory, keeper->mailbox_name(),
+                                 client.get(), std::as_bytes(std::span(message))))) {
+    return true;
+  }
+  const std::string worker = "worker " + std::to_string(keeper->worker);
+  return fail(make_error(
+      ErrorCode::kPeerLost, "reach the process's worker", worker + " of process " + keeper->process,
+      worker_alive(*keeper) ? "it is busy; try again"
+                            : "it has ended; the log of migrated says why. The process was left "
+                              "as it was"));
+}
+
+Result<void> check_move(const Request& request) {
+  const std::string mode = request.text("mode", "lazy");
+  const std::string wait = request.text("wait", "resumed");
+  if (mode != "lazy" && mode != "demand" && mode != "eager") {
+    return fail(usage_error("move", "mode \"" + mode + "\"", "use lazy, demand or eager"));
+  }
+  if (wait != "resumed" && wait != "done" && wait != "exit") {
+    return fail(usage_error("move", "wait \"" + wait + "\"", "use resumed, done or exit"));
+  }
+  if (request.text("destination").empty()) {
+    return fail(usage_error("move", "no destination", "give HOST or HOST:PORT"));
+  }
+  return {};
+}
+
+/// check and move.
+Result<void> act(const LocalService& service, const Request& request, UniqueFd& client) {
+  const bool is_move = request.text("command") == "move";
+  const std::string destination = request.text("destination");
+  if (is_move) {
+    MIGRATE_TRY(check_move(request));
+  }
+  if (!destination.empty()) {
+    MIGRATE_TRY(Address::parse(destination));
+  }
+  if (request.text("process").empty() && request.pid() <= 0) {
+    return fail(usage_error(is_move ? "move" : "check", "no process", "give a pid or an id"));
+  }
+  if (MIGRATE_TRY(hand_over(service, request, client))) {
+    return {};
+  }
+  MIGRATE_TRY(may_use(request.pid(), request.uid));
+  if (!is_move) {
+    run_check(service.context, std::move(client), {request.pid(), destination, request.uid});
+    return {};
+  }
+  const auto retry = request.body.find("retry_seconds");
+  MoveRequest move;
+  move.pid = request.pid();
+  move.destination = destination;
+  move.mode = request.text("mode", "lazy");
+  move.wait = request.text("wait", "resumed");
+  move.uid = request.uid;
+  move.retry_seconds =
+      retry != request.body.end() && retry->is_number() ? std::fmax(retry->get<double>(), 0) : 0;
+  spdlog::info("user {} moves process {} to {} ({})", request.uid, move.pid, destination,
+               move.mode);
+  service.become_worker(client.get());
+  run_source_worker(service.context, std::move(client), move);
+  return {};
+}
+
+Result<json> list_processes(const LocalService& service, const Request& request) {
+  Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
+  const auto all = request.body.find("all");
+  const bool wants_all = all != request.body.end() && all->is_boolean() && all->get<bool>();
+  json processes = json::array();
+  for (const ProcessRecord& record : MIGRATE_TRY(registry.list())) {
+    const bool shown = wants_all || is_live(record.state) || record.state == ProcessState::kLost;
+    if (shown && (request.uid == 0 || record.uid == request.uid)) {
+      processes.push_back(record_json(record, service.context.host_name));
+    }
+  }
+  return json{{"processes", std::move(processes)}};
+}
+
+Result<json> show_process(const LocalService& service, const Request& request) {
+  Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
+  const std::vector<ProcessRecord> records = MIGRATE_TRY(find_records(registry, request));
+  if (records.empty()) {
+    return fail(unknown_process(request));
+  }
+  json shown = record_json(records.front(), service.context.host_name);
+  for (std::size_t i = 1; i < records.size(); ++i) {
+    shown["other_roles"].push_back(record_json(records[i], service.context.host_name));
+  }
+  return shown;
+}
+
+Result<json> list_hosts(const LocalService& service) {
+  json own = host_facts(service.context);
+  own["state"] = "this host";
+  json hosts = json::array({std::move(own)});
+  std::set<std::string> addresses(service.peers.begin(), service.peers.end());
+  Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
+  for (const ProcessRecord& record : MIGRATE_TRY(registry.list())) {
+    addresses.insert(record.home);
+    addresses.insert(record.where);
+  }
+  std::set<std::string> asked = {service.context.own_address.to_string()};
+  for (const std::string& text : addresses) {
+    const Result<Address> address = Address::parse(text);
+    if (text.empty() || (address && !asked.insert(address->to_string()).second)) {
+      continue;
+    }
+    const Result<json> facts =
+        address ? query_host(*address, kQueryTimeoutMs) : Result<json>(fail(address.error()));
+    json host = facts ? *facts : json{{"error", {{"message", facts.error().message()}}}};
+    host["address"] = text;
+    host["state"] = facts ? "up" : "unreachable";
+    hosts.push_back(std::move(host));
+  }
+  return json{{"hosts", std::move(hosts)}};
+}
+
+/// How a wait ends, if it does now: exit code and an error text.
+struct WaitEnd {
+  int exit_code = kExitDone;
+  std::string error;
+};
+
+std::optional<WaitEnd> wait_end(const ProcessRecord& record, bool for_exit) {
+  switch (record.state) {
+    case ProcessState::kExited:
+      return WaitEnd{};
+    case ProcessState::kFailed:
+      return WaitEnd{kExitFailed, "the move failed; the process runs on as if never moved"};
+    case ProcessState::kLost:
+      return WaitEnd{kExitLost, "the process was lost with its worker or host"};
+    default:
+      break;
+  }
+  const bool is_owed_nothing =
+      record.state == ProcessState::kDone ||
+      (record.state == ProcessState::kRunningHere && record.owed_pages == 0);
+  if (!for_exit && is_owed_nothing) {
+    return WaitEnd{};
+  }
+  if (for_exit && record.role == ProcessRole::kSource && record.state == ProcessState::kDone) {
+    return WaitEnd{kExitError,
+                   "it only passed through this host; wait at its home, " + record.home};
+  }
+  if (!worker_alive(record)) {
+    return WaitEnd{kExitError, "its worker " + std::to_string(record.worker) +
+                                   " has ended; the log of migrated says why"};
+  }
+  return std::nullopt;
+}
+
+/// The row that knows most of a process's fate: home's.
+const ProcessRecord& fate_of(const std::vector<ProcessRecord>& records) {
+  for (const ProcessRecord& record : records) {
+    if (record.role == ProcessRole::kHome) {
+      return record;
+    }
+  }
+  return records.front();
+}
+
+Result<void> wait_process(const LocalService& service, Request& request, const UniqueFd& client) {
+  const std::string condition = request.text("for", "done");
+  if (condition != "done" && condition != "exit") {
+    return fail(usage_error("wait", "for \"" + condition + "\"", "use done or exit"));
+  }
+  Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
+  for (int pause_ms = kShortestPollMs;; pause_ms = std::min(pause_ms * 2, kLongestPollMs)) {
+    const std::vector<ProcessRecord> records = MIGRATE_TRY(find_records(registry, request));
+    if (records.empty()) {
+      return fail(unknown_process(request));
+    }
+    const ProcessRecord& record = fate_of(records);
+    request.body["process"] = record.process;  // a pid may be someone else's by and by
+    if (const auto end = wait_end(record, condition == "exit")) {
+      json result = record_json(record, service.context.host_name);
+      if (!end->error.empty()) {
+        result["error"] = {{"code", "state"}, {"message", end->error}};
+      }
+      send_result(client, end->exit_code, std::move(result));
+      return {};
+    }
+    if (MIGRATE_TRY(wait_for(client.get(), POLLIN | POLLRDHUP, Deadline(pause_ms)))) {
+      return {};  // the client is gone
+    }
+  }
+}
+
+Result<void> dispatch(const LocalService& service, Request& request, UniqueFd& client) {
+  const std::string command = request.text("command");
+  Result<json> answer = fail(usage_error("serve the request", "command \"" + command + "\"",
+                                         "use check, move, ps, show, wait, hosts or ping"));
+  if (command == "check" || command == "move") {
+    return act(service, request, client);
+  }
+  if (command == "wait") {
+    return wait_process(service, request, client);
+  }
+  if (command == "ps") {
+    answer = list_processes(service, request);
+  } else if (command == "show") {
+    answer = show_process(service, request);
+  } else if (command == "hosts") {
+    answer = list_hosts(service);
+  } else if (command == "ping") {
+    answer = json{{"pid", getppid()}, {"host", service.context.host_name}};
+  }
+  send_result(client, kExitDone, MIGRATE_TRY(std::move(answer)));
+  return {};
+}
+
+}  // namespace
+
+void serve_local(const LocalService& service, UniqueFd client) {
+  Result<Request> request = read_request(client);
+  if (!request) {
+    send_error(client, request.error());
+    return;
+  }
+  if (request->answer.valid()) {
+    // Root writes to it: a pipe asks for no rights at that moment, as some other files do.
+    struct stat status = {};
+    if (fstat(request->answer.get(), &status) != 0 || !S_ISFIFO(status.st_mode)) {
+      send_error(client, usage_error("serve the request", "descriptor for the answer",
+                                     "pass the writing end of a pipe"));
+      return;
+    }
+    wait_for_end(client, Deadline(kRequestTimeoutMs));
+    client = std::move(request->answer);
+  }
+  if (const Result<void> served = dispatch(service, *request, client); !served) {
+    send_error(client, served.error());
+  }
+}
+
+}  // namespace migrate

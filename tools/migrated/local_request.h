@@ -1,0 +1,34 @@
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "libmigrate/session/worker.h"
+
+namespace migrate {
+
+/// What a child of the daemon needs to serve the local socket. References outlive its work.
+struct LocalService {
+  const WorkerContext& context;
+  const std::vector<std::string>& peers;
+  /// Detaches this process from the daemon, as the worker that owns the given descriptor.
+  std::function<void(int connection)> become_worker;
+};
+
+/// Serves one client of the local socket: reads one line, a JSON object
+///   {"command": "check"|"move"|"ps"|"show"|"wait"|"hosts"|"ping",
+///    "pid": N (0: the client itself) or "process": ID, "destination": "HOST[:PORT]",
+///    "mode", "wait", "retry_seconds", "for": "done"|"exit", "all": bool}
+/// and answers with lines, the last of which is
+///   {"event":"result","exit":N,...,"error":{"code","message"} if N is not 0}.
+/// If a descriptor comes with the line, the answer goes there instead, and nothing begins before
+/// the client has closed its socket: a process that moves itself can have no socket open.
+///
+/// root may ask for anything, a user for own processes only. Requests about a process that a worker
+/// looks after already go to that worker. Blocks: up to 5 s for the line, then as long as the
+/// request takes; after `move`, as long as the source worker lives.
+void serve_local(const LocalService& service, UniqueFd client);
+
+}  // namespace migrate

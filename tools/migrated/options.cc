@@ -1,0 +1,168 @@
+#include "tools/migrated/options.h"
+
+#include <CLI/CLI.hpp>
+#include <limits>
+#include <set>
+
+#define TOML_EXCEPTIONS 0
+#include <toml++/toml.h>
+
+#include "base/file.h"
+
+namespace migrate {
+namespace {
+
+/// Binds options of the command line and keys of the file to the same variables.
+class Settings {
+ public:
+  explicit Settings(CLI::App& app) : app_(app) {}
+
+  template <class T>
+  void add(const std::string& key, T& value, const std::string& help) {
+    CLI::Option* option = nullptr;
+    if constexpr (std::is_same_v<T, bool>) {
+      option = app_.add_flag(flag_of(key), value, help);
+    } else {
+      option = app_.add_option(flag_of(key), value, help);
+    }
+    bindings_.push_back(
+        {key, option, [&value](const toml::node& node) { return set(value, node); }});
+  }
+
+  /// Applies the file's keys that the command line left open.
+  Result<void> apply(const toml::table& file, const std::string& path) const {
+    for (const auto& [key, node] : file) {
+      const std::string name(key.str());
+      const auto binding = std::find_if(bindings_.begin(), bindings_.end(),
+                                        [&](const Binding& each) { return each.key == name; });
+      if (binding == bindings_.end()) {
+        return fail(make_error(ErrorCode::kInvalid, "read the configuration",
+                               path + ": unknown key \"" + name + "\"",
+                               "the keys are the long options of `migrated --help`, with _ for -"));
+      }
+      if (binding->option->count() == 0 && !binding->set(node)) {
+        return fail(make_error(ErrorCode::kInvalid, "read the configuration",
+                               path + ": key \"" + name + "\" has a value of the wrong type"));
+      }
+    }
+    return {};
+  }
+
+ private:
+  struct Binding {
+    std::string key;
+    CLI::Option* option;
+    std::function<bool(const toml::node&)> set;
+  };
+
+  static std::string flag_of(std::string key) {
+    std::replace(key.begin(), key.end(), '_', '-');
+    return "--" + key;
+  }
+  static bool set(std::string& value, const toml::node& node) {
+    const auto text = node.value_exact<std::string>();
+    value = text.value_or(value);
+    return text.has_value();
+  }
+  static bool set(bool& value, const toml::node& node) {
+    const auto flag = node.value_exact<bool>();
+    value = flag.value_or(value);
+    return flag.has_value();
+  }
+  static bool set(std::uint32_t& value, const toml::node& node) {
+    const auto number = node.value_exact<std::int64_t>();
+    if (!number || *number < 0 || *number > std::numeric_limits<std::uint32_t>::max()) {
+      return false;
+    }
+    value = static_cast<std::uint32_t>(*number);
+    return true;
+  }
+  static bool set(std::vector<std::string>& values, const toml::node& node) {
+    std::vector<std::string> found;
+    std::string one;
+    if (const toml::array* list = node.as_array()) {
+      for (const toml::node& element : *list) {
+        if (!set(one, element)) {
+          return false;
+        }
+        found.push_back(one);
+      }
+    } else if (set(one, node)) {
+      found.push_back(one);
+    } else {
+      return false;
+    }
+    values = std::move(found);
+    return true;
+  }
+
+  CLI::App& app_;
+  std::vector<Binding> bindings_;
+};
+
+void add_settings(Settings& settings, DaemonOptions& options) {
+  settings.add("listen", options.listen, "tcp://ADDR:PORT for other hosts (repeatable)");
+  settings.add("advertise", options.advertise,
+               "tcp://ADDR:PORT by which other hosts reach this one (default: from --listen)");
+  settings.add("socket", options.socket_path, "Local socket for migratectl and libmigrate");
+  settings.add("state", options.state_directory, "Directory of the registry and the mailboxes");
+  settings.add("host_name", options.host_name, "Name of this host (default: the system's)");
+  settings.add("insecure", options.insecure,
+               "Listen where other machines can connect, though they are not authenticated");
+  settings.add("spin_us", options.spin_us, "Microseconds to poll for pages before sleeping");
+  settings.add("max_connections", options.max_connections, "Connections served at once");
+  settings.add("peers", options.peers, "HOST[:PORT] to ask in `migratectl hosts` (repeatable)");
+}
+
+}  // namespace
+
+Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* argv) {
+  CLI::App app("Daemon of libmigrate: receives, serves and records moved processes");
+  DaemonOptions options;
+  std::string config;
+  Settings settings(app);
+  add_settings(settings, options);
+  app.add_option("--config", config, "TOML file with the same settings");
+  app.set_version_flag("--version", MIGRATE_VERSION);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) {
+      (void)app.exit(error);
+      return std::optional<DaemonOptions>();
+    }
+    return fail(make_error(ErrorCode::kInvalid, "read the command line", error.what(),
+                           "see migrated --help"));
+  }
+  if (!config.empty()) {
+    const std::string text = MIGRATE_TRY(read_file(config));
+    const toml::parse_result parsed = toml::parse(text, config);
+    if (!parsed) {
+      return fail(make_error(ErrorCode::kInvalid, "read the configuration",
+                             config + ", line " +
+                                 std::to_string(parsed.error().source().begin.line) + ": " +
+                                 std::string(parsed.error().description())));
+    }
+    MIGRATE_TRY(settings.apply(parsed.table(), config));
+  }
+  return std::optional<DaemonOptions>(std::move(options));
+}
+
+Result<std::vector<Address>> listen_addresses(const DaemonOptions& options) {
+  std::vector<Address> addresses;
+  for (const std::string& text : options.listen) {
+    Address address = MIGRATE_TRY(Address::parse(text));
+    if (!options.insecure && !MIGRATE_TRY(address.is_loopback())) {
+      return fail(make_error(
+          ErrorCode::kRefused, "listen", text,
+          "other machines can reach this address, and there is no authentication or encryption "
+          "between hosts yet: anyone who reaches the port can read the memory of processes, and "
+          "run programs here as any user. Listen on 127.0.0.1, or give --insecure on a network "
+          "that you trust wholly"));
+    }
+    addresses.push_back(std::move(address));
+  }
+  return addresses;
+}
+
+}  // namespace migrate

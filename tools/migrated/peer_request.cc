@@ -1,0 +1,116 @@
+#include "tools/migrated/peer_request.h"
+
+#include <sys/sysinfo.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "base/log.h"
+#include "libmigrate/registry/mailbox.h"
+#include "libmigrate/registry/registry.h"
+#include "transport/preamble.h"
+#include "transport/tcp.h"
+
+namespace migrate {
+namespace {
+
+constexpr int kPreambleTimeoutMs = 5000;
+constexpr std::size_t kMaxFactsBytes = 64 * 1024;
+
+Result<void> answer_query(const WorkerContext& context, UniqueFd connection) {
+  const std::unique_ptr<TcpChannel> channel =
+      MIGRATE_TRY(TcpChannel::create(std::move(connection)));
+  const std::string facts =
+      host_facts(context).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  MIGRATE_TRY(channel->send_one(std::as_bytes(std::span(facts))));
+  // Until the peer closes, so that no reset overtakes the answer.
+  (void)channel->receive(0, kPreambleTimeoutMs);
+  return {};
+}
+
+void pass_on(const WorkerContext& context, const UniqueFd& connection, const Preamble& preamble,
+             const std::string& peer) {
+  const std::string session = to_hex(preamble.session);
+  const auto bytes = encode(preamble);
+  const Result<bool> handed =
+      hand_to_worker(context.state_directory, session, connection.get(), bytes);
+  if (!handed) {
+    spdlog::warn("{}: connection for session {} lost: {}", peer, session, handed.error().message());
+  } else if (!*handed) {
+    spdlog::warn("{}: closed a connection for session {}, which has no worker here", peer, session);
+  }
+}
+
+}  // namespace
+
+void serve_peer(const PeerService& service, UniqueFd connection, const std::string& peer) {
+  const Result<Preamble> preamble = receive_preamble(connection.get(), kPreambleTimeoutMs);
+  if (!preamble) {
+    spdlog::warn("closed a connection from {}: {}", peer, preamble.error().message());
+    return;
+  }
+  switch (preamble->purpose) {
+    case Purpose::kOffer:
+      spdlog::info("{} offers a process, session {}", peer, to_hex(preamble->session));
+      service.become_worker(connection.get());
+      run_destination_worker(service.context, std::move(connection), *preamble);
+      break;
+    case Purpose::kUrgent:
+    case Purpose::kBulk:
+    case Purpose::kHome:
+      pass_on(service.context, connection, *preamble, peer);
+      break;
+    case Purpose::kQuery:
+      if (const Result<void> done = answer_query(service.context, std::move(connection)); !done) {
+        spdlog::warn("{}: {}", peer, done.error().message());
+      }
+      break;
+  }
+}
+
+nlohmann::json host_facts(const WorkerContext& context) {
+  nlohmann::json facts = {{"host", context.host_name},
+                          {"address", context.own_address.to_string()},
+                          {"version", MIGRATE_VERSION},
+                          {"protocol", kProtocolVersion}};
+  utsname system = {};
+  if (uname(&system) == 0) {
+    facts["kernel"] = system.release;
+    facts["architecture"] = system.machine;
+  }
+  struct sysinfo memory = {};
+  if (sysinfo(&memory) == 0) {
+    facts["memory_bytes"] = std::uint64_t{memory.totalram} * memory.mem_unit;
+    facts["memory_available_bytes"] =
+        (std::uint64_t{memory.freeram} + memory.bufferram) * memory.mem_unit;
+  }
+  facts["cpus"] = sysconf(_SC_NPROCESSORS_ONLN);
+  if (Result<Registry> registry = Registry::open(context.state_directory)) {
+    if (const auto rows = registry->list(true)) {
+      facts["processes"] = rows->size();
+    }
+  }
+  return facts;
+}
+
+Result<nlohmann::json> query_host(const Address& address, int timeout_ms) {
+  UniqueFd connection = MIGRATE_TRY(connect_tcp(address, timeout_ms));
+  Preamble preamble;
+  preamble.purpose = Purpose::kQuery;
+  MIGRATE_TRY(send_preamble(connection.get(), preamble));
+  const std::unique_ptr<TcpChannel> channel =
+      MIGRATE_TRY(TcpChannel::create(std::move(connection)));
+  const std::span<const std::byte> answer = MIGRATE_TRY(channel->receive(0, timeout_ms));
+  const auto* text = reinterpret_cast<const char*>(answer.data());  // bytes that are to be JSON
+  nlohmann::json facts = answer.size() <= kMaxFactsBytes
+                             ? nlohmann::json::parse(text, text + answer.size(), nullptr, false)
+                             : nlohmann::json();
+  if (!facts.is_object()) {
+    return fail(make_error(ErrorCode::kCorrupt, "read a host's answer", address.to_string(),
+                           "does it run the same version of migrated?"));
+  }
+  return facts;
+}
+
+}  // namespace migrate

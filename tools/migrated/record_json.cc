@@ -1,0 +1,66 @@
+#include "tools/migrated/record_json.h"
+
+#include <sys/wait.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <csignal>
+#include <cstring>
+
+namespace migrate {
+namespace {
+
+std::int64_t age_us(std::int64_t since_us) {
+  const std::int64_t now = std::chrono::duration_cast<std::chrono::microseconds>(
+                               std::chrono::system_clock::now().time_since_epoch())
+                               .count();
+  return std::max<std::int64_t>(now - since_us, 0);
+}
+
+}  // namespace
+
+bool worker_alive(const ProcessRecord& record) {
+  return record.worker > 0 && (kill(record.worker, 0) == 0 || errno == EPERM);
+}
+
+std::string exit_text(int wait_status) {
+  if (WIFSIGNALED(wait_status)) {
+    const int number = WTERMSIG(wait_status);
+    return "ended by signal " + std::to_string(number) + " (" + strsignal(number) + ")";
+  }
+  return "exited with status " + std::to_string(WEXITSTATUS(wait_status));
+}
+
+nlohmann::json record_json(const ProcessRecord& record, const std::string& here) {
+  nlohmann::json object = {{"process", record.process},
+                           {"role", to_string(record.role)},
+                           {"pid", record.pid},
+                           {"state", to_string(record.state)},
+                           {"home", record.home.empty() ? here : record.home},
+                           {"where", record.where.empty() ? here : record.where},
+                           {"session", record.session},
+                           {"mode", record.mode},
+                           {"owed_pages", record.owed_pages},
+                           {"uid", record.uid},
+                           {"command", record.command},
+                           {"worker", record.worker},
+                           {"age_us", age_us(record.created_us)},
+                           {"updated_us_ago", age_us(record.updated_us)}};
+  if (is_live(record.state)) {
+    object["worker_alive"] = worker_alive(record);
+  }
+  if (record.exit_status) {
+    object["exit_status"] = *record.exit_status;
+    object["exit_text"] = exit_text(*record.exit_status);
+  }
+  if (!record.result.empty()) {
+    nlohmann::json result = nlohmann::json::parse(record.result, nullptr, false);
+    if (result.is_object()) {
+      object["last_move"] = std::move(result);
+    }
+  }
+  return object;
+}
+
+}  // namespace migrate

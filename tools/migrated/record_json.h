@@ -1,0 +1,20 @@
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "libmigrate/registry/registry.h"
+
+namespace migrate {
+
+/// A row of the registry as `ps` and `show` give it. `here` is this host's name, shown for an
+/// empty address.
+nlohmann::json record_json(const ProcessRecord& record, const std::string& here);
+
+/// Whether the worker that looks after the process still lives.
+bool worker_alive(const ProcessRecord& record);
+
+/// "exited with status 3", "ended by signal 9 (Killed)".
+std::string exit_text(int wait_status);
+
+}  // namespace migrate
