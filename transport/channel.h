@@ -50,6 +50,7 @@ class Channel {
   virtual std::uint64_t bytes_received() const = 0;
 
   /// Breaks the channel: every later and every blocked call, here and at the peer, gives kPeerLost.
+  /// The peer may first receive what was sent before.
   virtual void shutdown() = 0;
 
   /// send() of a single part.
