@@ -34,7 +34,8 @@ struct sigaction make_action(int number) {
       action.sa_handler = SIG_DFL;
       action.sa_flags = SA_RESETHAND;
   }
-  sigaddset(&action.sa_mask, (number * 7) % 31 + 1);
+  const int masked = (number * 7) % 31 + 1;
+  sigaddset(&action.sa_mask, masked == SIGKILL || masked == SIGSTOP ? SIGHUP : masked);
   return action;
 }
 

@@ -1,0 +1,138 @@
+#!/usr/bin/python3
+"""What cannot be moved is refused, with its code, before anything is stopped, and goes on."""
+
+import shutil
+import unittest
+
+import harness
+from harness import DONE, REFUSED, SKIPPED, Testbed, finish
+
+
+def verdict_problem(outcome, expected, what):
+    """What is wrong with a refusal, or nothing."""
+    if outcome.status != REFUSED:
+        return f"{what}: expected to be refused: {outcome}"
+    if not set(expected) <= set(outcome.codes()):
+        return f"{what}: expected {expected}, got {outcome.codes()}: {outcome}"
+    for refusal in outcome.object["refusals"]:
+        for part in ("object", "reason", "remedy"):
+            if not refusal.get(part):
+                return f"{what}: {refusal['code']} has no {part}: {refusal}"
+    return ""
+
+
+class Refusals(harness.GeneratedJobs):
+    """One test for each program of `refused`."""
+
+
+def make_refusal(name, codes):
+    def job(test):
+        stop = test.testbed.new_path()
+        process = test.testbed.start("hostA", harness.PROGRAMS / "refused", name, stop, "300")
+        process.stop_file = stop
+        if not process.wait_ready():
+            status = process.wait(1)
+            return "" if status == SKIPPED else f"not ready: {status} {bytes(process.output)}"
+        checked = test.testbed.control("hostA", "check", process.pid)
+        problem = verdict_problem(checked, codes, "check")
+        if not problem and checked.object.get("movable") is not False:
+            problem = f"check does not say that it is not movable: {checked}"
+        if not problem and len(checked.codes()) > len(codes):
+            problem = f"more refusals than expected: {checked}"
+        moved = test.testbed.move("hostA", process.pid, "hostB", patience=0)
+        problem = problem or verdict_problem(moved, codes, "move")
+        return problem or finish(process)
+    return job
+
+
+for refused_name, refused_codes in harness.list_properties("refused"):
+    harness.add_job(Refusals, refused_name, make_refusal(refused_name, refused_codes.split(",")))
+
+
+class Destination(unittest.TestCase):
+    """What the destination lacks, or has in another version."""
+
+    def test_movable(self):
+        with Testbed() as testbed:
+            process = testbed.start_program("hostA", "threads", "ids")
+            for options in ([], ["--to", "hostB:7070"]):
+                outcome = testbed.control("hostA", "check", process.pid, *options)
+                self.assertEqual(outcome.status, DONE, outcome)
+                self.assertIs(outcome.object["movable"], True)
+                self.assertEqual(outcome.codes(), [])
+            self.assertEqual(finish(process), "")
+
+    def expect(self, testbed, process, *codes):
+        checked = testbed.control("hostA", "check", process.pid, "--to", "hostB:7070")
+        self.assertEqual(verdict_problem(checked, codes, "check --to"), "", testbed.logs())
+        moved = testbed.move("hostA", process.pid, "hostB", patience=0)
+        self.assertEqual(verdict_problem(moved, codes, "move"), "", testbed.logs())
+
+    def test_file_missing(self):
+        with Testbed() as testbed:
+            process = testbed.start("hostA", harness.PROGRAMS / "files", "offset", "/tmp/stop", 300)
+            self.assertTrue(process.wait_ready())
+            self.expect(testbed, process, "FILE_MISSING")
+            testbed.run("hostA", "touch", "/tmp/stop")
+            self.assertEqual(process.wait(), harness.SURVIVED)
+
+    def test_file_differs(self):
+        with Testbed() as testbed:
+            process = testbed.start("hostA", harness.PROGRAMS / "files", "offset", "/tmp/stop", 300)
+            self.assertTrue(process.wait_ready())
+            testbed.run("hostB", "sh", "-c", "echo other >/tmp/stop.offset")
+            self.expect(testbed, process, "FILE_DIFFERS")
+            testbed.run("hostA", "touch", "/tmp/stop")
+            self.assertEqual(process.wait(), harness.SURVIVED)
+
+    def with_own_program(self, change, *codes):
+        """Runs a copy of a program in a folder of which each host has its own view."""
+        folder = harness.BUILD / "tests" / "work" / "own"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
+        shutil.copy(harness.PROGRAMS / "threads", folder / "program")
+        with Testbed(2, ["--overlay", folder]) as testbed:
+            stop = testbed.new_path()
+            process = testbed.start("hostA", folder / "program", "ids", stop, 300)
+            process.stop_file = stop
+            self.assertTrue(process.wait_ready())
+            outcome = testbed.run("hostB", "sh", "-c", change, "sh", folder / "program",
+                                  harness.PROGRAMS / "memory")
+            self.assertEqual(outcome.status, 0, outcome)
+            if codes:
+                self.expect(testbed, process, *codes)
+            else:
+                outcome = testbed.move("hostA", process.pid, "hostB")
+                self.assertEqual(outcome.status, DONE, f"{outcome}\n{testbed.logs()}")
+            self.assertEqual(finish(process), "")
+
+    def test_program_missing(self):
+        self.with_own_program('rm "$1"', "FILE_MISSING")
+
+    def test_program_of_another_version(self):
+        self.with_own_program('cp "$2" "$1"', "FILE_DIFFERS")
+
+    def test_same_program_by_build_id(self):
+        self.with_own_program('cp "$1" "$1.new" && mv "$1.new" "$1"')
+
+    def test_no_such_host(self):
+        with Testbed() as testbed:
+            process = testbed.start_program("hostA", "threads", "ids")
+            for where in ("hostB:9", "no-such-host"):
+                outcome = testbed.move("hostA", process.pid, where, patience=0)
+                self.assertNotEqual(outcome.status, DONE, outcome)
+                self.assertNotEqual(outcome.status, harness.LOST, outcome)
+                self.assertTrue(outcome.object.get("error"), outcome)
+            self.assertEqual(finish(process), "")
+
+
+def load_tests(_loader, tests, _pattern):
+    tests = list(harness.flatten(tests))
+    jobs = [test for test in tests if isinstance(test, harness.Job)]
+    others = [test for test in tests if not isinstance(test, harness.Job)]
+    return unittest.TestSuite([harness.ParallelSuite(jobs), unittest.TestSuite(others)])
+
+
+if __name__ == "__main__":
+    harness.main()

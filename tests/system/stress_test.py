@@ -1,0 +1,130 @@
+#!/usr/bin/python3
+"""Many threads on a big heap, moved between three hosts under full load; nothing is left behind.
+
+STRESS_MIB (default 128; 1024 for acceptance), STRESS_THREADS (64) and STRESS_MOVES (6; 50) set its
+size.
+"""
+
+import os
+import pathlib
+import time
+import unittest
+
+import harness
+from harness import DONE, Testbed, finish, random_of, wait_until
+
+MIB = int(os.environ.get("STRESS_MIB", "128"))
+THREADS = int(os.environ.get("STRESS_THREADS", "64"))
+MOVES = int(os.environ.get("STRESS_MOVES", "6"))
+
+
+def namespaces(kinds=("pid", "mnt", "time", "net", "uts", "user")):
+    """All namespaces that some process is in."""
+    found = set()
+    for kind in kinds:
+        for path in pathlib.Path("/proc").glob(f"[0-9]*/ns/{kind}"):
+            try:
+                found.add(os.readlink(path))
+            except OSError:
+                pass
+    return found
+
+
+def available_mib():
+    for line in pathlib.Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) // 1024
+    return 0
+
+
+class Footprint:
+    """What hosts and their daemons hold."""
+
+    def __init__(self, testbed):
+        self.held = {}
+        for host in testbed.hosts():
+            process = pathlib.Path("/proc") / str(host["daemon_pid"])
+            self.held[host["name"]] = {
+                "processes": host["processes"],
+                "mounts": len((process / "mountinfo").read_text().splitlines()),
+                "descriptors": len(os.listdir(process / "fd")),
+                "threads": len(os.listdir(process / "task")),
+                "mappings": len((process / "maps").read_text().splitlines()) // 10,
+                "mib": int((process / "statm").read_text().split()[1]) // 256 // 16}
+        self.namespaces = namespaces()
+
+    def more_than(self, before):
+        """What there is more of than before, by host."""
+        problems = [f"{name}: {what} {now}, before {before.held[name][what]}"
+                    for name, held in self.held.items() for what, now in held.items()
+                    if now > before.held[name][what]]
+        extra = self.namespaces - before.namespaces
+        return problems + ([f"namespaces {extra}"] if extra else [])
+
+
+class Stress(unittest.TestCase):
+    """One process, alone with three hosts."""
+
+    def settle(self, testbed, before):
+        """What is still held after some time for ends and clean-up."""
+        problems = []
+
+        def clean():
+            nonlocal problems
+            problems = Footprint(testbed).more_than(before)
+            return not problems
+        wait_until(clean, 15)
+        return problems
+
+    def warm_up(self, testbed):
+        """One small move each way, so that what a daemon keeps for good is there."""
+        process = testbed.start_program("hostA", "threads", "ids")
+        for where in ("hostB", "hostC", "hostA"):
+            outcome = testbed.move("hostA", process.pid, where, wait="done")
+            self.assertEqual(outcome.status, DONE, f"{outcome}\n{testbed.logs()}")
+        self.assertEqual(finish(process), "")
+        time.sleep(1)
+
+    def test_heap_of_many_threads(self):
+        source = random_of("stress")
+        with Testbed(3) as testbed:
+            self.warm_up(testbed)
+            before, memory_before = Footprint(testbed), available_mib()
+            environment = os.environ | {"STRESS_MIB": str(MIB), "STRESS_THREADS": str(THREADS)}
+            process = testbed.start_program("hostA", "stress", "heap", seconds=36000,
+                                            env=environment)
+            where = "hostA"
+            for number in range(MOVES):
+                where = source.choice([host for host in harness.HOSTS if host != where])
+                mode = source.choice(harness.MODES)
+                wait = "resumed" if mode == "demand" else source.choice(["resumed", "done"])
+                outcome = testbed.move("hostA", process.pid, where, mode, wait)
+                self.assertEqual(outcome.status, DONE,
+                                 f"move {number + 1} to {where}, {mode}: {outcome}\n"
+                                 f"{bytes(process.output[-500:])}\n{testbed.logs()}")
+                time.sleep(source.uniform(0, 1))
+            self.assertEqual(finish(process, seconds=300), "", testbed.logs())
+            self.assertEqual(self.settle(testbed, before), [], testbed.logs())
+            wait_until(lambda: available_mib() > memory_before - 200, 10)
+            self.assertGreater(available_mib(), memory_before - 200)
+
+    def test_many_short_processes(self):
+        """Nothing is left of processes that end away from home, by themselves or by a signal."""
+        with Testbed(3) as testbed:
+            self.warm_up(testbed)
+            before = Footprint(testbed)
+            for number in range(2 * MOVES):
+                process = testbed.start_program("hostA", "threads", "ids")
+                where = harness.HOSTS[1 + number % 2]
+                outcome = testbed.move("hostA", process.pid, where)
+                self.assertEqual(outcome.status, DONE, f"{outcome}\n{testbed.logs()}")
+                if number % 3 == 0:
+                    process.popen.kill()
+                    self.assertEqual(process.wait(), -9)
+                else:
+                    self.assertEqual(finish(process), "", testbed.logs())
+            self.assertEqual(self.settle(testbed, before), [], testbed.logs())
+
+
+if __name__ == "__main__":
+    harness.main()

@@ -1,0 +1,354 @@
+#!/usr/bin/python3
+"""The tools as a user meets them: arguments, lists, signals to the deputy, restarts, permissions."""
+
+import os
+import pathlib
+import signal
+import time
+import unittest
+
+import harness
+from harness import DONE, OTHER, REFUSED, USAGE, Testbed, finish, wait_until
+
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+
+class ToolsCase(unittest.TestCase):
+    """All tests of a class share a testbed."""
+
+    testbed = None
+    host_count = 2
+
+    @classmethod
+    def setUpClass(cls):
+        cls.testbed = Testbed(cls.host_count)
+        cls.addClassCleanup(cls.testbed.down)
+
+    def start(self, *words, **options):
+        process = self.testbed.start_program("hostA", *words, **options)
+        self.addCleanup(process.kill)
+        return process
+
+    def move(self, process, destination, **options):
+        outcome = self.testbed.move("hostA", process.pid, destination, **options)
+        self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+        return outcome.object
+
+    def finish(self, process, expected=harness.SURVIVED):
+        self.assertEqual(finish(process, expected), "", self.testbed.logs())
+
+    def records(self, host, **wanted):
+        """What `ps` lists on a host, of these values."""
+        outcome = self.testbed.control(host, "ps")
+        self.assertEqual(outcome.status, DONE, outcome)
+        return [record for record in outcome.object["processes"]
+                if all(record.get(key) == value for key, value in wanted.items())]
+
+
+class Arguments(ToolsCase):
+    """What is asked for wrongly."""
+
+    def test_usage(self):
+        for words in ([], ["frobnicate"], ["move"], ["move", "1"], ["check"],
+                      ["move", "1", "hostB", "--mode", "strange"],
+                      ["move", "1", "hostB", "--wait", "strange"],
+                      ["wait", "x", "--for", "strange"], ["--no-such-option", "ps"]):
+            outcome = self.testbed.run("hostA", "migratectl", *words)
+            self.assertEqual(outcome.status, USAGE, f"{words}: {outcome}")
+
+    def test_help(self):
+        for words in (["--help"], ["move", "--help"]):
+            outcome = self.testbed.run("hostA", "migratectl", *words)
+            self.assertEqual(outcome.status, DONE, outcome)
+            self.assertIn("move", outcome.text)
+
+    def test_no_such_process(self):
+        for pid in ("4194303", "0", "-5", "word"):
+            for words in (["move", pid, "hostB"], ["check", pid]):
+                outcome = self.testbed.control("hostA", *words)
+                self.assertIn(outcome.status, (OTHER, USAGE), f"{words}: {outcome}")
+                self.assertTrue(outcome.text or outcome.errors)
+
+    def test_no_such_id(self):
+        for words in (["show", "0123456789"], ["wait", "0123456789"], ["show", "4194303"]):
+            outcome = self.testbed.control("hostA", *words)
+            self.assertIn(outcome.status, (OTHER, USAGE), f"{words}: {outcome}")
+
+    def test_kernel_thread_and_init(self):
+        for pid in ("1", "2"):
+            outcome = self.testbed.control("hostA", "check", pid)
+            self.assertNotEqual(outcome.status, DONE, outcome)
+
+    def test_no_daemon(self):
+        outcome = self.testbed.run("hostA", "migratectl", "--socket", "/no/such/socket", "ps")
+        self.assertEqual(outcome.status, OTHER, outcome)
+        self.assertIn("/no/such/socket", outcome.errors)
+
+    def test_move_to_where_it_is(self):
+        process = self.start("threads", "ids")
+        outcome = self.testbed.control("hostA", "move", process.pid, "hostA")
+        self.assertNotEqual(outcome.status, harness.LOST, outcome)
+        self.finish(process)
+
+    def test_daemon_listens_to_strangers_only_if_told(self):
+        outcome = self.testbed.run("hostA", "migrated", "--listen", "tcp://10.213.0.1:7171",
+                                   "--socket", "/tmp/other.sock", "--state", "/tmp/other", seconds=5)
+        self.assertGreater(outcome.status, 0, outcome)
+        self.assertIn("--insecure", outcome.text + outcome.errors)
+
+
+class Lists(ToolsCase):
+    """ps, show, wait and hosts."""
+
+    host_count = 3
+
+    def test_move_tells_all(self):
+        process = self.start("memory", "sequential")
+        result = self.move(process, "hostB", wait="done")
+        for key in ("id", "process", "pid", "mode", "phases_us", "freeze_us", "pages", "wire_bytes",
+                    "faults", "owed_nothing_after_us", "state"):
+            self.assertIn(key, result)
+        for key in ("inspect", "offer", "capture", "image", "restore", "park", "run"):
+            self.assertIn(key, result["phases_us"])
+        for key in ("fault", "prefetch", "push", "local_file", "zero", "never_present"):
+            self.assertIn(key, result["pages"])
+        self.assertEqual(result["mode"], "lazy")
+        self.assertGreater(result["freeze_us"], 0)
+        self.assertGreater(result["wire_bytes"], 128 << 20)
+        self.assertGreater(result["owed_nothing_after_us"], 0)
+        moved = sum(result["pages"][key] for key in ("fault", "prefetch", "push"))
+        self.assertGreaterEqual(moved, (128 << 20) // 4096)
+        self.finish(process)
+
+    def test_home_always_knows_where(self):
+        process = self.start("threads", "ids")
+        for where in ("hostB", "hostC", "hostB", "hostA", "hostC"):
+            self.move(process, where, wait="done")
+            shown = self.testbed.control("hostA", "show", process.pid)
+            self.assertEqual(shown.status, DONE, shown)
+            address = {"hostA": "10.213.0.1", "hostB": "10.213.0.2", "hostC": "10.213.0.3"}[where]
+            place = str(shown.object["where"])
+            self.assertTrue(address in place or where in place, f"{where}: {place}")
+        identity = shown.object["process"]
+        self.assertTrue(self.records("hostA", process=identity))
+        # Nothing runs where it no longer is.
+        wait_until(lambda: not [record for record in self.records("hostB", process=identity)
+                                if record.get("worker_alive")], 10)
+        self.assertFalse([record for record in self.records("hostB", process=identity)
+                          if record.get("worker_alive")])
+        self.finish(process)
+
+    def test_wait(self):
+        process = self.start("threads", "ids")
+        identity = self.move(process, "hostB")["process"]
+        outcome = self.testbed.control("hostA", "wait", identity, "--for", "done")
+        self.assertEqual(outcome.status, DONE, outcome)
+        waiting = self.testbed.start("hostA", "migratectl", "wait", identity, "--for", "exit")
+        time.sleep(0.3)
+        self.assertIsNone(waiting.popen.poll())
+        self.finish(process)
+        self.assertEqual(waiting.wait(), harness.SURVIVED)  # As a shell would give it.
+
+    def test_wait_for_exit_of_move(self):
+        process = self.start("threads", "ids", seconds=2)
+        outcome = self.testbed.move("hostA", process.pid, "hostB", wait="exit")
+        self.assertIn(outcome.status, (DONE, harness.SURVIVED), outcome)
+        self.assertEqual(process.wait(), harness.SURVIVED)
+
+    def test_move_by_the_host_pid(self):
+        """Where it runs now, another pid names it."""
+        process = self.start("threads", "ids")
+        identity = self.move(process, "hostB", wait="done")["process"]
+        (record,) = self.records("hostB", process=identity)
+        self.assertNotEqual(record["pid"], 0)
+        outcome = self.testbed.move("hostB", record["pid"], "hostC", wait="done")
+        self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+        self.move(process, "hostA")
+        self.finish(process)
+
+    def test_hosts(self):
+        outcome = self.testbed.control("hostA", "hosts")
+        self.assertEqual(outcome.status, DONE, outcome)
+        self.assertTrue(outcome.object["hosts"])
+
+    def test_text(self):
+        process = self.start("threads", "ids")
+        for words in (["check", process.pid], ["move", process.pid, "hostB"], ["ps"],
+                      ["show", process.pid], ["hosts"]):
+            outcome = self.testbed.run("hostA", "migratectl", *words)
+            self.assertEqual(outcome.status, DONE, f"{words}: {outcome}")
+            self.assertTrue(outcome.text.strip(), words)
+        self.finish(process)
+
+    def test_progress_on_a_terminal(self):
+        process = self.start("memory", "anonymous")
+        outcome = self.testbed.run("hostA", "script", "-qec",
+                                   f"migratectl move {process.pid} hostB --wait done", "/dev/null")
+        self.assertEqual(outcome.status, DONE, outcome)
+        self.assertIn("moved", outcome.text)
+        self.finish(process)
+
+
+class Signals(ToolsCase):
+    """What is sent to the deputy reaches the process."""
+
+    def count_start(self):
+        process = self.start("signals", "count")
+        self.move(process, "hostB")
+        return process
+
+    def test_each_exactly_once(self):
+        process = self.count_start()
+        for number in range(1, 21):
+            os.kill(process.pid, signal.SIGUSR1)
+            self.assertTrue(process.wait_output(b"signal %d\n" % number, 5), number)
+        for _ in range(50):
+            os.kill(process.pid, signal.SIGRTMIN + 1)
+        self.assertTrue(process.wait_output(b"signal 70\n", 5))
+        self.finish(process)
+        self.assertIn(b"signals 70\n", process.output)
+
+    def test_while_it_moves(self):
+        process = self.start("signals", "count")
+        sent = 0
+        for where in ("hostB", "hostA", "hostB"):
+            mover = self.testbed.start("hostA", "migratectl", "move", process.pid, where)
+            while mover.popen.poll() is None:
+                os.kill(process.pid, signal.SIGRTMIN + 1)
+                sent += 1
+                time.sleep(0.001)
+            self.assertEqual(mover.wait(), DONE, bytes(mover.output))
+        self.assertTrue(process.wait_output(b"signal %d\n" % sent, 10), self.testbed.logs())
+        self.finish(process)
+        self.assertIn(b"signals %d\n" % sent, process.output)
+
+    def test_stop_and_continue(self):
+        process = self.start("streams", "ticks")
+        self.move(process, "hostB", wait="done")
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(0.3)
+        length = len(process.output)
+        time.sleep(0.3)
+        self.assertEqual(len(process.output), length)
+        os.kill(process.pid, signal.SIGCONT)
+        self.assertTrue(wait_until(lambda: len(process.output) > length + 20, 5))
+        self.finish(process)
+
+    def end_by(self, number, after=()):
+        process = self.start("threads", "many")
+        identity = self.move(process, "hostB")["process"]
+        for where in after:
+            self.move(process, where)
+        os.kill(process.pid, number)
+        self.assertEqual(process.wait(20), -number)
+        wait_until(lambda: not [record for record in self.records("hostB", process=identity)
+                                if record.get("worker_alive")], 10)
+
+    def test_ends_by_signal(self):
+        for number in (signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2):
+            with self.subTest(number):
+                self.end_by(number)
+
+    def test_ends_by_signal_back_home(self):
+        self.end_by(signal.SIGTERM, ["hostA"])
+
+    def test_own_signal_tells_the_parent(self):
+        process = self.testbed.start("hostA", "perl", "-e",
+                                     '$| = 1; print "ready\\n"; select(undef, undef, undef, 1);'
+                                     "kill 'ABRT', $$; sleep 10;")
+        self.assertTrue(process.wait_ready())
+        self.move(process, "hostB")
+        self.assertEqual(process.wait(), -signal.SIGABRT)
+
+
+class Users(ToolsCase):
+    """Root may move anything, a user only their own processes."""
+
+    def as_nobody(self, *words):
+        return self.testbed.run("hostA", *NOBODY, "migratectl", "--json", *words, cwd="/")
+
+    def setUp(self):
+        seen = self.testbed.run("hostA", *NOBODY, "migratectl", "--help", cwd="/")
+        if seen.status != DONE:
+            self.skipTest("the build tree is not readable for others")
+
+    def test_not_of_others(self):
+        process = self.start("threads", "ids")
+        for words in (["move", process.pid, "hostB"], ["check", process.pid]):
+            outcome = self.as_nobody(*words)
+            self.assertIn(outcome.status, (OTHER, REFUSED), outcome)
+            self.assertNotIn("moved", outcome.text)
+        self.finish(process)
+
+    def test_own(self):
+        stop = self.testbed.new_path()
+        process = self.testbed.start("hostA", *NOBODY, harness.PROGRAMS / "threads", "ids", stop,
+                                     "100")
+        process.stop_file = stop
+        self.assertTrue(process.wait_ready())
+        outcome = self.as_nobody("move", process.pid, "hostB")
+        self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+        self.finish(process)
+
+
+class Restarts(ToolsCase):
+    """The registry and the moved processes survive their daemons."""
+
+    def test_registry_survives(self):
+        process = self.start("memory", "anonymous")
+        identity = self.move(process, "hostB", wait="done")["process"]
+        for host in ("hostA", "hostB"):
+            self.testbed.command("restart", host, check=True)
+            self.assertTrue(self.records(host, process=identity), host)
+        self.move(process, "hostA", wait="done")
+        self.move(process, "hostB")
+        self.finish(process)
+
+    def test_daemons_killed_meanwhile(self):
+        """Workers look after a process; the daemon's death does not touch it."""
+        process = self.start("memory", "anonymous")
+        self.move(process, "hostB", mode="demand")
+        for host in ("hostA", "hostB"):
+            self.testbed.command("kill-daemon", host, "--signal", "KILL", check=True)
+        time.sleep(0.5)
+        self.assertIsNone(process.popen.poll(), bytes(process.output))
+        for host in ("hostA", "hostB"):
+            self.testbed.command("restart", host, check=True)
+        self.move(process, "hostA")
+        self.finish(process)
+
+    def test_daemon_gone_at_the_destination(self):
+        process = self.start("threads", "ids")
+        self.testbed.command("kill-daemon", "hostB", check=True)
+        self.addCleanup(self.testbed.command, "restart", "hostB")
+        outcome = self.testbed.control("hostA", "move", process.pid, "hostB")
+        self.assertNotIn(outcome.status, (DONE, harness.LOST), outcome)
+        self.finish(process)
+
+
+class Deputy(ToolsCase):
+    """What stays at home."""
+
+    def test_gives_its_memory_back(self):
+        process = self.start("memory", "sequential")  # 128 MiB
+
+        def resident_mib():
+            text = pathlib.Path(f"/proc/{process.pid}/status").read_text()
+            return int(text.split("VmRSS:")[1].split()[0]) // 1024
+        self.assertGreater(resident_mib(), 100)
+        self.move(process, "hostB", wait="done")
+        self.assertTrue(wait_until(lambda: resident_mib() < 10, 5), resident_mib())
+        self.assertEqual(len(os.listdir(f"/proc/{process.pid}/task")), 1)
+        self.finish(process)
+
+    def test_standard_input_ends(self):
+        process = self.start("streams", "echo", stdin=-1)
+        self.move(process, "hostB")
+        process.stdin.write(b"some words\n")
+        process.stdin.close()
+        self.assertEqual(process.wait(20), harness.SURVIVED)
+        self.assertEqual(bytes(process.output), b"ready\nsome words\nok\n")
+
+
+if __name__ == "__main__":
+    harness.main()
