@@ -18,13 +18,16 @@ inline tl::unexpected<Error> fail(Error error) { return tl::unexpected<Error>(st
 }  // namespace migrate
 
 /// Evaluates a Result; yields its value, or returns its Error from the enclosing function.
-#define MIGRATE_TRY(expression)                                          \
-  __extension__({                                                        \
-    auto migrate_try_result_ = (expression);                             \
-    if (!migrate_try_result_) {                                          \
-      return ::migrate::fail(std::move(migrate_try_result_).error());    \
-    }                                                                    \
-    ::migrate::detail::take(std::move(migrate_try_result_));             \
+#define MIGRATE_TRY(expression) MIGRATE_TRY_NAMED_(expression, __COUNTER__)
+// One more step, so that nested uses get names of their own.
+#define MIGRATE_TRY_NAMED_(expression, number) MIGRATE_TRY_AS_(expression, number)
+#define MIGRATE_TRY_AS_(expression, number)                             \
+  __extension__({                                                       \
+    auto migrate_result_##number = (expression);                        \
+    if (!migrate_result_##number) {                                     \
+      return ::migrate::fail(std::move(migrate_result_##number).error()); \
+    }                                                                   \
+    ::migrate::detail::take(std::move(migrate_result_##number));        \
   })
 
 namespace migrate::detail {

@@ -258,9 +258,9 @@ void script_descriptor_table(Script& script, const wire::Image& image,
       event.events = watch.events();
       event.data.u64 = watch.data();
       script.must("watch", SYS_epoll_ctl,
-                  {descriptor.number(), EPOLL_CTL_ADD, watch.descriptor(),
+                  {descriptor.number(), EPOLL_CTL_ADD, watch.target(),
                    script.put_value(event)},
-                  "descriptor " + std::to_string(watch.descriptor()));
+                  "descriptor " + std::to_string(watch.target()));
     }
   }
 }

@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <linux/capability.h>
 #include <linux/prctl.h>
-#include <linux/sched/types.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>

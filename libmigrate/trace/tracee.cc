@@ -1,6 +1,5 @@
 #include "libmigrate/trace/tracee.h"
 
-#include <linux/ptrace.h>
 #include <signal.h>
 #include <sys/ptrace.h>
 #include <sys/uio.h>
@@ -85,7 +84,7 @@ Result<std::vector<std::string>> peek_signals(pid_t thread, bool shared) {
   std::array<siginfo_t, kBatch> batch{};
   std::vector<std::string> signals;
   for (;;) {
-    __ptrace_peeksiginfo_args arguments{signals.size(), shared ? PTRACE_PEEKSIGINFO_SHARED : 0U,
+    __ptrace_peeksiginfo_args arguments{signals.size(), shared ? std::uint32_t{PTRACE_PEEKSIGINFO_SHARED} : 0U,
                                         kBatch};
     const long count = ::ptrace(PTRACE_PEEKSIGINFO, thread, &arguments, batch.data());
     if (count < 0) {

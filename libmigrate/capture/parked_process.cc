@@ -1,0 +1,354 @@
+#include "libmigrate/capture/parked_process.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <sys/time.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+
+#include "base/file.h"
+#include "libmigrate/restore/address_space.h"
+#include "libmigrate/trace/tracee.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::uint64_t kAllSignals = ~0ULL;
+constexpr std::uint64_t kRseqUnregister = 1;  // RSEQ_FLAG_UNREGISTER
+constexpr std::uint64_t kRobustListBytes = 24;
+constexpr std::uint64_t kSmallStackBytes = 1U << 20U;
+constexpr std::uint64_t kRecordSlackBytes = 1U << 20U;
+constexpr std::uint64_t kBytesPerThread = 16384;  // Registers with AVX-512, and more with AMX.
+constexpr std::size_t kRangesPerScript = 512;
+
+// Cuts a thread's ties to its memory, so that the kernel does not write there when it ends.
+void script_untie(Script& script, const wire::Thread& thread) {
+  if (thread.rseq_address() != 0) {
+    script.must("unregister rseq", SYS_rseq,
+                {thread.rseq_address(), thread.rseq_length(), kRseqUnregister,
+                 thread.rseq_signature()});
+  }
+  script.must("drop the robust list", SYS_set_robust_list, {0, kRobustListBytes});
+  script.call(SYS_set_tid_address, {0});
+}
+
+void script_tie(Script& script, const wire::Thread& thread) {
+  script.call(SYS_set_tid_address, {thread.clear_child_tid()});
+  script.call(SYS_set_robust_list, {thread.robust_list(), kRobustListBytes});
+  if (thread.rseq_address() != 0) {
+    script.call(SYS_rseq, {thread.rseq_address(), thread.rseq_length(), 0,
+                           thread.rseq_signature()});
+  }
+}
+
+itimerspec to_itimerspec(std::uint64_t value_ns, std::uint64_t interval_ns) {
+  constexpr std::uint64_t kSecond = 1'000'000'000;
+  return {{static_cast<time_t>(interval_ns / kSecond), static_cast<long>(interval_ns % kSecond)},
+          {static_cast<time_t>(value_ns / kSecond), static_cast<long>(value_ns % kSecond)}};
+}
+
+itimerval to_itimerval(std::uint64_t value_us, std::uint64_t interval_us) {
+  constexpr std::uint64_t kSecond = 1'000'000;
+  return {
+      {static_cast<time_t>(interval_us / kSecond), static_cast<suseconds_t>(interval_us % kSecond)},
+      {static_cast<time_t>(value_us / kSecond), static_cast<suseconds_t>(value_us % kSecond)}};
+}
+
+// Timers would fire in both places: stops them (`armed` false) or starts them again.
+void script_timers(Script& script, const wire::Image& image, bool armed) {
+  std::uint64_t which = ITIMER_REAL;
+  for (const wire::IntervalTimer& timer : image.interval_timers()) {
+    if (timer.value_us() != 0) {
+      const itimerval value = to_itimerval(armed ? timer.value_us() : 0, timer.interval_us());
+      script.must("set an interval timer", SYS_setitimer, {which, script.put_value(value), 0});
+    }
+    ++which;
+  }
+  for (const wire::PosixTimer& timer : image.posix_timers()) {
+    const itimerspec value = to_itimerspec(armed ? timer.value_ns() : 0, timer.interval_ns());
+    script.must("set a POSIX timer", SYS_timer_settime,
+                {timer.id(), 0, script.put_value(value), 0});
+  }
+}
+
+}  // namespace
+
+std::uint64_t ParkedProcess::record_bytes(const wire::Image& draft) {
+  std::uint64_t contents = 0;
+  for (const wire::SharedMemory& memory : draft.shared_memories()) {
+    contents += memory.open_descriptor() ? memory.size_bytes() : 0;
+  }
+  for (const wire::Pipe& pipe : draft.pipes()) {
+    contents += pipe.capacity_bytes() + (1U << 20U);
+  }
+  return sizeof(ParkingRecord) + 2 * draft.ByteSizeLong() + contents + kRecordSlackBytes +
+         kBytesPerThread * static_cast<std::uint64_t>(draft.threads_size() + 16);
+}
+
+Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::Image& image,
+                                          const SessionId& session, const SessionId& process) {
+  ParkedProcess parked(frozen);
+  parked.inner_id_ = frozen.leader().id;
+  auto done = parked.write_record(image, session, process);
+  if (done) {
+    done = parked.park_threads(frozen, image);
+    if (!done) {
+      static_cast<void>(parked.unpark(frozen, image));
+    }
+  }
+  if (!done) {
+    return fail(std::move(done).error());
+  }
+  frozen.release();
+  return parked;
+}
+
+Result<void> ParkedProcess::write_record(const wire::Image& image, const SessionId& session,
+                                         const SessionId& process) const {
+  const std::string bytes = image.SerializeAsString();
+  if (sizeof(ParkingRecord) + bytes.size() > area_.record_bytes()) {
+    return fail(make_error(ErrorCode::kRetry, "write the parking record of",
+                           "process " + std::to_string(process_),
+                           "it grew while it was being moved; try again"));
+  }
+  ParkingRecord record;
+  record.session = session;
+  record.process = process;
+  record.image_bytes = bytes.size();
+  MIGRATE_TRY(write_memory(process_, area_.record(), std::as_bytes(std::span(&record, 1))));
+  return write_memory(process_, area_.record() + sizeof(record), std::as_bytes(std::span(bytes)));
+}
+
+Result<void> ParkedProcess::park_threads(const FrozenProcess& frozen, const wire::Image& image) {
+  const FrozenThread& leader = frozen.leader();
+  const arch::InterpreterCode code = arch::interpreter_code();
+  for (std::size_t i = 1; i < frozen.threads().size(); ++i) {
+    const FrozenThread& thread = frozen.threads()[i];
+    Script script(area_);
+    script_untie(script, image.threads(static_cast<int>(i)));
+    MIGRATE_TRY(script.run(thread.host_id, thread.registers));
+    MIGRATE_TRY(arch::write_registers(
+        thread.host_id,
+        arch::script_registers(thread.registers, area_.code() + code.idle_offset, 0)));
+    threads_.push_back(thread.host_id);
+  }
+  // Pending signals travel in the image: take them here, and keep those that came since.
+  const std::size_t waiting = MIGRATE_TRY(peek_signals(leader.host_id, true)).size() +
+                              MIGRATE_TRY(peek_signals(leader.host_id, false)).size();
+  Script script(area_);
+  script_untie(script, image.threads(0));
+  script_timers(script, image, false);
+  const std::uint64_t pipe = script.reserve(2 * sizeof(int));
+  script.must("make a pipe for signals", SYS_pipe2, {pipe, O_CLOEXEC});
+  const std::uint64_t all = script.put_value(kAllSignals);
+  const std::uint64_t none = script.put_value(timespec{});
+  std::vector<std::pair<std::size_t, std::uint64_t>> taken;
+  for (std::size_t i = 0; i < waiting; ++i) {
+    const std::uint64_t place = script.reserve(sizeof(siginfo_t));
+    taken.emplace_back(script.call(SYS_rt_sigtimedwait, {all, place, none, 8}), place);
+  }
+  MIGRATE_TRY(script.run(leader.host_id, leader.registers));
+  std::vector<std::string> captured(image.pending_signals().begin(),
+                                    image.pending_signals().end());
+  captured.insert(captured.end(), image.threads(0).pending_signals().begin(),
+                  image.threads(0).pending_signals().end());
+  for (const auto& [index, place] : taken) {
+    const auto bytes = script.data(place, sizeof(siginfo_t));
+    const std::string signal(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    const auto known = std::find(captured.begin(), captured.end(), signal);
+    if (script.result(index) > 0 && known == captured.end()) {
+      signals_.push_back(signal);
+    } else if (known != captured.end()) {
+      captured.erase(known);
+    }
+  }
+  const auto ends = script.value<std::array<int, 2>>(pipe);
+  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, process_, 0)));
+  signal_pipe_.reset(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), ends[0], 0)));
+  if (!signal_pipe_.valid()) {
+    return fail(system_error("fetch the signal pipe of", "process " + std::to_string(process_)));
+  }
+  pipe_descriptors_ = {static_cast<std::uint32_t>(ends[0]), static_cast<std::uint32_t>(ends[1])};
+  arch::ParkingData data;
+  data.pipe_descriptor = static_cast<std::uint64_t>(ends[1]);
+  MIGRATE_TRY(write_memory(process_, area_.parking(), std::as_bytes(std::span(&data, 1))));
+  return arch::write_registers(
+      leader.host_id, arch::script_registers(leader.registers, area_.code() + code.park_offset,
+                                             area_.parking()));
+}
+
+Result<void> ParkedProcess::unpark(FrozenProcess& frozen, const wire::Image& image) {
+  for (std::size_t i = 0; i < frozen.threads().size(); ++i) {
+    const FrozenThread& thread = frozen.threads()[i];
+    Script script(area_);
+    script_tie(script, image.threads(static_cast<int>(i)));
+    if (i == 0) {
+      for (const std::uint32_t descriptor : pipe_descriptors_) {
+        script.call(SYS_close, {descriptor});
+      }
+      std::vector<std::string> signals(image.pending_signals().begin(),
+                                       image.pending_signals().end());
+      signals.insert(signals.end(), signals_.begin(), signals_.end());
+      for (const std::string& signal : signals) {
+        siginfo_t information{};
+        signal.copy(reinterpret_cast<char*>(&information), sizeof(information));
+        script.call(SYS_rt_sigqueueinfo,
+                    {thread.id, static_cast<std::uint64_t>(information.si_signo),
+                     script.put_value(information)});
+      }
+      script_timers(script, image, true);
+    }
+    MIGRATE_TRY(script.run(thread.host_id, thread.registers));
+  }
+  return {};
+}
+
+Result<void> ParkedProcess::settle(const std::set<std::uint32_t>& kept) {
+  for (const pid_t thread : threads_) {
+    const auto registers = MIGRATE_TRY(arch::read_registers(thread));
+    Script script(area_);
+    script.call(SYS_exit, {0});
+    if (auto ended = script.run(thread, registers);
+        !ended && ended.error().code != ErrorCode::kNotFound) {
+      return ended;
+    }
+  }
+  threads_.clear();
+  std::vector<std::uint32_t> closed;
+  const std::string path = "/proc/" + std::to_string(process_) + "/fd";
+  for (const std::string& name : MIGRATE_TRY(list_directory(path))) {
+    std::uint32_t number = 0;
+    std::from_chars(name.data(), name.data() + name.size(), number);
+    if (!kept.contains(number) && !pipe_descriptors_.contains(number)) {
+      closed.push_back(number);
+    }
+  }
+  return close(closed);
+}
+
+Result<void> ParkedProcess::run_in_leader(Script& script) {
+  if (looping_) {
+    MIGRATE_TRY(interrupt(process_));
+    for (;;) {
+      const Stop stop = MIGRATE_TRY(wait_stop(process_));
+      if (stop.event == PTRACE_EVENT_STOP) {
+        break;
+      }
+      MIGRATE_TRY(resume(process_, stop.event == 0 ? stop.signal : 0));
+    }
+  }
+  const auto registers = MIGRATE_TRY(arch::read_registers(process_));
+  const auto done = script.run(process_, registers);
+  if (!done && done.error().code == ErrorCode::kNotFound) {
+    return done;
+  }
+  MIGRATE_TRY(arch::write_registers(process_, registers));
+  MIGRATE_TRY(resume(process_));
+  looping_ = true;
+  return done;
+}
+
+Result<void> ParkedProcess::close(const std::vector<std::uint32_t>& descriptors) {
+  Script script(area_);
+  for (const std::uint32_t descriptor : descriptors) {
+    script.call(SYS_close, {descriptor});
+  }
+  return run_in_leader(script);
+}
+
+Result<void> ParkedProcess::free(const std::vector<PageRange>& ranges) {
+  for (std::size_t first = 0; first < ranges.size(); first += kRangesPerScript) {
+    Script script(area_);
+    const std::size_t last = std::min(first + kRangesPerScript, ranges.size());
+    for (std::size_t i = first; i < last; ++i) {
+      script.call(SYS_madvise, {ranges[i].start, ranges[i].bytes(), MADV_DONTNEED});
+    }
+    MIGRATE_TRY(run_in_leader(script));
+  }
+  return {};
+}
+
+Result<void> ParkedProcess::free_all() {
+  Script script(area_);
+  for (const NamedRange& range : MIGRATE_TRY(read_mappings(process_))) {
+    const bool area = range.start < area_.address + area_.length_bytes && area_.address < range.end;
+    const bool kernel = range.name == "[vdso]" || range.name.starts_with("[vvar");
+    const bool stack = range.name == "[stack]" && range.end - range.start <= kSmallStackBytes;
+    if (!area && !kernel && !stack) {
+      script.call(SYS_munmap, {range.start, range.end - range.start});
+    }
+  }
+  return run_in_leader(script);
+}
+
+Result<void> ParkedProcess::end_as(int wait_status) {
+  Script script(area_);
+  if (WIFEXITED(wait_status)) {
+    script.call(SYS_exit_group, {static_cast<std::uint64_t>(WEXITSTATUS(wait_status))});
+    auto ended = run_in_leader(script);
+    return ended || ended.error().code == ErrorCode::kNotFound ? Result<void>() : ended;
+  }
+  const int signal = WTERMSIG(wait_status);
+  const rlimit no_core{0, 0};
+  const std::array<std::byte, 32> default_action{};
+  script.call(SYS_setrlimit, {RLIMIT_CORE, script.put_value(no_core)});
+  script.call(SYS_rt_sigaction,
+              {static_cast<std::uint64_t>(signal), script.put(default_action), 0, 8});
+  script.call(SYS_kill, {inner_id_, static_cast<std::uint64_t>(signal)});
+  if (auto ran = run_in_leader(script); !ran) {
+    return ran.error().code == ErrorCode::kNotFound ? Result<void>() : ran;
+  }
+  MIGRATE_TRY(interrupt(process_));
+  for (;;) {
+    auto stop = wait_stop(process_);
+    if (!stop) {
+      return stop.error().code == ErrorCode::kNotFound ? Result<void>()
+                                                       : fail(std::move(stop).error());
+    }
+    if (stop->event == PTRACE_EVENT_STOP) {
+      MIGRATE_TRY(write_signal_mask(process_, 0));
+      MIGRATE_TRY(resume(process_));
+    } else {
+      MIGRATE_TRY(resume(process_, stop->signal));
+    }
+  }
+}
+
+Result<int> ParkedProcess::check_state() {
+  int status = 0;
+  const pid_t waited = ::waitpid(process_, &status, WNOHANG | __WALL);
+  if (waited == 0) {
+    return 0;
+  }
+  if (waited < 0) {
+    return fail(system_error("wait for", "process " + std::to_string(process_)));
+  }
+  if (!WIFSTOPPED(status)) {
+    return -1;
+  }
+  const int signal = WSTOPSIG(status);
+  const int event = status >> 16;
+  if (event == PTRACE_EVENT_STOP && signal != SIGTRAP) {
+    listening_ = true;
+    if (::ptrace(PTRACE_LISTEN, process_, nullptr, nullptr) != 0) {
+      return fail(system_error("listen to", "process " + std::to_string(process_)));
+    }
+    return signal;
+  }
+  listening_ = false;
+  // SIGSTOP on its way in is let through, so that the stop is seen by whoever waits for it.
+  MIGRATE_TRY(resume(process_, event == 0 ? signal : 0));
+  return 0;
+}
+
+}  // namespace migrate

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "libmigrate/capture/frozen_process.h"
+#include "libmigrate/proto/image.pb.h"
+#include "pager/page_range.h"
+#include "transport/preamble.h"
+
+namespace migrate {
+
+/// What stands at the start of a parked process's record, before the serialised image.
+struct ParkingRecord {
+  static constexpr std::uint64_t kMagic = 0x313050'4b52414d4cULL;  // "LMARKP01", a mark to find it
+
+  std::uint64_t magic = kMagic;
+  SessionId session{};
+  SessionId process{};
+  std::uint64_t image_bytes = 0;
+};
+
+/// A process that has moved away, kept at the source: first as the store of its memory, at home
+/// then also as the deputy, which keeps the pid. All its threads are in loops that touch nothing but
+/// the script area, with every signal blocked: if the tracer dies, only the loops run. The record
+/// in the script area (ParkingRecord, then the image) holds all that is needed to serve its pages or
+/// to bring it back.
+/// Owned by the thread that froze it.
+class ParkedProcess {
+ public:
+  /// Bytes of record to reserve for what `draft` may have become when it is parked.
+  static std::uint64_t record_bytes(const wire::Image& draft);
+
+  /// Parks: this is the commit of a move. On error the process is frozen as before, with what was
+  /// changed undone. Signals that arrived since `image` was captured are in take_signals().
+  static Result<ParkedProcess> park(FrozenProcess& frozen, const wire::Image& image,
+                                    const SessionId& session, const SessionId& process);
+
+  ParkedProcess(ParkedProcess&&) noexcept = default;
+
+  pid_t process() const { return process_; }
+  /// Where the parked leader writes the siginfo of each signal, 128 bytes each.
+  int signal_pipe() const { return signal_pipe_.get(); }
+  std::vector<std::string> take_signals() { return std::move(signals_); }
+
+  /// Brings it back: only if it is certain that the process runs nowhere else and never will.
+  Result<void> unpark(FrozenProcess& frozen, const wire::Image& image);
+
+  /// After the destination runs: ends all threads but the leader, closes every descriptor but
+  /// `kept`, and lets the leader wait for signals.
+  Result<void> settle(const std::set<std::uint32_t>& kept);
+  /// Gives memory back that the destination has.
+  Result<void> free(const std::vector<PageRange>& ranges);
+  /// Gives all memory back but the script area and a small stack, where ps finds the command line.
+  Result<void> free_all();
+  /// Closes descriptors of the deputy.
+  Result<void> close(const std::vector<std::uint32_t>& descriptors);
+  /// Ends the process the way that `wait_status` tells, and reaps it as its tracer.
+  Result<void> end_as(int wait_status);
+
+  /// Handles a change of state of the leader that wait(2) has to tell. Returns the number of a
+  /// signal that stopped it, 0 if nothing did, -1 if the process has ended.
+  Result<int> check_state();
+
+ private:
+  ParkedProcess(const FrozenProcess& frozen) : process_(frozen.process()), area_(frozen.area()) {}
+
+  Result<void> park_threads(const FrozenProcess& frozen, const wire::Image& image);
+  Result<void> write_record(const wire::Image& image, const SessionId& session,
+                            const SessionId& process) const;
+  Result<void> run_in_leader(Script& script);
+
+  pid_t process_;
+  ScriptArea area_;
+  std::uint32_t inner_id_ = 0;
+  std::vector<pid_t> threads_;  // all but the leader
+  UniqueFd signal_pipe_;
+  std::set<std::uint32_t> pipe_descriptors_;  // in the process
+  std::vector<std::string> signals_;
+  bool looping_ = false;
+  bool listening_ = false;  // in a job control stop
+};
+
+}  // namespace migrate

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "pager/page_source.h"
+#include "transport/channel.h"
+
+namespace migrate {
+
+/// Lets pager and page server, which know no transports, use a channel. Threads: as Channel.
+class ChannelLink final : public PageLink {
+ public:
+  explicit ChannelLink(std::shared_ptr<Channel> channel) : channel_(std::move(channel)) {}
+
+  Result<void> send(std::span<const std::span<const std::byte>> parts) override {
+    return channel_->send(parts);
+  }
+  Result<std::optional<std::span<const std::byte>>> try_receive() override {
+    return channel_->try_receive();
+  }
+  Result<std::span<const std::byte>> receive(std::uint32_t spin_us, int timeout_ms) override {
+    return channel_->receive(spin_us, timeout_ms);
+  }
+  int poll_fd() const override { return channel_->poll_fd(); }
+  Result<bool> arm() override { return channel_->arm(); }
+  void shutdown() override { channel_->shutdown(); }
+
+ private:
+  std::shared_ptr<Channel> channel_;
+};
+
+}  // namespace migrate

@@ -1,0 +1,37 @@
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "libmigrate/proto/control.pb.h"
+#include "transport/channel.h"
+
+namespace migrate {
+
+/// Control messages over a channel. Threads: as Channel, one sender and one receiver.
+class ControlChannel {
+ public:
+  explicit ControlChannel(std::unique_ptr<Channel> channel) : channel_(std::move(channel)) {}
+
+  /// Errors: as Channel::send.
+  Result<void> send(const wire::ControlMessage& message);
+  /// The next message. Blocks up to `timeout_ms` (< 0: for ever), polling for `spin_us` first.
+  /// Errors: kCorrupt (no such message), kPeerLost, kRetry (timeout).
+  Result<wire::ControlMessage> receive(std::uint32_t spin_us, int timeout_ms);
+  /// The next message if it is there.
+  Result<std::optional<wire::ControlMessage>> try_receive();
+
+  /// receive() of a message of kind `wanted`; a Failed message becomes an Error with the peer's
+  /// reason, anything else kCorrupt.
+  Result<wire::ControlMessage> expect(wire::ControlMessage::BodyCase wanted, std::uint32_t spin_us,
+                                      int timeout_ms);
+
+  Channel& channel() { return *channel_; }
+
+ private:
+  std::unique_ptr<Channel> channel_;
+};
+
+}  // namespace migrate

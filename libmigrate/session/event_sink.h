@@ -1,0 +1,40 @@
+#pragma once
+
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "base/unique_fd.h"
+#include "transport/channel.h"
+
+namespace migrate {
+
+/// Where the events of a request go: JSON objects, one a line, to a client of the local socket, or
+/// one a message to a worker that forwards them. A client that went away is no error.
+/// Owned by one thread.
+class EventSink {
+ public:
+  EventSink() = default;  ///< Nobody listens.
+  explicit EventSink(UniqueFd client) : client_(std::move(client)) {}
+  explicit EventSink(std::unique_ptr<Channel> channel) : channel_(std::move(channel)) {}
+
+  void send(const nlohmann::json& event);
+  /// Sends the last event, {"event":"result","exit":code,...}, and hangs up.
+  void finish(int exit_code, nlohmann::json result);
+  /// finish() with an error for people and programs.
+  void finish_failed(int exit_code, const Error& error);
+  bool open() const { return client_.valid() || channel_ != nullptr; }
+
+ private:
+  UniqueFd client_;
+  std::unique_ptr<Channel> channel_;
+};
+
+/// Exit codes of `migratectl move`, which is told them in the result event.
+inline constexpr int kExitDone = 0;
+inline constexpr int kExitOther = 1;
+inline constexpr int kExitRefused = 3;      ///< Nothing was stopped.
+inline constexpr int kExitFailed = 4;       ///< The source runs on.
+inline constexpr int kExitAfterCommit = 5;  ///< The move was decided before it failed.
+
+}  // namespace migrate

@@ -1,0 +1,453 @@
+#include "libmigrate/session/home_worker.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/signalfd.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "libmigrate/home/resident_relay.h"
+#include "transport/tcp.h"
+
+namespace migrate {
+namespace {
+
+constexpr int kIdleMs = 1000;
+constexpr int kOwingMs = 20;
+constexpr std::int64_t kProgressEveryUs = 100'000;
+constexpr int kForwardTimeoutMs = 5000;
+constexpr std::int64_t kLingerUs = 2'000'000;
+constexpr std::size_t kSiginfo = sizeof(siginfo_t);
+
+// siginfo of a signal that no one sent in words, such as a stop seen by wait(2).
+std::array<std::byte, kSiginfo> plain_siginfo(int signal) {
+  siginfo_t information{};
+  information.si_signo = signal;
+  information.si_code = SI_USER;
+  std::array<std::byte, kSiginfo> bytes{};
+  std::copy_n(reinterpret_cast<const std::byte*>(&information), kSiginfo, bytes.begin());
+  return bytes;
+}
+
+wire::RelayDirection directions_of(std::uint32_t flags) {
+  switch (flags & O_ACCMODE) {
+    case O_RDONLY:
+      return wire::RELAY_IN;
+    case O_WRONLY:
+      return wire::RELAY_OUT;
+    default:
+      return wire::RELAY_BOTH;
+  }
+}
+
+// The relayed descriptors of an image: for each stream one description.
+std::vector<std::pair<std::uint32_t, const wire::OpenFile*>> relayed(const wire::Image& image) {
+  std::vector<std::pair<std::uint32_t, const wire::OpenFile*>> found;
+  std::set<std::uint64_t> seen;
+  for (const wire::Descriptor& descriptor : image.descriptors()) {
+    const wire::OpenFile& file = image.files(static_cast<int>(descriptor.file()));
+    if (file.kind() == wire::OpenFile::RELAY && seen.insert(file.object()).second) {
+      found.emplace_back(descriptor.number(), &file);
+    }
+  }
+  return found;
+}
+
+wire::RelayState fresh_relay(const wire::Image& image) {
+  std::vector<RelayStreamSpec> specs;
+  for (const auto& [number, file] : relayed(image)) {
+    specs.push_back({static_cast<std::uint32_t>(file->object()), directions_of(file->flags())});
+  }
+  return make_relay_state(specs);
+}
+
+}  // namespace
+
+std::string command_line(pid_t pid) {
+  const std::string base = "/proc/" + std::to_string(pid);
+  auto text = read_file(base + "/cmdline");
+  if (!text || text->empty()) {
+    text = read_file(base + "/comm");
+  }
+  if (!text) {
+    return {};
+  }
+  while (!text->empty() && (text->back() == '\0' || text->back() == '\n')) {
+    text->pop_back();
+  }
+  std::replace(text->begin(), text->end(), '\0', ' ');
+  return *text;
+}
+
+HomeWorker::HomeWorker(const WorkerContext& context, UniqueFd client, MoveRequest request)
+    : context_(context), request_(std::move(request)), sink_(std::move(client)) {}
+
+void HomeWorker::run() {
+  if (auto prepared = prepare(); !prepared) {
+    sink_.finish_failed(kExitOther, prepared.error());
+    return;
+  }
+  record(ProcessState::kMoving);
+  const MoveOutcome outcome = move_->attempt_for(request_.retry_seconds);
+  if (outcome == MoveOutcome::kRefused || outcome == MoveOutcome::kFailed) {
+    report_not_moved(outcome);
+    return;
+  }
+  if (outcome == MoveOutcome::kInDoubt) {
+    spdlog::error("session {} is in doubt: {}", to_hex(move_->session()),
+                  move_->error().message());
+    sink_.finish_failed(kExitAfterCommit, move_->error());
+  }
+  if (auto deputy = become_deputy(); !deputy) {
+    spdlog::error("deputy of process {}: {}", request_.pid, deputy.error().message());
+  }
+  serve_until_end();
+}
+
+Result<void> HomeWorker::prepare() {
+  process_ = MIGRATE_TRY(random_session_id());
+  token_ = to_hex(MIGRATE_TRY(random_session_id()));
+  command_ = command_line(request_.pid);
+  mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(process_))));
+  registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
+  sigset_t child;
+  sigemptyset(&child);
+  sigaddset(&child, SIGCHLD);
+  ::sigprocmask(SIG_BLOCK, &child, nullptr);
+  child_signals_.reset(::signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
+  SourceMoveOptions options;
+  options.pid = request_.pid;
+  options.destination = MIGRATE_TRY(Address::parse(request_.destination));
+  options.mode = request_.mode;
+  options.process = process_;
+  options.home = context_.own_address;
+  options.token = token_;
+  options.command = command_;
+  options.user = request_.uid;
+  options.context = &context_;
+  SourceMove::Hooks hooks;
+  hooks.freeze_relay = fresh_relay;
+  hooks.on_captured = [this](const wire::Image& image) { return fetch_streams(image); };
+  move_ = std::make_unique<SourceMove>(std::move(options), std::move(hooks), sink_);
+  return {};
+}
+
+Result<void> HomeWorker::fetch_streams(const wire::Image& image) {
+  streams_.clear();
+  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, request_.pid, 0)));
+  for (const auto& [number, file] : relayed(image)) {
+    UniqueFd real(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
+    if (!real.valid()) {
+      return fail(system_error("fetch", "descriptor " + std::to_string(number)));
+    }
+    streams_.push_back({static_cast<std::uint32_t>(file->object()), std::move(real),
+                        directions_of(file->flags())});
+  }
+  return {};
+}
+
+void HomeWorker::report_not_moved(MoveOutcome outcome) {
+  static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kHome));
+  if (outcome == MoveOutcome::kFailed) {
+    sink_.finish_failed(kExitFailed, move_->error());
+    return;
+  }
+  sink_.send({{"event", "refused"}, {"refusals", to_json(move_->refusals())}});
+  sink_.finish(kExitRefused, {{"refusals", to_json(move_->refusals())}, {"pid", request_.pid}});
+}
+
+Result<void> HomeWorker::become_deputy() {
+  where_ = request_.destination;
+  where_session_ = to_hex(move_->session());
+  record(ProcessState::kAway);
+  DeputyRelay::Handlers handlers;
+  handlers.on_exit = [this](int status) { exit_status_ = status; };
+  handlers.on_stopped = [this](int) { ::kill(request_.pid, SIGSTOP); };
+  handlers.on_continued = [this] { ::kill(request_.pid, SIGCONT); };
+  handlers.on_located = [this](const std::string& host, const std::string& session) {
+    where_ = host;
+    where_session_ = session;
+    record(move_->done() ? ProcessState::kDone : ProcessState::kAway);
+  };
+  handlers.on_command_reply = [](std::uint64_t, const Result<std::string>&) {};
+  handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection direction) {
+    close_stream(id, direction);
+  };
+  relay_ = std::make_unique<DeputyRelay>(std::move(streams_), request_.pid, std::move(handlers));
+  for (const std::string& signal : move_->parked().take_signals()) {
+    MIGRATE_TRY(relay_->send_signal(std::as_bytes(std::span(signal))));
+  }
+  std::set<std::uint32_t> kept;
+  for (const wire::Descriptor& descriptor : move_->image().descriptors()) {
+    if (move_->image().files(static_cast<int>(descriptor.file())).kind() == wire::OpenFile::RELAY) {
+      kept.insert(descriptor.number());
+    }
+  }
+  MIGRATE_TRY(move_->parked().settle(kept));
+  sink_.send({{"event", "phase"}, {"phase", "run"}});
+  if (request_.wait == "resumed") {
+    sink_.finish(kExitDone, move_->result());
+  }
+  return {};
+}
+
+// The process closed one of its ends: whoever is at the other end of the real one shall see it.
+void HomeWorker::close_stream(std::uint32_t id, wire::RelayDirection) {
+  std::vector<std::uint32_t> closed;
+  for (const wire::Descriptor& descriptor : move_->image().descriptors()) {
+    const wire::OpenFile& file = move_->image().files(static_cast<int>(descriptor.file()));
+    if (file.kind() == wire::OpenFile::RELAY && file.object() == id) {
+      closed.push_back(descriptor.number());
+    }
+  }
+  if (deputy_gone_) {
+    return;
+  }
+  if (auto done = move_->parked().close(closed); !done) {
+    spdlog::warn("{}", done.error().message());
+  }
+}
+
+void HomeWorker::serve_until_end() {
+  std::optional<std::int64_t> linger_until;
+  bool ended = false;
+  for (;;) {
+    wait_for_events();
+    read_mailbox();
+    watch_deputy();
+    read_signals();
+    follow_move();
+    pump_forwards();
+    if (relay_) {
+      if (auto handled = relay_->handle(); !handled) {
+        spdlog::warn("link to {}: {}", where_, handled.error().message());
+      }
+    }
+    if (exit_status_ && !ended) {
+      ended = true;
+      linger_until = now_us() + kLingerUs;
+      end_deputy(*exit_status_);
+    }
+    const bool heard = !relay_ || (relay_->finished() && !relay_->connected());
+    if (ended && (heard || now_us() > *linger_until)) {
+      return;
+    }
+  }
+}
+
+void HomeWorker::wait_for_events() {
+  std::vector<pollfd> polled;
+  int timeout_ms = move_->done() ? kIdleMs : kOwingMs;
+  polled.push_back({mailbox_->fd(), POLLIN, 0});
+  polled.push_back({child_signals_.get(), POLLIN, 0});
+  polled.push_back({deputy_gone_ ? -1 : move_->parked().signal_pipe(), POLLIN, 0});
+  polled.push_back({move_->control_fd(), POLLIN, 0});
+  for (const Forward& forward : forwards_) {
+    polled.push_back({forward.channel->poll_fd(), POLLIN, 0});
+  }
+  if (relay_) {
+    const int wanted = relay_->collect_poll_fds(polled);
+    timeout_ms = wanted >= 0 ? std::min(timeout_ms, wanted) : timeout_ms;
+  }
+  ::poll(polled.data(), polled.size(), exit_status_ ? std::min(timeout_ms, kOwingMs) : timeout_ms);
+}
+
+void HomeWorker::read_mailbox() {
+  for (;;) {
+    auto letter = mailbox_->receive(0);
+    if (!letter) {
+      if (letter.error().code != ErrorCode::kRetry) {
+        spdlog::warn("mailbox: {}", letter.error().message());
+      }
+      return;
+    }
+    take_letter(std::move(*letter));
+  }
+}
+
+void HomeWorker::take_letter(Letter letter) {
+  if (!letter.preamble) {
+    forward_request(std::move(letter));
+    return;
+  }
+  if (letter.preamble->purpose != Purpose::kHome || !relay_) {
+    spdlog::warn("closed a connection that is not for a deputy");
+    return;
+  }
+  auto channel = TcpChannel::create(std::move(letter.fd), {.user_timeout_ms = 0});
+  if (!channel) {
+    spdlog::warn("link of process {}: {}", to_hex(process_), channel.error().message());
+    return;
+  }
+  relay_->attach(std::move(*channel));
+}
+
+void HomeWorker::forward_request(Letter letter) {
+  EventSink client(std::move(letter.fd));
+  auto request = nlohmann::json::parse(letter.request, nullptr, false);
+  const auto forwarded = [&]() -> Result<std::unique_ptr<Channel>> {
+    if (!request.is_object()) {
+      return fail(make_error(ErrorCode::kInvalid, "read a request"));
+    }
+    const Address address = MIGRATE_TRY(Address::parse(where_));
+    UniqueFd fd = MIGRATE_TRY(connect_tcp(address, kForwardTimeoutMs));
+    MIGRATE_TRY(send_preamble(
+        fd.get(), {.purpose = Purpose::kCommand,
+                   .session = MIGRATE_TRY(session_id_from_hex(where_session_))}));
+    std::unique_ptr<Channel> channel = MIGRATE_TRY(TcpChannel::create(std::move(fd)));
+    request["token"] = token_;
+    const std::string text = request.dump();
+    MIGRATE_TRY(channel->send_one(std::as_bytes(std::span(text))));
+    return channel;
+  };
+  auto channel = forwarded();
+  if (!channel) {
+    client.finish_failed(kExitFailed, channel.error());
+    return;
+  }
+  forwards_.push_back({std::move(*channel), std::move(client)});
+}
+
+void HomeWorker::pump_forwards() {
+  std::erase_if(forwards_, [](Forward& forward) {
+    for (;;) {
+      auto message = forward.channel->try_receive();
+      if (!message) {
+        if (forward.client.open()) {
+          forward.client.finish_failed(kExitOther, message.error());
+        }
+        return true;
+      }
+      if (!*message) {
+        return false;
+      }
+      const auto* text = reinterpret_cast<const char*>((*message)->data());
+      const auto event = nlohmann::json::parse(text, text + (*message)->size(), nullptr, false);
+      if (event.is_object() && event.value("event", "") == "result") {
+        forward.client.finish(event.value("exit", kExitOther), event);
+        return true;
+      }
+      forward.client.send(event);
+    }
+  });
+}
+
+// Signals that the parked leader received.
+void HomeWorker::read_signals() {
+  if (deputy_gone_ || !relay_) {
+    return;
+  }
+  pollfd polled{move_->parked().signal_pipe(), POLLIN, 0};
+  std::array<std::byte, kSiginfo> siginfo;
+  while (::poll(&polled, 1, 0) > 0 && (polled.revents & POLLIN) != 0 &&
+         ::read(polled.fd, siginfo.data(), siginfo.size()) ==
+             static_cast<ssize_t>(siginfo.size())) {
+    if (auto sent = relay_->send_signal(siginfo); !sent) {
+      spdlog::warn("a signal was lost: {}", sent.error().message());
+    }
+  }
+}
+
+void HomeWorker::watch_deputy() {
+  signalfd_siginfo ignored{};
+  while (::read(child_signals_.get(), &ignored, sizeof(ignored)) > 0) {
+  }
+  if (deputy_gone_) {
+    return;
+  }
+  auto state = move_->parked().check_state();
+  if (state && *state == 0) {
+    return;
+  }
+  int signal = SIGKILL;
+  if (state && *state > 0) {
+    signal = *state;
+  } else {
+    deputy_gone_ = true;  // Nothing but SIGKILL can do that.
+    spdlog::info("the deputy of process {} was killed; so is the process", to_hex(process_));
+  }
+  if (relay_) {
+    static_cast<void>(relay_->send_signal(plain_siginfo(signal)));
+  }
+}
+
+void HomeWorker::follow_move() {
+  const bool was_done = move_->done();
+  if (!deputy_gone_) {
+    if (auto handled = move_->handle(); !handled) {
+      spdlog::warn("session {}: {}", to_hex(move_->session()), handled.error().message());
+    }
+  }
+  if (move_->done() && !reported_done_) {
+    reported_done_ = true;
+    if (!deputy_gone_) {
+      if (auto freed = move_->parked().free_all(); !freed) {
+        spdlog::warn("{}", freed.error().message());
+      }
+    }
+    record(ProcessState::kDone);
+    static_cast<void>(registry_->update_result(to_hex(process_), ProcessRole::kHome,
+                                               move_->result().dump()));
+    if (request_.wait == "done") {
+      sink_.finish(kExitDone, move_->result());
+    }
+  } else if (!was_done && now_us() >= next_progress_us_) {
+    next_progress_us_ = now_us() + kProgressEveryUs;
+    static_cast<void>(registry_->update_state(to_hex(process_), ProcessRole::kHome,
+                                              ProcessState::kAway, move_->owed_pages()));
+    if (sink_.open()) {
+      sink_.send(move_->progress_event());
+    }
+  }
+}
+
+void HomeWorker::end_deputy(int wait_status) {
+  if (!deputy_gone_) {
+    if (auto ended = move_->parked().end_as(wait_status); !ended) {
+      spdlog::error("deputy of process {}: {}", request_.pid, ended.error().message());
+    }
+    deputy_gone_ = true;
+  }
+  static_cast<void>(
+      registry_->update_exit(to_hex(process_), ProcessRole::kHome, wait_status));
+  if (sink_.open()) {
+    nlohmann::json result = move_->result();
+    result["state"] = "exited";
+    result["exit_status"] = wait_status;
+    sink_.finish(kExitDone, std::move(result));
+  }
+}
+
+void HomeWorker::record(ProcessState state) {
+  ProcessRecord row;
+  row.process = to_hex(process_);
+  row.role = ProcessRole::kHome;
+  row.pid = request_.pid;
+  row.where = where_;
+  row.session = where_session_;
+  row.mode = request_.mode;
+  row.state = state;
+  row.owed_pages = move_->owed_pages();
+  row.uid = request_.uid;
+  row.command = command_;
+  if (state != ProcessState::kMoving) {
+    row.result = move_->result().dump();
+  }
+  if (auto written = registry_->upsert(row); !written) {
+    spdlog::warn("{}", written.error().message());
+  }
+}
+
+void run_source_worker(const WorkerContext& context, UniqueFd client,
+                       const MoveRequest& request) {
+  HomeWorker(context, std::move(client), request).run();
+}
+
+}  // namespace migrate

@@ -1,0 +1,77 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/home/deputy_relay.h"
+#include "libmigrate/registry/registry.h"
+#include "libmigrate/session/mailbox.h"
+#include "libmigrate/session/source_move.h"
+#include "libmigrate/session/worker.h"
+
+namespace migrate {
+
+/// The worker of a process at its home: moves it away for the first time, then is its deputy's
+/// keeper until the process ends, wherever that is. One thread; the tracer of the process.
+class HomeWorker {
+ public:
+  HomeWorker(const WorkerContext& context, UniqueFd client, MoveRequest request);
+
+  /// Does all of it. Returns when the move was refused or failed, or the process has ended.
+  void run();
+
+ private:
+  /// A request passed on to the host where the process is, and its client here.
+  struct Forward {
+    std::unique_ptr<Channel> channel;
+    EventSink client;
+  };
+
+  Result<void> prepare();
+  Result<void> fetch_streams(const wire::Image& image);
+  void report_not_moved(MoveOutcome outcome);
+  Result<void> become_deputy();
+  void serve_until_end();
+  void wait_for_events();
+  void read_signals();
+  void read_mailbox();
+  void take_letter(Letter letter);
+  void forward_request(Letter letter);
+  void pump_forwards();
+  void follow_move();
+  void watch_deputy();
+  void close_stream(std::uint32_t id, wire::RelayDirection direction);
+  void end_deputy(int wait_status);
+  void record(ProcessState state);
+
+  const WorkerContext& context_;
+  const MoveRequest request_;
+  EventSink sink_;
+  SessionId process_{};
+  std::string token_;
+  std::string command_;
+  std::string where_;          // address of the host where the process is
+  std::string where_session_;  // its worker's mailbox there
+  std::optional<Mailbox> mailbox_;
+  std::optional<Registry> registry_;
+  std::unique_ptr<SourceMove> move_;
+  std::vector<DeputyRelay::Stream> streams_;
+  std::unique_ptr<DeputyRelay> relay_;
+  std::vector<Forward> forwards_;
+  UniqueFd child_signals_;
+  std::int64_t next_progress_us_ = 0;
+  std::optional<int> exit_status_;
+  bool deputy_gone_ = false;
+  bool reported_done_ = false;
+};
+
+/// The command line of a process with spaces between its words, or its name.
+std::string command_line(pid_t pid);
+
+}  // namespace migrate

@@ -1,0 +1,111 @@
+#include "libmigrate/session/page_feed.h"
+
+#include "base/log.h"
+#include "libmigrate/restore/address_space.h"
+#include "libmigrate/session/channel_link.h"
+
+namespace migrate {
+namespace {
+
+RegionKind region_kind(const wire::Mapping& mapping) {
+  switch (mapping.kind()) {
+    case wire::Mapping::FILE_COPY:
+      return RegionKind::kFileCopy;
+    case wire::Mapping::SHARED_MEMORY:
+      return RegionKind::kSharedMemory;
+    default:
+      return RegionKind::kAnonymous;
+  }
+}
+
+}  // namespace
+
+std::vector<ServedRegion> served_regions(const wire::Image& image) {
+  std::vector<ServedRegion> regions;
+  for (const wire::Mapping& mapping : image.mappings()) {
+    if (is_paged(image, mapping)) {
+      regions.push_back({PageRange::between(mapping.start(), mapping.end()), region_kind(mapping),
+                         mapping.offset()});
+    }
+  }
+  return regions;
+}
+
+std::vector<PagerRegion> pager_regions(const wire::Image& image) {
+  std::vector<PagerRegion> regions;
+  for (const wire::Mapping& mapping : image.mappings()) {
+    if (is_paged(image, mapping)) {
+      regions.push_back({.destination = PageRange::between(mapping.start(), mapping.end()),
+                         .source_address = mapping.start(),
+                         .kind = region_kind(mapping),
+                         .local_file = mapping.file(),
+                         .file_offset = mapping.offset(),
+                         .wipe_on_fork = (mapping.advice() & wire::WIPE_ON_FORK) != 0});
+    }
+  }
+  return regions;
+}
+
+Result<std::unique_ptr<PageFeed>> PageFeed::create(pid_t process, const wire::Image& image,
+                                                   bool push, std::uint32_t spin_us) {
+  std::unique_ptr<PageFeed> feed(new PageFeed());
+  feed->reader_ = MIGRATE_TRY(ProcessPageReader::create(process));
+  feed->server_ = MIGRATE_TRY(PageServer::create({.push = push, .spin_us = spin_us},
+                                                 *feed->reader_, served_regions(image)));
+  return feed;
+}
+
+PageFeed::~PageFeed() { stop(); }
+
+void PageFeed::serve(std::shared_ptr<Channel> urgent) {
+  urgent_ = std::move(urgent);
+  urgent_thread_ = std::thread([this, channel = urgent_] {
+    ChannelLink link(channel);
+    if (auto served = server_->serve_urgent(link); !served) {
+      spdlog::debug("urgent channel: {}", served.error().message());
+      broken_ = true;
+    }
+  });
+}
+
+void PageFeed::push(std::shared_ptr<Channel> bulk) {
+  bulk_ = std::move(bulk);
+  bulk_thread_ = std::thread([this, channel = bulk_] {
+    ChannelLink link(channel);
+    if (auto pushed = server_->push(link); !pushed) {
+      spdlog::debug("bulk channel: {}", pushed.error().message());
+      broken_ = true;
+    }
+  });
+}
+
+void PageFeed::stop() {
+  if (server_) {
+    server_->request_stop();
+  }
+  disconnect();
+}
+
+void PageFeed::disconnect() {
+  for (const auto& channel : {urgent_, bulk_}) {
+    if (channel) {
+      channel->shutdown();
+      earlier_bytes_ += channel->bytes_sent();
+    }
+  }
+  for (std::thread* thread : {&urgent_thread_, &bulk_thread_}) {
+    if (thread->joinable()) {
+      thread->join();
+    }
+  }
+  urgent_.reset();
+  bulk_.reset();
+  broken_ = false;
+}
+
+std::uint64_t PageFeed::wire_bytes() const {
+  return earlier_bytes_ + (urgent_ ? urgent_->bytes_sent() : 0) +
+         (bulk_ ? bulk_->bytes_sent() : 0);
+}
+
+}  // namespace migrate

@@ -1,0 +1,60 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/proto/image.pb.h"
+#include "pager/page_reader.h"
+#include "pager/page_server.h"
+#include "transport/channel.h"
+
+namespace migrate {
+
+/// Serves the pages of a frozen process with two threads of its own, one for each channel.
+/// Created and used by the source's worker thread.
+class PageFeed {
+ public:
+  /// `push`: false for mode demand. Nothing runs yet. Errors: as PageServer and ProcessPageReader.
+  static Result<std::unique_ptr<PageFeed>> create(pid_t process, const wire::Image& image,
+                                                  bool push, std::uint32_t spin_us);
+  /// Stops.
+  ~PageFeed();
+
+  /// Serves faults over `urgent` from now on.
+  void serve(std::shared_ptr<Channel> urgent);
+  /// Sends presence and pushes over `bulk` from now on.
+  void push(std::shared_ptr<Channel> bulk);
+  /// Breaks the channels and ends the threads; serve() and push() may follow.
+  void disconnect();
+  /// disconnect() for good.
+  void stop();
+
+  /// A thread's link broke: disconnect(), then give new channels.
+  bool broken() const { return broken_; }
+  PageServer& server() { return *server_; }
+  std::uint64_t wire_bytes() const;
+
+ private:
+  PageFeed() = default;
+
+  std::unique_ptr<ProcessPageReader> reader_;
+  std::unique_ptr<PageServer> server_;
+  std::shared_ptr<Channel> urgent_;
+  std::shared_ptr<Channel> bulk_;
+  std::thread urgent_thread_;
+  std::thread bulk_thread_;
+  std::atomic<bool> broken_ = false;
+  std::uint64_t earlier_bytes_ = 0;  // over channels that broke
+};
+
+/// The mappings of an image that a page server serves and a pager fills.
+std::vector<ServedRegion> served_regions(const wire::Image& image);
+std::vector<PagerRegion> pager_regions(const wire::Image& image);
+
+}  // namespace migrate

@@ -1,0 +1,97 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/cell/cell.h"
+#include "libmigrate/home/resident_relay.h"
+#include "libmigrate/registry/registry.h"
+#include "libmigrate/restore/restorer.h"
+#include "libmigrate/session/control_channel.h"
+#include "libmigrate/session/mailbox.h"
+#include "libmigrate/session/source_move.h"
+#include "libmigrate/session/worker.h"
+#include "pager/pager.h"
+
+namespace migrate {
+
+/// The worker of a process that came from elsewhere: takes it in, keeps its pager and its link to
+/// home, and moves it on when asked to. One thread, besides the pager's two.
+class ResidentWorker {
+ public:
+  ResidentWorker(const WorkerContext& context, UniqueFd connection, const SessionId& session);
+
+  /// Does all of it. Returns when the move failed, or the process has ended or moved on.
+  void run();
+
+ private:
+  /// A request to be carried out when nothing is owed any more.
+  struct PendingMove {
+    MoveRequest request;
+    EventSink sink;
+  };
+
+  Result<void> take_in();
+  Result<bool> answer_offer();
+  Result<void> prepare();
+  Result<void> connect_home();
+  Result<void> accept_data(std::unique_ptr<ControlChannel>* control);
+  Result<void> restore();
+  Result<void> start_pager(const wire::Image& image, const MappingPlan& plan);
+  Result<void> run_process();
+
+  void serve_until_end();
+  void wait_for_events();
+  void read_cell();
+  void read_mailbox();
+  void take_letter(Letter letter);
+  void take_request(const std::string& text, EventSink sink, bool check_token);
+  void check(const nlohmann::json& request, EventSink sink);
+  void follow_pager();
+  void follow_control();
+  void follow_home();
+  void resume_pages();
+  void move_on();
+  void serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait);
+  void deliver(std::span<const std::byte> siginfo);
+  wire::Progress progress() const;
+  KnownObjects known_objects() const;
+  void record(ProcessState state);
+
+  const WorkerContext& context_;
+  const SessionId session_;
+  UniqueFd connection_;
+  std::unique_ptr<ControlChannel> control_;
+  wire::Offer offer_;
+  SessionId process_{};
+  std::optional<Mailbox> mailbox_;
+  std::optional<Registry> registry_;
+  std::optional<Cell> cell_;
+  std::optional<Restorer> restorer_;
+  UniqueFd userfault_copy_;  // for the cell's init
+  std::unique_ptr<Pager> pager_;
+  UniqueFd pager_events_;
+  std::atomic<bool> pager_done_ = false;
+  std::atomic<bool> link_lost_ = false;
+  std::unique_ptr<Channel> urgent_;
+  std::unique_ptr<Channel> bulk_;
+  std::unique_ptr<Channel> home_channel_;
+  std::unique_ptr<ResidentRelay> relay_;
+  std::map<std::uint64_t, std::uint64_t> relay_inodes_;
+  std::vector<PendingMove> pending_moves_;
+  wire::Progress last_progress_;
+  std::int64_t next_progress_us_ = 0;
+  std::int64_t next_home_us_ = 0;
+  bool independent_ = false;  // nothing is owed to this process any more
+  bool cell_over_ = false;
+  bool exited_ = false;
+  bool gone_ = false;         // moved on
+};
+
+}  // namespace migrate

@@ -1,0 +1,347 @@
+#include "libmigrate/session/source_move.h"
+
+#include <poll.h>
+#include <time.h>
+
+#include <algorithm>
+#include <sstream>
+#include <thread>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "libmigrate/capture/capture.h"
+#include "libmigrate/rules/host_facts.h"
+#include "libmigrate/rules/refusal.h"
+#include "transport/tcp.h"
+
+namespace migrate {
+namespace {
+
+constexpr int kConnectTimeoutMs = 5000;
+constexpr int kOfferTimeoutMs = 30000;
+constexpr int kRestoreTimeoutMs = 20000;
+constexpr int kEagerTimeoutMs = 3600 * 1000;
+constexpr std::uint32_t kFreezeSpinUs = 500;
+constexpr std::int64_t kReconnectEveryUs = 500'000;
+constexpr auto kRetryPause = std::chrono::milliseconds(20);
+constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
+
+std::int64_t clock_ns(clockid_t clock) {
+  timespec now{};
+  ::clock_gettime(clock, &now);
+  return now.tv_sec * kNanosecondsPerSecond + now.tv_nsec;
+}
+
+Result<std::unique_ptr<Channel>> connect(const Address& address, Purpose purpose,
+                                         const SessionId& session, bool bulk) {
+  UniqueFd fd = MIGRATE_TRY(connect_tcp(address, kConnectTimeoutMs));
+  MIGRATE_TRY(send_preamble(fd.get(), {.purpose = purpose, .session = session}));
+  return MIGRATE_TRY(TcpChannel::create(std::move(fd), {.bulk = bulk}));
+}
+
+std::string bytes_of(const SessionId& id) {
+  return {reinterpret_cast<const char*>(id.data()), id.size()};
+}
+
+}  // namespace
+
+std::int64_t now_us() { return clock_ns(CLOCK_MONOTONIC) / 1000; }
+
+Result<ProcessClocks> process_clocks(pid_t pid) {
+  ProcessClocks clocks{clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_BOOTTIME)};
+  std::istringstream lines(
+      MIGRATE_TRY(read_file("/proc/" + std::to_string(pid) + "/timens_offsets")));
+  std::istringstream own(MIGRATE_TRY(read_file("/proc/self/timens_offsets")));
+  const auto add = [&clocks](std::istringstream& text, std::int64_t sign) {
+    std::string clock;
+    for (std::int64_t seconds = 0, nanoseconds = 0; text >> clock >> seconds >> nanoseconds;) {
+      std::int64_t& value = clock == "monotonic" ? clocks.monotonic_ns : clocks.boottime_ns;
+      value += sign * (seconds * kNanosecondsPerSecond + nanoseconds);
+    }
+  };
+  add(lines, 1);
+  add(own, -1);
+  return clocks;
+}
+
+nlohmann::json to_json(const std::vector<wire::Refusal>& refusals) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const wire::Refusal& refusal : refusals) {
+    list.push_back({{"code", refusal.code()},
+                    {"object", refusal.object()},
+                    {"reason", refusal.reason()},
+                    {"remedy", refusal.remedy()}});
+  }
+  return list;
+}
+
+SourceMove::SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink)
+    : options_(std::move(options)), hooks_(std::move(hooks)), sink_(sink) {}
+
+SourceMove::~SourceMove() = default;
+
+void SourceMove::event(const char* phase) {
+  sink_.send({{"event", "phase"}, {"phase", phase}, {"at_us", now_us() - begun_us_}});
+}
+
+MoveOutcome SourceMove::attempt_for(double seconds) {
+  const std::int64_t deadline = now_us() + static_cast<std::int64_t>(seconds * 1e6);
+  for (;;) {
+    const MoveOutcome outcome = attempt();
+    const bool transient =
+        (outcome == MoveOutcome::kRefused && all_transient(refusals_)) ||
+        (outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kRetry);
+    if (!transient || now_us() >= deadline) {
+      return outcome;
+    }
+    std::this_thread::sleep_for(kRetryPause);
+  }
+}
+
+MoveOutcome SourceMove::attempt() {
+  refusals_.clear();
+  begun_us_ = now_us();
+  phases_ = nlohmann::json::object();
+  auto moved = [&]() -> Result<void> {
+    MIGRATE_TRY(inspect());
+    MIGRATE_TRY(offer());
+    MIGRATE_TRY(connect_data());
+    return freeze_and_run();
+  }();
+  if (moved) {
+    return MoveOutcome::kCommitted;
+  }
+  error_ = std::move(moved).error();
+  if (run_sent_) {
+    return MoveOutcome::kInDoubt;
+  }
+  feed_.reset();
+  urgent_.reset();
+  bulk_.reset();
+  control_.reset();
+  return refusals_.empty() ? MoveOutcome::kFailed : MoveOutcome::kRefused;
+}
+
+Result<void> SourceMove::inspect() {
+  event("inspect");
+  inspector_ = MIGRATE_TRY(ProcessInspector::create(options_.pid, options_.known));
+  Inspection inspection = MIGRATE_TRY(inspector_->inspect_running());
+  draft_ = std::move(inspection.image);
+  refusals_ = std::move(inspection.refusals);
+  phases_["inspect"] = now_us() - begun_us_;
+  if (!refusals_.empty()) {
+    return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
+  }
+  return {};
+}
+
+Result<void> SourceMove::offer() {
+  event("offer");
+  const std::int64_t start = now_us();
+  session_ = MIGRATE_TRY(random_session_id());
+  control_ = std::make_unique<ControlChannel>(
+      MIGRATE_TRY(connect(options_.destination, Purpose::kOffer, session_, false)));
+  wire::ControlMessage message;
+  wire::Offer& offer = *message.mutable_offer();
+  offer.set_process(bytes_of(options_.process));
+  offer.set_mode(options_.mode);
+  *offer.mutable_draft() = draft_;
+  *offer.mutable_source() = MIGRATE_TRY(host_facts());
+  offer.set_home(options_.home.to_string());
+  offer.set_source_address(options_.context->own_address.to_string());
+  offer.set_command(options_.command);
+  offer.set_user(options_.user);
+  offer.set_token(options_.token);
+  const ProcessClocks clocks = MIGRATE_TRY(process_clocks(options_.pid));
+  offer.set_monotonic_ns(clocks.monotonic_ns);
+  offer.set_boottime_ns(clocks.boottime_ns);
+  MIGRATE_TRY(control_->send(message));
+  const auto reply = MIGRATE_TRY(
+      control_->expect(wire::ControlMessage::kOfferReply, 0, kOfferTimeoutMs));
+  phases_["offer"] = now_us() - start;
+  refusals_.assign(reply.offer_reply().refusals().begin(), reply.offer_reply().refusals().end());
+  if (!refusals_.empty()) {
+    return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
+  }
+  return {};
+}
+
+Result<void> SourceMove::connect_data() {
+  urgent_ = MIGRATE_TRY(connect(options_.destination, Purpose::kUrgent, session_, false));
+  bulk_ = MIGRATE_TRY(connect(options_.destination, Purpose::kBulk, session_, true));
+  return {};
+}
+
+Result<void> SourceMove::freeze_and_run() {
+  event("freeze");
+  std::uint64_t system_call = 0;
+  for (const wire::Mapping& mapping : draft_.mappings()) {
+    if (mapping.kind() == wire::Mapping::VDSO) {
+      system_call = MIGRATE_TRY(find_system_call_in(options_.pid, mapping.start(), mapping.end()));
+    }
+  }
+  if (system_call == 0) {
+    refusals_.push_back(make_refusal("VDSO", "process " + std::to_string(options_.pid)));
+    return fail(make_error(ErrorCode::kRefused, "find the vDSO of the process"));
+  }
+  const std::int64_t start = now_us();
+  FrozenProcess frozen = MIGRATE_TRY(FrozenProcess::freeze(options_.pid, system_call));
+  phases_["stop"] = now_us() - start;
+  Inspection inspection = MIGRATE_TRY(inspector_->inspect_frozen(draft_));
+  phases_["reinspect"] = now_us() - start;
+  image_ = std::move(inspection.image);
+  refusals_ = std::move(inspection.refusals);
+  if (!refusals_.empty()) {
+    return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
+  }
+  MIGRATE_TRY(frozen.open_area(ParkedProcess::record_bytes(draft_)));
+  MIGRATE_TRY(capture_state(frozen, image_));
+  MIGRATE_TRY(capture_starter_pages(frozen, image_));
+  wire::ControlMessage message;
+  *message.mutable_final()->mutable_relay() = hooks_.freeze_relay(image_);
+  phases_["capture"] = now_us() - start;
+  *message.mutable_final()->mutable_image() = image_;
+  auto done = control_->send(message);
+  if (done) {
+    done = run_there(frozen);
+  }
+  if (!done && !run_sent_) {
+    hooks_.thaw_relay();
+    return done;
+  }
+  freeze_us_ = now_us() - start;
+  running_us_ = now_us();
+  return done;
+}
+
+Result<void> SourceMove::run_there(FrozenProcess& frozen) {
+  const std::int64_t start = now_us();
+  MIGRATE_TRY(hooks_.on_captured(image_));
+  feed_ = MIGRATE_TRY(PageFeed::create(options_.pid, image_, options_.mode != "demand",
+                                       options_.context->spin_us));
+  feed_->serve(urgent_);
+  const bool eager = options_.mode == "eager";
+  if (eager) {
+    feed_->push(bulk_);
+  }
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, kFreezeSpinUs,
+                               eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
+  phases_["restore"] = now_us() - start;
+  const std::int64_t park_start = now_us();
+  parked_.emplace(
+      MIGRATE_TRY(ParkedProcess::park(frozen, image_, session_, options_.process)));
+  phases_["park"] = now_us() - park_start;
+  const std::int64_t run_start = now_us();
+  wire::ControlMessage run;
+  run.mutable_run();
+  run_sent_ = true;
+  MIGRATE_TRY(control_->send(run));
+  MIGRATE_TRY(
+      control_->expect(wire::ControlMessage::kRunning, kFreezeSpinUs, kRestoreTimeoutMs));
+  phases_["run"] = now_us() - run_start;
+  if (!eager) {
+    feed_->push(bulk_);
+  }
+  return {};
+}
+
+int SourceMove::control_fd() const { return control_ ? control_->channel().poll_fd() : -1; }
+
+Result<void> SourceMove::handle() {
+  if (done_ || !parked_) {
+    return {};
+  }
+  while (control_) {
+    auto message = control_->try_receive();
+    if (!message) {
+      spdlog::debug("control channel: {}", message.error().message());
+      control_.reset();
+    } else if (!*message) {
+      break;
+    } else if ((*message)->has_progress()) {
+      progress_ = (*message)->progress();
+      if (progress_.done()) {
+        finish();
+        return {};
+      }
+    } else if ((*message)->has_send_all()) {
+      feed_->server().start_push();
+    }
+  }
+  if (const auto confirmed = feed_->server().take_confirmed(); !confirmed.empty()) {
+    MIGRATE_TRY(parked_->free(confirmed));
+  }
+  if ((!control_ || feed_->broken()) && now_us() >= next_reconnect_us_) {
+    next_reconnect_us_ = now_us() + kReconnectEveryUs;
+    if (auto again = reconnect(); !again) {
+      spdlog::info("session {} waits for its peer: {}", to_hex(session_), again.error().message());
+    }
+  }
+  return {};
+}
+
+Result<void> SourceMove::reconnect() {
+  auto control = MIGRATE_TRY(connect(options_.destination, Purpose::kResume, session_, false));
+  std::shared_ptr<Channel> urgent =
+      MIGRATE_TRY(connect(options_.destination, Purpose::kUrgent, session_, false));
+  std::shared_ptr<Channel> bulk =
+      MIGRATE_TRY(connect(options_.destination, Purpose::kBulk, session_, true));
+  feed_->disconnect();
+  control_ = std::make_unique<ControlChannel>(std::move(control));
+  feed_->serve(std::move(urgent));
+  feed_->push(std::move(bulk));
+  spdlog::info("session {} goes on over new connections", to_hex(session_));
+  return {};
+}
+
+void SourceMove::finish() {
+  done_ = true;
+  independent_us_ = now_us();
+  feed_->stop();
+  final_wire_bytes_ = feed_->wire_bytes();
+  feed_.reset();
+  control_.reset();
+}
+
+nlohmann::json SourceMove::progress_event() const {
+  const double seconds = static_cast<double>(std::max<std::int64_t>(now_us() - running_us_, 1)) / 1e6;
+  const std::uint64_t bytes = feed_ ? feed_->wire_bytes() : final_wire_bytes_;
+  return {{"event", "progress"},
+          {"owed_pages", progress_.owed_pages()},
+          {"arrived_pages", progress_.fault_pages() + progress_.prefetch_pages() +
+                                progress_.push_pages() + progress_.starter_pages()},
+          {"wire_bytes", bytes},
+          {"bytes_per_second", static_cast<std::uint64_t>(static_cast<double>(bytes) / seconds)}};
+}
+
+nlohmann::json SourceMove::result() const {
+  nlohmann::json object = {
+      {"id", to_hex(session_)},
+      {"process", to_hex(options_.process)},
+      {"pid", options_.pid},
+      {"mode", options_.mode},
+      {"destination", options_.destination.to_string()},
+      {"phases_us", phases_},
+      {"freeze_us", freeze_us_},
+      {"pages",
+       {{"fault", progress_.fault_pages()},
+        {"prefetch", progress_.prefetch_pages()},
+        {"push", progress_.push_pages()},
+        {"local_file", progress_.local_file_pages()},
+        {"zero", progress_.zero_pages()},
+        {"starter", progress_.starter_pages()},
+        {"never_present", progress_.never_present_pages()}}},
+      {"wire_bytes", feed_ ? feed_->wire_bytes() : final_wire_bytes_},
+      {"faults",
+       {{"count", progress_.faults()},
+        {"p50_us", progress_.fault_p50_us()},
+        {"p99_us", progress_.fault_p99_us()},
+        {"max_us", progress_.fault_max_us()}}},
+      {"owed_pages", progress_.owed_pages()},
+      {"state", done_ ? "done" : "running"}};
+  object["owed_nothing_after_us"] =
+      done_ ? nlohmann::json(std::max<std::int64_t>(independent_us_ - running_us_, 0)) : nullptr;
+  return object;
+}
+
+}  // namespace migrate

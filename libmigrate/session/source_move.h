@@ -1,0 +1,136 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/capture/parked_process.h"
+#include "libmigrate/inspect/process_inspector.h"
+#include "libmigrate/session/control_channel.h"
+#include "libmigrate/session/event_sink.h"
+#include "libmigrate/session/page_feed.h"
+#include "libmigrate/session/worker.h"
+
+namespace migrate {
+
+/// One process to be moved away from here.
+struct SourceMoveOptions {
+  pid_t pid = 0;
+  KnownObjects known;
+  Address destination;
+  std::string mode = "lazy";
+  SessionId process{};   ///< Id of the process.
+  Address home;          ///< Of the process.
+  std::string token;     ///< Of the process.
+  std::string command;   ///< Command line.
+  uid_t user = 0;
+  const WorkerContext* context = nullptr;  ///< Borrowed.
+};
+
+/// How an attempt ended.
+enum class MoveOutcome {
+  kCommitted,  ///< It runs at the destination.
+  kRefused,    ///< Nothing was changed; see refusals().
+  kFailed,     ///< The process runs on here; see error().
+  kInDoubt,    ///< Run was sent and no answer came: parked until the peer says what it did.
+};
+
+/// The source's side of one move, up to the moment when nothing is owed. Owned by one thread, which
+/// becomes the tracer of the process.
+class SourceMove {
+ public:
+  /// Called while the process is frozen.
+  struct Hooks {
+    /// The relay's state for the image.
+    std::function<wire::RelayState(const wire::Image&)> freeze_relay;
+    /// The image is on its way: what must be taken from the process before it is parked.
+    std::function<Result<void>(const wire::Image&)> on_captured = [](const wire::Image&) {
+      return Result<void>();
+    };
+    /// The move came to nothing after freeze_relay.
+    std::function<void()> thaw_relay = [] {};
+  };
+
+  SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink);
+  ~SourceMove();
+
+  /// Tries once.
+  MoveOutcome attempt();
+  /// Tries until the time is over while all that is in the way is transient.
+  MoveOutcome attempt_for(double seconds);
+
+  const std::vector<wire::Refusal>& refusals() const { return refusals_; }
+  const Error& error() const { return error_; }
+  const SessionId& session() const { return session_; }
+  const wire::Image& image() const { return image_; }
+
+  /// After the commit: what is left here, and the link to the other side.
+  ParkedProcess& parked() { return *parked_; }
+  int control_fd() const;
+  /// Reads what the destination reports, frees what it confirmed, and re-makes broken connections.
+  /// Call every now and then, and when control_fd() polls readable. Errors: none that matter.
+  Result<void> handle();
+  /// The destination owes us no more questions: all pages are there, or the process has ended.
+  bool done() const { return done_; }
+  std::uint64_t owed_pages() const { return progress_.owed_pages(); }
+  /// The object that `move --json` prints, without "exit".
+  nlohmann::json result() const;
+  nlohmann::json progress_event() const;
+
+ private:
+  Result<void> inspect();
+  Result<void> offer();
+  Result<void> connect_data();
+  Result<void> freeze_and_run();
+  Result<void> run_there(FrozenProcess& frozen);
+  Result<void> reconnect();
+  void event(const char* phase);
+  void finish();
+
+  const SourceMoveOptions options_;
+  const Hooks hooks_;
+  EventSink& sink_;
+  std::optional<ProcessInspector> inspector_;
+  SessionId session_{};
+  wire::Image draft_;
+  wire::Image image_;
+  std::vector<wire::Refusal> refusals_;
+  Error error_;
+  std::unique_ptr<ControlChannel> control_;
+  std::shared_ptr<Channel> urgent_;
+  std::shared_ptr<Channel> bulk_;
+  std::unique_ptr<PageFeed> feed_;
+  std::optional<ParkedProcess> parked_;
+  wire::Progress progress_;
+  nlohmann::json phases_ = nlohmann::json::object();
+  std::int64_t begun_us_ = 0;
+  std::int64_t running_us_ = 0;
+  std::int64_t independent_us_ = 0;  // when nothing was owed any more
+  std::int64_t freeze_us_ = 0;
+  std::int64_t next_reconnect_us_ = 0;
+  std::uint64_t final_wire_bytes_ = 0;
+  bool run_sent_ = false;
+  bool done_ = false;
+};
+
+/// Refusals as JSON objects for clients.
+nlohmann::json to_json(const std::vector<wire::Refusal>& refusals);
+
+/// CLOCK_MONOTONIC in microseconds.
+std::int64_t now_us();
+
+/// The clocks as `pid` sees them: this host's plus the offsets of its time namespace.
+struct ProcessClocks {
+  std::int64_t monotonic_ns = 0;
+  std::int64_t boottime_ns = 0;
+};
+Result<ProcessClocks> process_clocks(pid_t pid);
+
+}  // namespace migrate
