@@ -22,11 +22,13 @@ Result<SessionId> random_session_id();
 
 /// What a connection is for.
 enum class Purpose : std::uint8_t {
-  kOffer = 1,   ///< Control messages of a move.
-  kUrgent = 2,  ///< Page faults and their answers.
-  kBulk = 3,    ///< Pushed pages.
-  kHome = 4,    ///< Between deputy and cell.
-  kQuery = 5,   ///< From daemon to daemon: state and verdicts, no session.
+  kOffer = 1,    ///< Control messages of a move.
+  kUrgent = 2,   ///< Page faults and their answers.
+  kBulk = 3,     ///< Pushed pages.
+  kHome = 4,     ///< Between deputy and cell.
+  kQuery = 5,    ///< From daemon to daemon: state and verdicts, no session.
+  kCommand = 6,  ///< From a deputy to the worker where its process lives: a request, JSON.
+  kResume = 7,   ///< Control messages of a move again, after the connection broke.
 };
 
 /// The version of all that is spoken after the preamble.

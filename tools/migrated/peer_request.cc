@@ -59,6 +59,8 @@ void serve_peer(const PeerService& service, UniqueFd connection, const std::stri
     case Purpose::kUrgent:
     case Purpose::kBulk:
     case Purpose::kHome:
+    case Purpose::kCommand:
+    case Purpose::kResume:
       pass_on(service.context, connection, *preamble, peer);
       break;
     case Purpose::kQuery:
