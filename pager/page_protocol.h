@@ -28,7 +28,7 @@
 //     done      := type:u32=7 reserved:u32=0 sequence:u64=0
 //     push_start:= type:u32=8 reserved:u32=0 sequence:u64=0
 //   content is page_count * 4096 bytes where kind is data (0), and nothing where kind is zero (1)
-//   or error (2: the source cannot read these pages; only in replies).
+//   or error (2: the source cannot read these pages).
 //
 // What lies in [covered_start, covered_end) and in none of the ranges does not exist at the source.
 // confirm{s}: every push up to s is installed; the source may free those pages.

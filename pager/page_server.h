@@ -72,13 +72,15 @@ class PageServer {
   PageServer(PageServerOptions options, PageReader& reader, std::vector<ServedRegion> regions);
 
   Result<void> answer(PageLink& link, const PageRequest& request);
-  Result<void> send_reply(PageLink& link, const PageRequest& request, PageRange range,
-                          PageKind kind, std::span<const std::byte> bytes);
-  Result<void> scan_once();
+  /// Reads `range` into `buffer`, closing it up to the data pages; one run for each kind.
+  Result<void> read_runs(std::span<const PageRange> ranges, std::vector<std::byte>& buffer,
+                         std::vector<PushRun>& runs);
+  Result<void> scan();
   Result<void> send_presence(PageLink& link);
   Result<bool> push_batch(PageLink& link);
   Result<void> push_until_done(PageLink& link);
-  Result<void> handle_bulk_message(std::span<const std::byte> message);
+  Result<void> receive_control(PageLink& link, int timeout_ms);
+  Result<void> handle_control(std::span<const std::byte> message);
   bool served(PageRange range) const;
   void use_link(std::size_t slot, PageLink* link);
 
@@ -94,11 +96,15 @@ class PageServer {
 
   // Owned by the thread in push().
   std::vector<std::byte> push_buffer_;
+  std::vector<PageRange> push_ranges_;
+  std::vector<PushRun> push_runs_;
+  bool push_end_sent_ = false;
   std::uint64_t followed_hint_ = 0;
   std::uint64_t next_sequence_ = 1;
 
   // Owned by the thread in serve_urgent().
   std::vector<std::byte> urgent_buffer_;
+  std::vector<PushRun> urgent_runs_;
 
   mutable Mutex mutex_;  // short sections only; nothing is sent or read under it
   std::optional<PushPlan> plan_ MIGRATE_GUARDED_BY(mutex_);

@@ -19,6 +19,7 @@ enum class InstallOutcome : std::uint8_t {
   kChanging,      ///< The address space is changing: read the events, then look again.
   kGone,          ///< Stopped at a page that is not registered (any more).
   kProcessGone,   ///< The address space has ended (exit or exec).
+  kUnsupported,   ///< This kernel cannot do it (poison only).
 };
 
 struct InstallResult {
@@ -63,7 +64,7 @@ class Userfault {
   /// Installs zeros in `range` and wakes its waiters.
   InstallResult zero(PageRange range) const;
   /// Makes every touch of `range` a SIGBUS and wakes its waiters. Kernel: Linux 6.6; without it
-  /// the outcome is kGone and waiters go on waiting.
+  /// the outcome is kUnsupported and waiters go on waiting.
   InstallResult poison(PageRange range) const;
 
   /// Lets the threads that wait for `range` try again.

@@ -1,0 +1,471 @@
+// The fault thread: reads the userfaultfds, asks the source, installs what it answers.
+
+#include <poll.h>
+#include <sched.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "pager/internal/pager_core.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::chrono::seconds kProbeInterval{1};
+constexpr std::uint64_t kZeroAroundPages = 64;    // of memory that never existed
+constexpr std::uint64_t kRezeroAroundPages = 16;  // of memory given back with madvise
+constexpr std::uint64_t kSequentialPages = 16;    // a fault at most so far beyond the last one
+
+}  // namespace
+
+void PagerCore::run_faults() {
+  auto last_activity = Clock::now();
+  auto last_probe = last_activity;
+  const std::chrono::microseconds spin(options_.spin_us);
+  while (!stop_) {
+    bool active = take_new_link();
+    active = read_spaces() || active;
+    resolve_local_faults();
+    send_requests();
+    active = read_replies() || active;
+    active = retry_deferred() || active;
+    send_requests();
+    if (unfinished_ == 0) {
+      finish();
+      return;
+    }
+    const auto now = Clock::now();
+    if (now - last_probe > kProbeInterval) {
+      last_probe = now;
+      drop_gone_spaces();
+    }
+    if (active) {
+      last_activity = now;
+    } else if (now - last_activity < spin || !deferred_.empty()) {
+      ::sched_yield();
+    } else {
+      sleep_until_something();
+    }
+  }
+}
+
+bool PagerCore::take_new_link() {
+  // Cheap when nothing changed: an unusable link is rare, a replaced one is shut down.
+  if (urgent_usable_) {
+    return false;
+  }
+  const MutexLock lock(mutex_);
+  if (urgent_ == urgent_link_) {
+    return false;
+  }
+  urgent_link_ = urgent_;
+  urgent_usable_ = true;
+  requests_.clear();
+  outstanding_.fill({});
+  free_slots_.clear();
+  for (std::uint32_t slot = 0; slot < kOutstandingCount; ++slot) {
+    free_slots_.push_back(slot);
+  }
+  // Whoever waits for a page that was asked for over the old link faults again and asks again.
+  for (const auto& space : spaces_) {
+    for (const PagerRegion& region : space->map.regions()) {
+      PagerRegion part = region;
+      while (!part.destination.empty()) {
+        const auto run = space->map.run_at({part.source_address, part.destination.page_count});
+        const PageRange pages{part.destination.start, run.page_count};
+        if (run.state == PageState::kRequested) {
+          space->map.set_state({part.source_address, run.page_count}, PageState::kUnknown);
+          space->userfault.wake(pages);
+        }
+        part.source_address += pages.bytes();
+        part.destination = PageRange::between(pages.end(), part.destination.end());
+      }
+    }
+  }
+  return true;
+}
+
+void PagerCore::lose_urgent_link(const Error& error) {
+  urgent_usable_ = false;
+  urgent_link_->shutdown();
+  link_lost(*urgent_link_, error);
+}
+
+bool PagerCore::read_spaces() {
+  fault_waiting_ = true;
+  const MutexLock lock(mutex_);
+  fault_waiting_ = false;
+  bool active = false;
+  // By index: a fork event adds a space.
+  for (std::size_t i = 0; i < spaces_.size(); ++i) {
+    active = read_space(*spaces_[i]) || active;
+  }
+  if (active) {
+    publish();
+  }
+  return active;
+}
+
+bool PagerCore::read_space(AddressSpace& space) {
+  const auto count = space.userfault.read_events(messages_);
+  if (!count) {
+    spdlog::error("{}", count.error().message());
+    return false;
+  }
+  if (*count == 0) {
+    return false;
+  }
+  const auto now = Clock::now();
+  faults_.clear();
+  for (std::size_t i = 0; i < *count; ++i) {
+    const uffd_msg& message = messages_[i];
+    if (message.event == UFFD_EVENT_PAGEFAULT) {
+      faults_.push_back({space.id, page_floor(message.arg.pagefault.address), now});
+    } else {
+      apply_event(space, message);
+    }
+  }
+  for (const Fault& fault : faults_) {
+    ++statistics_.faults;
+    resolve(fault);
+  }
+  return true;
+}
+
+void PagerCore::apply_event(AddressSpace& space, const uffd_msg& message) {
+  switch (message.event) {
+    case UFFD_EVENT_FORK:
+      ++statistics_.forks;
+      add_space(Userfault::adopt(UniqueFd(static_cast<int>(message.arg.fork.ufd))),
+                space.map.clone_for_fork());
+      break;
+    case UFFD_EVENT_REMAP: {
+      const PageRange from = PageRange::between(message.arg.remap.from,
+                                                message.arg.remap.from + message.arg.remap.len);
+      space.map.remap(from, message.arg.remap.to);
+      space.userfault.wake(from);
+      break;
+    }
+    case UFFD_EVENT_REMOVE:
+    case UFFD_EVENT_UNMAP: {
+      const PageRange range = PageRange::between(message.arg.remove.start, message.arg.remove.end);
+      if (message.event == UFFD_EVENT_REMOVE) {
+        if (space.map.remove(range)) {
+          refill_local_ = true;
+        }
+      } else {
+        space.map.unmap(range);
+      }
+      // Who waits there finds out what the address is now.
+      space.userfault.wake(range);
+      break;
+    }
+    default:
+      spdlog::warn("unknown userfaultfd event {:#x}", static_cast<unsigned>(message.event));
+      break;
+  }
+}
+
+void PagerCore::resolve(const Fault& fault) {
+  AddressSpace* const space = find_space(fault.space);
+  if (space == nullptr || space->gone) {
+    return;
+  }
+  const auto part = space->map.find(fault.address);
+  if (!part) {
+    fill_zero(*space, fault, part, PageState::kPresent);
+    return;
+  }
+  const PageState state = space->map.state(part->source_address);
+  switch (state) {
+    case PageState::kPresent:
+    case PageState::kZero:
+      fill_zero(*space, fault, part, state);
+      break;
+    case PageState::kLocalFile:
+      local_faults_.push_back(fault);
+      break;
+    case PageState::kRequested:
+      break;  // the answer wakes all who wait
+    case PageState::kUnknown:
+      ask(*space, *part, fault);
+      break;
+  }
+}
+
+void PagerCore::fill_zero(AddressSpace& space, const Fault& fault,
+                          const std::optional<PagerRegion>& part, PageState state) {
+  PageRange range{fault.address, 1};
+  if (part && part->kind != RegionKind::kSharedMemory) {
+    const std::uint64_t most = state == PageState::kZero ? kZeroAroundPages : kRezeroAroundPages;
+    range.page_count =
+        space.map.run_at({part->source_address, std::min(most, part->destination.page_count)})
+            .page_count;
+  }
+  const InstallResult result = space.userfault.zero(range);
+  statistics_.zero_pages += result.page_count;
+  if (part && state == PageState::kZero) {
+    space.map.set_state({part->source_address, result.page_count}, PageState::kPresent);
+  }
+  if (result.page_count > 0) {
+    return;
+  }
+  switch (result.outcome) {
+    case InstallOutcome::kChanging:
+      deferred_.push_back(fault);
+      break;
+    case InstallOutcome::kProcessGone:
+      space.gone = true;
+      break;
+    default:
+      // Present already, or no longer ours: the thread only has to look again.
+      if (part && state == PageState::kZero) {
+        space.map.set_state({part->source_address, 1}, PageState::kPresent);
+      }
+      space.userfault.wake({fault.address, 1});
+      break;
+  }
+}
+
+std::uint64_t* PagerCore::sequential_stream(std::uint64_t address) {
+  for (std::uint64_t& end : streams_) {
+    if (address >= end && address < end + kSequentialPages * kPageBytes) {
+      end = address + kPageBytes;
+      return &end;
+    }
+  }
+  streams_[next_stream_] = address + kPageBytes;
+  next_stream_ = (next_stream_ + 1) % streams_.size();
+  return nullptr;
+}
+
+bool PagerCore::add_request(PageRange source, bool prefetch, Clock::time_point start) {
+  if (free_slots_.empty()) {
+    return false;
+  }
+  const std::uint32_t slot = free_slots_.back();
+  free_slots_.pop_back();
+  Outstanding& entry = outstanding_[slot];
+  entry.tag = static_cast<std::uint32_t>(tag_round_++ * kOutstandingCount + slot);
+  entry.left = source;
+  entry.prefetch = prefetch;
+  entry.start = start;
+  PageRequest request;
+  request.tag = entry.tag;
+  request.address = source.start;
+  request.page_count = static_cast<std::uint32_t>(source.page_count);
+  requests_.push_back(request);
+  return true;
+}
+
+void PagerCore::ask(AddressSpace& space, const PagerRegion& part, const Fault& fault) {
+  const PageRange source{part.source_address, 1};
+  if (!urgent_usable_) {
+    space.map.set_state(source, PageState::kRequested);  // asked by take_new_link()
+    return;
+  }
+  if (!add_request(source, false, fault.start)) {
+    deferred_.push_back(fault);
+    return;
+  }
+  space.map.set_state(source, PageState::kRequested);
+  std::uint64_t* const stream =
+      options_.fault_around_pages == 0 ? nullptr : sequential_stream(part.source_address);
+  if (stream == nullptr) {
+    return;
+  }
+  const std::uint64_t most = std::min<std::uint64_t>(
+      {options_.fault_around_pages, kMaxRequestPages, part.destination.page_count - 1});
+  if (most == 0) {
+    return;
+  }
+  const auto run = space.map.run_at({source.end(), most});
+  const PageRange around{source.end(), run.page_count};
+  if (run.state == PageState::kUnknown && add_request(around, true, fault.start)) {
+    space.map.set_state(around, PageState::kRequested);
+    *stream = around.end();
+  }
+}
+
+void PagerCore::send_requests() {
+  for (const PageRequest& request : requests_) {
+    if (!urgent_usable_) {
+      break;
+    }
+    const std::span<const std::byte> part = message_bytes(request);
+    const auto sent = urgent_link_->send(std::span(&part, 1));
+    if (!sent) {
+      lose_urgent_link(sent.error());
+    }
+  }
+  requests_.clear();
+}
+
+void PagerCore::resolve_local_faults() {
+  for (const Fault& fault : local_faults_) {
+    std::optional<PagerRegion> part;
+    {
+      const MutexLock lock(mutex_);
+      AddressSpace* const space = find_space(fault.space);
+      part = space != nullptr ? space->map.find(fault.address) : std::nullopt;
+      if (part) {
+        const auto run = space->map.run_at(
+            {part->source_address, std::min(kLockedPages, part->destination.page_count)});
+        part->destination.page_count = run.page_count;
+      }
+      if (!part || space->map.state(part->source_address) != PageState::kLocalFile) {
+        deferred_.push_back(fault);  // it has changed since
+        continue;
+      }
+    }
+    // Without the lock, because a disk may be slow.
+    const PageRange source{part->source_address, part->destination.page_count};
+    const auto buffer = std::span(local_buffer_).first(source.bytes());
+    const bool usable = read_local(*part, buffer);
+    const MutexLock lock(mutex_);
+    if (!usable) {
+      give_up_local(source);
+      deferred_.push_back(fault);
+    } else if (install_everywhere(source, buffer, Purpose::kLocalFile) == Progress::kChanging) {
+      deferred_.push_back(fault);
+    }
+  }
+  local_faults_.clear();
+}
+
+bool PagerCore::retry_deferred() {
+  if (deferred_.empty()) {
+    return false;
+  }
+  retried_.clear();
+  std::swap(retried_, deferred_);
+  {
+    const MutexLock lock(mutex_);
+    for (const Fault& fault : retried_) {
+      resolve(fault);
+    }
+    publish();
+  }
+  resolve_local_faults();
+  return deferred_.size() < retried_.size();
+}
+
+bool PagerCore::read_replies() {
+  bool active = false;
+  // A bounded number, so that new faults are not kept waiting by prefetched pages.
+  for (int i = 0; i < 8 && urgent_usable_; ++i) {
+    const auto message = urgent_link_->try_receive();
+    if (!message) {
+      lose_urgent_link(message.error());
+      break;
+    }
+    if (!*message) {
+      break;
+    }
+    active = true;
+    const auto reply = parse_reply(**message);
+    const auto applied = reply ? apply_reply(*reply) : Result<void>(fail(reply.error()));
+    if (!applied) {
+      lose_urgent_link(applied.error());
+    }
+  }
+  return active;
+}
+
+Result<void> PagerCore::apply_reply(const ReplyView& reply) {
+  const PageRange range = reply.header.range();
+  const std::uint32_t slot = reply.header.tag % kOutstandingCount;
+  Outstanding& entry = outstanding_[slot];
+  if (entry.left.empty() || entry.tag != reply.header.tag || entry.left.start != range.start ||
+      range.page_count > entry.left.page_count) {
+    Error error = make_error(ErrorCode::kCorrupt, "match a page reply with its request");
+    error.address = range.start;
+    return fail(std::move(error));
+  }
+  const Purpose purpose = entry.prefetch ? Purpose::kPrefetch : Purpose::kFault;
+  for (;;) {
+    fault_waiting_ = true;
+    {
+      const MutexLock lock(mutex_);
+      fault_waiting_ = false;
+      const Progress progress = reply.header.kind == PageKind::kData
+                                    ? install_everywhere(range, reply.content, purpose)
+                                    : settle_everywhere(range, reply.header.kind);
+      if (progress == Progress::kSettled) {
+        if (!entry.prefetch) {
+          latencies_.record(static_cast<std::uint64_t>(
+              std::chrono::nanoseconds(Clock::now() - entry.start).count()));
+        }
+        break;
+      }
+    }
+    if (stop_) {
+      return {};
+    }
+    // The kernel refuses until the events are read and the threads that caused them go on.
+    read_spaces();
+    ::sched_yield();
+  }
+  entry.left = PageRange::between(range.end(), entry.left.end());
+  if (entry.left.empty()) {
+    free_slots_.push_back(slot);
+  }
+  return {};
+}
+
+void PagerCore::drop_gone_spaces() {
+  const MutexLock lock(mutex_);
+  for (const auto& space : spaces_) {
+    space->gone = space->gone || space->userfault.probe() == InstallOutcome::kProcessGone;
+  }
+  std::erase_if(spaces_, [](const auto& space) { return space->gone; });
+  publish();
+}
+
+void PagerCore::finish() {
+  {
+    const MutexLock lock(mutex_);
+    // Others may hold duplicates of the descriptors, so that closing ours would not be enough.
+    for (const auto& space : spaces_) {
+      for (const PagerRegion& region : space->map.regions()) {
+        static_cast<void>(space->userfault.unregister_range(region.destination));
+      }
+    }
+    spaces_.clear();
+    owed_ = 0;
+    done_ = true;
+  }
+  changed_.notify_all();
+  send_control(MessageType::kDone, 0);
+  if (options_.on_done) {
+    options_.on_done();
+  }
+}
+
+void PagerCore::sleep_until_something() {
+  std::vector<pollfd>& descriptors = poll_descriptors_;
+  descriptors.clear();
+  descriptors.push_back({kick_.get(), POLLIN, 0});
+  if (urgent_usable_) {
+    const auto ready = urgent_link_->arm();
+    if (!ready || *ready) {
+      return;  // try_receive tells
+    }
+    descriptors.push_back({urgent_link_->poll_fd(), POLLIN, 0});
+  }
+  {
+    const MutexLock lock(mutex_);
+    for (const auto& space : spaces_) {
+      descriptors.push_back({space->userfault.fd(), POLLIN, 0});
+    }
+  }
+  ::poll(descriptors.data(), descriptors.size(), 1000);
+  if ((descriptors.front().revents & POLLIN) != 0) {
+    std::uint64_t count = 0;
+    static_cast<void>(::read(kick_.get(), &count, sizeof(count)));
+  }
+}
+
+}  // namespace migrate

@@ -1,0 +1,328 @@
+#include "pager/internal/pager_core.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+
+namespace migrate {
+
+PagerCore::PagerCore(PagerOptions options, Userfault userfault, std::vector<UniqueFd> local_files,
+                     UniqueFd kick)
+    : options_(std::move(options)),
+      local_files_(std::move(local_files)),
+      kick_(std::move(kick)),
+      local_buffer_(kLockedPages * kPageBytes),
+      fill_buffer_(kLockedPages * kPageBytes) {
+  faults_.reserve(4096);
+  deferred_.reserve(4096);
+  retried_.reserve(4096);
+  local_faults_.reserve(4096);
+  requests_.reserve(kOutstandingCount);
+  free_slots_.reserve(kOutstandingCount);
+  for (std::uint32_t slot = 0; slot < kOutstandingCount; ++slot) {
+    free_slots_.push_back(slot);
+  }
+  const MutexLock lock(mutex_);
+  add_space(std::move(userfault), PageMap());
+}
+
+PagerCore::~PagerCore() {
+  stop();
+}
+
+void PagerCore::add_space(Userfault userfault, PageMap map) {
+  spaces_.push_back(std::make_unique<AddressSpace>(
+      AddressSpace{next_space_++, std::move(userfault), std::move(map)}));
+}
+
+PagerCore::AddressSpace* PagerCore::find_space(std::uint32_t id) {
+  for (const auto& space : spaces_) {
+    if (space->id == id) {
+      return space.get();
+    }
+  }
+  return nullptr;
+}
+
+Result<void> PagerCore::set_regions(const std::vector<PagerRegion>& regions) {
+  const MutexLock lock(mutex_);
+  AddressSpace& space = *spaces_.front();
+  PageMap map;
+  for (const PagerRegion& region : regions) {
+    MIGRATE_TRY(map.add(region));
+  }
+  for (const PagerRegion& old : space.map.regions()) {
+    // What is no longer wanted may be unmapped already, or be something else now.
+    const auto kept = map.at_destination(old.destination);
+    if (kept.size() != 1 || kept.front().destination != old.destination) {
+      static_cast<void>(space.userfault.unregister_range(old.destination));
+    }
+  }
+  for (const PagerRegion& region : regions) {
+    MIGRATE_TRY(space.userfault.register_range(region.destination));
+  }
+  space.map = std::move(map);
+  publish();
+  return {};
+}
+
+Result<void> PagerCore::install_starter(std::uint64_t address, std::span<const std::byte> bytes) {
+  const MutexLock lock(mutex_);
+  AddressSpace& space = *spaces_.front();
+  while (!bytes.empty()) {
+    auto part = space.map.find(address);
+    if (!part || address % kPageBytes != 0 || bytes.size() % kPageBytes != 0) {
+      Error error = make_error(ErrorCode::kInvalid, "install a starter page");
+      error.address = address;
+      return fail(std::move(error));
+    }
+    part->destination.page_count =
+        std::min(part->destination.page_count, bytes.size() / kPageBytes);
+    const std::uint64_t length = part->destination.bytes();
+    const InstallResult result = space.userfault.copy(address, bytes.first(length));
+    if (result.outcome != InstallOutcome::kInstalled) {
+      Error error =
+          make_error(result.outcome == InstallOutcome::kAlreadyThere ? ErrorCode::kInvalid
+                                                                     : ErrorCode::kNotFound,
+                     "install a starter page");
+      error.address = address + result.page_count * kPageBytes;
+      return fail(std::move(error));
+    }
+    space.map.set_state({part->source_address, part->destination.page_count}, PageState::kPresent);
+    count_pages(Purpose::kStarter, part->destination.page_count);
+    address += length;
+    bytes = bytes.subspan(length);
+  }
+  publish();
+  return {};
+}
+
+void PagerCore::count_pages(Purpose purpose, std::uint64_t page_count) {
+  switch (purpose) {
+    case Purpose::kFault:
+      statistics_.fault_pages += page_count;
+      break;
+    case Purpose::kPrefetch:
+      statistics_.prefetch_pages += page_count;
+      break;
+    case Purpose::kPush:
+      statistics_.push_pages += page_count;
+      break;
+    case Purpose::kLocalFile:
+      statistics_.local_file_pages += page_count;
+      break;
+    case Purpose::kStarter:
+      statistics_.starter_pages += page_count;
+      break;
+  }
+}
+
+PagerCore::Progress PagerCore::install_run(AddressSpace& space, const PagerRegion& part,
+                                           std::span<const std::byte> bytes, Purpose purpose) {
+  std::uint64_t done = 0;
+  while (done < part.destination.page_count) {
+    const std::uint64_t skip_bytes = done * kPageBytes;
+    const InstallResult result =
+        space.userfault.copy(part.destination.start + skip_bytes, bytes.subspan(skip_bytes));
+    space.map.set_state({part.source_address + skip_bytes, result.page_count}, PageState::kPresent);
+    count_pages(purpose, result.page_count);
+    done += result.page_count;
+    if (done == part.destination.page_count) {
+      break;
+    }
+    switch (result.outcome) {
+      case InstallOutcome::kInstalled:
+        break;
+      case InstallOutcome::kAlreadyThere:
+      case InstallOutcome::kGone:
+        space.userfault.wake({part.destination.start + done * kPageBytes, 1});
+        space.map.set_state({part.source_address + done * kPageBytes, 1}, PageState::kPresent);
+        ++statistics_.duplicate_pages;
+        ++done;
+        break;
+      case InstallOutcome::kChanging:
+      case InstallOutcome::kUnsupported:
+        return Progress::kChanging;
+      case InstallOutcome::kProcessGone:
+        space.gone = true;
+        return Progress::kSettled;
+    }
+  }
+  return Progress::kSettled;
+}
+
+PagerCore::Progress PagerCore::install_in(AddressSpace& space, PageRange source,
+                                          std::span<const std::byte> bytes, Purpose purpose) {
+  const std::uint64_t start = source.start;
+  while (auto part = space.map.first_at_source(source)) {
+    const auto run = space.map.run_at({part->source_address, part->destination.page_count});
+    part->destination.page_count = run.page_count;
+    const bool lacking = purpose == Purpose::kLocalFile ? run.state == PageState::kLocalFile
+                                                        : run.state == PageState::kUnknown ||
+                                                              run.state == PageState::kRequested;
+    if (lacking) {
+      const auto content = bytes.subspan(part->source_address - start, part->destination.bytes());
+      if (install_run(space, *part, content, purpose) == Progress::kChanging) {
+        return Progress::kChanging;
+      }
+      if (space.gone) {
+        return Progress::kSettled;
+      }
+    } else if (purpose == Purpose::kFault || purpose == Purpose::kPrefetch) {
+      // A waiter may have been overtaken by a push or an event.
+      space.userfault.wake(part->destination);
+      statistics_.duplicate_pages += run.page_count;
+    } else if (purpose == Purpose::kPush) {
+      statistics_.duplicate_pages += run.page_count;
+    }
+    source = PageRange::between(part->source_address + part->destination.bytes(), source.end());
+  }
+  return Progress::kSettled;
+}
+
+PagerCore::Progress PagerCore::install_everywhere(PageRange source,
+                                                  std::span<const std::byte> bytes,
+                                                  Purpose purpose) {
+  Progress progress = Progress::kSettled;
+  for (const auto& space : spaces_) {
+    if (!space->gone && install_in(*space, source, bytes, purpose) == Progress::kChanging) {
+      progress = Progress::kChanging;
+    }
+  }
+  publish();
+  return progress;
+}
+
+PagerCore::Progress PagerCore::settle_run(AddressSpace& space, const PagerRegion& part,
+                                          PageState state, PageKind kind) {
+  const PageRange source{part.source_address, part.destination.page_count};
+  if (kind == PageKind::kZero) {
+    space.map.set_state(source, PageState::kZero);
+    statistics_.zero_pages += source.page_count;
+    if (state == PageState::kRequested) {
+      const InstallResult result = space.userfault.zero(part.destination);
+      space.map.set_state({source.start, result.page_count}, PageState::kPresent);
+      if (result.page_count < source.page_count) {
+        space.userfault.wake(part.destination);  // who waits will ask again, and find zero
+      }
+    }
+    return Progress::kSettled;
+  }
+  const InstallResult result = space.userfault.poison(part.destination);
+  space.map.set_state({source.start, result.page_count}, PageState::kPresent);
+  statistics_.poisoned_pages += result.page_count;
+  if (result.page_count == source.page_count) {
+    return Progress::kSettled;
+  }
+  switch (result.outcome) {
+    case InstallOutcome::kAlreadyThere:
+    case InstallOutcome::kGone:
+      space.map.set_state({source.start + result.page_count * kPageBytes, 1}, PageState::kPresent);
+      return Progress::kChanging;  // go on with the next page
+    case InstallOutcome::kUnsupported:
+      // Threads that touch these pages wait for ever, which is better than a wrong page.
+      spdlog::error("page {:#x} cannot be read at the source, and this kernel cannot poison it",
+                    source.start);
+      space.map.set_state(source, PageState::kRequested);
+      return Progress::kSettled;
+    case InstallOutcome::kProcessGone:
+      space.gone = true;
+      return Progress::kSettled;
+    default:
+      return Progress::kChanging;
+  }
+}
+
+PagerCore::Progress PagerCore::settle_everywhere(PageRange source, PageKind kind) {
+  Progress progress = Progress::kSettled;
+  for (const auto& space : spaces_) {
+    PageRange left = source;
+    while (!space->gone) {
+      auto part = space->map.first_at_source(left);
+      if (!part) {
+        break;
+      }
+      const auto run = space->map.run_at({part->source_address, part->destination.page_count});
+      part->destination.page_count = run.page_count;
+      left = PageRange::between(part->source_address + part->destination.bytes(), left.end());
+      if (run.state == PageState::kUnknown || run.state == PageState::kRequested) {
+        if (settle_run(*space, *part, run.state, kind) == Progress::kChanging) {
+          progress = Progress::kChanging;
+        }
+      } else {
+        space->userfault.wake(part->destination);
+      }
+    }
+  }
+  publish();
+  return progress;
+}
+
+void PagerCore::publish() {
+  std::uint64_t unfinished = 0;
+  std::uint64_t owed = 0;
+  for (const auto& space : spaces_) {
+    if (!space->gone) {
+      unfinished += space->map.unfinished_pages();
+      owed += space->map.owed_pages();
+    }
+  }
+  owed_ = owed;
+  if (unfinished_.exchange(unfinished) != 0 && unfinished == 0) {
+    kick();
+  }
+}
+
+bool PagerCore::read_local(const PagerRegion& part, std::span<std::byte> buffer) const {
+  if (part.local_file >= local_files_.size()) {
+    spdlog::error("no local file {} for the page at {:#x}", part.local_file, part.source_address);
+    return false;
+  }
+  std::size_t done = 0;
+  while (done < buffer.size()) {
+    const ssize_t count =
+        ::pread(local_files_[part.local_file].get(), buffer.data() + done, buffer.size() - done,
+                static_cast<off_t>(part.file_offset + done));
+    if (count < 0 && errno == EINTR) {
+      continue;
+    }
+    if (count < 0) {
+      spdlog::error("{}; asking the source instead",
+                    system_error("read a local file for a page").message());
+      return false;
+    }
+    if (count == 0) {
+      break;  // a mapping's last page is zero beyond the end of its file
+    }
+    done += static_cast<std::size_t>(count);
+  }
+  std::memset(buffer.data() + done, 0, buffer.size() - done);
+  return true;
+}
+
+void PagerCore::give_up_local(PageRange source) {
+  for (const auto& space : spaces_) {
+    PageRange left = source;
+    while (auto part = space->map.first_at_source(left)) {
+      const auto run = space->map.run_at({part->source_address, part->destination.page_count});
+      const PageRange pages{part->source_address, run.page_count};
+      if (run.state == PageState::kLocalFile) {
+        space->map.set_state(pages, PageState::kUnknown);
+      }
+      left = PageRange::between(pages.end(), left.end());
+    }
+  }
+  publish();
+}
+
+void PagerCore::kick() const {
+  const std::uint64_t one = 1;
+  static_cast<void>(::write(kick_.get(), &one, sizeof(one)));
+}
+
+}  // namespace migrate

@@ -1,0 +1,192 @@
+#pragma once
+
+#include <poll.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "base/mutex.h"
+#include "pager/internal/latency_histogram.h"
+#include "pager/page_map.h"
+#include "pager/page_protocol.h"
+#include "pager/pager.h"
+
+namespace migrate {
+
+/// What Pager hides. Functions are spread over three sources: pager_core.cc (state shared by the
+/// threads), fault_thread.cc and bulk_receiver.cc.
+///
+/// One rule carries the correctness: the userfaultfds are read, and their events applied to the
+/// maps, in one critical section of `mutex_`; pages are installed, and their state changed, in
+/// another. So the map that an install is decided on is the address space's as of the last event
+/// read, and the kernel refuses the install (EAGAIN) if it has changed since.
+class PagerCore {
+ public:
+  PagerCore(PagerOptions options, Userfault userfault, std::vector<UniqueFd> local_files,
+            UniqueFd kick);
+  ~PagerCore();
+  PagerCore(const PagerCore&) = delete;
+  PagerCore& operator=(const PagerCore&) = delete;
+
+  Result<void> set_regions(const std::vector<PagerRegion>& regions);
+  void set_local_files(std::vector<UniqueFd> files) { local_files_ = std::move(files); }
+  Result<void> install_starter(std::uint64_t address, std::span<const std::byte> bytes);
+  Result<void> start(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk);
+  Result<void> resume(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk);
+  Result<void> wait_all_present(int timeout_ms);
+  std::uint64_t owed_pages() const;
+  bool done() const { return done_; }
+  PagerStatistics statistics() const;
+  void stop();
+
+ private:
+  using Clock = std::chrono::steady_clock;
+
+  struct AddressSpace {
+    std::uint32_t id;
+    Userfault userfault;
+    PageMap map;
+    bool gone = false;
+  };
+  struct Fault {
+    std::uint32_t space;
+    std::uint64_t address;
+    Clock::time_point start;
+  };
+  /// A request that the source has not wholly answered.
+  struct Outstanding {
+    std::uint32_t tag = 0;
+    PageRange left;  ///< Empty: the slot is free.
+    bool prefetch = false;
+    Clock::time_point start;
+  };
+  enum class Progress : std::uint8_t { kSettled, kChanging };
+  enum class Purpose : std::uint8_t { kFault, kPrefetch, kPush, kLocalFile, kStarter };
+
+  static constexpr std::size_t kOutstandingCount = 1024;
+  static constexpr std::size_t kMessageCount = 32;
+  static constexpr std::uint64_t kLockedPages = 32;  // installed while holding the lock
+
+  // --- pager_core.cc: shared by the threads ---
+  /// Installs content wherever pages of `source` are still lacking. kChanging: not everywhere.
+  Progress install_everywhere(PageRange source, std::span<const std::byte> bytes, Purpose purpose)
+      MIGRATE_REQUIRES(mutex_);
+  Progress install_in(AddressSpace& space, PageRange source, std::span<const std::byte> bytes,
+                      Purpose purpose) MIGRATE_REQUIRES(mutex_);
+  Progress install_run(AddressSpace& space, const PagerRegion& part,
+                       std::span<const std::byte> bytes, Purpose purpose) MIGRATE_REQUIRES(mutex_);
+  /// The same for pages that are zero at the source, or that it cannot read.
+  Progress settle_everywhere(PageRange source, PageKind kind) MIGRATE_REQUIRES(mutex_);
+  Progress settle_run(AddressSpace& space, const PagerRegion& part, PageState state, PageKind kind)
+      MIGRATE_REQUIRES(mutex_);
+  void count_pages(Purpose purpose, std::uint64_t page_count) MIGRATE_REQUIRES(mutex_);
+  AddressSpace* find_space(std::uint32_t id) MIGRATE_REQUIRES(mutex_);
+  void add_space(Userfault userfault, PageMap map) MIGRATE_REQUIRES(mutex_);
+  /// Renews unfinished_ and owed_ from the maps; tells the fault thread when nothing is left.
+  void publish() MIGRATE_REQUIRES(mutex_);
+  /// Reads `part` from its local file into `buffer`; false when it cannot be read.
+  bool read_local(const PagerRegion& part, std::span<std::byte> buffer) const;
+  /// Pages whose local file cannot be read are owed by the source again.
+  void give_up_local(PageRange source) MIGRATE_REQUIRES(mutex_);
+  void kick() const;
+  void link_lost(const PageLink& link, const Error& error);
+  void send_control(MessageType type, std::uint64_t sequence);
+
+  // --- fault_thread.cc: owned by the fault thread ---
+  void run_faults();
+  bool take_new_link();
+  void lose_urgent_link(const Error& error);
+  bool read_spaces();
+  bool read_space(AddressSpace& space) MIGRATE_REQUIRES(mutex_);
+  void apply_event(AddressSpace& space, const uffd_msg& message) MIGRATE_REQUIRES(mutex_);
+  void resolve(const Fault& fault) MIGRATE_REQUIRES(mutex_);
+  void ask(AddressSpace& space, const PagerRegion& part, const Fault& fault)
+      MIGRATE_REQUIRES(mutex_);
+  bool add_request(PageRange source, bool prefetch, Clock::time_point start);
+  /// The stream of sequential faults that one at `address` continues, or null.
+  std::uint64_t* sequential_stream(std::uint64_t address);
+  void fill_zero(AddressSpace& space, const Fault& fault, const std::optional<PagerRegion>& part,
+                 PageState state) MIGRATE_REQUIRES(mutex_);
+  void resolve_local_faults();
+  bool retry_deferred();
+  void send_requests();
+  bool read_replies();
+  Result<void> apply_reply(const ReplyView& reply);
+  void drop_gone_spaces();
+  void finish();
+  void sleep_until_something();
+
+  // --- bulk_receiver.cc: owned by the bulk receiver ---
+  void run_bulk();
+  std::shared_ptr<PageLink> wait_for_bulk_link(const PageLink* last);
+  Result<void> receive_bulk(PageLink& link);
+  Result<void> apply_push(const PushView& push);
+  Result<void> apply_presence(const PresenceView& presence);
+  void mark_absent(PageRange source) MIGRATE_REQUIRES(mutex_);
+  void unregister_settled_regions();
+  void unregister_if_stable(AddressSpace& space, PageRange range) MIGRATE_REQUIRES(mutex_);
+  void fill_local_files();
+  void fill_local_run(const PagerRegion& part);
+  bool lacks_local(PageRange source) MIGRATE_REQUIRES(mutex_);
+  void let_faults_pass() const;
+  bool ending() const { return stop_ || done_; }
+
+  const PagerOptions options_;
+  std::vector<UniqueFd> local_files_;  // constant after start()
+  const UniqueFd kick_;                // wakes the fault thread
+
+  std::atomic<bool> stop_ = false;
+  std::atomic<bool> done_ = false;
+  std::atomic<bool> fault_waiting_ = false;  // the fault thread wants the lock
+  std::atomic<bool> refill_local_ = false;   // a file's pages were given back with madvise
+  std::atomic<std::uint64_t> unfinished_ = 0;
+  std::atomic<std::uint64_t> owed_ = 0;
+
+  mutable Mutex mutex_;
+  std::condition_variable_any changed_;  // links_, done_ or stop_ changed
+  std::vector<std::unique_ptr<AddressSpace>> spaces_ MIGRATE_GUARDED_BY(mutex_);
+  std::uint32_t next_space_ MIGRATE_GUARDED_BY(mutex_) = 1;
+  PagerStatistics statistics_ MIGRATE_GUARDED_BY(mutex_);
+  LatencyHistogram latencies_ MIGRATE_GUARDED_BY(mutex_);
+  std::shared_ptr<PageLink> urgent_ MIGRATE_GUARDED_BY(mutex_);
+  std::shared_ptr<PageLink> bulk_ MIGRATE_GUARDED_BY(mutex_);
+  std::uint32_t links_lost_ MIGRATE_GUARDED_BY(mutex_) = 0;
+  bool bulk_ended_ MIGRATE_GUARDED_BY(mutex_) = false;
+  Mutex bulk_send_mutex_;  // after mutex_ was released; held while sending on the bulk link
+
+  // Owned by the fault thread.
+  std::shared_ptr<PageLink> urgent_link_;
+  bool urgent_usable_ = false;
+  std::array<uffd_msg, kMessageCount> messages_{};
+  std::vector<Fault> faults_;
+  std::vector<Fault> deferred_;      // to be looked at again
+  std::vector<Fault> retried_;       // scratch of retry_deferred
+  std::vector<Fault> local_faults_;  // wait for a page of a local file
+  std::vector<PageRequest> requests_;
+  std::array<Outstanding, kOutstandingCount> outstanding_{};
+  std::vector<std::uint32_t> free_slots_;
+  std::uint32_t tag_round_ = 0;
+  std::array<std::uint64_t, 8> streams_{};  // ends of recent sequential faults
+  std::size_t next_stream_ = 0;
+  std::vector<std::byte> local_buffer_;
+  std::vector<pollfd> poll_descriptors_;
+
+  // Owned by the bulk receiver.
+  PushView push_;
+  PresenceView presence_;
+  std::uint64_t unconfirmed_bytes_ = 0;
+  std::uint64_t covered_until_ = 0;
+  std::vector<std::byte> fill_buffer_;
+
+  std::thread fault_thread_;
+  std::thread bulk_thread_;
+};
+
+}  // namespace migrate

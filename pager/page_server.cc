@@ -1,0 +1,361 @@
+#include "pager/page_server.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+namespace migrate {
+namespace {
+
+constexpr std::size_t kUrgentSlot = 0;
+constexpr std::size_t kBulkSlot = 1;
+constexpr int kControlPollMs = 20;
+
+/// True for a page of zeros; a page with content usually ends this in its first words.
+bool is_zero_page(const std::byte* page) {
+  std::array<std::uint64_t, 8> words;
+  for (std::size_t offset = 0; offset < kPageBytes; offset += sizeof(words)) {
+    std::memcpy(words.data(), page + offset, sizeof(words));
+    std::uint64_t any = 0;
+    for (const std::uint64_t word : words) {
+      any |= word;
+    }
+    if (any != 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+void append_page(std::vector<PushRun>& runs, std::uint64_t address, PageKind kind) {
+  if (!runs.empty() && runs.back().kind == kind && runs.back().range().end() == address) {
+    ++runs.back().page_count;
+  } else {
+    runs.push_back({address, 1, kind});
+  }
+}
+
+std::uint64_t count_pages(const std::vector<PushRun>& runs, PageKind kind) {
+  std::uint64_t count = 0;
+  for (const PushRun& run : runs) {
+    count += run.kind == kind ? run.page_count : 0;
+  }
+  return count;
+}
+
+}  // namespace
+
+PageServer::PageServer(PageServerOptions options, PageReader& reader,
+                       std::vector<ServedRegion> regions)
+    : options_(options),
+      reader_(reader),
+      regions_(std::move(regions)),
+      push_wanted_(options.push),
+      push_buffer_(kMaxPushPages * kPageBytes),
+      urgent_buffer_(kMaxRequestPages * kPageBytes) {
+  push_runs_.reserve(kMaxPushPages);
+  urgent_runs_.reserve(kMaxRequestPages);
+}
+
+Result<std::unique_ptr<PageServer>> PageServer::create(PageServerOptions options,
+                                                       PageReader& reader,
+                                                       std::vector<ServedRegion> regions) {
+  std::sort(regions.begin(), regions.end(), [](const ServedRegion& a, const ServedRegion& b) {
+    return a.range.start < b.range.start;
+  });
+  std::uint64_t from = 0;
+  for (const ServedRegion& region : regions) {
+    if (region.range.empty() || !region.range.valid() || region.range.start < from) {
+      Error error = make_error(ErrorCode::kInvalid, "serve a region");
+      error.address = region.range.start;
+      return fail(std::move(error));
+    }
+    from = region.range.end();
+  }
+  return std::unique_ptr<PageServer>(new PageServer(options, reader, std::move(regions)));
+}
+
+void PageServer::use_link(std::size_t slot, PageLink* link) {
+  const MutexLock lock(mutex_);
+  links_[slot] = link;
+  if (link != nullptr && stop_) {
+    link->shutdown();
+  }
+}
+
+void PageServer::request_stop() {
+  stop_ = true;
+  const MutexLock lock(mutex_);
+  for (PageLink* link : links_) {
+    if (link != nullptr) {
+      link->shutdown();
+    }
+  }
+}
+
+bool PageServer::served(PageRange range) const {
+  auto it = std::partition_point(regions_.begin(), regions_.end(), [&](const ServedRegion& region) {
+    return region.range.end() <= range.start;
+  });
+  // A request may cross from one region into the next.
+  std::uint64_t from = range.start;
+  while (it != regions_.end() && it->range.contains(from)) {
+    if (it->range.end() >= range.end()) {
+      return true;
+    }
+    from = it->range.end();
+    ++it;
+  }
+  return false;
+}
+
+Result<void> PageServer::read_runs(std::span<const PageRange> ranges,
+                                   std::vector<std::byte>& buffer, std::vector<PushRun>& runs) {
+  runs.clear();
+  std::array<PageRange, kMaxPushRuns> left;
+  std::size_t left_count = ranges.size();
+  std::copy(ranges.begin(), ranges.end(), left.begin());
+  std::size_t first = 0;
+  std::size_t kept_bytes = 0;  // content kept at the front of the buffer
+  while (first < left_count) {
+    std::uint64_t want = 0;
+    for (std::size_t i = first; i < left_count; ++i) {
+      want += left[i].page_count;
+    }
+    std::byte* const base = buffer.data() + kept_bytes;
+    const std::uint64_t got = MIGRATE_TRY(reader_.read(
+        std::span(left).subspan(first, left_count - first), {base, want * kPageBytes}));
+    for (std::uint64_t i = 0; i < got; ++i) {
+      const std::byte* const page = base + i * kPageBytes;
+      const bool zero = is_zero_page(page);
+      append_page(runs, left[first].start, zero ? PageKind::kZero : PageKind::kData);
+      if (!zero) {
+        if (buffer.data() + kept_bytes != page) {
+          std::memmove(buffer.data() + kept_bytes, page, kPageBytes);
+        }
+        kept_bytes += kPageBytes;
+      }
+      left[first] = PageRange::between(left[first].start + kPageBytes, left[first].end());
+      first += left[first].empty() ? 1 : 0;
+    }
+    if (got < want) {
+      append_page(runs, left[first].start, PageKind::kError);
+      left[first] = PageRange::between(left[first].start + kPageBytes, left[first].end());
+      first += left[first].empty() ? 1 : 0;
+    }
+  }
+  return {};
+}
+
+Result<void> PageServer::answer(PageLink& link, const PageRequest& request) {
+  const PageRange range = request.range();
+  bool readable = served(range);
+  {
+    const MutexLock lock(mutex_);
+    readable = readable && !(plan_ && plan_->taken(range));
+  }
+  if (readable) {
+    MIGRATE_TRY(read_runs(std::span(&range, 1), urgent_buffer_, urgent_runs_));
+    fault_hint_ = range.end();
+  } else {
+    urgent_runs_.assign(1, {range.start, request.page_count, PageKind::kError});
+  }
+  const std::byte* content = urgent_buffer_.data();
+  for (const PushRun& run : urgent_runs_) {
+    ReplyHeader header;
+    header.tag = request.tag;
+    header.address = run.address;
+    header.page_count = run.page_count;
+    header.kind = run.kind;
+    const std::size_t bytes = run.kind == PageKind::kData ? run.range().bytes() : 0;
+    const std::array<std::span<const std::byte>, 2> parts{message_bytes(header),
+                                                          std::span(content, bytes)};
+    MIGRATE_TRY(link.send(std::span(parts).first(bytes > 0 ? 2 : 1)));
+    content += bytes;
+  }
+  const MutexLock lock(mutex_);
+  ++statistics_.requests;
+  statistics_.requested_pages += request.page_count;
+  statistics_.zero_pages += count_pages(urgent_runs_, PageKind::kZero);
+  statistics_.unreadable_pages += count_pages(urgent_runs_, PageKind::kError);
+  if (plan_ && readable) {
+    plan_->mark_sent(range);
+  }
+  return {};
+}
+
+Result<void> PageServer::serve_urgent(PageLink& link) {
+  use_link(kUrgentSlot, &link);
+  Result<void> result;
+  while (!stop_ && !done_) {
+    const auto message = link.receive(options_.spin_us, 1000);
+    if (!message && message.error().code == ErrorCode::kRetry) {
+      continue;
+    }
+    if (!message) {
+      result = fail(message.error());
+      break;
+    }
+    const auto request = parse_request(*message);
+    result = request ? answer(link, *request) : fail(request.error());
+    if (!result) {
+      break;
+    }
+  }
+  use_link(kUrgentSlot, nullptr);
+  return stop_ || done_ ? Result<void>() : result;
+}
+
+Result<void> PageServer::scan() {
+  {
+    const MutexLock lock(mutex_);
+    if (plan_) {
+      plan_->restart();
+      return {};
+    }
+  }
+  std::vector<PageRange> present;
+  for (const ServedRegion& region : regions_) {
+    MIGRATE_TRY(reader_.scan(region, present));
+  }
+  const MutexLock lock(mutex_);
+  plan_.emplace(std::move(present));
+  statistics_.present_pages = plan_->present_pages();
+  return {};
+}
+
+Result<void> PageServer::send_presence(PageLink& link) {
+  std::vector<PageRange> present;
+  {
+    const MutexLock lock(mutex_);
+    present = plan_->present();
+  }
+  const std::uint64_t limit = regions_.empty() ? 0 : regions_.back().range.end();
+  std::uint64_t from = regions_.empty() ? 0 : regions_.front().range.start;
+  std::size_t sent = 0;
+  do {
+    const std::size_t count = std::min<std::size_t>(present.size() - sent, kMaxPresenceRanges);
+    PresenceHeader header;
+    header.range_count = static_cast<std::uint32_t>(count);
+    header.last = sent + count == present.size() ? 1 : 0;
+    header.covered_start = from;
+    header.covered_end = header.last == 1 ? limit : present[sent + count - 1].end();
+    const std::array<std::span<const std::byte>, 2> parts{
+        message_bytes(header), std::as_bytes(std::span(present).subspan(sent, count))};
+    MIGRATE_TRY(link.send(std::span(parts).first(count > 0 ? 2 : 1)));
+    from = header.covered_end;
+    sent += count;
+  } while (sent < present.size());
+  return {};
+}
+
+Result<bool> PageServer::push_batch(PageLink& link) {
+  PushHeader header;
+  header.sequence = next_sequence_;
+  {
+    const MutexLock lock(mutex_);
+    const std::uint64_t hint = fault_hint_;
+    if (hint != followed_hint_) {
+      followed_hint_ = hint;
+      plan_->follow(hint);
+    }
+    plan_->next_batch(header.sequence, kMaxPushPages, kMaxPushRuns, push_ranges_);
+  }
+  if (push_ranges_.empty()) {
+    return false;
+  }
+  ++next_sequence_;
+  MIGRATE_TRY(read_runs(push_ranges_, push_buffer_, push_runs_));
+  header.run_count = static_cast<std::uint32_t>(push_runs_.size());
+  const std::uint64_t data_pages = count_pages(push_runs_, PageKind::kData);
+  const std::array<std::span<const std::byte>, 3> parts{
+      message_bytes(header), std::as_bytes(std::span(push_runs_)),
+      std::span(push_buffer_).first(data_pages * kPageBytes)};
+  MIGRATE_TRY(link.send(std::span(parts).first(data_pages > 0 ? 3 : 2)));
+  const MutexLock lock(mutex_);
+  statistics_.pushed_pages += data_pages;
+  statistics_.zero_pages += count_pages(push_runs_, PageKind::kZero);
+  statistics_.unreadable_pages += count_pages(push_runs_, PageKind::kError);
+  return true;
+}
+
+Result<void> PageServer::handle_control(std::span<const std::byte> message) {
+  const ControlMessage control = MIGRATE_TRY(parse_control(message));
+  switch (control.type) {
+    case MessageType::kConfirm: {
+      const MutexLock lock(mutex_);
+      if (!plan_->confirm(control.sequence)) {
+        return fail(make_error(ErrorCode::kCorrupt, "confirm pages that were never sent"));
+      }
+      statistics_.confirmed_pages = plan_->confirmed_pages();
+      return {};
+    }
+    case MessageType::kDone: {
+      done_ = true;
+      const MutexLock lock(mutex_);
+      if (links_[kUrgentSlot] != nullptr) {
+        links_[kUrgentSlot]->shutdown();
+      }
+      return {};
+    }
+    case MessageType::kPushStart:
+      push_wanted_ = true;
+      return {};
+    default:
+      return fail(make_error(ErrorCode::kCorrupt, "receive on the bulk link"));
+  }
+}
+
+Result<void> PageServer::receive_control(PageLink& link, int timeout_ms) {
+  if (timeout_ms == 0) {
+    const auto message = MIGRATE_TRY(link.try_receive());
+    return message ? handle_control(*message) : Result<void>();
+  }
+  const auto message = link.receive(0, timeout_ms);
+  if (!message) {
+    return message.error().code == ErrorCode::kRetry ? Result<void>() : fail(message.error());
+  }
+  return handle_control(*message);
+}
+
+Result<void> PageServer::push_until_done(PageLink& link) {
+  MIGRATE_TRY(scan());
+  MIGRATE_TRY(send_presence(link));
+  push_end_sent_ = false;
+  while (!stop_ && !done_) {
+    if (push_wanted_ && !push_end_sent_) {
+      if (!MIGRATE_TRY(push_batch(link))) {
+        ControlMessage end;
+        end.type = MessageType::kPushEnd;
+        end.sequence = next_sequence_ - 1;
+        const std::span<const std::byte> part = message_bytes(end);
+        MIGRATE_TRY(link.send(std::span(&part, 1)));
+        push_end_sent_ = true;
+      }
+      MIGRATE_TRY(receive_control(link, 0));
+    } else {
+      MIGRATE_TRY(receive_control(link, push_end_sent_ ? 1000 : kControlPollMs));
+    }
+  }
+  return {};
+}
+
+Result<void> PageServer::push(PageLink& link) {
+  use_link(kBulkSlot, &link);
+  const Result<void> result = push_until_done(link);
+  use_link(kBulkSlot, nullptr);
+  return stop_ || done_ ? Result<void>() : result;
+}
+
+std::vector<PageRange> PageServer::take_confirmed() {
+  const MutexLock lock(mutex_);
+  return plan_ ? plan_->take_confirmed() : std::vector<PageRange>();
+}
+
+PageServerStatistics PageServer::statistics() const {
+  const MutexLock lock(mutex_);
+  return statistics_;
+}
+
+}  // namespace migrate

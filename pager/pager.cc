@@ -1,0 +1,68 @@
+#include "pager/pager.h"
+
+#include <sys/eventfd.h>
+
+#include <utility>
+
+#include "pager/internal/pager_core.h"
+
+namespace migrate {
+
+Pager::Pager(std::unique_ptr<PagerCore> core) : core_(std::move(core)) {}
+
+Pager::~Pager() = default;
+
+Result<std::unique_ptr<Pager>> Pager::create(PagerOptions options, Userfault userfault,
+                                             std::vector<PagerRegion> regions,
+                                             std::vector<UniqueFd> local_files) {
+  UniqueFd kick(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!kick.valid()) {
+    return fail(system_error("eventfd"));
+  }
+  auto core = std::make_unique<PagerCore>(std::move(options), std::move(userfault),
+                                          std::move(local_files), std::move(kick));
+  MIGRATE_TRY(core->set_regions(regions));
+  return std::unique_ptr<Pager>(new Pager(std::move(core)));
+}
+
+Result<void> Pager::update_regions(std::vector<PagerRegion> regions) {
+  return core_->set_regions(regions);
+}
+
+void Pager::set_local_files(std::vector<UniqueFd> local_files) {
+  core_->set_local_files(std::move(local_files));
+}
+
+Result<void> Pager::install_starter(std::uint64_t address, std::span<const std::byte> bytes) {
+  return core_->install_starter(address, bytes);
+}
+
+Result<void> Pager::start(std::unique_ptr<PageLink> urgent, std::unique_ptr<PageLink> bulk) {
+  return core_->start(std::move(urgent), std::move(bulk));
+}
+
+Result<void> Pager::resume(std::unique_ptr<PageLink> urgent, std::unique_ptr<PageLink> bulk) {
+  return core_->resume(std::move(urgent), std::move(bulk));
+}
+
+Result<void> Pager::wait_all_present(int timeout_ms) {
+  return core_->wait_all_present(timeout_ms);
+}
+
+std::uint64_t Pager::owed_pages() const {
+  return core_->owed_pages();
+}
+
+bool Pager::done() const {
+  return core_->done();
+}
+
+PagerStatistics Pager::statistics() const {
+  return core_->statistics();
+}
+
+void Pager::stop() {
+  core_->stop();
+}
+
+}  // namespace migrate
