@@ -289,7 +289,8 @@ Result<void> ResidentStream::accept_ack(const wire::RelayAck& ack) {
   if (out_gone_) {
     return {};
   }
-  if (ack.offset() < out_.first() || ack.offset() > out_sent_ || (ack.closed() && !out_eof_sent_)) {
+  if (ack.offset() < out_.first() || ack.offset() > out_sent_ ||
+      (ack.closed() && (!out_eof_ || ack.offset() != out_.end()))) {
     return fail(corrupt("accept an acknowledgement from home"));
   }
   out_.drop_to(ack.offset());

@@ -1,0 +1,273 @@
+#pragma once
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "libmigrate/home/deputy_relay.h"
+#include "libmigrate/home/resident_relay.h"
+#include "transport/memory_channel.h"
+
+namespace migrate::relay_testing {
+
+/// The byte at `offset` of a stream that anybody can check from any point on.
+inline char pattern(std::uint64_t offset) {
+  return static_cast<char>((offset * 2654435761U) >> 11U ^ (offset >> 16U));
+}
+
+/// A channel that can be cut, losing what is under way.
+class CuttableChannel : public Channel {
+ public:
+  struct Cut {
+    std::atomic<bool> done = false;
+    std::vector<std::shared_ptr<Channel>> ends;
+    void cut() {
+      done = true;
+      for (const auto& end : ends) {
+        end->shutdown();
+      }
+    }
+  };
+
+  CuttableChannel(std::shared_ptr<Channel> inner, std::shared_ptr<Cut> cut)
+      : inner_(std::move(inner)), cut_(std::move(cut)) {}
+  ~CuttableChannel() override { inner_->shutdown(); }
+  Result<void> send(std::span<const std::span<const std::byte>> parts) override {
+    if (cut_->done) {
+      return lost();
+    }
+    return inner_->send(parts);
+  }
+  Result<std::optional<std::span<const std::byte>>> try_receive() override {
+    if (cut_->done) {
+      return lost();
+    }
+    return inner_->try_receive();
+  }
+  Result<std::span<const std::byte>> receive(std::uint32_t spin_us, int timeout_ms) override {
+    return inner_->receive(spin_us, timeout_ms);
+  }
+  int poll_fd() const override { return inner_->poll_fd(); }
+  Result<bool> arm() override { return cut_->done ? true : inner_->arm(); }
+  std::uint64_t bytes_sent() const override { return inner_->bytes_sent(); }
+  std::uint64_t bytes_received() const override { return inner_->bytes_received(); }
+  void shutdown() override { inner_->shutdown(); }
+
+ private:
+  static tl::unexpected<Error> lost() {
+    return fail(make_error(ErrorCode::kPeerLost, "use a cut channel"));
+  }
+
+  std::shared_ptr<Channel> inner_;
+  std::shared_ptr<Cut> cut_;
+};
+
+inline void set_nonblocking(int fd) {
+  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+}
+
+inline std::pair<UniqueFd, UniqueFd> make_pipe() {
+  std::array<int, 2> ends{};
+  EXPECT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
+  return {UniqueFd(ends[0]), UniqueFd(ends[1])};
+}
+
+/// Writes and checks pattern bytes on a descriptor, which it makes non-blocking.
+struct Actor {
+  std::uint64_t written = 0;
+  std::uint64_t read = 0;
+  bool eof = false;
+
+  void write_some(int fd, std::uint64_t limit, std::size_t most = 10000) {
+    std::string bytes;
+    while (bytes.size() < most && written + bytes.size() < limit) {
+      bytes.push_back(pattern(written + bytes.size()));
+    }
+    const ssize_t count = bytes.empty() ? 0 : ::write(fd, bytes.data(), bytes.size());
+    written += count > 0 ? static_cast<std::uint64_t>(count) : 0;
+  }
+  void read_some(int fd, std::size_t most = 10000) {
+    std::string bytes(most, '\0');
+    const ssize_t count = ::read(fd, bytes.data(), bytes.size());
+    eof = eof || count == 0;
+    for (ssize_t i = 0; i < count; ++i) {
+      ASSERT_EQ(bytes[static_cast<std::size_t>(i)], pattern(read)) << "at offset " << read;
+      ++read;
+    }
+  }
+};
+
+/// A moved process's place: its relay, and the process's ends by stream.
+struct Place {
+  std::unique_ptr<ResidentRelay> relay;
+  std::map<std::uint32_t, UniqueFd> ends;
+};
+
+/// A home with a deputy relay, and places that come and go, all driven by one thread.
+class RelayWorld : public ::testing::Test {
+ protected:
+  static constexpr std::uint32_t kIn = 0;
+  static constexpr std::uint32_t kOut = 1;
+  static constexpr std::uint32_t kBoth = 2;
+
+  void start_home(std::vector<DeputyRelay::Stream> streams, pid_t deputy = 0) {
+    specs.clear();
+    for (const DeputyRelay::Stream& stream : streams) {
+      specs.push_back({stream.id, stream.directions});
+    }
+    DeputyRelay::Handlers handlers;
+    handlers.on_exit = [this](int status) { exits.push_back(status); };
+    handlers.on_stopped = [this](int signal) { jobs.push_back(signal); };
+    handlers.on_continued = [this] { jobs.push_back(0); };
+    handlers.on_located = [this](const std::string& host, const std::string&) {
+      hosts.push_back(host);
+    };
+    handlers.on_command_reply = [this](std::uint64_t, Result<std::string> json) {
+      replies.push_back(json ? *json : "lost");
+    };
+    handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection direction) {
+      closed.push_back(id * 10 + direction);
+    };
+    deputy_relay = std::make_unique<DeputyRelay>(std::move(streams), deputy, std::move(handlers));
+  }
+
+  /// stdin, stdout, and a socket in both directions.
+  void start_usual_home() {
+    auto [in_read, in_write] = make_pipe();
+    auto [out_read, out_write] = make_pipe();
+    std::array<int, 2> ends{};
+    ASSERT_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+    home_in = std::move(in_write);
+    home_out = std::move(out_read);
+    home_both.reset(ends[0]);
+    for (const UniqueFd* fd : {&home_in, &home_out, &home_both}) {
+      set_nonblocking(fd->get());
+    }
+    std::vector<DeputyRelay::Stream> streams;
+    streams.push_back({kIn, std::move(in_read), wire::RELAY_IN});
+    streams.push_back({kOut, std::move(out_write), wire::RELAY_OUT});
+    streams.push_back({kBoth, UniqueFd(ends[1]), wire::RELAY_BOTH});
+    start_home(std::move(streams));
+  }
+
+  Place make_place(const wire::RelayState& state) {
+    Place made;
+    ResidentRelay::Handlers handlers;
+    handlers.on_signal = [this](std::span<const std::byte> siginfo) {
+      std::uint64_t number = 0;
+      std::memcpy(&number, siginfo.data(), sizeof number);
+      signals.push_back(number);
+    };
+    handlers.on_command = [this](std::uint64_t id, const std::string& json) {
+      commands.emplace_back(id, json);
+    };
+    wire::RelayState parsed;
+    EXPECT_TRUE(parsed.ParseFromString(state.SerializeAsString()));
+    auto relay = ResidentRelay::create(parsed, std::move(handlers));
+    EXPECT_TRUE(relay);
+    made.relay = std::move(*relay);
+    auto endpoints = made.relay->create_endpoints();
+    EXPECT_TRUE(endpoints);
+    for (StreamEndpoint& endpoint : *endpoints) {
+      EXPECT_NE(endpoint.inode, 0U);
+      set_nonblocking(endpoint.process_end.get());
+      made.ends[endpoint.id] = std::move(endpoint.process_end);
+    }
+    return made;
+  }
+
+  std::shared_ptr<CuttableChannel::Cut> connect(ResidentRelay& relay) {
+    auto channels = make_memory_channels();
+    EXPECT_TRUE(channels);
+    auto cut = std::make_shared<CuttableChannel::Cut>();
+    cut->ends = {std::move(channels->first), std::move(channels->second)};
+    relay.attach(std::make_unique<CuttableChannel>(cut->ends[0], cut));
+    deputy_relay->attach(std::make_unique<CuttableChannel>(cut->ends[1], cut));
+    return cut;
+  }
+
+  void start_place() {
+    place = make_place(make_relay_state(specs));
+    connection = connect(*place.relay);
+    place.relay->activate();
+  }
+
+  /// One turn of every relay; sleeps up to a millisecond when there is nothing to do.
+  void turn(ResidentRelay* other = nullptr, int sleep_ms = 1) {
+    std::vector<pollfd> descriptors;
+    int timeout_ms = sleep_ms;
+    const auto shorten = [&](int wanted_ms) {
+      timeout_ms = wanted_ms >= 0 ? std::min(timeout_ms, wanted_ms) : timeout_ms;
+    };
+    for (ResidentRelay* relay : {place.relay.get(), other}) {
+      if (relay != nullptr) {
+        shorten(relay->collect_poll_fds(descriptors));
+      }
+    }
+    shorten(deputy_relay->collect_poll_fds(descriptors));
+    poll(descriptors.data(), descriptors.size(), timeout_ms);
+    for (ResidentRelay* relay : {place.relay.get(), other}) {
+      const Result<void> done = relay != nullptr ? relay->handle() : Result<void>{};
+      EXPECT_TRUE(done) << done.error().message();
+    }
+    const Result<void> done = deputy_relay->handle();
+    EXPECT_TRUE(done) << done.error().message();
+  }
+
+  /// Turns until `condition` holds; a test failure after 20 seconds.
+  ::testing::AssertionResult turn_until(const std::function<bool()>& condition) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > deadline) {
+        return ::testing::AssertionFailure() << "nothing came for 20 seconds";
+      }
+      if (HasFailure()) {
+        return ::testing::AssertionFailure() << "failed before";
+      }
+      turn();
+    }
+    return ::testing::AssertionSuccess();
+  }
+
+  void turn_times(int count) {
+    for (int i = 0; i < count; ++i) {
+      turn();
+    }
+  }
+
+  void signal(std::uint64_t number) {
+    std::array<std::byte, kSiginfoBytes> siginfo{};
+    std::memcpy(siginfo.data(), &number, sizeof number);
+    EXPECT_TRUE(deputy_relay->send_signal(siginfo));
+  }
+
+  std::vector<RelayStreamSpec> specs;
+  std::unique_ptr<DeputyRelay> deputy_relay;
+  Place place;
+  std::shared_ptr<CuttableChannel::Cut> connection;
+  UniqueFd home_in;
+  UniqueFd home_out;
+  UniqueFd home_both;
+  std::vector<int> exits;
+  std::vector<int> jobs;
+  std::vector<std::string> hosts;
+  std::vector<std::string> replies;
+  std::vector<std::uint32_t> closed;
+  std::vector<std::uint64_t> signals;
+  std::vector<std::pair<std::uint64_t, std::string>> commands;
+};
+
+}  // namespace migrate::relay_testing
