@@ -1,0 +1,58 @@
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/inspect/internal/process_view.h"
+#include "libmigrate/inspect/proc_text.h"
+
+namespace migrate::inspect {
+
+/// Reads the mappings of a process into an image and applies the rules to them. Lives for one
+/// inspection; borrows all that it is given.
+class MappingReader {
+ public:
+  MappingReader(const ProcessView& view, Findings& findings, SharedObjects& shared,
+                wire::Image& image, Verdict& verdict)
+      : view_(view), findings_(findings), shared_(shared), image_(image), verdict_(verdict) {}
+
+  /// From smaps, with all flags. Blocks while the kernel walks the page tables.
+  Result<void> read_all();
+
+  /// From maps; flags of what `draft` has come from there. Reads smaps only for new anonymous
+  /// mappings. `image_` must hold the draft's files and shared memories.
+  Result<void> read_again(const wire::Image& draft);
+
+ private:
+  // Adds a mapping; `flags` are its VmFlags and protection key if it has never been seen.
+  void add(const MapsEntry& entry, std::uint32_t advice, const MapsEntry* flags);
+  // Kind and backing of a mapping; these and refuse_mapping() give false after a refusal.
+  bool classify(const MapsEntry& entry, wire::Mapping& mapping);
+  bool classify_memory(const MapsEntry& entry, wire::Mapping& mapping);
+  bool classify_file(const MapsEntry& entry, wire::Mapping& mapping);
+  bool find_file(const MapsEntry& entry, std::uint32_t& index);
+  void check_flags(const MapsEntry& entry);
+  void refresh_files();
+  bool refuse_mapping(std::string_view code, const MapsEntry& entry, std::string_view detail = {});
+
+  const ProcessView& view_;
+  Findings& findings_;
+  SharedObjects& shared_;
+  wire::Image& image_;
+  Verdict& verdict_;
+};
+
+/// Adds the memfd or shared anonymous memory that `name` in `directory` leads to, shown as `link`,
+/// or brings its size and seals up to date; gives its index into Image.shared_memories. `fd` is
+/// open on it, or -1: then seals are not asked for. Errors: kSystem, kUnsupported (huge pages).
+Result<std::uint32_t> add_memory(int directory, const std::string& name, const std::string& link,
+                                 int fd, Findings& findings, SharedObjects& shared,
+                                 wire::Image& image);
+
+/// Whether `path`, as the process itself sees it, leads to the file with this identity.
+bool path_leads_to(const ProcessView& view, const std::string& path,
+                   const wire::FileIdentity& identity);
+
+}  // namespace migrate::inspect

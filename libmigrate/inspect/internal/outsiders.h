@@ -1,0 +1,29 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "libmigrate/inspect/internal/process_view.h"
+
+namespace migrate::inspect {
+
+/// Refuses what other processes of this /proc (the caller's own excepted) hold of `objects`, and
+/// notes in `findings` what they do not; what was found private before is not looked for again.
+/// Blocks: reads mappings and descriptors of every process, unless there is nothing to look for.
+void check_outsiders(const ProcessView& view, const SharedObjects& objects, Findings& findings,
+                     Verdict& verdict);
+
+/// Refuses children of the process and processes that share its memory or descriptor table.
+void check_relatives(const ProcessView& view, Verdict& verdict);
+
+/// The same among the processes that were born after `newest_pid` was the newest pid; costs one
+/// small read if none was.
+void check_new_relatives(const ProcessView& view, std::uint64_t newest_pid, Verdict& verdict);
+
+/// The newest pid of this PID namespace; 0 if it cannot be told.
+std::uint64_t newest_pid(const ProcessView& view);
+
+/// How a process is called in verdicts: "pid 17 (sh)".
+std::string describe_process(pid_t pid);
+
+}  // namespace migrate::inspect

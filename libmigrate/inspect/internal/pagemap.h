@@ -1,0 +1,18 @@
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+
+namespace migrate::inspect {
+
+/// Whether pages of this range of private file mapping are no longer the file's own: present or in
+/// swap, and anonymous. `pagemap` is /proc/PID/pagemap. Kernel: PAGEMAP_SCAN (6.7), else reads
+/// eight bytes per page. Errors: kSystem.
+Result<bool> has_private_pages(int pagemap, std::uint64_t start, std::uint64_t end);
+
+/// Whether the range has guard regions (madvise MADV_GUARD_INSTALL); false on kernels that cannot
+/// tell (before 6.15).
+bool has_guard_regions(int pagemap, std::uint64_t start, std::uint64_t end);
+
+}  // namespace migrate::inspect

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/inspect/internal/process_view.h"
+
+namespace migrate::inspect {
+
+using ThreadIds = std::vector<std::pair<pid_t, std::uint32_t>>;
+
+/// Threads of the process, leader first: id in this /proc, and innermost id; those in `known` are
+/// not asked again. Errors: kNotFound if the process has ended.
+Result<ThreadIds> read_threads(const ProcessView& view, const ThreadIds& known);
+
+/// Fills name, scheduling, affinity, timer slack and credentials of each thread into `image`. With
+/// a `draft`, credentials and slack of threads that it has come from there, except the leader's.
+void read_thread_facts(const ProcessView& view, const ThreadIds& threads, const wire::Image* draft,
+                       wire::Image& image, Verdict& verdict);
+
+/// Fills what stat, status, auxv, limits, links and timers tell of the process. With a `draft`, the
+/// command line and auxiliary vector, limits, executable and personality come from there.
+Result<void> read_process_facts(const ProcessView& view, const ThreadIds& threads,
+                                const wire::Image* draft, wire::Image& image, Verdict& verdict);
+
+/// The rules about the process as a whole that are cheap: state, namespaces, root, seccomp.
+/// `frozen`: our own tracer holds it, so being traced and stopped is no reason.
+Result<void> check_process(const ProcessView& view, bool frozen, Verdict& verdict);
+
+/// The rules about threads: what they do not share, and what of them is not carried.
+void check_threads(const ProcessView& view, const ThreadIds& threads, bool frozen,
+                   Verdict& verdict);
+
+/// System V objects that the process made or uses.
+void check_system_v(const ProcessView& view, Verdict& verdict);
+
+}  // namespace migrate::inspect

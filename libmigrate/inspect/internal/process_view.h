@@ -1,0 +1,79 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "libmigrate/inspect/process_inspector.h"
+#include "libmigrate/rules/refusal.h"
+
+namespace migrate::inspect {
+
+using Verdict = std::vector<wire::Refusal>;
+
+inline void refuse(Verdict& verdict, std::string_view code, std::string object,
+                   std::string_view detail = {}) {
+  verdict.push_back(make_refusal(code, std::move(object), detail));
+}
+
+/// The process under inspection, and what is kept open of it: a descriptor of a /proc directory
+/// never leads to another process, even when the pid is used again.
+struct ProcessView {
+  pid_t pid = 0;
+  std::uint32_t inner_pid = 0;
+  KnownObjects known;
+  UniqueFd directory;  ///< /proc/PID
+  UniqueFd root;       ///< /proc/PID/root
+  UniqueFd pidfd;
+  UniqueFd maps;
+  UniqueFd pagemap;
+  UniqueFd status;
+  UniqueFd tasks;        ///< /proc/PID/task
+  UniqueFd descriptors;  ///< /proc/PID/fd
+  UniqueFd details;      ///< /proc/PID/fdinfo
+  UniqueFd load;         ///< /proc/loadavg, whose last word is the newest pid
+};
+
+/// Identifies a mapped object by what maps shows of it: device, inode, name.
+struct MappedKey {
+  std::string device;
+  std::uint64_t inode = 0;
+  std::string name;
+  auto operator<=>(const MappedKey&) const = default;
+};
+
+/// Device and inode as stat gives them.
+using StatKey = std::pair<std::uint64_t, std::uint64_t>;
+
+/// What one inspection found out about objects that later inspections meet again.
+struct Findings {
+  std::map<MappedKey, std::uint32_t> files;            ///< Index into Image.mapped_files.
+  std::map<MappedKey, std::uint32_t> mapped_memories;  ///< Index into Image.shared_memories.
+  std::map<StatKey, std::uint32_t> memories;           ///< The same.
+  std::map<std::string, std::uint64_t> streams;        ///< Relays by object, to the stream id.
+  // Objects that nobody outside was found to hold; only new ones are looked for again.
+  std::set<std::uint64_t> private_pipes;
+  std::set<StatKey> private_memories;
+  std::set<MappedKey> private_mappings;
+  std::uint64_t newest_pid = 0;
+};
+
+/// Objects that nobody outside may hold, met in one inspection; values say what for in a verdict.
+struct SharedObjects {
+  struct Mapped {
+    bool writable = false;
+    std::string description;
+  };
+  std::map<MappedKey, Mapped> mappings;
+  std::map<StatKey, std::string> memories;
+  std::map<std::uint64_t, std::string> pipes;
+};
+
+}  // namespace migrate::inspect

@@ -1,0 +1,412 @@
+#include "libmigrate/inspect/internal/mappings.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <map>
+
+#include "libmigrate/inspect/file_identity.h"
+#include "libmigrate/inspect/internal/pagemap.h"
+
+namespace migrate::inspect {
+namespace {
+
+constexpr std::uint64_t kMappedHashLimitBytes = std::uint64_t{1} << 28;
+constexpr std::string_view kDeleted = " (deleted)";
+
+struct AdviceFlag {
+  std::string_view flag;
+  std::uint32_t advice;
+};
+// What VmFlags says, and what it means here; no advice: nothing to carry.
+constexpr std::array kCarriedFlags = std::to_array<AdviceFlag>({
+    {"rd", 0},
+    {"wr", 0},
+    {"ex", 0},
+    {"sh", 0},
+    {"mr", 0},
+    {"mw", 0},
+    {"me", 0},
+    {"ms", 0},
+    {"ac", 0},
+    {"sd", 0},
+    {"lf", 0},
+    {"gd", wire::GROWS_DOWN},
+    {"lo", wire::LOCKED},
+    {"sr", wire::SEQUENTIAL},
+    {"rr", wire::RANDOM},
+    {"dc", wire::DONT_FORK},
+    {"wf", wire::WIPE_ON_FORK},
+    {"dd", wire::DONT_DUMP},
+    {"mg", wire::MERGEABLE},
+    {"hg", wire::HUGE_PAGE},
+    {"nh", wire::NO_HUGE_PAGE},
+    {"nr", wire::NO_RESERVE},
+});
+struct RefusedFlag {
+  std::string_view flag;
+  std::string_view code;
+};
+constexpr std::array kRefusedFlags = std::to_array<RefusedFlag>({
+    {"um", "USERFAULTFD"},
+    {"uw", "USERFAULTFD"},
+    {"ui", "USERFAULTFD"},
+    {"ss", "SHADOW_STACK"},
+    {"sl", "SEALED"},
+    {"ht", "HUGETLB"},
+    {"gu", "GUARD_REGION"},
+});
+struct RefusedName {
+  std::string_view prefix;
+  std::string_view code;
+};
+constexpr std::array kRefusedNames = std::to_array<RefusedName>({
+    {"/SYSV", "SYSV_SHM"},
+    {"/[aio]", "AIO"},
+    {"/anon_hugepage", "HUGETLB"},
+    {"anon_inode:[io_uring]", "IO_URING"},
+    {"anon_inode:[perf_event]", "PERF"},
+    {"anon_inode:kvm", "KVM"},
+    {"anon_inode:bpf", "BPF"},
+    {"socket:[", "SOCKET"},
+});
+
+bool is_kernel_mapping(const MapsEntry& entry) {
+  return entry.inode == 0 && (entry.name == "[vdso]" || entry.name.starts_with("[vvar"));
+}
+
+bool is_anonymous(const MapsEntry& entry) {
+  return !entry.shared && entry.inode == 0 &&
+         (entry.name.empty() || entry.name == "[heap]" || entry.name.starts_with("[stack") ||
+          entry.name.starts_with("[anon:"));
+}
+
+bool is_memory(const MapsEntry& entry) {
+  return entry.shared && entry.inode != 0 &&
+         (entry.name == "/dev/zero (deleted)" || entry.name.starts_with("[anon_shmem:") ||
+          (entry.name.starts_with("/memfd:") && entry.name.ends_with(kDeleted)));
+}
+
+std::string map_files_name(const MapsEntry& entry) {
+  return fmt::format("map_files/{:x}-{:x}", entry.start, entry.end);
+}
+
+std::string describe(const MapsEntry& entry) {
+  return fmt::format("{:x}-{:x} {}", entry.start, entry.end,
+                     entry.name.empty() ? "anonymous" : entry.name);
+}
+
+std::uint32_t advice_of(const MapsEntry& entry) {
+  std::uint32_t advice = 0;
+  std::string_view flags = entry.flags;
+  for (std::string_view flag = take_word(flags); !flag.empty(); flag = take_word(flags)) {
+    const auto* carried = std::ranges::find(kCarriedFlags, flag, &AdviceFlag::flag);
+    advice |= carried != kCarriedFlags.end() ? carried->advice : 0;
+  }
+  return advice;
+}
+
+MappedKey key_of(const MapsEntry& entry) {
+  return {entry.device, entry.inode, entry.name};
+}
+
+// The advice that all draft mappings agree on which `entry` overlaps and which are of its nature.
+std::optional<std::uint32_t> draft_advice(const MapsEntry& entry, const wire::Image& draft) {
+  const auto& mappings = draft.mappings();
+  auto mapping = std::partition_point(
+      mappings.begin(), mappings.end(),
+      [&entry](const wire::Mapping& candidate) { return candidate.end() <= entry.start; });
+  std::optional<std::uint32_t> advice;
+  for (; mapping != mappings.end() && mapping->start() < entry.end; ++mapping) {
+    if ((mapping->kind() == wire::Mapping::ANONYMOUS) != is_anonymous(entry)) {
+      continue;
+    }
+    if (advice && *advice != mapping->advice()) {
+      return std::nullopt;
+    }
+    advice = mapping->advice();
+  }
+  return advice;
+}
+
+}  // namespace
+
+bool path_leads_to(const ProcessView& view, const std::string& path,
+                   const wire::FileIdentity& identity) {
+  struct stat status {};
+  const char* name = path == "/" ? "." : path.c_str() + 1;
+  if (!path.starts_with('/') || ::fstatat(view.root.get(), name, &status, 0) != 0) {
+    return false;
+  }
+  const dev_t device =
+      S_ISCHR(status.st_mode) || S_ISBLK(status.st_mode) ? status.st_rdev : status.st_dev;
+  return status.st_ino == identity.inode() && major(device) == identity.device_major() &&
+         minor(device) == identity.device_minor();
+}
+
+Result<std::uint32_t> add_memory(int directory, const std::string& name, const std::string& link,
+                                 int fd, Findings& findings, SharedObjects& shared,
+                                 wire::Image& image) {
+  struct stat status {};
+  if (::fstatat(directory, name.c_str(), &status, 0) != 0) {
+    return fail(system_error("stat", link));
+  }
+  const std::uint64_t type = MIGRATE_TRY(filesystem_type_at(directory, name));
+  if (filesystem_class(type) == FilesystemClass::kHugePages) {
+    return fail(make_error(ErrorCode::kUnsupported, "carry huge pages of", link));
+  }
+  const StatKey key{status.st_dev, status.st_ino};
+  const auto [place, added] =
+      findings.memories.emplace(key, static_cast<std::uint32_t>(image.shared_memories_size()));
+  wire::SharedMemory& memory =
+      added ? *image.add_shared_memories()
+            : *image.mutable_shared_memories(static_cast<int>(place->second));
+  memory.set_inode(status.st_ino);
+  memory.set_size_bytes(static_cast<std::uint64_t>(status.st_size));
+  constexpr std::string_view kMemfd = "/memfd:";
+  if (link.starts_with(kMemfd)) {
+    memory.set_name(link.substr(kMemfd.size(), link.size() - kMemfd.size() - kDeleted.size()));
+    shared.memories.emplace(key, link);
+    if (const int seals = fd >= 0 ? ::fcntl(fd, F_GET_SEALS) : -1; seals >= 0) {
+      memory.set_seals(static_cast<std::uint32_t>(seals));
+    }
+  }
+  return place->second;
+}
+
+bool MappingReader::refuse_mapping(std::string_view code, const MapsEntry& entry,
+                                   std::string_view detail) {
+  refuse(verdict_, code, describe(entry), detail);
+  return false;
+}
+
+Result<void> MappingReader::read_all() {
+  const std::string text = MIGRATE_TRY(read_file_at(view_.directory.get(), "smaps"));
+  for (const MapsEntry& entry : MIGRATE_TRY(parse_maps(text))) {
+    add(entry, advice_of(entry), &entry);
+  }
+  return {};
+}
+
+Result<void> MappingReader::read_again(const wire::Image& draft) {
+  const std::string text = MIGRATE_TRY(reread(view_.maps.get(), "/proc/PID/maps"));
+  const std::vector<MapsEntry> entries = MIGRATE_TRY(parse_maps(text));
+  std::map<std::uint64_t, MapsEntry> details;  // of smaps, by start
+  for (const MapsEntry& entry : entries) {
+    std::optional<std::uint32_t> advice = draft_advice(entry, draft);
+    const MapsEntry* flags = nullptr;
+    if (!advice && is_anonymous(entry)) {
+      if (details.empty()) {
+        const std::string smaps = MIGRATE_TRY(read_file_at(view_.directory.get(), "smaps"));
+        for (MapsEntry& detail : MIGRATE_TRY(parse_maps(smaps))) {
+          details.emplace(detail.start, std::move(detail));
+        }
+      }
+      flags = &details[entry.start];
+      advice = advice_of(*flags);
+    }
+    add(entry, advice.value_or(0), flags);
+  }
+  refresh_files();
+  return {};
+}
+
+void MappingReader::add(const MapsEntry& entry, std::uint32_t advice, const MapsEntry* flags) {
+  if (entry.name == "[vsyscall]") {
+    return;
+  }
+  wire::Mapping mapping;
+  mapping.set_start(entry.start);
+  mapping.set_end(entry.end);
+  mapping.set_protection(entry.protection);
+  mapping.set_offset(entry.inode != 0 ? entry.offset : 0);
+  mapping.set_name(entry.name);
+  mapping.set_advice(advice);
+  if (!classify(entry, mapping)) {
+    return;
+  }
+  if (flags != nullptr && !is_kernel_mapping(entry)) {
+    check_flags(*flags);
+    if (mapping.kind() == wire::Mapping::ANONYMOUS &&
+        has_guard_regions(view_.pagemap.get(), entry.start, entry.end)) {
+      refuse_mapping("GUARD_REGION", entry);
+    }
+  }
+  *image_.add_mappings() = std::move(mapping);
+}
+
+bool MappingReader::classify(const MapsEntry& entry, wire::Mapping& mapping) {
+  if (is_anonymous(entry)) {
+    mapping.set_kind(wire::Mapping::ANONYMOUS);
+    return true;
+  }
+  if (is_kernel_mapping(entry)) {
+    mapping.set_kind(entry.name == "[vdso]" ? wire::Mapping::VDSO : wire::Mapping::VVAR);
+    return true;
+  }
+  if (is_memory(entry)) {
+    return classify_memory(entry, mapping);
+  }
+  for (const RefusedName& refused : kRefusedNames) {
+    const bool nameless = refused.prefix.front() == '/';
+    if (entry.name.starts_with(refused.prefix) && (!nameless || entry.name.ends_with(kDeleted))) {
+      return refuse_mapping(refused.code, entry);
+    }
+  }
+  if (entry.name.starts_with('/') && entry.inode != 0) {
+    return classify_file(entry, mapping);
+  }
+  return refuse_mapping("UNKNOWN_MAPPING", entry);
+}
+
+bool MappingReader::classify_memory(const MapsEntry& entry, wire::Mapping& mapping) {
+  const auto known = findings_.mapped_memories.find(key_of(entry));
+  std::uint32_t index = 0;
+  if (known != findings_.mapped_memories.end()) {
+    index = known->second;
+  } else {
+    const std::string name = map_files_name(entry);
+    const UniqueFd file(entry.name.starts_with("/memfd:")
+                            ? ::openat(view_.directory.get(), name.c_str(), O_RDONLY | O_CLOEXEC)
+                            : -1);
+    const auto added =
+        add_memory(view_.directory.get(), name, entry.name, file.get(), findings_, shared_, image_);
+    if (!added) {
+      const bool huge = added.error().code == ErrorCode::kUnsupported;
+      return refuse_mapping(huge ? "HUGETLB" : "UNKNOWN_MAPPING", entry,
+                            huge ? std::string() : added.error().message());
+    }
+    index = *added;
+    findings_.mapped_memories.emplace(key_of(entry), index);
+  }
+  shared_.mappings.emplace(key_of(entry), SharedObjects::Mapped{true, describe(entry)});
+  mapping.set_kind(wire::Mapping::SHARED_MEMORY);
+  mapping.set_shared_memory(index);
+  return true;
+}
+
+bool MappingReader::classify_file(const MapsEntry& entry, wire::Mapping& mapping) {
+  if (!entry.shared && entry.name == "/dev/zero") {
+    mapping.set_kind(wire::Mapping::ANONYMOUS);
+    mapping.set_offset(0);
+    return true;
+  }
+  std::uint32_t index = 0;
+  if (!find_file(entry, index)) {
+    return false;
+  }
+  mapping.set_file(index);
+  const bool writable = (entry.protection & PROT_WRITE) != 0;
+  if (entry.shared) {
+    mapping.set_kind(wire::Mapping::SHARED_FILE);
+    auto& shared = shared_.mappings[key_of(entry)];
+    shared.writable |= writable;
+    shared.description = describe(entry);
+    return true;
+  }
+  // A scan that fails errs on the safe side: a copy is right in any case.
+  const bool copy =
+      writable || has_private_pages(view_.pagemap.get(), entry.start, entry.end).value_or(true);
+  mapping.set_kind(copy ? wire::Mapping::FILE_COPY : wire::Mapping::FILE_LOCAL);
+  return true;
+}
+
+bool MappingReader::find_file(const MapsEntry& entry, std::uint32_t& index) {
+  const auto known = findings_.files.find(key_of(entry));
+  const bool content_matters = !entry.shared || (entry.protection & PROT_WRITE) == 0;
+  if (known != findings_.files.end()) {
+    index = known->second;
+    const auto& file = image_.mapped_files(static_cast<int>(index));
+    if (!content_matters || !file.build_id().empty() || !file.sha256().empty()) {
+      return true;
+    }
+  }
+  const std::string name = map_files_name(entry);
+  auto identity = identify_at(view_.directory.get(), name, entry.name);
+  if (!identity) {
+    return refuse_mapping("UNKNOWN_MAPPING", entry, identity.error().message());
+  }
+  if (!S_ISREG(identity->mode())) {
+    return refuse_mapping(
+        S_ISCHR(identity->mode()) || S_ISBLK(identity->mode()) ? "DEVICE" : "UNKNOWN_MAPPING",
+        entry);
+  }
+  const FilesystemClass kind = filesystem_class(identity->filesystem_type());
+  if (kind == FilesystemClass::kKernel || kind == FilesystemClass::kHugePages) {
+    return refuse_mapping(kind == FilesystemClass::kKernel ? "PROC_FILE" : "HUGETLB", entry);
+  }
+  if (kind == FilesystemClass::kUnknown) {
+    return refuse_mapping("UNKNOWN_MAPPING", entry,
+                          fmt::format("file system type {:#x}", identity->filesystem_type()));
+  }
+  if (!path_leads_to(view_, entry.name, *identity)) {
+    return refuse_mapping("DELETED_FILE", entry);
+  }
+  if (content_matters) {
+    const UniqueFd file(::openat(view_.directory.get(), name.c_str(), O_RDONLY | O_CLOEXEC));
+    // Without it the destination has only device and inode to go by, and says so.
+    if (file.valid()) {
+      (void)add_content_identity(file.get(), kMappedHashLimitBytes, *identity);
+    }
+  }
+  if (known == findings_.files.end()) {
+    index = static_cast<std::uint32_t>(image_.mapped_files_size());
+    findings_.files.emplace(key_of(entry), index);
+    *image_.add_mapped_files() = std::move(*identity);
+  } else {
+    *image_.mutable_mapped_files(static_cast<int>(index)) = std::move(*identity);
+  }
+  return true;
+}
+
+void MappingReader::check_flags(const MapsEntry& entry) {
+  if (entry.protection_key != 0) {
+    refuse_mapping("PROTECTION_KEY", entry);
+  }
+  std::string_view flags = entry.flags;
+  for (std::string_view flag = take_word(flags); !flag.empty(); flag = take_word(flags)) {
+    const auto* refused = std::ranges::find(kRefusedFlags, flag, &RefusedFlag::flag);
+    if (refused != kRefusedFlags.end()) {
+      if (refused->code != "USERFAULTFD" || !view_.known.own_userfaultfd) {
+        refuse_mapping(refused->code, entry);
+      }
+    } else if (std::ranges::find(kCarriedFlags, flag, &AdviceFlag::flag) == kCarriedFlags.end()) {
+      refuse_mapping("UNKNOWN_MAPPING", entry, fmt::format("VmFlags has {}", flag));
+    }
+  }
+}
+
+// Files that were written to since the draft have another size and time, perhaps another content.
+void MappingReader::refresh_files() {
+  for (wire::FileIdentity& file : *image_.mutable_mapped_files()) {
+    struct stat status {};
+    if (::fstatat(view_.root.get(), file.path().c_str() + 1, &status, 0) != 0) {
+      continue;  // The kernel has marked its mappings as deleted.
+    }
+    constexpr std::int64_t kSecond = 1'000'000'000;
+    if (static_cast<std::uint64_t>(status.st_size) == file.size_bytes() &&
+        status.st_mtim.tv_sec * kSecond + status.st_mtim.tv_nsec == file.mtime_ns()) {
+      continue;
+    }
+    auto now = identify_at(view_.root.get(), file.path().substr(1), file.path());
+    if (!now || !same_file(*now, file)) {
+      continue;
+    }
+    if (!file.build_id().empty() || !file.sha256().empty()) {
+      const UniqueFd opened(
+          ::openat(view_.root.get(), file.path().c_str() + 1, O_RDONLY | O_CLOEXEC));
+      if (opened.valid()) {
+        (void)add_content_identity(opened.get(), kMappedHashLimitBytes, *now);
+      }
+    }
+    file = std::move(*now);
+  }
+}
+
+}  // namespace migrate::inspect

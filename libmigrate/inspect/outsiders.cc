@@ -1,0 +1,234 @@
+#include "libmigrate/inspect/internal/outsiders.h"
+
+#include <fcntl.h>
+#include <linux/kcmp.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "libmigrate/inspect/proc_text.h"
+
+namespace migrate::inspect {
+namespace {
+
+// What to look for in all other processes.
+struct Wanted {
+  std::set<std::uint64_t> pipes;
+  std::set<StatKey> memories;
+  // By device and inode as maps shows them: whether the process itself may write. A mapping outside
+  // counts if it is shared and either may write.
+  std::map<std::pair<std::string, std::uint64_t>, bool> mappings;
+
+  bool empty() const { return pipes.empty() && memories.empty() && mappings.empty(); }
+};
+
+// Who holds it: one process each, the first found.
+struct Outsiders {
+  std::map<std::uint64_t, pid_t> pipes;
+  std::map<StatKey, pid_t> memories;
+  std::map<std::pair<std::string, std::uint64_t>, pid_t> mappings;
+};
+
+std::vector<pid_t> all_processes() {
+  std::vector<pid_t> pids;
+  for (const std::string& name : list_directory("/proc").value_or(std::vector<std::string>())) {
+    if (const auto pid = parse_number(name)) {
+      pids.push_back(static_cast<pid_t>(*pid));
+    }
+  }
+  return pids;
+}
+
+void search_descriptors(pid_t pid, const std::string& directory, const Wanted& wanted,
+                        Outsiders& found) {
+  if (wanted.pipes.empty() && wanted.memories.empty()) {
+    return;
+  }
+  const auto opened = open_file(directory + "/fd", O_RDONLY | O_DIRECTORY);
+  if (!opened) {
+    return;
+  }
+  const int descriptors = opened->get();
+  for (const std::uint32_t number :
+       numbered_entries(descriptors, "fd").value_or(std::vector<std::uint32_t>())) {
+    const std::string name = std::to_string(number);
+    const auto link = read_link_at(descriptors, name);
+    if (!link) {
+      continue;
+    }
+    if (link->starts_with("pipe:[")) {
+      const auto inode = parse_number(std::string_view(*link).substr(6, link->size() - 7));
+      if (inode && wanted.pipes.contains(*inode)) {
+        found.pipes.emplace(*inode, pid);
+      }
+    } else if (link->starts_with("/memfd:") && !wanted.memories.empty()) {
+      struct stat status {};
+      if (::fstatat(descriptors, name.c_str(), &status, 0) == 0 &&
+          wanted.memories.contains({status.st_dev, status.st_ino})) {
+        found.memories.emplace(std::pair(status.st_dev, status.st_ino), pid);
+      }
+    }
+  }
+}
+
+void search_mappings(pid_t pid, const std::string& directory, const Wanted& wanted,
+                     Outsiders& found) {
+  if (wanted.mappings.empty()) {
+    return;
+  }
+  const auto text = read_file(directory + "/maps");
+  if (!text) {
+    return;
+  }
+  const auto entries = parse_maps(*text);
+  if (!entries) {
+    return;
+  }
+  for (const MapsEntry& entry : *entries) {
+    if (!entry.shared || entry.inode == 0) {
+      continue;
+    }
+    const auto match = wanted.mappings.find({entry.device, entry.inode});
+    if (match != wanted.mappings.end() && (match->second || (entry.protection & 2U) != 0)) {
+      found.mappings.emplace(match->first, pid);
+    }
+  }
+}
+
+bool same_object(pid_t one, pid_t other, int type) {
+  return ::syscall(SYS_kcmp, one, other, type, 0, 0) == 0;
+}
+
+void check_relative(const ProcessView& view, pid_t other, Verdict& verdict) {
+  if (other == view.pid) {
+    return;
+  }
+  const auto text = read_file("/proc/" + std::to_string(other) + "/stat");
+  if (!text) {
+    return;
+  }
+  const auto fields = stat_fields(*text);
+  if (fields.size() < 2) {
+    return;
+  }
+  // Ids of threads are found in /proc too, but not listed; those of the process itself are no
+  // child.
+  const bool thread = ::faccessat(view.tasks.get(), std::to_string(other).c_str(), F_OK, 0) == 0;
+  if (thread) {
+    return;
+  }
+  if (parse_number(fields[1]) == static_cast<std::uint64_t>(view.pid)) {
+    refuse(verdict, "CHILDREN", describe_process(other));
+  } else if (fields[0] != "Z" && fields[0] != "X" &&
+             (same_object(view.pid, other, KCMP_VM) || same_object(view.pid, other, KCMP_FILES))) {
+    refuse(verdict, "SHARED_ADDRESS_SPACE", describe_process(other));
+  }
+}
+
+Outsiders find_outsiders(const ProcessView& view, const Wanted& wanted) {
+  Outsiders found;
+  if (wanted.empty()) {
+    return found;
+  }
+  const pid_t self = ::getpid();
+  for (const pid_t pid : all_processes()) {
+    if (pid == view.pid || pid == self) {
+      continue;
+    }
+    const std::string directory = "/proc/" + std::to_string(pid);
+    search_descriptors(pid, directory, wanted, found);
+    search_mappings(pid, directory, wanted, found);
+  }
+  return found;
+}
+
+}  // namespace
+
+void check_outsiders(const ProcessView& view, const SharedObjects& objects, Findings& findings,
+                     Verdict& verdict) {
+  Wanted wanted;
+  for (const auto& [inode, description] : objects.pipes) {
+    if (!findings.private_pipes.contains(inode)) {
+      wanted.pipes.insert(inode);
+    }
+  }
+  for (const auto& [key, description] : objects.memories) {
+    if (!findings.private_memories.contains(key)) {
+      wanted.memories.insert(key);
+    }
+  }
+  for (const auto& [key, mapped] : objects.mappings) {
+    if (!findings.private_mappings.contains(key)) {
+      wanted.mappings[{key.device, key.inode}] |= mapped.writable;
+    }
+  }
+  const Outsiders found = find_outsiders(view, wanted);
+  for (const auto& [inode, description] : objects.pipes) {
+    if (const auto holder = found.pipes.find(inode); holder != found.pipes.end()) {
+      refuse(verdict, "PIPE_SHARED", description, describe_process(holder->second));
+    } else {
+      findings.private_pipes.insert(inode);
+    }
+  }
+  for (const auto& [key, description] : objects.memories) {
+    if (const auto holder = found.memories.find(key); holder != found.memories.end()) {
+      refuse(verdict, "SHARED_MEMORY_OUTSIDE", description,
+             describe_process(holder->second) + " has it open");
+    } else {
+      findings.private_memories.insert(key);
+    }
+  }
+  for (const auto& [key, mapped] : objects.mappings) {
+    const auto holder = found.mappings.find({key.device, key.inode});
+    if (holder != found.mappings.end()) {
+      refuse(verdict, "SHARED_MEMORY_OUTSIDE", mapped.description,
+             describe_process(holder->second) + " maps it");
+    } else {
+      findings.private_mappings.insert(key);
+    }
+  }
+}
+
+void check_relatives(const ProcessView& view, Verdict& verdict) {
+  for (const pid_t pid : all_processes()) {
+    check_relative(view, pid, verdict);
+  }
+}
+
+void check_new_relatives(const ProcessView& view, std::uint64_t before, Verdict& verdict) {
+  constexpr std::uint64_t kMaxSteps = 64;
+  const std::uint64_t now = newest_pid(view);
+  if (now == before && now != 0) {
+    return;
+  }
+  if (before == 0 || now < before || now - before > kMaxSteps) {
+    check_relatives(view, verdict);
+    return;
+  }
+  for (std::uint64_t pid = before + 1; pid <= now; ++pid) {
+    check_relative(view, static_cast<pid_t>(pid), verdict);
+  }
+}
+
+std::uint64_t newest_pid(const ProcessView& view) {
+  auto text = reread(view.load.get(), "/proc/loadavg");
+  if (!text) {
+    return 0;
+  }
+  std::string_view line = *text;
+  line = take_line(line);
+  const std::size_t blank = line.find_last_of(' ');
+  return parse_number(line.substr(blank == std::string_view::npos ? 0 : blank + 1)).value_or(0);
+}
+
+std::string describe_process(pid_t pid) {
+  std::string text = "pid " + std::to_string(pid);
+  if (auto name = read_file("/proc/" + std::to_string(pid) + "/comm"); name && !name->empty()) {
+    name->pop_back();
+    text += " (" + *name + ")";
+  }
+  return text;
+}
+
+}  // namespace migrate::inspect

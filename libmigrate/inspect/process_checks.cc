@@ -1,0 +1,229 @@
+#include <fmt/format.h>
+#include <linux/kcmp.h>
+#include <sys/ipc.h>
+#include <sys/sem.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+
+#include "base/file.h"
+#include "libmigrate/inspect/internal/process_facts.h"
+#include "libmigrate/inspect/proc_text.h"
+
+namespace migrate::inspect {
+namespace {
+
+std::string describe(const ProcessView& view) {
+  return fmt::format("pid {}", view.pid);
+}
+
+void check_namespaces(const ProcessView& view, Verdict& verdict) {
+  constexpr std::array kNamespaces{"cgroup",           "ipc",  "mnt",  "net", "pid",
+                                   "pid_for_children", "time", "user", "uts", "time_for_children"};
+  for (const char* name : kNamespaces) {
+    const std::string path = std::string("ns/") + name;
+    const auto theirs = read_link_at(view.directory.get(), path);
+    if (!theirs || view.known.own_namespaces.contains(*theirs)) {
+      continue;
+    }
+    const auto own = read_link("/proc/self/" + path);
+    if (own && *own != *theirs) {
+      refuse(verdict, "NAMESPACE", fmt::format("{} namespace {}", name, *theirs));
+    }
+  }
+}
+
+void check_root(const ProcessView& view, Verdict& verdict) {
+  struct stat theirs {};
+  struct stat own {};
+  if (::fstat(view.root.get(), &theirs) == 0 && ::stat("/", &own) == 0 &&
+      (theirs.st_dev != own.st_dev || theirs.st_ino != own.st_ino)) {
+    refuse(verdict, "CHROOT",
+           "root directory " + read_link_at(view.directory.get(), "root").value_or("?"));
+  }
+}
+
+// What status shows of one thread that is not carried, unless it is as in our own process.
+void check_status(const std::string& who, std::string_view status, Verdict& verdict) {
+  if (number_field(status, "Seccomp:") != 0) {
+    const bool strict = number_field(status, "Seccomp:") == 1;
+    refuse(verdict, "SECCOMP", who,
+           strict ? "strict mode"
+                  : fmt::format("{} filters", number_field(status, "Seccomp_filters:")));
+  }
+  if (const auto features = find_field(status, "x86_Thread_features:");
+      features && features->find("shstk") != std::string_view::npos) {
+    refuse(verdict, "SHADOW_STACK", who);
+  }
+  if (const auto mask = find_field(status, "untag_mask:"); mask && *mask != "0xffffffffffffffff") {
+    refuse(verdict, "UNKNOWN_ATTRIBUTE", who, fmt::format("address tagging {}", *mask));
+  }
+  for (const std::string_view key : {"Speculation_Store_Bypass:", "SpeculationIndirectBranch:"}) {
+    const auto setting = find_field(status, key);
+    if (setting && (setting->find("force") != std::string_view::npos)) {
+      refuse(verdict, "UNKNOWN_ATTRIBUTE", who, fmt::format("{} {}", key, *setting));
+    }
+  }
+}
+
+void check_label(const ProcessView& view, Verdict& verdict) {
+  const auto label = read_file_at(view.directory.get(), "attr/current");
+  const auto own = read_file("/proc/self/attr/current");
+  if (label && own && *label != *own) {
+    refuse(verdict, "SECURITY_LABEL", *label);
+  }
+}
+
+// Rows of a table of /proc/sysvipc, as numbers; the first word of each line is the key.
+std::vector<std::vector<std::uint64_t>> system_v_table(const std::string& name) {
+  std::vector<std::vector<std::uint64_t>> rows;
+  const auto content = read_file("/proc/sysvipc/" + name);
+  std::string_view text = content ? std::string_view(*content) : std::string_view();
+  take_line(text);
+  while (!text.empty()) {
+    std::string_view line = take_line(text);
+    std::vector<std::uint64_t>& row = rows.emplace_back();
+    for (std::string_view word = take_word(line); !word.empty(); word = take_word(line)) {
+      row.push_back(parse_number(word).value_or(0));
+    }
+  }
+  return rows;
+}
+
+// When the process was started, in seconds of the system clock.
+std::uint64_t start_time(const ProcessView& view) {
+  constexpr std::size_t kStartTime = 22 - 3;
+  const auto stat = read_file_at(view.directory.get(), "stat");
+  if (!stat) {
+    return 0;
+  }
+  const auto fields = stat_fields(*stat);
+  timespec now{};
+  timespec up{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  ::clock_gettime(CLOCK_BOOTTIME, &up);
+  const auto ticks = static_cast<std::uint64_t>(::sysconf(_SC_CLK_TCK));
+  const std::uint64_t started =
+      fields.size() > kStartTime ? parse_number(fields[kStartTime]).value_or(0) / ticks : 0;
+  return static_cast<std::uint64_t>(now.tv_sec - up.tv_sec) + started - 1;
+}
+
+// Whether an operation on a semaphore of the set was last done by the process.
+bool last_used(const ProcessView& view, int set, std::uint64_t count) {
+  for (std::uint64_t i = 0; i < count; ++i) {
+    if (::semctl(set, static_cast<int>(i), GETPID) == view.pid) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Undo values cannot be read. A process without an undo list, as ours is, has none; threads get an
+// empty one with the first pthread_create. So a list counts where there is a set of semaphores
+// that the process's user owns and that was used in the process's lifetime.
+void check_semaphores(const ProcessView& view, std::uint64_t started, Verdict& verdict) {
+  enum Column { kKey, kId, kMode, kCount, kUid, kGid, kCreatorUid, kCreatorGid, kUsed, kColumns };
+  const bool undo_list = ::syscall(SYS_kcmp, ::getpid(), view.pid, KCMP_SYSVSEM, 0, 0) != 0;
+  const auto status = reread(view.status.get(), "/proc/PID/status");
+  std::string_view uids =
+      status ? find_field(*status, "Uid:").value_or(std::string_view()) : std::string_view();
+  take_word(uids);
+  const std::uint64_t uid = parse_number(take_word(uids)).value_or(0);
+  for (const auto& row : system_v_table("sem")) {
+    if (row.size() < kColumns || row[kUsed] < started) {
+      continue;
+    }
+    const bool owned = row[kUid] == uid || row[kCreatorUid] == uid;
+    if (last_used(view, static_cast<int>(row[kId]), row[kCount])) {
+      refuse(verdict, "SYSV_SEM", fmt::format("semaphore set {}", row[kId]));
+    } else if (undo_list && owned) {
+      refuse(verdict, "SYSV_SEM", fmt::format("semaphore set {}", row[kId]),
+             "the process may have operations to undo");
+    }
+  }
+}
+
+}  // namespace
+
+Result<void> check_process(const ProcessView& view, bool frozen, Verdict& verdict) {
+  const std::string status = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
+  check_namespaces(view, verdict);
+  check_root(view, verdict);
+  if (frozen) {
+    return {};
+  }
+  if (view.pid == 1 || view.pid == ::getpid()) {
+    refuse(verdict, "SELF", describe(view));
+  }
+  if (const std::uint64_t tracer = number_field(status, "TracerPid:"); tracer != 0) {
+    refuse(verdict, "TRACED", describe(view), fmt::format("by pid {}", tracer));
+  }
+  check_label(view, verdict);
+  return {};
+}
+
+void check_threads(const ProcessView& view, const ThreadIds& threads, bool frozen,
+                   Verdict& verdict) {
+  constexpr std::array kShared{KCMP_FILES, KCMP_FS, KCMP_SYSVSEM};
+  constexpr std::array kNames{"descriptors", "file system context", "semaphore undo list"};
+  for (const auto& [tid, inner] : threads) {
+    const std::string who = fmt::format("thread {}", tid);
+    const std::string directory = std::to_string(tid);
+    for (std::size_t i = 0; i < kShared.size(); ++i) {
+      if (tid != view.pid && ::syscall(SYS_kcmp, view.pid, tid, kShared[i], 0, 0) > 0) {
+        refuse(verdict, "THREAD_UNSHARED", who, kNames[i]);
+      }
+    }
+    if (frozen && tid != view.pid) {
+      continue;
+    }
+    if (const auto status = read_file_at(view.tasks.get(), directory + "/status")) {
+      check_status(who, *status, verdict);
+      const std::string_view state = find_field(*status, "State:").value_or(std::string_view("?"));
+      if (state.starts_with('Z') || state.starts_with('X')) {
+        refuse(verdict, "ZOMBIE", who);
+      } else if (state.starts_with('T') && tid == view.pid) {
+        refuse(verdict, "STOPPED", describe(view));
+      }
+    }
+    for (const std::string name :
+         {"ns/net", "ns/mnt", "ns/uts", "ns/ipc", "ns/user", "ns/cgroup"}) {
+      const auto theirs = tid != view.pid ? read_link_at(view.tasks.get(), directory + "/" + name)
+                                          : Result<std::string>(std::string());
+      if (theirs && tid != view.pid &&
+          *theirs != read_link_at(view.directory.get(), name).value_or(*theirs)) {
+        refuse(verdict, "NAMESPACE", fmt::format("{} {}", who, *theirs));
+      }
+    }
+  }
+}
+
+void check_system_v(const ProcessView& view, Verdict& verdict) {
+  const std::uint64_t started = start_time(view);
+  const auto pid = static_cast<std::uint64_t>(view.pid);
+  {
+    enum Column { kKey, kId, kMode, kSize, kCreator, kLast, kAttached, kColumns };
+    constexpr std::size_t kChanged = 13;
+    for (const auto& row : system_v_table("shm")) {
+      if (row.size() > kChanged && row[kCreator] == pid && row[kChanged] >= started) {
+        refuse(verdict, "SYSV_SHM", fmt::format("segment {}", row[kId]),
+               "created by the process, and not removed");
+      }
+    }
+  }
+  {
+    enum Column { kKey, kId, kMode, kBytes, kMessages, kSender, kReceiver, kColumns };
+    for (const auto& row : system_v_table("msg")) {
+      if (row.size() >= kColumns && (row[kSender] == pid || row[kReceiver] == pid)) {
+        refuse(verdict, "SYSV_MSG", fmt::format("queue {}", row[kId]));
+      }
+    }
+  }
+  check_semaphores(view, started, verdict);
+}
+
+}  // namespace migrate::inspect

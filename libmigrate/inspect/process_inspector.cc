@@ -1,0 +1,169 @@
+#include "libmigrate/inspect/process_inspector.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+#include "libmigrate/inspect/internal/descriptors.h"
+#include "libmigrate/inspect/internal/mappings.h"
+#include "libmigrate/inspect/internal/outsiders.h"
+#include "libmigrate/inspect/internal/process_facts.h"
+#include "libmigrate/inspect/internal/process_view.h"
+#include "libmigrate/inspect/proc_text.h"
+
+namespace migrate {
+
+using inspect::Findings;
+using inspect::ProcessView;
+using inspect::SharedObjects;
+using inspect::ThreadIds;
+using inspect::Verdict;
+
+struct ProcessInspector::State {
+  ProcessView view;
+  Findings findings;
+  ThreadIds threads;
+  bool inspected = false;
+};
+
+namespace {
+
+Result<UniqueFd> open_in(const ProcessView& view, const char* name, int flags) {
+  const int fd = ::openat(view.directory.get(), name, flags | O_CLOEXEC);
+  if (fd < 0) {
+    return fail(system_error("open", fmt::format("/proc/{}/{}", view.pid, name)));
+  }
+  return UniqueFd(fd);
+}
+
+// Those bound to the program that runs now: they show nothing any more after an exec.
+Result<void> open_memory_files(ProcessView& view) {
+  view.maps = MIGRATE_TRY(open_in(view, "maps", O_RDONLY));
+  view.pagemap = MIGRATE_TRY(open_in(view, "pagemap", O_RDONLY));
+  return {};
+}
+
+// A process of which there is nothing to inspect: the verdict is this one refusal.
+std::optional<wire::Refusal> unmovable(const ProcessView& view, std::string_view status) {
+  const std::string who = inspect::describe_process(view.pid);
+  const std::string_view state = find_field(status, "State:").value_or(std::string_view());
+  if (state.starts_with('Z') || state.starts_with('X')) {
+    return make_refusal("ZOMBIE", who);
+  }
+  if (!find_field(status, "VmSize:")) {
+    return make_refusal("KERNEL_THREAD", who);
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+ProcessInspector::ProcessInspector(std::unique_ptr<State> state) : state_(std::move(state)) {}
+ProcessInspector::ProcessInspector(ProcessInspector&& other) noexcept = default;
+ProcessInspector& ProcessInspector::operator=(ProcessInspector&& other) noexcept = default;
+ProcessInspector::~ProcessInspector() = default;
+
+Result<ProcessInspector> ProcessInspector::create(pid_t pid, KnownObjects known) {
+  auto state = std::make_unique<State>();
+  ProcessView& view = state->view;
+  view.pid = pid;
+  view.known = std::move(known);
+  const std::string path = fmt::format("/proc/{}", pid);
+  const int directory = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (directory < 0) {
+    return fail(system_error("inspect", fmt::format("pid {}", pid), "check the process id"));
+  }
+  view.directory.reset(directory);
+  view.status = MIGRATE_TRY(open_in(view, "status", O_RDONLY));
+  const std::string status = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
+  if (number_field(status, "Tgid:") != static_cast<std::uint64_t>(pid)) {
+    return fail(make_error(
+        ErrorCode::kNotFound, "inspect", fmt::format("pid {}", pid),
+        fmt::format("it is a thread of process {}; name that", number_field(status, "Tgid:"))));
+  }
+  view.inner_pid = static_cast<std::uint32_t>(last_number_field(status, "NSpid:"));
+  if (unmovable(view, status)) {
+    return ProcessInspector(std::move(state));
+  }
+  const int pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
+  if (pidfd < 0) {
+    return fail(system_error("open a pidfd of", fmt::format("pid {}", pid)));
+  }
+  view.pidfd.reset(pidfd);
+  view.root = MIGRATE_TRY(open_in(view, "root", O_PATH | O_DIRECTORY));
+  view.tasks = MIGRATE_TRY(open_in(view, "task", O_RDONLY | O_DIRECTORY));
+  view.descriptors = MIGRATE_TRY(open_in(view, "fd", O_RDONLY | O_DIRECTORY));
+  view.details = MIGRATE_TRY(open_in(view, "fdinfo", O_RDONLY | O_DIRECTORY));
+  view.load.reset(::open("/proc/loadavg", O_RDONLY | O_CLOEXEC));
+  MIGRATE_TRY(open_memory_files(view));
+  return ProcessInspector(std::move(state));
+}
+
+Result<Inspection> ProcessInspector::inspect_running() {
+  ProcessView& view = state_->view;
+  Inspection inspection;
+  Verdict& verdict = inspection.refusals;
+  wire::Image& image = inspection.image;
+  const std::string status = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
+  if (auto refusal = unmovable(view, status)) {
+    verdict.push_back(std::move(*refusal));
+    return inspection;
+  }
+  MIGRATE_TRY(open_memory_files(view));
+  Findings findings;
+  findings.streams = std::move(state_->findings.streams);
+  // Before the relatives are looked at, so that none born meanwhile is missed later.
+  findings.newest_pid = inspect::newest_pid(view);
+  state_->threads = MIGRATE_TRY(inspect::read_threads(view, {}));
+  SharedObjects shared;
+  MIGRATE_TRY(inspect::MappingReader(view, findings, shared, image, verdict).read_all());
+  MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, image, verdict).read(nullptr));
+  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, nullptr, image, verdict));
+  inspect::read_thread_facts(view, state_->threads, nullptr, image, verdict);
+  MIGRATE_TRY(inspect::check_process(view, false, verdict));
+  inspect::check_threads(view, state_->threads, false, verdict);
+  inspect::check_system_v(view, verdict);
+  inspect::check_relatives(view, verdict);
+  inspect::check_outsiders(view, shared, findings, verdict);
+  state_->findings = std::move(findings);
+  state_->inspected = true;
+  return inspection;
+}
+
+Result<Inspection> ProcessInspector::inspect_frozen(const wire::Image& draft) {
+  ProcessView& view = state_->view;
+  if (!state_->inspected) {
+    return fail(make_error(ErrorCode::kInvalid, "inspect the frozen",
+                           fmt::format("pid {}", view.pid), "inspect it while it runs first"));
+  }
+  Inspection inspection;
+  Verdict& verdict = inspection.refusals;
+  wire::Image& image = inspection.image;
+  *image.mutable_mapped_files() = draft.mapped_files();
+  *image.mutable_shared_memories() = draft.shared_memories();
+  Findings& findings = state_->findings;
+  state_->threads = MIGRATE_TRY(inspect::read_threads(view, state_->threads));
+  SharedObjects shared;
+  MIGRATE_TRY(inspect::MappingReader(view, findings, shared, image, verdict).read_again(draft));
+  if (image.mappings().empty()) {
+    return fail(make_error(ErrorCode::kRetry, "inspect the frozen", fmt::format("pid {}", view.pid),
+                           "it runs another program now: inspect it anew"));
+  }
+  MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, image, verdict).read(&draft));
+  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, &draft, image, verdict));
+  inspect::read_thread_facts(view, state_->threads, &draft, image, verdict);
+  MIGRATE_TRY(inspect::check_process(view, true, verdict));
+  inspect::check_threads(view, state_->threads, true, verdict);
+  inspect::check_new_relatives(view, findings.newest_pid, verdict);
+  inspect::check_outsiders(view, shared, findings, verdict);
+  return inspection;
+}
+
+const std::vector<std::pair<pid_t, std::uint32_t>>& ProcessInspector::threads() const {
+  return state_->threads;
+}
+
+}  // namespace migrate
