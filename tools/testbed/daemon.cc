@@ -49,6 +49,7 @@ Error become_daemon(const Host& host, const std::vector<std::string>& arguments,
   // otherwise be held open by the daemon for good.
   ::close_range(STDERR_FILENO + 1, ~0U, CLOSE_RANGE_CLOEXEC);
   std::vector<char*> argv;
+  argv.reserve(arguments.size() + 1);
   for (const std::string& argument : arguments) {
     argv.push_back(const_cast<char*>(argument.c_str()));  // execv takes them as not const.
   }

@@ -93,6 +93,7 @@ Result<void> Testbed::build(const UpOptions& options) {
   MIGRATE_TRY(mount_at("migrate-testbed", directory_, "tmpfs", 0, "mode=0755"));
   MIGRATE_TRY(mount_at("none", directory_, nullptr, MS_PRIVATE));
   std::vector<Host> hosts;
+  hosts.reserve(static_cast<std::size_t>(options.host_count));
   for (int index = 0; index < options.host_count; ++index) {
     hosts.push_back(Host::at(directory_, index));
   }
@@ -116,6 +117,7 @@ Result<void> Testbed::build(const UpOptions& options) {
     return {};
   }
   std::vector<pid_t> pids;
+  pids.reserve(hosts.size());
   for (const Host& host : hosts) {
     pids.push_back(MIGRATE_TRY(start_daemon(host, options.daemon)));
   }
