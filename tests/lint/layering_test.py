@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""Holds the sources to the layer table of HACKING.md and to the sizes of files.
+
+Usage: layering_test.py ROOT [unittest arguments]
+"""
+
+import pathlib
+import re
+import sys
+import tempfile
+import unittest
+
+ROOT = pathlib.Path()
+
+# What each folder may include besides itself. A folder that is not named may include nothing.
+MAY_INCLUDE = {
+    "base": set(),
+    "transport": {"base"},
+    "pager": {"base"},
+    "libmigrate": {"base", "transport", "pager"},
+    "tools": {"base", "transport", "pager", "libmigrate"},
+}
+MAY_INCLUDE["tests"] = set(MAY_INCLUDE) | {"tests"}
+MAY_INCLUDE["bench"] = set(MAY_INCLUDE) | {"bench"}
+
+# A tool that may know less than its folder.
+MAY_INCLUDE_TOOL = {"tools/testbed": {"base", "tools"}}
+
+HEADER_LINES = 200
+SOURCE_LINES = 600
+
+ARCHITECTURE = "libmigrate/arch/"
+# What only the folder of one architecture may say: registers, and headers with their layouts.
+ARCHITECTURE_WORDS = re.compile(
+    r"#\s*include\s*<(asm/(?!mman|ioctl)\w+\.h|cpuid\.h|immintrin\.h|sys/(user|reg)\.h)>"
+    r"|\buser_(fp)?regs_struct\b|\barch_prctl\b|\bSYS_arch_prctl\b|__x86_64__|\basm\s*(volatile)?\s*\(")
+
+INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
+# Made by protoc at build time from libmigrate/proto/.
+GENERATED = re.compile(r"\.pb\.h$")
+# The installed headers are found by this prefix, below libmigrate/include/.
+PUBLIC_PREFIX = "libmigrate/"
+
+
+def code_files(root):
+    """Paths of sources and headers, relative to the root."""
+    for folder in MAY_INCLUDE:
+        for path in sorted((root / folder).rglob("*")):
+            if path.suffix in (".cc", ".h", ".c", ".S") and path.is_file():
+                yield path.relative_to(root)
+
+
+def includes(root, path):
+    return INCLUDE.findall((root / path).read_text())
+
+
+def exists(root, name):
+    """Whether an include names a file from the root, or a public header by its installed name."""
+    return (GENERATED.search(name) or (root / name).is_file()
+            or (name.startswith(PUBLIC_PREFIX)
+                and (root / "libmigrate" / "include" / name).is_file()))
+
+
+def layering_faults(root):
+    for path in code_files(root):
+        folder = path.parts[0]
+        allowed = MAY_INCLUDE[folder] | {folder}
+        for tool, narrower in MAY_INCLUDE_TOOL.items():
+            if path.is_relative_to(tool):
+                allowed = narrower
+        for name in includes(root, path):
+            other = name.split("/")[0]
+            if "/" not in name or other not in MAY_INCLUDE:
+                # Tests may sit beside small headers of their own; all else is named from the root.
+                if folder not in ("tests", "bench") or not (root / path.parent / name).is_file():
+                    yield f'{path}: "{name}" is not named from the root'
+            elif other not in allowed:
+                yield f'{path}: {folder}/ must not include "{name}"'
+            elif not exists(root, name):
+                yield f'{path}: "{name}" does not exist'
+
+
+def internal_faults(root):
+    for path in code_files(root):
+        for name in includes(root, path):
+            owner, internal, _ = name.partition("/internal/")
+            if internal and not str(path).startswith((owner + "/", "tests/", "bench/")):
+                yield f'{path}: "{name}" is private to {owner}/'
+
+
+def architecture_faults(root):
+    for path in code_files(root):
+        if path.parts[0] in ("tests", "bench") or str(path).startswith(ARCHITECTURE):
+            continue
+        found = ARCHITECTURE_WORDS.search((root / path).read_text())
+        if found or path.suffix == ".S":
+            what = found.group(0) if found else "assembly"
+            yield f"{path}: {what} belongs into {ARCHITECTURE}"
+
+
+def size_faults(root):
+    for path in code_files(root):
+        lines = (root / path).read_text().count("\n")
+        limit = HEADER_LINES if path.suffix == ".h" else SOURCE_LINES
+        if lines > limit:
+            yield f"{path}: {lines} lines; {limit} are allowed"
+
+
+def first_include_faults(root):
+    for path in code_files(root):
+        if path.suffix != ".cc":
+            continue
+        public = path.parts[0] == "libmigrate" and (
+            root / "libmigrate" / "include" / "libmigrate" / path.with_suffix(".h").name)
+        own = str(path.with_suffix(".h"))
+        if not (root / own).is_file():
+            if not (public and public.is_file()):
+                continue
+            own = f"libmigrate/{public.name}"
+        first = re.search(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', (root / path).read_text(),
+                          re.MULTILINE)
+        if first and first.group(1) not in (own, f"libmigrate/include/{own}"):
+            yield f'{path}: includes "{first.group(1)}" before its own "{own}"'
+
+
+def guard_faults(root):
+    for path in code_files(root):
+        if path.suffix == ".h":
+            # The C interface is for any compiler, and so has a guard of the standard's kind.
+            guards = ["#pragma once"] + (["#ifndef "] if "libmigrate/include" in str(path) else [])
+            text = (root / path).read_text()
+            if not any(guard in text for guard in guards):
+                yield f"{path}: #pragma once is missing"
+
+
+class Layering(unittest.TestCase):
+    """Each check over the whole tree."""
+
+    def hold(self, faults):
+        found = list(faults(ROOT))
+        self.assertFalse(found, "\n" + "\n".join(found))
+
+    def test_lower_layers_include_no_higher_one(self):
+        self.hold(layering_faults)
+
+    def test_private_headers_stay_private(self):
+        self.hold(internal_faults)
+
+    def test_architecture_stays_in_its_folder(self):
+        self.hold(architecture_faults)
+
+    def test_files_are_small(self):
+        self.hold(size_faults)
+
+    def test_sources_include_their_own_header_first(self):
+        self.hold(first_include_faults)
+
+    def test_headers_are_guarded(self):
+        self.hold(guard_faults)
+
+
+class Checks(unittest.TestCase):
+    """The checks themselves, on a tree with one fault."""
+
+    def check(self, faults, path, text):
+        with tempfile.TemporaryDirectory() as name:
+            root = pathlib.Path(name)
+            for good in ["base/a.h", "pager/p.h", "pager/internal/i.h", "libmigrate/m.h"]:
+                (root / good).parent.mkdir(parents=True, exist_ok=True)
+                (root / good).write_text("#pragma once\n")
+            self.assertEqual(list(faults(root)), [])
+            (root / path).parent.mkdir(parents=True, exist_ok=True)
+            (root / path).write_text(text)
+            self.assertEqual(len(list(faults(root))), 1)
+
+    def test_find_faults(self):
+        self.check(layering_faults, "base/b.cc", '#include "pager/p.h"\n')
+        self.check(layering_faults, "transport/t.h", '#include "pager/p.h"\n')
+        self.check(layering_faults, "pager/q.cc", '#include "libmigrate/m.h"\n')
+        self.check(layering_faults, "pager/q.cc", '#include "p.h"\n')
+        self.check(layering_faults, "pager/q.cc", '#include "base/gone.h"\n')
+        self.check(layering_faults, "libmigrate/n.cc", '#include "tests/x.h"\n')
+        self.check(layering_faults, "tools/testbed/n.cc", '#include "libmigrate/m.h"\n')
+        self.check(internal_faults, "libmigrate/n.cc", '#include "pager/internal/i.h"\n')
+        self.check(architecture_faults, "libmigrate/n.cc", "#include <sys/user.h>\n")
+        self.check(size_faults, "base/b.h", "\n" * (HEADER_LINES + 1))
+        self.check(size_faults, "base/b.cc", "\n" * (SOURCE_LINES + 1))
+        self.check(first_include_faults, "base/a.cc", '#include <string>\n#include "base/a.h"\n')
+        self.check(guard_faults, "base/b.h", "\n")
+
+
+if __name__ == "__main__":
+    ROOT = pathlib.Path(sys.argv.pop(1)).resolve()
+    unittest.main()
