@@ -4,6 +4,7 @@
 Usage: layering_test.py ROOT [unittest arguments]
 """
 
+import functools
 import pathlib
 import re
 import sys
@@ -50,8 +51,13 @@ def code_files(root):
                 yield path.relative_to(root)
 
 
+@functools.cache
+def text_of(path):
+    return path.read_text()
+
+
 def includes(root, path):
-    return INCLUDE.findall((root / path).read_text())
+    return INCLUDE.findall(text_of(root / path))
 
 
 def exists(root, name):
@@ -92,7 +98,7 @@ def architecture_faults(root):
     for path in code_files(root):
         if path.parts[0] in ("tests", "bench") or str(path).startswith(ARCHITECTURE):
             continue
-        found = ARCHITECTURE_WORDS.search((root / path).read_text())
+        found = ARCHITECTURE_WORDS.search(text_of(root / path))
         if found or path.suffix == ".S":
             what = found.group(0) if found else "assembly"
             yield f"{path}: {what} belongs into {ARCHITECTURE}"
@@ -100,7 +106,7 @@ def architecture_faults(root):
 
 def size_faults(root):
     for path in code_files(root):
-        lines = (root / path).read_text().count("\n")
+        lines = text_of(root / path).count("\n")
         limit = HEADER_LINES if path.suffix == ".h" else SOURCE_LINES
         if lines > limit:
             yield f"{path}: {lines} lines; {limit} are allowed"
@@ -117,7 +123,7 @@ def first_include_faults(root):
             if not (public and public.is_file()):
                 continue
             own = f"libmigrate/{public.name}"
-        first = re.search(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', (root / path).read_text(),
+        first = re.search(r'^\s*#\s*include\s*[<"]([^>"]+)[>"]', text_of(root / path),
                           re.MULTILINE)
         if first and first.group(1) not in (own, f"libmigrate/include/{own}"):
             yield f'{path}: includes "{first.group(1)}" before its own "{own}"'
@@ -128,7 +134,7 @@ def guard_faults(root):
         if path.suffix == ".h":
             # The C interface is for any compiler, and so has a guard of the standard's kind.
             guards = ["#pragma once"] + (["#ifndef "] if "libmigrate/include" in str(path) else [])
-            text = (root / path).read_text()
+            text = text_of(root / path)
             if not any(guard in text for guard in guards):
                 yield f"{path}: #pragma once is missing"
 
