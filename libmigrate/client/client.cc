@@ -100,6 +100,9 @@ int send_line(int connection, const std::string& line, int descriptor) {
       std::memcpy(CMSG_DATA(header), &descriptor, sizeof descriptor);
     }
     const ssize_t count = sendmsg(connection, &message, MSG_NOSIGNAL);
+    if (count < 0 && errno == EPIPE) {
+      return MIGRATE_DONE;  // the daemon hung up early; what it said is still to be read
+    }
     if (count < 0 && errno != EINTR) {
       return fail_errno("send the request to the daemon", "see the daemon's log");
     }

@@ -8,6 +8,7 @@
 #include <array>
 #include <chrono>
 #include <cstdio>
+#include <thread>
 #include <utility>
 
 #include "base/file.h"
@@ -17,6 +18,7 @@ namespace migrate {
 namespace {
 
 constexpr int kBusyTimeoutMs = 5000;
+constexpr std::chrono::milliseconds kRetryPause{5};
 constexpr int kSchemaVersion = 1;
 
 constexpr const char* kSchema =
@@ -193,6 +195,21 @@ Result<void> Registry::execute(const char* sql) {
 }
 
 Result<Registry> Registry::open(const std::string& state_directory) {
+  // While another process switches to WAL, recovers it or closes as the last one, SQLite reports
+  // the database as locked without waiting, whatever the busy timeout.
+  const auto deadline =
+      std::chrono::steady_clock::now() + std::chrono::milliseconds(kBusyTimeoutMs);
+  for (;;) {
+    Result<Registry> registry = try_open(state_directory);
+    if (registry || registry.error().code != ErrorCode::kRetry ||
+        std::chrono::steady_clock::now() >= deadline) {
+      return registry;
+    }
+    std::this_thread::sleep_for(kRetryPause);
+  }
+}
+
+Result<Registry> Registry::try_open(const std::string& state_directory) {
   std::string path = database_path(state_directory);
   sqlite3* raw = nullptr;
   const int status =

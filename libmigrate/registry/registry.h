@@ -110,6 +110,7 @@ class Registry {
   };
   explicit Registry(sqlite3* database, std::string path)
       : database_(database), path_(std::move(path)) {}
+  static Result<Registry> try_open(const std::string& state_directory);
   Result<std::vector<ProcessRecord>> select(const char* rest, const std::string& text,
                                             std::int64_t number);
   Result<void> changed_row(const std::string& process, ProcessRole role) const;

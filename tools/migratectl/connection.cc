@@ -49,7 +49,11 @@ Result<DaemonConnection> DaemonConnection::open(const std::string& socket_path) 
 Result<void> DaemonConnection::send(const nlohmann::json& request) {
   const std::string line =
       request.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
-  return write_all(socket_.get(), std::as_bytes(std::span(line)));
+  Result<void> written = write_all(socket_.get(), std::as_bytes(std::span(line)));
+  if (!written && written.error().code == ErrorCode::kPeerLost) {
+    return {};  // the daemon hung up early; next_event() gives what it said
+  }
+  return written;
 }
 
 Result<std::optional<nlohmann::json>> DaemonConnection::next_event() {

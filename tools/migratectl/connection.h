@@ -17,7 +17,7 @@ class DaemonConnection {
   /// next_event(). Errors: kSystem, kNotFound; the remedy says how to start a daemon.
   static Result<DaemonConnection> open(const std::string& socket_path);
 
-  /// Sends the request. Errors: kPeerLost, kSystem.
+  /// Sends the request. Errors: kSystem.
   Result<void> send(const nlohmann::json& request);
 
   /// The next event, or nothing if SIGINT or SIGTERM came first. Blocks.

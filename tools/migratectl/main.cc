@@ -25,8 +25,6 @@ constexpr int kExitUsage = 2;
 constexpr int kExitRefused = 3;
 constexpr int kExitFailed = 4;
 constexpr int kExitLost = 5;
-/// No pid is longer (the kernel's highest pid_max is 4194304), no prefix of an id need be shorter.
-constexpr std::size_t kLongestPid = 7;
 
 struct Options {
   std::string socket;
@@ -42,11 +40,6 @@ struct Options {
 
 std::string dump(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
-}
-
-bool is_pid(const std::string& text) {
-  return !text.empty() && text.size() <= kLongestPid &&
-         text.find_first_not_of("0123456789") == std::string::npos;
 }
 
 void add_options(CLI::App& app, Options& options) {
@@ -88,9 +81,7 @@ void add_options(CLI::App& app, Options& options) {
 
 json request_of(const Options& options) {
   json request = {{"command", options.command}};
-  if (is_pid(options.target)) {
-    request["pid"] = std::stol(options.target);
-  } else if (!options.target.empty()) {
+  if (!options.target.empty()) {
     request["process"] = options.target;
   }
   if (!options.destination.empty()) {
@@ -145,8 +136,11 @@ void print_text(const Options& options, const json& result, int exit_code) {
     fmt::print("{}not movable: {}\n", refusals_text(refusals), outcome_text(exit_code));
   } else if (exit_code != kExitDone) {
     const std::string error = error_text(result);
-    fmt::print(stderr, "migratectl: {}{}{}\n", outcome_text(exit_code), error.empty() ? "" : ": ",
-               error);
+    const bool says_all = exit_code == kExitOther || exit_code == kExitUsage;
+    fmt::print(stderr, "migratectl: {}\n",
+               error.empty() ? outcome_text(exit_code)
+               : says_all    ? error
+                             : outcome_text(exit_code) + ": " + error);
   } else if (options.command == "check") {
     fmt::print("movable\n");
   } else if (options.command == "move") {

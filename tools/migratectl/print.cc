@@ -152,7 +152,8 @@ std::string hosts_text(const nlohmann::json& hosts) {
   for (const nlohmann::json& host : hosts) {
     const std::string error = error_text(host);
     if (!error.empty()) {
-      rows.push_back({text_of(host, "host"), text_of(host, "address"), "unreachable: " + error});
+      rows.push_back({text_of(host, "host"), text_of(host, "address"), text_of(host, "state"), "",
+                      "", "", error});
       continue;
     }
     rows.push_back({text_of(host, "host"), text_of(host, "address"), text_of(host, "state"),

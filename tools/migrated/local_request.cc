@@ -32,6 +32,9 @@ using nlohmann::json;
 constexpr int kRequestTimeoutMs = 5000;
 constexpr int kQueryTimeoutMs = 1000;
 constexpr std::size_t kMaxRequestBytes = 64 * 1024;
+/// No pid has more digits (the kernel's pid_max is at most 4194304); the short ids that `ps` shows
+/// have more.
+constexpr std::size_t kLongestPid = 7;
 constexpr int kShortestPollMs = 10;
 constexpr int kLongestPollMs = 250;
 constexpr int kExitDone = 0;
@@ -115,6 +118,20 @@ Result<std::size_t> receive_some(int socket, std::span<char> buffer, UniqueFd& d
   return static_cast<std::size_t>(count);
 }
 
+/// A process that is named by digits as a pid is written goes by pid.
+void tell_pids_from_ids(json& body) {
+  const auto found = body.find("process");
+  if (found == body.end() || !found->is_string()) {
+    return;
+  }
+  const auto& text = found->get_ref<const std::string&>();
+  if (!text.empty() && text.size() <= kLongestPid && text.front() != '0' &&
+      text.find_first_not_of("0123456789") == std::string::npos) {
+    body["pid"] = std::stol(text);
+    body.erase("process");
+  }
+}
+
 Result<Request> read_request(const UniqueFd& client) {
   Request request;
   const ucred asker = MIGRATE_TRY(peer_credentials(client.get()));
@@ -138,6 +155,7 @@ Result<Request> read_request(const UniqueFd& client) {
   if (!request.body.is_object()) {
     return fail(usage_error("read the request", "not a JSON object", "send one object in a line"));
   }
+  tell_pids_from_ids(request.body);
   return request;
 }
 

@@ -139,12 +139,15 @@ TEST_F(RegistryTest, ManyProcessesWriteAtOnce) {
   for (int writer = 0; writer < kWriters; ++writer) {
     if (fork() == 0) {
       Result<Registry> rows = Registry::open(directory_);
-      bool good = rows.has_value();
+      Result<void> good = rows ? Result<void>() : fail(rows.error());
       const std::string id = "a" + std::to_string(writer);
       for (int i = 0; good && i < kWrites; ++i) {
-        good = rows->upsert(record(id, i + 1)) &&
-               rows->update_state(id, ProcessRole::kHome, ProcessState::kAway, i);
+        good = rows->upsert(record(id, i + 1));
+        if (good) {
+          good = rows->update_state(id, ProcessRole::kHome, ProcessState::kAway, i);
+        }
       }
+      EXPECT_TRUE(good) << good.error().message();
       _exit(good ? 0 : 1);
     }
   }
