@@ -4,7 +4,7 @@ MIGRATE_BUILD_DIR names the build tree (default: build/dev). Settings by environ
 MIGRATE_MOVES   moves there and back of each program (default 1; 20 for the long run)
 MIGRATE_MODES   modes, separated by commas (default lazy,demand,eager)
 MIGRATE_SCALE   size of the real programs' work (default 1; 10 for the long run)
-MIGRATE_JOBS    programs at a time (default 4)
+MIGRATE_JOBS    programs at a time (default 6; 2 real programs)
 MIGRATE_SEED    for the random moments (default 1)
 MIGRATE_KEEP    keep the working folders
 """
@@ -31,7 +31,7 @@ PROGRAMS = BUILD / "tests" / "programs"
 MOVES = int(os.environ.get("MIGRATE_MOVES", "1"))
 MODES = os.environ.get("MIGRATE_MODES", "lazy,demand,eager").split(",")
 SCALE = float(os.environ.get("MIGRATE_SCALE", "1"))
-JOBS = int(os.environ.get("MIGRATE_JOBS", "4"))
+JOBS = int(os.environ.get("MIGRATE_JOBS", "6"))
 SEED = os.environ.get("MIGRATE_SEED", "1")
 HOSTS = ["hostA", "hostB", "hostC"]
 SURVIVED = 42  # check.h
@@ -144,6 +144,7 @@ class Testbed:
     def __init__(self, hosts=2, options=()):
         self.name = f"system-{os.getpid()}-{next(self._numbers)}"
         self._processes = []
+        self._abandoned = False
         self._files = itertools.count()
         self._lock = threading.Lock()
         parent = BUILD / "tests" / "work"
@@ -180,6 +181,13 @@ class Testbed:
         if not os.environ.get("MIGRATE_KEEP"):
             shutil.rmtree(self.work, ignore_errors=True)
 
+    def abandon(self):
+        """Ends all programs and starts no more, so that whoever waits for them ends too."""
+        with self._lock:
+            self._abandoned = True
+        for process in self._processes:
+            process.kill()
+
     def hosts(self):
         return self.command("list", "--json", check=True).object["hosts"]
 
@@ -203,8 +211,10 @@ class Testbed:
 
     def start(self, host, *command, **options):
         options.setdefault("cwd", self.work)
-        process = Process(self.words(host, *command), **options)
         with self._lock:
+            if self._abandoned:
+                raise RuntimeError("the tests were interrupted")
+            process = Process(self.words(host, *command), **options)
             self._processes.append(process)
         return process
 
@@ -317,6 +327,7 @@ class ParallelSuite(unittest.TestSuite):
                 except BaseException:
                     for test in tests:
                         test.future.cancel()
+                    testbed.abandon()
                     raise
 
 
@@ -349,5 +360,5 @@ def main():
         sys.exit("the system tests need root, for namespaces")
     if not (BIN / "testbed").exists():
         sys.exit(f"no {BIN / 'testbed'}: build first, or set MIGRATE_BUILD_DIR")
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # So that testbeds are taken down.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that testbeds are taken down.
     unittest.main()
