@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "tests/transport/channel_factories.h"
+#include "tests/transport/tls_fixture.h"
 #include "transport/memory_channel.h"
 #include "transport/tcp.h"
 
@@ -293,11 +294,19 @@ ChannelPair make_tcp_pair(bool bulk) {
           TcpChannel::create(std::move(right), {.bulk = bulk}).value()};
 }
 
+ChannelPair make_tls_pair() {
+  const test::Cluster cluster;
+  auto ends = test::shake_hands(test::connected_tcp_sockets(), cluster.host("a"), {},
+                                cluster.host("b"), {});
+  return {std::move(ends.client).value(), std::move(ends.server).value()};
+}
+
 INSTANTIATE_TEST_SUITE_P(
     Transport, ChannelContract,
     testing::Values(ChannelKind{"memory", make_memory_pair},
                     ChannelKind{"tcp", [] { return make_tcp_pair(false); }},
-                    ChannelKind{"tcp_bulk", [] { return make_tcp_pair(true); }}),
+                    ChannelKind{"tcp_bulk", [] { return make_tcp_pair(true); }},
+                    ChannelKind{"tls", make_tls_pair}),
     [](const testing::TestParamInfo<ChannelKind>& instance) { return instance.param.name; });
 
 }  // namespace

@@ -1,0 +1,72 @@
+#include "transport/internal/tls_identity.h"
+
+#include <arpa/inet.h>
+
+#include <array>
+#include <cstring>
+
+namespace migrate {
+namespace {
+
+using UniqueNames = std::unique_ptr<GENERAL_NAMES, OpensslFree<GENERAL_NAMES_free>>;
+
+std::string text_of(const ASN1_STRING* string) {
+  return std::string(reinterpret_cast<const char*>(::ASN1_STRING_get0_data(string)),
+                     static_cast<std::size_t>(::ASN1_STRING_length(string)));
+}
+
+std::string address_of(const ASN1_OCTET_STRING* bytes) {
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  const int family = ::ASN1_STRING_length(bytes) == 4 ? AF_INET : AF_INET6;
+  if (family == AF_INET6 && ::ASN1_STRING_length(bytes) != 16) {
+    return {};
+  }
+  ::inet_ntop(family, ::ASN1_STRING_get0_data(bytes), text.data(), text.size());
+  return text.data();
+}
+
+}  // namespace
+
+PeerIdentity identity_of(const SSL* ssl) {
+  PeerIdentity identity;
+  const UniqueCertificate certificate(::SSL_get1_peer_certificate(ssl));
+  if (!certificate) {
+    return identity;
+  }
+  const X509_NAME* subject = ::X509_get_subject_name(certificate.get());
+  const int position = ::X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
+  if (position >= 0) {
+    identity.common_name =
+        text_of(::X509_NAME_ENTRY_get_data(::X509_NAME_get_entry(subject, position)));
+  }
+  const UniqueNames names(static_cast<GENERAL_NAMES*>(
+      ::X509_get_ext_d2i(certificate.get(), NID_subject_alt_name, nullptr, nullptr)));
+  const int count = names ? sk_GENERAL_NAME_num(names.get()) : 0;
+  for (int i = 0; i < count; ++i) {
+    const GENERAL_NAME* name = sk_GENERAL_NAME_value(names.get(), i);
+    if (name->type == GEN_DNS) {
+      identity.alternative_names.push_back(text_of(name->d.dNSName));
+    } else if (name->type == GEN_IPADD) {
+      identity.alternative_names.push_back(address_of(name->d.iPAddress));
+    }
+  }
+  return identity;
+}
+
+bool is_numeric_address(const std::string& host) {
+  std::array<unsigned char, sizeof(in6_addr)> unused;
+  return ::inet_pton(AF_INET, host.c_str(), unused.data()) == 1 ||
+         ::inet_pton(AF_INET6, host.c_str(), unused.data()) == 1;
+}
+
+bool expect_host(SSL* ssl, const std::string& host) {
+  if (host.empty()) {
+    return true;
+  }
+  if (is_numeric_address(host)) {
+    return ::X509_VERIFY_PARAM_set1_ip_asc(::SSL_get0_param(ssl), host.c_str()) == 1;
+  }
+  return ::SSL_set1_host(ssl, host.c_str()) == 1;
+}
+
+}  // namespace migrate
