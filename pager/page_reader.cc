@@ -172,10 +172,13 @@ Result<bool> ProcessPageReader::scan_by_ioctl(const ServedRegion& region,
       const ScanRegion& run = found[static_cast<std::size_t>(i)];
       append(present, PageRange::between(run.start, run.end));
     }
-    if (argument.walk_end <= argument.start) {
-      return fail(make_error(ErrorCode::kSystem, "scan pages", process_name(pid_)));
+    if (count == 0) {
+      return true;
     }
-    argument.start = argument.walk_end;
+    // Not from walk_end: Linux leaves it at an earlier place when the walk reached the end after
+    // its internal buffer was full at least once.
+    argument.start = found[static_cast<std::size_t>(count) - 1].end;
+    argument.walk_end = 0;
   }
   return true;
 }
