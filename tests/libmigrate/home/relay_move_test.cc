@@ -117,7 +117,7 @@ class RelayMoves : public RelayWorld {
     EXPECT_EQ(exits, std::vector<int>{7});
   }
 
-  static constexpr std::uint64_t kBytes = 3U << 20U;
+  static constexpr std::uint64_t kBytes = 3U << 19U;
   std::mt19937 random{20240229};
   Actor to_process;
   Actor from_process;
