@@ -27,6 +27,32 @@ function(migrate_add_library name)
   target_link_libraries(migrate_${name} PUBLIC ${ARG_LINK})
 endfunction()
 
+# Headers of libraries that most files of libmigrate/ need: parsing them once makes the build two to
+# three times faster.
+function(migrate_precompile target)
+  target_precompile_headers(
+    ${target}
+    PRIVATE
+    <algorithm>
+    <array>
+    <functional>
+    <map>
+    <memory>
+    <optional>
+    <set>
+    <span>
+    <string>
+    <thread>
+    <vector>
+    <google/protobuf/arena.h>
+    <google/protobuf/generated_message_util.h>
+    <google/protobuf/message.h>
+    <google/protobuf/repeated_field.h>
+    <nlohmann/json.hpp>
+    <spdlog/spdlog.h>
+    <tl/expected.hpp>)
+endfunction()
+
 # migrate_add_program(name SOURCES... [LINK libraries...])
 function(migrate_add_program name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
