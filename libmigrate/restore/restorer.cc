@@ -51,11 +51,11 @@ Result<std::vector<PageRange>> wanted_kernel_ranges(const wire::Image& image,
       wanted.push_back(PageRange::between(mapping.start(), mapping.end()));
     }
   }
-  const bool same = wanted.size() == present.size() &&
-                    std::equal(wanted.begin(), wanted.end(), present.begin(),
-                               [](const PageRange& a, const PageRange& b) {
-                                 return a.page_count == b.page_count;
-                               });
+  const bool same =
+      wanted.size() == present.size() && std::equal(wanted.begin(), wanted.end(), present.begin(),
+                                                    [](const PageRange& a, const PageRange& b) {
+                                                      return a.page_count == b.page_count;
+                                                    });
   if (!wanted.empty() && !same) {
     return fail(make_error(ErrorCode::kRefused, "place the vDSO", "of another size",
                            "move between hosts with the same kernel"));
@@ -123,11 +123,10 @@ Result<void> Restorer::empty_seed(const wire::Image& draft) {
   script.call(SYS_set_robust_list, {0, 24});
   script.call(SYS_set_tid_address, {0});
   for (const NamedRange& mapping : mappings) {
-    const bool ours = overlaps(mapping.start, mapping.end, area_.address,
-                               area_.address + area_.length_bytes);
+    const bool ours =
+        overlaps(mapping.start, mapping.end, area_.address, area_.address + area_.length_bytes);
     if (!ours && !(is_kernel_mapping(mapping.name) && !wanted.empty())) {
-      script.must("unmap", SYS_munmap, {mapping.start, mapping.end - mapping.start},
-                  mapping.name);
+      script.must("unmap", SYS_munmap, {mapping.start, mapping.end - mapping.start}, mapping.name);
     }
   }
   if (!wanted.empty() && !(wanted == present)) {
@@ -137,6 +136,8 @@ Result<void> Restorer::empty_seed(const wire::Image& draft) {
     const std::uint64_t length = present.back().end() - present.front().start;
     script_vdso(script, present, wanted, MIGRATE_TRY(find_hole(taken, length)));
   }
+  // The seed was stopped anywhere after it had sent its userfaultfd, perhaps before it closed it.
+  script.must("close", SYS_close_range, {0, cell_->seed_descriptor() - 1, 0});
   MIGRATE_TRY(script.run(seed, base_));
   for (const wire::Mapping& mapping : draft.mappings()) {
     if (mapping.kind() == wire::Mapping::VDSO) {
