@@ -154,6 +154,7 @@ Result<void> FrozenProcess::read_state() {
     thread.id = outer ? static_cast<std::uint32_t>(thread.host_id)
                       : MIGRATE_TRY(inner_id(process_, thread.host_id));
     thread.registers = MIGRATE_TRY(arch::read_registers(thread.host_id));
+    arch::forgive_stop(thread.registers);
     thread.signal_mask = MIGRATE_TRY(read_signal_mask(thread.host_id));
     MIGRATE_TRY(write_signal_mask(thread.host_id, kAllSignals));
   }

@@ -74,8 +74,12 @@ void script_memory_map(Script& script, const wire::Image& image, std::uint64_t s
 void script_timers(Script& script, const wire::Image& image) {
   std::uint64_t which = ITIMER_REAL;
   for (const wire::IntervalTimer& timer : image.interval_timers()) {
-    const itimerval value{to_timeval(timer.interval_us()), to_timeval(timer.value_us())};
-    if (timer.value_us() != 0) {
+    // One that expired and waits for its pending signal to be taken shows no remaining time. It
+    // expires at once, and its signal is pending already.
+    const std::uint64_t value_us =
+        timer.value_us() == 0 && timer.interval_us() != 0 ? 1 : timer.value_us();
+    const itimerval value{to_timeval(timer.interval_us()), to_timeval(value_us)};
+    if (value_us != 0) {
       script.must("set an interval timer", SYS_setitimer, {which, script.put_value(value), 0});
     }
     ++which;
@@ -210,8 +214,8 @@ void script_process(Script& script, const wire::Image& image, std::uint64_t scra
 }
 
 void script_timers_and_signals(Script& script, const wire::Image& image) {
-  script_timers(script, image);
   script_pending(script, image.pending_signals(), image.process_id(), 0);
+  script_timers(script, image);
 }
 
 void script_thread(Script& script, const wire::Image& image, const wire::Thread& thread,

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <limits>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -91,10 +92,10 @@ Result<void> ResidentWorker::take_in() {
 
 // True: prepared and said so. False: refused and said so.
 Result<bool> ResidentWorker::answer_offer() {
-  const wire::HostFacts own = MIGRATE_TRY(host_facts());
+  own_facts_ = MIGRATE_TRY(host_facts());
   wire::ControlMessage message;
   wire::OfferReply& reply = *message.mutable_offer_reply();
-  for (wire::Refusal& refusal : check_against_host(offer_.draft(), offer_.source(), own)) {
+  for (wire::Refusal& refusal : check_against_host(offer_.draft(), offer_.source(), own_facts_)) {
     *reply.add_refusals() = std::move(refusal);
   }
   if (reply.refusals().empty()) {
@@ -109,8 +110,7 @@ Result<void> ResidentWorker::prepare() {
   const wire::Image& draft = offer_.draft();
   CellOptions options;
   options.process_id = draft.process_id();
-  options.monotonic_offset_ns = offer_.monotonic_ns() - clock_ns(CLOCK_MONOTONIC);
-  options.boottime_offset_ns = offer_.boottime_ns() - clock_ns(CLOCK_BOOTTIME);
+  MIGRATE_TRY(ask_clocks(options));
   options.highest_descriptor = highest_descriptor(draft);
   cell_.emplace(MIGRATE_TRY(Cell::create(options)));
   restorer_.emplace(MIGRATE_TRY(Restorer::create(*cell_)));
@@ -132,6 +132,36 @@ Result<void> ResidentWorker::prepare() {
   pager_ = MIGRATE_TRY(Pager::create(std::move(pager), Userfault::adopt(std::move(userfault)),
                                      pager_regions(draft), {}));
   return connect_home();
+}
+
+// The process's clocks must not run backwards: of several readings the one that took the least time
+// counts, and is taken as of when it was asked for, so that the error, at most one round trip, is a
+// step forwards.
+Result<void> ResidentWorker::ask_clocks(CellOptions& options) {
+  constexpr int kReadings = 5;
+  constexpr int kTimeoutMs = 5000;
+  if (offer_.source().boot_id() == own_facts_.boot_id()) {
+    options.monotonic_offset_ns = offer_.monotonic_offset_ns();
+    options.boottime_offset_ns = offer_.boottime_offset_ns();
+    return {};
+  }
+  std::int64_t shortest_ns = std::numeric_limits<std::int64_t>::max();
+  for (int reading = 0; reading < kReadings; ++reading) {
+    const std::int64_t monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+    const std::int64_t boottime_ns = clock_ns(CLOCK_BOOTTIME);
+    wire::ControlMessage request;
+    request.mutable_clock_request();
+    MIGRATE_TRY(control_->send(request));
+    const auto answer =
+        MIGRATE_TRY(control_->expect(wire::ControlMessage::kClocks, kFreezeSpinUs, kTimeoutMs));
+    const std::int64_t took_ns = clock_ns(CLOCK_MONOTONIC) - monotonic_ns;
+    if (took_ns < shortest_ns) {
+      shortest_ns = took_ns;
+      options.monotonic_offset_ns = answer.clocks().monotonic_ns() - monotonic_ns;
+      options.boottime_offset_ns = answer.clocks().boottime_ns() - boottime_ns;
+    }
+  }
+  return {};
 }
 
 Result<void> ResidentWorker::connect_home() {

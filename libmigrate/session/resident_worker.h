@@ -40,6 +40,7 @@ class ResidentWorker {
   Result<void> take_in();
   Result<bool> answer_offer();
   Result<void> prepare();
+  Result<void> ask_clocks(CellOptions& options);
   Result<void> connect_home();
   Result<void> accept_data(std::unique_ptr<ControlChannel>* control);
   Result<void> restore();
@@ -69,6 +70,7 @@ class ResidentWorker {
   UniqueFd connection_;
   std::unique_ptr<ControlChannel> control_;
   wire::Offer offer_;
+  wire::HostFacts own_facts_;
   SessionId process_{};
   std::optional<Mailbox> mailbox_;
   std::optional<Registry> registry_;

@@ -47,21 +47,20 @@ std::string bytes_of(const SessionId& id) {
 
 std::int64_t now_us() { return clock_ns(CLOCK_MONOTONIC) / 1000; }
 
-Result<ProcessClocks> process_clocks(pid_t pid) {
-  ProcessClocks clocks{clock_ns(CLOCK_MONOTONIC), clock_ns(CLOCK_BOOTTIME)};
-  std::istringstream lines(
-      MIGRATE_TRY(read_file("/proc/" + std::to_string(pid) + "/timens_offsets")));
-  std::istringstream own(MIGRATE_TRY(read_file("/proc/self/timens_offsets")));
-  const auto add = [&clocks](std::istringstream& text, std::int64_t sign) {
+Result<ClockOffsets> clock_offsets(pid_t pid) {
+  ClockOffsets offsets;
+  const auto add = [&offsets](const std::string& path, std::int64_t sign) -> Result<void> {
+    std::istringstream text(MIGRATE_TRY(read_file(path)));
     std::string clock;
     for (std::int64_t seconds = 0, nanoseconds = 0; text >> clock >> seconds >> nanoseconds;) {
-      std::int64_t& value = clock == "monotonic" ? clocks.monotonic_ns : clocks.boottime_ns;
+      std::int64_t& value = clock == "monotonic" ? offsets.monotonic_ns : offsets.boottime_ns;
       value += sign * (seconds * kNanosecondsPerSecond + nanoseconds);
     }
+    return {};
   };
-  add(lines, 1);
-  add(own, -1);
-  return clocks;
+  MIGRATE_TRY(add("/proc/" + std::to_string(pid) + "/timens_offsets", 1));
+  MIGRATE_TRY(add("/proc/self/timens_offsets", -1));
+  return offsets;
 }
 
 nlohmann::json to_json(const std::vector<wire::Refusal>& refusals) {
@@ -152,18 +151,38 @@ Result<void> SourceMove::offer() {
   offer.set_command(options_.command);
   offer.set_user(options_.user);
   offer.set_token(options_.token);
-  const ProcessClocks clocks = MIGRATE_TRY(process_clocks(options_.pid));
-  offer.set_monotonic_ns(clocks.monotonic_ns);
-  offer.set_boottime_ns(clocks.boottime_ns);
+  const ClockOffsets offsets = MIGRATE_TRY(clock_offsets(options_.pid));
+  offer.set_monotonic_offset_ns(offsets.monotonic_ns);
+  offer.set_boottime_offset_ns(offsets.boottime_ns);
   MIGRATE_TRY(control_->send(message));
-  const auto reply = MIGRATE_TRY(
-      control_->expect(wire::ControlMessage::kOfferReply, 0, kOfferTimeoutMs));
+  const auto reply = MIGRATE_TRY(await_reply(offsets));
   phases_["offer"] = now_us() - start;
   refusals_.assign(reply.offer_reply().refusals().begin(), reply.offer_reply().refusals().end());
   if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
   }
   return {};
+}
+
+// Tells the time as often as the destination asks, until it answers the offer.
+Result<wire::ControlMessage> SourceMove::await_reply(const ClockOffsets& offsets) {
+  for (;;) {
+    wire::ControlMessage message = MIGRATE_TRY(control_->receive(kFreezeSpinUs, kOfferTimeoutMs));
+    if (message.has_clock_request()) {
+      wire::ControlMessage answer;
+      answer.mutable_clocks()->set_monotonic_ns(clock_ns(CLOCK_MONOTONIC) + offsets.monotonic_ns);
+      answer.mutable_clocks()->set_boottime_ns(clock_ns(CLOCK_BOOTTIME) + offsets.boottime_ns);
+      MIGRATE_TRY(control_->send(answer));
+      continue;
+    }
+    if (message.has_failed()) {
+      return fail(make_error(ErrorCode::kRefused, "move", {}, message.failed().reason()));
+    }
+    if (!message.has_offer_reply()) {
+      return fail(make_error(ErrorCode::kCorrupt, "read the answer to an offer"));
+    }
+    return message;
+  }
 }
 
 Result<void> SourceMove::connect_data() {

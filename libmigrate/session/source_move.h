@@ -34,6 +34,13 @@ struct SourceMoveOptions {
   const WorkerContext* context = nullptr;  ///< Borrowed.
 };
 
+/// The clocks of a process minus its host's: the offsets of its time namespace.
+struct ClockOffsets {
+  std::int64_t monotonic_ns = 0;
+  std::int64_t boottime_ns = 0;
+};
+Result<ClockOffsets> clock_offsets(pid_t pid);
+
 /// How an attempt ended.
 enum class MoveOutcome {
   kCommitted,  ///< It runs at the destination.
@@ -87,6 +94,7 @@ class SourceMove {
  private:
   Result<void> inspect();
   Result<void> offer();
+  Result<wire::ControlMessage> await_reply(const ClockOffsets& offsets);
   Result<void> connect_data();
   Result<void> freeze_and_run();
   Result<void> run_there(FrozenProcess& frozen);
@@ -125,12 +133,5 @@ nlohmann::json to_json(const std::vector<wire::Refusal>& refusals);
 
 /// CLOCK_MONOTONIC in microseconds.
 std::int64_t now_us();
-
-/// The clocks as `pid` sees them: this host's plus the offsets of its time namespace.
-struct ProcessClocks {
-  std::int64_t monotonic_ns = 0;
-  std::int64_t boottime_ns = 0;
-};
-Result<ProcessClocks> process_clocks(pid_t pid);
 
 }  // namespace migrate

@@ -2,10 +2,12 @@
 
 #include <elf.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 
 namespace migrate::arch {
 namespace {
@@ -13,6 +15,10 @@ namespace {
 // Kernel-internal error numbers that a tracer sees (include/linux/errno.h).
 constexpr std::int64_t kRestartNoHand = -514;
 constexpr std::int64_t kRestartBlock = -516;
+
+constexpr std::array<std::int64_t, 9> kInterruptedByStops{
+    SYS_epoll_wait, SYS_epoll_pwait, SYS_epoll_pwait2, SYS_rt_sigtimedwait, SYS_semop,
+    SYS_semtimedop, SYS_msgrcv,      SYS_msgsnd,       SYS_io_getevents};
 
 // AVX-512 and PKRU fit in 2.7 KiB; AMX tiles take 8 KiB more.
 constexpr std::size_t kMaxExtendedStateBytes = 16384;
@@ -93,6 +99,15 @@ InterruptedCall interrupted_call(const GeneralRegisters& registers) {
                                       registers.r10, registers.r8,  registers.r9};
   std::copy(std::begin(arguments), std::end(arguments), std::begin(call.arguments));
   return call;
+}
+
+void forgive_stop(GeneralRegisters& registers) {
+  const auto number = static_cast<std::int64_t>(registers.orig_rax);
+  if (result_of(registers) == -EINTR &&
+      std::find(kInterruptedByStops.begin(), kInterruptedByStops.end(), number) !=
+          kInterruptedByStops.end()) {
+    repeat_call(registers);
+  }
 }
 
 void repeat_call(GeneralRegisters& registers) {

@@ -46,6 +46,11 @@ struct InterruptedCall {
 };
 InterruptedCall interrupted_call(const GeneralRegisters& registers);
 
+/// Some calls (epoll_wait, rt_sigtimedwait, semop and kin; signal(7) lists them) fail with EINTR
+/// when their thread is merely stopped. Turns that into a repetition, which a handler that runs
+/// first still makes EINTR.
+void forgive_stop(GeneralRegisters& registers);
+
 /// Makes the kernel repeat the interrupted call from its beginning when the thread goes on, unless
 /// a signal handler runs first, which then sees EINTR. The other interrupted calls need nothing:
 /// the kernel restarts them from the very registers.
