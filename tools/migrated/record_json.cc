@@ -57,6 +57,8 @@ nlohmann::json record_json(const ProcessRecord& record, const std::string& here)
   if (!record.result.empty()) {
     nlohmann::json result = nlohmann::json::parse(record.result, nullptr, false);
     if (result.is_object()) {
+      result.erase("event");
+      result.erase("exit");
       object["last_move"] = std::move(result);
     }
   }
