@@ -139,9 +139,8 @@ struct ProcessQuestions {
 };
 
 // An interrupted relative sleep whose remaining time the kernel wrote where the caller asked.
-Result<void> capture_sleep(const FrozenProcess& frozen, const FrozenThread& thread,
+Result<void> capture_sleep(const FrozenProcess& frozen, const arch::InterruptedCall& call,
                            wire::Thread& image) {
-  const arch::InterruptedCall call = arch::interrupted_call(thread.registers);
   if (!call.restart_block) {
     return {};
   }
@@ -165,8 +164,15 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
                             wire::Thread& image) {
   image.set_id(thread.id);
   arch::GeneralRegisters registers = thread.registers;
+  if (arch::is_restarted_call(registers)) {
+    constexpr std::uint64_t kCodeBytes = 32;
+    std::array<std::byte, kCodeBytes> before{};
+    static_cast<void>(read_memory(frozen.process(),
+                                  arch::instruction_pointer(registers) - kCodeBytes, before));
+    arch::name_restarted_call(registers, before);
+  }
   const arch::InterruptedCall call = arch::interrupted_call(registers);
-  MIGRATE_TRY(capture_sleep(frozen, thread, image));
+  MIGRATE_TRY(capture_sleep(frozen, call, image));
   if (call.restart_block && image.sleep_remaining().empty()) {
     arch::repeat_call(registers);
   }
@@ -193,7 +199,7 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
 
 }  // namespace
 
-Result<void> capture_state(const FrozenProcess& frozen, wire::Image& image) {
+Result<void> capture_state(FrozenProcess& frozen, wire::Image& image) {
   if (image.threads_size() != static_cast<int>(frozen.threads().size())) {
     return fail(make_error(ErrorCode::kRetry, "capture the threads of",
                            "process " + std::to_string(frozen.process()),
@@ -220,6 +226,7 @@ Result<void> capture_state(const FrozenProcess& frozen, wire::Image& image) {
     }
     questions.answer(script, *found);
   }
+  frozen.remember_trap_action(image.signal_actions(SIGTRAP - 1));
   for (std::string& signal : MIGRATE_TRY(peek_signals(frozen.leader().host_id, true))) {
     image.add_pending_signals(std::move(signal));
   }
@@ -232,6 +239,15 @@ Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& ima
     if (thread.rseq_address() != 0) {
       pages.insert(thread.rseq_address() & ~(kPageBytes - 1));
       pages.insert((thread.rseq_address() + thread.rseq_length() - 1) & ~(kPageBytes - 1));
+    }
+  }
+  // The kernel does not wait for a userfaultfd where it changes a futex, and gives EFAULT: a thread
+  // that goes on waiting for one needs it in place. (Others touch it before they call.)
+  for (const FrozenThread& thread : frozen.threads()) {
+    const arch::InterruptedCall call = arch::interrupted_call(thread.registers);
+    if (call.number == SYS_futex) {
+      pages.insert(call.arguments[0] & ~(kPageBytes - 1));
+      pages.insert(call.arguments[4] & ~(kPageBytes - 1));
     }
   }
   pages.insert(arch::stack_pointer(frozen.leader().registers) & ~(kPageBytes - 1));

@@ -14,7 +14,7 @@ namespace migrate {
 /// also open as descriptors, and the starter pages. `image` already holds what /proc tells (see
 /// ProcessInspector::inspect_frozen). Needs frozen.open_area() and changes nothing that the process
 /// could see. Thread: the tracer. Errors: kRefused for state that cannot be carried, kSystem.
-Result<void> capture_state(const FrozenProcess& frozen, wire::Image& image);
+Result<void> capture_state(FrozenProcess& frozen, wire::Image& image);
 
 /// The page contents that a thread needs before it can run at all: those that the kernel itself
 /// touches when the thread returns to user mode.

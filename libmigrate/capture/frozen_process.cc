@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -16,7 +17,6 @@
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kAllSignals = ~0ULL;
 constexpr std::uint64_t kVdsoSearchBytes = 65536;
 
 std::string proc_path(pid_t process) { return "/proc/" + std::to_string(process); }
@@ -59,7 +59,8 @@ FrozenProcess::FrozenProcess(FrozenProcess&& other) noexcept
       system_call_(other.system_call_),
       held_(std::exchange(other.held_, false)),
       threads_(std::move(other.threads_)),
-      area_(std::exchange(other.area_, std::nullopt)) {}
+      area_(std::exchange(other.area_, std::nullopt)),
+      trap_action_(std::move(other.trap_action_)) {}
 
 FrozenProcess::~FrozenProcess() {
   if (held_) {
@@ -156,7 +157,7 @@ Result<void> FrozenProcess::read_state() {
     thread.registers = MIGRATE_TRY(arch::read_registers(thread.host_id));
     arch::forgive_stop(thread.registers);
     thread.signal_mask = MIGRATE_TRY(read_signal_mask(thread.host_id));
-    MIGRATE_TRY(write_signal_mask(thread.host_id, kAllSignals));
+    MIGRATE_TRY(write_signal_mask(thread.host_id, kScriptSignalMask));
   }
   return {};
 }
@@ -175,6 +176,14 @@ Result<void> FrozenProcess::thaw() {
       outcome = std::move(step);
     }
   };
+  if (area_ && trap_action_) {
+    // Scripts end with a SIGTRAP; where that was ignored, the kernel has reset its action.
+    const std::uint64_t place = area_->parking();
+    note(write_memory(process_, place, std::as_bytes(std::span(*trap_action_))));
+    const auto set = call_once(leader().host_id, leader().registers, system_call_,
+                               SYS_rt_sigaction, {SIGTRAP, place, 0, 8, 0, 0});
+    note(set ? Result<void>() : fail(set.error()));
+  }
   if (area_) {
     note(unmap_script_area(*area_, leader().host_id, leader().registers, system_call_));
   }

@@ -46,6 +46,9 @@ class FrozenProcess {
   const ScriptArea& area() const { return *area_; }
   std::uint64_t system_call() const { return system_call_; }
 
+  /// What thaw() is to set as the action of SIGTRAP (the kernel's struct), which scripts disturb.
+  void remember_trap_action(std::string action) { trap_action_ = std::move(action); }
+
   /// Takes the area away, gives every thread its registers and mask back and lets it run.
   Result<void> thaw();
   /// Leaves the process stopped and traced: from now on the caller decides.
@@ -64,6 +67,7 @@ class FrozenProcess {
   bool held_ = true;
   std::vector<FrozenThread> threads_;
   std::optional<ScriptArea> area_;
+  std::optional<std::string> trap_action_;
 };
 
 /// Address of a system call instruction in the vDSO of `process`, which is mapped at `start`.

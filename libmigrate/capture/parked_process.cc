@@ -68,7 +68,8 @@ itimerval to_itimerval(std::uint64_t value_us, std::uint64_t interval_us) {
 void script_timers(Script& script, const wire::Image& image, bool armed) {
   std::uint64_t which = ITIMER_REAL;
   for (const wire::IntervalTimer& timer : image.interval_timers()) {
-    if (timer.value_us() != 0) {
+    // One that expired shows no remaining time, and starts again when its signal is taken.
+    if (timer.value_us() != 0 || timer.interval_us() != 0) {
       const itimerval value = to_itimerval(armed ? timer.value_us() : 0, timer.interval_us());
       script.must("set an interval timer", SYS_setitimer, {which, script.put_value(value), 0});
     }
@@ -182,6 +183,9 @@ Result<void> ParkedProcess::park_threads(const FrozenProcess& frozen, const wire
   arch::ParkingData data;
   data.pipe_descriptor = static_cast<std::uint64_t>(ends[1]);
   MIGRATE_TRY(write_memory(process_, area_.parking(), std::as_bytes(std::span(&data, 1))));
+  for (const FrozenThread& thread : frozen.threads()) {
+    MIGRATE_TRY(write_signal_mask(thread.host_id, kAllSignals));
+  }
   return arch::write_registers(
       leader.host_id, arch::script_registers(leader.registers, area_.code() + code.park_offset,
                                              area_.parking()));
@@ -190,6 +194,7 @@ Result<void> ParkedProcess::park_threads(const FrozenProcess& frozen, const wire
 Result<void> ParkedProcess::unpark(FrozenProcess& frozen, const wire::Image& image) {
   for (std::size_t i = 0; i < frozen.threads().size(); ++i) {
     const FrozenThread& thread = frozen.threads()[i];
+    MIGRATE_TRY(write_signal_mask(thread.host_id, kScriptSignalMask));
     Script script(area_);
     script_tie(script, image.threads(static_cast<int>(i)));
     if (i == 0) {
@@ -216,6 +221,7 @@ Result<void> ParkedProcess::unpark(FrozenProcess& frozen, const wire::Image& ima
 Result<void> ParkedProcess::settle(const std::set<std::uint32_t>& kept) {
   for (const pid_t thread : threads_) {
     const auto registers = MIGRATE_TRY(arch::read_registers(thread));
+    MIGRATE_TRY(write_signal_mask(thread, kScriptSignalMask));
     Script script(area_);
     script.call(SYS_exit, {0});
     if (auto ended = script.run(thread, registers);
@@ -248,10 +254,12 @@ Result<void> ParkedProcess::run_in_leader(Script& script) {
     }
   }
   const auto registers = MIGRATE_TRY(arch::read_registers(process_));
+  MIGRATE_TRY(write_signal_mask(process_, kScriptSignalMask));
   const auto done = script.run(process_, registers);
   if (!done && done.error().code == ErrorCode::kNotFound) {
     return done;
   }
+  MIGRATE_TRY(write_signal_mask(process_, kAllSignals));
   MIGRATE_TRY(arch::write_registers(process_, registers));
   MIGRATE_TRY(resume(process_));
   looping_ = true;

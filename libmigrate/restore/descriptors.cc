@@ -1,6 +1,7 @@
 #include "libmigrate/restore/descriptors.h"
 
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -29,6 +30,7 @@ namespace {
 constexpr std::size_t kDescriptorsPerMessage = 250;
 constexpr std::size_t kMessageBytes = 256;  // More than a cell's message.
 constexpr std::uint32_t kCreationFlags = O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC;
+constexpr int kExpiryMs = 100;  // For a timer of one nanosecond.
 constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
 
 Result<UniqueFd> owned(int fd, const char* operation, const std::string& object = {}) {
@@ -79,9 +81,16 @@ Result<UniqueFd> make_timerfd(const wire::OpenFile& file) {
   UniqueFd fd = MIGRATE_TRY(
       owned(::timerfd_create(static_cast<int>(file.clock()), TFD_CLOEXEC), "make a timerfd"));
   // The remaining time is relative, so that the flag for absolute times is left out.
-  const itimerspec setting{to_timespec(file.interval_ns()), to_timespec(file.value_ns())};
+  // One that has expired and was not read yet has no time left; it starts again when it is read.
+  const bool expired = file.ticks() != 0 && file.value_ns() == 0 && file.interval_ns() != 0;
+  const itimerspec setting{to_timespec(file.interval_ns()),
+                           to_timespec(expired ? 1 : file.value_ns())};
   if (::timerfd_settime(fd.get(), 0, &setting, nullptr) != 0) {
     return fail(system_error("set a timerfd"));
+  }
+  if (expired) {
+    pollfd polled{fd.get(), POLLIN, 0};
+    ::poll(&polled, 1, kExpiryMs);
   }
   std::uint64_t ticks = file.ticks();
   if (ticks != 0 && ::ioctl(fd.get(), TFD_IOC_SET_TICKS, &ticks) != 0) {

@@ -167,6 +167,9 @@ void script_credentials(Script& script, const wire::Credentials& wanted,
                               static_cast<std::uint64_t>(capability), 0, 0});
     }
   }
+  constexpr std::uint32_t kKeepCapabilities = 1U << 4U;  // SECBIT_KEEP_CAPS
+  script.call(SYS_prctl, {PR_SET_KEEPCAPS, (wanted.secure_bits() & kKeepCapabilities) != 0 ? 1U : 0U,
+                          0, 0, 0});
   if (wanted.no_new_privileges()) {
     script.must("set no_new_privs", SYS_prctl, {PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0});
   }

@@ -18,7 +18,6 @@
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kAllSignals = ~0ULL;
 constexpr std::uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 constexpr std::uint64_t kRseqUnregister = 1;  // RSEQ_FLAG_UNREGISTER
@@ -74,7 +73,7 @@ Result<Restorer> Restorer::create(Cell& cell) {
   if (stop.event != PTRACE_EVENT_STOP) {
     return fail(make_error(ErrorCode::kSystem, "stop the seed of a cell"));
   }
-  MIGRATE_TRY(write_signal_mask(seed, kAllSignals));
+  MIGRATE_TRY(write_signal_mask(seed, kScriptSignalMask));
   restorer.base_ = MIGRATE_TRY(arch::read_registers(seed));
   restorer.threads_.push_back({.host_id = seed});
   return restorer;
@@ -197,6 +196,12 @@ Result<void> Restorer::finish(const wire::Image& image,
     MIGRATE_TRY(sleep_on(threads_[i], image.threads(static_cast<int>(i))));
   }
   if (system_call_ != 0) {
+    // The kernel resets the action of SIGTRAP, with which scripts end, where it is ignored.
+    const std::uint64_t place = area_.parking();
+    MIGRATE_TRY(write_memory(cell_->seed(), place,
+                             std::as_bytes(std::span(image.signal_actions(SIGTRAP - 1)))));
+    MIGRATE_TRY(call_once(cell_->seed(), base_, system_call_, SYS_rt_sigaction,
+                          {SIGTRAP, place, 0, 8, 0, 0}));
     MIGRATE_TRY(unmap_script_area(area_, cell_->seed(), base_, system_call_));
   }
   return set_registers(image);

@@ -1,33 +1,71 @@
 #include "libmigrate/session/control_channel.h"
 
+#include <algorithm>
+
 namespace migrate {
 namespace {
 
-Result<wire::ControlMessage> parse(std::span<const std::byte> bytes) {
+constexpr std::size_t kPieceBytes = 1U << 20U;
+constexpr std::size_t kMaxControlBytes = 512U << 20U;
+constexpr std::byte kMoreFollow{1};
+constexpr std::byte kLastPiece{0};
+
+}  // namespace
+
+Result<void> ControlChannel::send(const wire::ControlMessage& message) {
+  const std::string text = message.SerializeAsString();
+  auto bytes = std::as_bytes(std::span(text));
+  for (bool more = true; more;) {
+    const auto piece = bytes.first(std::min(bytes.size(), kPieceBytes));
+    bytes = bytes.subspan(piece.size());
+    more = !bytes.empty();
+    const std::byte mark = more ? kMoreFollow : kLastPiece;
+    const std::span<const std::byte> parts[] = {std::span(&mark, 1), piece};
+    MIGRATE_TRY(channel_->send(parts));
+  }
+  return {};
+}
+
+// The message, if `piece` is its last one.
+Result<std::optional<wire::ControlMessage>> ControlChannel::take(
+    std::span<const std::byte> piece) {
+  if (piece.front() > kMoreFollow || arriving_.size() + piece.size() > kMaxControlBytes) {
+    return fail(make_error(ErrorCode::kCorrupt, "read a control message"));
+  }
+  const bool last = piece.front() == kLastPiece;
+  arriving_.append(reinterpret_cast<const char*>(piece.data()) + 1, piece.size() - 1);
+  if (!last) {
+    return std::nullopt;
+  }
   wire::ControlMessage message;
-  if (!message.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) {
+  const bool parsed = message.ParseFromString(arriving_);
+  arriving_.clear();
+  if (!parsed) {
     return fail(make_error(ErrorCode::kCorrupt, "read a control message"));
   }
   return message;
 }
 
-}  // namespace
-
-Result<void> ControlChannel::send(const wire::ControlMessage& message) {
-  const std::string bytes = message.SerializeAsString();
-  return channel_->send_one(std::as_bytes(std::span(bytes)));
-}
-
 Result<wire::ControlMessage> ControlChannel::receive(std::uint32_t spin_us, int timeout_ms) {
-  return parse(MIGRATE_TRY(channel_->receive(spin_us, timeout_ms)));
+  for (;;) {
+    auto message = MIGRATE_TRY(take(MIGRATE_TRY(channel_->receive(spin_us, timeout_ms))));
+    if (message) {
+      return std::move(*message);
+    }
+  }
 }
 
 Result<std::optional<wire::ControlMessage>> ControlChannel::try_receive() {
-  const auto bytes = MIGRATE_TRY(channel_->try_receive());
-  if (!bytes) {
-    return std::nullopt;
+  for (;;) {
+    const auto piece = MIGRATE_TRY(channel_->try_receive());
+    if (!piece) {
+      return std::nullopt;
+    }
+    auto message = MIGRATE_TRY(take(*piece));
+    if (message) {
+      return message;
+    }
   }
-  return MIGRATE_TRY(parse(*bytes));
 }
 
 Result<wire::ControlMessage> ControlChannel::expect(wire::ControlMessage::BodyCase wanted,

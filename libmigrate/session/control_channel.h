@@ -10,7 +10,8 @@
 
 namespace migrate {
 
-/// Control messages over a channel. Threads: as Channel, one sender and one receiver.
+/// Control messages over a channel, in pieces of 1 MiB where they are longer: an image may carry the
+/// bytes of memory files. Each piece begins with a byte, 1 if more follow. Threads: as Channel, one sender and one receiver.
 class ControlChannel {
  public:
   explicit ControlChannel(std::unique_ptr<Channel> channel) : channel_(std::move(channel)) {}
@@ -31,7 +32,10 @@ class ControlChannel {
   Channel& channel() { return *channel_; }
 
  private:
+  Result<std::optional<wire::ControlMessage>> take(std::span<const std::byte> piece);
+
   std::unique_ptr<Channel> channel_;
+  std::string arriving_;  // the pieces of a message that is not complete
 };
 
 }  // namespace migrate

@@ -26,14 +26,17 @@ Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
                                const std::uint64_t (&arguments)[6]) {
   MIGRATE_TRY(arch::write_registers(
       thread, arch::system_call_registers(base, instruction, number, arguments)));
-  if (::ptrace(PTRACE_SINGLESTEP, thread, nullptr, nullptr) != 0) {
-    return fail(system_error("step", "thread " + std::to_string(thread)));
-  }
-  const Stop stop = MIGRATE_TRY(wait_stop(thread));
-  if (stop.signal != SIGTRAP) {
-    return fail(make_error(ErrorCode::kSystem, "run a system call in",
-                           "thread " + std::to_string(thread) + " (it stopped with signal " +
-                               std::to_string(stop.signal) + ")"));
+  // To the call's entry, then to its exit. Stepping would do too, but forces a SIGTRAP.
+  for (int side = 0; side < 2; ++side) {
+    if (::ptrace(PTRACE_SYSCALL, thread, nullptr, nullptr) != 0) {
+      return fail(system_error("run a system call in", "thread " + std::to_string(thread)));
+    }
+    const Stop stop = MIGRATE_TRY(wait_stop(thread));
+    if (stop.signal != SIGTRAP || stop.event != 0) {
+      return fail(make_error(ErrorCode::kSystem, "run a system call in",
+                             "thread " + std::to_string(thread) + " (it stopped with signal " +
+                                 std::to_string(stop.signal) + ")"));
+    }
   }
   const auto registers = MIGRATE_TRY(arch::read_registers(thread));
   return arch::result_of(registers);

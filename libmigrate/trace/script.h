@@ -37,6 +37,10 @@ struct ScriptArea {
   std::uint64_t record_bytes() const { return length_bytes - kRecordOffset; }
 };
 
+/// The signals that a thread which runs scripts has blocked: all but SIGTRAP, by which a script
+/// ends. The kernel forces that one, and would reset its action if it were blocked.
+inline constexpr std::uint64_t kScriptSignalMask = ~(1ULL << 4U);
+
 /// Runs one system call in a stopped thread by the system call instruction at `instruction` and
 /// leaves the thread stopped with changed registers. Thread: the tracer.
 Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 
 namespace migrate::arch {
 namespace {
@@ -99,6 +100,27 @@ InterruptedCall interrupted_call(const GeneralRegisters& registers) {
                                       registers.r10, registers.r8,  registers.r9};
   std::copy(std::begin(arguments), std::end(arguments), std::begin(call.arguments));
   return call;
+}
+
+bool is_restarted_call(const GeneralRegisters& registers) {
+  return result_of(registers) == kRestartBlock &&
+         static_cast<std::int64_t>(registers.orig_rax) == SYS_restart_syscall;
+}
+
+void name_restarted_call(GeneralRegisters& registers, std::span<const std::byte> before) {
+  constexpr std::byte kMoveToEax{0xb8};  // mov $number, %eax
+  constexpr std::array<std::uint32_t, 4> kRestartable{SYS_nanosleep, SYS_clock_nanosleep, SYS_futex,
+                                                      SYS_poll};
+  for (std::size_t end = before.size(); end >= 5; --end) {
+    std::uint32_t number = 0;
+    std::memcpy(&number, &before[end - 4], sizeof(number));
+    if (before[end - 5] == kMoveToEax &&
+        std::find(kRestartable.begin(), kRestartable.end(), number) != kRestartable.end()) {
+      registers.orig_rax = number;
+      return;
+    }
+  }
+  complete_call(registers, -EINTR);
 }
 
 void forgive_stop(GeneralRegisters& registers) {

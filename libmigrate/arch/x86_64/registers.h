@@ -4,6 +4,7 @@
 #include <sys/user.h>
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "base/result.h"
@@ -45,6 +46,13 @@ struct InterruptedCall {
   std::uint64_t arguments[6] = {};
 };
 InterruptedCall interrupted_call(const GeneralRegisters& registers);
+
+/// A call that the kernel restarts by its restart block goes by the number of restart_syscall. Finds
+/// the number that the program used in the code before its system call instruction (`before` ends
+/// with that instruction), and puts it into the registers; where it cannot be told, makes the call
+/// return EINTR.
+void name_restarted_call(GeneralRegisters& registers, std::span<const std::byte> before);
+bool is_restarted_call(const GeneralRegisters& registers);
 
 /// Some calls (epoll_wait, rt_sigtimedwait, semop and kin; signal(7) lists them) fail with EINTR
 /// when their thread is merely stopped. Turns that into a repetition, which a handler that runs
