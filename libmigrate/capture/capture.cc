@@ -21,6 +21,7 @@ namespace migrate {
 namespace {
 
 constexpr std::uint64_t kPageBytes = 4096;
+constexpr std::uint64_t kMaxStarterBytes = 65536;  // Of one object.
 constexpr std::size_t kKernelSignalActionBytes = 32;  // struct sigaction of the kernel, x86-64
 constexpr int kSignals = 64;
 constexpr std::array<int, 3> kIntervalTimers{ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF};
@@ -197,6 +198,39 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
   return {};
 }
 
+// Addresses of a thread's robust list: its head, the locks in it (their futex words too), and the
+// one being taken. Bounded as the kernel bounds it (ROBUST_LIST_LIMIT).
+std::vector<std::uint64_t> robust_entries(pid_t process, std::uint64_t head) {
+  constexpr std::size_t kLimit = 2048;
+  struct Head {
+    std::uint64_t next;
+    std::int64_t futex_offset;
+    std::uint64_t pending;
+  } list{};
+  std::vector<std::uint64_t> entries;
+  if (head == 0 ||
+      !read_memory(process, head, std::as_writable_bytes(std::span(&list, 1)))) {
+    return entries;
+  }
+  const auto add = [&](std::uint64_t entry) {
+    entries.push_back(entry);
+    entries.push_back(entry + static_cast<std::uint64_t>(list.futex_offset));
+  };
+  entries.push_back(head);
+  if (list.pending != 0) {
+    add(list.pending & ~1ULL);
+  }
+  std::uint64_t entry = list.next & ~1ULL;  // Bit 0 marks a PI futex.
+  while (entry != head && entries.size() < 2 * kLimit) {
+    add(entry);
+    if (!read_memory(process, entry, std::as_writable_bytes(std::span(&entry, 1)))) {
+      break;
+    }
+    entry &= ~1ULL;
+  }
+  return entries;
+}
+
 }  // namespace
 
 Result<void> capture_state(FrozenProcess& frozen, wire::Image& image) {
@@ -235,22 +269,31 @@ Result<void> capture_state(FrozenProcess& frozen, wire::Image& image) {
 
 Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& image) {
   std::set<std::uint64_t> pages;
+  const auto need = [&pages](std::uint64_t address, std::uint64_t length) {
+    const std::uint64_t end = address + std::min(length, kMaxStarterBytes);
+    for (std::uint64_t page = address & ~(kPageBytes - 1); address != 0 && page < end;
+         page += kPageBytes) {
+      pages.insert(page);
+    }
+  };
   for (const wire::Thread& thread : image.threads()) {
-    if (thread.rseq_address() != 0) {
-      pages.insert(thread.rseq_address() & ~(kPageBytes - 1));
-      pages.insert((thread.rseq_address() + thread.rseq_length() - 1) & ~(kPageBytes - 1));
+    need(thread.rseq_address(), thread.rseq_length());
+    need(thread.clear_child_tid(), sizeof(std::uint32_t));
+    for (const std::uint64_t entry : robust_entries(frozen.process(), thread.robust_list())) {
+      need(entry, sizeof(std::uint64_t));
     }
   }
-  // The kernel does not wait for a userfaultfd where it changes a futex, and gives EFAULT: a thread
-  // that goes on waiting for one needs it in place. (Others touch it before they call.)
+  // A futex that is waited for is changed by the kernel. (Others are touched before the call.)
   for (const FrozenThread& thread : frozen.threads()) {
     const arch::InterruptedCall call = arch::interrupted_call(thread.registers);
     if (call.number == SYS_futex) {
-      pages.insert(call.arguments[0] & ~(kPageBytes - 1));
-      pages.insert(call.arguments[4] & ~(kPageBytes - 1));
+      need(call.arguments[0], sizeof(std::uint32_t));
+      need(call.arguments[4], sizeof(std::uint32_t));
     }
   }
-  pages.insert(arch::stack_pointer(frozen.leader().registers) & ~(kPageBytes - 1));
+  const wire::MemoryMap& memory = image.memory();
+  need(memory.arg_start(), memory.arg_end() - memory.arg_start());
+  need(arch::stack_pointer(frozen.leader().registers), 1);
   std::array<std::byte, kPageBytes> content;
   for (const std::uint64_t page : pages) {
     // A page that cannot be read (a stack pointer that is none) is simply not sent ahead.

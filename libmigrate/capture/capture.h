@@ -16,8 +16,10 @@ namespace migrate {
 /// could see. Thread: the tracer. Errors: kRefused for state that cannot be carried, kSystem.
 Result<void> capture_state(FrozenProcess& frozen, wire::Image& image);
 
-/// The page contents that a thread needs before it can run at all: those that the kernel itself
-/// touches when the thread returns to user mode.
+/// The pages that must be there before the process runs, because the kernel touches them where it
+/// does not wait for a userfaultfd: rseq areas, robust lists and what is cleared when a thread ends
+/// (handle_userfault() gives up for an exiting thread), futexes that are waited for
+/// (fault_in_user_writeable()), and the arguments that /proc/PID/cmdline shows.
 Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& image);
 
 }  // namespace migrate

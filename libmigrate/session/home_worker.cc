@@ -312,11 +312,11 @@ void HomeWorker::forward_request(Letter letter) {
     client.finish_failed(kExitFailed, channel.error());
     return;
   }
-  forwards_.push_back({std::move(*channel), std::move(client)});
+  forwards_.push_back({std::move(*channel), std::move(client), where_session_});
 }
 
 void HomeWorker::pump_forwards() {
-  std::erase_if(forwards_, [](Forward& forward) {
+  std::erase_if(forwards_, [this](Forward& forward) {
     for (;;) {
       auto message = forward.channel->try_receive();
       if (!message) {
@@ -331,6 +331,12 @@ void HomeWorker::pump_forwards() {
       const auto* text = reinterpret_cast<const char*>((*message)->data());
       const auto event = nlohmann::json::parse(text, text + (*message)->size(), nullptr, false);
       if (event.is_object() && event.value("event", "") == "result") {
+        // It has moved on: the next request may come before the new place reports itself.
+        if (event.value("exit", kExitOther) == kExitDone && event.contains("destination") &&
+            where_session_ == forward.session) {
+          where_ = event.value("destination", where_);
+          where_session_ = event.value("id", where_session_);
+        }
         forward.client.finish(event.value("exit", kExitOther), event);
         return true;
       }

@@ -31,6 +31,7 @@ class HomeWorker {
   struct Forward {
     std::unique_ptr<Channel> channel;
     EventSink client;
+    std::string session;  // to which it was sent
   };
 
   Result<void> prepare();

@@ -27,16 +27,20 @@ Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
   MIGRATE_TRY(arch::write_registers(
       thread, arch::system_call_registers(base, instruction, number, arguments)));
   // To the call's entry, then to its exit. Stepping would do too, but forces a SIGTRAP.
-  for (int side = 0; side < 2; ++side) {
+  for (int side = 0; side < 2;) {
     if (::ptrace(PTRACE_SYSCALL, thread, nullptr, nullptr) != 0) {
       return fail(system_error("run a system call in", "thread " + std::to_string(thread)));
     }
     const Stop stop = MIGRATE_TRY(wait_stop(thread));
-    if (stop.signal != SIGTRAP || stop.event != 0) {
+    if (stop.event == PTRACE_EVENT_STOP) {
+      continue;  // An interrupt of ours that came late.
+    }
+    if (stop.signal != SIGTRAP) {
       return fail(make_error(ErrorCode::kSystem, "run a system call in",
                              "thread " + std::to_string(thread) + " (it stopped with signal " +
                                  std::to_string(stop.signal) + ")"));
     }
+    ++side;
   }
   const auto registers = MIGRATE_TRY(arch::read_registers(thread));
   return arch::result_of(registers);
