@@ -9,6 +9,7 @@
 
 #include <algorithm>
 #include <array>
+#include <functional>
 #include <map>
 
 #include "libmigrate/inspect/file_identity.h"
@@ -187,15 +188,26 @@ bool MappingReader::refuse_mapping(std::string_view code, const MapsEntry& entry
 }
 
 Result<void> MappingReader::read_all() {
+  const std::size_t refusals = verdict_.size();
+  std::string before = MIGRATE_TRY(reread(view_.maps.get(), "/proc/PID/maps"));
   const std::string text = MIGRATE_TRY(read_file_at(view_.directory.get(), "smaps"));
+  const std::string after = MIGRATE_TRY(reread(view_.maps.get(), "/proc/PID/maps"));
   for (const MapsEntry& entry : MIGRATE_TRY(parse_maps(text))) {
     add(entry, advice_of(entry), &entry);
+  }
+  if (before == after && verdict_.size() == refusals) {
+    findings_.maps_text = std::move(before);
   }
   return {};
 }
 
 Result<void> MappingReader::read_again(const wire::Image& draft) {
+  draft_ = &draft;
   const std::string text = MIGRATE_TRY(reread(view_.maps.get(), "/proc/PID/maps"));
+  if (!text.empty() && text == findings_.maps_text) {
+    keep_draft(draft);
+    return {};
+  }
   const std::vector<MapsEntry> entries = MIGRATE_TRY(parse_maps(text));
   std::map<std::uint64_t, MapsEntry> details;  // of smaps, by start
   for (const MapsEntry& entry : entries) {
@@ -215,6 +227,19 @@ Result<void> MappingReader::read_again(const wire::Image& draft) {
   }
   refresh_files();
   return {};
+}
+
+// Not one line of maps has changed: what remains to be seen is whether pages of files were
+// modified, and the files themselves.
+void MappingReader::keep_draft(const wire::Image& draft) {
+  *image_.mutable_mappings() = draft.mappings();
+  for (wire::Mapping& mapping : *image_.mutable_mappings()) {
+    if (mapping.kind() == wire::Mapping::FILE_LOCAL &&
+        has_private_pages(view_.pagemap.get(), mapping.start(), mapping.end()).value_or(true)) {
+      mapping.set_kind(wire::Mapping::FILE_COPY);
+    }
+  }
+  refresh_files();
 }
 
 void MappingReader::add(const MapsEntry& entry, std::uint32_t advice, const MapsEntry* flags) {
@@ -311,10 +336,22 @@ bool MappingReader::classify_file(const MapsEntry& entry, wire::Mapping& mapping
     return true;
   }
   // A scan that fails errs on the safe side: a copy is right in any case.
-  const bool copy =
-      writable || has_private_pages(view_.pagemap.get(), entry.start, entry.end).value_or(true);
+  const bool copy = writable || was_copy(entry) ||
+                    has_private_pages(view_.pagemap.get(), entry.start, entry.end).value_or(true);
   mapping.set_kind(copy ? wire::Mapping::FILE_COPY : wire::Mapping::FILE_LOCAL);
   return true;
+}
+
+// What was modified once stays so.
+bool MappingReader::was_copy(const MapsEntry& entry) const {
+  if (draft_ == nullptr) {
+    return false;
+  }
+  const auto& mappings = draft_->mappings();
+  const auto before =
+      std::ranges::lower_bound(mappings, entry.start, std::less<>(), &wire::Mapping::start);
+  return before != mappings.end() && before->start() == entry.start && before->end() == entry.end &&
+         before->kind() == wire::Mapping::FILE_COPY;
 }
 
 bool MappingReader::find_file(const MapsEntry& entry, std::uint32_t& index) {

@@ -196,18 +196,20 @@ void check_relatives(const ProcessView& view, Verdict& verdict) {
   }
 }
 
-void check_new_relatives(const ProcessView& view, std::uint64_t before, Verdict& verdict) {
+void check_new_relatives(const ProcessView& view, Findings& findings, Verdict& verdict) {
   constexpr std::uint64_t kMaxSteps = 64;
+  const std::uint64_t before = findings.newest_pid;
   const std::uint64_t now = newest_pid(view);
-  if (now == before && now != 0) {
-    return;
-  }
+  const std::size_t refusals = verdict.size();
   if (before == 0 || now < before || now - before > kMaxSteps) {
     check_relatives(view, verdict);
-    return;
+  } else {
+    for (std::uint64_t pid = before + 1; pid <= now; ++pid) {
+      check_relative(view, static_cast<pid_t>(pid), verdict);
+    }
   }
-  for (std::uint64_t pid = before + 1; pid <= now; ++pid) {
-    check_relative(view, static_cast<pid_t>(pid), verdict);
+  if (verdict.size() == refusals) {
+    findings.newest_pid = now;
   }
 }
 

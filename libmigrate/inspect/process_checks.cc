@@ -22,16 +22,9 @@ std::string describe(const ProcessView& view) {
 }
 
 void check_namespaces(const ProcessView& view, Verdict& verdict) {
-  constexpr std::array kNamespaces{"cgroup",           "ipc",  "mnt",  "net", "pid",
-                                   "pid_for_children", "time", "user", "uts", "time_for_children"};
-  for (const char* name : kNamespaces) {
-    const std::string path = std::string("ns/") + name;
-    const auto theirs = read_link_at(view.directory.get(), path);
-    if (!theirs || view.known.own_namespaces.contains(*theirs)) {
-      continue;
-    }
-    const auto own = read_link("/proc/self/" + path);
-    if (own && *own != *theirs) {
+  for (const auto& [name, own] : view.own_namespaces) {
+    const auto theirs = read_link_at(view.directory.get(), "ns/" + name);
+    if (theirs && *theirs != own && !view.known.own_namespaces.contains(*theirs)) {
       refuse(verdict, "NAMESPACE", fmt::format("{} namespace {}", name, *theirs));
     }
   }
@@ -128,9 +121,7 @@ bool last_used(const ProcessView& view, int set, std::uint64_t count) {
 void check_semaphores(const ProcessView& view, std::uint64_t started, Verdict& verdict) {
   enum Column { kKey, kId, kMode, kCount, kUid, kGid, kCreatorUid, kCreatorGid, kUsed, kColumns };
   const bool undo_list = ::syscall(SYS_kcmp, ::getpid(), view.pid, KCMP_SYSVSEM, 0, 0) != 0;
-  const auto status = reread(view.status.get(), "/proc/PID/status");
-  std::string_view uids =
-      status ? find_field(*status, "Uid:").value_or(std::string_view()) : std::string_view();
+  std::string_view uids = find_field(view.status_text, "Uid:").value_or(std::string_view());
   take_word(uids);
   const std::uint64_t uid = parse_number(take_word(uids)).value_or(0);
   for (const auto& row : system_v_table("sem")) {
@@ -149,21 +140,31 @@ void check_semaphores(const ProcessView& view, std::uint64_t started, Verdict& v
 
 }  // namespace
 
-Result<void> check_process(const ProcessView& view, bool frozen, Verdict& verdict) {
-  const std::string status = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
+std::map<std::string, std::string> own_namespaces() {
+  constexpr std::array kNamespaces{"cgroup",           "ipc",  "mnt",  "net", "pid",
+                                   "pid_for_children", "time", "user", "uts", "time_for_children"};
+  std::map<std::string, std::string> links;
+  for (const char* name : kNamespaces) {
+    if (auto link = read_link(std::string("/proc/self/ns/") + name)) {
+      links.emplace(name, std::move(*link));
+    }
+  }
+  return links;
+}
+
+void check_process(const ProcessView& view, bool frozen, Verdict& verdict) {
   check_namespaces(view, verdict);
   check_root(view, verdict);
   if (frozen) {
-    return {};
+    return;
   }
   if (view.pid == 1 || view.pid == ::getpid()) {
     refuse(verdict, "SELF", describe(view));
   }
-  if (const std::uint64_t tracer = number_field(status, "TracerPid:"); tracer != 0) {
+  if (const std::uint64_t tracer = number_field(view.status_text, "TracerPid:"); tracer != 0) {
     refuse(verdict, "TRACED", describe(view), fmt::format("by pid {}", tracer));
   }
   check_label(view, verdict);
-  return {};
 }
 
 void check_threads(const ProcessView& view, const ThreadIds& threads, bool frozen,
@@ -181,7 +182,9 @@ void check_threads(const ProcessView& view, const ThreadIds& threads, bool froze
     if (frozen && tid != view.pid) {
       continue;
     }
-    if (const auto status = read_file_at(view.tasks.get(), directory + "/status")) {
+    const auto status = tid == view.pid ? Result<std::string>(view.status_text)
+                                        : read_file_at(view.tasks.get(), directory + "/status");
+    if (status) {
       check_status(who, *status, verdict);
       const std::string_view state = find_field(*status, "State:").value_or(std::string_view("?"));
       if (state.starts_with('Z') || state.starts_with('X')) {

@@ -281,9 +281,9 @@ void read_thread_facts(const ProcessView& view, const ThreadIds& threads, const 
     }
     if (before != nullptr && tid != view.pid) {
       *thread.mutable_credentials() = before->credentials();
-    } else if (const auto status = tid == view.pid
-                                       ? reread(view.status.get(), "/proc/PID/status")
-                                       : read_file_at(view.tasks.get(), directory + "/status")) {
+    } else if (tid == view.pid) {
+      read_credentials(view.status_text, *thread.mutable_credentials());
+    } else if (const auto status = read_file_at(view.tasks.get(), directory + "/status")) {
       read_credentials(*status, *thread.mutable_credentials());
     }
   }
@@ -295,7 +295,7 @@ void read_thread_facts(const ProcessView& view, const ThreadIds& threads, const 
 Result<void> read_process_facts(const ProcessView& view, const ThreadIds& threads,
                                 const wire::Image* draft, wire::Image& image, Verdict& verdict) {
   const int directory = view.directory.get();
-  const std::string status = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
+  const std::string_view status = view.status_text;
   image.set_process_id(static_cast<std::uint32_t>(last_number_field(status, "NSpid:")));
   image.set_group_id(static_cast<std::uint32_t>(last_number_field(status, "NSpgid:")));
   image.set_session_id(static_cast<std::uint32_t>(last_number_field(status, "NSsid:")));

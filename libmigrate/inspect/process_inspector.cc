@@ -97,6 +97,7 @@ Result<ProcessInspector> ProcessInspector::create(pid_t pid, KnownObjects known)
   view.tasks = MIGRATE_TRY(open_in(view, "task", O_RDONLY | O_DIRECTORY));
   view.descriptors = MIGRATE_TRY(open_in(view, "fd", O_RDONLY | O_DIRECTORY));
   view.details = MIGRATE_TRY(open_in(view, "fdinfo", O_RDONLY | O_DIRECTORY));
+  view.own_namespaces = inspect::own_namespaces();
   view.load.reset(::open("/proc/loadavg", O_RDONLY | O_CLOEXEC));
   MIGRATE_TRY(open_memory_files(view));
   return ProcessInspector(std::move(state));
@@ -107,8 +108,8 @@ Result<Inspection> ProcessInspector::inspect_running() {
   Inspection inspection;
   Verdict& verdict = inspection.refusals;
   wire::Image& image = inspection.image;
-  const std::string status = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
-  if (auto refusal = unmovable(view, status)) {
+  view.status_text = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
+  if (auto refusal = unmovable(view, view.status_text)) {
     verdict.push_back(std::move(*refusal));
     return inspection;
   }
@@ -123,7 +124,7 @@ Result<Inspection> ProcessInspector::inspect_running() {
   MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, image, verdict).read(nullptr));
   MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, nullptr, image, verdict));
   inspect::read_thread_facts(view, state_->threads, nullptr, image, verdict);
-  MIGRATE_TRY(inspect::check_process(view, false, verdict));
+  inspect::check_process(view, false, verdict);
   inspect::check_threads(view, state_->threads, false, verdict);
   inspect::check_system_v(view, verdict);
   inspect::check_relatives(view, verdict);
@@ -145,6 +146,7 @@ Result<Inspection> ProcessInspector::inspect_frozen(const wire::Image& draft) {
   *image.mutable_mapped_files() = draft.mapped_files();
   *image.mutable_shared_memories() = draft.shared_memories();
   Findings& findings = state_->findings;
+  view.status_text = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
   state_->threads = MIGRATE_TRY(inspect::read_threads(view, state_->threads));
   SharedObjects shared;
   MIGRATE_TRY(inspect::MappingReader(view, findings, shared, image, verdict).read_again(draft));
@@ -155,9 +157,9 @@ Result<Inspection> ProcessInspector::inspect_frozen(const wire::Image& draft) {
   MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, image, verdict).read(&draft));
   MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, &draft, image, verdict));
   inspect::read_thread_facts(view, state_->threads, &draft, image, verdict);
-  MIGRATE_TRY(inspect::check_process(view, true, verdict));
+  inspect::check_process(view, true, verdict);
   inspect::check_threads(view, state_->threads, true, verdict);
-  inspect::check_new_relatives(view, findings.newest_pid, verdict);
+  inspect::check_new_relatives(view, findings, verdict);
   inspect::check_outsiders(view, shared, findings, verdict);
   return inspection;
 }

@@ -32,6 +32,8 @@ class MappingReader {
   bool classify(const MapsEntry& entry, wire::Mapping& mapping);
   bool classify_memory(const MapsEntry& entry, wire::Mapping& mapping);
   bool classify_file(const MapsEntry& entry, wire::Mapping& mapping);
+  void keep_draft(const wire::Image& draft);
+  bool was_copy(const MapsEntry& entry) const;
   bool find_file(const MapsEntry& entry, std::uint32_t& index);
   void check_flags(const MapsEntry& entry);
   void refresh_files();
@@ -42,6 +44,7 @@ class MappingReader {
   SharedObjects& shared_;
   wire::Image& image_;
   Verdict& verdict_;
+  const wire::Image* draft_ = nullptr;
 };
 
 /// Adds the memfd or shared anonymous memory that `name` in `directory` leads to, shown as `link`,

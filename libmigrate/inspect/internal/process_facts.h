@@ -1,5 +1,6 @@
 #pragma once
 
+#include <map>
 #include <string>
 #include <utility>
 #include <vector>
@@ -25,9 +26,12 @@ void read_thread_facts(const ProcessView& view, const ThreadIds& threads, const 
 Result<void> read_process_facts(const ProcessView& view, const ThreadIds& threads,
                                 const wire::Image* draft, wire::Image& image, Verdict& verdict);
 
+/// Namespaces of the calling process, by name in /proc/self/ns.
+std::map<std::string, std::string> own_namespaces();
+
 /// The rules about the process as a whole that are cheap: state, namespaces, root, seccomp.
 /// `frozen`: our own tracer holds it, so being traced and stopped is no reason.
-Result<void> check_process(const ProcessView& view, bool frozen, Verdict& verdict);
+void check_process(const ProcessView& view, bool frozen, Verdict& verdict);
 
 /// The rules about threads: what they do not share, and what of them is not carried.
 void check_threads(const ProcessView& view, const ThreadIds& threads, bool frozen,

@@ -35,10 +35,12 @@ struct ProcessView {
   UniqueFd maps;
   UniqueFd pagemap;
   UniqueFd status;
-  UniqueFd tasks;        ///< /proc/PID/task
-  UniqueFd descriptors;  ///< /proc/PID/fd
-  UniqueFd details;      ///< /proc/PID/fdinfo
-  UniqueFd load;         ///< /proc/loadavg, whose last word is the newest pid
+  UniqueFd tasks;           ///< /proc/PID/task
+  UniqueFd descriptors;     ///< /proc/PID/fd
+  UniqueFd details;         ///< /proc/PID/fdinfo
+  std::string status_text;  ///< Content of status, read once per inspection.
+  std::map<std::string, std::string> own_namespaces;  ///< Of this process: name to link.
+  UniqueFd load;  ///< /proc/loadavg, whose last word is the newest pid
 };
 
 /// Identifies a mapped object by what maps shows of it: device, inode, name.
@@ -63,6 +65,7 @@ struct Findings {
   std::set<StatKey> private_memories;
   std::set<MappedKey> private_mappings;
   std::uint64_t newest_pid = 0;
+  std::string maps_text;  ///< Of the draft, if its mappings were all accepted; else empty.
 };
 
 /// Objects that nobody outside may hold, met in one inspection; values say what for in a verdict.
