@@ -2,6 +2,7 @@
 
 #include <poll.h>
 #include <sched.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -14,9 +15,11 @@ namespace migrate {
 namespace {
 
 constexpr std::chrono::seconds kProbeInterval{1};
-constexpr std::uint64_t kZeroAroundPages = 64;    // of memory that never existed
-constexpr std::uint64_t kRezeroAroundPages = 16;  // of memory given back with madvise
-constexpr std::uint64_t kSequentialPages = 16;    // a fault at most so far beyond the last one
+constexpr std::uint64_t kZeroAroundPages = 64;       // of memory that never existed
+constexpr std::uint64_t kRezeroAroundPages = 16;     // of memory given back with madvise
+constexpr std::chrono::microseconds kLongYield{50};  // someone else needs the processor
+constexpr int kFaultNice = -10;
+constexpr std::uint64_t kSequentialPages = 16;  // a fault at most so far beyond the last one
 
 }  // namespace
 
@@ -24,6 +27,8 @@ void PagerCore::run_faults() {
   auto last_activity = Clock::now();
   auto last_probe = last_activity;
   const std::chrono::microseconds spin(options_.spin_us);
+  // Threads of the process wait for this one. Without permission it is as nice as before.
+  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kFaultNice));
   while (!stop_) {
     bool active = take_new_link();
     active = read_spaces() || active;
@@ -45,6 +50,10 @@ void PagerCore::run_faults() {
       last_activity = now;
     } else if (now - last_activity < spin || !deferred_.empty()) {
       ::sched_yield();
+      // On a busy processor a sleeper is scheduled sooner than one that polls and yields.
+      if (Clock::now() - now > kLongYield) {
+        last_activity = now - spin;
+      }
     } else {
       sleep_until_something();
     }
@@ -109,6 +118,9 @@ bool PagerCore::read_spaces() {
 }
 
 bool PagerCore::read_space(AddressSpace& space) {
+  if (space.order.awaits() && space.userfault.probe() == InstallOutcome::kInstalled) {
+    space.order.settled(space.map);
+  }
   const auto count = space.userfault.read_events(messages_);
   if (!count) {
     spdlog::error("{}", count.error().message());
@@ -144,7 +156,7 @@ void PagerCore::apply_event(AddressSpace& space, const uffd_msg& message) {
     case UFFD_EVENT_REMAP: {
       const PageRange from = PageRange::between(message.arg.remap.from,
                                                 message.arg.remap.from + message.arg.remap.len);
-      space.map.remap(from, message.arg.remap.to);
+      space.order.remapped(space.map, from, message.arg.remap.to);
       space.userfault.wake(from);
       break;
     }
@@ -156,7 +168,7 @@ void PagerCore::apply_event(AddressSpace& space, const uffd_msg& message) {
           refill_local_ = true;
         }
       } else {
-        space.map.unmap(range);
+        space.order.unmapped(space.map, range);
       }
       // Who waits there finds out what the address is now.
       space.userfault.wake(range);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "pager/internal/event_order.h"
 #include "pager/internal/latency_histogram.h"
 #include "pager/page_map.h"
 #include "pager/page_protocol.h"
@@ -53,6 +54,7 @@ class PagerCore {
     std::uint32_t id;
     Userfault userfault;
     PageMap map;
+    EventOrder order = {};
     bool gone = false;
   };
   struct Fault {
