@@ -37,7 +37,8 @@ struct Inspection {
 class ProcessInspector {
  public:
   /// Opens what it keeps of process `pid`, as numbered in this /proc.
-  /// Errors: kNotFound (no such process, or a thread's id), kInvalid (a kernel thread), kSystem.
+  /// Errors: kNotFound (no such process, or a thread's id), kSystem. What has ended or is a kernel
+  /// thread is no error here: its verdict says so.
   static Result<ProcessInspector> create(pid_t pid, KnownObjects known);
 
   ProcessInspector(ProcessInspector&& other) noexcept;
