@@ -242,7 +242,8 @@ Result<void> ParkedProcess::settle(const std::set<std::uint32_t>& kept) {
   return close(closed);
 }
 
-Result<void> ParkedProcess::run_in_leader(Script& script) {
+// Stops the leader in its loop, ready for a script.
+Result<arch::GeneralRegisters> ParkedProcess::stop_leader() {
   if (looping_) {
     MIGRATE_TRY(interrupt(process_));
     for (;;) {
@@ -252,9 +253,14 @@ Result<void> ParkedProcess::run_in_leader(Script& script) {
       }
       MIGRATE_TRY(resume(process_, stop.event == 0 ? stop.signal : 0));
     }
+    looping_ = false;
   }
-  const auto registers = MIGRATE_TRY(arch::read_registers(process_));
   MIGRATE_TRY(write_signal_mask(process_, kScriptSignalMask));
+  return arch::read_registers(process_);
+}
+
+Result<void> ParkedProcess::run_in_leader(Script& script) {
+  const arch::GeneralRegisters registers = MIGRATE_TRY(stop_leader());
   const auto done = script.run(process_, registers);
   if (!done && done.error().code == ErrorCode::kNotFound) {
     return done;
@@ -300,36 +306,34 @@ Result<void> ParkedProcess::free_all() {
 }
 
 Result<void> ParkedProcess::end_as(int wait_status) {
+  const arch::GeneralRegisters registers = MIGRATE_TRY(stop_leader());
   Script script(area_);
   if (WIFEXITED(wait_status)) {
     script.call(SYS_exit_group, {static_cast<std::uint64_t>(WEXITSTATUS(wait_status))});
-    auto ended = run_in_leader(script);
-    return ended || ended.error().code == ErrorCode::kNotFound ? Result<void>() : ended;
+  } else {
+    const auto signal = static_cast<std::uint64_t>(WTERMSIG(wait_status));
+    const rlimit no_core{0, 0};
+    const std::array<std::byte, 32> default_action{};
+    script.call(SYS_setrlimit, {RLIMIT_CORE, script.put_value(no_core)});
+    script.call(SYS_rt_sigaction, {signal, script.put(default_action), 0, 8});
+    script.call(SYS_kill, {inner_id_, signal});
   }
-  const int signal = WTERMSIG(wait_status);
-  const rlimit no_core{0, 0};
-  const std::array<std::byte, 32> default_action{};
-  script.call(SYS_setrlimit, {RLIMIT_CORE, script.put_value(no_core)});
-  script.call(SYS_rt_sigaction,
-              {static_cast<std::uint64_t>(signal), script.put(default_action), 0, 8});
-  script.call(SYS_kill, {inner_id_, static_cast<std::uint64_t>(signal)});
-  if (auto ran = run_in_leader(script); !ran) {
-    return ran.error().code == ErrorCode::kNotFound ? Result<void>() : ran;
+  auto stopped = script.run(process_, registers);
+  if (stopped) {
+    // Unblocked, the signal ends it before it gets back to its loop.
+    MIGRATE_TRY(arch::write_registers(process_, registers));
+    MIGRATE_TRY(write_signal_mask(process_, 0));
+    MIGRATE_TRY(resume(process_));
   }
-  MIGRATE_TRY(interrupt(process_));
-  for (;;) {
-    auto stop = wait_stop(process_);
+  while (stopped) {
+    const auto stop = wait_stop(process_);
     if (!stop) {
-      return stop.error().code == ErrorCode::kNotFound ? Result<void>()
-                                                       : fail(std::move(stop).error());
+      stopped = fail(stop.error());
+      break;
     }
-    if (stop->event == PTRACE_EVENT_STOP) {
-      MIGRATE_TRY(write_signal_mask(process_, 0));
-      MIGRATE_TRY(resume(process_));
-    } else {
-      MIGRATE_TRY(resume(process_, stop->signal));
-    }
+    stopped = resume(process_, stop->event == 0 ? stop->signal : 0);
   }
+  return stopped.error().code == ErrorCode::kNotFound ? Result<void>() : stopped;
 }
 
 Result<int> ParkedProcess::check_state() {

@@ -74,6 +74,7 @@ class ParkedProcess {
   Result<void> park_threads(const FrozenProcess& frozen, const wire::Image& image);
   Result<void> write_record(const wire::Image& image, const SessionId& session,
                             const SessionId& process) const;
+  Result<arch::GeneralRegisters> stop_leader();
   Result<void> run_in_leader(Script& script);
 
   pid_t process_;

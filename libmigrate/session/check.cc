@@ -1,6 +1,5 @@
 #include <nlohmann/json.hpp>
 
-#include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/session/event_sink.h"
 #include "libmigrate/session/source_move.h"
 #include "libmigrate/session/worker.h"
@@ -8,16 +7,27 @@
 namespace migrate {
 namespace {
 
-Result<std::vector<wire::Refusal>> verdict(const CheckRequest& request) {
-  auto inspector = MIGRATE_TRY(ProcessInspector::create(request.pid, {}));
-  return MIGRATE_TRY(inspector.inspect_running()).refusals;
+Result<std::vector<wire::Refusal>> verdict(const WorkerContext& context,
+                                           const CheckRequest& request) {
+  SourceMoveOptions options;
+  options.pid = request.pid;
+  options.destination.host.clear();
+  if (!request.destination.empty()) {
+    options.destination = MIGRATE_TRY(Address::parse(request.destination));
+  }
+  options.mode = kCheckMode;
+  options.home = context.own_address;
+  options.user = request.uid;
+  options.context = &context;
+  EventSink nobody;
+  return SourceMove(std::move(options), {}, nobody).check();
 }
 
 }  // namespace
 
-void run_check(const WorkerContext&, UniqueFd client, const CheckRequest& request) {
+void run_check(const WorkerContext& context, UniqueFd client, const CheckRequest& request) {
   EventSink sink(std::move(client));
-  const auto refusals = verdict(request);
+  const auto refusals = verdict(context, request);
   if (!refusals) {
     sink.finish_failed(kExitOther, refusals.error());
     return;

@@ -51,6 +51,9 @@ ResidentWorker::ResidentWorker(const WorkerContext& context, UniqueFd connection
 
 void ResidentWorker::run() {
   if (auto taken = take_in(); !taken) {
+    if (offer_.mode() == kCheckMode) {
+      return;
+    }
     spdlog::warn("session {}: {}", to_hex(session_), taken.error().message());
     if (control_) {
       wire::ControlMessage message;
@@ -98,12 +101,13 @@ Result<bool> ResidentWorker::answer_offer() {
   for (wire::Refusal& refusal : check_against_host(offer_.draft(), offer_.source(), own_facts_)) {
     *reply.add_refusals() = std::move(refusal);
   }
-  if (reply.refusals().empty()) {
+  const bool only_asked = offer_.mode() == kCheckMode;
+  if (reply.refusals().empty() && !only_asked) {
     MIGRATE_TRY(prepare());
     record(ProcessState::kMoving);
   }
   MIGRATE_TRY(control_->send(message));
-  return reply.refusals().empty();
+  return reply.refusals().empty() && !only_asked;
 }
 
 Result<void> ResidentWorker::prepare() {
@@ -419,18 +423,35 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink, bool 
   pending_moves_.push_back({std::move(move), std::move(sink)});
 }
 
-void ResidentWorker::check(const nlohmann::json&, EventSink sink) {
-  auto inspection = [&]() -> Result<Inspection> {
-    auto inspector = MIGRATE_TRY(ProcessInspector::create(cell_->seed(), known_objects()));
-    return inspector.inspect_running();
-  }();
-  if (!inspection) {
-    sink.finish_failed(kExitOther, inspection.error());
+void ResidentWorker::check(const nlohmann::json& request, EventSink sink) {
+  SourceMoveOptions options = onward_options(kCheckMode);
+  options.destination.host.clear();
+  const std::string destination = request.value("destination", std::string());
+  if (auto address = Address::parse(destination); !destination.empty() && address) {
+    options.destination = *address;
+  }
+  EventSink nobody;
+  const auto refusals = SourceMove(std::move(options), {}, nobody).check();
+  if (!refusals) {
+    sink.finish_failed(kExitOther, refusals.error());
     return;
   }
-  const bool movable = inspection->refusals.empty();
-  sink.finish(movable ? kExitDone : kExitRefused,
-              {{"movable", movable}, {"refusals", to_json(inspection->refusals)}});
+  sink.finish(refusals->empty() ? kExitDone : kExitRefused,
+              {{"movable", refusals->empty()}, {"refusals", to_json(*refusals)}});
+}
+
+SourceMoveOptions ResidentWorker::onward_options(const std::string& mode) const {
+  SourceMoveOptions options;
+  options.pid = cell_->seed();
+  options.known = known_objects();
+  options.mode = mode;
+  options.process = process_;
+  options.home = *Address::parse(offer_.home());
+  options.token = offer_.token();
+  options.command = offer_.command();
+  options.user = offer_.user();
+  options.context = &context_;
+  return options;
 }
 
 KnownObjects ResidentWorker::known_objects() const {
@@ -557,17 +578,8 @@ void ResidentWorker::move_on() {
     pending.sink.finish_failed(kExitFailed, destination.error());
     return;
   }
-  SourceMoveOptions options;
-  options.pid = cell_->seed();
-  options.known = known_objects();
+  SourceMoveOptions options = onward_options(pending.request.mode);
   options.destination = *destination;
-  options.mode = pending.request.mode;
-  options.process = process_;
-  options.home = *Address::parse(offer_.home());
-  options.token = offer_.token();
-  options.command = offer_.command();
-  options.user = offer_.user();
-  options.context = &context_;
   SourceMove::Hooks hooks;
   hooks.freeze_relay = [this](const wire::Image&) { return relay_->freeze_state(); };
   hooks.thaw_relay = [this] { relay_->thaw(); };

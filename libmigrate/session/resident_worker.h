@@ -63,6 +63,7 @@ class ResidentWorker {
   void deliver(std::span<const std::byte> siginfo);
   wire::Progress progress() const;
   KnownObjects known_objects() const;
+  SourceMoveOptions onward_options(const std::string& mode) const;
   void record(ProcessState state);
 
   const WorkerContext& context_;

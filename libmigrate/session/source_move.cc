@@ -121,6 +121,18 @@ MoveOutcome SourceMove::attempt() {
   return refusals_.empty() ? MoveOutcome::kFailed : MoveOutcome::kRefused;
 }
 
+Result<std::vector<wire::Refusal>> SourceMove::check() {
+  auto checked = inspect();
+  if (checked && !options_.destination.host.empty()) {
+    checked = offer();
+    control_.reset();
+  }
+  if (!checked && refusals_.empty()) {
+    return fail(std::move(checked).error());
+  }
+  return refusals_;
+}
+
 Result<void> SourceMove::inspect() {
   event("inspect");
   inspector_ = MIGRATE_TRY(ProcessInspector::create(options_.pid, options_.known));
@@ -220,7 +232,9 @@ Result<void> SourceMove::freeze_and_run() {
   *message.mutable_final()->mutable_relay() = hooks_.freeze_relay(image_);
   phases_["capture"] = now_us() - start;
   *message.mutable_final()->mutable_image() = image_;
+  const std::int64_t image_start = now_us();
   auto done = control_->send(message);
+  phases_["image"] = now_us() - image_start;
   if (done) {
     done = run_there(frozen);
   }

@@ -41,6 +41,9 @@ struct ClockOffsets {
 };
 Result<ClockOffsets> clock_offsets(pid_t pid);
 
+/// The mode of an offer that only asks.
+inline constexpr const char* kCheckMode = "check";
+
 /// How an attempt ended.
 enum class MoveOutcome {
   kCommitted,  ///< It runs at the destination.
@@ -67,6 +70,9 @@ class SourceMove {
 
   SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink);
   ~SourceMove();
+
+  /// Only asks: the refusals of this side, and if there are none those of the destination.
+  Result<std::vector<wire::Refusal>> check();
 
   /// Tries once.
   MoveOutcome attempt();
