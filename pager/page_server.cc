@@ -47,13 +47,14 @@ std::uint64_t count_pages(const std::vector<PushRun>& runs, PageKind kind) {
 }  // namespace
 
 PageServer::PageServer(PageServerOptions options, PageReader& reader,
-                       std::vector<ServedRegion> regions)
+                       std::vector<ServedRegion> regions, Mapping push_buffer,
+                       Mapping urgent_buffer)
     : options_(options),
       reader_(reader),
       regions_(std::move(regions)),
       push_wanted_(options.push),
-      push_buffer_(kMaxPushPages * kPageBytes),
-      urgent_buffer_(kMaxRequestPages * kPageBytes) {
+      push_buffer_(std::move(push_buffer)),
+      urgent_buffer_(std::move(urgent_buffer)) {
   push_runs_.reserve(kMaxPushPages);
   urgent_runs_.reserve(kMaxRequestPages);
 }
@@ -73,7 +74,11 @@ Result<std::unique_ptr<PageServer>> PageServer::create(PageServerOptions options
     }
     from = region.range.end();
   }
-  return std::unique_ptr<PageServer>(new PageServer(options, reader, std::move(regions)));
+  Mapping push_buffer = MIGRATE_TRY(Mapping::create(kMaxPushPages * kPageBytes));
+  Mapping urgent_buffer = MIGRATE_TRY(Mapping::create(kMaxRequestPages * kPageBytes));
+  return std::unique_ptr<PageServer>(new PageServer(options, reader, std::move(regions),
+                                                    std::move(push_buffer),
+                                                    std::move(urgent_buffer)));
 }
 
 void PageServer::use_link(std::size_t slot, PageLink* link) {
@@ -111,7 +116,7 @@ bool PageServer::served(PageRange range) const {
 }
 
 Result<void> PageServer::read_runs(std::span<const PageRange> ranges,
-                                   std::vector<std::byte>& buffer, std::vector<PushRun>& runs) {
+                                   std::span<std::byte> buffer, std::vector<PushRun>& runs) {
   runs.clear();
   std::array<PageRange, kMaxPushRuns> left;
   std::size_t left_count = ranges.size();
@@ -156,12 +161,12 @@ Result<void> PageServer::answer(PageLink& link, const PageRequest& request) {
     readable = readable && !(plan_ && plan_->taken(range));
   }
   if (readable) {
-    MIGRATE_TRY(read_runs(std::span(&range, 1), urgent_buffer_, urgent_runs_));
+    MIGRATE_TRY(read_runs(std::span(&range, 1), urgent_buffer_.bytes(), urgent_runs_));
     fault_hint_ = range.end();
   } else {
     urgent_runs_.assign(1, {range.start, request.page_count, PageKind::kError});
   }
-  const std::byte* content = urgent_buffer_.data();
+  const std::byte* content = urgent_buffer_.bytes().data();
   for (const PushRun& run : urgent_runs_) {
     ReplyHeader header;
     header.tag = request.tag;
@@ -266,12 +271,12 @@ Result<bool> PageServer::push_batch(PageLink& link) {
     return false;
   }
   ++next_sequence_;
-  MIGRATE_TRY(read_runs(push_ranges_, push_buffer_, push_runs_));
+  MIGRATE_TRY(read_runs(push_ranges_, push_buffer_.bytes(), push_runs_));
   header.run_count = static_cast<std::uint32_t>(push_runs_.size());
   const std::uint64_t data_pages = count_pages(push_runs_, PageKind::kData);
   const std::array<std::span<const std::byte>, 3> parts{
       message_bytes(header), std::as_bytes(std::span(push_runs_)),
-      std::span(push_buffer_).first(data_pages * kPageBytes)};
+      push_buffer_.bytes().first(data_pages * kPageBytes)};
   MIGRATE_TRY(link.send(std::span(parts).first(data_pages > 0 ? 3 : 2)));
   const MutexLock lock(mutex_);
   statistics_.pushed_pages += data_pages;

@@ -7,6 +7,7 @@
 #include <span>
 #include <vector>
 
+#include "base/mapping.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "pager/internal/push_plan.h"
@@ -69,11 +70,12 @@ class PageServer {
   PageServerStatistics statistics() const;
 
  private:
-  PageServer(PageServerOptions options, PageReader& reader, std::vector<ServedRegion> regions);
+  PageServer(PageServerOptions options, PageReader& reader, std::vector<ServedRegion> regions,
+             Mapping push_buffer, Mapping urgent_buffer);
 
   Result<void> answer(PageLink& link, const PageRequest& request);
   /// Reads `range` into `buffer`, closing it up to the data pages; one run for each kind.
-  Result<void> read_runs(std::span<const PageRange> ranges, std::vector<std::byte>& buffer,
+  Result<void> read_runs(std::span<const PageRange> ranges, std::span<std::byte> buffer,
                          std::vector<PushRun>& runs);
   Result<void> scan();
   Result<void> send_presence(PageLink& link);
@@ -95,7 +97,7 @@ class PageServer {
   std::atomic<std::uint64_t> fault_hint_ = 0;  // source address after the last request, 0: none
 
   // Owned by the thread in push().
-  std::vector<std::byte> push_buffer_;
+  Mapping push_buffer_;  // costs nothing before it is used
   std::vector<PageRange> push_ranges_;
   std::vector<PushRun> push_runs_;
   bool push_end_sent_ = false;
@@ -103,7 +105,7 @@ class PageServer {
   std::uint64_t next_sequence_ = 1;
 
   // Owned by the thread in serve_urgent().
-  std::vector<std::byte> urgent_buffer_;
+  Mapping urgent_buffer_;
   std::vector<PushRun> urgent_runs_;
 
   mutable Mutex mutex_;  // short sections only; nothing is sent or read under it

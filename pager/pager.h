@@ -75,6 +75,10 @@ class Pager {
   /// Errors: kInvalid (not in a region), kNotFound (mapping or process gone).
   Result<void> install_starter(std::uint64_t address, std::span<const std::byte> bytes);
 
+  /// Makes both threads, which wait for start(): making them takes time that start() may not have.
+  /// Optional.
+  void launch();
+
   /// Starts both threads. The links belong to the pager, which shuts them down when it stops.
   Result<void> start(std::unique_ptr<PageLink> urgent, std::unique_ptr<PageLink> bulk);
   /// Goes on with new links after the old ones broke (both are replaced), and asks again for what

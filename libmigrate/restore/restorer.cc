@@ -80,6 +80,7 @@ Result<Restorer> Restorer::create(Cell& cell) {
 }
 
 Result<void> Restorer::prepare(const wire::Image& draft) {
+  own_ = MIGRATE_TRY(own_credentials());
   MIGRATE_TRY(map_area(draft));
   MIGRATE_TRY(empty_seed(draft));
   memories_ = MIGRATE_TRY(make_shared_memories(draft));
@@ -238,7 +239,6 @@ Result<void> Restorer::make_process(const wire::Image& image,
 }
 
 Result<void> Restorer::make_threads(const wire::Image& image) {
-  const wire::Credentials own = MIGRATE_TRY(own_credentials());
   // The leader last: its timers may name any thread.
   for (std::size_t left = threads_.size(); left > 0; --left) {
     RestoredThread& thread = threads_[left - 1];
@@ -250,7 +250,7 @@ Result<void> Restorer::make_threads(const wire::Image& image) {
     if (left == 1) {
       script_timers_and_signals(script, image);
     }
-    script_thread(script, image, wanted, own);
+    script_thread(script, image, wanted, own_);
     MIGRATE_TRY(script.run(thread.host_id, base_));
   }
   return {};

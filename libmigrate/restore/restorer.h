@@ -59,6 +59,7 @@ class Restorer {
   arch::GeneralRegisters base_{};
   std::uint64_t system_call_ = 0;
   ScriptArea area_;
+  wire::Credentials own_;  // of the seed
   wire::Image mapped_;  // whose mappings the seed has
   std::vector<UniqueFd> memories_;
   std::vector<RestoredThread> threads_;

@@ -200,6 +200,8 @@ Result<wire::ControlMessage> SourceMove::await_reply(const ClockOffsets& offsets
 Result<void> SourceMove::connect_data() {
   urgent_ = MIGRATE_TRY(connect(options_.destination, Purpose::kUrgent, session_, false));
   bulk_ = MIGRATE_TRY(connect(options_.destination, Purpose::kBulk, session_, true));
+  // Handing them over takes two daemons' children: not while the process is frozen.
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kConnected, 0, kOfferTimeoutMs));
   return {};
 }
 

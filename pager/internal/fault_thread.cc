@@ -24,6 +24,7 @@ constexpr std::uint64_t kSequentialPages = 16;  // a fault at most so far beyond
 }  // namespace
 
 void PagerCore::run_faults() {
+  await_start();
   auto last_activity = Clock::now();
   auto last_probe = last_activity;
   const std::chrono::microseconds spin(options_.spin_us);

@@ -14,18 +14,32 @@ constexpr int kLingerMs = 1000;
 }  // namespace
 
 Result<void> PagerCore::start(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk) {
-  if (fault_thread_.joinable()) {
-    return fail(make_error(ErrorCode::kInvalid, "start a pager twice"));
-  }
+  launch();
   {
     const MutexLock lock(mutex_);
+    if (urgent_) {
+      return fail(make_error(ErrorCode::kInvalid, "start a pager twice"));
+    }
     urgent_ = std::move(urgent);
     bulk_ = std::move(bulk);
     publish();
   }
-  fault_thread_ = std::thread([this] { run_faults(); });
-  bulk_thread_ = std::thread([this] { run_bulk(); });
+  changed_.notify_all();
   return {};
+}
+
+void PagerCore::launch() {
+  if (!fault_thread_.joinable()) {
+    fault_thread_ = std::thread([this] { run_faults(); });
+    bulk_thread_ = std::thread([this] { run_bulk(); });
+  }
+}
+
+void PagerCore::await_start() {
+  const MutexLock lock(mutex_);
+  while (!stop_ && !urgent_) {
+    changed_.wait(mutex_);
+  }
 }
 
 Result<void> PagerCore::resume(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk) {

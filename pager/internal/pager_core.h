@@ -40,6 +40,7 @@ class PagerCore {
   void set_local_files(std::vector<UniqueFd> files) { local_files_ = std::move(files); }
   Result<void> install_starter(std::uint64_t address, std::span<const std::byte> bytes);
   Result<void> start(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk);
+  void launch();
   Result<void> resume(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk);
   Result<void> wait_all_present(int timeout_ms);
   std::uint64_t owed_pages() const;
@@ -102,6 +103,7 @@ class PagerCore {
   void send_control(MessageType type, std::uint64_t sequence);
 
   // --- fault_thread.cc: owned by the fault thread ---
+  void await_start();
   void run_faults();
   bool take_new_link();
   void lose_urgent_link(const Error& error);
