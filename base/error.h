@@ -25,11 +25,11 @@ std::string_view to_string(ErrorCode code);
 /// which the fault path relies on. A value type; const-thread-safe.
 struct Error {
   ErrorCode code = ErrorCode::kSystem;
-  int sys_errno = 0;            ///< errno, or 0 where the system had no part in it.
-  const char* operation = "";   ///< What was tried, such as "open".
-  std::uint64_t address = 0;    ///< Address concerned, or 0.
-  std::string object;           ///< What it was tried on: a path, "pid 17", "descriptor 3".
-  std::string remedy;           ///< What the user can do, if anything is known.
+  int sys_errno = 0;           ///< errno, or 0 where the system had no part in it.
+  const char* operation = "";  ///< What was tried, such as "open".
+  std::uint64_t address = 0;   ///< Address concerned, or 0.
+  std::string object;          ///< What it was tried on: a path, "pid 17", "descriptor 3".
+  std::string remedy;          ///< What the user can do, if anything is known.
 
   /// One line for people: "open /x: No such file or directory; check the path".
   std::string message() const;

@@ -11,8 +11,7 @@ namespace migrate {
 Result<Mapping> Mapping::create(std::size_t length_bytes) {
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   const std::size_t length = (length_bytes + page - 1) / page * page;
-  void* start =
-      ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* start = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (start == MAP_FAILED) {
     return fail(system_error("map memory", std::to_string(length) + " bytes"));
   }

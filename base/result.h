@@ -13,7 +13,9 @@ template <class T = void>
 using Result = tl::expected<T, Error>;
 
 /// `return fail(...)` from a function that returns a Result.
-inline tl::unexpected<Error> fail(Error error) { return tl::unexpected<Error>(std::move(error)); }
+inline tl::unexpected<Error> fail(Error error) {
+  return tl::unexpected<Error>(std::move(error));
+}
 
 }  // namespace migrate
 
@@ -21,13 +23,13 @@ inline tl::unexpected<Error> fail(Error error) { return tl::unexpected<Error>(st
 #define MIGRATE_TRY(expression) MIGRATE_TRY_NAMED_(expression, __COUNTER__)
 // One more step, so that nested uses get names of their own.
 #define MIGRATE_TRY_NAMED_(expression, number) MIGRATE_TRY_AS_(expression, number)
-#define MIGRATE_TRY_AS_(expression, number)                             \
-  __extension__({                                                       \
-    auto migrate_result_##number = (expression);                        \
-    if (!migrate_result_##number) {                                     \
+#define MIGRATE_TRY_AS_(expression, number)                               \
+  __extension__({                                                         \
+    auto migrate_result_##number = (expression);                          \
+    if (!migrate_result_##number) {                                       \
       return ::migrate::fail(std::move(migrate_result_##number).error()); \
-    }                                                                   \
-    ::migrate::detail::take(std::move(migrate_result_##number));        \
+    }                                                                     \
+    ::migrate::detail::take(std::move(migrate_result_##number));          \
   })
 
 namespace migrate::detail {

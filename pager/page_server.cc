@@ -76,9 +76,8 @@ Result<std::unique_ptr<PageServer>> PageServer::create(PageServerOptions options
   }
   Mapping push_buffer = MIGRATE_TRY(Mapping::create(kMaxPushPages * kPageBytes));
   Mapping urgent_buffer = MIGRATE_TRY(Mapping::create(kMaxRequestPages * kPageBytes));
-  return std::unique_ptr<PageServer>(new PageServer(options, reader, std::move(regions),
-                                                    std::move(push_buffer),
-                                                    std::move(urgent_buffer)));
+  return std::unique_ptr<PageServer>(new PageServer(
+      options, reader, std::move(regions), std::move(push_buffer), std::move(urgent_buffer)));
 }
 
 void PageServer::use_link(std::size_t slot, PageLink* link) {
@@ -115,8 +114,8 @@ bool PageServer::served(PageRange range) const {
   return false;
 }
 
-Result<void> PageServer::read_runs(std::span<const PageRange> ranges,
-                                   std::span<std::byte> buffer, std::vector<PushRun>& runs) {
+Result<void> PageServer::read_runs(std::span<const PageRange> ranges, std::span<std::byte> buffer,
+                                   std::vector<PushRun>& runs) {
   runs.clear();
   std::array<PageRange, kMaxPushRuns> left;
   std::size_t left_count = ranges.size();

@@ -29,7 +29,9 @@ Result<void> Pager::update_regions(std::vector<PagerRegion> regions) {
   return core_->set_regions(regions);
 }
 
-void Pager::launch() { core_->launch(); }
+void Pager::launch() {
+  core_->launch();
+}
 
 void Pager::set_local_files(std::vector<UniqueFd> local_files) {
   core_->set_local_files(std::move(local_files));

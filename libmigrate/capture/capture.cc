@@ -21,7 +21,7 @@ namespace migrate {
 namespace {
 
 constexpr std::uint64_t kPageBytes = 4096;
-constexpr std::uint64_t kMaxStarterBytes = 65536;  // Of one object.
+constexpr std::uint64_t kMaxStarterBytes = 65536;     // Of one object.
 constexpr std::size_t kKernelSignalActionBytes = 32;  // struct sigaction of the kernel, x86-64
 constexpr int kSignals = 64;
 constexpr std::array<int, 3> kIntervalTimers{ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF};
@@ -111,8 +111,8 @@ struct ProcessQuestions {
   void answer(const Script& script, wire::Image& image) const {
     image.clear_signal_actions();
     for (std::size_t i = 0; i < kSignals; ++i) {
-      image.add_signal_actions(bytes_of(
-          script.data(actions + i * kKernelSignalActionBytes, kKernelSignalActionBytes)));
+      image.add_signal_actions(
+          bytes_of(script.data(actions + i * kKernelSignalActionBytes, kKernelSignalActionBytes)));
     }
     image.clear_interval_timers();
     for (std::size_t i = 0; i < kIntervalTimers.size(); ++i) {
@@ -168,8 +168,8 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
   if (arch::is_restarted_call(registers)) {
     constexpr std::uint64_t kCodeBytes = 32;
     std::array<std::byte, kCodeBytes> before{};
-    static_cast<void>(read_memory(frozen.process(),
-                                  arch::instruction_pointer(registers) - kCodeBytes, before));
+    static_cast<void>(
+        read_memory(frozen.process(), arch::instruction_pointer(registers) - kCodeBytes, before));
     arch::name_restarted_call(registers, before);
   }
   const arch::InterruptedCall call = arch::interrupted_call(registers);
@@ -208,8 +208,7 @@ std::vector<std::uint64_t> robust_entries(pid_t process, std::uint64_t head) {
     std::uint64_t pending;
   } list{};
   std::vector<std::uint64_t> entries;
-  if (head == 0 ||
-      !read_memory(process, head, std::as_writable_bytes(std::span(&list, 1)))) {
+  if (head == 0 || !read_memory(process, head, std::as_writable_bytes(std::span(&list, 1)))) {
     return entries;
   }
   const auto add = [&](std::uint64_t entry) {

@@ -53,15 +53,15 @@ Result<std::string> peek_pipe(int fd, int capacity) {
 
 Result<std::string> read_memory_file(int fd, std::uint64_t size) {
   if (size > kMaxMemoryFileBytes) {
-    return fail(make_error(ErrorCode::kRefused, "carry", "a memfd of " + std::to_string(size) +
-                           " bytes that is open as a descriptor",
-                           "close its descriptor after mapping it"));
+    return fail(
+        make_error(ErrorCode::kRefused, "carry",
+                   "a memfd of " + std::to_string(size) + " bytes that is open as a descriptor",
+                   "close its descriptor after mapping it"));
   }
   std::string content(size, '\0');
   std::size_t done = 0;
   while (done < size) {
-    const ssize_t count =
-        ::pread(fd, content.data() + done, size - done, static_cast<off_t>(done));
+    const ssize_t count = ::pread(fd, content.data() + done, size - done, static_cast<off_t>(done));
     if (count <= 0) {
       return fail(system_error("read a memory file"));
     }
@@ -87,8 +87,8 @@ Result<void> capture_contents(pid_t process, wire::Image& image) {
   UniqueFd pidfd;
   for (const wire::Descriptor& descriptor : image.descriptors()) {
     const wire::OpenFile& file = image.files(static_cast<int>(descriptor.file()));
-    const bool pipe_reader = file.kind() == wire::OpenFile::PIPE &&
-                             (file.flags() & O_ACCMODE) != O_WRONLY;
+    const bool pipe_reader =
+        file.kind() == wire::OpenFile::PIPE && (file.flags() & O_ACCMODE) != O_WRONLY;
     if (!pipe_reader && file.kind() != wire::OpenFile::MEMFD) {
       continue;
     }

@@ -19,7 +19,9 @@ namespace {
 
 constexpr std::uint64_t kVdsoSearchBytes = 65536;
 
-std::string proc_path(pid_t process) { return "/proc/" + std::to_string(process); }
+std::string proc_path(pid_t process) {
+  return "/proc/" + std::to_string(process);
+}
 
 // The id in the innermost PID namespace: the last number of the NSpid line.
 Result<std::uint32_t> inner_id(pid_t process, pid_t thread) {
@@ -180,8 +182,8 @@ Result<void> FrozenProcess::thaw() {
     // Scripts end with a SIGTRAP; where that was ignored, the kernel has reset its action.
     const std::uint64_t place = area_->parking();
     note(write_memory(process_, place, std::as_bytes(std::span(*trap_action_))));
-    const auto set = call_once(leader().host_id, leader().registers, system_call_,
-                               SYS_rt_sigaction, {SIGTRAP, place, 0, 8, 0, 0});
+    const auto set = call_once(leader().host_id, leader().registers, system_call_, SYS_rt_sigaction,
+                               {SIGTRAP, place, 0, 8, 0, 0});
     note(set ? Result<void>() : fail(set.error()));
   }
   if (area_) {

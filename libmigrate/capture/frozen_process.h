@@ -15,8 +15,8 @@ namespace migrate {
 
 /// One stopped thread with what was in its registers.
 struct FrozenThread {
-  pid_t host_id = 0;          ///< As this host sees it.
-  std::uint32_t id = 0;       ///< As the process itself sees it.
+  pid_t host_id = 0;     ///< As this host sees it.
+  std::uint32_t id = 0;  ///< As the process itself sees it.
   arch::GeneralRegisters registers{};
   std::uint64_t signal_mask = 0;
 };

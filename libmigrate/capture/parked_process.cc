@@ -34,9 +34,9 @@ constexpr std::size_t kRangesPerScript = 512;
 // Cuts a thread's ties to its memory, so that the kernel does not write there when it ends.
 void script_untie(Script& script, const wire::Thread& thread) {
   if (thread.rseq_address() != 0) {
-    script.must("unregister rseq", SYS_rseq,
-                {thread.rseq_address(), thread.rseq_length(), kRseqUnregister,
-                 thread.rseq_signature()});
+    script.must(
+        "unregister rseq", SYS_rseq,
+        {thread.rseq_address(), thread.rseq_length(), kRseqUnregister, thread.rseq_signature()});
   }
   script.must("drop the robust list", SYS_set_robust_list, {0, kRobustListBytes});
   script.call(SYS_set_tid_address, {0});
@@ -46,8 +46,8 @@ void script_tie(Script& script, const wire::Thread& thread) {
   script.call(SYS_set_tid_address, {thread.clear_child_tid()});
   script.call(SYS_set_robust_list, {thread.robust_list(), kRobustListBytes});
   if (thread.rseq_address() != 0) {
-    script.call(SYS_rseq, {thread.rseq_address(), thread.rseq_length(), 0,
-                           thread.rseq_signature()});
+    script.call(SYS_rseq,
+                {thread.rseq_address(), thread.rseq_length(), 0, thread.rseq_signature()});
   }
 }
 
@@ -159,8 +159,7 @@ Result<void> ParkedProcess::park_threads(const FrozenProcess& frozen, const wire
     taken.emplace_back(script.call(SYS_rt_sigtimedwait, {all, place, none, 8}), place);
   }
   MIGRATE_TRY(script.run(leader.host_id, leader.registers));
-  std::vector<std::string> captured(image.pending_signals().begin(),
-                                    image.pending_signals().end());
+  std::vector<std::string> captured(image.pending_signals().begin(), image.pending_signals().end());
   captured.insert(captured.end(), image.threads(0).pending_signals().begin(),
                   image.threads(0).pending_signals().end());
   for (const auto& [index, place] : taken) {
@@ -187,8 +186,8 @@ Result<void> ParkedProcess::park_threads(const FrozenProcess& frozen, const wire
     MIGRATE_TRY(write_signal_mask(thread.host_id, kAllSignals));
   }
   return arch::write_registers(
-      leader.host_id, arch::script_registers(leader.registers, area_.code() + code.park_offset,
-                                             area_.parking()));
+      leader.host_id,
+      arch::script_registers(leader.registers, area_.code() + code.park_offset, area_.parking()));
 }
 
 Result<void> ParkedProcess::unpark(FrozenProcess& frozen, const wire::Image& image) {

@@ -27,11 +27,10 @@ struct ParkingRecord {
 };
 
 /// A process that has moved away, kept at the source: first as the store of its memory, at home
-/// then also as the deputy, which keeps the pid. All its threads are in loops that touch nothing but
-/// the script area, with every signal blocked: if the tracer dies, only the loops run. The record
-/// in the script area (ParkingRecord, then the image) holds all that is needed to serve its pages or
-/// to bring it back.
-/// Owned by the thread that froze it.
+/// then also as the deputy, which keeps the pid. All its threads are in loops that touch nothing
+/// but the script area, with every signal blocked: if the tracer dies, only the loops run. The
+/// record in the script area (ParkingRecord, then the image) holds all that is needed to serve its
+/// pages or to bring it back. Owned by the thread that froze it.
 class ParkedProcess {
  public:
   /// Bytes of record to reserve for what `draft` may have become when it is parked.

@@ -62,8 +62,8 @@ void unblock_and_default_signals() {
   }
   const int moved = ::fcntl(socket, F_DUPFD, static_cast<int>(wanted_descriptor));
   if (moved != static_cast<int>(wanted_descriptor)) {
-    give_up(socket, system_error("place the seed's socket", "descriptor " +
-                                                                std::to_string(wanted_descriptor)));
+    give_up(socket, system_error("place the seed's socket",
+                                 "descriptor " + std::to_string(wanted_descriptor)));
   }
   close_all_but({moved});
   {
@@ -91,8 +91,7 @@ Result<void> make_own_proc() {
   return {};
 }
 
-Result<pid_t> start_seed(int seed_socket, std::uint32_t process_id,
-                         std::uint32_t seed_descriptor) {
+Result<pid_t> start_seed(int seed_socket, std::uint32_t process_id, std::uint32_t seed_descriptor) {
   const pid_t wanted = static_cast<pid_t>(process_id);
   clone_args arguments{};
   arguments.exit_signal = SIGCHLD;

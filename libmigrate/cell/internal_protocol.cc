@@ -6,8 +6,8 @@ namespace migrate::cell {
 namespace {
 
 constexpr std::size_t kMaxDescriptors = 250;
-constexpr std::size_t kControlBytes = CMSG_SPACE(kMaxDescriptors * sizeof(int)) +
-                                      CMSG_SPACE(sizeof(ucred));
+constexpr std::size_t kControlBytes =
+    CMSG_SPACE(kMaxDescriptors * sizeof(int)) + CMSG_SPACE(sizeof(ucred));
 
 }  // namespace
 
@@ -59,8 +59,7 @@ Result<Received> receive_message(int socket, bool wait) {
   if (count != static_cast<ssize_t>(sizeof(received.message))) {
     return fail(make_error(ErrorCode::kPeerLost, "receive from a cell", "its end is closed"));
   }
-  for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr;
-       part = CMSG_NXTHDR(&header, part)) {
+  for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
     if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
       int descriptor = -1;
       std::memcpy(&descriptor, CMSG_DATA(part), sizeof(descriptor));

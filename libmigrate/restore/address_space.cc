@@ -9,8 +9,8 @@
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kLowest = 0x10000;           // vm.mmap_min_addr's default
-constexpr std::uint64_t kUserEnd = 0x7ffffffff000;   // 47-bit addresses
+constexpr std::uint64_t kLowest = 0x10000;          // vm.mmap_min_addr's default
+constexpr std::uint64_t kUserEnd = 0x7ffffffff000;  // 47-bit addresses
 
 }  // namespace
 

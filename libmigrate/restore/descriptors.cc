@@ -61,9 +61,9 @@ Result<UniqueFd> open_by_path(const wire::OpenFile& file) {
 }
 
 Result<UniqueFd> make_eventfd(const wire::OpenFile& file) {
-  UniqueFd fd = MIGRATE_TRY(owned(
-      ::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | (file.event_semaphore() ? EFD_SEMAPHORE : 0)),
-      "make an eventfd"));
+  UniqueFd fd = MIGRATE_TRY(
+      owned(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK | (file.event_semaphore() ? EFD_SEMAPHORE : 0)),
+            "make an eventfd"));
   const std::uint64_t count = file.event_count();
   if (count != 0 && ::write(fd.get(), &count, sizeof(count)) != sizeof(count)) {
     return fail(system_error("fill an eventfd"));
@@ -189,8 +189,7 @@ Result<std::vector<UniqueFd>> make_open_files(const wire::Image& image,
       case wire::OpenFile::RELAY: {
         const auto relay = relays.find(file.object());
         if (relay == relays.end()) {
-          return fail(make_error(ErrorCode::kCorrupt, "find relay",
-                                 std::to_string(file.object())));
+          return fail(make_error(ErrorCode::kCorrupt, "find relay", std::to_string(file.object())));
         }
         UniqueFd end = MIGRATE_TRY(
             owned(::fcntl(relay->second, F_DUPFD_CLOEXEC, 0), "duplicate a relay's end"));
@@ -208,8 +207,8 @@ Result<std::vector<UniqueFd>> make_open_files(const wire::Image& image,
 
 Result<void> script_receive(Script& script, Cell& cell, std::span<const int> descriptors) {
   for (std::size_t first = 0; first < descriptors.size(); first += kDescriptorsPerMessage) {
-    const auto part = descriptors.subspan(
-        first, std::min(kDescriptorsPerMessage, descriptors.size() - first));
+    const auto part =
+        descriptors.subspan(first, std::min(kDescriptorsPerMessage, descriptors.size() - first));
     MIGRATE_TRY(cell.send_to_seed(part));
     msghdr header{};
     iovec vector{};
@@ -220,9 +219,8 @@ Result<void> script_receive(Script& script, Cell& cell, std::span<const int> des
     header.msg_iov = reinterpret_cast<iovec*>(vector_at);  // NOLINT(performance-no-int-to-ptr)
     header.msg_iovlen = 1;
     header.msg_controllen = CMSG_SPACE(part.size_bytes());
-    header.msg_control =
-        reinterpret_cast<void*>(  // NOLINT(performance-no-int-to-ptr)
-            script.reserve(header.msg_controllen));
+    header.msg_control = reinterpret_cast<void*>(  // NOLINT(performance-no-int-to-ptr)
+        script.reserve(header.msg_controllen));
     script.must("receive descriptors", SYS_recvmsg,
                 {cell.seed_descriptor(), script.put_value(header), 0});
   }
@@ -267,8 +265,7 @@ void script_descriptor_table(Script& script, const wire::Image& image,
       event.events = watch.events();
       event.data.u64 = watch.data();
       script.must("watch", SYS_epoll_ctl,
-                  {descriptor.number(), EPOLL_CTL_ADD, watch.target(),
-                   script.put_value(event)},
+                  {descriptor.number(), EPOLL_CTL_ADD, watch.target(), script.put_value(event)},
                   "descriptor " + std::to_string(watch.target()));
     }
   }

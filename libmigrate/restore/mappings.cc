@@ -25,10 +25,10 @@ struct AdviceCall {
   int advice;
 };
 constexpr AdviceCall kAdvice[] = {
-    {wire::HUGE_PAGE, MADV_HUGEPAGE},       {wire::NO_HUGE_PAGE, MADV_NOHUGEPAGE},
-    {wire::DONT_FORK, MADV_DONTFORK},       {wire::WIPE_ON_FORK, MADV_WIPEONFORK},
-    {wire::DONT_DUMP, MADV_DONTDUMP},       {wire::MERGEABLE, MADV_MERGEABLE},
-    {wire::SEQUENTIAL, MADV_SEQUENTIAL},    {wire::RANDOM, MADV_RANDOM},
+    {wire::HUGE_PAGE, MADV_HUGEPAGE},    {wire::NO_HUGE_PAGE, MADV_NOHUGEPAGE},
+    {wire::DONT_FORK, MADV_DONTFORK},    {wire::WIPE_ON_FORK, MADV_WIPEONFORK},
+    {wire::DONT_DUMP, MADV_DONTDUMP},    {wire::MERGEABLE, MADV_MERGEABLE},
+    {wire::SEQUENTIAL, MADV_SEQUENTIAL}, {wire::RANDOM, MADV_RANDOM},
 };
 
 std::string backing(const wire::Image& image, const wire::Mapping& mapping) {
@@ -68,8 +68,7 @@ void script_advice(Script& script, const wire::Mapping& mapping) {
   const std::uint64_t length = mapping.end() - mapping.start();
   for (const AdviceCall& call : kAdvice) {
     if ((mapping.advice() & static_cast<std::uint32_t>(call.bit)) != 0) {
-      script.call(SYS_madvise,
-                  {mapping.start(), length, static_cast<std::uint64_t>(call.advice)});
+      script.call(SYS_madvise, {mapping.start(), length, static_cast<std::uint64_t>(call.advice)});
     }
   }
   if ((mapping.advice() & wire::LOCKED) != 0) {
@@ -176,8 +175,8 @@ Result<void> finish_shared_memories(const wire::Image& image, std::vector<Unique
 }
 
 void script_mappings(Script& script, const wire::Image& image,
-                     const std::vector<const wire::Mapping*>& mappings,
-                     std::uint64_t first_shared, std::uint64_t scratch) {
+                     const std::vector<const wire::Mapping*>& mappings, std::uint64_t first_shared,
+                     std::uint64_t scratch) {
   std::string open_path;
   bool open_writable = false;
   const auto close_file = [&] {

@@ -30,8 +30,8 @@ Result<void> finish_shared_memories(const wire::Image& image, std::vector<Unique
 /// `first_shared`.. in the process; file mappings use descriptor `scratch`, which must be free and
 /// the lowest free one when the calls run.
 void script_mappings(Script& script, const wire::Image& image,
-                     const std::vector<const wire::Mapping*>& mappings,
-                     std::uint64_t first_shared, std::uint64_t scratch);
+                     const std::vector<const wire::Mapping*>& mappings, std::uint64_t first_shared,
+                     std::uint64_t scratch);
 
 /// Adds the calls that move vvar and vDSO from where the process has them to where the image wants
 /// them, through a hole at `parking` if the places overlap. The mappings are in ascending order.

@@ -109,8 +109,7 @@ void script_timers(Script& script, const wire::Image& image) {
     script.must("make a POSIX timer", SYS_timer_create, {clock, event_at, id_at},
                 "timer " + std::to_string(timer.id()));
     const itimerspec value{to_timespec(timer.interval_ns()), to_timespec(timer.value_ns())};
-    script.must("set a POSIX timer", SYS_timer_settime,
-                {timer.id(), 0, script.put_value(value), 0},
+    script.must("set a POSIX timer", SYS_timer_settime, {timer.id(), 0, script.put_value(value), 0},
                 "timer " + std::to_string(timer.id()));
   }
   script.call(SYS_prctl, {PR_TIMER_CREATE_RESTORE_IDS, 0, 0, 0, 0});
@@ -149,7 +148,8 @@ void script_credentials(Script& script, const wire::Credentials& wanted,
     const __user_cap_data_struct data[2] = {
         {static_cast<__u32>(all), static_cast<__u32>(all), 0},
         {static_cast<__u32>(all >> 32U), static_cast<__u32>(all >> 32U), 0}};
-    script.must("raise capabilities", SYS_capset, {script.put_value(header), script.put_value(data)});
+    script.must("raise capabilities", SYS_capset,
+                {script.put_value(header), script.put_value(data)});
     script.must("set secure bits", SYS_prctl, {PR_SET_SECUREBITS, wanted.secure_bits(), 0, 0, 0});
   }
   const __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
@@ -168,8 +168,8 @@ void script_credentials(Script& script, const wire::Credentials& wanted,
     }
   }
   constexpr std::uint32_t kKeepCapabilities = 1U << 4U;  // SECBIT_KEEP_CAPS
-  script.call(SYS_prctl, {PR_SET_KEEPCAPS, (wanted.secure_bits() & kKeepCapabilities) != 0 ? 1U : 0U,
-                          0, 0, 0});
+  script.call(SYS_prctl, {PR_SET_KEEPCAPS,
+                          (wanted.secure_bits() & kKeepCapabilities) != 0 ? 1U : 0U, 0, 0, 0});
   if (wanted.no_new_privileges()) {
     script.must("set no_new_privs", SYS_prctl, {PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0});
   }
@@ -203,8 +203,7 @@ void script_process(Script& script, const wire::Image& image, std::uint64_t scra
   for (const std::string& action : image.signal_actions()) {
     if (number != SIGKILL && number != SIGSTOP) {
       script.must("set a signal action", SYS_rt_sigaction,
-                  {number, script.put(bytes_of(action)), 0, 8},
-                  "signal " + std::to_string(number));
+                  {number, script.put(bytes_of(action)), 0, 8}, "signal " + std::to_string(number));
     }
     ++number;
   }
@@ -281,8 +280,8 @@ Result<void> set_limits(pid_t process, const wire::Image& image) {
     rlimit64 present{};
     const rlimit64 value{limit.soft(), limit.hard()};
     const auto which = static_cast<__rlimit_resource>(resource++);
-    if (::prlimit64(process, which, nullptr, &present) == 0 &&
-        present.rlim_cur == value.rlim_cur && present.rlim_max == value.rlim_max) {
+    if (::prlimit64(process, which, nullptr, &present) == 0 && present.rlim_cur == value.rlim_cur &&
+        present.rlim_max == value.rlim_max) {
       continue;
     }
     if (::prlimit64(process, which, &value, nullptr) != 0) {

@@ -23,8 +23,8 @@ void script_timers_and_signals(Script& script, const wire::Image& image);
 void script_thread(Script& script, const wire::Image& image, const wire::Thread& thread,
                    const wire::Credentials& own);
 
-/// What this process can set for `thread` of `image` from outside: scheduling and affinity. What the
-/// system refuses is logged and left.
+/// What this process can set for `thread` of `image` from outside: scheduling and affinity. What
+/// the system refuses is logged and left.
 void set_scheduling(pid_t host_thread, const wire::Thread& thread);
 
 /// Sets the resource limits of `process` and its badness for the out-of-memory killer.

@@ -16,8 +16,8 @@ namespace migrate {
 
 /// Turns the seed of a cell into the process of an image, stopped until run().
 /// Order of calls: create, prepare (with the draft, while the process still runs at the source),
-/// adapt (with the final image), finish, run. Owned by the thread that created it, the seed's tracer.
-/// After an error the cell is to be ended.
+/// adapt (with the final image), finish, run. Owned by the thread that created it, the seed's
+/// tracer. After an error the cell is to be ended.
 class Restorer {
  public:
   /// Takes hold of the cell's seed. The cell is borrowed.
@@ -60,7 +60,7 @@ class Restorer {
   std::uint64_t system_call_ = 0;
   ScriptArea area_;
   wire::Credentials own_;  // of the seed
-  wire::Image mapped_;  // whose mappings the seed has
+  wire::Image mapped_;     // whose mappings the seed has
   std::vector<UniqueFd> memories_;
   std::vector<RestoredThread> threads_;
 };

@@ -27,8 +27,7 @@ Result<void> ControlChannel::send(const wire::ControlMessage& message) {
 }
 
 // The message, if `piece` is its last one.
-Result<std::optional<wire::ControlMessage>> ControlChannel::take(
-    std::span<const std::byte> piece) {
+Result<std::optional<wire::ControlMessage>> ControlChannel::take(std::span<const std::byte> piece) {
   if (piece.front() > kMoreFollow || arriving_.size() + piece.size() > kMaxControlBytes) {
     return fail(make_error(ErrorCode::kCorrupt, "read a control message"));
   }

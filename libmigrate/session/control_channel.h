@@ -10,8 +10,9 @@
 
 namespace migrate {
 
-/// Control messages over a channel, in pieces of 1 MiB where they are longer: an image may carry the
-/// bytes of memory files. Each piece begins with a byte, 1 if more follow. Threads: as Channel, one sender and one receiver.
+/// Control messages over a channel, in pieces of 1 MiB where they are longer: an image may carry
+/// the bytes of memory files. Each piece begins with a byte, 1 if more follow. Threads: as Channel,
+/// one sender and one receiver.
 class ControlChannel {
  public:
   explicit ControlChannel(std::unique_ptr<Channel> channel) : channel_(std::move(channel)) {}

@@ -101,8 +101,7 @@ void HomeWorker::run() {
     return;
   }
   if (outcome == MoveOutcome::kInDoubt) {
-    spdlog::error("session {} is in doubt: {}", to_hex(move_->session()),
-                  move_->error().message());
+    spdlog::error("session {} is in doubt: {}", to_hex(move_->session()), move_->error().message());
     sink_.finish_failed(kExitAfterCommit, move_->error());
   }
   if (auto deputy = become_deputy(); !deputy) {
@@ -298,9 +297,9 @@ void HomeWorker::forward_request(Letter letter) {
     }
     const Address address = MIGRATE_TRY(Address::parse(where_));
     UniqueFd fd = MIGRATE_TRY(connect_tcp(address, kForwardTimeoutMs));
-    MIGRATE_TRY(send_preamble(
-        fd.get(), {.purpose = Purpose::kCommand,
-                   .session = MIGRATE_TRY(session_id_from_hex(where_session_))}));
+    MIGRATE_TRY(
+        send_preamble(fd.get(), {.purpose = Purpose::kCommand,
+                                 .session = MIGRATE_TRY(session_id_from_hex(where_session_))}));
     std::unique_ptr<Channel> channel = MIGRATE_TRY(TcpChannel::create(std::move(fd)));
     request["token"] = token_;
     const std::string text = request.dump();
@@ -399,8 +398,8 @@ void HomeWorker::follow_move() {
       }
     }
     record(ProcessState::kDone);
-    static_cast<void>(registry_->update_result(to_hex(process_), ProcessRole::kHome,
-                                               move_->result().dump()));
+    static_cast<void>(
+        registry_->update_result(to_hex(process_), ProcessRole::kHome, move_->result().dump()));
     if (request_.wait == "done") {
       sink_.finish(kExitDone, move_->result());
     }
@@ -421,8 +420,7 @@ void HomeWorker::end_deputy(int wait_status) {
     }
     deputy_gone_ = true;
   }
-  static_cast<void>(
-      registry_->update_exit(to_hex(process_), ProcessRole::kHome, wait_status));
+  static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kHome, wait_status));
   if (sink_.open()) {
     nlohmann::json result = move_->result();
     result["state"] = "exited";
@@ -451,8 +449,7 @@ void HomeWorker::record(ProcessState state) {
   }
 }
 
-void run_source_worker(const WorkerContext& context, UniqueFd client,
-                       const MoveRequest& request) {
+void run_source_worker(const WorkerContext& context, UniqueFd client, const MoveRequest& request) {
   HomeWorker(context, std::move(client), request).run();
 }
 

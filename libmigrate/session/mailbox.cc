@@ -13,8 +13,7 @@ constexpr int kLetterTimeoutMs = 1000;
 }  // namespace
 
 Result<Mailbox> Mailbox::create(const std::string& state_directory, const std::string& name) {
-  return Mailbox(
-      MIGRATE_TRY(UnixListener::create(mailbox_path(state_directory, name), 0600)));
+  return Mailbox(MIGRATE_TRY(UnixListener::create(mailbox_path(state_directory, name), 0600)));
 }
 
 Result<Letter> Mailbox::receive(int timeout_ms) {

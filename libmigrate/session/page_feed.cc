@@ -50,12 +50,14 @@ Result<std::unique_ptr<PageFeed>> PageFeed::create(pid_t process, const wire::Im
                                                    bool push, std::uint32_t spin_us) {
   std::unique_ptr<PageFeed> feed(new PageFeed());
   feed->reader_ = MIGRATE_TRY(ProcessPageReader::create(process));
-  feed->server_ = MIGRATE_TRY(PageServer::create({.push = push, .spin_us = spin_us},
-                                                 *feed->reader_, served_regions(image)));
+  feed->server_ = MIGRATE_TRY(PageServer::create({.push = push, .spin_us = spin_us}, *feed->reader_,
+                                                 served_regions(image)));
   return feed;
 }
 
-PageFeed::~PageFeed() { stop(); }
+PageFeed::~PageFeed() {
+  stop();
+}
 
 void PageFeed::serve(std::shared_ptr<Channel> urgent) {
   urgent_ = std::move(urgent);
@@ -104,8 +106,7 @@ void PageFeed::disconnect() {
 }
 
 std::uint64_t PageFeed::wire_bytes() const {
-  return earlier_bytes_ + (urgent_ ? urgent_->bytes_sent() : 0) +
-         (bulk_ ? bulk_->bytes_sent() : 0);
+  return earlier_bytes_ + (urgent_ ? urgent_->bytes_sent() : 0) + (bulk_ ? bulk_->bytes_sent() : 0);
 }
 
 }  // namespace migrate

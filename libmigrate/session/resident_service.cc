@@ -338,8 +338,8 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const s
   constexpr std::int64_t kProgressEveryUs = 100'000;
   gone_ = true;
   relay_.reset();
-  static_cast<void>(registry_->update_state(to_hex(process_), ProcessRole::kResident,
-                                            ProcessState::kAway));
+  static_cast<void>(
+      registry_->update_state(to_hex(process_), ProcessRole::kResident, ProcessState::kAway));
   if (wait == "resumed") {
     sink.finish(kExitDone, move.result());
   }

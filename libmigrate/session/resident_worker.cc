@@ -86,8 +86,8 @@ Result<void> ResidentWorker::take_in() {
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(session_))));
   registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
   pager_events_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  control_ = std::make_unique<ControlChannel>(
-      MIGRATE_TRY(TcpChannel::create(std::move(connection_))));
+  control_ =
+      std::make_unique<ControlChannel>(MIGRATE_TRY(TcpChannel::create(std::move(connection_))));
   const auto message =
       MIGRATE_TRY(control_->expect(wire::ControlMessage::kOffer, 0, kOfferTimeoutMs));
   offer_ = message.offer();
@@ -206,8 +206,8 @@ Result<void> ResidentWorker::accept_data(std::unique_ptr<ControlChannel>* contro
     } else if (letter.preamble->purpose == Purpose::kBulk) {
       bulk_ = MIGRATE_TRY(TcpChannel::create(std::move(letter.fd), {.bulk = true}));
     } else if (letter.preamble->purpose == Purpose::kResume && control != nullptr) {
-      *control = std::make_unique<ControlChannel>(
-          MIGRATE_TRY(TcpChannel::create(std::move(letter.fd))));
+      *control =
+          std::make_unique<ControlChannel>(MIGRATE_TRY(TcpChannel::create(std::move(letter.fd))));
     }
   }
   return {};
@@ -244,10 +244,9 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
     // What will be unmapped leaves the userfaultfd first: unmapping it would wait for the pager.
     std::vector<PagerRegion> stay;
     for (const PagerRegion& region : pager_regions(offer_.draft())) {
-      const bool leaves =
-          std::any_of(plan.unmap.begin(), plan.unmap.end(), [&](const PageRange& range) {
-            return !range.intersect(region.destination).empty();
-          });
+      const bool leaves = std::any_of(
+          plan.unmap.begin(), plan.unmap.end(),
+          [&](const PageRange& range) { return !range.intersect(region.destination).empty(); });
       if (!leaves) {
         stay.push_back(region);
       }
@@ -264,8 +263,8 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
       return region.destination.contains(page.address());
     });
     if (paged) {
-      MIGRATE_TRY(pager_->install_starter(page.address(),
-                                          std::as_bytes(std::span(page.content()))));
+      MIGRATE_TRY(
+          pager_->install_starter(page.address(), std::as_bytes(std::span(page.content()))));
     }
   }
   return pager_->start(std::make_unique<ChannelLink>(std::move(urgent_)),

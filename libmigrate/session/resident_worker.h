@@ -94,7 +94,7 @@ class ResidentWorker {
   bool independent_ = false;  // nothing is owed to this process any more
   bool cell_over_ = false;
   bool exited_ = false;
-  bool gone_ = false;         // moved on
+  bool gone_ = false;  // moved on
 };
 
 }  // namespace migrate

@@ -45,7 +45,9 @@ std::string bytes_of(const SessionId& id) {
 
 }  // namespace
 
-std::int64_t now_us() { return clock_ns(CLOCK_MONOTONIC) / 1000; }
+std::int64_t now_us() {
+  return clock_ns(CLOCK_MONOTONIC) / 1000;
+}
 
 Result<ClockOffsets> clock_offsets(pid_t pid) {
   ClockOffsets offsets;
@@ -87,9 +89,8 @@ MoveOutcome SourceMove::attempt_for(double seconds) {
   const std::int64_t deadline = now_us() + static_cast<std::int64_t>(seconds * 1e6);
   for (;;) {
     const MoveOutcome outcome = attempt();
-    const bool transient =
-        (outcome == MoveOutcome::kRefused && all_transient(refusals_)) ||
-        (outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kRetry);
+    const bool transient = (outcome == MoveOutcome::kRefused && all_transient(refusals_)) ||
+                           (outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kRetry);
     if (!transient || now_us() >= deadline) {
       return outcome;
     }
@@ -252,8 +253,8 @@ Result<void> SourceMove::freeze_and_run() {
 Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   const std::int64_t start = now_us();
   MIGRATE_TRY(hooks_.on_captured(image_));
-  feed_ = MIGRATE_TRY(PageFeed::create(options_.pid, image_, options_.mode != "demand",
-                                       options_.context->spin_us));
+  feed_ = MIGRATE_TRY(
+      PageFeed::create(options_.pid, image_, options_.mode != "demand", options_.context->spin_us));
   feed_->serve(urgent_);
   const bool eager = options_.mode == "eager";
   if (eager) {
@@ -263,16 +264,14 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
   phases_["restore"] = now_us() - start;
   const std::int64_t park_start = now_us();
-  parked_.emplace(
-      MIGRATE_TRY(ParkedProcess::park(frozen, image_, session_, options_.process)));
+  parked_.emplace(MIGRATE_TRY(ParkedProcess::park(frozen, image_, session_, options_.process)));
   phases_["park"] = now_us() - park_start;
   const std::int64_t run_start = now_us();
   wire::ControlMessage run;
   run.mutable_run();
   run_sent_ = true;
   MIGRATE_TRY(control_->send(run));
-  MIGRATE_TRY(
-      control_->expect(wire::ControlMessage::kRunning, kFreezeSpinUs, kRestoreTimeoutMs));
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, kFreezeSpinUs, kRestoreTimeoutMs));
   phases_["run"] = now_us() - run_start;
   if (!eager) {
     feed_->push(bulk_);
@@ -280,7 +279,9 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   return {};
 }
 
-int SourceMove::control_fd() const { return control_ ? control_->channel().poll_fd() : -1; }
+int SourceMove::control_fd() const {
+  return control_ ? control_->channel().poll_fd() : -1;
+}
 
 Result<void> SourceMove::handle() {
   if (done_ || !parked_) {
@@ -339,7 +340,8 @@ void SourceMove::finish() {
 }
 
 nlohmann::json SourceMove::progress_event() const {
-  const double seconds = static_cast<double>(std::max<std::int64_t>(now_us() - running_us_, 1)) / 1e6;
+  const double seconds =
+      static_cast<double>(std::max<std::int64_t>(now_us() - running_us_, 1)) / 1e6;
   const std::uint64_t bytes = feed_ ? feed_->wire_bytes() : final_wire_bytes_;
   return {{"event", "progress"},
           {"owed_pages", progress_.owed_pages()},
@@ -350,30 +352,29 @@ nlohmann::json SourceMove::progress_event() const {
 }
 
 nlohmann::json SourceMove::result() const {
-  nlohmann::json object = {
-      {"id", to_hex(session_)},
-      {"process", to_hex(options_.process)},
-      {"pid", options_.pid},
-      {"mode", options_.mode},
-      {"destination", options_.destination.to_string()},
-      {"phases_us", phases_},
-      {"freeze_us", freeze_us_},
-      {"pages",
-       {{"fault", progress_.fault_pages()},
-        {"prefetch", progress_.prefetch_pages()},
-        {"push", progress_.push_pages()},
-        {"local_file", progress_.local_file_pages()},
-        {"zero", progress_.zero_pages()},
-        {"starter", progress_.starter_pages()},
-        {"never_present", progress_.never_present_pages()}}},
-      {"wire_bytes", feed_ ? feed_->wire_bytes() : final_wire_bytes_},
-      {"faults",
-       {{"count", progress_.faults()},
-        {"p50_us", progress_.fault_p50_us()},
-        {"p99_us", progress_.fault_p99_us()},
-        {"max_us", progress_.fault_max_us()}}},
-      {"owed_pages", progress_.owed_pages()},
-      {"state", done_ ? "done" : "running"}};
+  nlohmann::json object = {{"id", to_hex(session_)},
+                           {"process", to_hex(options_.process)},
+                           {"pid", options_.pid},
+                           {"mode", options_.mode},
+                           {"destination", options_.destination.to_string()},
+                           {"phases_us", phases_},
+                           {"freeze_us", freeze_us_},
+                           {"pages",
+                            {{"fault", progress_.fault_pages()},
+                             {"prefetch", progress_.prefetch_pages()},
+                             {"push", progress_.push_pages()},
+                             {"local_file", progress_.local_file_pages()},
+                             {"zero", progress_.zero_pages()},
+                             {"starter", progress_.starter_pages()},
+                             {"never_present", progress_.never_present_pages()}}},
+                           {"wire_bytes", feed_ ? feed_->wire_bytes() : final_wire_bytes_},
+                           {"faults",
+                            {{"count", progress_.faults()},
+                             {"p50_us", progress_.fault_p50_us()},
+                             {"p99_us", progress_.fault_p99_us()},
+                             {"max_us", progress_.fault_max_us()}}},
+                           {"owed_pages", progress_.owed_pages()},
+                           {"state", done_ ? "done" : "running"}};
   object["owed_nothing_after_us"] =
       done_ ? nlohmann::json(std::max<std::int64_t>(independent_us_ - running_us_, 0)) : nullptr;
   return object;

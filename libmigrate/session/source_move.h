@@ -26,10 +26,10 @@ struct SourceMoveOptions {
   KnownObjects known;
   Address destination;
   std::string mode = "lazy";
-  SessionId process{};   ///< Id of the process.
-  Address home;          ///< Of the process.
-  std::string token;     ///< Of the process.
-  std::string command;   ///< Command line.
+  SessionId process{};  ///< Id of the process.
+  Address home;         ///< Of the process.
+  std::string token;    ///< Of the process.
+  std::string command;  ///< Command line.
   uid_t user = 0;
   const WorkerContext* context = nullptr;  ///< Borrowed.
 };

@@ -17,7 +17,9 @@ namespace {
 constexpr std::size_t kEntriesPerRun = ScriptArea::kEntriesBytes / sizeof(arch::ScriptEntry) - 1;
 constexpr std::int64_t kMaxErrno = 4095;
 
-bool is_error(std::int64_t result) { return result < 0 && result >= -kMaxErrno; }
+bool is_error(std::int64_t result) {
+  return result < 0 && result >= -kMaxErrno;
+}
 
 }  // namespace
 
@@ -50,12 +52,11 @@ Result<ScriptArea> map_script_area(pid_t process, pid_t thread, const arch::Gene
                                    std::uint64_t instruction, std::uint64_t wanted,
                                    std::uint64_t record_bytes) {
   ScriptArea area{process, 0, (ScriptArea::kRecordOffset + record_bytes + 4095) & ~4095ULL};
-  const int flags =
-      MAP_PRIVATE | MAP_ANONYMOUS | (wanted != 0 ? MAP_FIXED_NOREPLACE : 0);
-  const std::int64_t address = MIGRATE_TRY(call_once(
-      thread, base, instruction, SYS_mmap,
-      {wanted, area.length_bytes, PROT_READ | PROT_WRITE | PROT_EXEC,
-       static_cast<std::uint64_t>(flags), ~0ULL, 0}));
+  const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (wanted != 0 ? MAP_FIXED_NOREPLACE : 0);
+  const std::int64_t address =
+      MIGRATE_TRY(call_once(thread, base, instruction, SYS_mmap,
+                            {wanted, area.length_bytes, PROT_READ | PROT_WRITE | PROT_EXEC,
+                             static_cast<std::uint64_t>(flags), ~0ULL, 0}));
   if (is_error(address)) {
     return fail(system_error_from(static_cast<int>(-address), "map the script area in",
                                   "process " + std::to_string(process)));
@@ -67,9 +68,8 @@ Result<ScriptArea> map_script_area(pid_t process, pid_t thread, const arch::Gene
 
 Result<void> unmap_script_area(const ScriptArea& area, pid_t thread,
                                const arch::GeneralRegisters& base, std::uint64_t instruction) {
-  const std::int64_t result =
-      MIGRATE_TRY(call_once(thread, base, instruction, SYS_munmap,
-                            {area.address, area.length_bytes, 0, 0, 0, 0}));
+  const std::int64_t result = MIGRATE_TRY(call_once(thread, base, instruction, SYS_munmap,
+                                                    {area.address, area.length_bytes, 0, 0, 0, 0}));
   if (is_error(result)) {
     return fail(system_error_from(static_cast<int>(-result), "unmap the script area in",
                                   "process " + std::to_string(area.process)));
@@ -131,8 +131,8 @@ Result<void> Script::run(pid_t thread, const arch::GeneralRegisters& base) {
   for (const Requirement& requirement : requirements_) {
     const std::int64_t value = entries_[requirement.index].result;
     if (is_error(value)) {
-      return fail(system_error_from(static_cast<int>(-value), requirement.operation,
-                                    requirement.object));
+      return fail(
+          system_error_from(static_cast<int>(-value), requirement.operation, requirement.object));
     }
   }
   return {};
@@ -141,8 +141,9 @@ Result<void> Script::run(pid_t thread, const arch::GeneralRegisters& base) {
 Result<void> Script::run_part(pid_t thread, const arch::GeneralRegisters& base, std::size_t first,
                               std::size_t count) {
   const std::uint64_t address = area_.address + ScriptArea::kEntriesOffset;
-  std::vector<arch::ScriptEntry> part(entries_.begin() + static_cast<std::ptrdiff_t>(first),
-                                      entries_.begin() + static_cast<std::ptrdiff_t>(first + count));
+  std::vector<arch::ScriptEntry> part(
+      entries_.begin() + static_cast<std::ptrdiff_t>(first),
+      entries_.begin() + static_cast<std::ptrdiff_t>(first + count));
   part.emplace_back();  // The end mark.
   MIGRATE_TRY(write_memory(area_.process, address, std::as_bytes(std::span(part))));
   MIGRATE_TRY(arch::write_registers(
@@ -167,9 +168,9 @@ Result<void> Script::wait_for_end(pid_t thread) {
     } else if (stop.event == 0 && stop.signal == SIGTRAP) {
       return {};
     } else if (stop.event == 0 && stop.signal != SIGSTOP) {
-      return fail(make_error(ErrorCode::kSystem, "run a script in",
-                             "thread " + std::to_string(thread) + " (signal " +
-                                 std::to_string(stop.signal) + ")"));
+      return fail(make_error(
+          ErrorCode::kSystem, "run a script in",
+          "thread " + std::to_string(thread) + " (signal " + std::to_string(stop.signal) + ")"));
     }
     // Anything else (an interrupt of ours, job control) must not keep the script from its end.
     MIGRATE_TRY(resume(thread));

@@ -11,7 +11,9 @@
 namespace migrate {
 namespace {
 
-std::string name_of(pid_t thread) { return "thread " + std::to_string(thread); }
+std::string name_of(pid_t thread) {
+  return "thread " + std::to_string(thread);
+}
 
 // glibc's ptrace() is variadic with an enum request; this gives it one shape.
 long trace_call(unsigned request, pid_t thread, std::uint64_t address, const void* data) {
@@ -58,9 +60,9 @@ Result<Stop> wait_stop(pid_t thread) {
     return fail(system_error("wait for", name_of(thread)));
   }
   if (!WIFSTOPPED(status)) {
-    return fail(make_error(ErrorCode::kNotFound, "wait for the stop of",
-                           name_of(thread) + " (it ended, wait status " + std::to_string(status) +
-                               ")"));
+    return fail(
+        make_error(ErrorCode::kNotFound, "wait for the stop of",
+                   name_of(thread) + " (it ended, wait status " + std::to_string(status) + ")"));
   }
   Stop stop{.signal = WSTOPSIG(status), .event = status >> 16, .group_stop = false};
   stop.group_stop = stop.event == PTRACE_EVENT_STOP && stop.signal != SIGTRAP;
@@ -75,8 +77,8 @@ Result<std::uint64_t> read_signal_mask(pid_t thread) {
 }
 
 Result<void> write_signal_mask(pid_t thread, std::uint64_t mask) {
-  return check(trace_call(PTRACE_SETSIGMASK, thread, sizeof(mask), &mask),
-               "set the signal mask of", thread);
+  return check(trace_call(PTRACE_SETSIGMASK, thread, sizeof(mask), &mask), "set the signal mask of",
+               thread);
 }
 
 Result<std::vector<std::string>> peek_signals(pid_t thread, bool shared) {
@@ -84,8 +86,8 @@ Result<std::vector<std::string>> peek_signals(pid_t thread, bool shared) {
   std::array<siginfo_t, kBatch> batch{};
   std::vector<std::string> signals;
   for (;;) {
-    __ptrace_peeksiginfo_args arguments{signals.size(), shared ? std::uint32_t{PTRACE_PEEKSIGINFO_SHARED} : 0U,
-                                        kBatch};
+    __ptrace_peeksiginfo_args arguments{
+        signals.size(), shared ? std::uint32_t{PTRACE_PEEKSIGINFO_SHARED} : 0U, kBatch};
     const long count = ::ptrace(PTRACE_PEEKSIGINFO, thread, &arguments, batch.data());
     if (count < 0) {
       return fail(system_error("read pending signals of", name_of(thread)));
@@ -112,7 +114,8 @@ Result<RseqConfiguration> read_rseq(pid_t thread) {
 
 Result<void> read_memory(pid_t process, std::uint64_t address, std::span<std::byte> into) {
   const iovec local{into.data(), into.size()};
-  const iovec remote{reinterpret_cast<void*>(address), into.size()};  // NOLINT(performance-no-int-to-ptr)
+  const iovec remote{reinterpret_cast<void*>(address),
+                     into.size()};  // NOLINT(performance-no-int-to-ptr)
   const ssize_t count = ::process_vm_readv(process, &local, 1, &remote, 1, 0);
   if (count != static_cast<ssize_t>(into.size())) {
     Error error = count < 0 ? system_error("read memory of", "process " + std::to_string(process))
@@ -126,7 +129,8 @@ Result<void> read_memory(pid_t process, std::uint64_t address, std::span<std::by
 
 Result<void> write_memory(pid_t process, std::uint64_t address, std::span<const std::byte> from) {
   const iovec local{const_cast<std::byte*>(from.data()), from.size()};  // readv's ABI lacks const
-  const iovec remote{reinterpret_cast<void*>(address), from.size()};  // NOLINT(performance-no-int-to-ptr)
+  const iovec remote{reinterpret_cast<void*>(address),
+                     from.size()};  // NOLINT(performance-no-int-to-ptr)
   const ssize_t count = ::process_vm_writev(process, &local, 1, &remote, 1, 0);
   if (count != static_cast<ssize_t>(from.size())) {
     Error error = count < 0 ? system_error("write memory of", "process " + std::to_string(process))

@@ -37,7 +37,9 @@ inline std::int64_t result_of(const GeneralRegisters& registers) {
 inline std::uint64_t instruction_pointer(const GeneralRegisters& registers) {
   return registers.rip;
 }
-inline std::uint64_t stack_pointer(const GeneralRegisters& registers) { return registers.rsp; }
+inline std::uint64_t stack_pointer(const GeneralRegisters& registers) {
+  return registers.rsp;
+}
 
 /// What a freeze interrupted.
 struct InterruptedCall {
@@ -47,10 +49,10 @@ struct InterruptedCall {
 };
 InterruptedCall interrupted_call(const GeneralRegisters& registers);
 
-/// A call that the kernel restarts by its restart block goes by the number of restart_syscall. Finds
-/// the number that the program used in the code before its system call instruction (`before` ends
-/// with that instruction), and puts it into the registers; where it cannot be told, makes the call
-/// return EINTR.
+/// A call that the kernel restarts by its restart block goes by the number of restart_syscall.
+/// Finds the number that the program used in the code before its system call instruction (`before`
+/// ends with that instruction), and puts it into the registers; where it cannot be told, makes the
+/// call return EINTR.
 void name_restarted_call(GeneralRegisters& registers, std::span<const std::byte> before);
 bool is_restarted_call(const GeneralRegisters& registers);
 

@@ -30,12 +30,12 @@ extern "C" {
 
 /* What a call came to; the same numbers are the exit codes of migratectl. */
 enum migrate_status {
-  MIGRATE_DONE = 0,     /* Done; check: the process can be moved. */
-  MIGRATE_ERROR = 1,    /* No daemon, no such process, no permission, connection lost. */
-  MIGRATE_USAGE = 2,    /* An argument cannot be right; nothing was tried. */
-  MIGRATE_REFUSED = 3,  /* A rule forbids it; nothing was stopped. The report has the refusals. */
-  MIGRATE_FAILED = 4,   /* The move failed and the process runs on where it was. */
-  MIGRATE_LOST = 5      /* The move failed after the process had been handed over. */
+  MIGRATE_DONE = 0,    /* Done; check: the process can be moved. */
+  MIGRATE_ERROR = 1,   /* No daemon, no such process, no permission, connection lost. */
+  MIGRATE_USAGE = 2,   /* An argument cannot be right; nothing was tried. */
+  MIGRATE_REFUSED = 3, /* A rule forbids it; nothing was stopped. The report has the refusals. */
+  MIGRATE_FAILED = 4,  /* The move failed and the process runs on where it was. */
+  MIGRATE_LOST = 5     /* The move failed after the process had been handed over. */
 };
 
 /* How to do it; NULL stands for a struct of zeros. Strings are borrowed for the call. */
