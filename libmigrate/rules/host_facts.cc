@@ -1,43 +1,17 @@
 #include "libmigrate/rules/host_facts.h"
 
-#include <cpuid.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 #include <string_view>
 
 #include "base/file.h"
+#include "libmigrate/arch/x86_64/cpu_facts.h"
 #include "libmigrate/inspect/file_identity.h"
 #include "libmigrate/inspect/proc_text.h"
 
 namespace migrate {
 namespace {
-
-constexpr unsigned kXsaveLeaf = 0xd;
-
-std::uint64_t read_xcr0() {
-  unsigned a = 0;
-  unsigned b = 0;
-  unsigned c = 0;
-  unsigned d = 0;
-  constexpr unsigned kOsXsave = 1U << 27;
-  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & kOsXsave) == 0) {
-    return 0;
-  }
-  unsigned low = 0;
-  unsigned high = 0;
-  __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-  return (std::uint64_t{high} << 32) | low;
-}
-
-// Bytes of the XSAVE area with all features that the kernel has enabled.
-std::uint32_t xsave_bytes() {
-  unsigned a = 0;
-  unsigned b = 0;
-  unsigned c = 0;
-  unsigned d = 0;
-  return __get_cpuid_count(kXsaveLeaf, 0, &a, &b, &c, &d) == 0 ? 0 : b;
-}
 
 Result<std::string> vdso_hash() {
   const std::string maps = MIGRATE_TRY(read_file("/proc/self/maps"));
@@ -66,8 +40,8 @@ Result<wire::HostFacts> host_facts() {
   for (std::string_view flag = take_word(flags); !flag.empty(); flag = take_word(flags)) {
     facts.add_cpu_features(std::string(flag));
   }
-  facts.set_xcr0(read_xcr0());
-  facts.set_xsave_bytes(xsave_bytes());
+  facts.set_xcr0(arch::enabled_extended_state());
+  facts.set_xsave_bytes(arch::extended_state_bytes());
   facts.set_page_bytes(static_cast<std::uint32_t>(::sysconf(_SC_PAGESIZE)));
   std::string boot_id = MIGRATE_TRY(read_file("/proc/sys/kernel/random/boot_id"));
   while (!boot_id.empty() && boot_id.back() == '\n') {

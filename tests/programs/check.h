@@ -10,7 +10,6 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -25,11 +24,11 @@
 #include <sstream>
 #include <string>
 
+#include "tests/programs/clock.h"
+
 namespace check {
 
 inline constexpr int kSurvived = 42;
-inline constexpr std::int64_t kMillisecond = 1'000'000;
-inline constexpr std::int64_t kSecond = 1'000 * kMillisecond;
 
 /// One property: `run` sets it up, calls ready(), checks until stopping(), and returns if it held.
 struct Property {
@@ -41,20 +40,6 @@ inline std::string stop_file;
 inline std::int64_t deadline_ns = 0;
 inline std::atomic<bool> stop_seen{false};
 inline std::atomic<std::int64_t> next_look_ns{0};
-
-inline std::int64_t to_ns(const timespec& time) {
-  return time.tv_sec * kSecond + time.tv_nsec;
-}
-
-inline timespec to_timespec(std::int64_t time_ns) {
-  return {.tv_sec = time_ns / kSecond, .tv_nsec = time_ns % kSecond};
-}
-
-inline std::int64_t now_ns(clockid_t clock = CLOCK_MONOTONIC) {
-  timespec now{};
-  clock_gettime(clock, &now);
-  return to_ns(now);
-}
 
 inline void say(const char* text) {
   std::size_t done = 0;

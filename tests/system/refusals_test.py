@@ -1,7 +1,9 @@
 #!/usr/bin/python3
 """What cannot be moved is refused, with its code, before anything is stopped, and goes on."""
 
+import pathlib
 import shutil
+import tempfile
 import unittest
 
 import harness
@@ -37,7 +39,8 @@ def make_refusal(name, codes):
         problem = verdict_problem(checked, codes, "check")
         if not problem and checked.object.get("movable") is not False:
             problem = f"check does not say that it is not movable: {checked}"
-        if not problem and len(checked.codes()) > len(codes):
+        # Under another root, files are not where their names say.
+        if not problem and len(checked.codes()) > len(codes) and name != "changed_root":
             problem = f"more refusals than expected: {checked}"
         moved = test.testbed.move("hostA", process.pid, "hostB", patience=0)
         problem = problem or verdict_problem(moved, codes, "move")
@@ -87,9 +90,7 @@ class Destination(unittest.TestCase):
 
     def with_own_program(self, change, *codes):
         """Runs a copy of a program in a folder of which each host has its own view."""
-        folder = harness.BUILD / "tests" / "work" / "own"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder = pathlib.Path(tempfile.mkdtemp(dir="/var/tmp"))
         self.addCleanup(shutil.rmtree, folder, ignore_errors=True)
         shutil.copy(harness.PROGRAMS / "threads", folder / "program")
         with Testbed(2, ["--overlay", folder]) as testbed:

@@ -18,16 +18,22 @@ THREADS = int(os.environ.get("STRESS_THREADS", "64"))
 MOVES = int(os.environ.get("STRESS_MOVES", "6"))
 
 
-def namespaces(kinds=("pid", "mnt", "time", "net", "uts", "user")):
-    """All namespaces that some process is in."""
-    found = set()
-    for kind in kinds:
-        for path in pathlib.Path("/proc").glob(f"[0-9]*/ns/{kind}"):
-            try:
-                found.add(os.readlink(path))
-            except OSError:
-                pass
-    return found
+KINDS = ("pid", "mnt", "time", "uts")
+
+
+def inside(testbed):
+    """Processes and namespaces of a testbed: whatever is in the network of one of its hosts."""
+    networks = {os.stat(os.path.join(host["directory"], "net")).st_ino for host in testbed.hosts()}
+    processes, namespaces = set(), set()
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if os.stat(process / "ns" / "net").st_ino in networks:
+                name = (process / "comm").read_text().strip()
+                namespaces |= {os.readlink(process / "ns" / kind) for kind in KINDS}
+                processes.add(f"{process.name} {name}")
+        except OSError:
+            pass  # It has ended meanwhile.
+    return processes, namespaces
 
 
 def available_mib():
@@ -45,21 +51,20 @@ class Footprint:
         for host in testbed.hosts():
             process = pathlib.Path("/proc") / str(host["daemon_pid"])
             self.held[host["name"]] = {
-                "processes": host["processes"],
                 "mounts": len((process / "mountinfo").read_text().splitlines()),
                 "descriptors": len(os.listdir(process / "fd")),
                 "threads": len(os.listdir(process / "task")),
                 "mappings": len((process / "maps").read_text().splitlines()) // 10,
                 "mib": int((process / "statm").read_text().split()[1]) // 256 // 16}
-        self.namespaces = namespaces()
+        self.processes, self.namespaces = inside(testbed)
 
     def more_than(self, before):
         """What there is more of than before, by host."""
         problems = [f"{name}: {what} {now}, before {before.held[name][what]}"
                     for name, held in self.held.items() for what, now in held.items()
                     if now > before.held[name][what]]
-        extra = self.namespaces - before.namespaces
-        return problems + ([f"namespaces {extra}"] if extra else [])
+        return (problems + sorted(self.processes - before.processes) +
+                sorted(self.namespaces - before.namespaces))
 
 
 class Stress(unittest.TestCase):

@@ -108,7 +108,7 @@ class Lists(ToolsCase):
         for key in ("id", "process", "pid", "mode", "phases_us", "freeze_us", "pages", "wire_bytes",
                     "faults", "owed_nothing_after_us", "state"):
             self.assertIn(key, result)
-        for key in ("inspect", "offer", "capture", "image", "restore", "park", "run"):
+        for key in ("inspect", "offer", "capture", "restore", "park", "run"):
             self.assertIn(key, result["phases_us"])
         for key in ("fault", "prefetch", "push", "local_file", "zero", "never_present"):
             self.assertIn(key, result["pages"])

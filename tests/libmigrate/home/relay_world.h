@@ -19,96 +19,11 @@
 
 #include "libmigrate/home/deputy_relay.h"
 #include "libmigrate/home/resident_relay.h"
+#include "tests/libmigrate/home/cuttable_channel.h"
+#include "tests/libmigrate/home/relay_actor.h"
 #include "transport/memory_channel.h"
 
 namespace migrate::relay_testing {
-
-/// The byte at `offset` of a stream that anybody can check from any point on.
-inline char pattern(std::uint64_t offset) {
-  return static_cast<char>((offset * 2654435761U) >> 11U ^ (offset >> 16U));
-}
-
-/// A channel that can be cut, losing what is under way.
-class CuttableChannel : public Channel {
- public:
-  struct Cut {
-    std::atomic<bool> done = false;
-    std::vector<std::shared_ptr<Channel>> ends;
-    void cut() {
-      done = true;
-      for (const auto& end : ends) {
-        end->shutdown();
-      }
-    }
-  };
-
-  CuttableChannel(std::shared_ptr<Channel> inner, std::shared_ptr<Cut> cut)
-      : inner_(std::move(inner)), cut_(std::move(cut)) {}
-  ~CuttableChannel() override { inner_->shutdown(); }
-  Result<void> send(std::span<const std::span<const std::byte>> parts) override {
-    if (cut_->done) {
-      return lost();
-    }
-    return inner_->send(parts);
-  }
-  Result<std::optional<std::span<const std::byte>>> try_receive() override {
-    if (cut_->done) {
-      return lost();
-    }
-    return inner_->try_receive();
-  }
-  Result<std::span<const std::byte>> receive(std::uint32_t spin_us, int timeout_ms) override {
-    return inner_->receive(spin_us, timeout_ms);
-  }
-  int poll_fd() const override { return inner_->poll_fd(); }
-  Result<bool> arm() override { return cut_->done ? true : inner_->arm(); }
-  std::uint64_t bytes_sent() const override { return inner_->bytes_sent(); }
-  std::uint64_t bytes_received() const override { return inner_->bytes_received(); }
-  void shutdown() override { inner_->shutdown(); }
-
- private:
-  static tl::unexpected<Error> lost() {
-    return fail(make_error(ErrorCode::kPeerLost, "use a cut channel"));
-  }
-
-  std::shared_ptr<Channel> inner_;
-  std::shared_ptr<Cut> cut_;
-};
-
-inline void set_nonblocking(int fd) {
-  fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
-}
-
-inline std::pair<UniqueFd, UniqueFd> make_pipe() {
-  std::array<int, 2> ends{};
-  EXPECT_EQ(pipe2(ends.data(), O_CLOEXEC), 0);
-  return {UniqueFd(ends[0]), UniqueFd(ends[1])};
-}
-
-/// Writes and checks pattern bytes on a descriptor, which it makes non-blocking.
-struct Actor {
-  std::uint64_t written = 0;
-  std::uint64_t read = 0;
-  bool eof = false;
-
-  void write_some(int fd, std::uint64_t limit, std::size_t most = 10000) {
-    std::string bytes;
-    while (bytes.size() < most && written + bytes.size() < limit) {
-      bytes.push_back(pattern(written + bytes.size()));
-    }
-    const ssize_t count = bytes.empty() ? 0 : ::write(fd, bytes.data(), bytes.size());
-    written += count > 0 ? static_cast<std::uint64_t>(count) : 0;
-  }
-  void read_some(int fd, std::size_t most = 10000) {
-    std::string bytes(most, '\0');
-    const ssize_t count = ::read(fd, bytes.data(), bytes.size());
-    eof = eof || count == 0;
-    for (ssize_t i = 0; i < count; ++i) {
-      ASSERT_EQ(bytes[static_cast<std::size_t>(i)], pattern(read)) << "at offset " << read;
-      ++read;
-    }
-  }
-};
 
 /// A moved process's place: its relay, and the process's ends by stream.
 struct Place {
