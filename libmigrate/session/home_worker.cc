@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -82,7 +83,8 @@ std::string command_line(pid_t pid) {
   while (!text->empty() && (text->back() == '\0' || text->back() == '\n')) {
     text->pop_back();
   }
-  std::replace(text->begin(), text->end(), '\0', ' ');
+  std::replace_if(
+      text->begin(), text->end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');
   return *text;
 }
 
