@@ -9,7 +9,7 @@ namespace {
 
 // Holds four pages with their headers; what is copied out of it when a large message starts
 // (at most this much) is little beside the message.
-constexpr std::size_t kAheadBytes = 20 * 1024;
+constexpr std::size_t kAheadBytes = std::size_t{20} * 1024;
 
 bool valid_length(std::size_t length) {
   return length > 0 && length <= kMaxMessageBytes;

@@ -126,6 +126,7 @@ Result<Unique> read_pem(const std::string& path, Reader reader) {
     return fail(std::move(text).error());
   }
   ::ERR_clear_error();
+  // NOLINTNEXTLINE(clang-analyzer-cplusplus.InnerPointer): the string does not change meanwhile.
   const UniqueBio bio(::BIO_new_mem_buf(text->data(), static_cast<int>(text->size())));
   Unique object(bio ? reader(bio.get(), nullptr, nullptr, nullptr) : nullptr);
   ::OPENSSL_cleanse(text->data(), text->size());

@@ -80,6 +80,11 @@ Result<FrozenProcess> FrozenProcess::freeze(pid_t process, std::uint64_t system_
   return frozen;
 }
 
+FrozenThread& FrozenProcess::find(pid_t thread) {
+  return *std::find_if(threads_.begin(), threads_.end(),
+                       [&](const auto& other) { return other.host_id == thread; });
+}
+
 // True when the thread is stopped, false when it has ended.
 Result<bool> FrozenProcess::stop_one(pid_t thread) {
   for (;;) {
@@ -91,6 +96,7 @@ Result<bool> FrozenProcess::stop_one(pid_t thread) {
       return fail(std::move(stopped).error());
     }
     if (stopped->group_stop) {
+      find(thread).stopped = true;
       return fail(make_error(ErrorCode::kRefused, "freeze", "process " + std::to_string(process_),
                              "it is stopped by job control; send it SIGCONT first"));
     }
@@ -130,15 +136,14 @@ Result<void> FrozenProcess::stop_all() {
       fresh.push_back(thread);
     }
     for (const pid_t thread : fresh) {
-      threads_.push_back({.host_id = thread});  // First, so that a failure below thaws it too.
-      auto stopped = stop_one(thread);
-      if (!stopped || !*stopped) {
-        threads_.pop_back();
-        if (!stopped) {
-          static_cast<void>(detach(thread));
-          return fail(std::move(stopped).error());
-        }
+      threads_.push_back({.host_id = thread});
+    }
+    for (const pid_t thread : fresh) {
+      if (!MIGRATE_TRY(stop_one(thread))) {
+        std::erase_if(threads_, [&](const auto& known_one) { return known_one.host_id == thread; });
+        continue;
       }
+      find(thread).stopped = true;
     }
   } while (!fresh.empty());
   return {};
@@ -190,6 +195,9 @@ Result<void> FrozenProcess::thaw() {
     note(unmap_script_area(*area_, leader().host_id, leader().registers, system_call_));
   }
   for (const FrozenThread& thread : threads_) {
+    if (!thread.stopped) {
+      static_cast<void>(wait_stop(thread.host_id));  // For the interrupt that it was sent.
+    }
     if (thread.id != 0) {  // Its state was read, hence may have been changed.
       note(arch::write_registers(thread.host_id, thread.registers));
       note(write_signal_mask(thread.host_id, thread.signal_mask));

@@ -19,6 +19,7 @@ struct FrozenThread {
   std::uint32_t id = 0;  ///< As the process itself sees it.
   arch::GeneralRegisters registers{};
   std::uint64_t signal_mask = 0;
+  bool stopped = false;  ///< Else it was only asked to stop.
 };
 
 /// A process all of whose threads we hold stopped, with all signals blocked, able to run scripts.
@@ -60,6 +61,7 @@ class FrozenProcess {
 
   Result<void> stop_all();
   Result<bool> stop_one(pid_t thread);
+  FrozenThread& find(pid_t thread);
   Result<void> read_state();
 
   pid_t process_;

@@ -93,14 +93,19 @@ void x87() {
   X(P, R, 8, S)             \
   X(P, R, 9, S)             \
   X(P, R, 10, S) X(P, R, 11, S) X(P, R, 12, S) X(P, R, 13, S) X(P, R, 14, S) X(P, R, 15, S)
-#define EACH_32(X, P, R, S)                                                                     \
-  EACH_16(X, P, R, S)                                                                           \
-  X(P, R, 16, S)                                                                                \
-  X(P, R, 17, S)                                                                                \
-  X(P, R, 18, S)                                                                                \
-  X(P, R, 19, S) X(P, R, 20, S) X(P, R, 21, S) X(P, R, 22, S) X(P, R, 23, S) X(P, R, 24, S)     \
-      X(P, R, 25, S) X(P, R, 26, S) X(P, R, 27, S) X(P, R, 28, S) X(P, R, 29, S) X(P, R, 30, S) \
-          X(P, R, 31, S)
+#define EACH_32(X, P, R, S) \
+  EACH_16(X, P, R, S)       \
+  X(P, R, 16, S)            \
+  X(P, R, 17, S)            \
+  X(P, R, 18, S)            \
+  X(P, R, 19, S)            \
+  X(P, R, 20, S)            \
+  X(P, R, 21, S)            \
+  X(P, R, 22, S)            \
+  X(P, R, 23, S)            \
+  X(P, R, 24, S)            \
+  X(P, R, 25, S)            \
+  X(P, R, 26, S) X(P, R, 27, S) X(P, R, 28, S) X(P, R, 29, S) X(P, R, 30, S) X(P, R, 31, S)
 #define LOAD(op, reg, n, size) op " " #n "*" #size "(%1), %%" reg #n "\n"
 #define STORE(op, reg, n, size) op " %%" reg #n ", " #n "*" #size "(%2)\n"
 // NOLINTEND(cppcoreguidelines-macro-usage)
