@@ -110,7 +110,8 @@ class FileRules : public testing::Test {
     return image;
   }
 
-  std::string path_ = std::filesystem::temp_directory_path() / "rules_test_file";
+  std::string path_ =
+      std::filesystem::temp_directory_path() / ("rules_test_file_" + std::to_string(::getpid()));
 };
 
 TEST_F(FileRules, MappedFilesCompareByContent) {
