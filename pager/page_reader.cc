@@ -140,6 +140,11 @@ Result<void> ProcessPageReader::scan(const ServedRegion& region, std::vector<Pag
     return {};
   }
   if (has_pagemap_scan_ && MIGRATE_TRY(scan_by_ioctl(region, present))) {
+    // An address space that has ended shows no pages either: those are not absent, but lost.
+    char byte = 0;
+    if (::pread(memory_.get(), &byte, 1, static_cast<off_t>(region.range.start)) == 0) {
+      return fail(make_error(ErrorCode::kNotFound, "scan the memory of", process_name(pid_)));
+    }
     return {};
   }
   return scan_by_entries(region, present);

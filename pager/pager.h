@@ -19,6 +19,9 @@ struct PagerOptions {
   /// Pages asked for beyond a faulting one while faults are sequential; 0 to ask for nothing else
   /// (mode demand).
   std::uint32_t fault_around_pages = 16;
+  /// Called by a thread of the pager when the process has forked, with the borrowed userfaultfd of
+  /// the child, before the child can run far: whoever keeps duplicates keeps one of this.
+  std::function<void(int fd)> on_fork;
   /// Called once, by a thread of the pager, when nothing is owed any more and the process runs
   /// without the pager. Whoever else holds a duplicate of the userfaultfd must close it now. Must
   /// not call stop() or destroy the pager.

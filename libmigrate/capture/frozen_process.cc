@@ -134,8 +134,6 @@ Result<void> FrozenProcess::stop_all() {
       }
       known.push_back(thread);
       fresh.push_back(thread);
-    }
-    for (const pid_t thread : fresh) {
       threads_.push_back({.host_id = thread});
     }
     for (const pid_t thread : fresh) {
@@ -196,7 +194,10 @@ Result<void> FrozenProcess::thaw() {
   }
   for (const FrozenThread& thread : threads_) {
     if (!thread.stopped) {
-      static_cast<void>(wait_stop(thread.host_id));  // For the interrupt that it was sent.
+      // For the interrupt that it was sent. A signal on its way in comes first and goes on in.
+      const auto stop = wait_stop(thread.host_id);
+      note(detach(thread.host_id, stop && stop->event == 0 ? stop->signal : 0));
+      continue;
     }
     if (thread.id != 0) {  // Its state was read, hence may have been changed.
       note(arch::write_registers(thread.host_id, thread.registers));

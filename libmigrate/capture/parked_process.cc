@@ -64,6 +64,16 @@ itimerval to_itimerval(std::uint64_t value_us, std::uint64_t interval_us) {
       {static_cast<time_t>(value_us / kSecond), static_cast<suseconds_t>(value_us % kSecond)}};
 }
 
+// Whether a timer sent `signal` (a siginfo_t).
+bool is_of_timer(const std::string& signal) {
+  siginfo_t information{};
+  signal.copy(reinterpret_cast<char*>(&information), sizeof(information));
+  const int number = information.si_signo;
+  return information.si_code == SI_TIMER ||
+         (information.si_code == SI_KERNEL &&
+          (number == SIGALRM || number == SIGVTALRM || number == SIGPROF));
+}
+
 // Timers would fire in both places: stops them (`armed` false) or starts them again.
 void script_timers(Script& script, const wire::Image& image, bool armed) {
   std::uint64_t which = ITIMER_REAL;
@@ -167,7 +177,10 @@ Result<void> ParkedProcess::park_threads(const FrozenProcess& frozen, const wire
     const std::string signal(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     const auto known = std::find(captured.begin(), captured.end(), signal);
     if (script.result(index) > 0 && known == captured.end()) {
-      signals_.push_back(signal);
+      // A timer that fired since it was captured fires again where it is armed as captured.
+      if (!is_of_timer(signal)) {
+        signals_.push_back(signal);
+      }
     } else if (known != captured.end()) {
       captured.erase(known);
     }

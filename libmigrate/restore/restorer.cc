@@ -67,7 +67,7 @@ Result<std::vector<PageRange>> wanted_kernel_ranges(const wire::Image& image,
 Result<Restorer> Restorer::create(Cell& cell) {
   Restorer restorer(cell);
   const pid_t seed = cell.seed();
-  MIGRATE_TRY(seize(seed));
+  MIGRATE_TRY(seize_for_life(seed));
   MIGRATE_TRY(interrupt(seed));
   const Stop stop = MIGRATE_TRY(wait_stop(seed));
   if (stop.event != PTRACE_EVENT_STOP) {
@@ -300,6 +300,9 @@ Result<void> Restorer::set_registers(const wire::Image& image) {
 }
 
 Result<void> Restorer::run() {
+  for (const RestoredThread& thread : threads_) {
+    MIGRATE_TRY(keep_running(thread.host_id));
+  }
   for (const RestoredThread& thread : threads_) {
     MIGRATE_TRY(detach(thread.host_id));
   }

@@ -36,7 +36,8 @@ class Restorer {
   /// pages, since the kernel may touch memory of the process. `relays`: see make_open_files.
   Result<void> finish(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
 
-  /// Lets all threads go.
+  /// Lets all threads go. Until then they die with this process: a copy that was never told to run
+  /// must not run because its tracer died.
   Result<void> run();
 
  private:

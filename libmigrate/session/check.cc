@@ -18,6 +18,7 @@ Result<std::vector<wire::Refusal>> verdict(const WorkerContext& context,
   options.mode = kCheckMode;
   options.home = context.own_address;
   options.user = request.uid;
+  options.host_clocks = MIGRATE_TRY(clock_offsets(0));
   options.context = &context;
   EventSink nobody;
   return SourceMove(std::move(options), {}, nobody).check();

@@ -132,6 +132,7 @@ Result<void> HomeWorker::prepare() {
   options.token = token_;
   options.command = command_;
   options.user = request_.uid;
+  options.host_clocks = MIGRATE_TRY(clock_offsets(0));
   options.context = &context_;
   SourceMove::Hooks hooks;
   hooks.freeze_relay = fresh_relay;
@@ -378,6 +379,7 @@ void HomeWorker::watch_deputy() {
     signal = *state;
   } else {
     deputy_gone_ = true;  // Nothing but SIGKILL can do that.
+    move_->stop_serving();
     spdlog::info("the deputy of process {} was killed; so is the process", to_hex(process_));
   }
   if (relay_) {

@@ -184,6 +184,7 @@ SourceMoveOptions ResidentWorker::onward_options(const std::string& mode) const 
   options.token = offer_.token();
   options.command = offer_.command();
   options.user = offer_.user();
+  options.host_clocks = host_clocks_;
   options.context = &context_;
   return options;
 }
@@ -349,7 +350,9 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const s
     ::poll(&polled, 1, kStepMs);
     if (auto handled = move.handle(); !handled) {
       spdlog::warn("session {}: {}", to_hex(move.session()), handled.error().message());
-      break;
+      if (handled.error().code == ErrorCode::kNotFound) {
+        break;  // The parked process is gone.
+      }
     }
     if (sink.open() && now_us() >= next_progress_us) {
       next_progress_us = now_us() + kProgressEveryUs;

@@ -85,6 +85,7 @@ void ResidentWorker::run() {
 Result<void> ResidentWorker::take_in() {
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(session_))));
   registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
+  host_clocks_ = MIGRATE_TRY(clock_offsets(0));
   pager_events_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   control_ =
       std::make_unique<ControlChannel>(MIGRATE_TRY(TcpChannel::create(std::move(connection_))));
@@ -138,6 +139,7 @@ Result<void> ResidentWorker::prepare() {
   PagerOptions pager;
   pager.spin_us = context_.spin_us;
   pager.fault_around_pages = offer_.mode() == "demand" ? 0 : pager.fault_around_pages;
+  pager.on_fork = [this](int fd) { static_cast<void>(cell_->keep(fd)); };
   pager.on_done = [this] {
     pager_done_ = true;
     signal_event(pager_events_.get());
@@ -273,9 +275,7 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
 
 Result<void> ResidentWorker::run_process() {
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kRun, kFreezeSpinUs, kRunTimeoutMs));
-  if (!pager_done_) {
-    MIGRATE_TRY(cell_->keep(userfault_copy_.get()));
-  }
+  MIGRATE_TRY(cell_->keep(userfault_copy_.get()));
   MIGRATE_TRY(restorer_->run());
   userfault_copy_.reset();
   wire::ControlMessage running;

@@ -72,6 +72,7 @@ class ResidentWorker {
   std::unique_ptr<ControlChannel> control_;
   wire::Offer offer_;
   wire::HostFacts own_facts_;
+  ClockOffsets host_clocks_;
   SessionId process_{};
   std::optional<Mailbox> mailbox_;
   std::optional<Registry> registry_;

@@ -50,18 +50,14 @@ std::int64_t now_us() {
 }
 
 Result<ClockOffsets> clock_offsets(pid_t pid) {
+  const std::string process = pid == 0 ? "self" : std::to_string(pid);
+  std::istringstream text(MIGRATE_TRY(read_file("/proc/" + process + "/timens_offsets")));
   ClockOffsets offsets;
-  const auto add = [&offsets](const std::string& path, std::int64_t sign) -> Result<void> {
-    std::istringstream text(MIGRATE_TRY(read_file(path)));
-    std::string clock;
-    for (std::int64_t seconds = 0, nanoseconds = 0; text >> clock >> seconds >> nanoseconds;) {
-      std::int64_t& value = clock == "monotonic" ? offsets.monotonic_ns : offsets.boottime_ns;
-      value += sign * (seconds * kNanosecondsPerSecond + nanoseconds);
-    }
-    return {};
-  };
-  MIGRATE_TRY(add("/proc/" + std::to_string(pid) + "/timens_offsets", 1));
-  MIGRATE_TRY(add("/proc/self/timens_offsets", -1));
+  std::string clock;
+  for (std::int64_t seconds = 0, nanoseconds = 0; text >> clock >> seconds >> nanoseconds;) {
+    std::int64_t& value = clock == "monotonic" ? offsets.monotonic_ns : offsets.boottime_ns;
+    value = seconds * kNanosecondsPerSecond + nanoseconds;
+  }
   return offsets;
 }
 
@@ -164,7 +160,9 @@ Result<void> SourceMove::offer() {
   offer.set_command(options_.command);
   offer.set_user(options_.user);
   offer.set_token(options_.token);
-  const ClockOffsets offsets = MIGRATE_TRY(clock_offsets(options_.pid));
+  ClockOffsets offsets = MIGRATE_TRY(clock_offsets(options_.pid));
+  offsets.monotonic_ns -= options_.host_clocks.monotonic_ns;
+  offsets.boottime_ns -= options_.host_clocks.boottime_ns;
   offer.set_monotonic_offset_ns(offsets.monotonic_ns);
   offer.set_boottime_offset_ns(offsets.boottime_ns);
   MIGRATE_TRY(control_->send(message));
@@ -258,7 +256,7 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   feed_->serve(urgent_);
   const bool eager = options_.mode == "eager";
   if (eager) {
-    feed_->push(bulk_);
+    start_push();
   }
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, kFreezeSpinUs,
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
@@ -273,10 +271,20 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   MIGRATE_TRY(control_->send(run));
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, kFreezeSpinUs, kRestoreTimeoutMs));
   phases_["run"] = now_us() - run_start;
-  if (!eager) {
-    feed_->push(bulk_);
-  }
+  start_push();
   return {};
+}
+
+void SourceMove::start_push() {
+  if (bulk_) {
+    feed_->push(std::exchange(bulk_, nullptr));
+  }
+}
+
+void SourceMove::stop_serving() {
+  if (feed_) {
+    feed_->stop();
+  }
 }
 
 int SourceMove::control_fd() const {
@@ -300,6 +308,8 @@ Result<void> SourceMove::handle() {
         finish();
         return {};
       }
+    } else if ((*message)->has_running()) {
+      start_push();  // It came late.
     } else if ((*message)->has_send_all()) {
       feed_->server().start_push();
     }
@@ -317,6 +327,7 @@ Result<void> SourceMove::handle() {
 }
 
 Result<void> SourceMove::reconnect() {
+  bulk_.reset();
   auto control = MIGRATE_TRY(connect(options_.destination, Purpose::kResume, session_, false));
   std::shared_ptr<Channel> urgent =
       MIGRATE_TRY(connect(options_.destination, Purpose::kUrgent, session_, false));

@@ -20,6 +20,15 @@
 
 namespace migrate {
 
+/// The offsets of a time namespace: a process's clocks minus the machine's.
+struct ClockOffsets {
+  std::int64_t monotonic_ns = 0;
+  std::int64_t boottime_ns = 0;
+};
+/// Those of process `pid`, or with 0 of this process: what its children will have, hence its own
+/// only before it has made a cell.
+Result<ClockOffsets> clock_offsets(pid_t pid);
+
 /// One process to be moved away from here.
 struct SourceMoveOptions {
   pid_t pid = 0;
@@ -31,15 +40,9 @@ struct SourceMoveOptions {
   std::string token;    ///< Of the process.
   std::string command;  ///< Command line.
   uid_t user = 0;
+  ClockOffsets host_clocks;                ///< Of this worker's own time namespace.
   const WorkerContext* context = nullptr;  ///< Borrowed.
 };
-
-/// The clocks of a process minus its host's: the offsets of its time namespace.
-struct ClockOffsets {
-  std::int64_t monotonic_ns = 0;
-  std::int64_t boottime_ns = 0;
-};
-Result<ClockOffsets> clock_offsets(pid_t pid);
 
 /// The mode of an offer that only asks.
 inline constexpr const char* kCheckMode = "check";
@@ -90,6 +93,8 @@ class SourceMove {
   /// Reads what the destination reports, frees what it confirmed, and re-makes broken connections.
   /// Call every now and then, and when control_fd() polls readable. Errors: none that matter.
   Result<void> handle();
+  /// The parked process is gone, its pages with it: answers no more questions.
+  void stop_serving();
   /// The destination owes us no more questions: all pages are there, or the process has ended.
   bool done() const { return done_; }
   std::uint64_t owed_pages() const { return progress_.owed_pages(); }
@@ -105,6 +110,7 @@ class SourceMove {
   Result<void> freeze_and_run();
   Result<void> run_there(FrozenProcess& frozen);
   Result<void> reconnect();
+  void start_push();
   void event(const char* phase);
   void finish();
 

@@ -37,6 +37,17 @@ Result<void> seize(pid_t thread) {
   return check(trace_call(PTRACE_SEIZE, thread, 0, as_data(PTRACE_O_TRACECLONE)), "trace", thread);
 }
 
+Result<void> seize_for_life(pid_t thread) {
+  return check(
+      trace_call(PTRACE_SEIZE, thread, 0, as_data(PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL)),
+      "trace", thread);
+}
+
+Result<void> keep_running(pid_t thread) {
+  return check(trace_call(PTRACE_SETOPTIONS, thread, 0, as_data(PTRACE_O_TRACECLONE)),
+               "release from its tracer's life", thread);
+}
+
 Result<void> interrupt(pid_t thread) {
   return check(trace_call(PTRACE_INTERRUPT, thread, 0, nullptr), "interrupt", thread);
 }
@@ -46,8 +57,9 @@ Result<void> resume(pid_t thread, int signal) {
                "resume", thread);
 }
 
-Result<void> detach(pid_t thread) {
-  return check(trace_call(PTRACE_DETACH, thread, 0, nullptr), "stop tracing", thread);
+Result<void> detach(pid_t thread, int signal) {
+  return check(trace_call(PTRACE_DETACH, thread, 0, as_data(static_cast<std::uint64_t>(signal))),
+               "stop tracing", thread);
 }
 
 Result<Stop> wait_stop(pid_t thread) {

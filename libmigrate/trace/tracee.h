@@ -16,12 +16,16 @@ namespace migrate {
 
 /// Becomes the tracer of `thread` without stopping it; new threads are traced from birth.
 Result<void> seize(pid_t thread);
+/// The same; if the tracer dies, so do the thread and those that it makes, until keep_running().
+Result<void> seize_for_life(pid_t thread);
+/// The stopped thread shall outlive its tracer.
+Result<void> keep_running(pid_t thread);
 /// Asks a seized thread to stop.
 Result<void> interrupt(pid_t thread);
 /// Lets a stopped thread go on, delivering `signal` if not 0.
 Result<void> resume(pid_t thread, int signal = 0);
-/// Ends tracing of a stopped thread and lets it run.
-Result<void> detach(pid_t thread);
+/// Ends tracing of a stopped thread and lets it run, delivering `signal` if not 0.
+Result<void> detach(pid_t thread, int signal = 0);
 
 /// How a traced thread stopped.
 struct Stop {

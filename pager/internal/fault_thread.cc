@@ -151,6 +151,9 @@ void PagerCore::apply_event(AddressSpace& space, const uffd_msg& message) {
   switch (message.event) {
     case UFFD_EVENT_FORK:
       ++statistics_.forks;
+      if (options_.on_fork) {
+        options_.on_fork(static_cast<int>(message.arg.fork.ufd));
+      }
       add_space(Userfault::adopt(UniqueFd(static_cast<int>(message.arg.fork.ufd))),
                 space.map.clone_for_fork());
       break;
