@@ -17,10 +17,10 @@
 namespace migrate {
 namespace {
 
-constexpr std::size_t kFetchBytes = 64 * 1024;  // four records
+constexpr std::size_t kFetchBytes = std::size_t{64} * 1024;  // four records
 constexpr std::size_t kMaxBindingBytes = 255;
 constexpr int kPartingMs = 500;
-constexpr std::size_t kMaxPartingBytes = 256 * 1024;
+constexpr std::size_t kMaxPartingBytes = std::size_t{256} * 1024;
 
 }  // namespace
 
