@@ -42,8 +42,11 @@ struct Case {
   void (*prepare)();
 };
 
-std::string scratch() {
-  return std::filesystem::temp_directory_path() / "refusals_test_scratch";
+// One path for the test and the processes that it holds, another for tests that run beside it.
+const std::string& scratch() {
+  static const std::string kPath = std::filesystem::temp_directory_path() /
+                                   ("refusals_test_" + std::to_string(::getpid()));
+  return kPath;
 }
 
 int make_file() {
@@ -218,6 +221,7 @@ const std::array kCases = std::to_array<Case>({
 class Refusals : public testing::TestWithParam<Case> {};
 
 TEST_P(Refusals, NamesTheCode) {
+  scratch();  // Named before the fork, so after this process.
   const HeldProcess process(GetParam().prepare);
   const Inspection inspection = test::inspect(process.pid());
   ::unlink(scratch().c_str());
