@@ -106,38 +106,33 @@ std::uint64_t ParkedProcess::record_bytes(const wire::Image& draft) {
          kBytesPerThread * static_cast<std::uint64_t>(draft.threads_size() + 16);
 }
 
-Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::Image& image,
-                                          const SessionId& session, const SessionId& process) {
+Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::Image& image) {
   ParkedProcess parked(frozen);
   parked.inner_id_ = frozen.leader().id;
-  auto done = parked.write_record(image, session, process);
-  if (done) {
-    done = parked.park_threads(frozen, image);
-    if (!done) {
-      static_cast<void>(parked.unpark(frozen, image));
-    }
-  }
-  if (!done) {
+  if (auto done = parked.park_threads(frozen, image); !done) {
+    static_cast<void>(parked.unpark(frozen, image));
     return fail(std::move(done).error());
   }
   frozen.release();
   return parked;
 }
 
-Result<void> ParkedProcess::write_record(const wire::Image& image, const SessionId& session,
-                                         const SessionId& process) const {
+Result<void> ParkedProcess::write_record(const FrozenProcess& frozen, const wire::Image& image,
+                                         const SessionId& session, const SessionId& process) {
+  const ScriptArea& area = frozen.area();
   const std::string bytes = image.SerializeAsString();
-  if (sizeof(ParkingRecord) + bytes.size() > area_.record_bytes()) {
+  if (sizeof(ParkingRecord) + bytes.size() > area.record_bytes()) {
     return fail(make_error(ErrorCode::kRetry, "write the parking record of",
-                           "process " + std::to_string(process_),
+                           "process " + std::to_string(area.process),
                            "it grew while it was being moved; try again"));
   }
   ParkingRecord record;
   record.session = session;
   record.process = process;
   record.image_bytes = bytes.size();
-  MIGRATE_TRY(write_memory(process_, area_.record(), std::as_bytes(std::span(&record, 1))));
-  return write_memory(process_, area_.record() + sizeof(record), std::as_bytes(std::span(bytes)));
+  MIGRATE_TRY(write_memory(area.process, area.record(), std::as_bytes(std::span(&record, 1))));
+  return write_memory(area.process, area.record() + sizeof(record),
+                      std::as_bytes(std::span(bytes)));
 }
 
 Result<void> ParkedProcess::park_threads(const FrozenProcess& frozen, const wire::Image& image) {

@@ -36,10 +36,15 @@ class ParkedProcess {
   /// Bytes of record to reserve for what `draft` may have become when it is parked.
   static std::uint64_t record_bytes(const wire::Image& draft);
 
-  /// Parks: this is the commit of a move. On error the process is frozen as before, with what was
-  /// changed undone. Signals that arrived since `image` was captured are in take_signals().
-  static Result<ParkedProcess> park(FrozenProcess& frozen, const wire::Image& image,
-                                    const SessionId& session, const SessionId& process);
+  /// Writes the record. It counts only once the process is parked: that is, its leader in the loop.
+  /// Errors: kRetry (the image outgrew the place that record_bytes() reserved), kSystem.
+  static Result<void> write_record(const FrozenProcess& frozen, const wire::Image& image,
+                                   const SessionId& session, const SessionId& process);
+
+  /// Parks, after write_record() of the same image: this is the commit of a move. On error the
+  /// process is frozen as before, with what was changed undone. Signals that arrived since `image`
+  /// was captured are in take_signals().
+  static Result<ParkedProcess> park(FrozenProcess& frozen, const wire::Image& image);
 
   ParkedProcess(ParkedProcess&&) noexcept = default;
 
@@ -71,8 +76,6 @@ class ParkedProcess {
   ParkedProcess(const FrozenProcess& frozen) : process_(frozen.process()), area_(frozen.area()) {}
 
   Result<void> park_threads(const FrozenProcess& frozen, const wire::Image& image);
-  Result<void> write_record(const wire::Image& image, const SessionId& session,
-                            const SessionId& process) const;
   Result<arch::GeneralRegisters> stop_leader();
   Result<void> run_in_leader(Script& script);
 

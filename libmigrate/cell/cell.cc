@@ -104,6 +104,7 @@ Result<Cell> Cell::create(const CellOptions& options) {
     return fail(seed_error(ready->message));
   }
   cell.seed_ = ready->sender;
+  cell.process_id_ = options.process_id;
   cell.userfault_ = std::move(ready->descriptor);
   return cell;
 }

@@ -42,6 +42,8 @@ class Cell {
   /// Ids as this host sees them.
   pid_t init() const { return init_; }
   pid_t seed() const { return seed_; }
+  /// The seed's id inside the cell.
+  std::uint32_t process_id() const { return process_id_; }
   /// The seed's userfaultfd; taken once.
   UniqueFd take_userfault() { return std::move(userfault_); }
   /// Polls readable when read_event() has news.
@@ -67,6 +69,7 @@ class Cell {
 
   pid_t init_ = 0;
   pid_t seed_ = 0;
+  std::uint32_t process_id_ = 0;
   UniqueFd init_pidfd_;
   UniqueFd init_socket_;
   UniqueFd seed_socket_;

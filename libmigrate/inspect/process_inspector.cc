@@ -26,6 +26,7 @@ struct ProcessInspector::State {
   ProcessView view;
   Findings findings;
   ThreadIds threads;
+  SharedObjects shared;  // of the last inspection of the frozen process
   bool inspected = false;
 };
 
@@ -148,7 +149,8 @@ Result<Inspection> ProcessInspector::inspect_frozen(const wire::Image& draft) {
   Findings& findings = state_->findings;
   view.status_text = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
   state_->threads = MIGRATE_TRY(inspect::read_threads(view, state_->threads));
-  SharedObjects shared;
+  state_->shared = SharedObjects();
+  SharedObjects& shared = state_->shared;
   MIGRATE_TRY(inspect::MappingReader(view, findings, shared, image, verdict).read_again(draft));
   if (image.mappings().empty()) {
     return fail(make_error(ErrorCode::kRetry, "inspect the frozen", fmt::format("pid {}", view.pid),
@@ -157,11 +159,17 @@ Result<Inspection> ProcessInspector::inspect_frozen(const wire::Image& draft) {
   MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, image, verdict).read(&draft));
   MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, &draft, image, verdict));
   inspect::read_thread_facts(view, state_->threads, &draft, image, verdict);
+  return inspection;
+}
+
+std::vector<wire::Refusal> ProcessInspector::check_frozen() {
+  const ProcessView& view = state_->view;
+  Verdict verdict;
   inspect::check_process(view, true, verdict);
   inspect::check_threads(view, state_->threads, true, verdict);
-  inspect::check_new_relatives(view, findings, verdict);
-  inspect::check_outsiders(view, shared, findings, verdict);
-  return inspection;
+  inspect::check_new_relatives(view, state_->findings, verdict);
+  inspect::check_outsiders(view, state_->shared, state_->findings, verdict);
+  return verdict;
 }
 
 const std::vector<std::pair<pid_t, std::uint32_t>>& ProcessInspector::threads() const {

@@ -53,13 +53,19 @@ class ProcessInspector {
   /// The same for a process whose threads are all stopped by ptrace, after inspect_running(): reads
   /// mappings, descriptors and status again and takes the rest from `draft`, the image of the last
   /// inspection. Costs nothing that grows with memory unless there is a new anonymous mapping,
-  /// whose flags only smaps can tell. Runs the rules again on what changed.
+  /// whose flags only smaps can tell. Runs the rules about what it reads again; those about the
+  /// rest are check_frozen()'s.
   ///
   /// Not seen, because /proc does not show it cheaply: madvise() on a mapping that is in the draft,
   /// changed credentials of threads other than the first. Children that existed before the draft
-  /// are found by the draft; those born since, here. Errors: kInvalid before inspect_running(),
-  /// kNotFound if the process ended.
+  /// are found by the draft; those born since, by check_frozen(). Errors: kInvalid before
+  /// inspect_running(), kNotFound if the process ended.
   Result<Inspection> inspect_frozen(const wire::Image& draft);
+
+  /// The rest of the rules for the frozen process, after inspect_frozen(): about the process as a
+  /// whole, its relatives, and who else holds what it shares. The image does not depend on them, so
+  /// that it can travel meanwhile; but they must have been asked before the process is committed.
+  std::vector<wire::Refusal> check_frozen();
 
   /// The threads of the last inspection, leader first: id in this /proc, and innermost id.
   const std::vector<std::pair<pid_t, std::uint32_t>>& threads() const;

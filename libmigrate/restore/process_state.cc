@@ -13,6 +13,9 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -31,6 +34,8 @@ constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
 constexpr std::uint64_t kMicrosecondsPerSecond = 1'000'000;
 constexpr std::uint32_t kMaxTimerSearch = 4096;
 constexpr int kCapabilities = 64;
+constexpr std::uint64_t kSignals = 64;
+constexpr std::size_t kSignalActionBytes = 32;  // struct sigaction of the kernel, x86-64
 
 std::span<const std::byte> bytes_of(const std::string& text) {
   return std::as_bytes(std::span(text));
@@ -46,7 +51,9 @@ timeval to_timeval(std::uint64_t microseconds) {
           static_cast<suseconds_t>(microseconds % kMicrosecondsPerSecond)};
 }
 
-void script_memory_map(Script& script, const wire::Image& image, std::uint64_t scratch) {
+// `executable`: an open descriptor in the process, or none to leave that as it is.
+void script_memory_map(Script& script, const wire::Image& image,
+                       std::optional<std::uint64_t> executable) {
   const wire::MemoryMap& memory = image.memory();
   prctl_mm_map map{};
   map.start_code = memory.start_code();
@@ -62,13 +69,14 @@ void script_memory_map(Script& script, const wire::Image& image, std::uint64_t s
   map.env_end = memory.env_end();
   map.auxv = reinterpret_cast<__u64*>(script.put(bytes_of(memory.auxv())));  // NOLINT
   map.auxv_size = static_cast<__u32>(memory.auxv().size());
-  map.exe_fd = static_cast<__u32>(scratch);
-  const std::string& path = image.executable().path();
-  script.must("open", SYS_openat,
-              {static_cast<std::uint64_t>(AT_FDCWD), script.put_string(path), O_RDONLY}, path);
+  map.exe_fd = static_cast<__u32>(executable.value_or(~0ULL));
   script.must("set the memory map", SYS_prctl,
-              {PR_SET_MM, PR_SET_MM_MAP, script.put_value(map), sizeof(map), 0}, path);
-  script.must("close", SYS_close, {scratch}, path);
+              {PR_SET_MM, PR_SET_MM_MAP, script.put_value(map), sizeof(map), 0},
+              image.executable().path());
+}
+
+bool is_default(const std::string& action) {
+  return std::all_of(action.begin(), action.end(), [](char byte) { return byte == 0; });
 }
 
 void script_timers(Script& script, const wire::Image& image) {
@@ -193,15 +201,31 @@ void script_pending(Script& script, const google::protobuf::RepeatedPtrField<std
 
 }  // namespace
 
-void script_process(Script& script, const wire::Image& image, std::uint64_t scratch) {
-  script_memory_map(script, image, scratch);
-  script.must("enter", SYS_chdir, {script.put_string(image.working_directory())},
-              image.working_directory());
+void script_draft_process(Script& script, const wire::Image& draft, std::uint64_t scratch) {
+  const std::string& path = draft.executable().path();
+  script.must("open", SYS_openat,
+              {static_cast<std::uint64_t>(AT_FDCWD), script.put_string(path), O_RDONLY}, path);
+  script_memory_map(script, draft, scratch);
+  script.must("close", SYS_close, {scratch}, path);
+  script.must("enter", SYS_chdir, {script.put_string(draft.working_directory())},
+              draft.working_directory());
+  const std::uint64_t action = script.put_value(std::array<std::byte, kSignalActionBytes>{});
+  for (std::uint64_t number = 1; number <= kSignals; ++number) {
+    script.call(SYS_rt_sigaction, {number, action, 0, 8});
+  }
+}
+
+void script_process(Script& script, const wire::Image& image, const wire::Image& draft) {
+  script_memory_map(script, image, std::nullopt);
+  if (image.working_directory() != draft.working_directory()) {
+    script.must("enter", SYS_chdir, {script.put_string(image.working_directory())},
+                image.working_directory());
+  }
   script.call(SYS_umask, {image.umask()});
   script.call(SYS_personality, {image.personality()});
   std::uint64_t number = 1;
   for (const std::string& action : image.signal_actions()) {
-    if (number != SIGKILL && number != SIGSTOP) {
+    if (number != SIGKILL && number != SIGSTOP && !is_default(action)) {
       script.must("set a signal action", SYS_rt_sigaction,
                   {number, script.put(bytes_of(action)), 0, 8}, "signal " + std::to_string(number));
     }
@@ -274,14 +298,30 @@ void set_scheduling(pid_t host_thread, const wire::Thread& thread) {
   }
 }
 
-Result<void> set_limits(pid_t process, const wire::Image& image) {
+Result<ProcessLimits> read_limits(pid_t process) {
+  ProcessLimits limits;
   int resource = 0;
+  for (rlimit64& limit : limits.resources) {
+    if (::prlimit64(process, static_cast<__rlimit_resource>(resource++), nullptr, &limit) != 0) {
+      return fail(system_error("read a resource limit of", "process " + std::to_string(process)));
+    }
+  }
+  std::istringstream text(
+      MIGRATE_TRY(read_file("/proc/" + std::to_string(process) + "/oom_score_adj")));
+  text >> limits.oom_score_adjust;
+  return limits;
+}
+
+Result<void> set_limits(pid_t process, const wire::Image& image, const ProcessLimits& present) {
+  std::size_t resource = 0;
   for (const wire::ResourceLimit& limit : image.resource_limits()) {
-    rlimit64 present{};
+    if (resource >= present.resources.size()) {
+      break;
+    }
     const rlimit64 value{limit.soft(), limit.hard()};
+    const rlimit64& before = present.resources[resource];
     const auto which = static_cast<__rlimit_resource>(resource++);
-    if (::prlimit64(process, which, nullptr, &present) == 0 && present.rlim_cur == value.rlim_cur &&
-        present.rlim_max == value.rlim_max) {
+    if (before.rlim_cur == value.rlim_cur && before.rlim_max == value.rlim_max) {
       continue;
     }
     if (::prlimit64(process, which, &value, nullptr) != 0) {
@@ -289,8 +329,8 @@ Result<void> set_limits(pid_t process, const wire::Image& image) {
                                "give the daemon at least the process's limits"));
     }
   }
-  const std::string path = "/proc/" + std::to_string(process) + "/oom_score_adj";
-  if (auto present = read_file(path); present && std::stoi(*present) != image.oom_score_adjust()) {
+  if (present.oom_score_adjust != image.oom_score_adjust()) {
+    const std::string path = "/proc/" + std::to_string(process) + "/oom_score_adj";
     if (auto set = write_file(path, std::to_string(image.oom_score_adjust())); !set) {
       spdlog::warn("{}", set.error().message());
     }

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <sys/resource.h>
 #include <sys/types.h>
 
+#include <array>
 #include <cstdint>
 
 #include "base/result.h"
@@ -10,9 +12,20 @@
 
 namespace migrate {
 
-/// Adds the calls by which the leader takes on what belongs to the whole process: names, working
-/// directory, memory map, signal actions. `scratch` must be the lowest free descriptor.
-void script_process(Script& script, const wire::Image& image, std::uint64_t scratch);
+/// Resource limits and badness for the out-of-memory killer, as a process has them.
+struct ProcessLimits {
+  std::array<rlimit64, RLIM_NLIMITS> resources{};
+  int oom_score_adjust = 0;
+};
+
+/// Adds the calls by which the leader takes on, while the process still runs at the source, what of
+/// it belongs to the whole process: executable, memory map, working directory; and makes every
+/// signal action the default. `scratch` must be the lowest free descriptor.
+void script_draft_process(Script& script, const wire::Image& draft, std::uint64_t scratch);
+
+/// Adds the calls for what differs from the draft, and for what only the image knows, after
+/// script_draft_process().
+void script_process(Script& script, const wire::Image& image, const wire::Image& draft);
 
 /// Adds the calls that need all threads to exist: timers, and the signals that are pending for the
 /// whole process.
@@ -27,8 +40,10 @@ void script_thread(Script& script, const wire::Image& image, const wire::Thread&
 /// the system refuses is logged and left.
 void set_scheduling(pid_t host_thread, const wire::Thread& thread);
 
-/// Sets the resource limits of `process` and its badness for the out-of-memory killer.
-Result<void> set_limits(pid_t process, const wire::Image& image);
+Result<ProcessLimits> read_limits(pid_t process);
+
+/// Gives `process` the image's limits where they differ from `present`.
+Result<void> set_limits(pid_t process, const wire::Image& image, const ProcessLimits& present);
 
 /// The credentials of this process, as a new seed has them.
 Result<wire::Credentials> own_credentials();

@@ -75,7 +75,7 @@ Result<Restorer> Restorer::create(Cell& cell) {
   }
   MIGRATE_TRY(write_signal_mask(seed, kScriptSignalMask));
   restorer.base_ = MIGRATE_TRY(arch::read_registers(seed));
-  restorer.threads_.push_back({.host_id = seed});
+  restorer.threads_.push_back({.id = cell.process_id(), .host_id = seed});
   return restorer;
 }
 
@@ -90,7 +90,13 @@ Result<void> Restorer::prepare(const wire::Image& draft) {
       everything.map.push_back(&mapping);
     }
   }
-  return map(draft, everything);
+  MIGRATE_TRY(map(draft, everything));
+  Script script(area_);
+  script_draft_process(script, draft, 0);
+  MIGRATE_TRY(script.run(cell_->seed(), base_));
+  limits_ = MIGRATE_TRY(read_limits(cell_->seed()));
+  draft_ = draft;
+  return match_threads(draft);
 }
 
 // Finds a place that neither the seed nor the image uses, and maps the script area there.
@@ -169,7 +175,9 @@ Result<void> Restorer::map(const wire::Image& image, const MappingPlan& plan) {
   if (!script.empty()) {
     MIGRATE_TRY(script.run(cell_->seed(), base_));
   }
-  mapped_.CopyFrom(image);
+  if (!plan.map.empty() || !plan.unmap.empty()) {
+    mapped_.CopyFrom(image);
+  }
   return {};
 }
 
@@ -191,21 +199,32 @@ Result<void> Restorer::adapt(const wire::Image& image, const MappingPlan& plan) 
 Result<void> Restorer::finish(const wire::Image& image,
                               const std::map<std::uint64_t, int>& relays) {
   MIGRATE_TRY(make_process(image, relays));
-  MIGRATE_TRY(set_limits(cell_->seed(), image));
-  MIGRATE_TRY(make_threads(image));
+  MIGRATE_TRY(set_limits(cell_->seed(), image, limits_));
+  MIGRATE_TRY(match_threads(image));
+  MIGRATE_TRY(set_threads(image));
   for (std::size_t i = 0; i < threads_.size(); ++i) {
     MIGRATE_TRY(sleep_on(threads_[i], image.threads(static_cast<int>(i))));
   }
   if (system_call_ != 0) {
-    // The kernel resets the action of SIGTRAP, with which scripts end, where it is ignored.
-    const std::uint64_t place = area_.parking();
-    MIGRATE_TRY(write_memory(cell_->seed(), place,
-                             std::as_bytes(std::span(image.signal_actions(SIGTRAP - 1)))));
-    MIGRATE_TRY(call_once(cell_->seed(), base_, system_call_, SYS_rt_sigaction,
-                          {SIGTRAP, place, 0, 8, 0, 0}));
+    MIGRATE_TRY(set_trap_action(image));
     MIGRATE_TRY(unmap_script_area(area_, cell_->seed(), base_, system_call_));
   }
   return set_registers(image);
+}
+
+// The kernel resets the action of SIGTRAP, with which scripts end, where it is ignored.
+Result<void> Restorer::set_trap_action(const wire::Image& image) {
+  const std::string& wanted = image.signal_actions(SIGTRAP - 1);
+  void (*handler)(int) = SIG_DFL;  // The first member of the kernel's struct sigaction.
+  wanted.copy(reinterpret_cast<char*>(&handler), sizeof(handler));
+  if (handler != SIG_IGN) {
+    return {};
+  }
+  const std::uint64_t place = area_.parking();
+  MIGRATE_TRY(write_memory(cell_->seed(), place, std::as_bytes(std::span(wanted))));
+  MIGRATE_TRY(call_once(cell_->seed(), base_, system_call_, SYS_rt_sigaction,
+                        {SIGTRAP, place, 0, 8, 0, 0}));
+  return {};
 }
 
 Result<void> Restorer::make_process(const wire::Image& image,
@@ -216,29 +235,63 @@ Result<void> Restorer::make_process(const wire::Image& image,
     descriptors.push_back(file.get());
   }
   Script script(area_);
-  script_process(script, image, 0);
+  script_process(script, image, draft_);
   MIGRATE_TRY(script_receive(script, *cell_, descriptors));
   script_descriptor_table(script, image, cell_->seed_descriptor());
-  for (int i = 1; i < image.threads_size(); ++i) {
+  return script.run(cell_->seed(), base_);
+}
+
+// Makes the threads those of the image, in its order: most are the draft's.
+Result<void> Restorer::match_threads(const wire::Image& image) {
+  std::map<std::uint32_t, RestoredThread> present;
+  for (const RestoredThread& thread : threads_) {
+    present.emplace(thread.id, thread);
+  }
+  Script script(area_);
+  std::vector<std::uint32_t> added;
+  for (const wire::Thread& wanted : image.threads()) {
+    if (present.contains(wanted.id())) {
+      continue;
+    }
     clone_args arguments{};
     arguments.flags = kThreadFlags;
-    arguments.set_tid = script.put_value(static_cast<pid_t>(image.threads(i).id()));
+    arguments.set_tid = script.put_value(static_cast<pid_t>(wanted.id()));
     arguments.set_tid_size = 1;
     script.must("make a thread", SYS_clone3, {script.put_value(arguments), sizeof(arguments)},
-                "thread " + std::to_string(image.threads(i).id()));
+                "thread " + std::to_string(wanted.id()));
+    added.push_back(wanted.id());
   }
-  MIGRATE_TRY(script.run(cell_->seed(), base_));
-  for (const pid_t thread : script.new_threads()) {
+  if (!added.empty()) {
+    MIGRATE_TRY(script.run(cell_->seed(), base_));
+  }
+  for (std::size_t i = 0; i < added.size(); ++i) {
+    const pid_t thread = script.new_threads().at(i);
     const Stop stop = MIGRATE_TRY(wait_stop(thread));
     if (stop.event != PTRACE_EVENT_STOP) {
       return fail(make_error(ErrorCode::kSystem, "stop a new thread"));
     }
-    threads_.push_back({.host_id = thread});
+    present.emplace(added[i], RestoredThread{.id = added[i], .host_id = thread});
+  }
+  threads_.clear();
+  for (const wire::Thread& wanted : image.threads()) {
+    threads_.push_back(present.at(wanted.id()));
+    present.erase(wanted.id());
+  }
+  for (const auto& [id, thread] : present) {
+    MIGRATE_TRY(end_thread(thread));
   }
   return {};
 }
 
-Result<void> Restorer::make_threads(const wire::Image& image) {
+// A thread of the draft that has ended at the source since.
+Result<void> Restorer::end_thread(const RestoredThread& thread) {
+  Script script(area_);
+  script.call(SYS_exit, {0});
+  auto ended = script.run(thread.host_id, base_);
+  return !ended && ended.error().code == ErrorCode::kNotFound ? Result<void>() : ended;
+}
+
+Result<void> Restorer::set_threads(const wire::Image& image) {
   // The leader last: its timers may name any thread.
   for (std::size_t left = threads_.size(); left > 0; --left) {
     RestoredThread& thread = threads_[left - 1];

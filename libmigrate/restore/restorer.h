@@ -10,6 +10,7 @@
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/proto/image.pb.h"
 #include "libmigrate/restore/mappings.h"
+#include "libmigrate/restore/process_state.h"
 #include "libmigrate/trace/script.h"
 
 namespace migrate {
@@ -23,7 +24,7 @@ class Restorer {
   /// Takes hold of the cell's seed. The cell is borrowed.
   static Result<Restorer> create(Cell& cell);
 
-  /// Empties the seed and makes the draft's mappings in it. Nothing is in them yet.
+  /// Empties the seed, makes the draft's mappings in it, with nothing in them yet, and its threads.
   Result<void> prepare(const wire::Image& draft);
 
   /// What must change for `image` to have its mappings. Unregister what is unmapped from a
@@ -42,6 +43,7 @@ class Restorer {
 
  private:
   struct RestoredThread {
+    std::uint32_t id = 0;  // in the cell
     pid_t host_id = 0;
     arch::GeneralRegisters registers{};  // of the image, to be set at the very end
   };
@@ -52,7 +54,10 @@ class Restorer {
   Result<void> empty_seed(const wire::Image& draft);
   Result<void> map(const wire::Image& image, const MappingPlan& plan);
   Result<void> make_process(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
-  Result<void> make_threads(const wire::Image& image);
+  Result<void> match_threads(const wire::Image& image);
+  Result<void> end_thread(const RestoredThread& thread);
+  Result<void> set_threads(const wire::Image& image);
+  Result<void> set_trap_action(const wire::Image& image);
   Result<void> sleep_on(RestoredThread& thread, const wire::Thread& image);
   Result<void> set_registers(const wire::Image& image);
 
@@ -61,7 +66,9 @@ class Restorer {
   std::uint64_t system_call_ = 0;
   ScriptArea area_;
   wire::Credentials own_;  // of the seed
-  wire::Image mapped_;     // whose mappings the seed has
+  ProcessLimits limits_;   // of the seed
+  wire::Image draft_;
+  wire::Image mapped_;  // whose mappings the seed has
   std::vector<UniqueFd> memories_;
   std::vector<RestoredThread> threads_;
 };

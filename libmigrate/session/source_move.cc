@@ -232,9 +232,10 @@ Result<void> SourceMove::freeze_and_run() {
   wire::ControlMessage message;
   *message.mutable_final()->mutable_relay() = hooks_.freeze_relay(image_);
   phases_["capture"] = now_us() - start;
-  *message.mutable_final()->mutable_image() = image_;
   const std::int64_t image_start = now_us();
+  message.mutable_final()->mutable_image()->Swap(&image_);
   auto done = control_->send(message);
+  message.mutable_final()->mutable_image()->Swap(&image_);
   phases_["image"] = now_us() - image_start;
   if (done) {
     done = run_there(frozen);
@@ -254,6 +255,12 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   feed_ = MIGRATE_TRY(
       PageFeed::create(options_.pid, image_, options_.mode != "demand", options_.context->spin_us));
   feed_->serve(urgent_);
+  // While the destination restores: the rules that the image does not wait for, and the record.
+  refusals_ = inspector_->check_frozen();
+  if (!refusals_.empty()) {
+    return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
+  }
+  MIGRATE_TRY(ParkedProcess::write_record(frozen, image_, session_, options_.process));
   const bool eager = options_.mode == "eager";
   if (eager) {
     start_push();
@@ -262,7 +269,7 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
   phases_["restore"] = now_us() - start;
   const std::int64_t park_start = now_us();
-  parked_.emplace(MIGRATE_TRY(ParkedProcess::park(frozen, image_, session_, options_.process)));
+  parked_.emplace(MIGRATE_TRY(ParkedProcess::park(frozen, image_)));
   phases_["park"] = now_us() - park_start;
   const std::int64_t run_start = now_us();
   wire::ControlMessage run;

@@ -310,6 +310,7 @@ TEST(Inspect, FrozenEqualsRunning) {
   const auto frozen = inspector->inspect_frozen(draft->image);
   ASSERT_TRUE(frozen);
   EXPECT_TRUE(frozen->refusals.empty()) << text(frozen->refusals);
+  EXPECT_TRUE(inspector->check_frozen().empty());
   EXPECT_EQ(frozen->image.DebugString(), draft->image.DebugString());
   // Processor time of this thread, so that a busy machine does not blur it.
   const auto now_us = [] {
@@ -374,8 +375,11 @@ TEST(Inspect, FrozenSeesWhatChanged) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   process.freeze();
-  const auto frozen = inspector->inspect_frozen(draft->image);
+  auto frozen = inspector->inspect_frozen(draft->image);
   ASSERT_TRUE(frozen);
+  for (wire::Refusal& refusal : inspector->check_frozen()) {
+    frozen->refusals.push_back(std::move(refusal));
+  }
   EXPECT_EQ(test::codes(frozen->refusals), (std::set<std::string>{"CHILDREN", "FILE_LOCK"}))
       << text(frozen->refusals);
   EXPECT_EQ(mapping_at(frozen->image, fresh).advice(),
