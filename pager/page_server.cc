@@ -1,5 +1,8 @@
 #include "pager/page_server.h"
 
+#include <sys/resource.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <cstring>
@@ -11,6 +14,7 @@ namespace {
 constexpr std::size_t kUrgentSlot = 0;
 constexpr std::size_t kBulkSlot = 1;
 constexpr int kControlPollMs = 20;
+constexpr int kUrgentNice = -10;
 
 /// True for a page of zeros; a page with content usually ends this in its first words.
 bool is_zero_page(const std::byte* page) {
@@ -191,12 +195,18 @@ Result<void> PageServer::answer(PageLink& link, const PageRequest& request) {
 
 Result<void> PageServer::serve_urgent(PageLink& link) {
   use_link(kUrgentSlot, &link);
+  // Threads of the process wait for this one, not for the push. Without permission it stays as it
+  // was.
+  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kUrgentNice));
   Result<void> result;
+  std::uint32_t spin_us = 0;  // Until the first request: the process is still being restored.
   while (!stop_ && !done_) {
-    const auto message = link.receive(options_.spin_us, 1000);
+    const auto message = link.receive(spin_us, 1000);
     if (!message && message.error().code == ErrorCode::kRetry) {
+      spin_us = 0;
       continue;
     }
+    spin_us = options_.spin_us;
     if (!message) {
       result = fail(message.error());
       break;

@@ -24,15 +24,21 @@ constexpr std::uint64_t kSequentialPages = 16;  // a fault at most so far beyond
 }  // namespace
 
 void PagerCore::run_faults() {
-  await_start();
-  auto last_activity = Clock::now();
-  auto last_probe = last_activity;
-  const std::chrono::microseconds spin(options_.spin_us);
   // Threads of the process wait for this one. Without permission it is as nice as before.
   static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kFaultNice));
+  // Now, so that this thread's first allocations are not made while the process stands still.
+  requests_.reserve(kOutstandingCount);
+  free_slots_.reserve(kOutstandingCount);
+  faults_.reserve(kOutstandingCount);
+  poll_descriptors_.reserve(kOutstandingCount);
+  await_start();
+  const std::chrono::microseconds spin(options_.spin_us);
+  auto last_probe = Clock::now();
+  // Asleep until the first fault: the process is still being restored, and needs the processor.
+  auto last_activity = last_probe - spin;
   while (!stop_) {
-    bool active = take_new_link();
-    active = read_spaces() || active;
+    take_new_link();
+    bool active = read_spaces();
     resolve_local_faults();
     send_requests();
     active = read_replies() || active;
@@ -61,14 +67,14 @@ void PagerCore::run_faults() {
   }
 }
 
-bool PagerCore::take_new_link() {
+void PagerCore::take_new_link() {
   // Cheap when nothing changed: an unusable link is rare, a replaced one is shut down.
   if (urgent_usable_) {
-    return false;
+    return;
   }
   const MutexLock lock(mutex_);
   if (urgent_ == urgent_link_) {
-    return false;
+    return;
   }
   urgent_link_ = urgent_;
   urgent_usable_ = true;
@@ -94,7 +100,6 @@ bool PagerCore::take_new_link() {
       }
     }
   }
-  return true;
 }
 
 void PagerCore::lose_urgent_link(const Error& error) {
@@ -372,6 +377,11 @@ bool PagerCore::read_replies() {
   bool active = false;
   // A bounded number, so that new faults are not kept waiting by prefetched pages.
   for (int i = 0; i < 8 && urgent_usable_; ++i) {
+    // With nothing outstanding only the end of the link can come, which sleeping would show.
+    if (free_slots_.size() == kOutstandingCount && !link_stirs_) {
+      break;
+    }
+    link_stirs_ = false;
     const auto message = urgent_link_->try_receive();
     if (!message) {
       lose_urgent_link(message.error());
@@ -467,7 +477,8 @@ void PagerCore::sleep_until_something() {
   if (urgent_usable_) {
     const auto ready = urgent_link_->arm();
     if (!ready || *ready) {
-      return;  // try_receive tells
+      link_stirs_ = true;  // try_receive tells
+      return;
     }
     descriptors.push_back({urgent_link_->poll_fd(), POLLIN, 0});
   }
@@ -478,6 +489,7 @@ void PagerCore::sleep_until_something() {
     }
   }
   ::poll(descriptors.data(), descriptors.size(), 1000);
+  link_stirs_ = urgent_usable_ && descriptors[1].revents != 0;
   if ((descriptors.front().revents & POLLIN) != 0) {
     std::uint64_t count = 0;
     static_cast<void>(::read(kick_.get(), &count, sizeof(count)));

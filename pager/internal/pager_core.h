@@ -105,7 +105,7 @@ class PagerCore {
   // --- fault_thread.cc: owned by the fault thread ---
   void await_start();
   void run_faults();
-  bool take_new_link();
+  void take_new_link();
   void lose_urgent_link(const Error& error);
   bool read_spaces();
   bool read_space(AddressSpace& space) MIGRATE_REQUIRES(mutex_);
@@ -176,6 +176,7 @@ class PagerCore {
   std::vector<PageRequest> requests_;
   std::array<Outstanding, kOutstandingCount> outstanding_{};
   std::vector<std::uint32_t> free_slots_;
+  bool link_stirs_ = false;  // The urgent link had something to tell while this thread slept.
   std::uint32_t tag_round_ = 0;
   std::array<std::uint64_t, 8> streams_{};  // ends of recent sequential faults
   std::size_t next_stream_ = 0;
