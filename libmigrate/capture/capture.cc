@@ -1,6 +1,7 @@
 #include "libmigrate/capture/capture.h"
 
 #include <linux/prctl.h>
+#include <poll.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -139,30 +140,29 @@ struct ProcessQuestions {
   }
 };
 
-// An interrupted relative sleep whose remaining time the kernel wrote where the caller asked.
-Result<void> capture_sleep(const FrozenProcess& frozen, const arch::InterruptedCall& call,
-                           wire::Thread& image) {
-  if (!call.restart_block) {
+// A wait that has begun goes on where it was: the destination starts what is left of it where the
+// kernel keeps such calls in a restart block; others are repeated whole, or are over.
+Result<void> capture_wait(const FrozenProcess& frozen, const FrozenThread& thread,
+                          const std::vector<WaitRecord>& waits, arch::GeneralRegisters& registers,
+                          wire::Thread& image) {
+  const arch::InterruptedCall call = arch::interrupted_call(registers);
+  if (!call.restart_block && !arch::is_repeated(registers)) {
     return {};
   }
-  std::uint64_t remaining_address = 0;
-  if (call.number == SYS_nanosleep) {
-    remaining_address = call.arguments[1];
-  } else if (call.number == SYS_clock_nanosleep && (call.arguments[1] & TIMER_ABSTIME) == 0) {
-    remaining_address = call.arguments[3];
-  }
-  if (remaining_address != 0) {
-    timespec remaining{};
-    MIGRATE_TRY(read_memory(frozen.process(), remaining_address,
-                            std::as_writable_bytes(std::span(&remaining, 1))));
-    image.set_sleep_remaining(bytes_of(std::as_bytes(std::span(&remaining, 1))));
+  const auto remaining = MIGRATE_TRY(remaining_wait(frozen.process(), thread.id, call, waits));
+  if (remaining && *remaining == 0 && !call.restart_block) {
+    arch::complete_call(registers, timeout_result(call.number));
+  } else if (remaining) {
+    image.set_wait_remaining_ns(std::max<std::uint64_t>(*remaining, 1));
+  } else if (call.restart_block) {
+    arch::repeat_call(registers);
   }
   return {};
 }
 
 // What the tracer reads without the thread's help.
 Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thread,
-                            wire::Thread& image) {
+                            const std::vector<WaitRecord>& waits, wire::Thread& image) {
   image.set_id(thread.id);
   arch::GeneralRegisters registers = thread.registers;
   if (arch::is_restarted_call(registers)) {
@@ -170,13 +170,16 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
     std::array<std::byte, kCodeBytes> before{};
     static_cast<void>(
         read_memory(frozen.process(), arch::instruction_pointer(registers) - kCodeBytes, before));
-    arch::name_restarted_call(registers, before);
+    const auto wait = std::find_if(waits.begin(), waits.end(), [&](const WaitRecord& other) {
+      return other.thread == thread.id;
+    });
+    if (wait != waits.end()) {
+      arch::name_restarted_call(registers, wait->number);
+    } else {
+      arch::name_restarted_call(registers, before);
+    }
   }
-  const arch::InterruptedCall call = arch::interrupted_call(registers);
-  MIGRATE_TRY(capture_sleep(frozen, call, image));
-  if (call.restart_block && image.sleep_remaining().empty()) {
-    arch::repeat_call(registers);
-  }
+  MIGRATE_TRY(capture_wait(frozen, thread, waits, registers, image));
   image.set_general_registers(bytes_of(std::as_bytes(std::span(&registers, 1))));
   image.set_extended_state(MIGRATE_TRY(arch::read_extended_state(thread.host_id)));
   image.set_signal_mask(thread.signal_mask);
@@ -232,7 +235,8 @@ std::vector<std::uint64_t> robust_entries(pid_t process, std::uint64_t head) {
 
 }  // namespace
 
-Result<void> capture_state(FrozenProcess& frozen, wire::Image& image) {
+Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>& waits,
+                           wire::Image& image) {
   if (image.threads_size() != static_cast<int>(frozen.threads().size())) {
     return fail(make_error(ErrorCode::kRetry, "capture the threads of",
                            "process " + std::to_string(frozen.process()),
@@ -247,7 +251,7 @@ Result<void> capture_state(FrozenProcess& frozen, wire::Image& image) {
       return fail(make_error(ErrorCode::kRetry, "capture", "thread " + std::to_string(thread.id),
                              "the threads changed meanwhile; try again"));
     }
-    MIGRATE_TRY(capture_thread(frozen, thread, *found));
+    MIGRATE_TRY(capture_thread(frozen, thread, waits, *found));
     Script script(frozen.area());
     const ThreadQuestions questions(script);
     if (i == 0) {
@@ -283,11 +287,15 @@ Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& ima
     }
   }
   // A futex that is waited for is changed by the kernel. (Others are touched before the call.)
-  for (const FrozenThread& thread : frozen.threads()) {
-    const arch::InterruptedCall call = arch::interrupted_call(thread.registers);
+  for (const wire::Thread& thread : image.threads()) {
+    arch::GeneralRegisters registers{};
+    thread.general_registers().copy(reinterpret_cast<char*>(&registers), sizeof(registers));
+    const arch::InterruptedCall call = arch::interrupted_call(registers);
     if (call.number == SYS_futex) {
       need(call.arguments[0], sizeof(std::uint32_t));
       need(call.arguments[4], sizeof(std::uint32_t));
+    } else if (call.number == SYS_poll) {
+      need(call.arguments[0], call.arguments[1] * sizeof(pollfd));
     }
   }
   const wire::MemoryMap& memory = image.memory();

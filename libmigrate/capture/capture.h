@@ -5,6 +5,7 @@
 
 #include "base/result.h"
 #include "libmigrate/capture/frozen_process.h"
+#include "libmigrate/capture/timed_wait.h"
 #include "libmigrate/proto/image.pb.h"
 
 namespace migrate {
@@ -14,12 +15,15 @@ namespace migrate {
 /// also open as descriptors, and the starter pages. `image` already holds what /proc tells (see
 /// ProcessInspector::inspect_frozen). Needs frozen.open_area() and changes nothing that the process
 /// could see. Thread: the tracer. Errors: kRefused for state that cannot be carried, kSystem.
-Result<void> capture_state(FrozenProcess& frozen, wire::Image& image);
+/// `waits`: of the threads when they came to this host.
+Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>& waits,
+                           wire::Image& image);
 
 /// The pages that must be there before the process runs, because the kernel touches them where it
 /// does not wait for a userfaultfd: rseq areas, robust lists and what is cleared when a thread ends
 /// (handle_userfault() gives up for an exiting thread), futexes that are waited for
-/// (fault_in_user_writeable()), and the arguments that /proc/PID/cmdline shows.
+/// (fault_in_user_writeable()), what a poll() goes on with, and the arguments that
+/// /proc/PID/cmdline shows.
 Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& image);
 
 }  // namespace migrate

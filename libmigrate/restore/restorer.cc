@@ -5,6 +5,7 @@
 #include <signal.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #include <algorithm>
 #include <string>
@@ -20,7 +21,29 @@ namespace {
 
 constexpr std::uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
+constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
+constexpr std::uint64_t kNanosecondsPerMillisecond = 1'000'000;
 constexpr std::uint64_t kRseqUnregister = 1;  // RSEQ_FLAG_UNREGISTER
+
+// Gives a call that the kernel continues by a restart block another timeout; `place` will hold it
+// where the call takes an address.
+void set_timeout(arch::ScriptEntry& call, std::uint64_t timeout_ns, std::uint64_t place) {
+  switch (call.number) {
+    case SYS_poll:
+      call.arguments[2] =
+          (timeout_ns + kNanosecondsPerMillisecond - 1) / kNanosecondsPerMillisecond;
+      break;
+    case SYS_nanosleep:
+      call.arguments[0] = place;
+      break;
+    case SYS_futex:
+      call.arguments[3] = place;
+      break;
+    default:
+      call.arguments[2] = place;
+      break;
+  }
+}
 
 bool is_kernel_mapping(const std::string& name) {
   return name == "[vdso]" || name.starts_with("[vvar");
@@ -309,20 +332,22 @@ Result<void> Restorer::set_threads(const wire::Image& image) {
   return {};
 }
 
-// Starts what remains of an interrupted sleep and interrupts it again, so that the kernel holds in
+// Starts what remains of an interrupted wait and interrupts it again, so that the kernel holds in
 // this thread how to continue it.
 Result<void> Restorer::sleep_on(RestoredThread& thread, const wire::Thread& image) {
-  if (image.sleep_remaining().empty()) {
+  const arch::InterruptedCall call = arch::interrupted_call(thread.registers);
+  if (image.wait_remaining_ns() == 0 || !call.restart_block) {
     return {};
   }
-  const arch::InterruptedCall call = arch::interrupted_call(thread.registers);
   const std::uint64_t data = area_.address + ScriptArea::kDataOffset;
   const std::uint64_t entries = area_.address + ScriptArea::kEntriesOffset;
   arch::ScriptEntry script[2];
   script[0].number = call.number;
   std::copy(std::begin(call.arguments), std::end(call.arguments), script[0].arguments);
-  script[0].arguments[call.number == SYS_nanosleep ? 0 : 2] = data;
-  MIGRATE_TRY(write_memory(cell_->seed(), data, std::as_bytes(std::span(image.sleep_remaining()))));
+  set_timeout(script[0], image.wait_remaining_ns(), data);
+  const timespec remaining{static_cast<time_t>(image.wait_remaining_ns() / kNanosecondsPerSecond),
+                           static_cast<long>(image.wait_remaining_ns() % kNanosecondsPerSecond)};
+  MIGRATE_TRY(write_memory(cell_->seed(), data, std::as_bytes(std::span(&remaining, 1))));
   MIGRATE_TRY(write_memory(cell_->seed(), entries, std::as_bytes(std::span(script))));
   MIGRATE_TRY(arch::write_registers(
       thread.host_id,
@@ -335,8 +360,9 @@ Result<void> Restorer::sleep_on(RestoredThread& thread, const wire::Thread& imag
     if (arch::can_continue(now, call.number)) {
       return {};
     }
-    if (stop.event == 0) {  // The breakpoint: the sleep was over at once.
-      arch::complete_call(thread.registers, 0);
+    if (stop.event == 0) {  // The breakpoint: the wait was over at once.
+      MIGRATE_TRY(read_memory(cell_->seed(), entries, std::as_writable_bytes(std::span(script))));
+      arch::complete_call(thread.registers, script[0].result);
       return {};
     }
   }
@@ -350,6 +376,14 @@ Result<void> Restorer::set_registers(const wire::Image& image) {
     MIGRATE_TRY(write_signal_mask(threads_[i].host_id, wanted.signal_mask()));
   }
   return {};
+}
+
+std::vector<pid_t> Restorer::host_threads() const {
+  std::vector<pid_t> threads;
+  for (const RestoredThread& thread : threads_) {
+    threads.push_back(thread.host_id);
+  }
+  return threads;
 }
 
 Result<void> Restorer::run() {

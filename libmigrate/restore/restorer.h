@@ -37,6 +37,9 @@ class Restorer {
   /// pages, since the kernel may touch memory of the process. `relays`: see make_open_files.
   Result<void> finish(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
 
+  /// The threads in this host's numbers, in the image's order.
+  std::vector<pid_t> host_threads() const;
+
   /// Lets all threads go. Until then they die with this process: a copy that was never told to run
   /// must not run because its tracer died.
   Result<void> run();

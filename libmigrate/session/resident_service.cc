@@ -184,6 +184,7 @@ SourceMoveOptions ResidentWorker::onward_options(const std::string& mode) const 
   options.token = offer_.token();
   options.command = offer_.command();
   options.user = offer_.user();
+  options.waits = waits_;
   options.host_clocks = host_clocks_;
   options.context = &context_;
   return options;

@@ -235,6 +235,8 @@ Result<void> ResidentWorker::restore() {
   if (offer_.mode() == "eager") {
     MIGRATE_TRY(pager_->wait_all_present(-1));
   }
+  // Here, and not after Run: until then nothing of the threads changes but the time.
+  waits_ = record_waits(image, restorer_->host_threads());
   wire::ControlMessage restored;
   restored.mutable_restored();
   return control_->send(restored);

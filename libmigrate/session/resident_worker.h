@@ -88,6 +88,7 @@ class ResidentWorker {
   std::unique_ptr<Channel> home_channel_;
   std::unique_ptr<ResidentRelay> relay_;
   std::map<std::uint64_t, std::uint64_t> relay_inodes_;
+  std::vector<WaitRecord> waits_;  // of the threads when they came
   std::vector<PendingMove> pending_moves_;
   wire::Progress last_progress_;
   std::int64_t next_progress_us_ = 0;

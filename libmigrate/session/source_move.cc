@@ -218,6 +218,7 @@ Result<void> SourceMove::freeze_and_run() {
   }
   const std::int64_t start = now_us();
   FrozenProcess frozen = MIGRATE_TRY(FrozenProcess::freeze(options_.pid, system_call));
+  const std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
   phases_["stop"] = now_us() - start;
   Inspection inspection = MIGRATE_TRY(inspector_->inspect_frozen(draft_));
   phases_["reinspect"] = now_us() - start;
@@ -227,7 +228,7 @@ Result<void> SourceMove::freeze_and_run() {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
   }
   MIGRATE_TRY(frozen.open_area(ParkedProcess::record_bytes(draft_)));
-  MIGRATE_TRY(capture_state(frozen, image_));
+  MIGRATE_TRY(capture_state(frozen, waits, image_));
   MIGRATE_TRY(capture_starter_pages(frozen, image_));
   wire::ControlMessage message;
   *message.mutable_final()->mutable_relay() = hooks_.freeze_relay(image_);

@@ -12,6 +12,7 @@
 
 #include "base/result.h"
 #include "libmigrate/capture/parked_process.h"
+#include "libmigrate/capture/timed_wait.h"
 #include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/event_sink.h"
@@ -40,6 +41,7 @@ struct SourceMoveOptions {
   std::string token;    ///< Of the process.
   std::string command;  ///< Command line.
   uid_t user = 0;
+  std::vector<WaitRecord> waits;           ///< As the threads came here.
   ClockOffsets host_clocks;                ///< Of this worker's own time namespace.
   const WorkerContext* context = nullptr;  ///< Borrowed.
 };

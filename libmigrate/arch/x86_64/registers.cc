@@ -123,6 +123,10 @@ void name_restarted_call(GeneralRegisters& registers, std::span<const std::byte>
   complete_call(registers, -EINTR);
 }
 
+void name_restarted_call(GeneralRegisters& registers, std::int64_t number) {
+  registers.orig_rax = static_cast<std::uint64_t>(number);
+}
+
 void forgive_stop(GeneralRegisters& registers) {
   const auto number = static_cast<std::int64_t>(registers.orig_rax);
   if (result_of(registers) == -EINTR &&
@@ -134,6 +138,10 @@ void forgive_stop(GeneralRegisters& registers) {
 
 void repeat_call(GeneralRegisters& registers) {
   registers.rax = static_cast<std::uint64_t>(kRestartNoHand);
+}
+
+bool is_repeated(const GeneralRegisters& registers) {
+  return result_of(registers) == kRestartNoHand;
 }
 
 bool can_continue(const GeneralRegisters& registers, std::int64_t number) {

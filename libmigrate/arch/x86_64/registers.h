@@ -54,6 +54,8 @@ InterruptedCall interrupted_call(const GeneralRegisters& registers);
 /// ends with that instruction), and puts it into the registers; where it cannot be told, makes the
 /// call return EINTR.
 void name_restarted_call(GeneralRegisters& registers, std::span<const std::byte> before);
+/// The same, when the number is known.
+void name_restarted_call(GeneralRegisters& registers, std::int64_t number);
 bool is_restarted_call(const GeneralRegisters& registers);
 
 /// Some calls (epoll_wait, rt_sigtimedwait, semop and kin; signal(7) lists them) fail with EINTR
@@ -65,6 +67,7 @@ void forgive_stop(GeneralRegisters& registers);
 /// a signal handler runs first, which then sees EINTR. The other interrupted calls need nothing:
 /// the kernel restarts them from the very registers.
 void repeat_call(GeneralRegisters& registers);
+bool is_repeated(const GeneralRegisters& registers);
 
 /// True when a thread is stopped inside call `number` and the kernel holds how to continue it.
 bool can_continue(const GeneralRegisters& registers, std::int64_t number);

@@ -1,0 +1,179 @@
+#include "libmigrate/capture/timed_wait.h"
+
+#include <linux/futex.h>
+#include <sys/syscall.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <string>
+
+#include "base/file.h"
+#include "libmigrate/trace/tracee.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
+constexpr std::uint64_t kNanosecondsPerMillisecond = 1'000'000;
+// It blocked in its call, and was stopped in it: anything else is more.
+constexpr std::uint64_t kSwitchesOfOneWait = 2;
+
+std::int64_t monotonic_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC, &now);
+  return now.tv_sec * kNanosecondsPerSecond + now.tv_nsec;
+}
+
+std::optional<std::uint64_t> milliseconds(std::uint64_t argument) {
+  const auto value = static_cast<std::int32_t>(argument);
+  if (value < 0) {
+    return std::nullopt;
+  }
+  return static_cast<std::uint64_t>(value) * kNanosecondsPerMillisecond;
+}
+
+Result<std::optional<std::uint64_t>> timespec_at(pid_t process, std::uint64_t address) {
+  if (address == 0) {
+    return std::nullopt;
+  }
+  timespec time{};
+  MIGRATE_TRY(read_memory(process, address, std::as_writable_bytes(std::span(&time, 1))));
+  return static_cast<std::uint64_t>(time.tv_sec * kNanosecondsPerSecond + time.tv_nsec);
+}
+
+// Where the kernel writes what is left of an interrupted sleep; 0: nowhere.
+std::uint64_t remaining_address(const arch::InterruptedCall& call) {
+  if (!call.restart_block) {
+    return 0;
+  }
+  switch (call.number) {
+    case SYS_nanosleep:
+      return call.arguments[1];
+    case SYS_clock_nanosleep:
+      return call.arguments[3];
+    default:
+      return 0;
+  }
+}
+
+std::uint64_t voluntary_switches(pid_t host_thread) {
+  const auto status = read_file("/proc/" + std::to_string(host_thread) + "/status");
+  constexpr std::string_view kKey = "\nvoluntary_ctxt_switches:\t";
+  std::uint64_t count = 0;
+  if (status) {
+    const std::size_t at = status->find(kKey);
+    if (at != std::string::npos) {
+      std::from_chars(status->data() + at + kKey.size(), status->data() + status->size(), count);
+    }
+  }
+  return count;
+}
+
+}  // namespace
+
+Result<std::optional<std::uint64_t>> relative_timeout(pid_t process,
+                                                      const arch::InterruptedCall& call) {
+  const auto& arguments = call.arguments;
+  switch (call.number) {
+    case SYS_poll:
+      return milliseconds(arguments[2]);
+    case SYS_epoll_wait:
+    case SYS_epoll_pwait:
+      return milliseconds(arguments[3]);
+    case SYS_nanosleep:
+      return timespec_at(process, arguments[0]);
+    case SYS_clock_nanosleep:
+      return (arguments[1] & TIMER_ABSTIME) != 0
+                 ? Result<std::optional<std::uint64_t>>(std::nullopt)
+                 : timespec_at(process, arguments[2]);
+    case SYS_futex:
+      // The other operations that wait take an absolute time.
+      return (arguments[1] & FUTEX_CMD_MASK) != FUTEX_WAIT
+                 ? Result<std::optional<std::uint64_t>>(std::nullopt)
+                 : timespec_at(process, arguments[3]);
+    case SYS_rt_sigtimedwait:
+      return timespec_at(process, arguments[2]);
+    case SYS_epoll_pwait2:
+    case SYS_semtimedop:
+      return timespec_at(process, arguments[3]);
+    case SYS_io_getevents:
+      return timespec_at(process, arguments[4]);
+    default:
+      return std::nullopt;
+  }
+}
+
+Result<std::optional<std::uint64_t>> remaining_wait(pid_t process, std::uint32_t thread,
+                                                    const arch::InterruptedCall& call,
+                                                    const std::vector<WaitRecord>& records) {
+  const auto timeout = MIGRATE_TRY(relative_timeout(process, call));
+  if (!timeout) {
+    return timeout;
+  }
+  if (const std::uint64_t address = remaining_address(call); address != 0) {
+    return timespec_at(process, address);
+  }
+  const auto record =
+      std::find_if(records.begin(), records.end(), [&](const WaitRecord& candidate) {
+        return candidate.thread == thread && candidate.number == call.number &&
+               std::equal(candidate.arguments.begin(), candidate.arguments.end(),
+                          std::begin(call.arguments));
+      });
+  if (record == records.end()) {
+    return timeout;
+  }
+  return static_cast<std::uint64_t>(
+      std::max<std::int64_t>(record->deadline_ns - monotonic_ns(), 0));
+}
+
+std::vector<WaitRecord> waits_that_go_on(const FrozenProcess& frozen,
+                                         const std::vector<WaitRecord>& records) {
+  std::vector<WaitRecord> waits;
+  for (const WaitRecord& record : records) {
+    const auto thread =
+        std::find_if(frozen.threads().begin(), frozen.threads().end(),
+                     [&](const FrozenThread& other) { return other.id == record.thread; });
+    if (thread != frozen.threads().end() &&
+        voluntary_switches(thread->host_id) == record.switches + kSwitchesOfOneWait) {
+      waits.push_back(record);
+    }
+  }
+  return waits;
+}
+
+std::int64_t timeout_result(std::int64_t number) {
+  switch (number) {
+    case SYS_rt_sigtimedwait:
+    case SYS_semtimedop:
+      return -EAGAIN;
+    case SYS_futex:
+      return -ETIMEDOUT;
+    default:
+      return 0;
+  }
+}
+
+std::vector<WaitRecord> record_waits(const wire::Image& image,
+                                     const std::vector<pid_t>& host_threads) {
+  std::vector<WaitRecord> records;
+  for (std::size_t i = 0; i < host_threads.size(); ++i) {
+    const wire::Thread& thread = image.threads(static_cast<int>(i));
+    if (thread.wait_remaining_ns() == 0) {
+      continue;
+    }
+    arch::GeneralRegisters registers{};
+    thread.general_registers().copy(reinterpret_cast<char*>(&registers), sizeof(registers));
+    const arch::InterruptedCall call = arch::interrupted_call(registers);
+    WaitRecord& record = records.emplace_back();
+    record.thread = thread.id();
+    record.number = call.number;
+    std::copy(std::begin(call.arguments), std::end(call.arguments), record.arguments.begin());
+    record.deadline_ns = monotonic_ns() + static_cast<std::int64_t>(thread.wait_remaining_ns());
+    record.switches = voluntary_switches(host_threads[i]);
+  }
+  return records;
+}
+
+}  // namespace migrate

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/capture/frozen_process.h"
+#include "libmigrate/proto/image.pb.h"
+
+namespace migrate {
+
+/// A system call with a relative timeout in which a thread came here. With it, a wait that is moved
+/// more than once ends when it should, not a whole timeout after the last move.
+struct WaitRecord {
+  std::uint32_t thread = 0;
+  std::int64_t number = -1;
+  std::array<std::uint64_t, 6> arguments{};
+  std::int64_t deadline_ns = 0;  ///< CLOCK_MONOTONIC of this host.
+  std::uint64_t switches = 0;    ///< Voluntary context switches when the thread was let go.
+};
+
+/// The relative timeout of `call` in nanoseconds; none for calls that do not time out, do so at an
+/// absolute time, or whose remaining time the kernel itself gives back to the caller.
+Result<std::optional<std::uint64_t>> relative_timeout(pid_t process,
+                                                      const arch::InterruptedCall& call);
+
+/// How much of the timeout of `call` is left, at least 0; none as for relative_timeout(). Taken
+/// from what the kernel wrote for the caller, or from the record of a wait that goes on since the
+/// thread came here; else, since nothing tells when the call began, the whole timeout.
+Result<std::optional<std::uint64_t>> remaining_wait(pid_t process, std::uint32_t thread,
+                                                    const arch::InterruptedCall& call,
+                                                    const std::vector<WaitRecord>& records);
+
+/// Those of `records` whose threads have done nothing since but wait. Ask right after the freeze: a
+/// script in a thread counts as something.
+std::vector<WaitRecord> waits_that_go_on(const FrozenProcess& frozen,
+                                         const std::vector<WaitRecord>& records);
+
+/// What `call` returns when its time is over.
+std::int64_t timeout_result(std::int64_t number);
+
+/// Of each thread of `image` that waits: call right before the threads are let go. `host_threads`
+/// in the image's order.
+std::vector<WaitRecord> record_waits(const wire::Image& image,
+                                     const std::vector<pid_t>& host_threads);
+
+}  // namespace migrate
