@@ -44,8 +44,8 @@ struct Case {
 
 // One path for the test and the processes that it holds, another for tests that run beside it.
 const std::string& scratch() {
-  static const std::string kPath = std::filesystem::temp_directory_path() /
-                                   ("refusals_test_" + std::to_string(::getpid()));
+  static const std::string kPath =
+      std::filesystem::temp_directory_path() / ("refusals_test_" + std::to_string(::getpid()));
   return kPath;
 }
 
