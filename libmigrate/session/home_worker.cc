@@ -15,6 +15,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/home/resident_relay.h"
+#include "libmigrate/session/json_member.h"
 #include "transport/tcp.h"
 
 namespace migrate {
@@ -293,7 +294,7 @@ void HomeWorker::take_letter(Letter letter) {
 
 void HomeWorker::forward_request(Letter letter) {
   EventSink client(std::move(letter.fd));
-  auto request = nlohmann::json::parse(letter.request, nullptr, false);
+  nlohmann::json request = parse_object(letter.request);
   const auto forwarded = [&]() -> Result<std::unique_ptr<Channel>> {
     if (!request.is_object()) {
       return fail(make_error(ErrorCode::kInvalid, "read a request"));
@@ -330,16 +331,16 @@ void HomeWorker::pump_forwards() {
       if (!*message) {
         return false;
       }
-      const auto* text = reinterpret_cast<const char*>((*message)->data());
-      const auto event = nlohmann::json::parse(text, text + (*message)->size(), nullptr, false);
-      if (event.is_object() && event.value("event", "") == "result") {
+      const nlohmann::json event =
+          parse_object({reinterpret_cast<const char*>((*message)->data()), (*message)->size()});
+      if (event.is_object() && text_member(event, "event") == "result") {
         // It has moved on: the next request may come before the new place reports itself.
-        if (event.value("exit", kExitOther) == kExitDone && event.contains("destination") &&
-            where_session_ == forward.session) {
-          where_ = event.value("destination", where_);
-          where_session_ = event.value("id", where_session_);
+        if (integer_member(event, "exit", kExitOther) == kExitDone &&
+            event.contains("destination") && where_session_ == forward.session) {
+          where_ = text_member(event, "destination", where_);
+          where_session_ = text_member(event, "id", where_session_);
         }
-        forward.client.finish(event.value("exit", kExitOther), event);
+        forward.client.finish(integer_member(event, "exit", kExitOther), event);
         return true;
       }
       forward.client.send(event);

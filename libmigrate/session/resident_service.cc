@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/session/channel_link.h"
+#include "libmigrate/session/json_member.h"
 #include "libmigrate/session/resident_worker.h"
 #include "transport/tcp.h"
 
@@ -131,23 +132,22 @@ void ResidentWorker::take_letter(Letter letter) {
 }
 
 void ResidentWorker::take_request(const std::string& text, EventSink sink, bool check_token) {
-  const auto request = nlohmann::json::parse(text, nullptr, false);
-  if (!request.is_object() ||
-      (check_token && request.value("token", std::string()) != offer_.token())) {
+  const nlohmann::json request = parse_object(text);
+  if (!request.is_object() || (check_token && text_member(request, "token") != offer_.token())) {
     sink.finish_failed(kExitFailed,
                        make_error(ErrorCode::kRefused, "carry out a request of another host"));
     return;
   }
-  if (request.value("command", std::string()) == "check") {
+  if (text_member(request, "command") == "check") {
     check(request, std::move(sink));
     return;
   }
   MoveRequest move;
   move.pid = cell_->seed();
-  move.destination = request.value("destination", std::string());
-  move.mode = request.value("mode", std::string("lazy"));
-  move.wait = request.value("wait", std::string("resumed"));
-  move.retry_seconds = request.value("retry_seconds", 0.0);
+  move.destination = text_member(request, "destination");
+  move.mode = text_member(request, "mode", "lazy");
+  move.wait = text_member(request, "wait", "resumed");
+  move.retry_seconds = number_member(request, "retry_seconds", 0.0);
   move.uid = offer_.user();
   if (!independent_ && control_) {
     wire::ControlMessage message;
@@ -160,7 +160,7 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink, bool 
 void ResidentWorker::check(const nlohmann::json& request, EventSink sink) {
   SourceMoveOptions options = onward_options(kCheckMode);
   options.destination.host.clear();
-  const std::string destination = request.value("destination", std::string());
+  const std::string destination = text_member(request, "destination");
   if (auto address = Address::parse(destination); !destination.empty() && address) {
     options.destination = *address;
   }

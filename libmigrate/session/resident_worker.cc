@@ -18,6 +18,7 @@
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/rules/destination_rules.h"
 #include "libmigrate/rules/host_facts.h"
+#include "libmigrate/rules/image_form.h"
 #include "libmigrate/session/channel_link.h"
 #include "transport/tcp.h"
 
@@ -97,6 +98,7 @@ Result<void> ResidentWorker::take_in() {
   }
   std::copy_n(reinterpret_cast<const std::byte*>(offer_.process().data()), process_.size(),
               process_.begin());
+  MIGRATE_TRY(check_form(offer_.draft(), ImageStage::kDraft));
   if (!MIGRATE_TRY(answer_offer())) {
     return fail(make_error(ErrorCode::kRefused, "take in a process", offer_.command()));
   }
@@ -219,6 +221,7 @@ Result<void> ResidentWorker::restore() {
   const auto message =
       MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, kFinalSpinUs, kFinalTimeoutMs));
   const wire::Image& image = message.final().image();
+  MIGRATE_TRY(check_form(image, ImageStage::kFinal));
   const MappingPlan plan = restorer_->plan(image);
   MIGRATE_TRY(start_pager(image, plan));
   ResidentRelay::Handlers handlers;
