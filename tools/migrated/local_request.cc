@@ -21,6 +21,7 @@
 #include "libmigrate/registry/registry.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/record_json.h"
+#include "tools/migrated/request.h"
 #include "transport/handoff.h"
 #include "transport/wait.h"
 
@@ -32,9 +33,6 @@ using nlohmann::json;
 constexpr int kRequestTimeoutMs = 5000;
 constexpr int kQueryTimeoutMs = 1000;
 constexpr std::size_t kMaxRequestBytes = 64 * 1024;
-/// No pid has more digits (the kernel's pid_max is at most 4194304); the short ids that `ps` shows
-/// have more.
-constexpr std::size_t kLongestPid = 7;
 constexpr int kShortestPollMs = 10;
 constexpr int kLongestPollMs = 250;
 constexpr int kExitDone = 0;
@@ -42,34 +40,6 @@ constexpr int kExitError = 1;
 constexpr int kExitUsage = 2;
 constexpr int kExitFailed = 4;
 constexpr int kExitLost = 5;
-
-/// One request, read and with its asker known.
-struct Request {
-  json body;
-  pid_t client_pid = 0;
-  uid_t uid = 0;
-  UniqueFd answer;
-
-  std::string text(const char* name, const char* fallback = "") const {
-    const auto found = body.find(name);
-    return found != body.end() && found->is_string() ? found->get<std::string>() : fallback;
-  }
-  /// -1 if there is none.
-  pid_t pid() const {
-    const auto found = body.find("pid");
-    if (found == body.end() || !found->is_number_integer()) {
-      return -1;
-    }
-    const auto number = found->get<std::int64_t>();
-    return number == 0                        ? client_pid
-           : number > 0 && number < (1 << 30) ? static_cast<pid_t>(number)
-                                              : -1;
-  }
-};
-
-Error usage_error(const char* operation, std::string object, std::string remedy) {
-  return make_error(ErrorCode::kInvalid, operation, std::move(object), std::move(remedy));
-}
 
 void send_result(const UniqueFd& client, int exit_code, json members) {
   members["event"] = "result";
@@ -118,20 +88,6 @@ Result<std::size_t> receive_some(int socket, std::span<char> buffer, UniqueFd& d
   return static_cast<std::size_t>(count);
 }
 
-/// A process that is named by digits as a pid is written goes by pid.
-void tell_pids_from_ids(json& body) {
-  const auto found = body.find("process");
-  if (found == body.end() || !found->is_string()) {
-    return;
-  }
-  const auto& text = found->get_ref<const std::string&>();
-  if (!text.empty() && text.size() <= kLongestPid && text.front() != '0' &&
-      text.find_first_not_of("0123456789") == std::string::npos) {
-    body["pid"] = std::stol(text);
-    body.erase("process");
-  }
-}
-
 Result<Request> read_request(const UniqueFd& client) {
   Request request;
   const ucred asker = MIGRATE_TRY(peer_credentials(client.get()));
@@ -151,11 +107,7 @@ Result<Request> read_request(const UniqueFd& client) {
                              count == 0 ? "ended before its end of line" : "too long"));
     }
   }
-  request.body = json::parse(line.substr(0, line.find('\n')), nullptr, false);
-  if (!request.body.is_object()) {
-    return fail(usage_error("read the request", "not a JSON object", "send one object in a line"));
-  }
-  tell_pids_from_ids(request.body);
+  request.body = MIGRATE_TRY(parse_request(std::string_view(line).substr(0, line.find('\n'))));
   return request;
 }
 

@@ -4,11 +4,13 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
 #include "libmigrate/registry/mailbox.h"
 #include "libmigrate/registry/registry.h"
+#include "libmigrate/session/json_member.h"
 #include "transport/preamble.h"
 #include "transport/tcp.h"
 
@@ -105,9 +107,7 @@ Result<nlohmann::json> query_host(const Address& address, int timeout_ms) {
       MIGRATE_TRY(TcpChannel::create(std::move(connection)));
   const std::span<const std::byte> answer = MIGRATE_TRY(channel->receive(0, timeout_ms));
   const auto* text = reinterpret_cast<const char*>(answer.data());  // bytes that are to be JSON
-  nlohmann::json facts = answer.size() <= kMaxFactsBytes
-                             ? nlohmann::json::parse(text, text + answer.size(), nullptr, false)
-                             : nlohmann::json();
+  nlohmann::json facts = parse_object({text, std::min<std::size_t>(answer.size(), kMaxFactsBytes)});
   if (!facts.is_object()) {
     return fail(make_error(ErrorCode::kCorrupt, "read a host's answer", address.to_string(),
                            "does it run the same version of migrated?"));
