@@ -155,7 +155,8 @@ inline end_resident() {
   resident_hangs_up()
 }
 
-/* The source worker dies: its tracee goes on, in the parking loop if it has got there. */
+/* The source worker dies: its tracee goes on, in the parking loop if it has got there. (Not while a
+ * script runs in it: README.) */
 inline end_source() {
   source = NO_WORKER;
   if
