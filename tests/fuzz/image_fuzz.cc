@@ -1,0 +1,55 @@
+// An image from a peer: whatever passes check_form() can be used by all that restore it.
+#include <algorithm>
+
+#include "libmigrate/capture/parked_process.h"
+#include "libmigrate/restore/address_space.h"
+#include "libmigrate/restore/descriptors.h"
+#include "libmigrate/restore/mappings.h"
+#include "libmigrate/restore/process_state.h"
+#include "libmigrate/rules/image_form.h"
+#include "libmigrate/session/page_feed.h"
+
+namespace migrate {
+namespace {
+
+void build_scripts(const wire::Image& image) {
+  const ScriptArea area{.address = 0x10000, .length_bytes = ScriptArea::kRecordOffset};
+  const MappingPlan plan = plan_mappings(wire::Image(), image);
+  Script mappings(area);
+  script_mappings(mappings, image, plan.map, 0, 64);
+  Script process(area);
+  script_draft_process(process, image, 0);
+  script_process(process, image, image);
+  script_descriptor_table(process, image, 128);
+  script_timers_and_signals(process, image);
+  for (const wire::Thread& thread : image.threads()) {
+    Script script(area);
+    script_thread(script, image, thread, wire::Credentials());
+  }
+}
+
+void fuzz(const std::uint8_t* data, std::size_t size) {
+  wire::Image image;
+  if (!image.ParseFromArray(data, static_cast<int>(size))) {
+    return;
+  }
+  if (check_form(image, ImageStage::kDraft)) {
+    static_cast<void>(pager_regions(image));
+    static_cast<void>(served_regions(image));
+    static_cast<void>(ParkedProcess::record_bytes(image));
+    static_cast<void>(find_hole(ranges_of(image), 4096));
+    static_cast<void>(highest_descriptor(image));
+  }
+  if (check_form(image, ImageStage::kFinal)) {
+    static_cast<void>(plan_mappings(image, image));
+    build_scripts(image);
+  }
+}
+
+}  // namespace
+}  // namespace migrate
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  migrate::fuzz(data, size);
+  return 0;
+}

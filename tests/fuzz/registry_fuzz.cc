@@ -1,0 +1,106 @@
+// The state database as it is read back: the file's bytes, or rows with anything in their columns.
+#include <sqlite3.h>
+#include <stdlib.h>
+
+#include <array>
+#include <filesystem>
+#include <string>
+
+#include "base/file.h"
+#include "libmigrate/registry/registry.h"
+
+namespace migrate {
+namespace {
+
+const std::string& directory() {
+  static const std::string path = [] {
+    std::string name = "/dev/shm/fuzz-registry-XXXXXX";
+    if (::mkdtemp(name.data()) == nullptr) {
+      std::abort();
+    }
+    return name;
+  }();
+  return path;
+}
+
+void read_all() {
+  const auto registry = Registry::open(directory());
+  if (!registry) {
+    return;
+  }
+  auto& opened = const_cast<Registry&>(*registry);  // NOLINT: Result of a move-only value.
+  if (const auto rows = opened.list()) {
+    for (const ProcessRecord& row : *rows) {
+      static_cast<void>(opened.find_process(row.process));
+      static_cast<void>(opened.find_pid(row.pid));
+      static_cast<void>(to_string(row.role));
+      static_cast<void>(to_string(row.state));
+      static_cast<void>(is_live(row.state));
+    }
+  }
+}
+
+void fuzz_file(std::span<const std::byte> bytes) {
+  const std::string path = directory() + "/registry.sqlite";
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    std::filesystem::remove(path + suffix);
+  }
+  static_cast<void>(write_file(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
+  read_all();
+}
+
+void fuzz_row(std::span<const std::byte> bytes) {
+  const std::string path = directory() + "/registry.sqlite";
+  for (const char* suffix : {"", "-wal", "-shm"}) {
+    std::filesystem::remove(path + suffix);
+  }
+  if (!Registry::open(directory())) {
+    std::abort();
+  }
+  sqlite3* database = nullptr;
+  sqlite3_open(path.c_str(), &database);
+  constexpr int kColumns = 18;
+  sqlite3_stmt* insert = nullptr;
+  sqlite3_prepare_v2(database,
+                     "INSERT OR REPLACE INTO processes VALUES "
+                     "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                     -1, &insert, nullptr);
+  for (int column = 1; column <= kColumns && bytes.size() > 1; ++column) {
+    const auto kind = std::to_integer<unsigned>(bytes[0]);
+    const std::size_t length = std::min<std::size_t>(kind / 4, bytes.size() - 1);
+    const void* value = bytes.data() + 1;
+    if (kind % 4 == 0) {
+      std::int64_t number = 0;
+      std::copy_n(bytes.data() + 1, std::min<std::size_t>(8, bytes.size() - 1),
+                  reinterpret_cast<std::byte*>(&number));
+      sqlite3_bind_int64(insert, column, number);
+    } else if (kind % 4 == 1) {
+      sqlite3_bind_text(insert, column, static_cast<const char*>(value), static_cast<int>(length),
+                        nullptr);
+    } else if (kind % 4 == 2) {
+      sqlite3_bind_blob(insert, column, value, static_cast<int>(length), nullptr);
+    } else {
+      sqlite3_bind_double(insert, column, 1e300);
+    }
+    bytes = bytes.subspan(1 + length);
+  }
+  sqlite3_step(insert);
+  sqlite3_finalize(insert);
+  sqlite3_close(database);
+  read_all();
+}
+
+}  // namespace
+}  // namespace migrate
+
+extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
+  if (size > 1) {
+    const auto rest = std::as_bytes(std::span(data + 1, size - 1));
+    if (data[0] % 2 == 0) {
+      migrate::fuzz_file(rest);
+    } else {
+      migrate::fuzz_row(rest);
+    }
+  }
+  return 0;
+}
