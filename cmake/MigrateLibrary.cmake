@@ -19,6 +19,12 @@ function(migrate_target_defaults target)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR})
 endfunction()
 
+# Presets that are built often do not optimise, which takes a third less time to compile; what touches
+# every page does so all the same.
+function(migrate_optimise target)
+  target_compile_options(${target} PRIVATE $<$<NOT:$<CONFIG:Release>>:-O1>)
+endfunction()
+
 # migrate_add_library(name SOURCES... [LINK libraries...])
 function(migrate_add_library name)
   cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
