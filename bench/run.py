@@ -1,10 +1,11 @@
 #!/usr/bin/python3
 """Measures moves between two hosts of a testbed of its own. Needs root and a build.
 
-Usage: run.py freeze|fault|drain [--smoke] [--runs N] [--json FILE] [--build DIR]
+Usage: run.py freeze|fault|drain|tls [--smoke] [--runs N] [--json FILE] [--build DIR]
   freeze  how long a process stands still, by size and by number of threads
   fault   how long its first touch of a page takes afterwards (mode demand)
   drain   how long until the source owes nothing (mode lazy)
+  tls     all three with TLS between the hosts, against the same in the clear
 docs/benchmarks.md says what the figures mean. Exit status 0 if everything could be measured,
 whether or not the thresholds held; with --strict, 1 if one did not. --smoke only tries, with
 little memory, that everything works.
@@ -36,6 +37,8 @@ FAULT_GROWTH = 1.2  # last tenth of a walk to its first: "does not grow"
 DRAIN_SIZES_MIB = [1024, 4096]
 DRAIN_LIMIT = 2.0
 DRAIN_BUSY_LIMIT = 2.5
+TLS_MIB = 256
+TLS_FREEZE_LIMIT = 1.3
 
 
 class BenchError(Exception):
@@ -113,10 +116,11 @@ def text_of(figures, digits=0):
 class Bed:
     """Two hosts, and a folder that both see. Leaves nothing behind."""
 
-    def __init__(self, build, programs):
+    def __init__(self, build, programs, options=()):
         self.testbed = build / "bin" / "testbed"
         self.programs = programs
-        self.name = f"bench-{os.getpid()}"
+        self.options = options
+        self.name = "-".join(["bench", str(os.getpid()), *options]).replace("--", "")
         self.processes = []
         self.count = 0
         parent = build / "bench" / "work"
@@ -125,7 +129,7 @@ class Bed:
 
     def __enter__(self):
         try:
-            self.command("up", 2)
+            self.command("up", 2, *self.options)
             listed = json.loads(self.command("list", "--json"))["hosts"]
             self.addresses = {host["name"]: host["address"].partition("/")[0] for host in listed}
             self.logs = [pathlib.Path(host["log"]) for host in listed]
@@ -409,7 +413,36 @@ def bench_drain(bed, report, arguments):
                              DRAIN_BUSY_LIMIT if busy else DRAIN_LIMIT)
 
 
-BENCHES = {"freeze": bench_freeze, "fault": bench_fault, "drain": bench_drain}
+def tls_once(bed, mib):
+    """What one move of each kind costs, in the order of which less is better."""
+    freeze = freeze_once(bed, 16, 1)["freeze_us"]
+    walk = fault_once(bed, "random", min(mib, 64))
+    with Subject(bed, "--touch-mib", mib) as subject:
+        drained = subject.move("lazy", "done")["owed_nothing_after_us"]
+        subject.finish()
+    return {"freeze_us": freeze, "fault_p50_us": walk["p50_us"],
+            "drain_seconds_per_gib": drained / 1e6 / (mib / 1024)}
+
+
+def bench_tls(bed, report, arguments):
+    """In turn, so that what else the machine does meets both alike."""
+    mib = 8 if arguments.smoke else arguments.mib or TLS_MIB
+    samples = {"plain": [], "tls": []}
+    with Bed(arguments.build, arguments.programs, ("--tls",)) as encrypted:
+        for _ in range(arguments.runs):
+            samples["plain"].append(tls_once(bed, mib))
+            samples["tls"].append(tls_once(encrypted, mib))
+    for key in samples["plain"][0]:
+        plain, tls = (spread([sample[key] for sample in samples[way]]) for way in samples)
+        ratio = tls["median"] / plain["median"]
+        report.figure(key, f"tls {text_of(tls, 2)}, plain {text_of(plain, 2)}; ratio {ratio:.2f}",
+                      tls=tls, plain=plain, ratio=ratio)
+        if key == "freeze_us":
+            report.threshold("freeze with TLS to without", ratio, TLS_FREEZE_LIMIT)
+
+
+BENCHES = {"freeze": bench_freeze, "fault": bench_fault, "drain": bench_drain,
+           "tls": bench_tls}
 
 
 def parse():

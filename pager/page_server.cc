@@ -8,6 +8,8 @@
 #include <cstring>
 #include <utility>
 
+#include "base/log.h"
+
 namespace migrate {
 namespace {
 
@@ -56,8 +58,9 @@ PageServer::PageServer(PageServerOptions options, PageReader& reader,
     : options_(options),
       reader_(reader),
       regions_(std::move(regions)),
-      push_wanted_(options.push),
+      push_wanted_(options.push || options.push_deadline.count() > 0),
       push_buffer_(std::move(push_buffer)),
+      pace_(options.push_bytes_per_second, options.push_deadline),
       urgent_buffer_(std::move(urgent_buffer)) {
   push_runs_.reserve(kMaxPushPages);
   urgent_runs_.reserve(kMaxRequestPages);
@@ -159,6 +162,12 @@ Result<void> PageServer::read_runs(std::span<const PageRange> ranges, std::span<
 Result<void> PageServer::answer(PageLink& link, const PageRequest& request) {
   const PageRange range = request.range();
   bool readable = served(range);
+  if (!readable && !warned_.exchange(true)) {
+    spdlog::warn(
+        "refused a request for pages outside the process: {} at {:#x}; further ones are "
+        "refused silently",
+        request.page_count, range.start);
+  }
   {
     const MutexLock lock(mutex_);
     readable = readable && !(plan_ && plan_->taken(range));
@@ -283,6 +292,7 @@ Result<bool> PageServer::push_batch(PageLink& link) {
   MIGRATE_TRY(read_runs(push_ranges_, push_buffer_.bytes(), push_runs_));
   header.run_count = static_cast<std::uint32_t>(push_runs_.size());
   const std::uint64_t data_pages = count_pages(push_runs_, PageKind::kData);
+  pace_.sent(Pace::Clock::now(), data_pages * kPageBytes);
   const std::array<std::span<const std::byte>, 3> parts{
       message_bytes(header), std::as_bytes(std::span(push_runs_)),
       push_buffer_.bytes().first(data_pages * kPageBytes)};
@@ -292,6 +302,21 @@ Result<bool> PageServer::push_batch(PageLink& link) {
   statistics_.zero_pages += count_pages(push_runs_, PageKind::kZero);
   statistics_.unreadable_pages += count_pages(push_runs_, PageKind::kError);
   return true;
+}
+
+Result<bool> PageServer::await_turn(PageLink& link) {
+  std::uint64_t owed = 0;
+  {
+    const MutexLock lock(mutex_);
+    owed = plan_->unsent_pages() * kPageBytes;
+  }
+  const auto wait = pace_.wait_for(Pace::Clock::now(), owed);
+  if (wait <= Pace::Clock::duration::zero()) {
+    return true;
+  }
+  const auto wait_ms = std::chrono::ceil<std::chrono::milliseconds>(wait).count();
+  MIGRATE_TRY(receive_control(link, static_cast<int>(std::min<long>(wait_ms, kControlPollMs))));
+  return false;
 }
 
 Result<void> PageServer::handle_control(std::span<const std::byte> message) {
@@ -339,6 +364,9 @@ Result<void> PageServer::push_until_done(PageLink& link) {
   push_end_sent_ = false;
   while (!stop_ && !done_) {
     if (push_wanted_ && !push_end_sent_) {
+      if (!MIGRATE_TRY(await_turn(link))) {
+        continue;
+      }
       if (!MIGRATE_TRY(push_batch(link))) {
         ControlMessage end;
         end.type = MessageType::kPushEnd;

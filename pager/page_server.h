@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -10,6 +11,7 @@
 #include "base/mapping.h"
 #include "base/mutex.h"
 #include "base/result.h"
+#include "pager/internal/pace.h"
 #include "pager/internal/push_plan.h"
 #include "pager/page_protocol.h"
 #include "pager/page_reader.h"
@@ -21,6 +23,11 @@ namespace migrate {
 struct PageServerOptions {
   bool push = true;             ///< False: only presence is sent until start_push() (mode demand).
   std::uint32_t spin_us = 200;  ///< How long to poll for the next request before sleeping.
+  /// Most that is pushed, 0: as fast as can be. Answers to requests are not limited.
+  std::uint64_t push_bytes_per_second = 0;
+  /// Within which, from the first push() on, everything is to be pushed, even beyond the limit and
+  /// without being asked (mode demand); 0: no such time. Without a limit it changes nothing else.
+  std::chrono::milliseconds push_deadline{0};
 };
 
 struct PageServerStatistics {
@@ -80,6 +87,8 @@ class PageServer {
   Result<void> scan();
   Result<void> send_presence(PageLink& link);
   Result<bool> push_batch(PageLink& link);
+  /// Whether the pace lets more be sent within a few milliseconds; waits for that.
+  Result<bool> await_turn(PageLink& link);
   Result<void> push_until_done(PageLink& link);
   Result<void> receive_control(PageLink& link, int timeout_ms);
   Result<void> handle_control(std::span<const std::byte> message);
@@ -94,6 +103,7 @@ class PageServer {
   std::atomic<bool> push_wanted_;
   std::atomic<bool> stop_ = false;
   std::atomic<bool> done_ = false;
+  std::atomic<bool> warned_ = false;           // of a request outside the process
   std::atomic<std::uint64_t> fault_hint_ = 0;  // source address after the last request, 0: none
 
   // Owned by the thread in push().
@@ -101,6 +111,7 @@ class PageServer {
   std::vector<PageRange> push_ranges_;
   std::vector<PushRun> push_runs_;
   bool push_end_sent_ = false;
+  Pace pace_;
   std::uint64_t followed_hint_ = 0;
   std::uint64_t next_sequence_ = 1;
 

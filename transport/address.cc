@@ -57,14 +57,28 @@ const sockaddr* SocketAddress::get() const {
 std::string SocketAddress::to_string() const {
   std::array<char, INET6_ADDRSTRLEN> text{};
   if (storage.ss_family == AF_INET) {
-    const auto v4 = socket_address_as<sockaddr_in>(*this);
-    ::inet_ntop(AF_INET, &v4.sin_addr, text.data(), text.size());
-    return std::string(text.data()) + ":" + std::to_string(port());
+    return host() + ":" + std::to_string(port());
   }
   if (storage.ss_family == AF_INET6) {
     const auto v6 = socket_address_as<sockaddr_in6>(*this);
     ::inet_ntop(AF_INET6, &v6.sin6_addr, text.data(), text.size());
     return "[" + std::string(text.data()) + "]:" + std::to_string(port());
+  }
+  return "unknown";
+}
+
+std::string SocketAddress::host() const {
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  if (storage.ss_family == AF_INET) {
+    const auto v4 = socket_address_as<sockaddr_in>(*this);
+    return ::inet_ntop(AF_INET, &v4.sin_addr, text.data(), text.size());
+  }
+  if (storage.ss_family == AF_INET6) {
+    const auto v6 = socket_address_as<sockaddr_in6>(*this);
+    if (IN6_IS_ADDR_V4MAPPED(&v6.sin6_addr)) {
+      return ::inet_ntop(AF_INET, &v6.sin6_addr.s6_addr[12], text.data(), text.size());
+    }
+    return ::inet_ntop(AF_INET6, &v6.sin6_addr, text.data(), text.size());
   }
   return "unknown";
 }

@@ -25,6 +25,8 @@ struct SocketAddress {
   /// 127.0.0.0/8, ::1, and the former mapped into IPv6.
   bool is_loopback() const;
   std::uint16_t port() const;
+  /// "127.0.0.1" or "::1"; IPv4 mapped into IPv6 as IPv4; "unknown" for other families.
+  std::string host() const;
 };
 
 /// Where a daemon listens: `tcp://HOST:PORT`, `HOST:PORT`, `HOST`, `[v6]:PORT`, `v6`. A value type.

@@ -114,7 +114,7 @@ Result<void> TlsChannel::shake_hands(const TlsOptions& options, Role role) {
       return fail(failed("shake hands with", reason));
     }
   }
-  identity_ = identity_of(ssl);
+  identity_ = identity_of(::SSL_get0_peer_certificate(ssl));
   drained_ = false;  // the peer's first record may have come along with its last of the handshake
   MIGRATE_TRY(exchange_binding(options, role, deadline));
   return {};

@@ -12,6 +12,7 @@
 #include "base/unique_fd.h"
 #include "transport/channel.h"
 #include "transport/frame.h"
+#include "transport/peer_identity.h"
 #include "transport/tcp.h"
 #include "transport/wait.h"
 
@@ -27,18 +28,15 @@ class TlsContext {
   static Result<TlsContext> create(const std::string& certificate, const std::string& key,
                                    const std::string& authority);
 
+  /// Whom this host's certificate names.
+  PeerIdentity own_identity() const;
+
  private:
   friend class TlsChannel;
   struct State;
   explicit TlsContext(std::shared_ptr<const State> state) : state_(std::move(state)) {}
 
   std::shared_ptr<const State> state_;
-};
-
-/// Who a verified certificate names.
-struct PeerIdentity {
-  std::string common_name;
-  std::vector<std::string> alternative_names;  ///< Host names and numeric addresses.
 };
 
 struct TlsOptions {

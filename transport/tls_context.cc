@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "base/file.h"
+#include "transport/internal/tls_identity.h"
 #include "transport/internal/tls_wire.h"
 #include "transport/tls.h"
 
@@ -65,6 +66,10 @@ Result<TlsContext> TlsContext::create(const std::string& certificate, const std:
   ::SSL_CTX_set_verify(context, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, nullptr);
   MIGRATE_TRY(load(context, certificate, key, authority));
   return TlsContext(std::move(state));
+}
+
+PeerIdentity TlsContext::own_identity() const {
+  return identity_of(::SSL_CTX_get0_certificate(state_->context.get()));
 }
 
 }  // namespace migrate

@@ -48,9 +48,14 @@ Result<void> set_flags(int fd, std::uint32_t flags) {
   return {};
 }
 
-Result<UniqueFd> open_by_path(const wire::OpenFile& file) {
+bool is_by_path(const wire::OpenFile& file) {
+  return file.kind() == wire::OpenFile::REGULAR || file.kind() == wire::OpenFile::DIRECTORY ||
+         file.kind() == wire::OpenFile::DEVICE;
+}
+
+Result<UniqueFd> open_by_path(const wire::OpenFile& file, FileUser::Scope& as_user) {
   const std::string& path = file.identity().path();
-  UniqueFd fd = MIGRATE_TRY(open_file(path, static_cast<int>(file.flags() & ~kCreationFlags)));
+  UniqueFd fd = MIGRATE_TRY(as_user.open(path, static_cast<int>(file.flags() & ~kCreationFlags)));
   const bool positioned =
       file.kind() == wire::OpenFile::REGULAR || file.kind() == wire::OpenFile::DIRECTORY;
   if (positioned && file.position() != 0 &&
@@ -154,15 +159,30 @@ Result<UniqueFd> take_pipe_end(PipeEnds& ends, const wire::OpenFile& file) {
   return reopen(reads ? ends.reader.get() : ends.writer.get(), file.flags());
 }
 
+/// Those of the image's files that are opened by their path, at their places.
+Result<std::vector<UniqueFd>> open_by_paths(const wire::Image& image, const FileUser& user) {
+  std::vector<UniqueFd> files(static_cast<std::size_t>(image.files_size()));
+  FileUser::Scope as_user(user);
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    const wire::OpenFile& file = image.files(static_cast<int>(i));
+    if (is_by_path(file)) {
+      files[i] = MIGRATE_TRY(open_by_path(file, as_user));
+    }
+  }
+  return files;
+}
+
 }  // namespace
 
 Result<std::vector<UniqueFd>> make_open_files(const wire::Image& image,
                                               const std::map<std::uint64_t, int>& relays,
-                                              const std::vector<UniqueFd>& memories) {
+                                              const std::vector<UniqueFd>& memories,
+                                              const FileUser& user) {
   std::vector<PipeEnds> pipes;
   for (const wire::Pipe& pipe : image.pipes()) {
     pipes.push_back(MIGRATE_TRY(make_pipe(pipe)));
   }
+  std::vector<UniqueFd> by_path = MIGRATE_TRY(open_by_paths(image, user));
   std::vector<UniqueFd> files;
   for (const wire::OpenFile& file : image.files()) {
     switch (file.kind()) {
@@ -198,7 +218,7 @@ Result<std::vector<UniqueFd>> make_open_files(const wire::Image& image,
         break;
       }
       default:
-        files.push_back(MIGRATE_TRY(open_by_path(file)));
+        files.push_back(std::move(by_path.at(files.size())));
         break;
     }
   }

@@ -9,17 +9,19 @@
 #include "base/unique_fd.h"
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/proto/image.pb.h"
+#include "libmigrate/restore/file_user.h"
 #include "libmigrate/trace/script.h"
 
 namespace migrate {
 
 /// The open files of an image, made anew in this process: one descriptor for each
 /// Image.files, in their order. `relays`: for each stream id the descriptor that the process gets
-/// (borrowed). `memories`: the image's shared memories (borrowed).
+/// (borrowed). `memories`: the image's shared memories (borrowed). Files are opened as `user`.
 /// Errors: kNotFound, kSystem; object names the file.
 Result<std::vector<UniqueFd>> make_open_files(const wire::Image& image,
                                               const std::map<std::uint64_t, int>& relays,
-                                              const std::vector<UniqueFd>& memories);
+                                              const std::vector<UniqueFd>& memories,
+                                              const FileUser& user);
 
 /// Sends descriptors to the seed and adds the calls by which it receives them, as its lowest free
 /// numbers in order.

@@ -87,8 +87,8 @@ Result<std::vector<PageRange>> wanted_kernel_ranges(const wire::Image& image,
 
 }  // namespace
 
-Result<Restorer> Restorer::create(Cell& cell) {
-  Restorer restorer(cell);
+Result<Restorer> Restorer::create(Cell& cell, bool trusted) {
+  Restorer restorer(cell, trusted);
   const pid_t seed = cell.seed();
   MIGRATE_TRY(seize_for_life(seed));
   MIGRATE_TRY(interrupt(seed));
@@ -104,6 +104,7 @@ Result<Restorer> Restorer::create(Cell& cell) {
 
 Result<void> Restorer::prepare(const wire::Image& draft) {
   own_ = MIGRATE_TRY(own_credentials());
+  file_user_ = FileUser(draft.threads(0).credentials(), trusted_);
   MIGRATE_TRY(map_area(draft));
   MIGRATE_TRY(empty_seed(draft));
   memories_ = MIGRATE_TRY(make_shared_memories(draft));
@@ -165,6 +166,7 @@ Result<void> Restorer::empty_seed(const wire::Image& draft) {
     const std::uint64_t length = present.back().end() - present.front().start;
     script_vdso(script, present, wanted, MIGRATE_TRY(find_hole(taken, length)));
   }
+  file_user_.add_to(script);
   // The seed was stopped anywhere after it had sent its userfaultfd, perhaps before it closed it.
   script.must("close", SYS_close_range, {0, cell_->seed_descriptor() - 1, 0});
   MIGRATE_TRY(script.run(seed, base_));
@@ -252,7 +254,8 @@ Result<void> Restorer::set_trap_action(const wire::Image& image) {
 
 Result<void> Restorer::make_process(const wire::Image& image,
                                     const std::map<std::uint64_t, int>& relays) {
-  const std::vector<UniqueFd> files = MIGRATE_TRY(make_open_files(image, relays, memories_));
+  const FileUser user(image.threads(0).credentials(), trusted_);
+  const std::vector<UniqueFd> files = MIGRATE_TRY(make_open_files(image, relays, memories_, user));
   std::vector<int> descriptors;
   for (const UniqueFd& file : files) {
     descriptors.push_back(file.get());

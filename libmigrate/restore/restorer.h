@@ -9,6 +9,7 @@
 #include "libmigrate/arch/x86_64/registers.h"
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/proto/image.pb.h"
+#include "libmigrate/restore/file_user.h"
 #include "libmigrate/restore/mappings.h"
 #include "libmigrate/restore/process_state.h"
 #include "libmigrate/trace/script.h"
@@ -21,11 +22,14 @@ namespace migrate {
 /// tracer. After an error the cell is to be ended.
 class Restorer {
  public:
-  /// Takes hold of the cell's seed. The cell is borrowed.
-  static Result<Restorer> create(Cell& cell);
+  /// Takes hold of the cell's seed. The cell is borrowed. `trusted`: see FileUser.
+  static Result<Restorer> create(Cell& cell, bool trusted);
 
   /// Empties the seed, makes the draft's mappings in it, with nothing in them yet, and its threads.
   Result<void> prepare(const wire::Image& draft);
+
+  /// As whom the files of the draft are opened.
+  const FileUser& file_user() const { return file_user_; }
 
   /// What must change for `image` to have its mappings. Unregister what is unmapped from a
   /// userfaultfd before adapt(), or the process would wait for the pager.
@@ -51,7 +55,7 @@ class Restorer {
     arch::GeneralRegisters registers{};  // of the image, to be set at the very end
   };
 
-  explicit Restorer(Cell& cell) : cell_(&cell) {}
+  Restorer(Cell& cell, bool trusted) : cell_(&cell), trusted_(trusted) {}
 
   Result<void> map_area(const wire::Image& image);
   Result<void> empty_seed(const wire::Image& draft);
@@ -65,6 +69,8 @@ class Restorer {
   Result<void> set_registers(const wire::Image& image);
 
   Cell* cell_;
+  bool trusted_;
+  FileUser file_user_;
   arch::GeneralRegisters base_{};
   std::uint64_t system_call_ = 0;
   ScriptArea area_;

@@ -1,6 +1,8 @@
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "libmigrate/session/event_sink.h"
+#include "libmigrate/session/json_member.h"
 #include "libmigrate/session/source_move.h"
 #include "libmigrate/session/worker.h"
 
@@ -25,6 +27,20 @@ Result<std::vector<wire::Refusal>> verdict(const WorkerContext& context,
 }
 
 }  // namespace
+
+PushLimits push_limits(const nlohmann::json& request, const WorkerContext& context) {
+  constexpr double kMillisecondsPerSecond = 1000;
+  constexpr double kMost = 1e15;  // what an integer holds, and nobody reaches
+  const auto member = [&](const char* name, double otherwise) {
+    return std::clamp(number_member(request, name, otherwise), 0.0, kMost);
+  };
+  PushLimits limits;
+  limits.bytes_per_second = static_cast<std::uint64_t>(
+      member("bytes_per_second", static_cast<double>(context.push_bytes_per_second)));
+  limits.deadline = std::chrono::milliseconds(
+      static_cast<std::int64_t>(member("deadline_seconds", 0) * kMillisecondsPerSecond));
+  return limits;
+}
 
 void run_check(const WorkerContext& context, UniqueFd client, const CheckRequest& request) {
   EventSink sink(std::move(client));

@@ -6,7 +6,6 @@ namespace migrate {
 namespace {
 
 constexpr std::size_t kPieceBytes = 1U << 20U;
-constexpr std::size_t kMaxControlBytes = 512U << 20U;
 constexpr std::byte kMoreFollow{1};
 constexpr std::byte kLastPiece{0};
 
@@ -28,7 +27,7 @@ Result<void> ControlChannel::send(const wire::ControlMessage& message) {
 
 // The message, if `piece` is its last one.
 Result<std::optional<wire::ControlMessage>> ControlChannel::take(std::span<const std::byte> piece) {
-  if (piece.front() > kMoreFollow || arriving_.size() + piece.size() > kMaxControlBytes) {
+  if (piece.front() > kMoreFollow || arriving_.size() + piece.size() > longest_message_) {
     return fail(make_error(ErrorCode::kCorrupt, "read a control message"));
   }
   const bool last = piece.front() == kLastPiece;

@@ -31,11 +31,14 @@ class ControlChannel {
                                       int timeout_ms);
 
   Channel& channel() { return *channel_; }
+  /// The longest message that is received; longer ones are kCorrupt.
+  void set_longest_message(std::size_t bytes) { longest_message_ = bytes; }
 
  private:
   Result<std::optional<wire::ControlMessage>> take(std::span<const std::byte> piece);
 
   std::unique_ptr<Channel> channel_;
+  std::size_t longest_message_ = std::size_t{512} << 20U;
   std::string arriving_;  // the pieces of a message that is not complete
 };
 

@@ -16,7 +16,7 @@
 #include "base/log.h"
 #include "libmigrate/home/resident_relay.h"
 #include "libmigrate/session/json_member.h"
-#include "transport/tcp.h"
+#include "transport/proof.h"
 
 namespace migrate {
 namespace {
@@ -118,6 +118,10 @@ Result<void> HomeWorker::prepare() {
   token_ = to_hex(MIGRATE_TRY(random_session_id()));
   command_ = command_line(request_.pid);
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(process_))));
+  // Any host may have the process by and by, so that nothing but the token tells it.
+  const auto whoever_has_it = [](const PeerIdentity&) { return std::string(); };
+  MIGRATE_TRY(mailbox_->open(
+      {.trust = context_.trust, .token = token_, .rules = {{Purpose::kHome, whoever_has_it}}}));
   registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
   sigset_t child;
   sigemptyset(&child);
@@ -133,6 +137,7 @@ Result<void> HomeWorker::prepare() {
   options.token = token_;
   options.command = command_;
   options.user = request_.uid;
+  options.push = request_.push;
   options.host_clocks = MIGRATE_TRY(clock_offsets(0));
   options.context = &context_;
   SourceMove::Hooks hooks;
@@ -284,12 +289,7 @@ void HomeWorker::take_letter(Letter letter) {
     spdlog::warn("closed a connection that is not for a deputy");
     return;
   }
-  auto channel = TcpChannel::create(std::move(letter.fd), {.user_timeout_ms = 0});
-  if (!channel) {
-    spdlog::warn("link of process {}: {}", to_hex(process_), channel.error().message());
-    return;
-  }
-  relay_->attach(std::move(*channel));
+  relay_->attach(std::move(letter.channel));
 }
 
 void HomeWorker::forward_request(Letter letter) {
@@ -300,15 +300,13 @@ void HomeWorker::forward_request(Letter letter) {
       return fail(make_error(ErrorCode::kInvalid, "read a request"));
     }
     const Address address = MIGRATE_TRY(Address::parse(where_));
-    UniqueFd fd = MIGRATE_TRY(connect_tcp(address, kForwardTimeoutMs));
-    MIGRATE_TRY(
-        send_preamble(fd.get(), {.purpose = Purpose::kCommand,
-                                 .session = MIGRATE_TRY(session_id_from_hex(where_session_))}));
-    std::unique_ptr<Channel> channel = MIGRATE_TRY(TcpChannel::create(std::move(fd)));
-    request["token"] = token_;
+    const Preamble preamble{.purpose = Purpose::kCommand,
+                            .session = MIGRATE_TRY(session_id_from_hex(where_session_))};
+    auto peer = MIGRATE_TRY(context_.trust.connect(address, preamble, kForwardTimeoutMs));
+    MIGRATE_TRY(give_proof(*peer.channel, token_, preamble, kForwardTimeoutMs));
     const std::string text = request.dump();
-    MIGRATE_TRY(channel->send_one(std::as_bytes(std::span(text))));
-    return channel;
+    MIGRATE_TRY(peer.channel->send_one(std::as_bytes(std::span(text))));
+    return std::move(peer.channel);
   };
   auto channel = forwarded();
   if (!channel) {
@@ -412,6 +410,8 @@ void HomeWorker::follow_move() {
     next_progress_us_ = now_us() + kProgressEveryUs;
     static_cast<void>(registry_->update_state(to_hex(process_), ProcessRole::kHome,
                                               ProcessState::kAway, move_->owed_pages()));
+    static_cast<void>(
+        registry_->update_result(to_hex(process_), ProcessRole::kHome, move_->result().dump()));
     if (sink_.open()) {
       sink_.send(move_->progress_event());
     }

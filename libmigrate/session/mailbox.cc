@@ -1,35 +1,285 @@
 #include "libmigrate/session/mailbox.h"
 
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <deque>
+#include <list>
 
+#include "base/log.h"
+#include "base/mutex.h"
+#include "base/thread.h"
 #include "libmigrate/registry/mailbox.h"
+#include "transport/proof.h"
+#include "transport/wait.h"
 
 namespace migrate {
 namespace {
 
 constexpr int kLetterTimeoutMs = 1000;
+constexpr int kProofTimeoutMs = 5000;
+/// At the door at once; more are turned away, so that strangers cost little.
+constexpr std::size_t kMaxVisitors = 16;
+/// Let in and not yet taken by the worker.
+constexpr std::size_t kMaxLetters = 64;
+
+Result<UniqueFd> make_event(unsigned flags) {
+  UniqueFd event(::eventfd(0, static_cast<int>(EFD_CLOEXEC | EFD_NONBLOCK | flags)));
+  if (!event.valid()) {
+    return fail(system_error("make an eventfd"));
+  }
+  return event;
+}
+
+void signal_event(int event) {
+  const std::uint64_t one = 1;
+  static_cast<void>(::write(event, &one, sizeof(one)));
+}
+
+std::optional<Preamble> preamble_of(const std::vector<std::byte>& bytes) {
+  if (bytes.size() != kPreambleBytes || bytes.front() != std::byte{'L'}) {
+    return std::nullopt;
+  }
+  std::array<std::byte, kPreambleBytes> copy{};
+  std::copy(bytes.begin(), bytes.end(), copy.begin());
+  auto preamble = decode_preamble(copy);
+  return preamble ? std::optional(*preamble) : std::nullopt;
+}
 
 }  // namespace
 
+/// Where letters come in. One thread accepts; each peer at the door has a thread while it proves
+/// who it is.
+class Mailbox::Door {
+ public:
+  Door(UnixListener listener, std::string name, UniqueFd news, UniqueFd end)
+      : listener_(std::move(listener)),
+        name_(std::move(name)),
+        news_(std::move(news)),
+        end_(std::move(end)) {}
+  Door(const Door&) = delete;
+  Door& operator=(const Door&) = delete;
+
+  ~Door() {
+    signal_event(end_.get());
+    if (keeper_.joinable()) {
+      keeper_.join();
+    }
+    turn_away();
+    for (Visitor& visitor : visitors_) {
+      visitor.thread.join();
+    }
+  }
+
+  Result<void> open(Admission admission) {
+    admission_ = std::move(admission);
+    keeper_ = MIGRATE_TRY(start_thread([this] { keep(); }));
+    return {};
+  }
+
+  int news() const { return news_.get(); }
+
+  std::optional<Letter> take() {
+    std::uint64_t ignored = 0;
+    if (::read(news_.get(), &ignored, sizeof(ignored)) < 0) {
+      return std::nullopt;  // A semaphore: as many reads as letters.
+    }
+    const MutexLock lock(mutex_);
+    Letter letter = std::move(letters_.front());
+    letters_.pop_front();
+    return letter;
+  }
+
+ private:
+  struct Visitor {
+    UniqueFd socket;  // a duplicate, by which it can be turned away; under mutex_
+    std::thread thread;
+    std::atomic<bool> left = false;
+  };
+
+  void keep();
+  void receive();
+  void show_in(UniqueFd connection, const Preamble& preamble);
+  void examine(Visitor& visitor, UniqueFd connection, const Preamble& preamble);
+  Result<Letter> admit(UniqueFd connection, const Preamble& preamble) const;
+  void put(Letter letter);
+  void forget_visitors();
+  void turn_away();
+
+  UnixListener listener_;
+  const std::string name_;
+  const UniqueFd news_;
+  const UniqueFd end_;
+  Admission admission_;
+  std::thread keeper_;
+
+  Mutex mutex_;
+  std::deque<Letter> letters_ MIGRATE_GUARDED_BY(mutex_);
+  std::list<Visitor> visitors_;  // the keeper's; the destructor's when that has ended
+};
+
+void Mailbox::Door::keep() {
+  for (;;) {
+    std::array<pollfd, 2> polled{pollfd{listener_.fd(), POLLIN, 0}, pollfd{end_.get(), POLLIN, 0}};
+    ::poll(polled.data(), polled.size(), -1);
+    if (polled[1].revents != 0) {
+      return;
+    }
+    forget_visitors();
+    if (polled[0].revents != 0) {
+      receive();
+    }
+  }
+}
+
+void Mailbox::Door::receive() {
+  auto connection = listener_.accept(0);
+  auto handoff = connection ? receive_descriptor(connection->get(), kLetterTimeoutMs)
+                            : Result<Handoff>(fail(connection.error()));
+  if (!handoff) {
+    if (handoff.error().code != ErrorCode::kRetry) {
+      spdlog::warn("mailbox {}: {}", name_, handoff.error().message());
+      // What would come again at once, such as no descriptors left, is not tried at full speed.
+      constexpr int kPauseMs = 50;
+      ::poll(nullptr, 0, kPauseMs);
+    }
+    return;
+  }
+  if (const auto preamble = preamble_of(handoff->bytes)) {
+    show_in(std::move(handoff->fd), *preamble);
+    return;
+  }
+  Letter letter;
+  letter.fd = std::move(handoff->fd);
+  letter.request.assign(reinterpret_cast<const char*>(handoff->bytes.data()),
+                        handoff->bytes.size());
+  put(std::move(letter));
+}
+
+void Mailbox::Door::show_in(UniqueFd connection, const Preamble& preamble) {
+  auto duplicate = connection.duplicate();
+  if (visitors_.size() >= kMaxVisitors || !duplicate) {
+    spdlog::warn("mailbox {}: turned away a connection: {}", name_,
+                 duplicate ? std::to_string(visitors_.size()) + " wait at the door"
+                           : duplicate.error().message());
+    return;
+  }
+  Visitor& visitor = visitors_.emplace_back();
+  visitor.socket = std::move(*duplicate);
+  auto thread = start_thread([this, &visitor, preamble, fd = std::move(connection)]() mutable {
+    examine(visitor, std::move(fd), preamble);
+    visitor.left = true;
+  });
+  if (!thread) {
+    spdlog::warn("mailbox {}: turned away a connection: {}", name_, thread.error().message());
+    visitors_.pop_back();
+    return;
+  }
+  visitor.thread = std::move(*thread);
+}
+
+void Mailbox::Door::turn_away() {
+  const MutexLock lock(mutex_);
+  for (const Visitor& visitor : visitors_) {
+    ::shutdown(visitor.socket.get(), SHUT_RDWR);
+  }
+}
+
+void Mailbox::Door::forget_visitors() {
+  std::erase_if(visitors_, [](Visitor& visitor) {
+    if (visitor.left) {
+      visitor.thread.join();
+      return true;
+    }
+    return false;
+  });
+}
+
+void Mailbox::Door::examine(Visitor& visitor, UniqueFd connection, const Preamble& preamble) {
+  const std::string from = peer_name(connection.get());
+  auto letter = admit(std::move(connection), preamble);
+  {
+    // From here on the connection is the worker's, and ends when that closes it.
+    const MutexLock lock(mutex_);
+    visitor.socket.reset();
+  }
+  if (letter) {
+    put(std::move(*letter));
+  } else {
+    spdlog::warn("refused a connection from {} to {} (purpose {}): {}", from, name_,
+                 static_cast<int>(preamble.purpose), letter.error().message());
+  }
+}
+
+Result<Letter> Mailbox::Door::admit(UniqueFd connection, const Preamble& preamble) const {
+  const auto rule = admission_.rules.find(preamble.purpose);
+  if (rule == admission_.rules.end()) {
+    return fail(make_error(ErrorCode::kRefused, "let in a connection", {},
+                           "this worker takes none of its purpose"));
+  }
+  auto peer =
+      MIGRATE_TRY(admission_.trust.accept(std::move(connection), preamble, kProofTimeoutMs));
+  if (const std::string reason = rule->second(peer.identity); !reason.empty()) {
+    return fail(make_error(ErrorCode::kRefused, "let in", peer.identity.to_string(), reason));
+  }
+  MIGRATE_TRY(ask_proof(*peer.channel, admission_.token, preamble, kProofTimeoutMs));
+  Letter letter;
+  letter.preamble = preamble;
+  letter.channel = std::move(peer.channel);
+  letter.peer = std::move(peer.identity);
+  return letter;
+}
+
+void Mailbox::Door::put(Letter letter) {
+  {
+    const MutexLock lock(mutex_);
+    if (letters_.size() >= kMaxLetters) {
+      spdlog::warn("mailbox {}: threw a letter away, as {} wait to be read", name_,
+                   letters_.size());
+      return;
+    }
+    letters_.push_back(std::move(letter));
+  }
+  signal_event(news_.get());
+}
+
+Mailbox::Mailbox(std::unique_ptr<Door> door) : door_(std::move(door)) {}
+Mailbox::Mailbox(Mailbox&&) noexcept = default;
+Mailbox& Mailbox::operator=(Mailbox&&) noexcept = default;
+Mailbox::~Mailbox() = default;
+
 Result<Mailbox> Mailbox::create(const std::string& state_directory, const std::string& name) {
-  return Mailbox(MIGRATE_TRY(UnixListener::create(mailbox_path(state_directory, name), 0600)));
+  UnixListener listener =
+      MIGRATE_TRY(UnixListener::create(mailbox_path(state_directory, name), 0600));
+  UniqueFd news = MIGRATE_TRY(make_event(EFD_SEMAPHORE));
+  UniqueFd end = MIGRATE_TRY(make_event(0));
+  return Mailbox(
+      std::make_unique<Door>(std::move(listener), name, std::move(news), std::move(end)));
+}
+
+Result<void> Mailbox::open(Admission admission) {
+  return door_->open(std::move(admission));
+}
+
+int Mailbox::fd() const {
+  return door_->news();
 }
 
 Result<Letter> Mailbox::receive(int timeout_ms) {
-  const UniqueFd connection = MIGRATE_TRY(listener_.accept(timeout_ms));
-  Handoff handoff = MIGRATE_TRY(receive_descriptor(connection.get(), kLetterTimeoutMs));
-  Letter letter;
-  letter.fd = std::move(handoff.fd);
-  if (handoff.bytes.size() == kPreambleBytes && handoff.bytes.front() == std::byte{'L'}) {
-    std::array<std::byte, kPreambleBytes> bytes{};
-    std::copy(handoff.bytes.begin(), handoff.bytes.end(), bytes.begin());
-    letter.preamble = MIGRATE_TRY(decode_preamble(bytes));
-  } else {
-    letter.request.assign(reinterpret_cast<const char*>(handoff.bytes.data()),
-                          handoff.bytes.size());
+  const Deadline deadline(timeout_ms);
+  for (;;) {
+    if (auto letter = door_->take()) {
+      return std::move(*letter);
+    }
+    if (MIGRATE_TRY(wait_for(door_->news(), POLLIN, deadline)) == 0) {
+      return fail(make_error(ErrorCode::kRetry, "wait for a letter"));
+    }
   }
-  return letter;
 }
 
 }  // namespace migrate

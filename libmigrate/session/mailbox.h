@@ -1,39 +1,64 @@
 #pragma once
 
+#include <functional>
+#include <map>
+#include <memory>
 #include <optional>
 #include <string>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "transport/channel.h"
 #include "transport/handoff.h"
+#include "transport/peer_trust.h"
 #include "transport/preamble.h"
 
 namespace migrate {
 
-/// What the daemon passed on to a worker: a peer's connection with its preamble, or a request of
-/// the local socket with the client to answer.
+/// What the daemon passed on to a worker: a peer's connection, which has been let in, or a request
+/// of the local socket with the client to answer.
 struct Letter {
-  UniqueFd fd;
-  std::optional<Preamble> preamble;  ///< Else `request` holds JSON.
-  std::string request;
+  std::optional<Preamble> preamble;  ///< Of a peer's connection.
+  std::unique_ptr<Channel> channel;  ///< That connection.
+  PeerIdentity peer;                 ///< Who is at its other end.
+  UniqueFd fd;                       ///< Else a client,
+  std::string request;               ///< and what it asks for, JSON.
 };
 
-/// A worker's own socket, by which the daemon reaches it. Owned by one thread.
+/// Whom a mailbox lets in.
+struct Admission {
+  PeerTrust trust;
+  std::string token;  ///< What every peer must prove to know.
+  /// For each purpose that is let in, why a peer that has proved who it is may not; empty: it may.
+  std::map<Purpose, std::function<std::string(const PeerIdentity&)>> rules;
+};
+
+/// A worker's own socket, by which the daemon reaches it. Peers are let in by threads of its own,
+/// so that the worker waits for no stranger. Owned by one thread.
 class Mailbox {
  public:
-  /// `name`: hexadecimal id of a session or process. Errors: kSystem.
+  /// `name`: hexadecimal id of a session or process. Letters wait until open(). Errors: kSystem.
   static Result<Mailbox> create(const std::string& state_directory, const std::string& name);
+  Mailbox(Mailbox&&) noexcept;
+  Mailbox& operator=(Mailbox&&) noexcept;
+  /// Ends the threads and turns away who is at the door.
+  ~Mailbox();
+
+  /// Begins to take letters; called once. From here on this process has more than one thread.
+  /// Errors: kSystem.
+  Result<void> open(Admission admission);
 
   /// Polls readable when receive() has something.
-  int fd() const { return listener_.fd(); }
-  /// The next letter. Blocks up to `timeout_ms`. Errors: kRetry (timeout), kCorrupt, kSystem; the
-  /// mailbox stays usable.
+  int fd() const;
+  /// The next letter. Blocks up to `timeout_ms`. Errors: kRetry (timeout), kSystem; the mailbox
+  /// stays usable. Who was not let in is logged, and is no error.
   Result<Letter> receive(int timeout_ms);
 
  private:
-  explicit Mailbox(UnixListener listener) : listener_(std::move(listener)) {}
+  class Door;
+  explicit Mailbox(std::unique_ptr<Door> door);
 
-  UnixListener listener_;
+  std::unique_ptr<Door> door_;
 };
 
 }  // namespace migrate

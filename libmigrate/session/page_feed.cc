@@ -47,11 +47,10 @@ std::vector<PagerRegion> pager_regions(const wire::Image& image) {
 }
 
 Result<std::unique_ptr<PageFeed>> PageFeed::create(pid_t process, const wire::Image& image,
-                                                   bool push, std::uint32_t spin_us) {
+                                                   const PageServerOptions& options) {
   std::unique_ptr<PageFeed> feed(new PageFeed());
   feed->reader_ = MIGRATE_TRY(ProcessPageReader::create(process));
-  feed->server_ = MIGRATE_TRY(PageServer::create({.push = push, .spin_us = spin_us}, *feed->reader_,
-                                                 served_regions(image)));
+  feed->server_ = MIGRATE_TRY(PageServer::create(options, *feed->reader_, served_regions(image)));
   return feed;
 }
 
@@ -64,8 +63,7 @@ void PageFeed::serve(std::shared_ptr<Channel> urgent) {
   urgent_thread_ = std::thread([this, channel = urgent_] {
     ChannelLink link(channel);
     if (auto served = server_->serve_urgent(link); !served) {
-      spdlog::debug("urgent channel: {}", served.error().message());
-      broken_ = true;
+      note_broken("urgent channel", *channel, served.error());
     }
   });
 }
@@ -75,10 +73,17 @@ void PageFeed::push(std::shared_ptr<Channel> bulk) {
   bulk_thread_ = std::thread([this, channel = bulk_] {
     ChannelLink link(channel);
     if (auto pushed = server_->push(link); !pushed) {
-      spdlog::debug("bulk channel: {}", pushed.error().message());
-      broken_ = true;
+      note_broken("bulk channel", *channel, pushed.error());
     }
   });
+}
+
+// A peer that breaks the format is cut off; one that was lost comes back.
+void PageFeed::note_broken(const char* which, Channel& channel, const Error& error) {
+  spdlog::log(error.code == ErrorCode::kCorrupt ? spdlog::level::warn : spdlog::level::debug,
+              "{}: {}", which, error.message());
+  channel.shutdown();
+  broken_ = true;
 }
 
 void PageFeed::stop() {

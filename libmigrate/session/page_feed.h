@@ -20,9 +20,9 @@ namespace migrate {
 /// Created and used by the source's worker thread.
 class PageFeed {
  public:
-  /// `push`: false for mode demand. Nothing runs yet. Errors: as PageServer and ProcessPageReader.
+  /// Nothing runs yet. Errors: as PageServer and ProcessPageReader.
   static Result<std::unique_ptr<PageFeed>> create(pid_t process, const wire::Image& image,
-                                                  bool push, std::uint32_t spin_us);
+                                                  const PageServerOptions& options);
   /// Stops.
   ~PageFeed();
 
@@ -42,6 +42,7 @@ class PageFeed {
 
  private:
   PageFeed() = default;
+  void note_broken(const char* which, Channel& channel, const Error& error);
 
   std::unique_ptr<ProcessPageReader> reader_;
   std::unique_ptr<PageServer> server_;

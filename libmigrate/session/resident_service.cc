@@ -12,7 +12,6 @@
 #include "libmigrate/session/channel_link.h"
 #include "libmigrate/session/json_member.h"
 #include "libmigrate/session/resident_worker.h"
-#include "transport/tcp.h"
 
 namespace migrate {
 
@@ -98,44 +97,38 @@ void ResidentWorker::read_mailbox() {
 
 void ResidentWorker::take_letter(Letter letter) {
   if (!letter.preamble) {
-    take_request(letter.request, EventSink(std::move(letter.fd)), false);
-    return;
-  }
-  auto channel = TcpChannel::create(std::move(letter.fd),
-                                    {.bulk = letter.preamble->purpose == Purpose::kBulk});
-  if (!channel) {
-    spdlog::warn("session {}: {}", to_hex(session_), channel.error().message());
+    take_request(letter.request, EventSink(std::move(letter.fd)));
     return;
   }
   switch (letter.preamble->purpose) {
     case Purpose::kCommand: {
       constexpr int kRequestTimeoutMs = 2000;
-      const auto bytes = (*channel)->receive(0, kRequestTimeoutMs);
+      const auto bytes = letter.channel->receive(0, kRequestTimeoutMs);
       if (bytes) {
+        spdlog::info("session {}: a request from {}", to_hex(session_), letter.peer.to_string());
         const std::string text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
-        take_request(text, EventSink(std::unique_ptr<Channel>(std::move(*channel))), true);
+        take_request(text, EventSink(std::move(letter.channel)));
       }
       break;
     }
     case Purpose::kResume:
-      control_ = std::make_unique<ControlChannel>(std::move(*channel));
+      control_ = std::make_unique<ControlChannel>(std::move(letter.channel));
       break;
     case Purpose::kUrgent:
-      urgent_ = std::move(*channel);
+      urgent_ = std::move(letter.channel);
       break;
     case Purpose::kBulk:
-      bulk_ = std::move(*channel);
+      bulk_ = std::move(letter.channel);
       break;
     default:
       spdlog::warn("closed a connection that is not for session {}", to_hex(session_));
   }
 }
 
-void ResidentWorker::take_request(const std::string& text, EventSink sink, bool check_token) {
+void ResidentWorker::take_request(const std::string& text, EventSink sink) {
   const nlohmann::json request = parse_object(text);
-  if (!request.is_object() || (check_token && text_member(request, "token") != offer_.token())) {
-    sink.finish_failed(kExitFailed,
-                       make_error(ErrorCode::kRefused, "carry out a request of another host"));
+  if (!request.is_object()) {
+    sink.finish_failed(kExitFailed, make_error(ErrorCode::kCorrupt, "read a request"));
     return;
   }
   if (text_member(request, "command") == "check") {
@@ -149,6 +142,7 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink, bool 
   move.wait = text_member(request, "wait", "resumed");
   move.retry_seconds = number_member(request, "retry_seconds", 0.0);
   move.uid = offer_.user();
+  move.push = push_limits(request, context_);
   if (!independent_ && control_) {
     wire::ControlMessage message;
     message.mutable_send_all();
@@ -248,6 +242,7 @@ void ResidentWorker::follow_control() {
   next_progress_us_ = now_us() + kProgressEveryUs;
   wire::ControlMessage message;
   *message.mutable_progress() = independent_ ? last_progress_ : progress();
+  record_exposure(message.progress());
   if (!control_->send(message) || !independent_) {
     return;
   }
@@ -258,6 +253,24 @@ void ResidentWorker::follow_control() {
     control_.reset();
     pager_->stop();
   }
+}
+
+// How long two hosts can end the process, for `ps` and `show` here.
+void ResidentWorker::record_exposure(const wire::Progress& progress) {
+  drain_.note(now_us(), progress.owed_pages());
+  if (exited_) {
+    return;
+  }
+  static_cast<void>(registry_->update_state(to_hex(process_), ProcessRole::kResident,
+                                            ProcessState::kRunningHere, progress.owed_pages()));
+  nlohmann::json exposure = nlohmann::json::object();
+  if (progress.done()) {
+    exposure["expected_independence_us"] = 0;
+  } else if (const auto remaining = drain_.remaining_us()) {
+    exposure["expected_independence_us"] = *remaining;
+  }
+  static_cast<void>(
+      registry_->update_result(to_hex(process_), ProcessRole::kResident, exposure.dump()));
 }
 
 void ResidentWorker::follow_home() {
@@ -316,6 +329,7 @@ void ResidentWorker::move_on() {
   }
   SourceMoveOptions options = onward_options(pending.request.mode);
   options.destination = *destination;
+  options.push = pending.request.push;
   SourceMove::Hooks hooks;
   hooks.freeze_relay = [this](const wire::Image&) { return relay_->freeze_state(); };
   hooks.thaw_relay = [this] { relay_->thaw(); };

@@ -16,11 +16,12 @@
 #include "base/log.h"
 #include "libmigrate/restore/address_space.h"
 #include "libmigrate/restore/descriptors.h"
-#include "libmigrate/rules/destination_rules.h"
 #include "libmigrate/rules/host_facts.h"
+#include "libmigrate/rules/host_memory.h"
 #include "libmigrate/rules/image_form.h"
 #include "libmigrate/session/channel_link.h"
-#include "transport/tcp.h"
+#include "libmigrate/session/offer_verdict.h"
+#include "transport/proof.h"
 
 namespace migrate {
 namespace {
@@ -30,6 +31,7 @@ constexpr int kDataTimeoutMs = 10000;
 constexpr int kFinalTimeoutMs = 60000;
 constexpr int kRunTimeoutMs = 60000;
 constexpr int kConnectTimeoutMs = 2000;
+constexpr int kGoodbyeMs = 1000;
 constexpr std::uint32_t kFreezeSpinUs = 500;
 constexpr std::uint32_t kFinalSpinUs = 10000;  // A capture takes a millisecond or a few.
 constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
@@ -41,10 +43,11 @@ std::int64_t clock_ns(clockid_t clock) {
 }
 
 // Those that cannot be opened are none that the pager will read.
-std::vector<UniqueFd> open_mapped_files(const wire::Image& image) {
+std::vector<UniqueFd> open_mapped_files(const wire::Image& image, const FileUser& user) {
   std::vector<UniqueFd> files;
+  FileUser::Scope as_user(user);
   for (const wire::FileIdentity& file : image.mapped_files()) {
-    auto opened = open_file(file.path(), O_RDONLY);
+    auto opened = as_user.open(file.path(), O_RDONLY);
     files.push_back(opened ? std::move(*opened) : UniqueFd());
   }
   return files;
@@ -57,74 +60,93 @@ void signal_event(int fd) {
 
 }  // namespace
 
-ResidentWorker::ResidentWorker(const WorkerContext& context, UniqueFd connection,
-                               const SessionId& session)
-    : context_(context), session_(session), connection_(std::move(connection)) {}
+ResidentWorker::ResidentWorker(const WorkerContext& context, PeerTrust::Peer source,
+                               const SessionId& session,
+                               std::function<void(int connection)> become_worker)
+    : context_(context),
+      session_(session),
+      source_(std::move(source.identity)),
+      become_worker_(std::move(become_worker)),
+      control_(std::make_unique<ControlChannel>(std::move(source.channel))) {}
 
 void ResidentWorker::run() {
-  if (auto taken = take_in(); !taken) {
-    if (offer_.mode() == kCheckMode) {
-      return;
-    }
-    spdlog::warn("session {}: {}", to_hex(session_), taken.error().message());
-    if (control_) {
-      wire::ControlMessage message;
-      message.mutable_failed()->set_reason(taken.error().message());
-      static_cast<void>(control_->send(message));
-    }
-    if (cell_) {
-      cell_->end();
-    }
-    if (registry_) {
-      static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kResident));
-    }
+  const auto taken = take_in();
+  if (taken && *taken) {
+    serve_until_end();
+  }
+  if (taken) {
     return;
   }
-  serve_until_end();
+  spdlog::warn("session {}: {}", to_hex(session_), taken.error().message());
+  wire::ControlMessage message;
+  message.mutable_failed()->set_reason(taken.error().message());
+  static_cast<void>(control_->send(message));
+  if (cell_) {
+    cell_->end();
+  }
+  if (registry_) {
+    static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kResident));
+  }
 }
 
-Result<void> ResidentWorker::take_in() {
+// False: refused, or only asked, and answered.
+Result<bool> ResidentWorker::take_in() {
+  if (!MIGRATE_TRY(receive_offer())) {
+    return false;
+  }
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(session_))));
   registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
   host_clocks_ = MIGRATE_TRY(clock_offsets(0));
   pager_events_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
-  control_ =
-      std::make_unique<ControlChannel>(MIGRATE_TRY(TcpChannel::create(std::move(connection_))));
-  const auto message =
-      MIGRATE_TRY(control_->expect(wire::ControlMessage::kOffer, 0, kOfferTimeoutMs));
-  offer_ = message.offer();
-  if (offer_.process().size() != process_.size()) {
-    return fail(make_error(ErrorCode::kCorrupt, "read the id of the process offered"));
-  }
-  std::copy_n(reinterpret_cast<const std::byte*>(offer_.process().data()), process_.size(),
-              process_.begin());
-  MIGRATE_TRY(check_form(offer_.draft(), ImageStage::kDraft));
-  if (!MIGRATE_TRY(answer_offer())) {
-    return fail(make_error(ErrorCode::kRefused, "take in a process", offer_.command()));
-  }
+  MIGRATE_TRY(prepare());
+  record(ProcessState::kMoving);
+  wire::ControlMessage ready;
+  ready.mutable_offer_reply();
+  MIGRATE_TRY(control_->send(ready));
   MIGRATE_TRY(accept_data(nullptr));
   wire::ControlMessage connected;
   connected.mutable_connected();
   MIGRATE_TRY(control_->send(connected));
   MIGRATE_TRY(restore());
-  return run_process();
+  MIGRATE_TRY(run_process());
+  return true;
 }
 
-// True: prepared and said so. False: refused and said so.
-Result<bool> ResidentWorker::answer_offer() {
+// True: from here on this process is a worker, which takes it. False: refused, or only asked.
+Result<bool> ResidentWorker::receive_offer() {
+  constexpr std::size_t kMaxOfferBytes = std::size_t{32} << 20U;
+  constexpr std::size_t kMaxImageBytes = std::size_t{512} << 20U;
+  control_->set_longest_message(kMaxOfferBytes);
+  auto message = MIGRATE_TRY(control_->expect(wire::ControlMessage::kOffer, 0, kOfferTimeoutMs));
+  offer_ = std::move(*message.mutable_offer());
+  const bool only_asks = offer_.mode() == kCheckMode;
+  if (offer_.process().size() != process_.size() || (offer_.token().empty() && !only_asks)) {
+    return fail(make_error(ErrorCode::kCorrupt, "read the id of the process offered"));
+  }
+  std::copy_n(reinterpret_cast<const std::byte*>(offer_.process().data()), process_.size(),
+              process_.begin());
+  MIGRATE_TRY(check_form(offer_.draft(), ImageStage::kDraft));
   own_facts_ = MIGRATE_TRY(host_facts());
+  const auto verdict = MIGRATE_TRY(judge_offer(context_, source_, offer_, own_facts_));
+  if (!verdict.empty() || only_asks) {
+    MIGRATE_TRY(answer(verdict));
+    return false;
+  }
+  trusted_ = context_.policy.allows(source_, 0);
+  become_worker_(control_->channel().poll_fd());
+  control_->set_longest_message(
+      std::min<std::size_t>(kMaxImageBytes, MIGRATE_TRY(available_memory_bytes()) / 4));
+  return true;
+}
+
+Result<void> ResidentWorker::answer(const std::vector<wire::Refusal>& verdict) {
   wire::ControlMessage message;
   wire::OfferReply& reply = *message.mutable_offer_reply();
-  for (wire::Refusal& refusal : check_against_host(offer_.draft(), offer_.source(), own_facts_)) {
-    *reply.add_refusals() = std::move(refusal);
-  }
-  const bool only_asked = offer_.mode() == kCheckMode;
-  if (reply.refusals().empty() && !only_asked) {
-    MIGRATE_TRY(prepare());
-    record(ProcessState::kMoving);
-  }
+  reply.mutable_refusals()->Assign(verdict.begin(), verdict.end());
   MIGRATE_TRY(control_->send(message));
-  return reply.refusals().empty() && !only_asked;
+  // The peer closes first, so that no reset overtakes the answer.
+  static_cast<void>(control_->receive(0, kGoodbyeMs));
+  return {};
 }
 
 Result<void> ResidentWorker::prepare() {
@@ -134,7 +156,8 @@ Result<void> ResidentWorker::prepare() {
   MIGRATE_TRY(ask_clocks(options));
   options.highest_descriptor = highest_descriptor(draft);
   cell_.emplace(MIGRATE_TRY(Cell::create(options)));
-  restorer_.emplace(MIGRATE_TRY(Restorer::create(*cell_)));
+  MIGRATE_TRY(open_mailbox());  // Not before: a cell is made while there is one thread.
+  restorer_.emplace(MIGRATE_TRY(Restorer::create(*cell_, trusted_)));
   MIGRATE_TRY(restorer_->prepare(draft));
   UniqueFd userfault = cell_->take_userfault();
   userfault_copy_ = MIGRATE_TRY(userfault.duplicate());
@@ -152,7 +175,8 @@ Result<void> ResidentWorker::prepare() {
     signal_event(pager_events_.get());
   };
   pager_ = MIGRATE_TRY(Pager::create(std::move(pager), Userfault::adopt(std::move(userfault)),
-                                     pager_regions(draft), open_mapped_files(draft)));
+                                     pager_regions(draft),
+                                     open_mapped_files(draft, restorer_->file_user())));
   pager_->launch();
   return connect_home();
 }
@@ -187,11 +211,32 @@ Result<void> ResidentWorker::ask_clocks(CellOptions& options) {
   return {};
 }
 
+// Pages come from who offered the process, commands from its home.
+Result<void> ResidentWorker::open_mailbox() {
+  const auto from_source = [source = source_](const PeerIdentity& peer) {
+    return peer.same_host(source) ? std::string()
+                                  : "the process was offered by " + source.to_string();
+  };
+  const auto from_home = [home = MIGRATE_TRY(Address::parse(offer_.home())),
+                          authenticates =
+                              context_.trust.authenticates()](const PeerIdentity& peer) {
+    return !authenticates || peer.is_host(home.host) ? std::string()
+                                                     : "the process's home is " + home.host;
+  };
+  return mailbox_->open({.trust = context_.trust,
+                         .token = offer_.token(),
+                         .rules = {{Purpose::kUrgent, from_source},
+                                   {Purpose::kBulk, from_source},
+                                   {Purpose::kResume, from_source},
+                                   {Purpose::kCommand, from_home}}});
+}
+
 Result<void> ResidentWorker::connect_home() {
   const Address home = MIGRATE_TRY(Address::parse(offer_.home()));
-  UniqueFd fd = MIGRATE_TRY(connect_tcp(home, kConnectTimeoutMs));
-  MIGRATE_TRY(send_preamble(fd.get(), {.purpose = Purpose::kHome, .session = process_}));
-  home_channel_ = MIGRATE_TRY(TcpChannel::create(std::move(fd), {.user_timeout_ms = 0}));
+  const Preamble preamble{.purpose = Purpose::kHome, .session = process_};
+  auto peer = MIGRATE_TRY(context_.trust.connect(home, preamble, kConnectTimeoutMs));
+  MIGRATE_TRY(give_proof(*peer.channel, offer_.token(), preamble, kConnectTimeoutMs));
+  home_channel_ = std::move(peer.channel);
   return {};
 }
 
@@ -206,12 +251,11 @@ Result<void> ResidentWorker::accept_data(std::unique_ptr<ControlChannel>* contro
     if (!letter.preamble) {
       take_letter(std::move(letter));
     } else if (letter.preamble->purpose == Purpose::kUrgent) {
-      urgent_ = MIGRATE_TRY(TcpChannel::create(std::move(letter.fd)));
+      urgent_ = std::move(letter.channel);
     } else if (letter.preamble->purpose == Purpose::kBulk) {
-      bulk_ = MIGRATE_TRY(TcpChannel::create(std::move(letter.fd), {.bulk = true}));
+      bulk_ = std::move(letter.channel);
     } else if (letter.preamble->purpose == Purpose::kResume && control != nullptr) {
-      *control =
-          std::make_unique<ControlChannel>(MIGRATE_TRY(TcpChannel::create(std::move(letter.fd))));
+      *control = std::make_unique<ControlChannel>(std::move(letter.channel));
     }
   }
   return {};
@@ -222,6 +266,7 @@ Result<void> ResidentWorker::restore() {
       MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, kFinalSpinUs, kFinalTimeoutMs));
   const wire::Image& image = message.final().image();
   MIGRATE_TRY(check_form(image, ImageStage::kFinal));
+  MIGRATE_TRY(check_final(image));
   const MappingPlan plan = restorer_->plan(image);
   MIGRATE_TRY(start_pager(image, plan));
   ResidentRelay::Handlers handlers;
@@ -245,6 +290,19 @@ Result<void> ResidentWorker::restore() {
   return control_->send(restored);
 }
 
+// What was taken on was the draft: nobody may have become someone else since.
+Result<void> ResidentWorker::check_final(const wire::Image& image) {
+  if (trusted_ || same_rights(offer_.draft(), image)) {
+    return {};
+  }
+  const auto verdict = check_policy(context_.policy, source_, offer_.user(), image);
+  if (verdict.empty()) {
+    return {};
+  }
+  return fail(make_error(ErrorCode::kRefused, "take in a process", verdict.front().object(),
+                         verdict.front().reason()));
+}
+
 Result<void> ResidentWorker::start_pager(const wire::Image& image, const MappingPlan& plan) {
   const std::vector<PagerRegion> wanted = pager_regions(image);
   if (!plan.unmap.empty() || !plan.map.empty()) {
@@ -263,7 +321,7 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
   MIGRATE_TRY(restorer_->adapt(image, plan));
   if (wanted != pager_regions(offer_.draft())) {
     MIGRATE_TRY(pager_->update_regions(wanted));
-    pager_->set_local_files(open_mapped_files(image));
+    pager_->set_local_files(open_mapped_files(image, restorer_->file_user()));
   }
   for (const wire::StarterPage& page : image.starter_pages()) {
     const bool paged = std::any_of(wanted.begin(), wanted.end(), [&](const PagerRegion& region) {
@@ -295,9 +353,10 @@ Result<void> ResidentWorker::run_process() {
   return {};
 }
 
-void run_destination_worker(const WorkerContext& context, UniqueFd connection,
-                            const Preamble& preamble) {
-  ResidentWorker(context, std::move(connection), preamble.session).run();
+void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,
+                            const Preamble& preamble,
+                            const std::function<void(int connection)>& become_worker) {
+  ResidentWorker(context, std::move(peer), preamble.session, become_worker).run();
 }
 
 }  // namespace migrate

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <optional>
@@ -14,6 +15,7 @@
 #include "libmigrate/registry/registry.h"
 #include "libmigrate/restore/restorer.h"
 #include "libmigrate/session/control_channel.h"
+#include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/mailbox.h"
 #include "libmigrate/session/source_move.h"
 #include "libmigrate/session/worker.h"
@@ -25,7 +27,8 @@ namespace migrate {
 /// home, and moves it on when asked to. One thread, besides the pager's two.
 class ResidentWorker {
  public:
-  ResidentWorker(const WorkerContext& context, UniqueFd connection, const SessionId& session);
+  ResidentWorker(const WorkerContext& context, PeerTrust::Peer source, const SessionId& session,
+                 std::function<void(int connection)> become_worker);
 
   /// Does all of it. Returns when the move failed, or the process has ended or moved on.
   void run();
@@ -37,13 +40,16 @@ class ResidentWorker {
     EventSink sink;
   };
 
-  Result<void> take_in();
-  Result<bool> answer_offer();
+  Result<bool> take_in();
+  Result<bool> receive_offer();
+  Result<void> answer(const std::vector<wire::Refusal>& verdict);
   Result<void> prepare();
   Result<void> ask_clocks(CellOptions& options);
+  Result<void> open_mailbox();
   Result<void> connect_home();
   Result<void> accept_data(std::unique_ptr<ControlChannel>* control);
   Result<void> restore();
+  Result<void> check_final(const wire::Image& image);
   Result<void> start_pager(const wire::Image& image, const MappingPlan& plan);
   Result<void> run_process();
 
@@ -52,10 +58,11 @@ class ResidentWorker {
   void read_cell();
   void read_mailbox();
   void take_letter(Letter letter);
-  void take_request(const std::string& text, EventSink sink, bool check_token);
+  void take_request(const std::string& text, EventSink sink);
   void check(const nlohmann::json& request, EventSink sink);
   void follow_pager();
   void follow_control();
+  void record_exposure(const wire::Progress& progress);
   void follow_home();
   void resume_pages();
   void move_on();
@@ -68,9 +75,11 @@ class ResidentWorker {
 
   const WorkerContext& context_;
   const SessionId session_;
-  UniqueFd connection_;
+  const PeerIdentity source_;  // who offered the process
+  const std::function<void(int connection)> become_worker_;
   std::unique_ptr<ControlChannel> control_;
   wire::Offer offer_;
+  bool trusted_ = false;  // the source may bring root's processes
   wire::HostFacts own_facts_;
   ClockOffsets host_clocks_;
   SessionId process_{};
@@ -91,6 +100,7 @@ class ResidentWorker {
   std::vector<WaitRecord> waits_;  // of the threads when they came
   std::vector<PendingMove> pending_moves_;
   wire::Progress last_progress_;
+  DrainEstimate drain_;
   std::int64_t next_progress_us_ = 0;
   std::int64_t next_home_us_ = 0;
   bool independent_ = false;  // nothing is owed to this process any more

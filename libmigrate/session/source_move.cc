@@ -10,9 +10,10 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/capture/capture.h"
+#include "libmigrate/inspect/proc_text.h"
 #include "libmigrate/rules/host_facts.h"
 #include "libmigrate/rules/refusal.h"
-#include "transport/tcp.h"
+#include "transport/proof.h"
 
 namespace migrate {
 namespace {
@@ -32,11 +33,15 @@ std::int64_t clock_ns(clockid_t clock) {
   return now.tv_sec * kNanosecondsPerSecond + now.tv_nsec;
 }
 
-Result<std::unique_ptr<Channel>> connect(const Address& address, Purpose purpose,
-                                         const SessionId& session, bool bulk) {
-  UniqueFd fd = MIGRATE_TRY(connect_tcp(address, kConnectTimeoutMs));
-  MIGRATE_TRY(send_preamble(fd.get(), {.purpose = purpose, .session = session}));
-  return MIGRATE_TRY(TcpChannel::create(std::move(fd), {.bulk = bulk}));
+/// What a process holds of memory that must be moved; 0 if the kernel does not tell.
+std::uint64_t memory_bytes(pid_t pid) {
+  constexpr std::uint64_t kKibibyte = 1024;
+  const std::string status = read_file("/proc/" + std::to_string(pid) + "/status").value_or("");
+  std::uint64_t kibibytes = 0;
+  for (const char* field : {"RssAnon:", "RssShmem:", "VmSwap:"}) {
+    kibibytes += number_field(status, field);
+  }
+  return kibibytes * kKibibyte;
 }
 
 std::string bytes_of(const SessionId& id) {
@@ -76,6 +81,16 @@ SourceMove::SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink)
     : options_(std::move(options)), hooks_(std::move(hooks)), sink_(sink) {}
 
 SourceMove::~SourceMove() = default;
+
+Result<std::unique_ptr<Channel>> SourceMove::connect(Purpose purpose) {
+  const Preamble preamble{.purpose = purpose, .session = session_};
+  auto peer = MIGRATE_TRY(
+      options_.context->trust.connect(options_.destination, preamble, kConnectTimeoutMs));
+  if (purpose != Purpose::kOffer) {
+    MIGRATE_TRY(give_proof(*peer.channel, options_.token, preamble, kConnectTimeoutMs));
+  }
+  return std::move(peer.channel);
+}
 
 void SourceMove::event(const char* phase) {
   sink_.send({{"event", "phase"}, {"phase", phase}, {"at_us", now_us() - begun_us_}});
@@ -147,8 +162,7 @@ Result<void> SourceMove::offer() {
   event("offer");
   const std::int64_t start = now_us();
   session_ = MIGRATE_TRY(random_session_id());
-  control_ = std::make_unique<ControlChannel>(
-      MIGRATE_TRY(connect(options_.destination, Purpose::kOffer, session_, false)));
+  control_ = std::make_unique<ControlChannel>(MIGRATE_TRY(connect(Purpose::kOffer)));
   wire::ControlMessage message;
   wire::Offer& offer = *message.mutable_offer();
   offer.set_process(bytes_of(options_.process));
@@ -160,6 +174,7 @@ Result<void> SourceMove::offer() {
   offer.set_command(options_.command);
   offer.set_user(options_.user);
   offer.set_token(options_.token);
+  offer.set_memory_bytes(memory_bytes(options_.pid));
   ClockOffsets offsets = MIGRATE_TRY(clock_offsets(options_.pid));
   offsets.monotonic_ns -= options_.host_clocks.monotonic_ns;
   offsets.boottime_ns -= options_.host_clocks.boottime_ns;
@@ -197,8 +212,8 @@ Result<wire::ControlMessage> SourceMove::await_reply(const ClockOffsets& offsets
 }
 
 Result<void> SourceMove::connect_data() {
-  urgent_ = MIGRATE_TRY(connect(options_.destination, Purpose::kUrgent, session_, false));
-  bulk_ = MIGRATE_TRY(connect(options_.destination, Purpose::kBulk, session_, true));
+  urgent_ = MIGRATE_TRY(connect(Purpose::kUrgent));
+  bulk_ = MIGRATE_TRY(connect(Purpose::kBulk));
   // Handing them over takes two daemons' children: not while the process is frozen.
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kConnected, 0, kOfferTimeoutMs));
   return {};
@@ -253,8 +268,11 @@ Result<void> SourceMove::freeze_and_run() {
 Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   const std::int64_t start = now_us();
   MIGRATE_TRY(hooks_.on_captured(image_));
-  feed_ = MIGRATE_TRY(
-      PageFeed::create(options_.pid, image_, options_.mode != "demand", options_.context->spin_us));
+  feed_ = MIGRATE_TRY(PageFeed::create(options_.pid, image_,
+                                       {.push = options_.mode != "demand",
+                                        .spin_us = options_.context->spin_us,
+                                        .push_bytes_per_second = options_.push.bytes_per_second,
+                                        .push_deadline = options_.push.deadline}));
   feed_->serve(urgent_);
   // While the destination restores: the rules that the image does not wait for, and the record.
   refusals_ = inspector_->check_frozen();
@@ -312,6 +330,7 @@ Result<void> SourceMove::handle() {
       break;
     } else if ((*message)->has_progress()) {
       progress_ = (*message)->progress();
+      drain_.note(now_us(), progress_.owed_pages());
       if (progress_.done()) {
         finish();
         return {};
@@ -322,6 +341,7 @@ Result<void> SourceMove::handle() {
       feed_->server().start_push();
     }
   }
+  watch_deadline();
   if (const auto confirmed = feed_->server().take_confirmed(); !confirmed.empty()) {
     MIGRATE_TRY(parked_->free(confirmed));
   }
@@ -336,11 +356,9 @@ Result<void> SourceMove::handle() {
 
 Result<void> SourceMove::reconnect() {
   bulk_.reset();
-  auto control = MIGRATE_TRY(connect(options_.destination, Purpose::kResume, session_, false));
-  std::shared_ptr<Channel> urgent =
-      MIGRATE_TRY(connect(options_.destination, Purpose::kUrgent, session_, false));
-  std::shared_ptr<Channel> bulk =
-      MIGRATE_TRY(connect(options_.destination, Purpose::kBulk, session_, true));
+  auto control = MIGRATE_TRY(connect(Purpose::kResume));
+  std::shared_ptr<Channel> urgent = MIGRATE_TRY(connect(Purpose::kUrgent));
+  std::shared_ptr<Channel> bulk = MIGRATE_TRY(connect(Purpose::kBulk));
   feed_->disconnect();
   control_ = std::make_unique<ControlChannel>(std::move(control));
   feed_->serve(std::move(urgent));
@@ -367,7 +385,8 @@ nlohmann::json SourceMove::progress_event() const {
           {"arrived_pages", progress_.fault_pages() + progress_.prefetch_pages() +
                                 progress_.push_pages() + progress_.starter_pages()},
           {"wire_bytes", bytes},
-          {"bytes_per_second", static_cast<std::uint64_t>(static_cast<double>(bytes) / seconds)}};
+          {"bytes_per_second", static_cast<std::uint64_t>(static_cast<double>(bytes) / seconds)},
+          {"expected_independence_us", expected_independence()}};
 }
 
 nlohmann::json SourceMove::result() const {
@@ -396,7 +415,28 @@ nlohmann::json SourceMove::result() const {
                            {"state", done_ ? "done" : "running"}};
   object["owed_nothing_after_us"] =
       done_ ? nlohmann::json(std::max<std::int64_t>(independent_us_ - running_us_, 0)) : nullptr;
+  object["expected_independence_us"] = expected_independence();
+  if (options_.push.deadline.count() > 0) {
+    object["deadline_missed"] = deadline_missed_;
+  }
   return object;
+}
+
+nlohmann::json SourceMove::expected_independence() const {
+  if (done_) {
+    return 0;
+  }
+  const auto remaining = drain_.remaining_us();
+  return remaining ? nlohmann::json(*remaining) : nlohmann::json();
+}
+
+void SourceMove::watch_deadline() {
+  const std::int64_t deadline_us = std::chrono::microseconds(options_.push.deadline).count();
+  if (deadline_us > 0 && !deadline_missed_ && now_us() > running_us_ + deadline_us) {
+    deadline_missed_ = true;
+    spdlog::warn("session {}: {} pages are still owed after the {} ms of its deadline",
+                 to_hex(session_), progress_.owed_pages(), options_.push.deadline.count());
+  }
 }
 
 }  // namespace migrate

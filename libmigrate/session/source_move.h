@@ -15,6 +15,7 @@
 #include "libmigrate/capture/timed_wait.h"
 #include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/session/control_channel.h"
+#include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/event_sink.h"
 #include "libmigrate/session/page_feed.h"
 #include "libmigrate/session/worker.h"
@@ -41,7 +42,8 @@ struct SourceMoveOptions {
   std::string token;    ///< Of the process.
   std::string command;  ///< Command line.
   uid_t user = 0;
-  std::vector<WaitRecord> waits;           ///< As the threads came here.
+  std::vector<WaitRecord> waits;  ///< As the threads came here.
+  PushLimits push;
   ClockOffsets host_clocks;                ///< Of this worker's own time namespace.
   const WorkerContext* context = nullptr;  ///< Borrowed.
 };
@@ -105,6 +107,7 @@ class SourceMove {
   nlohmann::json progress_event() const;
 
  private:
+  Result<std::unique_ptr<Channel>> connect(Purpose purpose);
   Result<void> inspect();
   Result<void> offer();
   Result<wire::ControlMessage> await_reply(const ClockOffsets& offsets);
@@ -114,6 +117,8 @@ class SourceMove {
   Result<void> reconnect();
   void start_push();
   void event(const char* phase);
+  nlohmann::json expected_independence() const;  // null while it cannot be said
+  void watch_deadline();
   void finish();
 
   const SourceMoveOptions options_;
@@ -131,6 +136,7 @@ class SourceMove {
   std::unique_ptr<PageFeed> feed_;
   std::optional<ParkedProcess> parked_;
   wire::Progress progress_;
+  DrainEstimate drain_;
   nlohmann::json phases_ = nlohmann::json::object();
   std::int64_t begun_us_ = 0;
   std::int64_t running_us_ = 0;
@@ -138,6 +144,7 @@ class SourceMove {
   std::int64_t freeze_us_ = 0;
   std::int64_t next_reconnect_us_ = 0;
   std::uint64_t final_wire_bytes_ = 0;
+  bool deadline_missed_ = false;
   bool run_sent_ = false;
   bool done_ = false;
 };

@@ -2,11 +2,16 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
+#include <functional>
+#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 #include "base/unique_fd.h"
+#include "libmigrate/rules/host_policy.h"
 #include "transport/address.h"
+#include "transport/peer_trust.h"
 #include "transport/preamble.h"
 
 namespace migrate {
@@ -17,7 +22,19 @@ struct WorkerContext {
   std::string socket_path;
   std::string host_name;
   Address own_address;  ///< As others reach us.
+  PeerTrust trust;      ///< How hosts know each other.
   std::uint32_t spin_us = 0;
+  HostPolicy policy;                ///< Whose processes this host takes.
+  std::uint32_t max_sessions = 0;   ///< Processes of other hosts that it takes at a time.
+  std::uint64_t reserve_bytes = 0;  ///< Memory that they must leave free.
+  /// Most that is pushed to each process that went away, 0: as fast as can be.
+  std::uint64_t push_bytes_per_second = 0;
+};
+
+/// How fast the memory of a process follows it; see PageServerOptions.
+struct PushLimits {
+  std::uint64_t bytes_per_second = 0;
+  std::chrono::milliseconds deadline{0};
 };
 
 /// A `move` as asked for over the local socket.
@@ -27,15 +44,20 @@ struct MoveRequest {
   std::string destination;  ///< HOST:PORT.
   std::string mode;         ///< lazy, demand or eager.
   std::string wait;         ///< resumed, done or exit.
-  uid_t uid = 0;            ///< Who asks; already checked against the process's owner.
+  uid_t uid = 0;            ///< Whose process it is; that the asker may move it was checked.
   double retry_seconds = 0;
+  PushLimits push;
 };
+
+/// The limits that a request for a move asks for ("bytes_per_second", "deadline_seconds"), else
+/// those of the host.
+PushLimits push_limits(const nlohmann::json& request, const WorkerContext& context);
 
 /// A `check` as asked for over the local socket.
 struct CheckRequest {
   pid_t pid = 0;
   std::string destination;  ///< HOST:PORT, or empty: the source's rules only.
-  uid_t uid = 0;
+  uid_t uid = 0;            ///< Whose process it is.
 };
 
 /// Source side of `move`: runs in a forked worker; writes JSON event lines to `client` (a stream
@@ -43,9 +65,12 @@ struct CheckRequest {
 /// (worker lives as deputy), closing `client` by itself once the wanted wait state was reported.
 void run_source_worker(const WorkerContext& context, UniqueFd client, const MoveRequest& request);
 
-/// Destination side: `connection` has had its preamble (purpose kOffer) read.
-void run_destination_worker(const WorkerContext& context, UniqueFd connection,
-                            const Preamble& preamble);
+/// Destination side: `peer` has been let in by a preamble of purpose kOffer. `become_worker`
+/// detaches this process from the daemon, all descriptors but the given one closed; it is called
+/// when the offer is taken, before anything is made for it.
+void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,
+                            const Preamble& preamble,
+                            const std::function<void(int connection)>& become_worker);
 
 /// Writes the verdict as JSON event lines to `client`, ending with a result line.
 void run_check(const WorkerContext& context, UniqueFd client, const CheckRequest& request);

@@ -56,6 +56,20 @@ def wait_until(condition, seconds=10.0):
         time.sleep(0.01)
 
 
+# Holds memory full of a sentence, and says at its end whether it still does.
+KEEPER = """
+import os, sys, time
+text, count = sys.argv[2].encode(), (int(sys.argv[3]) << 20) // len(sys.argv[2])
+held = bytearray(text * count)
+print("ready", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+if held.count(text) == count:
+    print("ok")
+    sys.exit(42)
+"""
+
+
 class Outcome:
     """What a command of the tools came to: exit status, text, and the object printed, if any."""
 
@@ -230,6 +244,16 @@ class Testbed:
         if not process.wait_ready():
             raise AssertionError(f"{program} {arguments} did not get ready: {process.wait(1)} "
                                  f"{bytes(process.output[-500:])}")
+        return process
+
+    def start_keeper(self, host, text="nothing special ", mib=16, prefix=(), **options):
+        """Starts a program that touches none of its memory until it is told to stop."""
+        stop = self.new_path()
+        process = self.start(host, *prefix, "/usr/bin/python3", "-c", KEEPER, stop, text, mib,
+                             **options)
+        process.stop_file = stop
+        if not process.wait_ready():
+            raise AssertionError(f"the keeper did not get ready: {bytes(process.output)}")
         return process
 
     def move(self, host, pid, destination, mode="lazy", wait="resumed", patience=10.0, options=()):

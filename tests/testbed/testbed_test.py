@@ -235,7 +235,8 @@ class Daemons(TestbedCase):
             self.assertEqual(pid, session)
             log = pathlib.Path(host["log"]).read_text()
             self.assertIn(f"fake migrated on {host['name']}", log)
-            self.assertIn(f"listen='tcp://{host['address']}:7070', insecure=True", log)
+            self.assertIn(f"listen='tcp://{host['address']}:7070', "
+                          "allow=['*@*', 'root@*'], insecure=True", log)
 
     def test_restart_and_kill(self):
         self.up(2, "--daemon-arg=--stubborn")

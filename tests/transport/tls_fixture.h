@@ -4,6 +4,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "tests/transport/temporary_directory.h"
 #include "transport/keys.h"
@@ -16,8 +17,8 @@ class Cluster {
  public:
   Cluster() { authority_ = create_ca(directory_.path()).value().certificate; }
 
-  TlsContext host(const std::string& name) const {
-    const KeyFiles files = create_host_certificate(directory_.path(), name).value();
+  TlsContext host(const std::string& name, const std::vector<std::string>& also = {}) const {
+    const KeyFiles files = create_host_certificate(directory_.path(), name, also).value();
     return TlsContext::create(files.certificate, files.key, authority_).value();
   }
 

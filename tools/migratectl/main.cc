@@ -7,10 +7,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <string_view>
 
 #include "tools/migratectl/connection.h"
+#include "tools/migratectl/keys.h"
 #include "tools/migratectl/print.h"
 #include "tools/migratectl/progress.h"
 
@@ -35,7 +37,10 @@ struct Options {
   std::string wait = "resumed";
   std::string wait_for = "done";
   double retry_seconds = 0;
+  std::optional<double> bandwidth_mib;
+  double deadline_seconds = 0;
   std::string command;
+  KeysOptions keys;
 };
 
 std::string dump(const json& value) {
@@ -68,6 +73,16 @@ void add_options(CLI::App& app, Options& options) {
                    "Seconds to wait for transient reasons against the move to pass")
       ->check(CLI::NonNegativeNumber);
 
+  move->add_option("--bandwidth", options.bandwidth_mib,
+                   "MiB a second of its memory that are pushed (default: the daemon's setting; 0: "
+                   "as fast as can be)")
+      ->check(CLI::NonNegativeNumber);
+  move->add_option(
+          "--deadline", options.deadline_seconds,
+          "Seconds after which its source is to owe nothing: pushes faster than the "
+          "bandwidth, and in mode demand too, as far as that needs; says so if it is missed")
+      ->check(CLI::NonNegativeNumber);
+
   app.add_subcommand("ps", "List the processes that came here or went away");
   CLI::App* show = app.add_subcommand("show", "Show everything about one of them");
   show->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
@@ -77,6 +92,7 @@ void add_options(CLI::App& app, Options& options) {
       ->check(CLI::IsMember({"done", "exit"}));
   app.add_subcommand("hosts", "List this host and the hosts that it knows");
   app.add_subcommand("ping", "Tell whether the daemon answers");
+  add_keys(app, options.keys);
 }
 
 json request_of(const Options& options) {
@@ -91,6 +107,13 @@ json request_of(const Options& options) {
     request["mode"] = options.mode;
     request["wait"] = options.wait;
     request["retry_seconds"] = options.retry_seconds;
+    if (options.bandwidth_mib) {
+      constexpr double kBytesPerMib = 1024 * 1024;
+      request["bytes_per_second"] = *options.bandwidth_mib * kBytesPerMib;
+    }
+    if (options.deadline_seconds > 0) {
+      request["deadline_seconds"] = options.deadline_seconds;
+    }
   }
   if (options.command == "wait") {
     request["for"] = options.wait_for;
@@ -249,7 +272,7 @@ int parse_and_run(int argc, char** argv) {
     return app.exit(error) == 0 ? kExitDone : kExitUsage;
   }
   options.command = app.get_subcommands().front()->get_name();
-  return run(options);
+  return options.command == "keys" ? run_keys(app, options.keys) : run(options);
 }
 
 }  // namespace

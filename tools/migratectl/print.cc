@@ -52,6 +52,17 @@ std::string state_text(const nlohmann::json& record) {
   return state;
 }
 
+/// What is still owed, and how long that is expected to last.
+std::string owed_text(const nlohmann::json& record) {
+  const double owed = number_of(record, "owed_pages");
+  if (owed <= 0) {
+    return "-";
+  }
+  const double expected = number_of(record, "expected_independence_us");
+  return bytes_text(owed * kPageBytes) +
+         (expected > 0 ? " (" + duration_text(expected) + ")" : std::string());
+}
+
 }  // namespace
 
 std::string text_of(const nlohmann::json& object, const char* name) {
@@ -113,10 +124,9 @@ std::string processes_text(const nlohmann::json& processes) {
   std::vector<Row> rows = {
       {"ID", "PID", "ROLE", "STATE", "WHERE", "OWED", "MODE", "AGE", "COMMAND"}};
   for (const nlohmann::json& record : processes) {
-    const double owed = number_of(record, "owed_pages");
     rows.push_back({text_of(record, "process").substr(0, kShortIdLength), count_of(record, "pid"),
                     text_of(record, "role"), state_text(record), text_of(record, "where"),
-                    owed > 0 ? bytes_text(owed * kPageBytes) : "-", text_of(record, "mode"),
+                    owed_text(record), text_of(record, "mode"),
                     duration_text(number_of(record, "age_us")), text_of(record, "command")});
   }
   return table(rows);
@@ -128,6 +138,9 @@ std::string process_text(const nlohmann::json& record) {
     if (name == "age_us" || name == "updated_us_ago") {
       rows.push_back({name == "age_us" ? "age" : "last change",
                       duration_text(number_of(record, name.c_str()))});
+    } else if (name == "expected_independence_us") {
+      rows.push_back({"independent in", value.is_number() ? duration_text(value.get<double>())
+                                                          : "not known: nothing arrives"});
     } else if (!value.is_structured() && name != "event" && name != "exit") {
       rows.push_back({name, text_of(record, name.c_str())});
     }
@@ -202,6 +215,9 @@ std::string move_text(const nlohmann::json& result) {
   if (number_of(result, "owed_nothing_after_us") > 0) {
     rows.push_back(
         {"  owed nothing after", duration_text(number_of(result, "owed_nothing_after_us"))});
+  }
+  if (result.contains("deadline_missed")) {
+    rows.push_back({"  deadline", result["deadline_missed"] == true ? "missed" : "not missed"});
   }
   if (result.contains("state")) {
     rows.push_back({"  state", text_of(result, "state")});

@@ -26,6 +26,7 @@
 #include "libmigrate/registry/registry.h"
 #include "tools/migrated/local_request.h"
 #include "tools/migrated/peer_request.h"
+#include "tools/migrated/privileges.h"
 
 namespace migrate {
 namespace {
@@ -70,15 +71,25 @@ Result<Daemon> Daemon::create(const DaemonOptions& options) {
                            "as user " + std::to_string(geteuid()),
                            "run it as root: it traces and restores processes of every user"));
   }
+  MIGRATE_TRY(protect_memory());
   Daemon daemon;
   daemon.max_connections_ = std::max<std::size_t>(options.max_connections, 1);
   daemon.peers_ = options.peers;
   daemon.context_.socket_path = options.socket_path;
   daemon.context_.host_name = options.host_name.empty() ? system_host_name() : options.host_name;
   daemon.context_.spin_us = options.spin_us;
+  daemon.context_.policy = MIGRATE_TRY(HostPolicy::parse(options.allow));
+  daemon.context_.max_sessions = options.max_sessions;
+  daemon.context_.reserve_bytes = std::uint64_t{options.reserve_mib} << 20U;
+  daemon.context_.push_bytes_per_second = std::uint64_t{options.bandwidth_mib} << 20U;
+  daemon.context_.trust = MIGRATE_TRY(peer_trust(options, daemon.context_.host_name));
   MIGRATE_TRY(daemon.take_addresses(options));
   MIGRATE_TRY(daemon.take_state(options));
   MIGRATE_TRY(daemon.take_socket());
+  // root's processes may have any capability, and only who has it can give it to them.
+  if (!daemon.context_.policy.names_root()) {
+    MIGRATE_TRY(drop_capabilities());
+  }
 
   (void)std::signal(SIGPIPE, SIG_IGN);
   (void)std::signal(SIGHUP, SIG_IGN);
@@ -101,6 +112,11 @@ Result<Daemon> Daemon::create(const DaemonOptions& options) {
 Result<void> Daemon::take_state(const DaemonOptions& options) {
   const std::string& state = options.state_directory;
   MIGRATE_TRY(make_directory(state, 0700, true));
+  struct stat status = {};
+  if (lstat(state.c_str(), &status) != 0 || !S_ISDIR(status.st_mode) || status.st_uid != 0) {
+    return fail(make_error(ErrorCode::kRefused, "take the state directory", state,
+                           "it must be a directory of root's, and no symbolic link"));
+  }
   std::error_code error;
   context_.state_directory = std::filesystem::absolute(state, error).lexically_normal().string();
   MIGRATE_TRY(make_directory(mailbox_directory(context_.state_directory), 0700, true));
@@ -132,7 +148,7 @@ Result<void> Daemon::take_socket() {
 }
 
 Result<void> Daemon::take_addresses(const DaemonOptions& options) {
-  const std::vector<Address> addresses = MIGRATE_TRY(listen_addresses(options));
+  const std::vector<Address> addresses = MIGRATE_TRY(listen_addresses(options, context_.trust));
   for (const Address& address : addresses) {
     listeners_.push_back(MIGRATE_TRY(TcpListener::create(address)));
   }
@@ -146,13 +162,36 @@ Result<void> Daemon::take_addresses(const DaemonOptions& options) {
       context_.own_address.host = context_.host_name;
     }
   }
-  return {};
+  if (context_.trust.encrypts()) {
+    context_.own_address.scheme = "tls";
+  }
+  return check_certificate();
+}
+
+/// Peers will expect the certificate to be for the address by which they reach this host.
+Result<void> Daemon::check_certificate() const {
+  const auto own = context_.trust.own_identity();
+  const std::string& host = context_.own_address.host;
+  if (!own || own->is_host(host)) {
+    return {};
+  }
+  return fail(make_error(ErrorCode::kRefused, "use the certificate of", own->to_string(),
+                         "other hosts reach this one as " + host +
+                             ", which it is not for; make "
+                             "one with migratectl keys add-host --also " +
+                             host + ", or give a name that it is for with --advertise"));
 }
 
 Result<void> Daemon::run() {
   for (const TcpListener& listener : listeners_) {
     spdlog::info("listening on port {} for other hosts, which reach this one as {}",
                  listener.port(), context_.own_address.to_string());
+  }
+  if (context_.trust.authenticates()) {
+    spdlog::info("other hosts prove who they are by {}{}", context_.trust.name(),
+                 context_.trust.encrypts() ? "" : "; nothing is encrypted");
+  } else {
+    spdlog::warn("other hosts do not prove who they are, and nothing is encrypted");
   }
   spdlog::info("listening on {}, state in {}", context_.socket_path, context_.state_directory);
   std::vector<pollfd> waits = {
@@ -221,12 +260,15 @@ void Daemon::accept_local() {
     }
     return;
   }
-  if (is_full()) {
-    spdlog::warn("refused a local request: {} connections are being served", connecting_.size());
+  const Result<ucred> asker = peer_credentials(client->get());
+  const Client local{.is_peer = false, .user = asker ? asker->uid : 0};
+  if (is_full(local)) {
+    spdlog::warn("refused a local request of user {}: {} connections are being served", local.user,
+                 connecting_.size());
     (void)!::send(client->get(), kBusyReply, std::strlen(kBusyReply), MSG_DONTWAIT | MSG_NOSIGNAL);
     return;
   }
-  fork_child("a local request", [&] {
+  fork_child(local, [&] {
     serve_local({context_, peers_, [this](int connection) { become_worker(connection); }},
                 std::move(*client));
   });
@@ -241,23 +283,39 @@ void Daemon::accept_peer(TcpListener& listener) {
     }
     return;
   }
-  if (is_full()) {
+  const Client peer{.is_peer = true};
+  if (is_full(peer)) {
     spdlog::warn("refused {}: {} connections are being served", accepted->peer, connecting_.size());
     return;
   }
-  fork_child("a peer", [&] {
+  fork_child(peer, [&] {
     serve_peer({context_, [this](int connection) { become_worker(connection); }},
                std::move(accepted->fd), accepted->peer);
   });
 }
 
-void Daemon::fork_child(const char* what, const std::function<void()>& serve) {
+bool Daemon::is_full(const Client& client) const {
+  constexpr std::size_t kUsersPart = 4;  // One user gets no more than this part.
+  std::size_t of_kind = 0;
+  std::size_t of_user = 0;
+  for (const auto& [pid, other] : connecting_) {
+    of_kind += other.is_peer == client.is_peer ? 1 : 0;
+    of_user += !other.is_peer && other.user == client.user ? 1 : 0;
+  }
+  const bool is_user = !client.is_peer && client.user != 0;
+  return of_kind >= max_connections_ ||
+         (is_user && of_user >= std::max<std::size_t>(max_connections_ / kUsersPart, 1));
+}
+
+void Daemon::fork_child(const Client& client, const std::function<void()>& serve) {
   const pid_t pid = fork();
   if (pid < 0) {
-    spdlog::error("{}", system_error("fork a child for", what).message());
+    spdlog::error(
+        "{}",
+        system_error("fork a child for", client.is_peer ? "a peer" : "a local request").message());
     std::this_thread::sleep_for(kPause);
   } else if (pid > 0) {
-    connecting_.insert(pid);
+    connecting_.emplace(pid, client);
   } else {
     listeners_.clear();
     local_.reset();

@@ -5,7 +5,7 @@
 #include <functional>
 #include <optional>
 #include <string>
-#include <unordered_set>
+#include <unordered_map>
 #include <vector>
 
 #include "base/result.h"
@@ -39,15 +39,22 @@ class Daemon {
   Result<void> take_state(const DaemonOptions& options);
   Result<void> take_socket();
   Result<void> take_addresses(const DaemonOptions& options);
+  Result<void> check_certificate() const;
   /// False once told to end.
   bool handle_signals();
   void reap();
   void note_promoted();
   void accept_local();
   void accept_peer(TcpListener& listener);
-  bool is_full() const { return connecting_.size() >= max_connections_; }
+  /// Whom a child serves that is not (yet) a worker.
+  struct Client {
+    bool is_peer = false;
+    uid_t user = 0;  // of a local client
+  };
+  /// Whether one more of this kind would keep others from being served.
+  bool is_full(const Client& client) const;
   /// Runs `serve` in a child that has none of the daemon's own descriptors.
-  void fork_child(const char* what, const std::function<void()>& serve);
+  void fork_child(const Client& client, const std::function<void()>& serve);
   /// In a child: makes it a worker that owns `connection`, and tells the daemon.
   void become_worker(int connection);
 
@@ -60,7 +67,7 @@ class Daemon {
   UniqueFd signals_;
   UniqueFd promoted_read_;  ///< Children that became workers write their pid here.
   UniqueFd promoted_write_;
-  std::unordered_set<pid_t> connecting_;  ///< Children that are not (yet) workers.
+  std::unordered_map<pid_t, Client> connecting_;  ///< Children that are not (yet) workers.
 };
 
 }  // namespace migrate

@@ -133,14 +133,15 @@ Error not_permitted(const std::string& object) {
                     "it belongs to another user; ask its owner or root");
 }
 
-Result<void> may_use(pid_t pid, uid_t uid) {
+/// Whose process it is, if `uid` may use it.
+Result<uid_t> may_use(pid_t pid, uid_t uid) {
   const std::array<uid_t, 4> users = MIGRATE_TRY(owners(pid));
   const bool own =
       std::all_of(users.begin(), users.end(), [uid](uid_t each) { return each == uid; });
   if (uid != 0 && !own) {
     return fail(not_permitted("process " + std::to_string(pid)));
   }
-  return {};
+  return users.front();
 }
 
 /// The rows of the process that the request names, the one to act on first; empty if the registry
@@ -264,9 +265,9 @@ Result<void> act(const LocalService& service, const Request& request, UniqueFd& 
   if (MIGRATE_TRY(hand_over(service, request, client))) {
     return {};
   }
-  MIGRATE_TRY(may_use(request.pid(), request.uid));
+  const uid_t owner = MIGRATE_TRY(may_use(request.pid(), request.uid));
   if (!is_move) {
-    run_check(service.context, std::move(client), {request.pid(), destination, request.uid});
+    run_check(service.context, std::move(client), {request.pid(), destination, owner});
     return {};
   }
   const auto retry = request.body.find("retry_seconds");
@@ -275,7 +276,8 @@ Result<void> act(const LocalService& service, const Request& request, UniqueFd& 
   move.destination = destination;
   move.mode = request.text("mode", "lazy");
   move.wait = request.text("wait", "resumed");
-  move.uid = request.uid;
+  move.uid = owner;
+  move.push = push_limits(request.body, service.context);
   move.retry_seconds =
       retry != request.body.end() && retry->is_number() ? std::fmax(retry->get<double>(), 0) : 0;
   spdlog::info("user {} moves process {} to {} ({})", request.uid, move.pid, destination,
@@ -328,8 +330,9 @@ Result<json> list_hosts(const LocalService& service) {
     if (text.empty() || (address && !asked.insert(address->to_string()).second)) {
       continue;
     }
-    const Result<json> facts =
-        address ? query_host(*address, kQueryTimeoutMs) : Result<json>(fail(address.error()));
+    const Result<json> facts = address
+                                   ? query_host(service.context.trust, *address, kQueryTimeoutMs)
+                                   : Result<json>(fail(address.error()));
     json host = facts ? *facts : json{{"error", {{"message", facts.error().message()}}}};
     host["address"] = text;
     host["state"] = facts ? "up" : "unreachable";
@@ -452,6 +455,10 @@ void serve_local(const LocalService& service, UniqueFd client) {
     client = std::move(request->answer);
   }
   if (const Result<void> served = dispatch(service, *request, client); !served) {
+    if (served.error().code == ErrorCode::kRefused) {
+      spdlog::warn("refused user {} (pid {}): {}", request->uid, request->client_pid,
+                   served.error().message());
+    }
     send_error(client, served.error());
   }
 }

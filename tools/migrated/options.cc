@@ -107,8 +107,28 @@ void add_settings(Settings& settings, DaemonOptions& options) {
   settings.add("socket", options.socket_path, "Local socket for migratectl and libmigrate");
   settings.add("state", options.state_directory, "Directory of the registry and the mailboxes");
   settings.add("host_name", options.host_name, "Name of this host (default: the system's)");
+  settings.add("keys", options.keys_directory,
+               "Directory of ca.crt, HOST.crt and HOST.key (migratectl keys): use TLS");
+  settings.add("certificate", options.certificate, "This host's certificate, instead of HOST.crt");
+  settings.add("key", options.key, "Its private key, instead of HOST.key");
+  settings.add("authority", options.authority,
+               "Certificate of the authority that signs those of all hosts, instead of ca.crt");
+  settings.add(
+      "munge", options.munge,
+      "Authenticate hosts by MUNGE instead: nothing is encrypted, so that pages can be read "
+      "and connections taken over on the way");
+  settings.add("munge_socket", options.munge_socket, "Socket of munged (default: MUNGE's own)");
   settings.add("insecure", options.insecure,
-               "Listen where other machines can connect, though they are not authenticated");
+               "Listen where other machines can connect without keys: whoever reaches the port can "
+               "read the memory of moved processes and run programs here as any user");
+  settings.add("allow", options.allow,
+               "USERS@HOSTS whose processes are taken, such as alice,1000-1999@hostA or root@hostB "
+               "(repeatable; default *@*: all users but root, from all hosts)");
+  settings.add("max_sessions", options.max_sessions, "Processes of other hosts taken at a time");
+  settings.add("reserve_mib", options.reserve_mib, "MiB of memory that they must leave free");
+  settings.add("bandwidth_mib", options.bandwidth_mib,
+               "MiB a second pushed to each process that went away (0: as fast as can be); pages "
+               "that it asks for are not limited");
   settings.add("spin_us", options.spin_us, "Microseconds to poll for pages before sleeping");
   settings.add("max_connections", options.max_connections, "Connections served at once");
   settings.add("peers", options.peers, "HOST[:PORT] to ask in `migratectl hosts` (repeatable)");
@@ -148,17 +168,42 @@ Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* 
   return std::optional<DaemonOptions>(std::move(options));
 }
 
-Result<std::vector<Address>> listen_addresses(const DaemonOptions& options) {
+Result<PeerTrust> peer_trust(const DaemonOptions& options, const std::string& host_name) {
+  const auto file = [&](const std::string& given, const std::string& name) {
+    return given.empty() && !options.keys_directory.empty() ? options.keys_directory + "/" + name
+                                                            : given;
+  };
+  const std::string certificate = file(options.certificate, host_name + ".crt");
+  const std::string key = file(options.key, host_name + ".key");
+  const std::string authority = file(options.authority, "ca.crt");
+  if (certificate.empty() && key.empty() && authority.empty()) {
+    return options.munge ? PeerTrust(MIGRATE_TRY(Munge::create(options.munge_socket)))
+                         : PeerTrust();
+  }
+  if (options.munge) {
+    return fail(make_error(ErrorCode::kInvalid, "choose how hosts prove who they are", {},
+                           "give keys for TLS, or --munge, not both"));
+  }
+  if (certificate.empty() || key.empty() || authority.empty()) {
+    return fail(make_error(ErrorCode::kInvalid, "set up TLS", {},
+                           "give --keys, or all of --certificate, --key and --authority"));
+  }
+  return PeerTrust(MIGRATE_TRY(TlsContext::create(certificate, key, authority)));
+}
+
+Result<std::vector<Address>> listen_addresses(const DaemonOptions& options,
+                                              const PeerTrust& trust) {
   std::vector<Address> addresses;
   for (const std::string& text : options.listen) {
     Address address = MIGRATE_TRY(Address::parse(text));
-    if (!options.insecure && !MIGRATE_TRY(address.is_loopback())) {
+    if (!options.insecure && !trust.authenticates() && !MIGRATE_TRY(address.is_loopback())) {
       return fail(make_error(
           ErrorCode::kRefused, "listen", text,
-          "other machines can reach this address, and there is no authentication or encryption "
-          "between hosts yet: anyone who reaches the port can read the memory of processes, and "
-          "run programs here as any user. Listen on 127.0.0.1, or give --insecure on a network "
-          "that you trust wholly"));
+          "other machines can reach this address, and without keys nobody has to prove who they "
+          "are and nothing is encrypted: anyone who reaches the port can read the memory of moved "
+          "processes, and run programs here as any user. Give --keys (migratectl keys makes them) "
+          "or --munge, "
+          "listen on 127.0.0.1, or give --insecure on a network that you trust wholly"));
     }
     addresses.push_back(std::move(address));
   }

@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "transport/address.h"
+#include "transport/peer_trust.h"
 
 namespace migrate {
 
@@ -18,6 +19,17 @@ struct DaemonOptions {
   std::string state_directory = "/var/lib/migrate";
   std::string host_name;  ///< Empty: that of the system.
   bool insecure = false;
+  std::string keys_directory;  ///< Of ca.crt and this host's .crt and .key; empty: no TLS.
+  std::string certificate;     ///< Instead of HOST.crt there.
+  std::string key;             ///< Instead of HOST.key there.
+  std::string authority;       ///< Instead of ca.crt there.
+  bool munge = false;          ///< Instead of TLS.
+  std::string munge_socket;    ///< Of munged; empty: its default.
+  /// Whose processes are taken from whom; see HostPolicy.
+  std::vector<std::string> allow = {"*@*"};
+  std::uint32_t max_sessions = 1024;  ///< Processes of other hosts at a time.
+  std::uint32_t reserve_mib = 64;     ///< Memory that they must leave free.
+  std::uint32_t bandwidth_mib = 0;    ///< Pushed a second to each process that went away; 0: all.
   std::uint32_t spin_us = 200;
   std::uint32_t max_connections = 256;  ///< Requests and peers served at once, workers apart.
   std::vector<std::string> peers;       ///< Hosts that `migratectl hosts` asks, HOST[:PORT].
@@ -29,8 +41,13 @@ struct DaemonOptions {
 /// what kept the file from being read.
 Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* argv);
 
-/// The addresses of `listen`, checked: other hosts may reach the daemon only if `insecure` is set.
-/// Blocks on the resolver. Errors: kInvalid, kRefused (not loopback and not insecure), kNotFound.
-Result<std::vector<Address>> listen_addresses(const DaemonOptions& options);
+/// What the options say of trust between hosts. `host_name` names the files of `keys_directory`.
+/// Errors: kInvalid (some files named, others not), or what was wrong with a file.
+Result<PeerTrust> peer_trust(const DaemonOptions& options, const std::string& host_name);
+
+/// The addresses of `listen`, checked: other hosts may reach the daemon only if they have to prove
+/// who they are, or `insecure` is set. Blocks on the resolver.
+/// Errors: kInvalid, kRefused (not loopback, nothing to be proved and not insecure), kNotFound.
+Result<std::vector<Address>> listen_addresses(const DaemonOptions& options, const PeerTrust& trust);
 
 }  // namespace migrate

@@ -12,22 +12,34 @@
 #include "libmigrate/registry/registry.h"
 #include "libmigrate/session/json_member.h"
 #include "transport/preamble.h"
-#include "transport/tcp.h"
 
 namespace migrate {
 namespace {
 
 constexpr int kPreambleTimeoutMs = 5000;
+constexpr int kHandshakeTimeoutMs = 5000;
 constexpr std::size_t kMaxFactsBytes = 64 * 1024;
 
-Result<void> answer_query(const WorkerContext& context, UniqueFd connection) {
-  const std::unique_ptr<TcpChannel> channel =
-      MIGRATE_TRY(TcpChannel::create(std::move(connection)));
+Result<void> answer_query(const WorkerContext& context, Channel& channel) {
   const std::string facts =
       host_facts(context).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
-  MIGRATE_TRY(channel->send_one(std::as_bytes(std::span(facts))));
+  MIGRATE_TRY(channel.send_one(std::as_bytes(std::span(facts))));
   // Until the peer closes, so that no reset overtakes the answer.
-  (void)channel->receive(0, kPreambleTimeoutMs);
+  (void)channel.receive(0, kPreambleTimeoutMs);
+  return {};
+}
+
+/// Does what a connection that begins something is for, once the peer has proved who it is.
+Result<void> serve_newcomer(const PeerService& service, UniqueFd connection,
+                            const Preamble& preamble) {
+  PeerTrust::Peer peer = MIGRATE_TRY(
+      service.context.trust.accept(std::move(connection), preamble, kHandshakeTimeoutMs));
+  if (preamble.purpose == Purpose::kQuery) {
+    return answer_query(service.context, *peer.channel);
+  }
+  spdlog::info("{} offers a process, session {}", peer.identity.to_string(),
+               to_hex(preamble.session));
+  run_destination_worker(service.context, std::move(peer), preamble, service.become_worker);
   return {};
 }
 
@@ -54,9 +66,11 @@ void serve_peer(const PeerService& service, UniqueFd connection, const std::stri
   }
   switch (preamble->purpose) {
     case Purpose::kOffer:
-      spdlog::info("{} offers a process, session {}", peer, to_hex(preamble->session));
-      service.become_worker(connection.get());
-      run_destination_worker(service.context, std::move(connection), *preamble);
+    case Purpose::kQuery:
+      if (const Result<void> served = serve_newcomer(service, std::move(connection), *preamble);
+          !served) {
+        spdlog::warn("refused {}: {}", peer, served.error().message());
+      }
       break;
     case Purpose::kUrgent:
     case Purpose::kBulk:
@@ -65,11 +79,6 @@ void serve_peer(const PeerService& service, UniqueFd connection, const std::stri
     case Purpose::kResume:
       pass_on(service.context, connection, *preamble, peer);
       break;
-    case Purpose::kQuery:
-      if (const Result<void> done = answer_query(service.context, std::move(connection)); !done) {
-        spdlog::warn("{}: {}", peer, done.error().message());
-      }
-      break;
   }
 }
 
@@ -77,7 +86,8 @@ nlohmann::json host_facts(const WorkerContext& context) {
   nlohmann::json facts = {{"host", context.host_name},
                           {"address", context.own_address.to_string()},
                           {"version", MIGRATE_VERSION},
-                          {"protocol", kProtocolVersion}};
+                          {"protocol", kProtocolVersion},
+                          {"trust", context.trust.name()}};
   utsname system = {};
   if (uname(&system) == 0) {
     facts["kernel"] = system.release;
@@ -98,14 +108,11 @@ nlohmann::json host_facts(const WorkerContext& context) {
   return facts;
 }
 
-Result<nlohmann::json> query_host(const Address& address, int timeout_ms) {
-  UniqueFd connection = MIGRATE_TRY(connect_tcp(address, timeout_ms));
+Result<nlohmann::json> query_host(const PeerTrust& trust, const Address& address, int timeout_ms) {
   Preamble preamble;
   preamble.purpose = Purpose::kQuery;
-  MIGRATE_TRY(send_preamble(connection.get(), preamble));
-  const std::unique_ptr<TcpChannel> channel =
-      MIGRATE_TRY(TcpChannel::create(std::move(connection)));
-  const std::span<const std::byte> answer = MIGRATE_TRY(channel->receive(0, timeout_ms));
+  const PeerTrust::Peer peer = MIGRATE_TRY(trust.connect(address, preamble, timeout_ms));
+  const std::span<const std::byte> answer = MIGRATE_TRY(peer.channel->receive(0, timeout_ms));
   const auto* text = reinterpret_cast<const char*>(answer.data());  // bytes that are to be JSON
   nlohmann::json facts = parse_object({text, std::min<std::size_t>(answer.size(), kMaxFactsBytes)});
   if (!facts.is_object()) {

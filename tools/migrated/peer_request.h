@@ -26,7 +26,7 @@ void serve_peer(const PeerService& service, UniqueFd connection, const std::stri
 /// Facts of this host, for `hosts` here and on others.
 nlohmann::json host_facts(const WorkerContext& context);
 
-/// Facts of another host. Blocks up to `timeout_ms` for connecting and again for the answer.
-Result<nlohmann::json> query_host(const Address& address, int timeout_ms);
+/// Facts of another host. Blocks up to `timeout_ms` for each of connecting, proving and answering.
+Result<nlohmann::json> query_host(const PeerTrust& trust, const Address& address, int timeout_ms);
 
 }  // namespace migrate

@@ -59,7 +59,13 @@ nlohmann::json record_json(const ProcessRecord& record, const std::string& here)
     if (result.is_object()) {
       result.erase("event");
       result.erase("exit");
-      object["last_move"] = std::move(result);
+      if (const auto expected = result.find("expected_independence_us"); expected != result.end()) {
+        object["expected_independence_us"] = *expected;
+        result.erase(expected);
+      }
+      if (!result.empty()) {
+        object["last_move"] = std::move(result);
+      }
     }
   }
   return object;

@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "base/unique_fd.h"
+#include "tools/testbed/keys.h"
 #include "tools/testbed/namespaces.h"
 #include "tools/testbed/processes.h"
 
@@ -87,7 +88,14 @@ std::optional<pid_t> daemon_pid(const Host& host) {
 
 Result<pid_t> start_daemon(const Host& host, const DaemonSettings& settings) {
   std::vector<std::string> arguments{settings.program, "--listen",
-                                     fmt::format("tcp://{}:{}", host.address, kPort), "--insecure"};
+                                     fmt::format("tcp://{}:{}", host.address, kPort)};
+  // Tests run as root, and so do most of the programs that they move.
+  arguments.insert(arguments.end(), {"--allow=*@*", "--allow=root@*"});
+  if (settings.tls) {
+    arguments.insert(arguments.end(), {"--keys", kKeysDirectory});
+  } else {
+    arguments.emplace_back("--insecure");
+  }
   arguments.insert(arguments.end(), settings.arguments.begin(), settings.arguments.end());
   const UniqueFd log = MIGRATE_TRY(open_file(host.log_path(), O_WRONLY | O_CREAT | O_APPEND, 0644));
   std::array<int, 2> ends{};

@@ -14,6 +14,7 @@ namespace migrate::testbed {
 /// How the daemons of a testbed are started. No daemon where `program` is empty.
 struct DaemonSettings {
   std::string program;                 ///< Path of migrated.
+  bool tls = false;                    ///< The hosts have keys; else --insecure.
   std::vector<std::string> arguments;  ///< Further arguments, after those that the testbed gives.
 };
 

@@ -57,6 +57,7 @@ std::filesystem::path tree_of(const std::filesystem::path& bin) {
 int run_up(Testbed& testbed, Arguments& arguments) {
   UpOptions& options = arguments.up;
   options.shares.push_back(tree_of(own_directory()).string());
+  options.migratectl = (own_directory() / "migratectl").string();
   std::error_code error;
   if (!arguments.no_daemon) {
     const std::filesystem::path beside = own_directory() / "migrated";
@@ -145,6 +146,8 @@ void add_up(CLI::App& app, Arguments& arguments) {
       ->capture_default_str();
   up->add_option("--migrated", arguments.migrated, "The daemon (default: the one beside testbed)");
   up->add_flag("--no-daemon", arguments.no_daemon, "Start no daemons");
+  up->add_flag("--tls", arguments.up.daemon.tls,
+               "Give the hosts keys, so that they use TLS (default: plain TCP)");
   up->add_option("--daemon-arg", arguments.up.daemon.arguments,
                  "A further argument for each daemon (repeatable; write --daemon-arg=--flag)")
       ->allow_extra_args(false);

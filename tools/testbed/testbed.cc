@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "tools/testbed/keys.h"
 #include "tools/testbed/namespaces.h"
 #include "tools/testbed/network.h"
 #include "tools/testbed/processes.h"
@@ -83,7 +84,8 @@ Result<void> Testbed::write_files(const std::vector<Host>& hosts,
     table += fmt::format("{} {}\n", host.address, host.name);
   }
   MIGRATE_TRY(create_file(directory_ + "/hosts", table));
-  const nlohmann::json settings{{"migrated", daemon.program}, {"arguments", daemon.arguments}};
+  const nlohmann::json settings{
+      {"migrated", daemon.program}, {"tls", daemon.tls}, {"arguments", daemon.arguments}};
   return create_file(directory_ + "/daemon.json", settings.dump() + "\n");
 }
 
@@ -115,6 +117,9 @@ Result<void> Testbed::build(const UpOptions& options) {
   MIGRATE_TRY(connect_hosts(bridge, hosts));
   if (options.daemon.program.empty()) {
     return {};
+  }
+  if (options.daemon.tls) {
+    MIGRATE_TRY(make_keys(options.migratectl, directory_ + "/keys", hosts));
   }
   std::vector<pid_t> pids;
   pids.reserve(hosts.size());
@@ -211,6 +216,7 @@ Result<void> Testbed::restart_daemon(const Host& host) const {
   DaemonSettings daemon;
   if (settings.is_object()) {
     daemon.program = settings.value("migrated", "");
+    daemon.tls = settings.value("tls", false);
     daemon.arguments = settings.value("arguments", std::vector<std::string>());
   }
   if (daemon.program.empty()) {

@@ -18,6 +18,7 @@ inline constexpr int kMaximalHosts = 26;
 struct UpOptions {
   int host_count = 2;
   DaemonSettings daemon;
+  std::string migratectl;  ///< Path of the program that makes keys, where daemon.tls is set.
   std::vector<std::string> overlays;
   std::vector<std::string> shares;
 };

@@ -27,20 +27,19 @@ std::string address_of(const ASN1_OCTET_STRING* bytes) {
 
 }  // namespace
 
-PeerIdentity identity_of(const SSL* ssl) {
+PeerIdentity identity_of(const X509* certificate) {
   PeerIdentity identity;
-  const UniqueCertificate certificate(::SSL_get1_peer_certificate(ssl));
-  if (!certificate) {
+  if (certificate == nullptr) {
     return identity;
   }
-  const X509_NAME* subject = ::X509_get_subject_name(certificate.get());
+  const X509_NAME* subject = ::X509_get_subject_name(certificate);
   const int position = ::X509_NAME_get_index_by_NID(subject, NID_commonName, -1);
   if (position >= 0) {
     identity.common_name =
         text_of(::X509_NAME_ENTRY_get_data(::X509_NAME_get_entry(subject, position)));
   }
   const UniqueNames names(static_cast<GENERAL_NAMES*>(
-      ::X509_get_ext_d2i(certificate.get(), NID_subject_alt_name, nullptr, nullptr)));
+      ::X509_get_ext_d2i(certificate, NID_subject_alt_name, nullptr, nullptr)));
   const int count = names ? sk_GENERAL_NAME_num(names.get()) : 0;
   for (int i = 0; i < count; ++i) {
     const GENERAL_NAME* name = sk_GENERAL_NAME_value(names.get(), i);

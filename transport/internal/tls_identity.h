@@ -3,12 +3,12 @@
 #include <string>
 
 #include "transport/internal/openssl.h"
-#include "transport/tls.h"
+#include "transport/peer_identity.h"
 
 namespace migrate {
 
-/// Whom the peer's certificate names; empty if there is none.
-PeerIdentity identity_of(const SSL* ssl);
+/// Whom a certificate names; empty if there is none.
+PeerIdentity identity_of(const X509* certificate);
 
 /// Has the handshake fail unless the peer's certificate is for `host`, a name or a numeric address;
 /// an empty one expects nothing. False if there is no memory.

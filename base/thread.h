@@ -1,0 +1,31 @@
+#pragma once
+
+#include <csignal>
+#include <system_error>
+#include <thread>
+#include <utility>
+
+#include "base/result.h"
+
+namespace migrate {
+
+/// Starts a thread that blocks all signals, which are for the process's first thread.
+/// Errors: kSystem (no more threads, no memory).
+template <class Function>
+Result<std::thread> start_thread(Function&& function) {
+  sigset_t all;
+  sigset_t before;
+  sigfillset(&all);
+  ::pthread_sigmask(SIG_SETMASK, &all, &before);
+  Result<std::thread> started;
+  try {
+    started = std::thread(std::forward<Function>(function));
+  } catch (const std::system_error& error) {
+    started = fail(system_error_from(error.code().value(), "start a thread", {},
+                                     "raise the limit of threads (ulimit -u, pids.max)"));
+  }
+  ::pthread_sigmask(SIG_SETMASK, &before, nullptr);
+  return started;
+}
+
+}  // namespace migrate

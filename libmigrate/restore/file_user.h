@@ -1,0 +1,58 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "libmigrate/proto/image.pb.h"
+#include "libmigrate/trace/script.h"
+
+namespace migrate {
+
+/// As whom the files of a moved process are opened: the worker is root, but must open nothing that
+/// the process's user could not, neither because an image says so, nor because someone puts a link
+/// in a file's place meanwhile. A value type.
+class FileUser {
+ public:
+  /// root.
+  FileUser() = default;
+  /// `trusted`: the process may have got files from root at its source, and whoever sent it may
+  /// bring root's processes too. Such a file is opened as root, but no symbolic link is followed.
+  FileUser(const wire::Credentials& credentials, bool trusted);
+
+  /// While it exists, this thread opens files as the user. Errors of opening are told by open().
+  class Scope {
+   public:
+    explicit Scope(const FileUser& user);
+    ~Scope();
+    Scope(const Scope&) = delete;
+    Scope& operator=(const Scope&) = delete;
+
+    /// Errors: kSystem (not permitted, among others), kNotFound; object is the path.
+    Result<UniqueFd> open(const std::string& path, int flags);
+
+   private:
+    void enter();
+    void leave();
+
+    const FileUser& user_;
+    std::vector<gid_t> own_groups_;
+    bool entered_ = false;
+  };
+
+  /// Adds the calls by which a process that is still root's becomes the user, for files.
+  void add_to(Script& script) const;
+
+ private:
+  bool is_root() const { return user_ == 0; }
+
+  uid_t user_ = 0;
+  gid_t group_ = 0;
+  std::vector<gid_t> groups_;
+  bool trusted_ = true;
+};
+
+}  // namespace migrate

@@ -1,0 +1,199 @@
+#include "libmigrate/rules/host_policy.h"
+
+#include <grp.h>
+#include <pwd.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <charconv>
+#include <limits>
+#include <set>
+
+#include "libmigrate/rules/refusal.h"
+
+namespace migrate {
+namespace {
+
+using Verdict = std::vector<wire::Refusal>;
+
+constexpr std::size_t kMaxPasswdBytes = std::size_t{64} * 1024;
+constexpr int kMaxGroups = 65536;  // NGROUPS_MAX
+
+std::vector<std::string> split(const std::string& list) {
+  std::vector<std::string> words;
+  for (std::size_t begin = 0; begin <= list.size();) {
+    const std::size_t end = std::min(list.find(',', begin), list.size());
+    words.push_back(list.substr(begin, end - begin));
+    begin = end + 1;
+  }
+  return words;
+}
+
+bool parse_number(std::string_view text, uid_t& number) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+  return !text.empty() && error == std::errc() && end == text.data() + text.size();
+}
+
+Error bad_rule(const std::string& rule, std::string remedy) {
+  return make_error(ErrorCode::kInvalid, "read the rule", "\"" + rule + "\"", std::move(remedy));
+}
+
+/// All groups that this host's user database gives to `user`; nothing for a user it does not know.
+std::set<gid_t> groups_of(uid_t user) {
+  std::vector<char> text(kMaxPasswdBytes);
+  passwd entry{};
+  passwd* found = nullptr;
+  if (::getpwuid_r(user, &entry, text.data(), text.size(), &found) != 0 || found == nullptr) {
+    return {};
+  }
+  std::vector<gid_t> groups(kMaxGroups);
+  int count = kMaxGroups;
+  if (::getgrouplist(entry.pw_name, entry.pw_gid, groups.data(), &count) < 0) {
+    return {entry.pw_gid};
+  }
+  return {groups.begin(), groups.begin() + count};
+}
+
+std::string thread_name(const wire::Thread& thread) {
+  return "thread " + std::to_string(thread.id());
+}
+
+/// What of a thread's credentials its user could not have here by himself.
+void check_credentials(const wire::Thread& thread, uid_t user, const std::set<gid_t>& groups,
+                       Verdict& verdict) {
+  const wire::Credentials& held = thread.credentials();
+  const auto refuse = [&](const std::string& what) {
+    verdict.push_back(make_refusal("PRIVILEGE", thread_name(thread), what));
+  };
+  for (const uid_t each :
+       {held.uid_real(), held.uid_effective(), held.uid_saved(), held.uid_filesystem()}) {
+    if (each != user) {
+      refuse("it acts as user " + std::to_string(each) + " too");
+      return;
+    }
+  }
+  if (held.capabilities_permitted() != 0 || held.capabilities_effective() != 0 ||
+      held.capabilities_ambient() != 0) {
+    refuse("it has capabilities");
+  }
+  std::vector<gid_t> in(held.groups().begin(), held.groups().end());
+  in.insert(in.end(),
+            {held.gid_real(), held.gid_effective(), held.gid_saved(), held.gid_filesystem()});
+  for (const gid_t group : in) {
+    if (!groups.contains(group)) {
+      refuse("here user " + std::to_string(user) + " is not in group " + std::to_string(group));
+      return;
+    }
+  }
+}
+
+void check_scheduling(const wire::Image& image, const wire::Thread& thread, Verdict& verdict) {
+  if (thread.policy() == SCHED_FIFO || thread.policy() == SCHED_RR || thread.nice() < 0) {
+    verdict.push_back(
+        make_refusal("PRIVILEGE", thread_name(thread), "it has a raised scheduling priority"));
+  }
+  if (image.oom_score_adjust() < 0 && thread.id() == image.process_id()) {
+    verdict.push_back(make_refusal("PRIVILEGE", thread_name(thread),
+                                   "it is spared when memory runs out (oom_score_adj)"));
+  }
+}
+
+}  // namespace
+
+Result<HostPolicy::Users> HostPolicy::parse_users(const std::string& word) {
+  Users users;
+  if (word == "*") {
+    return Users{1, std::numeric_limits<uid_t>::max()};
+  }
+  if (const std::size_t dash = word.find('-'); dash != std::string::npos &&
+                                               parse_number(word.substr(0, dash), users.first) &&
+                                               parse_number(word.substr(dash + 1), users.last)) {
+    return users;
+  }
+  if (parse_number(word, users.first)) {
+    users.last = users.first;
+    return users;
+  }
+  std::vector<char> text(kMaxPasswdBytes);
+  passwd entry{};
+  passwd* found = nullptr;
+  if (::getpwnam_r(word.c_str(), &entry, text.data(), text.size(), &found) != 0 ||
+      found == nullptr) {
+    return fail(bad_rule(word, "this host knows no user of that name"));
+  }
+  return Users{entry.pw_uid, entry.pw_uid};
+}
+
+Result<HostPolicy> HostPolicy::parse(const std::vector<std::string>& rules) {
+  HostPolicy policy;
+  for (const std::string& text : rules) {
+    const std::size_t at = text.rfind('@');
+    if (at == std::string::npos || at == 0 || at + 1 == text.size()) {
+      return fail(bad_rule(text, "write USERS@HOSTS, such as *@* or alice,1000-1999@hostA,hostB"));
+    }
+    Rule rule;
+    for (const std::string& word : split(text.substr(0, at))) {
+      rule.users.push_back(MIGRATE_TRY(parse_users(word)));
+    }
+    rule.hosts = split(text.substr(at + 1));
+    policy.rules_.push_back(std::move(rule));
+  }
+  return policy;
+}
+
+bool HostPolicy::names_root() const {
+  return std::any_of(rules_.begin(), rules_.end(), [](const Rule& rule) {
+    return std::any_of(rule.users.begin(), rule.users.end(),
+                       [](const Users& each) { return each.first == 0; });
+  });
+}
+
+bool HostPolicy::allows(const PeerIdentity& source, uid_t user) const {
+  return std::any_of(rules_.begin(), rules_.end(), [&](const Rule& rule) {
+    return std::any_of(
+               rule.users.begin(), rule.users.end(),
+               [&](const Users& each) { return each.first <= user && user <= each.last; }) &&
+           std::any_of(rule.hosts.begin(), rule.hosts.end(), [&](const std::string& host) {
+             return host == "*" || source.is_host(host);
+           });
+  });
+}
+
+std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIdentity& source,
+                                        uid_t user, const wire::Image& image) {
+  Verdict verdict;
+  const std::string who = "user " + std::to_string(user) + " from " + source.to_string();
+  if (image.threads().empty() || image.threads(0).credentials().uid_real() != user) {
+    verdict.push_back(make_refusal("NOT_ALLOWED", who, "the process belongs to another user"));
+    return verdict;
+  }
+  if (policy.allows(source, 0)) {
+    return verdict;
+  }
+  if (!policy.allows(source, user)) {
+    verdict.push_back(make_refusal("NOT_ALLOWED", who));
+    return verdict;
+  }
+  const std::set<gid_t> groups = groups_of(user);
+  for (const wire::Thread& thread : image.threads()) {
+    check_credentials(thread, user, groups, verdict);
+    check_scheduling(image, thread, verdict);
+  }
+  return verdict;
+}
+
+bool same_rights(const wire::Image& draft, const wire::Image& image) {
+  if (draft.threads().empty() || image.threads().empty() ||
+      draft.oom_score_adjust() != image.oom_score_adjust()) {
+    return false;
+  }
+  const wire::Thread& first = draft.threads(0);
+  const std::string credentials = first.credentials().SerializeAsString();
+  return std::all_of(image.threads().begin(), image.threads().end(),
+                     [&](const wire::Thread& thread) {
+                       return thread.credentials().SerializeAsString() == credentials &&
+                              thread.policy() == first.policy() && thread.nice() == first.nice();
+                     });
+}
+
+}  // namespace migrate

@@ -1,0 +1,63 @@
+#include "libmigrate/session/offer_verdict.h"
+
+#include <signal.h>
+
+#include <cerrno>
+
+#include "base/log.h"
+#include "libmigrate/registry/registry.h"
+#include "libmigrate/rules/destination_rules.h"
+#include "libmigrate/rules/host_memory.h"
+#include "libmigrate/rules/refusal.h"
+
+namespace migrate {
+namespace {
+
+using Verdict = std::vector<wire::Refusal>;
+
+bool is_served(const ProcessRecord& record) {
+  return record.worker > 0 && (::kill(record.worker, 0) == 0 || errno == EPERM);
+}
+
+/// Room for one more process, and for its memory beside what others are still to get.
+Result<void> check_room(const WorkerContext& context, const wire::Offer& offer, Verdict& verdict) {
+  std::uint32_t sessions = 0;
+  std::uint64_t promised = context.reserve_bytes;
+  Registry registry = MIGRATE_TRY(Registry::open(context.state_directory));
+  for (const ProcessRecord& record : MIGRATE_TRY(registry.list(true))) {
+    if (record.role == ProcessRole::kResident && is_served(record)) {
+      ++sessions;
+      promised += record.owed_pages * offer.source().page_bytes();
+    }
+  }
+  if (sessions >= context.max_sessions) {
+    verdict.push_back(make_refusal("SESSIONS", std::to_string(sessions) + " processes",
+                                   "max_sessions is " + std::to_string(context.max_sessions)));
+  }
+  const std::uint64_t available = MIGRATE_TRY(available_memory_bytes());
+  const std::uint64_t left = available - std::min(available, promised);
+  const std::uint64_t needed = offer.memory_bytes() + offer.ByteSizeLong();
+  for (wire::Refusal& refusal : check_memory(needed, left)) {
+    verdict.push_back(std::move(refusal));
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
+                                               const PeerIdentity& source, const wire::Offer& offer,
+                                               const wire::HostFacts& own) {
+  Verdict verdict = check_policy(context.policy, source, offer.user(), offer.draft());
+  if (verdict.empty()) {
+    verdict = check_against_host(offer.draft(), offer.source(), own);
+    MIGRATE_TRY(check_room(context, offer, verdict));
+  }
+  for (const wire::Refusal& refusal : verdict) {
+    spdlog::warn("refused a process of user {} that {} offers: {}: {}: {}", offer.user(),
+                 source.to_string(), refusal.code(), refusal.object(), refusal.reason());
+  }
+  return verdict;
+}
+
+}  // namespace migrate

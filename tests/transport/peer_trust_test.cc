@@ -1,0 +1,132 @@
+#include "transport/peer_trust.h"
+
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+
+#include <future>
+
+#include "tests/transport/tls_fixture.h"
+#include "transport/proof.h"
+#include "transport/tcp.h"
+
+namespace migrate {
+namespace {
+
+constexpr int kTimeoutMs = 5000;
+
+struct Ends {
+  Result<PeerTrust::Peer> client;
+  Result<PeerTrust::Peer> server;
+};
+
+/// Connects over loopback; the server reads the preamble and lets the client in, or not.
+Ends meet(const PeerTrust& client, const PeerTrust& server, const Preamble& preamble = {},
+          const std::string& host = "127.0.0.1") {
+  TcpListener listener = TcpListener::create(Address{"tcp", "127.0.0.1", 0}).value();
+  auto accepted = std::async(std::launch::async, [&]() -> Result<PeerTrust::Peer> {
+    UniqueFd connection = MIGRATE_TRY(listener.accept(kTimeoutMs)).fd;
+    const Preamble read = MIGRATE_TRY(receive_preamble(connection.get(), kTimeoutMs));
+    return server.accept(std::move(connection), read, kTimeoutMs);
+  });
+  auto connected = client.connect(Address{"tcp", host, listener.port()}, preamble, kTimeoutMs);
+  return {std::move(connected), accepted.get()};
+}
+
+class PeerTrustTest : public testing::Test {
+ protected:
+  PeerTrust host(const std::string& name) { return PeerTrust(cluster_.host(name, {"127.0.0.1"})); }
+  test::Cluster cluster_;
+};
+
+TEST_F(PeerTrustTest, PlainPeersHaveTheirAddressOnly) {
+  const Ends ends = meet(PeerTrust(), PeerTrust());
+  ASSERT_TRUE(ends.client && ends.server);
+  EXPECT_EQ(ends.server->identity.common_name, "");
+  EXPECT_EQ(ends.server->identity.alternative_names, std::vector<std::string>{"127.0.0.1"});
+  EXPECT_TRUE(ends.server->identity.is_host("127.0.0.1"));
+  EXPECT_TRUE(ends.server->identity.is_host("localhost"));
+  EXPECT_FALSE(ends.server->identity.is_host("127.0.0.2"));
+  EXPECT_NE(ends.server->identity.to_string().find("unauthenticated"), std::string::npos);
+}
+
+TEST_F(PeerTrustTest, TlsPeersHaveTheirNames) {
+  const Ends ends = meet(host("hosta"), host("hostb"));
+  ASSERT_TRUE(ends.client) << ends.client.error().message();
+  ASSERT_TRUE(ends.server) << ends.server.error().message();
+  EXPECT_EQ(ends.client->identity.common_name, "hostb");
+  EXPECT_EQ(ends.server->identity.common_name, "hosta");
+  EXPECT_TRUE(ends.server->identity.is_host("hosta"));
+  EXPECT_FALSE(ends.server->identity.is_host("hostb"));
+  EXPECT_TRUE(ends.server->identity.same_host(ends.server->identity));
+  EXPECT_FALSE(ends.server->identity.same_host(ends.client->identity));
+}
+
+TEST_F(PeerTrustTest, ThoseWithAndWithoutKeysRefuseEachOther) {
+  const Ends stranger = meet(PeerTrust(), host("hostb"));
+  EXPECT_FALSE(stranger.server);
+  const Ends opposite = meet(host("hosta"), PeerTrust());
+  ASSERT_FALSE(opposite.client);
+  EXPECT_NE(opposite.client.error().message().find("--keys"), std::string::npos);
+}
+
+TEST_F(PeerTrustTest, HostsOfAnotherAuthorityAreRefused) {
+  const test::Cluster other;
+  const Ends ends = meet(PeerTrust(other.host("hosta", {"127.0.0.1"})), host("hostb"));
+  ASSERT_FALSE(ends.client);
+  ASSERT_FALSE(ends.server);
+  EXPECT_EQ(ends.client.error().code, ErrorCode::kRefused) << ends.client.error().message();
+}
+
+TEST_F(PeerTrustTest, AHostThatIsNotTheOneMeantIsRefused) {
+  const Ends ends = meet(host("hosta"), PeerTrust(cluster_.host("hostb")));  // not for 127.0.0.1
+  ASSERT_FALSE(ends.client);
+  EXPECT_EQ(ends.client.error().code, ErrorCode::kRefused) << ends.client.error().message();
+}
+
+class ProofTest : public testing::Test {
+ protected:
+  Result<void> ask(const std::string& asked, const std::string& given, const Preamble& seen = {}) {
+    Ends ends = meet(PeerTrust(), PeerTrust());
+    auto answered = std::async(std::launch::async, [&] {
+      return give_proof(*ends.client->channel, given, {}, kTimeoutMs);
+    });
+    Result<void> result = ask_proof(*ends.server->channel, asked, seen, kTimeoutMs);
+    ends.server->channel->shutdown();
+    static_cast<void>(answered.get());
+    return result;
+  }
+};
+
+TEST_F(ProofTest, IsOfTheTokenAndThePreamble) {
+  EXPECT_TRUE(ask("secret", "secret"));
+  EXPECT_EQ(ask("secret", "Secret").error().code, ErrorCode::kRefused);
+  EXPECT_EQ(ask("secret", "secret", {.purpose = Purpose::kBulk}).error().code, ErrorCode::kRefused);
+  EXPECT_FALSE(ask("", ""));
+}
+
+TEST_F(ProofTest, CannotBeReplayed) {
+  std::vector<std::byte> overheard;
+  for (const bool replays : {false, true}) {
+    Ends ends = meet(PeerTrust(), PeerTrust());
+    auto client = std::async(std::launch::async, [&] {
+      if (replays) {
+        static_cast<void>(ends.client->channel->receive(0, kTimeoutMs));
+        static_cast<void>(ends.client->channel->send_one(overheard));
+        return;
+      }
+      Ends wire = meet(PeerTrust(), PeerTrust());  // on which the answer is overheard
+      const auto question = ends.client->channel->receive(0, kTimeoutMs).value();
+      ASSERT_TRUE(wire.server->channel->send_one(question));
+      ASSERT_TRUE(give_proof(*wire.client->channel, "secret", {}, kTimeoutMs));
+      const auto answer = wire.server->channel->receive(0, kTimeoutMs).value();
+      overheard.assign(answer.begin(), answer.end());
+      ASSERT_TRUE(ends.client->channel->send_one(overheard));
+    });
+    const Result<void> asked = ask_proof(*ends.server->channel, "secret", {}, kTimeoutMs);
+    client.get();
+    EXPECT_EQ(asked.has_value(), !replays);
+  }
+}
+
+}  // namespace
+}  // namespace migrate
