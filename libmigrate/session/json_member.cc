@@ -1,7 +1,7 @@
 #include "libmigrate/session/json_member.h"
 
 #include <cstdint>
-#include <limits>
+#include <utility>
 
 namespace migrate {
 namespace {
@@ -34,10 +34,12 @@ int integer_member(const nlohmann::json& object, const char* name, int fallback)
   if (found == object.end() || !found->is_number_integer()) {
     return fallback;
   }
-  const auto number = found->get<std::int64_t>();
-  return number >= std::numeric_limits<int>::min() && number <= std::numeric_limits<int>::max()
-             ? static_cast<int>(number)
-             : fallback;
+  const auto fitting = [fallback](auto number) {
+    return std::in_range<int>(number) ? static_cast<int>(number) : fallback;
+  };
+  // As the signed type, one that only fits the unsigned one would come out negative.
+  return found->is_number_unsigned() ? fitting(found->get<std::uint64_t>())
+                                     : fitting(found->get<std::int64_t>());
 }
 
 }  // namespace migrate
