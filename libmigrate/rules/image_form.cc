@@ -16,6 +16,7 @@
 namespace migrate {
 namespace {
 
+constexpr std::uint64_t kMaxWaitNs = ~0ULL >> 2U;  // 146 years
 constexpr std::uint64_t kPageBytes = 4096;
 constexpr std::uint64_t kUserEnd = 1ULL << 47U;
 constexpr std::uint32_t kMaxId = 1U << 22U;          // PID_MAX_LIMIT
@@ -105,9 +106,8 @@ class FormChecker {
              "extended_state of thread {}", thread.id());
       expect(thread.affinity().size() <= kMaxAffinityBytes, "affinity of thread {}", thread.id());
       expect(thread.credentials().groups_size() <= kMaxGroups, "groups of thread {}", thread.id());
-      expect(
-          thread.sleep_remaining().empty() || thread.sleep_remaining().size() == sizeof(timespec),
-          "sleep_remaining of thread {}", thread.id());
+      expect(thread.wait_remaining_ns() <= kMaxWaitNs, "wait_remaining_ns of thread {}",
+             thread.id());
       expect_siginfos(thread.pending_signals(), "pending_signals of a thread");
       if (final_) {
         expect(thread.general_registers().size() == sizeof(arch::GeneralRegisters),

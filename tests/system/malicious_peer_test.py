@@ -123,7 +123,8 @@ def offers_nonsense(address):
                     number_field(6, 4000000000))
     no_descriptor = field(19, number_field(2, 123456))
     for wrong in (outside, no_file, no_descriptor):
-        offer = field(1, b"p" * 16) + field(2, b"lazy") + field(3, image_of(wrong))
+        offer = (field(1, b"p" * 16) + field(2, b"lazy") + field(3, image_of(wrong)) +
+                 field(11, b"token"))
         with connect(address, OFFER) as peer:
             peer.sendall(frame(b"\x00" + field(1, offer)))
             if not ended(peer):
@@ -175,6 +176,9 @@ def destination(what):
             peer, _ = listener.accept()
             peer.settimeout(20)
             data = peer.recv(32, socket.MSG_WAITALL)
+            if data[6] != OFFER:
+                peer.sendall(frame(bytes(32)))  # the question for the token
+                receive_frame(peer)
             connections[data[6]] = peer
         return connections[purpose]
 
