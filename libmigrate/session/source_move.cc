@@ -20,6 +20,7 @@ namespace {
 
 constexpr int kConnectTimeoutMs = 5000;
 constexpr int kOfferTimeoutMs = 30000;
+constexpr std::size_t kMaxReplyBytes = std::size_t{4} << 20U;  // A destination says little.
 constexpr int kRestoreTimeoutMs = 20000;
 constexpr int kEagerTimeoutMs = 3600 * 1000;
 constexpr std::uint32_t kFreezeSpinUs = 500;
@@ -163,6 +164,7 @@ Result<void> SourceMove::offer() {
   const std::int64_t start = now_us();
   session_ = MIGRATE_TRY(random_session_id());
   control_ = std::make_unique<ControlChannel>(MIGRATE_TRY(connect(Purpose::kOffer)));
+  control_->set_longest_message(kMaxReplyBytes);
   wire::ControlMessage message;
   wire::Offer& offer = *message.mutable_offer();
   offer.set_process(bytes_of(options_.process));
@@ -361,6 +363,7 @@ Result<void> SourceMove::reconnect() {
   std::shared_ptr<Channel> bulk = MIGRATE_TRY(connect(Purpose::kBulk));
   feed_->disconnect();
   control_ = std::make_unique<ControlChannel>(std::move(control));
+  control_->set_longest_message(kMaxReplyBytes);
   feed_->serve(std::move(urgent));
   feed_->push(std::move(bulk));
   spdlog::info("session {} goes on over new connections", to_hex(session_));
