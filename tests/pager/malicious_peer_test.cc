@@ -7,10 +7,14 @@
 #include <functional>
 #include <thread>
 
+#include "base/log.h"
 #include "tests/pager/moved_memory.h"
 
 namespace migrate::test {
 namespace {
+
+// Made before any thread: what the library does to make it only once, ThreadSanitizer cannot see.
+[[maybe_unused]] const auto kLogger = spdlog::default_logger();
 
 constexpr std::uint64_t kPages = 64;
 constexpr int kAnswerMs = 10'000;
