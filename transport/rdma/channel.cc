@@ -21,6 +21,9 @@ constexpr std::uint32_t kCreditMask = 0xffff;
 constexpr std::uint32_t kMoreFlag = 1U << 16U;
 constexpr std::size_t kImmediateBytes = 4;
 
+// Completions taken at a time.
+constexpr int kBatch = 16;
+
 // What a work request was, in its wr_id.
 constexpr std::uint64_t kMessageWork = 0;
 constexpr std::uint64_t kControlWork = 1;
@@ -412,11 +415,11 @@ Result<bool> RdmaChannel::arm() {
 // --- Completions and events ---
 
 void RdmaChannel::progress() {
-  std::array<ibv_wc, 16> completions;
+  std::array<ibv_wc, kBatch> completions;
   bool any = false;
   for (ibv_cq* const queue : {endpoint_.sends.get(), endpoint_.receives.get()}) {
     int count = 0;
-    while ((count = ::ibv_poll_cq(queue, completions.size(), completions.data())) > 0) {
+    while ((count = ::ibv_poll_cq(queue, kBatch, completions.data())) > 0) {
       any = true;
       for (int i = 0; i < count; ++i) {
         const ibv_wc& completion = completions[static_cast<std::size_t>(i)];

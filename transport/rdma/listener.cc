@@ -19,7 +19,7 @@ constexpr std::size_t kBulkLanding = std::size_t{8} << 20U;
 
 void reject(rdma_cm_id* id, RejectReason reason) {
   const auto bytes = encode_reject(reason);
-  ::rdma_reject(id, bytes.data(), bytes.size());
+  ::rdma_reject(id, bytes.data(), static_cast<std::uint8_t>(bytes.size()));
 }
 
 class Listener final : public RdmaListener {
