@@ -156,9 +156,6 @@ Error rejection(std::span<const std::byte> bytes, const std::string& object) {
       case RejectReason::kPurpose:
         why = "the listener takes no connection for this purpose";
         break;
-      case RejectReason::kResources:
-        why = "the listener could not set up its side; its log says why";
-        break;
     }
   }
   return make_error(ErrorCode::kRefused, "connect to", object, std::move(why));
