@@ -3,6 +3,7 @@
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -16,6 +17,10 @@ def skip_reason():
         return "there is no qemu-system-x86_64; run scripts/install-packages"
     if not (BUILD / "tests" / "transport" / "rdma_test").exists():
         return "this build has no RDMA; run scripts/install-packages, configure and build anew"
+    prepared = subprocess.run([HERE / "prepare"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                              text=True, check=False)
+    if prepared.returncode != 0:
+        return f"there is no kernel for the virtual machine: {prepared.stderr.strip()[-500:]}"
     return ""
 
 
