@@ -104,11 +104,11 @@ void HomeWorker::run() {
     return;
   }
   if (outcome == MoveOutcome::kInDoubt) {
-    spdlog::error("session {} is in doubt: {}", to_hex(move_->session()), move_->error().message());
+    log::error("session {} is in doubt: {}", to_hex(move_->session()), move_->error().message());
     sink_.finish_failed(kExitAfterCommit, move_->error());
   }
   if (auto deputy = become_deputy(); !deputy) {
-    spdlog::error("deputy of process {}: {}", request_.pid, deputy.error().message());
+    log::error("deputy of process {}: {}", request_.pid, deputy.error().message());
   }
   serve_until_end();
 }
@@ -219,7 +219,7 @@ void HomeWorker::close_stream(std::uint32_t id, wire::RelayDirection) {
     return;
   }
   if (auto done = move_->parked().close(closed); !done) {
-    spdlog::warn("{}", done.error().message());
+    log::warn("{}", done.error().message());
   }
 }
 
@@ -235,7 +235,7 @@ void HomeWorker::serve_until_end() {
     pump_forwards();
     if (relay_) {
       if (auto handled = relay_->handle(); !handled) {
-        spdlog::warn("link to {}: {}", where_, handled.error().message());
+        log::warn("link to {}: {}", where_, handled.error().message());
       }
     }
     if (exit_status_ && !ended) {
@@ -272,7 +272,7 @@ void HomeWorker::read_mailbox() {
     auto letter = mailbox_->receive(0);
     if (!letter) {
       if (letter.error().code != ErrorCode::kRetry) {
-        spdlog::warn("mailbox: {}", letter.error().message());
+        log::warn("mailbox: {}", letter.error().message());
       }
       return;
     }
@@ -286,7 +286,7 @@ void HomeWorker::take_letter(Letter letter) {
     return;
   }
   if (letter.preamble->purpose != Purpose::kHome || !relay_) {
-    spdlog::warn("closed a connection that is not for a deputy");
+    log::warn("closed a connection that is not for a deputy");
     return;
   }
   relay_->attach(std::move(letter.channel));
@@ -357,7 +357,7 @@ void HomeWorker::read_signals() {
          ::read(polled.fd, siginfo.data(), siginfo.size()) ==
              static_cast<ssize_t>(siginfo.size())) {
     if (auto sent = relay_->send_signal(siginfo); !sent) {
-      spdlog::warn("a signal was lost: {}", sent.error().message());
+      log::warn("a signal was lost: {}", sent.error().message());
     }
   }
 }
@@ -379,7 +379,7 @@ void HomeWorker::watch_deputy() {
   } else {
     deputy_gone_ = true;  // Nothing but SIGKILL can do that.
     move_->stop_serving();
-    spdlog::info("the deputy of process {} was killed; so is the process", to_hex(process_));
+    log::info("the deputy of process {} was killed; so is the process", to_hex(process_));
   }
   if (relay_) {
     static_cast<void>(relay_->send_signal(plain_siginfo(signal)));
@@ -390,14 +390,14 @@ void HomeWorker::follow_move() {
   const bool was_done = move_->done();
   if (!deputy_gone_) {
     if (auto handled = move_->handle(); !handled) {
-      spdlog::warn("session {}: {}", to_hex(move_->session()), handled.error().message());
+      log::warn("session {}: {}", to_hex(move_->session()), handled.error().message());
     }
   }
   if (move_->done() && !reported_done_) {
     reported_done_ = true;
     if (!deputy_gone_) {
       if (auto freed = move_->parked().free_all(); !freed) {
-        spdlog::warn("{}", freed.error().message());
+        log::warn("{}", freed.error().message());
       }
     }
     record(ProcessState::kDone);
@@ -421,7 +421,7 @@ void HomeWorker::follow_move() {
 void HomeWorker::end_deputy(int wait_status) {
   if (!deputy_gone_) {
     if (auto ended = move_->parked().end_as(wait_status); !ended) {
-      spdlog::error("deputy of process {}: {}", request_.pid, ended.error().message());
+      log::error("deputy of process {}: {}", request_.pid, ended.error().message());
     }
     deputy_gone_ = true;
   }
@@ -450,7 +450,7 @@ void HomeWorker::record(ProcessState state) {
     row.result = move_->result().dump();
   }
   if (auto written = registry_->upsert(row); !written) {
-    spdlog::warn("{}", written.error().message());
+    log::warn("{}", written.error().message());
   }
 }
 

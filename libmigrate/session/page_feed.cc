@@ -80,8 +80,11 @@ void PageFeed::push(std::shared_ptr<Channel> bulk) {
 
 // A peer that breaks the format is cut off; one that was lost comes back.
 void PageFeed::note_broken(const char* which, Channel& channel, const Error& error) {
-  spdlog::log(error.code == ErrorCode::kCorrupt ? spdlog::level::warn : spdlog::level::debug,
-              "{}: {}", which, error.message());
+  if (error.code == ErrorCode::kCorrupt) {
+    log::warn("{}: {}", which, error.message());
+  } else {
+    log::debug("{}: {}", which, error.message());
+  }
   channel.shutdown();
   broken_ = true;
 }

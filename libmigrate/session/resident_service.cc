@@ -87,7 +87,7 @@ void ResidentWorker::read_mailbox() {
     auto letter = mailbox_->receive(0);
     if (!letter) {
       if (letter.error().code != ErrorCode::kRetry) {
-        spdlog::warn("mailbox: {}", letter.error().message());
+        log::warn("mailbox: {}", letter.error().message());
       }
       return;
     }
@@ -105,7 +105,7 @@ void ResidentWorker::take_letter(Letter letter) {
       constexpr int kRequestTimeoutMs = 2000;
       const auto bytes = letter.channel->receive(0, kRequestTimeoutMs);
       if (bytes) {
-        spdlog::info("session {}: a request from {}", to_hex(session_), letter.peer.to_string());
+        log::info("session {}: a request from {}", to_hex(session_), letter.peer.to_string());
         const std::string text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
         take_request(text, EventSink(std::move(letter.channel)));
       }
@@ -121,7 +121,7 @@ void ResidentWorker::take_letter(Letter letter) {
       bulk_ = std::move(letter.channel);
       break;
     default:
-      spdlog::warn("closed a connection that is not for session {}", to_hex(session_));
+      log::warn("closed a connection that is not for session {}", to_hex(session_));
   }
 }
 
@@ -220,9 +220,9 @@ void ResidentWorker::resume_pages() {
   auto resumed = pager_->resume(std::make_unique<ChannelLink>(std::move(urgent_)),
                                 std::make_unique<ChannelLink>(std::move(bulk_)));
   if (resumed) {
-    spdlog::info("session {} goes on over new connections", to_hex(session_));
+    log::info("session {} goes on over new connections", to_hex(session_));
   } else {
-    spdlog::warn("session {}: {}", to_hex(session_), resumed.error().message());
+    log::warn("session {}: {}", to_hex(session_), resumed.error().message());
     link_lost_ = true;
   }
 }
@@ -280,11 +280,11 @@ void ResidentWorker::follow_home() {
     if (auto connected = connect_home(); connected) {
       relay_->attach(std::move(home_channel_));
     } else {
-      spdlog::info("home of process {}: {}", to_hex(process_), connected.error().message());
+      log::info("home of process {}: {}", to_hex(process_), connected.error().message());
     }
   }
   if (auto handled = relay_->handle(); !handled) {
-    spdlog::warn("home of process {}: {}", to_hex(process_), handled.error().message());
+    log::warn("home of process {}: {}", to_hex(process_), handled.error().message());
   }
 }
 
@@ -364,7 +364,7 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const s
     pollfd polled{move.control_fd(), POLLIN, 0};
     ::poll(&polled, 1, kStepMs);
     if (auto handled = move.handle(); !handled) {
-      spdlog::warn("session {}: {}", to_hex(move.session()), handled.error().message());
+      log::warn("session {}: {}", to_hex(move.session()), handled.error().message());
       if (handled.error().code == ErrorCode::kNotFound) {
         break;  // The parked process is gone.
       }
@@ -395,7 +395,7 @@ void ResidentWorker::record(ProcessState state) {
   row.uid = offer_.user();
   row.command = offer_.command();
   if (auto written = registry_->upsert(row); !written) {
-    spdlog::warn("{}", written.error().message());
+    log::warn("{}", written.error().message());
   }
 }
 

@@ -77,7 +77,7 @@ void ResidentWorker::run() {
   if (taken) {
     return;
   }
-  spdlog::warn("session {}: {}", to_hex(session_), taken.error().message());
+  log::warn("session {}: {}", to_hex(session_), taken.error().message());
   wire::ControlMessage message;
   message.mutable_failed()->set_reason(taken.error().message());
   static_cast<void>(control_->send(message));
@@ -170,7 +170,7 @@ Result<void> ResidentWorker::prepare() {
     signal_event(pager_events_.get());
   };
   pager.on_link_lost = [this](const Error& error) {
-    spdlog::debug("pages of session {}: {}", to_hex(session_), error.message());
+    log::debug("pages of session {}: {}", to_hex(session_), error.message());
     link_lost_ = true;
     signal_event(pager_events_.get());
   };
@@ -344,7 +344,7 @@ Result<void> ResidentWorker::run_process() {
   wire::ControlMessage running;
   running.mutable_running()->set_pid(static_cast<std::uint32_t>(cell_->seed()));
   if (auto sent = control_->send(running); !sent) {
-    spdlog::warn("session {}: {}", to_hex(session_), sent.error().message());
+    log::warn("session {}: {}", to_hex(session_), sent.error().message());
   }
   relay_->attach(std::move(home_channel_));
   relay_->activate();

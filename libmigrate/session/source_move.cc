@@ -326,7 +326,7 @@ Result<void> SourceMove::handle() {
   while (control_) {
     auto message = control_->try_receive();
     if (!message) {
-      spdlog::debug("control channel: {}", message.error().message());
+      log::debug("control channel: {}", message.error().message());
       control_.reset();
     } else if (!*message) {
       break;
@@ -350,7 +350,7 @@ Result<void> SourceMove::handle() {
   if ((!control_ || feed_->broken()) && now_us() >= next_reconnect_us_) {
     next_reconnect_us_ = now_us() + kReconnectEveryUs;
     if (auto again = reconnect(); !again) {
-      spdlog::info("session {} waits for its peer: {}", to_hex(session_), again.error().message());
+      log::info("session {} waits for its peer: {}", to_hex(session_), again.error().message());
     }
   }
   return {};
@@ -366,7 +366,7 @@ Result<void> SourceMove::reconnect() {
   control_->set_longest_message(kMaxReplyBytes);
   feed_->serve(std::move(urgent));
   feed_->push(std::move(bulk));
-  spdlog::info("session {} goes on over new connections", to_hex(session_));
+  log::info("session {} goes on over new connections", to_hex(session_));
   return {};
 }
 
@@ -437,7 +437,7 @@ void SourceMove::watch_deadline() {
   const std::int64_t deadline_us = std::chrono::microseconds(options_.push.deadline).count();
   if (deadline_us > 0 && !deadline_missed_ && now_us() > running_us_ + deadline_us) {
     deadline_missed_ = true;
-    spdlog::warn("session {}: {} pages are still owed after the {} ms of its deadline",
+    log::warn("session {}: {} pages are still owed after the {} ms of its deadline",
                  to_hex(session_), progress_.owed_pages(), options_.push.deadline.count());
   }
 }

@@ -129,7 +129,7 @@ bool PagerCore::read_space(AddressSpace& space) {
   }
   const auto count = space.userfault.read_events(messages_);
   if (!count) {
-    spdlog::error("{}", count.error().message());
+    log::error("{}", count.error().message());
     return false;
   }
   if (*count == 0) {
@@ -184,7 +184,7 @@ void PagerCore::apply_event(AddressSpace& space, const uffd_msg& message) {
       break;
     }
     default:
-      spdlog::warn("unknown userfaultfd event {:#x}", static_cast<unsigned>(message.event));
+      log::warn("unknown userfaultfd event {:#x}", static_cast<unsigned>(message.event));
       break;
   }
 }

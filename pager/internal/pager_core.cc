@@ -226,8 +226,8 @@ PagerCore::Progress PagerCore::settle_run(AddressSpace& space, const PagerRegion
       return Progress::kChanging;  // go on with the next page
     case InstallOutcome::kUnsupported:
       // Threads that touch these pages wait for ever, which is better than a wrong page.
-      spdlog::error("page {:#x} cannot be read at the source, and this kernel cannot poison it",
-                    source.start);
+      log::error("page {:#x} cannot be read at the source, and this kernel cannot poison it",
+                 source.start);
       space.map.set_state(source, PageState::kRequested);
       return Progress::kSettled;
     case InstallOutcome::kProcessGone:
@@ -280,7 +280,7 @@ void PagerCore::publish() {
 
 bool PagerCore::read_local(const PagerRegion& part, std::span<std::byte> buffer) const {
   if (part.local_file >= local_files_.size()) {
-    spdlog::error("no local file {} for the page at {:#x}", part.local_file, part.source_address);
+    log::error("no local file {} for the page at {:#x}", part.local_file, part.source_address);
     return false;
   }
   std::size_t done = 0;
@@ -292,8 +292,8 @@ bool PagerCore::read_local(const PagerRegion& part, std::span<std::byte> buffer)
       continue;
     }
     if (count < 0) {
-      spdlog::error("{}; asking the source instead",
-                    system_error("read a local file for a page").message());
+      log::error("{}; asking the source instead",
+                 system_error("read a local file for a page").message());
       return false;
     }
     if (count == 0) {

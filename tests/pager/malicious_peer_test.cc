@@ -2,12 +2,12 @@
 // as if nothing had been said.
 
 #include <gtest/gtest.h>
+#include <spdlog/spdlog.h>
 
 #include <cstring>
 #include <functional>
 #include <thread>
 
-#include "base/log.h"
 #include "tests/pager/moved_memory.h"
 
 namespace migrate::test {

@@ -37,8 +37,7 @@ Result<void> serve_newcomer(const PeerService& service, UniqueFd connection,
   if (preamble.purpose == Purpose::kQuery) {
     return answer_query(service.context, *peer.channel);
   }
-  spdlog::info("{} offers a process, session {}", peer.identity.to_string(),
-               to_hex(preamble.session));
+  log::info("{} offers a process, session {}", peer.identity.to_string(), to_hex(preamble.session));
   run_destination_worker(service.context, std::move(peer), preamble, service.become_worker);
   return {};
 }
@@ -50,9 +49,9 @@ void pass_on(const WorkerContext& context, const UniqueFd& connection, const Pre
   const Result<bool> handed =
       hand_to_worker(context.state_directory, session, connection.get(), bytes);
   if (!handed) {
-    spdlog::warn("{}: connection for session {} lost: {}", peer, session, handed.error().message());
+    log::warn("{}: connection for session {} lost: {}", peer, session, handed.error().message());
   } else if (!*handed) {
-    spdlog::warn("{}: closed a connection for session {}, which has no worker here", peer, session);
+    log::warn("{}: closed a connection for session {}, which has no worker here", peer, session);
   }
 }
 
@@ -61,7 +60,7 @@ void pass_on(const WorkerContext& context, const UniqueFd& connection, const Pre
 void serve_peer(const PeerService& service, UniqueFd connection, const std::string& peer) {
   const Result<Preamble> preamble = receive_preamble(connection.get(), kPreambleTimeoutMs);
   if (!preamble) {
-    spdlog::warn("closed a connection from {}: {}", peer, preamble.error().message());
+    log::warn("closed a connection from {}: {}", peer, preamble.error().message());
     return;
   }
   switch (preamble->purpose) {
@@ -69,7 +68,7 @@ void serve_peer(const PeerService& service, UniqueFd connection, const std::stri
     case Purpose::kQuery:
       if (const Result<void> served = serve_newcomer(service, std::move(connection), *preamble);
           !served) {
-        spdlog::warn("refused {}: {}", peer, served.error().message());
+        log::warn("refused {}: {}", peer, served.error().message());
       }
       break;
     case Purpose::kUrgent:
