@@ -12,8 +12,10 @@
 #include <algorithm>
 #include <limits>
 
+#include "base/awake_scope.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/realtime_scope.h"
 #include "libmigrate/restore/address_space.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/rules/host_facts.h"
@@ -33,7 +35,6 @@ constexpr int kRunTimeoutMs = 60000;
 constexpr int kConnectTimeoutMs = 2000;
 constexpr int kGoodbyeMs = 1000;
 constexpr std::uint32_t kFreezeSpinUs = 500;
-constexpr std::uint32_t kFinalSpinUs = 10000;  // A capture takes a millisecond or a few.
 constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
 
 std::int64_t clock_ns(clockid_t clock) {
@@ -106,7 +107,9 @@ Result<bool> ResidentWorker::take_in() {
   MIGRATE_TRY(accept_data(nullptr));
   wire::ControlMessage connected;
   connected.mutable_connected();
+  const auto awake = MIGRATE_TRY(AwakeScope::create());
   MIGRATE_TRY(control_->send(connected));
+  const RealtimeScope realtime;
   MIGRATE_TRY(restore());
   MIGRATE_TRY(run_process());
   return true;
@@ -263,7 +266,7 @@ Result<void> ResidentWorker::accept_data(std::unique_ptr<ControlChannel>* contro
 
 Result<void> ResidentWorker::restore() {
   const auto message =
-      MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, kFinalSpinUs, kFinalTimeoutMs));
+      MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, 0, kFinalTimeoutMs));
   const wire::Image& image = message.final().image();
   MIGRATE_TRY(check_form(image, ImageStage::kFinal));
   MIGRATE_TRY(check_final(image));
@@ -337,7 +340,7 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
 }
 
 Result<void> ResidentWorker::run_process() {
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRun, kFreezeSpinUs, kRunTimeoutMs));
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRun, 0, kRunTimeoutMs));
   MIGRATE_TRY(cell_->keep(userfault_copy_.get()));
   MIGRATE_TRY(restorer_->run());
   userfault_copy_.reset();
