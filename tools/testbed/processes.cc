@@ -1,6 +1,6 @@
 #include "tools/testbed/processes.h"
 
-#include <fmt/core.h>
+#include <fmt/format.h>
 #include <linux/magic.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
