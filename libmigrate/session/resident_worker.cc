@@ -326,6 +326,9 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
     MIGRATE_TRY(pager_->update_regions(wanted));
     pager_->set_local_files(open_mapped_files(image, restorer_->file_user()));
   }
+  if (offer_.mode() != "demand") {
+    pager_->ask_first(pages_touched_first(image));
+  }
   for (const wire::StarterPage& page : image.starter_pages()) {
     const bool paged = std::any_of(wanted.begin(), wanted.end(), [&](const PagerRegion& region) {
       return region.destination.contains(page.address());

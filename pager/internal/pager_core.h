@@ -39,6 +39,7 @@ class PagerCore {
   Result<void> set_regions(const std::vector<PagerRegion>& regions);
   void set_local_files(std::vector<UniqueFd> files) { local_files_ = std::move(files); }
   Result<void> install_starter(std::uint64_t address, std::span<const std::byte> bytes);
+  void ask_first(std::vector<PageRange> ranges);
   Result<void> start(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk);
   void launch();
   Result<void> resume(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk);
@@ -106,6 +107,7 @@ class PagerCore {
   void await_start();
   void run_faults();
   void take_new_link();
+  void request_first(PageRange range) MIGRATE_REQUIRES(mutex_);
   void lose_urgent_link(const Error& error);
   bool read_spaces();
   bool read_space(AddressSpace& space) MIGRATE_REQUIRES(mutex_);
@@ -161,6 +163,7 @@ class PagerCore {
   LatencyHistogram latencies_ MIGRATE_GUARDED_BY(mutex_);
   std::shared_ptr<PageLink> urgent_ MIGRATE_GUARDED_BY(mutex_);
   std::shared_ptr<PageLink> bulk_ MIGRATE_GUARDED_BY(mutex_);
+  std::vector<PageRange> first_ MIGRATE_GUARDED_BY(mutex_);  // to be asked for before any fault
   std::uint32_t links_lost_ MIGRATE_GUARDED_BY(mutex_) = 0;
   bool bulk_ended_ MIGRATE_GUARDED_BY(mutex_) = false;
   Mutex bulk_send_mutex_;  // after mutex_ was released; held while sending on the bulk link
