@@ -3,6 +3,7 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -104,6 +105,7 @@ Result<Restorer> Restorer::create(Cell& cell, bool trusted) {
 
 Result<void> Restorer::prepare(const wire::Image& draft) {
   own_ = MIGRATE_TRY(own_credentials());
+  slack_ns_ = static_cast<std::uint64_t>(::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0));
   file_user_ = FileUser(draft.threads(0).credentials(), trusted_);
   MIGRATE_TRY(map_area(draft));
   MIGRATE_TRY(empty_seed(draft));
@@ -385,7 +387,7 @@ Result<void> Restorer::set_registers(const wire::Image& image) {
     MIGRATE_TRY(arch::write_extended_state(threads_[i].host_id, wanted.extended_state()));
     MIGRATE_TRY(arch::write_registers(threads_[i].host_id, threads_[i].registers));
     MIGRATE_TRY(write_signal_mask(threads_[i].host_id, wanted.signal_mask()));
-    set_scheduling(threads_[i].host_id, wanted);
+    set_scheduling(threads_[i].host_id, wanted, slack_ns_);
   }
   return {};
 }
