@@ -24,7 +24,11 @@ constexpr std::size_t kMaxReplyBytes = std::size_t{4} << 20U;  // A destination 
 constexpr int kRestoreTimeoutMs = 20000;
 constexpr int kEagerTimeoutMs = 3600 * 1000;
 constexpr std::uint32_t kFreezeSpinUs = 500;
-constexpr std::int64_t kReconnectEveryUs = 500'000;
+constexpr int kRunningTimeoutMs = 5000;
+constexpr std::int64_t kShortestPauseUs = 100'000;  // between attempts to connect again
+constexpr std::int64_t kLongestPauseUs = 5'000'000;
+constexpr std::int64_t kPingEveryUs = 1'000'000;
+constexpr std::int64_t kSilenceUs = 5'000'000;  // after which a connection counts as lost
 constexpr auto kRetryPause = std::chrono::milliseconds(20);
 constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
 
@@ -118,6 +122,7 @@ MoveOutcome SourceMove::attempt() {
     MIGRATE_TRY(inspect());
     MIGRATE_TRY(offer());
     MIGRATE_TRY(connect_data());
+    MIGRATE_TRY(hooks_.on_outgoing(outgoing()));
     return freeze_and_run();
   }();
   if (moved) {
@@ -125,6 +130,11 @@ MoveOutcome SourceMove::attempt() {
   }
   error_ = std::move(moved).error();
   if (run_sent_) {
+    if (error_.code == ErrorCode::kRefused) {
+      take_fate(Fate::kNeverRan);  // It said so.
+    } else {
+      lose_control(error_);
+    }
     return MoveOutcome::kInDoubt;
   }
   feed_.reset();
@@ -185,6 +195,7 @@ Result<void> SourceMove::offer() {
   MIGRATE_TRY(control_->send(message));
   const auto reply = MIGRATE_TRY(await_reply(offsets));
   phases_["offer"] = now_us() - start;
+  boot_id_ = reply.offer_reply().boot_id();
   refusals_.assign(reply.offer_reply().refusals().begin(), reply.offer_reply().refusals().end());
   if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
@@ -218,6 +229,7 @@ Result<void> SourceMove::connect_data() {
   bulk_ = MIGRATE_TRY(connect(Purpose::kBulk));
   // Handing them over takes two daemons' children: not while the process is frozen.
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kConnected, 0, kOfferTimeoutMs));
+  options_.context->stops.reach("source.offered");
   return {};
 }
 
@@ -237,6 +249,7 @@ Result<void> SourceMove::freeze_and_run() {
   FrozenProcess frozen = MIGRATE_TRY(FrozenProcess::freeze(options_.pid, system_call));
   const std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
   phases_["stop"] = now_us() - start;
+  options_.context->stops.reach("source.frozen");
   Inspection inspection = MIGRATE_TRY(inspector_->inspect_frozen(draft_));
   phases_["reinspect"] = now_us() - start;
   image_ = std::move(inspection.image);
@@ -245,16 +258,20 @@ Result<void> SourceMove::freeze_and_run() {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
   }
   MIGRATE_TRY(frozen.open_area(ParkedProcess::record_bytes(draft_)));
+  hooks_.on_area(frozen.area().address);
   MIGRATE_TRY(capture_state(frozen, waits, image_));
   MIGRATE_TRY(capture_starter_pages(frozen, image_));
+  MIGRATE_TRY(frozen.put_back());
   wire::ControlMessage message;
   *message.mutable_final()->mutable_relay() = hooks_.freeze_relay(image_);
   phases_["capture"] = now_us() - start;
+  options_.context->stops.reach("source.captured");
   const std::int64_t image_start = now_us();
   message.mutable_final()->mutable_image()->Swap(&image_);
   auto done = control_->send(message);
   message.mutable_final()->mutable_image()->Swap(&image_);
   phases_["image"] = now_us() - image_start;
+  options_.context->stops.reach("source.image_sent");
   if (done) {
     done = run_there(frozen);
   }
@@ -270,11 +287,7 @@ Result<void> SourceMove::freeze_and_run() {
 Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   const std::int64_t start = now_us();
   MIGRATE_TRY(hooks_.on_captured(image_));
-  feed_ = MIGRATE_TRY(PageFeed::create(options_.pid, image_,
-                                       {.push = options_.mode != "demand",
-                                        .spin_us = options_.context->spin_us,
-                                        .push_bytes_per_second = options_.push.bytes_per_second,
-                                        .push_deadline = options_.push.deadline}));
+  feed_ = MIGRATE_TRY(make_feed());
   feed_->serve(urgent_);
   // While the destination restores: the rules that the image does not wait for, and the record.
   refusals_ = inspector_->check_frozen();
@@ -289,22 +302,43 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, kFreezeSpinUs,
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
   phases_["restore"] = now_us() - start;
+  options_.context->stops.reach("source.restored");
   const std::int64_t park_start = now_us();
   parked_.emplace(MIGRATE_TRY(ParkedProcess::park(frozen, image_)));
   phases_["park"] = now_us() - park_start;
-  const std::int64_t run_start = now_us();
+  options_.context->stops.reach("source.parked");
+  return send_run();
+}
+
+Result<std::unique_ptr<PageFeed>> SourceMove::make_feed() const {
+  return PageFeed::create(options_.pid, image_,
+                          {.push = options_.mode != "demand",
+                           .spin_us = options_.context->spin_us,
+                           .push_bytes_per_second = options_.push.bytes_per_second,
+                           .push_deadline = options_.push.deadline});
+}
+
+Result<void> SourceMove::send_run() {
+  const std::int64_t start = now_us();
   wire::ControlMessage run;
   run.mutable_run();
+  for (const std::string& signal : parked_->signals()) {
+    run.mutable_run()->add_signals(signal);
+  }
   run_sent_ = true;
+  linked_ = true;
+  last_heard_us_ = start;
   MIGRATE_TRY(control_->send(run));
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, kFreezeSpinUs, kRestoreTimeoutMs));
-  phases_["run"] = now_us() - run_start;
-  start_push();
+  options_.context->stops.reach("source.run_sent");
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, kFreezeSpinUs, kRunningTimeoutMs));
+  phases_["run"] = now_us() - start;
+  options_.context->stops.reach("source.running");
+  take_fate(Fate::kRuns);
   return {};
 }
 
 void SourceMove::start_push() {
-  if (bulk_) {
+  if (bulk_ && feed_) {
     feed_->push(std::exchange(bulk_, nullptr));
   }
 }
@@ -320,63 +354,250 @@ int SourceMove::control_fd() const {
 }
 
 Result<void> SourceMove::handle() {
-  if (done_ || !parked_) {
+  if (done_ || !parked_ || fate_ == Fate::kNeverRan) {
     return {};
   }
-  while (control_) {
-    auto message = control_->try_receive();
-    if (!message) {
-      spdlog::debug("control channel: {}", message.error().message());
-      control_.reset();
-    } else if (!*message) {
-      break;
-    } else if ((*message)->has_progress()) {
-      progress_ = (*message)->progress();
-      drain_.note(now_us(), progress_.owed_pages());
-      if (progress_.done()) {
-        finish();
-        return {};
-      }
-    } else if ((*message)->has_running()) {
-      start_push();  // It came late.
-    } else if ((*message)->has_send_all()) {
-      feed_->server().start_push();
-    }
-  }
+  read_control();
   watch_deadline();
-  if (const auto confirmed = feed_->server().take_confirmed(); !confirmed.empty()) {
-    MIGRATE_TRY(parked_->free(confirmed));
+  if (done_ || fate_ == Fate::kNeverRan) {
+    return {};
   }
-  if ((!control_ || feed_->broken()) && now_us() >= next_reconnect_us_) {
-    next_reconnect_us_ = now_us() + kReconnectEveryUs;
-    if (auto again = reconnect(); !again) {
-      spdlog::info("session {} waits for its peer: {}", to_hex(session_), again.error().message());
+  if (feed_) {
+    if (const auto confirmed = feed_->server().take_confirmed(); !confirmed.empty()) {
+      MIGRATE_TRY(parked_->free(confirmed));
     }
+    if (feed_->broken() && control_ && linked_) {
+      lose_control(
+          make_error(ErrorCode::kPeerLost, "send pages to", options_.destination.to_string()));
+    }
+  }
+  keep_alive();
+  if (!control_ && now_us() >= next_reconnect_us_) {
+    reconnect();
   }
   return {};
 }
 
-Result<void> SourceMove::reconnect() {
+void SourceMove::read_control() {
+  while (control_ && !done_) {
+    auto message = control_->try_receive();
+    if (!message) {
+      lose_control(message.error());
+    } else if (!*message) {
+      return;
+    } else {
+      last_heard_us_ = now_us();
+      take(**message);
+    }
+  }
+}
+
+void SourceMove::take(const wire::ControlMessage& message) {
+  switch (message.body_case()) {
+    case wire::ControlMessage::kRunning:  // It came late.
+      take_fate(Fate::kRuns);
+      break;
+    case wire::ControlMessage::kProgress:
+      progress_ = message.progress();
+      drain_.note(now_us(), progress_.owed_pages());
+      take_fate(Fate::kRuns);
+      if (progress_.done()) {
+        say_goodbye();
+        finish();
+      }
+      break;
+    case wire::ControlMessage::kVerdict:
+      take_verdict(message.verdict());
+      break;
+    case wire::ControlMessage::kSendAll:
+      if (feed_) {
+        feed_->server().start_push();
+      }
+      break;
+    case wire::ControlMessage::kFailed:
+      error_ = make_error(ErrorCode::kRefused, "move", {}, message.failed().reason());
+      take_fate(Fate::kNeverRan);
+      break;
+    default:
+      break;
+  }
+}
+
+void SourceMove::say_goodbye() {
+  wire::ControlMessage message;
+  message.mutable_goodbye();
+  static_cast<void>(control_->send(message));
+}
+
+void SourceMove::take_verdict(const wire::Verdict& verdict) {
+  switch (verdict.fate()) {
+    case wire::Verdict::RUNS: {
+      wire::ControlMessage message;
+      *message.mutable_progress() = verdict.progress();
+      take(message);
+      if (!done_) {
+        if (auto linked = connect_again(); !linked) {
+          lose_control(linked.error());
+        }
+      }
+      break;
+    }
+    case wire::Verdict::NEVER_RAN:
+      if (fate_ == Fate::kUnknown && verdict.boot_id() == boot_id_) {
+        error_ = make_error(ErrorCode::kPeerLost, "move", {}, verdict.reason());
+        take_fate(Fate::kNeverRan);
+      } else {
+        // It knows nothing of what it did before it was started again.
+        lose_control(make_error(ErrorCode::kPeerLost, "learn what became of the process at",
+                                options_.destination.to_string(),
+                                "that host was started again; see migratectl resolve"));
+      }
+      break;
+    default:
+      error_ = make_error(ErrorCode::kPeerLost, "keep", "the process", verdict.reason());
+      wait_status_ = verdict.wait_status();
+      take_fate(Fate::kEnded);
+      say_goodbye();
+      finish();
+      break;
+  }
+}
+
+void SourceMove::take_fate(Fate fate) {
+  const bool news = fate_ == Fate::kUnknown;
+  if (!news && (fate == Fate::kNeverRan || fate == fate_)) {
+    return;  // What ran has run, whatever anyone says.
+  }
+  fate_ = fate;
+  if (fate == Fate::kRuns && news) {
+    running_us_ = now_us();
+    if (auto noted = hooks_.on_outgoing(outgoing()); !noted) {
+      spdlog::warn("session {}: {}", to_hex(session_), noted.error().message());
+    }
+    options_.context->stops.reach("source.confirmed");
+    start_push();
+  }
+}
+
+void SourceMove::lose_control(const Error& error) {
+  spdlog::debug("session {}: {}", to_hex(session_), error.message());
+  if (waits_for_.empty()) {
+    waits_since_us_ = now_us();
+    next_reconnect_us_ = 0;
+    reconnect_pause_us_ = kShortestPauseUs;
+  }
+  waits_for_ = options_.destination.to_string() + ": " + error.message();
+  control_.reset();
   bulk_.reset();
-  auto control = MIGRATE_TRY(connect(Purpose::kResume));
+  linked_ = false;
+}
+
+// A peer whose kernel lives and who does not answer is lost too, sooner or later.
+void SourceMove::keep_alive() {
+  if (!control_) {
+    return;
+  }
+  const std::int64_t now = now_us();
+  if (now - last_heard_us_ > kSilenceUs) {
+    lose_control(make_error(ErrorCode::kPeerLost, "hear from", options_.destination.to_string(),
+                            "nothing came for five seconds"));
+    return;
+  }
+  if (now - last_sent_us_ > kPingEveryUs) {
+    last_sent_us_ = now;
+    wire::ControlMessage message;
+    message.mutable_ping();
+    if (auto sent = control_->send(message); !sent) {
+      lose_control(sent.error());
+    }
+  }
+}
+
+// The destination's verdict comes first; pages follow it.
+void SourceMove::reconnect() {
+  next_reconnect_us_ = now_us() + reconnect_pause_us_;
+  reconnect_pause_us_ =
+      std::min(2 * std::max(reconnect_pause_us_, kShortestPauseUs), kLongestPauseUs);
+  auto control = connect(Purpose::kResume);
+  if (!control) {
+    lose_control(control.error());
+    return;
+  }
+  control_ = std::make_unique<ControlChannel>(std::move(*control));
+  control_->set_longest_message(kMaxReplyBytes);
+  last_heard_us_ = now_us();
+}
+
+Result<void> SourceMove::connect_again() {
+  bulk_.reset();
   std::shared_ptr<Channel> urgent = MIGRATE_TRY(connect(Purpose::kUrgent));
   std::shared_ptr<Channel> bulk = MIGRATE_TRY(connect(Purpose::kBulk));
+  if (!feed_) {
+    feed_ = MIGRATE_TRY(make_feed());
+  }
   feed_->disconnect();
-  control_ = std::make_unique<ControlChannel>(std::move(control));
-  control_->set_longest_message(kMaxReplyBytes);
   feed_->serve(std::move(urgent));
   feed_->push(std::move(bulk));
+  linked_ = true;
+  waits_for_.clear();
   spdlog::info("session {} goes on over new connections", to_hex(session_));
   return {};
 }
 
-void SourceMove::finish() {
-  done_ = true;
-  independent_us_ = now_us();
-  feed_->stop();
-  final_wire_bytes_ = feed_->wire_bytes();
+Result<void> SourceMove::resume_here() {
+  stop_serving();
   feed_.reset();
   control_.reset();
+  MIGRATE_TRY(parked_->unpark(image_));
+  hooks_.thaw_relay();
+  return {};
+}
+
+wire::Outgoing SourceMove::outgoing() const {
+  wire::Outgoing outgoing;
+  outgoing.set_session(bytes_of(session_));
+  outgoing.set_destination(options_.destination.to_string());
+  outgoing.set_boot_id(boot_id_);
+  outgoing.set_mode(options_.mode);
+  outgoing.set_confirmed(fate_ == Fate::kRuns);
+  outgoing.set_done(done_);
+  return outgoing;
+}
+
+std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks hooks,
+                                              EventSink& sink, ParkedProcess parked,
+                                              wire::Image image, const wire::Outgoing& outgoing) {
+  auto move = std::make_unique<SourceMove>(std::move(options), std::move(hooks), sink);
+  const auto* const bytes = reinterpret_cast<const std::byte*>(outgoing.session().data());
+  std::copy_n(bytes, std::min(outgoing.session().size(), move->session_.size()),
+              move->session_.begin());
+  move->boot_id_ = outgoing.boot_id();
+  move->image_ = std::move(image);
+  move->parked_.emplace(std::move(parked));
+  move->fate_ = outgoing.confirmed() ? Fate::kRuns : Fate::kUnknown;
+  move->run_sent_ = true;
+  move->done_ = outgoing.done();
+  move->begun_us_ = now_us();
+  move->running_us_ = now_us();
+  move->waits_since_us_ = now_us();
+  move->waits_for_ = outgoing.destination() + ": the worker here was started again";
+  return move;
+}
+
+void SourceMove::finish() {
+  options_.context->stops.reach("source.done");
+  done_ = true;
+  independent_us_ = now_us();
+  if (feed_) {
+    feed_->stop();
+    final_wire_bytes_ = feed_->wire_bytes();
+    feed_.reset();
+  }
+  control_.reset();
+  waits_for_.clear();
+  if (auto noted = hooks_.on_outgoing(outgoing()); !noted) {
+    spdlog::warn("session {}: {}", to_hex(session_), noted.error().message());
+  }
 }
 
 nlohmann::json SourceMove::progress_event() const {
