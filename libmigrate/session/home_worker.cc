@@ -314,7 +314,8 @@ void HomeWorker::serve_until_end() {
       linger_until = now_us() + kLingerUs;
       end_deputy(*exit_status_);
     }
-    const bool heard = !relay_ || (relay_->finished() && !relay_->connected());
+    const bool heard =
+        move_->done() && (!relay_ || (relay_->finished() && !relay_->connected()));
     if (ended && (heard || now_us() > *linger_until)) {
       file_->remove();
       return;
@@ -520,12 +521,13 @@ void HomeWorker::watch_deputy() {
 
 void HomeWorker::follow_move() {
   const bool was_done = move_->done();
-  if (!deputy_gone_) {
-    if (auto handled = move_->handle(); !handled) {
-      spdlog::warn("session {}: {}", to_hex(move_->session()), handled.error().message());
-    }
-    show_waiting();
+  if (auto handled = move_->handle(); !handled) {
+    spdlog::warn("session {}: {}", to_hex(move_->session()), handled.error().message());
   }
+  if (exit_status_) {
+    return;  // Only so that the destination hears that we know.
+  }
+  show_waiting();
   if (move_->done() && !reported_done_) {
     reported_done_ = true;
     if (!deputy_gone_) {
@@ -557,6 +559,7 @@ void HomeWorker::end_deputy(int wait_status) {
       spdlog::error("deputy of process {}: {}", request_.pid, ended.error().message());
     }
     deputy_gone_ = true;
+    move_->stop_serving();
   }
   static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kHome, wait_status));
   nlohmann::json result = move_->result();

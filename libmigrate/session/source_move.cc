@@ -344,6 +344,7 @@ void SourceMove::start_push() {
 }
 
 void SourceMove::stop_serving() {
+  serving_stopped_ = true;
   if (feed_) {
     feed_->stop();
   }
@@ -359,7 +360,7 @@ Result<void> SourceMove::handle() {
   }
   read_control();
   watch_deadline();
-  if (done_ || fate_ == Fate::kNeverRan) {
+  if (serving_stopped_ || done_ || fate_ == Fate::kNeverRan) {
     return {};
   }
   if (feed_) {

@@ -127,7 +127,8 @@ class SourceMove {
   /// Since when (now_us()) and for what it waits; empty while all is well.
   const std::string& waits_for() const { return waits_for_; }
   std::int64_t waits_since_us() const { return waits_since_us_; }
-  /// The parked process is gone, its pages with it: answers no more questions.
+  /// The parked process is gone, its pages with it: answers no more questions. handle() goes on
+  /// listening, until the destination has nothing more to say.
   void stop_serving();
   /// The destination owes us no more questions: all pages are there, or the process has ended.
   bool done() const { return done_; }
@@ -197,6 +198,7 @@ class SourceMove {
   bool run_sent_ = false;
   bool linked_ = false;  // urgent and bulk are up, or the first ones were not seen broken
   bool done_ = false;
+  bool serving_stopped_ = false;
 };
 
 /// Refusals as JSON objects for clients.
