@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/restore/file_user.h"
 #include "libmigrate/session/resident_worker.h"
 
 namespace migrate {
