@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "libmigrate/capture/internal/parking.h"
 #include "libmigrate/capture/parked_process.h"
+#include "libmigrate/rules/image_form.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {
@@ -131,7 +132,8 @@ Result<void> ParkedProcess::read_record(const SessionId& session, wire::Image& i
   std::string bytes(record.image_bytes, '\0');
   MIGRATE_TRY(read_memory(process_, area_.record() + sizeof(record),
                           std::as_writable_bytes(std::span(bytes))));
-  if (!image.ParseFromString(bytes) || image.threads().empty()) {
+  // The area is the process's own memory: whatever stands there is looked at like a stranger's.
+  if (!image.ParseFromString(bytes) || !check_form(image, ImageStage::kFinal)) {
     return none();
   }
   area_.length_bytes = record.area_bytes;
