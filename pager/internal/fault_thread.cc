@@ -388,11 +388,6 @@ bool PagerCore::read_replies() {
   bool active = false;
   // A bounded number, so that new faults are not kept waiting by prefetched pages.
   for (int i = 0; i < 8 && urgent_usable_; ++i) {
-    // With nothing outstanding only the end of the link can come, which sleeping would show.
-    if (free_slots_.size() == kOutstandingCount && !link_stirs_) {
-      break;
-    }
-    link_stirs_ = false;
     const auto message = urgent_link_->try_receive();
     if (!message) {
       lose_urgent_link(message.error());
@@ -488,8 +483,7 @@ void PagerCore::sleep_until_something() {
   if (urgent_usable_) {
     const auto ready = urgent_link_->arm();
     if (!ready || *ready) {
-      link_stirs_ = true;  // try_receive tells
-      return;
+      return;  // try_receive tells
     }
     descriptors.push_back({urgent_link_->poll_fd(), POLLIN, 0});
   }
@@ -500,7 +494,6 @@ void PagerCore::sleep_until_something() {
     }
   }
   ::poll(descriptors.data(), descriptors.size(), 1000);
-  link_stirs_ = urgent_usable_ && descriptors[1].revents != 0;
   if ((descriptors.front().revents & POLLIN) != 0) {
     std::uint64_t count = 0;
     static_cast<void>(::read(kick_.get(), &count, sizeof(count)));

@@ -182,7 +182,6 @@ class PagerCore {
   std::vector<PageRequest> requests_;
   std::array<Outstanding, kOutstandingCount> outstanding_{};
   std::vector<std::uint32_t> free_slots_;
-  bool link_stirs_ = false;  // The urgent link had something to tell while this thread slept.
   std::uint32_t tag_round_ = 0;
   std::array<std::uint64_t, 8> streams_{};  // ends of recent sequential faults
   std::size_t next_stream_ = 0;

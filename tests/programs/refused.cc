@@ -63,7 +63,12 @@ pid_t start_outsider(const std::function<void()>& body) {
   called(::pipe2(ends.data(), O_CLOEXEC), "pipe2");
   const pid_t child = called(::fork(), "fork");
   if (child == 0) {
+    const pid_t parent = ::getpid();
     if (called(::fork(), "fork") == 0) {
+      // The parent's SIGCHLD for a tracee would stop it for a tracer that does not wait for it.
+      while (::getppid() == parent) {
+        check::sleep_ns(check::kMillisecond);
+      }
       body();
       const pid_t own = ::getpid();
       static_cast<void>(::write(ends[1], &own, sizeof own));
