@@ -1,0 +1,50 @@
+// The contract of channels over real verbs.
+#include <future>
+
+#include "tests/transport/channel_contract.h"
+#include "tests/transport/rdma/device.h"
+
+namespace migrate::test {
+
+ChannelPair connect_pair(Meeting& meeting, Purpose purpose, const RdmaOptions& options) {
+  auto connecting = std::async(std::launch::async, [&] {
+    return connect_rdma(address_of(*meeting.listener), meeting.greeting(purpose), options,
+                        kConnectMs);
+  });
+  auto accepted = meeting.listener->accept(kConnectMs);
+  auto connected = connecting.get();
+  EXPECT_TRUE(connected) << connected.error().message();
+  EXPECT_TRUE(accepted) << accepted.error().message();
+  if (!connected || !accepted) {
+    return {};
+  }
+  EXPECT_EQ(accepted->purpose, purpose);
+  return {std::move(*connected), std::move(accepted->channel)};
+}
+
+namespace {
+
+constexpr std::size_t kSmallLanding = std::size_t{64} << 10U;
+
+// From a listener's side, whose peer has little room for messages.
+ChannelPair make_pair_with_little_room() {
+  Meeting meeting;
+  auto [connected, accepted] =
+      connect_pair(meeting, Purpose::kUrgent, {.landing_bytes = kSmallLanding});
+  return {std::move(accepted), std::move(connected)};
+}
+
+ChannelPair make_pair_for(Purpose purpose) {
+  Meeting meeting;
+  return connect_pair(meeting, purpose);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Rdma, ChannelContract,
+    testing::Values(ChannelKind{"urgent", [] { return make_pair_for(Purpose::kUrgent); }},
+                    ChannelKind{"bulk", [] { return make_pair_for(Purpose::kBulk); }},
+                    ChannelKind{"little_room", make_pair_with_little_room}),
+    kind_name);
+
+}  // namespace
+}  // namespace migrate::test

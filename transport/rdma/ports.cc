@@ -1,0 +1,101 @@
+#include <arpa/inet.h>
+#include <infiniband/verbs.h>
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <set>
+
+#include "transport/rdma.h"
+#include "transport/rdma/handles.h"
+
+namespace migrate {
+namespace {
+
+using rdma::Handle;
+
+const char* transport_name(const ibv_device& device, const ibv_port_attr& port) {
+  if (device.transport_type == IBV_TRANSPORT_IWARP) {
+    return "iWARP";
+  }
+  return port.link_layer == IBV_LINK_LAYER_ETHERNET ? "RoCE" : "InfiniBand";
+}
+
+const char* state_name(ibv_port_state state) {
+  switch (state) {
+    case IBV_PORT_DOWN:
+      return "down";
+    case IBV_PORT_INIT:
+      return "initializing";
+    case IBV_PORT_ARMED:
+      return "armed";
+    case IBV_PORT_ACTIVE:
+      return "active";
+    default:
+      return "unknown";
+  }
+}
+
+/// The IP addresses among the GIDs of a port, IPv4 in its own form.
+std::vector<std::string> addresses_of(ibv_context* context, int number, int gid_count) {
+  std::set<std::string> found;
+  for (int index = 0; index < gid_count; ++index) {
+    ibv_gid gid{};
+    if (::ibv_query_gid(context, static_cast<std::uint8_t>(number), index, &gid) != 0) {
+      continue;
+    }
+    in6_addr address{};
+    std::copy(std::begin(gid.raw), std::end(gid.raw), std::begin(address.s6_addr));
+    if (IN6_IS_ADDR_UNSPECIFIED(&address)) {
+      continue;
+    }
+    std::array<char, INET6_ADDRSTRLEN> text{};
+    const bool v4 = IN6_IS_ADDR_V4MAPPED(&address);
+    ::inet_ntop(v4 ? AF_INET : AF_INET6, v4 ? &address.s6_addr[12] : &address.s6_addr[0],
+                text.data(), text.size());
+    found.insert(text.data());
+  }
+  return {found.begin(), found.end()};
+}
+
+Result<void> add_ports(ibv_device* device, std::vector<RdmaPort>& ports) {
+  const Handle<ibv_context> context(::ibv_open_device(device));
+  if (!context) {
+    return fail(system_error("open RDMA device", device->name,
+                             "this process needs read and write permission on "
+                             "/dev/infiniband/uverbs*"));
+  }
+  ibv_device_attr attributes{};
+  if (const int status = ::ibv_query_device(context.get(), &attributes); status != 0) {
+    return fail(system_error_from(status, "query RDMA device", device->name));
+  }
+  for (int number = 1; number <= attributes.phys_port_cnt; ++number) {
+    ibv_port_attr port{};
+    if (::ibv_query_port(context.get(), static_cast<std::uint8_t>(number), &port) != 0) {
+      continue;
+    }
+    RdmaPort& entry = ports.emplace_back();
+    entry.device = device->name;
+    entry.number = number;
+    entry.transport = transport_name(*device, port);
+    entry.state = state_name(port.state);
+    entry.mtu_bytes = port.active_mtu >= IBV_MTU_256 ? 128U << port.active_mtu : 0;
+    entry.addresses = addresses_of(context.get(), number, port.gid_tbl_len);
+  }
+  return {};
+}
+
+}  // namespace
+
+Result<std::vector<RdmaPort>> rdma_ports() {
+  int count = 0;
+  const std::unique_ptr<ibv_device*, void (*)(ibv_device**)> devices(::ibv_get_device_list(&count),
+                                                                     &::ibv_free_device_list);
+  std::vector<RdmaPort> ports;
+  for (int i = 0; devices && i < count; ++i) {
+    MIGRATE_TRY(add_ports(devices.get()[i], ports));
+  }
+  return ports;
+}
+
+}  // namespace migrate
