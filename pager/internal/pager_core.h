@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "base/mutex.h"
-#include "pager/internal/event_order.h"
+#include "pager/internal/address_space.h"
 #include "pager/internal/latency_histogram.h"
 #include "pager/page_map.h"
 #include "pager/page_protocol.h"
@@ -54,13 +54,6 @@ class PagerCore {
  private:
   using Clock = std::chrono::steady_clock;
 
-  struct AddressSpace {
-    std::uint32_t id;
-    Userfault userfault;
-    PageMap map;
-    EventOrder order = {};
-    bool gone = false;
-  };
   struct Fault {
     std::uint32_t space;
     std::uint64_t address;
