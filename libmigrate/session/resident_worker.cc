@@ -121,8 +121,8 @@ Result<bool> ResidentWorker::take_in() {
   wire::ControlMessage connected;
   connected.mutable_connected();
   const auto awake = MIGRATE_TRY(AwakeScope::create());
+  const RealtimeScope realtime;  // Before: the source that this wakes may take the processor.
   MIGRATE_TRY(control_->send(connected));
-  const RealtimeScope realtime;
   MIGRATE_TRY(restore());
   MIGRATE_TRY(run_process());
   return true;
