@@ -59,8 +59,8 @@ std::string token_of(const SessionFile& file) {
   return text && noted.ParseFromString(*text) ? noted.token() : std::string();
 }
 
-// Whoever knows the token, where there is one to know: that there is nothing may be told to any host
-// that has proved what it is. Null if it is not let in.
+// Whoever knows the token, where there is one to know: that there is nothing may be told to any
+// host that has proved what it is. Null if it is not let in.
 std::unique_ptr<Channel> let_in(const WorkerContext& context, UniqueFd connection,
                                 const Preamble& preamble, const std::string& token) {
   auto peer = context.trust.accept(std::move(connection), preamble, kGoodbyeMs);
@@ -103,8 +103,7 @@ std::vector<std::string> orphaned_sessions(const std::string& state_directory) {
   return orphans;
 }
 
-void answer_resident(const WorkerContext& context, UniqueFd connection,
-                     const Preamble& preamble) {
+void answer_resident(const WorkerContext& context, UniqueFd connection, const Preamble& preamble) {
   const std::string process = to_hex(preamble.session);
   auto registry = Registry::open(context.state_directory);
   auto records = registry ? registry->find_process(process)

@@ -34,13 +34,6 @@ constexpr int kConnectTimeoutMs = 2000;
 constexpr int kGoodbyeMs = 1000;
 constexpr std::uint32_t kFreezeSpinUs = 500;
 constexpr std::uint32_t kFinalSpinUs = 10000;  // A capture takes a millisecond or a few.
-constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
-
-std::int64_t clock_ns(clockid_t clock) {
-  timespec now{};
-  ::clock_gettime(clock, &now);
-  return now.tv_sec * kNanosecondsPerSecond + now.tv_nsec;
-}
 
 // Those that cannot be opened are none that the pager will read.
 std::vector<UniqueFd> open_mapped_files(const wire::Image& image, const FileUser& user) {

@@ -15,6 +15,7 @@
 #include "libmigrate/capture/timed_wait.h"
 #include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/proto/session.pb.h"
+#include "libmigrate/session/clocks.h"
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/event_sink.h"
@@ -22,15 +23,6 @@
 #include "libmigrate/session/worker.h"
 
 namespace migrate {
-
-/// The offsets of a time namespace: a process's clocks minus the machine's.
-struct ClockOffsets {
-  std::int64_t monotonic_ns = 0;
-  std::int64_t boottime_ns = 0;
-};
-/// Those of process `pid`, or with 0 of this process: what its children will have, hence its own
-/// only before it has made a cell.
-Result<ClockOffsets> clock_offsets(pid_t pid);
 
 /// One process to be moved away from here.
 struct SourceMoveOptions {
@@ -82,8 +74,7 @@ class SourceMove {
     };
     /// The move came to nothing after freeze_relay.
     std::function<void()> thaw_relay = [] {};
-    /// What a new worker must know: before the process is frozen, and when it is known to run
-    /// there.
+    /// What a new worker must know: before the process is frozen, and once it runs there.
     std::function<Result<void>(const wire::Outgoing&)> on_outgoing = [](const wire::Outgoing&) {
       return Result<void>();
     };
@@ -138,6 +129,8 @@ class SourceMove {
   nlohmann::json progress_event() const;
 
  private:
+  static constexpr std::size_t kMaxReplyBytes = std::size_t{4} << 20U;  // It says little.
+
   Result<std::unique_ptr<Channel>> connect(Purpose purpose);
   Result<void> inspect();
   Result<void> offer();
@@ -203,8 +196,5 @@ class SourceMove {
 
 /// Refusals as JSON objects for clients.
 nlohmann::json to_json(const std::vector<wire::Refusal>& refusals);
-
-/// CLOCK_MONOTONIC in microseconds.
-std::int64_t now_us();
 
 }  // namespace migrate

@@ -86,6 +86,7 @@ std::vector<PagerSpace> PagerCore::spaces() const {
   return all;
 }
 
+// Notes the regions of a space where a new pager would find them.
 void PagerCore::save(const AddressSpace& space) const {
   PageLedger* const ledger = space.map.ledger();
   if (ledger == nullptr) {
@@ -375,6 +376,7 @@ bool PagerCore::read_local(const PagerRegion& part, std::span<std::byte> buffer)
   return true;
 }
 
+// Pages whose local file cannot be read are owed by the source again.
 void PagerCore::give_up_local(PageRange source) {
   for (const auto& space : spaces_) {
     PageRange left = source;

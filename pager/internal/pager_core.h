@@ -95,13 +95,11 @@ class PagerCore {
   AddressSpace* find_space(std::uint32_t id) MIGRATE_REQUIRES(mutex_);
   AddressSpace& add_space(Userfault userfault, PageMap map) MIGRATE_REQUIRES(mutex_);
   Result<void> adopt_space(AdoptedSpace adopted) MIGRATE_REQUIRES(mutex_);
-  /// Notes the regions of a space where a new pager would find them.
   void save(const AddressSpace& space) const MIGRATE_REQUIRES(mutex_);
   /// Renews unfinished_ and owed_ from the maps; tells the fault thread when nothing is left.
   void publish() MIGRATE_REQUIRES(mutex_);
   /// Reads `part` from its local file into `buffer`; false when it cannot be read.
   bool read_local(const PagerRegion& part, std::span<std::byte> buffer) const;
-  /// Pages whose local file cannot be read are owed by the source again.
   void give_up_local(PageRange source) MIGRATE_REQUIRES(mutex_);
   void kick() const;
   void link_lost(const PageLink& link, const Error& error);

@@ -66,6 +66,9 @@ void serve_peer(const PeerService& service, UniqueFd connection, const std::stri
   const Result<Preamble> preamble = receive_preamble(connection.get(), kPreambleTimeoutMs);
   if (!preamble) {
     spdlog::warn("closed a connection from {}: {}", peer, preamble.error().message());
+    if (preamble.error().code == ErrorCode::kUnsupported) {
+      refuse_version(connection.get());
+    }
     return;
   }
   switch (preamble->purpose) {
