@@ -100,13 +100,9 @@ Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::Imag
     }
     script_untie(script, *known);
     MIGRATE_TRY(script.run(thread.host_id, idle, kAllSignals));
-    MIGRATE_TRY(arch::write_registers(thread.host_id, idle));
   }
   MIGRATE_TRY(park_leader(frozen, image));
-  for (const FrozenThread& thread : frozen.threads()) {
-    MIGRATE_TRY(write_signal_mask(thread.host_id, kAllSignals));
-  }
-  // The last step, and the decision: see is_parked().
+  // The last step, and the decision: see read_state().
   return arch::write_registers(
       leader.host_id,
       arch::script_registers(leader.registers, area_.code() + code.park_offset, area_.parking()));

@@ -161,6 +161,11 @@ Result<void> Script::run_part(pid_t thread, const arch::GeneralRegisters& base,
   MIGRATE_TRY(write_signal_mask(thread, kScriptSignalMask));
   MIGRATE_TRY(resume(thread));
   MIGRATE_TRY(wait_for_end(thread));
+  // Not by way of the block: that is the next script's.
+  MIGRATE_TRY(arch::write_registers(thread, base));
+  if (back.signal_mask != kScriptSignalMask) {
+    MIGRATE_TRY(write_signal_mask(thread, back.signal_mask));
+  }
   return read_memory(area_.process, address,
                      std::as_writable_bytes(std::span(entries_).subspan(first, count)));
 }

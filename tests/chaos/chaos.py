@@ -41,6 +41,7 @@ RUN_SECONDS = 30       # for a copy to run again after the kill
 WHOLE_SECONDS = 60     # for all pages to be checked
 STATUS_SECONDS = 20    # for the deputy to end as the copy did
 RESTART_SECONDS = 0.5  # at most, until a dead daemon is started again
+CLEAN_SECONDS = 15     # until workers have ended: one whose peer says nothing lingers for ten
 ROUNDS_WINDOW = 0.3
 
 
@@ -355,7 +356,7 @@ class Case:
         def only_daemons():
             return all(name in ("migrated",) for host in self.hosts.values()
                        for name in processes_of(host).values())
-        return wait_until(only_daemons, 8)
+        return wait_until(only_daemons, CLEAN_SECONDS)
 
 
 class Lane:

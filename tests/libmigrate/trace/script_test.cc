@@ -78,7 +78,8 @@ class DeadTracerTest : public testing::Test {
   void lose_tracer() {
     const pid_t tracer = fork_child([this] {
       std::uint64_t instruction = 0;
-      for (const NamedRange& range : read_mappings(subject_).value()) {
+      const std::vector<NamedRange> mappings = read_mappings(subject_).value();
+      for (const NamedRange& range : mappings) {
         if (range.name == "[vdso]") {
           instruction = find_system_call_in(subject_, range.start, range.end).value();
         }
@@ -87,14 +88,15 @@ class DeadTracerTest : public testing::Test {
       ASSERT_TRUE(frozen.open_area(4096));
       Script script(frozen.area());
       const timespec while_killed{0, 300'000'000};
-      script.call(SYS_nanosleep, {script.put_value(while_killed), 0});
+      // Unlike nanosleep, this does not make the kernel forget an interrupted sleep.
+      script.call(SYS_pselect6, {0, 0, 0, 0, script.put_value(while_killed), 0});
       static_cast<void>(script.run(frozen.leader().host_id, frozen.leader().registers,
                                    frozen.leader().signal_mask));
     });
-    ASSERT_TRUE(wait_until([this] { return is_in_call(SYS_nanosleep); }));
+    ASSERT_TRUE(wait_until([this] { return is_in_call(SYS_pselect6); }));
     ::kill(tracer, SIGKILL);
     ::waitpid(tracer, nullptr, 0);
-    ASSERT_TRUE(is_in_call(SYS_nanosleep));  // Else the script was over before its tracer.
+    ASSERT_TRUE(is_in_call(SYS_pselect6));  // Else the script was over before its tracer.
   }
 
   int exit_status() {
