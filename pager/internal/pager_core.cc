@@ -104,13 +104,13 @@ PagerCore::~PagerCore() {
   stop();
 }
 
-PagerCore::AddressSpace& PagerCore::add_space(Userfault userfault, PageMap map) {
+AddressSpace& PagerCore::add_space(Userfault userfault, PageMap map) {
   spaces_.push_back(std::make_unique<AddressSpace>(
       AddressSpace{next_space_++, std::move(userfault), std::move(map)}));
   return *spaces_.back();
 }
 
-PagerCore::AddressSpace* PagerCore::find_space(std::uint32_t id) {
+AddressSpace* PagerCore::find_space(std::uint32_t id) {
   for (const auto& space : spaces_) {
     if (space->id == id) {
       return space.get();
@@ -298,7 +298,7 @@ PagerCore::Progress PagerCore::settle_run(AddressSpace& space, const PagerRegion
     case InstallOutcome::kUnsupported:
       // Threads that touch these pages wait for ever, which is better than a wrong page.
       log::error("page {:#x} cannot be read at the source, and this kernel cannot poison it",
-                    source.start);
+                 source.start);
       space.map.set_state(source, PageState::kRequested);
       return Progress::kSettled;
     case InstallOutcome::kProcessGone:
@@ -364,7 +364,7 @@ bool PagerCore::read_local(const PagerRegion& part, std::span<std::byte> buffer)
     }
     if (count < 0) {
       log::error("{}; asking the source instead",
-                    system_error("read a local file for a page").message());
+                 system_error("read a local file for a page").message());
       return false;
     }
     if (count == 0) {
