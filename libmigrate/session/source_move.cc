@@ -225,7 +225,6 @@ Result<void> SourceMove::freeze_and_run() {
   hooks_.on_area(frozen.area().address);
   MIGRATE_TRY(capture_state(frozen, waits, image_));
   MIGRATE_TRY(capture_starter_pages(frozen, image_));
-  MIGRATE_TRY(frozen.put_back());
   wire::ControlMessage message;
   *message.mutable_final()->mutable_relay() = hooks_.freeze_relay(image_);
   phases_["capture"] = now_us() - start;

@@ -304,6 +304,14 @@ def travel(testbed, process, mode, count, source, hosts=("hostB", "hostA"), long
     return ""
 
 
+def state_of(pid):
+    """The state letter of a process; empty if it is gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
 def list_properties(program):
     """Each line of PROGRAM --list, as words."""
     path = PROGRAMS / program
