@@ -15,16 +15,13 @@
 #include <cstring>
 #include <set>
 
-#include "libmigrate/capture/contents.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {
 namespace {
 
 constexpr std::uint64_t kPageBytes = 4096;
-constexpr std::uint64_t kMaxStarterBytes = 65536;     // Of one object.
-constexpr std::size_t kKernelSignalActionBytes = 32;  // struct sigaction of the kernel, x86-64
-constexpr int kSignals = 64;
+constexpr std::uint64_t kMaxStarterBytes = 65536;  // Of one object.
 constexpr std::array<int, 3> kIntervalTimers{ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF};
 
 std::string bytes_of(std::span<const std::byte> bytes) {
@@ -81,14 +78,14 @@ struct ProcessQuestions {
   std::size_t program_break;
 
   ProcessQuestions(Script& script, const wire::Image& image)
-      : actions(script.reserve(kSignals * kKernelSignalActionBytes)),
+      : actions(script.reserve(arch::kSignals * arch::kSignalActionBytes)),
         interval_timers(script.reserve(kIntervalTimers.size() * sizeof(itimerval))),
         posix_timers(script.reserve(sizeof(itimerspec) *
                                     static_cast<std::size_t>(image.posix_timers_size()))),
         subreaper(script.reserve(4)) {
-    for (std::uint64_t signal = 1; signal <= kSignals; ++signal) {
+    for (std::uint64_t signal = 1; signal <= arch::kSignals; ++signal) {
       script.must("read a signal action", SYS_rt_sigaction,
-                  {signal, 0, actions + (signal - 1) * kKernelSignalActionBytes, 8},
+                  {signal, 0, actions + (signal - 1) * arch::kSignalActionBytes, 8},
                   "signal " + std::to_string(signal));
     }
     for (const int timer : kIntervalTimers) {
@@ -110,11 +107,8 @@ struct ProcessQuestions {
   }
 
   void answer(const Script& script, wire::Image& image) const {
-    image.clear_signal_actions();
-    for (std::size_t i = 0; i < kSignals; ++i) {
-      image.add_signal_actions(
-          bytes_of(script.data(actions + i * kKernelSignalActionBytes, kKernelSignalActionBytes)));
-    }
+    image.set_signal_actions(
+        bytes_of(script.data(actions, arch::kSignals * arch::kSignalActionBytes)));
     image.clear_interval_timers();
     for (std::size_t i = 0; i < kIntervalTimers.size(); ++i) {
       const auto value = script.value<itimerval>(interval_timers + i * sizeof(itimerval));
@@ -266,7 +260,7 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
   for (std::string& signal : MIGRATE_TRY(peek_signals(frozen.leader().host_id, true))) {
     image.add_pending_signals(std::move(signal));
   }
-  return capture_contents(frozen.process(), image);
+  return {};
 }
 
 Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& image) {

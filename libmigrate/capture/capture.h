@@ -11,11 +11,10 @@
 namespace migrate {
 
 /// Fills into `image` what only the frozen process itself can tell: registers, signal state, stacks
-/// for signals, rseq, robust lists, timers, break, contents of pipes and of memory files that are
-/// also open as descriptors, and the starter pages. `image` already holds what /proc tells (see
-/// ProcessInspector::inspect_frozen). Needs frozen.open_area() and changes nothing that the process
-/// could see. Thread: the tracer. Errors: kRefused for state that cannot be carried, kSystem.
-/// `waits`: of the threads when they came to this host.
+/// for signals, rseq, robust lists, timers, break. `image` already holds what /proc tells of the
+/// process and its threads (see ProcessInspector::Meanwhile). Needs frozen.open_area() and changes
+/// nothing that the process could see. Thread: the tracer. Errors: kRefused for state that cannot
+/// be carried, kSystem. `waits`: of the threads when they came to this host.
 Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>& waits,
                            wire::Image& image);
 

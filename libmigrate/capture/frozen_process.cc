@@ -23,12 +23,6 @@ std::string proc_path(pid_t process) {
   return "/proc/" + std::to_string(process);
 }
 
-bool same_pid_namespace(pid_t process) {
-  const auto theirs = read_link(proc_path(process) + "/ns/pid");
-  const auto ours = read_link("/proc/self/ns/pid");
-  return theirs && ours && *theirs == *ours;
-}
-
 }  // namespace
 
 // The id in the innermost PID namespace: the last number of the NSpid line.
@@ -71,10 +65,11 @@ FrozenProcess::~FrozenProcess() {
   }
 }
 
-Result<FrozenProcess> FrozenProcess::freeze(pid_t process, std::uint64_t system_call) {
+Result<FrozenProcess> FrozenProcess::freeze(pid_t process, std::uint64_t system_call,
+                                            const ThreadIds& known) {
   FrozenProcess frozen(process, system_call);
   MIGRATE_TRY(frozen.stop_all());
-  MIGRATE_TRY(frozen.read_state());
+  MIGRATE_TRY(frozen.read_state(known));
   return frozen;
 }
 
@@ -145,7 +140,7 @@ Result<void> FrozenProcess::stop_all() {
   return {};
 }
 
-Result<void> FrozenProcess::read_state() {
+Result<void> FrozenProcess::read_state(const ThreadIds& known) {
   const auto leader = std::find_if(threads_.begin(), threads_.end(),
                                    [&](const auto& thread) { return thread.host_id == process_; });
   if (leader == threads_.end()) {
@@ -153,10 +148,10 @@ Result<void> FrozenProcess::read_state() {
                            "it ended, or its first thread did"));
   }
   std::rotate(threads_.begin(), leader, leader + 1);
-  const bool outer = same_pid_namespace(process_);
   for (FrozenThread& thread : threads_) {
-    thread.id = outer ? static_cast<std::uint32_t>(thread.host_id)
-                      : MIGRATE_TRY(inner_thread_id(process_, thread.host_id));
+    const auto before = std::ranges::find(known, thread.host_id, &ThreadIds::value_type::first);
+    thread.id = before != known.end() ? before->second
+                                      : MIGRATE_TRY(inner_thread_id(process_, thread.host_id));
     thread.registers = MIGRATE_TRY(arch::read_registers(thread.host_id));
     arch::forgive_stop(thread.registers);
     thread.signal_mask = MIGRATE_TRY(read_signal_mask(thread.host_id));

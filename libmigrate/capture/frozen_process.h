@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/inspect/thread_ids.h"
 #include "libmigrate/trace/script.h"
 
 namespace migrate {
@@ -28,9 +29,10 @@ struct FrozenThread {
 class FrozenProcess {
  public:
   /// Stops every thread of `process`. `system_call` is the address of a system call instruction in
-  /// it (in its vDSO). Errors: kRefused (in a job control stop), kNotFound, kSystem; the process
-  /// runs on.
-  static Result<FrozenProcess> freeze(pid_t process, std::uint64_t system_call);
+  /// it (in its vDSO). `known`: threads whose ids need not be looked up. Errors: kRefused (in a job
+  /// control stop), kNotFound, kSystem; the process runs on.
+  static Result<FrozenProcess> freeze(pid_t process, std::uint64_t system_call,
+                                      const ThreadIds& known);
 
   FrozenProcess(FrozenProcess&& other) noexcept;
   FrozenProcess& operator=(FrozenProcess&& other) = delete;
@@ -59,7 +61,7 @@ class FrozenProcess {
   Result<void> stop_all();
   Result<bool> stop_one(pid_t thread);
   FrozenThread& find(pid_t thread);
-  Result<void> read_state();
+  Result<void> read_state(const ThreadIds& known);
   Result<void> put_back();
 
   pid_t process_;

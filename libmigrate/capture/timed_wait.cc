@@ -71,6 +71,12 @@ std::uint64_t voluntary_switches(pid_t host_thread) {
   return count;
 }
 
+// What came here in the middle of such a call is in restart_syscall ever since. (One whose time is
+// over by the time it is let go ends without a switch, and the next may wait in its place.)
+bool is_new_wait(const arch::GeneralRegisters& registers) {
+  return arch::interrupted_call(registers).restart_block && !arch::is_restarted_call(registers);
+}
+
 }  // namespace
 
 Result<std::optional<std::uint64_t>> relative_timeout(pid_t process,
@@ -135,7 +141,7 @@ std::vector<WaitRecord> waits_that_go_on(const FrozenProcess& frozen,
     const auto thread =
         std::find_if(frozen.threads().begin(), frozen.threads().end(),
                      [&](const FrozenThread& other) { return other.id == record.thread; });
-    if (thread != frozen.threads().end() &&
+    if (thread != frozen.threads().end() && !is_new_wait(thread->registers) &&
         voluntary_switches(thread->host_id) == record.switches + kSwitchesOfOneWait) {
       waits.push_back(record);
     }

@@ -219,10 +219,9 @@ Result<void> MappingReader::read_all() {
   return {};
 }
 
-Result<void> MappingReader::read_again(const wire::Image& draft) {
+Result<void> MappingReader::read_again(const wire::Image& draft, const std::string& text) {
   draft_ = &draft;
-  const std::string text = MIGRATE_TRY(reread(view_.maps.get(), "/proc/PID/maps"));
-  if (!text.empty() && text == findings_.maps_text) {
+  if (text == findings_.maps_text) {
     keep_draft(draft);
     return {};
   }

@@ -304,7 +304,6 @@ Result<void> read_process_facts(const ProcessView& view, const ThreadIds& thread
   read_working_directory(view, image, verdict);
   const std::string stat = MIGRATE_TRY(read_file_at(directory, "stat"));
   read_memory_map(stat_fields(stat), *image.mutable_memory());
-  guess_break(image, *image.mutable_memory());
   const std::string adjust = MIGRATE_TRY(read_file_at(directory, "oom_score_adj"));
   std::string_view adjust_text = adjust;
   adjust_text = take_line(adjust_text);
@@ -316,10 +315,12 @@ Result<void> read_process_facts(const ProcessView& view, const ThreadIds& thread
   MIGRATE_TRY(read_timers(view, threads, image, verdict));
   if (draft != nullptr) {
     image.mutable_memory()->set_auxv(draft->memory().auxv());
+    image.mutable_memory()->set_brk(draft->memory().brk());
     image.set_personality(draft->personality());
     *image.mutable_executable() = draft->executable();
     return {};
   }
+  guess_break(image, *image.mutable_memory());
   image.mutable_memory()->set_auxv(MIGRATE_TRY(read_file_at(directory, "auxv")));
   const std::string personality = MIGRATE_TRY(read_file_at(directory, "personality"));
   std::string_view personality_text = personality;

@@ -19,7 +19,6 @@ namespace migrate {
 using inspect::Findings;
 using inspect::ProcessView;
 using inspect::SharedObjects;
-using inspect::ThreadIds;
 using inspect::Verdict;
 
 struct ProcessInspector::State {
@@ -135,30 +134,63 @@ Result<Inspection> ProcessInspector::inspect_running() {
   return inspection;
 }
 
-Result<Inspection> ProcessInspector::inspect_frozen(const wire::Image& draft) {
+Result<Inspection> ProcessInspector::inspect_frozen(const wire::Image& draft, Assistant& assistant,
+                                                    const Meanwhile& meanwhile) {
   ProcessView& view = state_->view;
   if (!state_->inspected) {
     return fail(make_error(ErrorCode::kInvalid, "inspect the frozen",
                            fmt::format("pid {}", view.pid), "inspect it while it runs first"));
   }
-  Inspection inspection;
-  Verdict& verdict = inspection.refusals;
-  wire::Image& image = inspection.image;
-  *image.mutable_mapped_files() = draft.mapped_files();
-  *image.mutable_shared_memories() = draft.shared_memories();
-  Findings& findings = state_->findings;
-  view.status_text = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
-  state_->threads = MIGRATE_TRY(inspect::read_threads(view, state_->threads));
-  state_->shared = SharedObjects();
-  SharedObjects& shared = state_->shared;
-  MIGRATE_TRY(inspect::MappingReader(view, findings, shared, image, verdict).read_again(draft));
-  if (image.mappings().empty()) {
+  // Before anything of ours is among the mappings.
+  const std::string maps = MIGRATE_TRY(reread(view.maps.get(), "/proc/PID/maps"));
+  if (maps.empty()) {
     return fail(make_error(ErrorCode::kRetry, "inspect the frozen", fmt::format("pid {}", view.pid),
                            "it runs another program now: inspect it anew"));
   }
+  Result<Inspection> objects;
+  assistant.start([&] { objects = read_objects(draft, maps); });
+  Result<Inspection> facts = read_facts(draft);
+  Result<void> done;
+  if (facts && facts->refusals.empty()) {
+    done = meanwhile(facts->image);
+  }
+  assistant.wait();
+  Inspection inspection = MIGRATE_TRY(std::move(facts));
+  const Inspection other = MIGRATE_TRY(std::move(objects));
+  MIGRATE_TRY(std::move(done));
+  inspection.image.MergeFrom(other.image);
+  inspection.refusals.insert(inspection.refusals.end(), other.refusals.begin(),
+                             other.refusals.end());
+  return inspection;
+}
+
+// About the process and its threads.
+Result<Inspection> ProcessInspector::read_facts(const wire::Image& draft) {
+  ProcessView& view = state_->view;
+  Inspection inspection;
+  view.status_text = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
+  state_->threads = MIGRATE_TRY(inspect::read_threads(view, state_->threads));
+  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, &draft, inspection.image,
+                                          inspection.refusals));
+  inspect::read_thread_facts(view, state_->threads, &draft, inspection.image, inspection.refusals);
+  return inspection;
+}
+
+// Beside read_facts(): touches nothing that it changes.
+Result<Inspection> ProcessInspector::read_objects(const wire::Image& draft,
+                                                  const std::string& maps) {
+  const ProcessView& view = state_->view;
+  Findings& findings = state_->findings;
+  SharedObjects& shared = state_->shared;
+  Inspection inspection;
+  wire::Image& image = inspection.image;
+  Verdict& verdict = inspection.refusals;
+  *image.mutable_mapped_files() = draft.mapped_files();
+  *image.mutable_shared_memories() = draft.shared_memories();
+  shared = SharedObjects();
+  MIGRATE_TRY(
+      inspect::MappingReader(view, findings, shared, image, verdict).read_again(draft, maps));
   MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, image, verdict).read(&draft));
-  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, &draft, image, verdict));
-  inspect::read_thread_facts(view, state_->threads, &draft, image, verdict);
   return inspection;
 }
 
@@ -172,7 +204,7 @@ std::vector<wire::Refusal> ProcessInspector::check_frozen() {
   return verdict;
 }
 
-const std::vector<std::pair<pid_t, std::uint32_t>>& ProcessInspector::threads() const {
+const ThreadIds& ProcessInspector::threads() const {
   return state_->threads;
 }
 

@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -10,7 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "base/assistant.h"
 #include "base/result.h"
+#include "libmigrate/inspect/thread_ids.h"
 #include "libmigrate/proto/image.pb.h"
 
 namespace migrate {
@@ -50,27 +53,36 @@ class ProcessInspector {
   /// without build-id, looks at all other processes. Errors: kNotFound if the process ended.
   Result<Inspection> inspect_running();
 
+  /// What the tracer does with the facts about the process and its threads while its mappings and
+  /// descriptors are still being read. It may map memory into the process.
+  using Meanwhile = std::function<Result<void>(wire::Image& facts)>;
+
   /// The same for a process whose threads are all stopped by ptrace, after inspect_running(): reads
   /// mappings, descriptors and status again and takes the rest from `draft`, the image of the last
-  /// inspection. Costs nothing that grows with memory unless there is a new anonymous mapping,
-  /// whose flags only smaps can tell. Runs the rules about what it reads again; those about the
-  /// rest are check_frozen()'s.
+  /// inspection. The assistant reads half of it, while this thread goes on to `meanwhile`; that is
+  /// left out where there are refusals already, and its errors are returned. Costs nothing that
+  /// grows with memory unless there is a new anonymous mapping, whose flags only smaps can tell.
+  /// Runs the rules about what it reads again; those about the rest are check_frozen()'s.
   ///
   /// Not seen, because /proc does not show it cheaply: madvise() on a mapping that is in the draft,
   /// changed credentials of threads other than the first. Children that existed before the draft
   /// are found by the draft; those born since, by check_frozen(). Errors: kInvalid before
   /// inspect_running(), kNotFound if the process ended.
-  Result<Inspection> inspect_frozen(const wire::Image& draft);
+  Result<Inspection> inspect_frozen(const wire::Image& draft, Assistant& assistant,
+                                    const Meanwhile& meanwhile);
 
   /// The rest of the rules for the frozen process, after inspect_frozen(): about the process as a
   /// whole, its relatives, and who else holds what it shares. The image does not depend on them, so
   /// that it can travel meanwhile; but they must have been asked before the process is committed.
   std::vector<wire::Refusal> check_frozen();
 
-  /// The threads of the last inspection, leader first: id in this /proc, and innermost id.
-  const std::vector<std::pair<pid_t, std::uint32_t>>& threads() const;
+  /// The threads of the last inspection.
+  const ThreadIds& threads() const;
 
  private:
+  Result<Inspection> read_facts(const wire::Image& draft);
+  Result<Inspection> read_objects(const wire::Image& draft, const std::string& maps);
+
   struct State;
   explicit ProcessInspector(std::unique_ptr<State> state);
 

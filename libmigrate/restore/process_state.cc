@@ -22,6 +22,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/arch/x86_64/registers.h"
 
 #ifndef PR_TIMER_CREATE_RESTORE_IDS
 #define PR_TIMER_CREATE_RESTORE_IDS 77  // Linux 6.15
@@ -34,8 +35,6 @@ constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
 constexpr std::uint64_t kMicrosecondsPerSecond = 1'000'000;
 constexpr std::uint32_t kMaxTimerSearch = 4096;
 constexpr int kCapabilities = 64;
-constexpr std::uint64_t kSignals = 64;
-constexpr std::size_t kSignalActionBytes = 32;  // struct sigaction of the kernel, x86-64
 
 std::span<const std::byte> bytes_of(const std::string& text) {
   return std::as_bytes(std::span(text));
@@ -75,8 +74,8 @@ void script_memory_map(Script& script, const wire::Image& image,
               image.executable().path());
 }
 
-bool is_default(const std::string& action) {
-  return std::all_of(action.begin(), action.end(), [](char byte) { return byte == 0; });
+bool is_default(std::span<const std::byte> action) {
+  return std::ranges::all_of(action, [](std::byte byte) { return byte == std::byte{}; });
 }
 
 void script_timers(Script& script, const wire::Image& image) {
@@ -209,8 +208,8 @@ void script_draft_process(Script& script, const wire::Image& draft, std::uint64_
   script.must("close", SYS_close, {scratch}, path);
   script.must("enter", SYS_chdir, {script.put_string(draft.working_directory())},
               draft.working_directory());
-  const std::uint64_t action = script.put_value(std::array<std::byte, kSignalActionBytes>{});
-  for (std::uint64_t number = 1; number <= kSignals; ++number) {
+  const std::uint64_t action = script.put_value(std::array<std::byte, arch::kSignalActionBytes>{});
+  for (std::uint64_t number = 1; number <= arch::kSignals; ++number) {
     script.call(SYS_rt_sigaction, {number, action, 0, 8});
   }
 }
@@ -223,13 +222,14 @@ void script_process(Script& script, const wire::Image& image, const wire::Image&
   }
   script.call(SYS_umask, {image.umask()});
   script.call(SYS_personality, {image.personality()});
-  std::uint64_t number = 1;
-  for (const std::string& action : image.signal_actions()) {
+  auto actions = bytes_of(image.signal_actions());
+  for (std::uint64_t number = 1; number <= arch::kSignals; ++number) {
+    const auto action = actions.first(arch::kSignalActionBytes);
+    actions = actions.subspan(action.size());
     if (number != SIGKILL && number != SIGSTOP && !is_default(action)) {
-      script.must("set a signal action", SYS_rt_sigaction,
-                  {number, script.put(bytes_of(action)), 0, 8}, "signal " + std::to_string(number));
+      script.must("set a signal action", SYS_rt_sigaction, {number, script.put(action), 0, 8},
+                  "signal " + std::to_string(number));
     }
-    ++number;
   }
   if (image.child_subreaper()) {
     script.must("become subreaper", SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0});
@@ -271,6 +271,12 @@ void script_thread(Script& script, const wire::Image& image, const wire::Thread&
     script.must("register rseq", SYS_rseq,
                 {thread.rseq_address(), thread.rseq_length(), 0, thread.rseq_signature()});
   }
+}
+
+void hurry(pid_t host_thread) {
+  sched_param parameter{};
+  parameter.sched_priority = ::sched_get_priority_min(SCHED_FIFO);
+  static_cast<void>(::sched_setscheduler(host_thread, SCHED_FIFO, &parameter));
 }
 
 void set_scheduling(pid_t host_thread, const wire::Thread& thread, std::uint64_t default_slack_ns) {

@@ -121,7 +121,11 @@ Result<void> Restorer::prepare(const wire::Image& draft) {
   MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
   limits_ = MIGRATE_TRY(read_limits(cell_->seed()));
   draft_ = draft;
-  return match_threads(draft);
+  MIGRATE_TRY(match_threads(draft));
+  for (const RestoredThread& thread : threads_) {
+    hurry(thread.host_id);
+  }
+  return {};
 }
 
 // Finds a place that neither the seed nor the image uses, and maps the script area there.
@@ -224,10 +228,20 @@ Result<void> Restorer::adapt(const wire::Image& image, const MappingPlan& plan) 
 
 Result<void> Restorer::finish(const wire::Image& image,
                               const std::map<std::uint64_t, int>& relays) {
-  MIGRATE_TRY(make_process(image, relays));
-  MIGRATE_TRY(set_limits(cell_->seed(), image, limits_));
   MIGRATE_TRY(match_threads(image));
-  MIGRATE_TRY(set_threads(image));
+  for (std::size_t i = 0; i < threads_.size(); ++i) {
+    image.threads(static_cast<int>(i))
+        .general_registers()
+        .copy(reinterpret_cast<char*>(&threads_[i].registers), sizeof(threads_[i].registers));
+  }
+  for (std::size_t i = threads_.size() - 1; i > 0; --i) {
+    Script script(area_);
+    script_thread(script, image, image.threads(static_cast<int>(i)), own_);
+    MIGRATE_TRY(script.run(threads_[i].host_id, base_, kScriptSignalMask));
+  }
+  // Last: its timers may name any thread.
+  MIGRATE_TRY(make_leader(image, relays));
+  MIGRATE_TRY(set_limits(cell_->seed(), image, limits_));
   for (std::size_t i = 0; i < threads_.size(); ++i) {
     MIGRATE_TRY(sleep_on(threads_[i], image.threads(static_cast<int>(i))));
   }
@@ -237,8 +251,9 @@ Result<void> Restorer::finish(const wire::Image& image,
   return set_registers(image);
 }
 
-Result<void> Restorer::make_process(const wire::Image& image,
-                                    const std::map<std::uint64_t, int>& relays) {
+// What all threads share, and what is the first thread's own.
+Result<void> Restorer::make_leader(const wire::Image& image,
+                                   const std::map<std::uint64_t, int>& relays) {
   const FileUser user(image.threads(0).credentials(), trusted_);
   const std::vector<UniqueFd> files = MIGRATE_TRY(make_open_files(image, relays, memories_, user));
   std::vector<int> descriptors;
@@ -249,6 +264,8 @@ Result<void> Restorer::make_process(const wire::Image& image,
   script_process(script, image, draft_);
   MIGRATE_TRY(script_receive(script, *cell_, descriptors));
   script_descriptor_table(script, image, cell_->seed_descriptor());
+  script_timers_and_signals(script, image);
+  script_thread(script, image, image.threads(0), own_);
   return script.run(cell_->seed(), base_, kScriptSignalMask);
 }
 
@@ -300,23 +317,6 @@ Result<void> Restorer::end_thread(const RestoredThread& thread) {
   script.call(SYS_exit, {0});
   auto ended = script.run(thread.host_id, base_, kScriptSignalMask);
   return !ended && ended.error().code == ErrorCode::kNotFound ? Result<void>() : ended;
-}
-
-Result<void> Restorer::set_threads(const wire::Image& image) {
-  // The leader last: its timers may name any thread.
-  for (std::size_t left = threads_.size(); left > 0; --left) {
-    RestoredThread& thread = threads_[left - 1];
-    const wire::Thread& wanted = image.threads(static_cast<int>(left - 1));
-    wanted.general_registers().copy(reinterpret_cast<char*>(&thread.registers),
-                                    sizeof(thread.registers));
-    Script script(area_);
-    if (left == 1) {
-      script_timers_and_signals(script, image);
-    }
-    script_thread(script, image, wanted, own_);
-    MIGRATE_TRY(script.run(thread.host_id, base_, kScriptSignalMask));
-  }
-  return {};
 }
 
 // Starts what remains of an interrupted wait and interrupts it again, so that the kernel holds in

@@ -64,10 +64,9 @@ class Restorer {
   Result<void> map_area(const wire::Image& image);
   Result<void> empty_seed(const wire::Image& draft);
   Result<void> map(const wire::Image& image, const MappingPlan& plan);
-  Result<void> make_process(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
+  Result<void> make_leader(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
   Result<void> match_threads(const wire::Image& image);
   Result<void> end_thread(const RestoredThread& thread);
-  Result<void> set_threads(const wire::Image& image);
   Result<void> sleep_on(RestoredThread& thread, const wire::Thread& image);
   Result<void> set_registers(const wire::Image& image);
 

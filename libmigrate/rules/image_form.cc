@@ -28,8 +28,6 @@ constexpr std::size_t kMaxAuxiliaryBytes = 4096;
 constexpr std::size_t kMaxPathBytes = 4096;
 constexpr std::size_t kMaxMemoryNameBytes = 249;  // memfd_create(2)
 constexpr int kMaxGroups = 65536;                 // NGROUPS_MAX
-constexpr int kSignals = 64;
-constexpr std::size_t kSignalActionBytes = 32;  // struct sigaction of the kernel, x86-64
 constexpr int kIntervalTimers = 3;
 constexpr std::uint32_t kProtections = PROT_READ | PROT_WRITE | PROT_EXEC;
 constexpr std::string_view kNoZero("\0", 1);
@@ -84,7 +82,9 @@ class FormChecker {
       siginfo_t information{};
       expect(signal.size() == sizeof(information), "{}", member);
       signal.copy(reinterpret_cast<char*>(&information), sizeof(information));
-      expect(information.si_signo >= 1 && information.si_signo <= kSignals, "{}", member);
+      expect(information.si_signo >= 1 &&
+                 static_cast<std::size_t>(information.si_signo) <= arch::kSignals,
+             "{}", member);
     }
   }
 
@@ -119,12 +119,9 @@ class FormChecker {
   }
 
   void signals_and_timers() {
-    expect(image_.signal_actions_size() == (final_ ? kSignals : 0) ||
-               image_.signal_actions_size() == kSignals,
+    const std::size_t actions = image_.signal_actions().size();
+    expect(actions == arch::kSignals * arch::kSignalActionBytes || (actions == 0 && !final_),
            "signal_actions");
-    for (const std::string& action : image_.signal_actions()) {
-      expect(action.size() == kSignalActionBytes, "signal_actions");
-    }
     expect_siginfos(image_.pending_signals(), "pending_signals");
     expect(image_.interval_timers_size() <= kIntervalTimers, "interval_timers");
     for (const wire::PosixTimer& timer : image_.posix_timers()) {

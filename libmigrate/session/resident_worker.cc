@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "base/realtime_scope.h"
 #include "libmigrate/restore/address_space.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/rules/host_facts.h"
@@ -33,7 +34,6 @@ constexpr int kRunTimeoutMs = 60000;
 constexpr int kConnectTimeoutMs = 10000;
 constexpr int kGoodbyeMs = 1000;
 constexpr std::uint32_t kFreezeSpinUs = 500;
-constexpr std::uint32_t kFinalSpinUs = 10000;  // A capture takes a millisecond or a few.
 
 // Those that cannot be opened are none that the pager will read.
 std::vector<UniqueFd> open_mapped_files(const wire::Image& image, const FileUser& user) {
@@ -119,6 +119,7 @@ Result<bool> ResidentWorker::take_in() {
   context_.stops.reach("destination.connected");
   wire::ControlMessage connected;
   connected.mutable_connected();
+  const RealtimeScope realtime;  // Before: the source that this wakes may take the processor.
   MIGRATE_TRY(control_->send(connected));
   MIGRATE_TRY(restore());
   MIGRATE_TRY(run_process());
@@ -295,7 +296,7 @@ Result<void> ResidentWorker::accept_data() {
 
 Result<void> ResidentWorker::restore() {
   const auto message =
-      MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, kFinalSpinUs, kFinalTimeoutMs));
+      MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, 0, kFinalTimeoutMs));
   context_.stops.reach("destination.image");
   const wire::Image& image = message.final().image();
   MIGRATE_TRY(check_form(image, ImageStage::kFinal));
@@ -381,7 +382,7 @@ Result<wire::Run> ResidentWorker::await_run() {
   constexpr int kLookEveryMs = 200;
   const std::int64_t deadline = now_us() + kRunTimeoutMs * 1000LL;
   for (;;) {
-    auto message = control_->expect(wire::ControlMessage::kRun, kFreezeSpinUs, kLookEveryMs);
+    auto message = control_->expect(wire::ControlMessage::kRun, 0, kLookEveryMs);
     if (message) {
       return message->run();
     }

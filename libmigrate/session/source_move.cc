@@ -3,9 +3,12 @@
 #include <algorithm>
 #include <thread>
 
+#include "base/assistant.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/realtime_scope.h"
 #include "libmigrate/capture/capture.h"
+#include "libmigrate/capture/contents.h"
 #include "libmigrate/inspect/proc_text.h"
 #include "libmigrate/rules/host_facts.h"
 #include "libmigrate/rules/refusal.h"
@@ -209,27 +212,34 @@ Result<void> SourceMove::freeze_and_run() {
     refusals_.push_back(make_refusal("VDSO", "process " + std::to_string(options_.pid)));
     return fail(make_error(ErrorCode::kRefused, "find the vDSO of the process"));
   }
+  const auto assistant = MIGRATE_TRY(Assistant::create());
+  const RealtimeScope realtime;
   const std::int64_t start = now_us();
-  FrozenProcess frozen = MIGRATE_TRY(FrozenProcess::freeze(options_.pid, system_call));
+  FrozenProcess frozen =
+      MIGRATE_TRY(FrozenProcess::freeze(options_.pid, system_call, inspector_->threads()));
   const std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
   phases_["stop"] = now_us() - start;
   options_.context->stops.reach("source.frozen");
-  Inspection inspection = MIGRATE_TRY(inspector_->inspect_frozen(draft_));
+  const auto capture = [&](wire::Image& facts) -> Result<void> {
+    MIGRATE_TRY(frozen.open_area(ParkedProcess::record_bytes(draft_)));
+    hooks_.on_area(frozen.area().address);
+    MIGRATE_TRY(capture_state(frozen, waits, facts));
+    phases_["capture"] = now_us() - start;
+    return {};
+  };
+  Inspection inspection = MIGRATE_TRY(inspector_->inspect_frozen(draft_, *assistant, capture));
   phases_["reinspect"] = now_us() - start;
   image_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
   if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
   }
-  MIGRATE_TRY(frozen.open_area(ParkedProcess::record_bytes(draft_)));
-  hooks_.on_area(frozen.area().address);
-  MIGRATE_TRY(capture_state(frozen, waits, image_));
+  const std::int64_t image_start = now_us();
+  MIGRATE_TRY(capture_contents(options_.pid, image_));
   MIGRATE_TRY(capture_starter_pages(frozen, image_));
   wire::ControlMessage message;
   *message.mutable_final()->mutable_relay() = hooks_.freeze_relay(image_);
-  phases_["capture"] = now_us() - start;
   options_.context->stops.reach("source.captured");
-  const std::int64_t image_start = now_us();
   message.mutable_final()->mutable_image()->Swap(&image_);
   auto done = control_->send(message);
   message.mutable_final()->mutable_image()->Swap(&image_);

@@ -3,6 +3,7 @@
 #include <sys/types.h>
 #include <sys/user.h>
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -13,6 +14,10 @@ namespace migrate::arch {
 
 /// General registers of one stopped thread.
 using GeneralRegisters = user_regs_struct;
+
+/// Signals 1 to 64, each with an action as the kernel has it (its struct sigaction).
+inline constexpr std::size_t kSignals = 64;
+inline constexpr std::size_t kSignalActionBytes = 32;
 
 /// Reads and writes the general registers of a ptrace-stopped thread. Thread: its tracer.
 Result<GeneralRegisters> read_registers(pid_t thread);

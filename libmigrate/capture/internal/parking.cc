@@ -12,7 +12,6 @@ namespace {
 
 constexpr std::uint64_t kRseqUnregister = 1;  // RSEQ_FLAG_UNREGISTER
 constexpr std::uint64_t kRobustListBytes = 24;
-constexpr std::size_t kSignalActionBytes = 32;  // The kernel's struct sigaction.
 
 itimerspec to_itimerspec(std::uint64_t value_ns, std::uint64_t interval_ns) {
   constexpr std::uint64_t kSecond = 1'000'000'000;
@@ -59,9 +58,10 @@ void script_tie(Script& script, const wire::Thread& thread) {
 }
 
 void script_action(Script& script, const wire::Image* image) {
-  std::string action(kSignalActionBytes, '\0');
+  std::string action(arch::kSignalActionBytes, '\0');
   if (image != nullptr) {
-    action = image->signal_actions(arch::kScriptSignal - 1);
+    action = image->signal_actions().substr((arch::kScriptSignal - 1) * arch::kSignalActionBytes,
+                                            arch::kSignalActionBytes);
   }
   script.call(SYS_rt_sigaction, {static_cast<std::uint64_t>(arch::kScriptSignal),
                                  script.put(std::as_bytes(std::span(action))), 0, 8});

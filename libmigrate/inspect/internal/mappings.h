@@ -21,9 +21,9 @@ class MappingReader {
   /// From smaps, with all flags. Blocks while the kernel walks the page tables.
   Result<void> read_all();
 
-  /// From maps; flags of what `draft` has come from there. Reads smaps only for new anonymous
-  /// mappings. `image_` must hold the draft's files and shared memories.
-  Result<void> read_again(const wire::Image& draft);
+  /// From `text`, the content of maps; flags of what `draft` has come from there. Reads smaps only
+  /// for new anonymous mappings. `image_` must hold the draft's files and shared memories.
+  Result<void> read_again(const wire::Image& draft, const std::string& text);
 
  private:
   Result<std::vector<MapsEntry>> read_smaps() const;

@@ -7,10 +7,9 @@
 
 #include "base/result.h"
 #include "libmigrate/inspect/internal/process_view.h"
+#include "libmigrate/inspect/thread_ids.h"
 
 namespace migrate::inspect {
-
-using ThreadIds = std::vector<std::pair<pid_t, std::uint32_t>>;
 
 /// Threads of the process, leader first: id in this /proc, and innermost id; those in `known` are
 /// not asked again. Errors: kNotFound if the process has ended.

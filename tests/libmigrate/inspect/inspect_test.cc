@@ -329,12 +329,14 @@ TEST(Inspect, FrozenEqualsRunning) {
   });
   auto inspector = ProcessInspector::create(process.pid(), {});
   ASSERT_TRUE(inspector);
-  EXPECT_FALSE(inspector->inspect_frozen({})) << "needs a draft";
+  const auto assistant = Assistant::create().value();
+  const auto nothing = [](wire::Image&) { return Result<void>(); };
+  EXPECT_FALSE(inspector->inspect_frozen({}, *assistant, nothing)) << "needs a draft";
   const auto draft = inspector->inspect_running();
   ASSERT_TRUE(draft);
   EXPECT_TRUE(draft->refusals.empty()) << text(draft->refusals);
   process.freeze();
-  const auto frozen = inspector->inspect_frozen(draft->image);
+  const auto frozen = inspector->inspect_frozen(draft->image, *assistant, nothing);
   ASSERT_TRUE(frozen);
   EXPECT_TRUE(frozen->refusals.empty()) << text(frozen->refusals);
   EXPECT_TRUE(inspector->check_frozen().empty());
@@ -349,7 +351,7 @@ TEST(Inspect, FrozenEqualsRunning) {
   std::vector<double> times;
   for (int i = 0; i < kRounds; ++i) {
     const double start = now_us();
-    const auto again = inspector->inspect_frozen(draft->image);
+    const auto again = inspector->inspect_frozen(draft->image, *assistant, nothing);
     times.push_back(now_us() - start);
     ASSERT_TRUE(again);
   }
@@ -402,7 +404,12 @@ TEST(Inspect, FrozenSeesWhatChanged) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   process.freeze();
-  auto frozen = inspector->inspect_frozen(draft->image);
+  const auto assistant = Assistant::create().value();
+  int called = 0;
+  auto frozen = inspector->inspect_frozen(draft->image, *assistant, [&called](wire::Image& facts) {
+    called += facts.threads_size();
+    return Result<void>();
+  });
   ASSERT_TRUE(frozen);
   for (wire::Refusal& refusal : inspector->check_frozen()) {
     frozen->refusals.push_back(std::move(refusal));

@@ -26,9 +26,7 @@ wire::Image sound_image() {
   image.add_pipes()->set_capacity_bytes(4096);
   image.add_files()->set_kind(wire::OpenFile::PIPE);
   image.add_descriptors();
-  for (int signal = 1; signal <= 64; ++signal) {
-    image.add_signal_actions(std::string(32, '\0'));
-  }
+  image.set_signal_actions(std::string(64UL * 32UL, '\0'));
   return image;
 }
 
@@ -75,7 +73,7 @@ INSTANTIATE_TEST_SUITE_P(
         Flaw{"a signal that is none",
              [](auto& image) { image.add_pending_signals(std::string(sizeof(siginfo_t), '\0')); }},
         Flaw{"63 signal actions",
-             [](auto& image) { image.mutable_signal_actions()->RemoveLast(); }},
+             [](auto& image) { image.set_signal_actions(std::string(63UL * 32UL, '\0')); }},
         Flaw{"a mapping of the kernel's addresses",
              [](auto& image) { image.mutable_mappings(0)->set_end(~0xfffULL); }},
         Flaw{"a mapping that ends before it starts",

@@ -84,7 +84,7 @@ class DeadTracerTest : public testing::Test {
           instruction = find_system_call_in(subject_, range.start, range.end).value();
         }
       }
-      FrozenProcess frozen = FrozenProcess::freeze(subject_, instruction).value();
+      FrozenProcess frozen = FrozenProcess::freeze(subject_, instruction, {}).value();
       ASSERT_TRUE(frozen.open_area(4096));
       Script script(frozen.area());
       const timespec while_killed{0, 300'000'000};
