@@ -131,6 +131,7 @@ Result<void> HomeWorker::prepare() {
   SourceMoveOptions options;
   options.pid = request_.pid;
   options.destination = MIGRATE_TRY(Address::parse(request_.destination));
+  options.transport = MIGRATE_TRY(parse_page_transport(request_.transport));
   options.mode = request_.mode;
   options.process = process_;
   options.home = context_.own_address;

@@ -45,6 +45,7 @@ void ResidentWorker::wait_for_events() {
   if (control_) {
     polled.push_back({control_->channel().poll_fd(), POLLIN, 0});
   }
+  polled.push_back({rdma_ ? rdma_->fd() : -1, POLLIN, 0});
   int timeout_ms = independent_ ? kIdleMs : kOwedMs;
   const int wanted = relay_->collect_poll_fds(polled);
   timeout_ms = wanted >= 0 ? std::min(timeout_ms, wanted) : timeout_ms;
@@ -139,6 +140,7 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink) {
   move.pid = cell_->seed();
   move.destination = text_member(request, "destination");
   move.mode = text_member(request, "mode", "lazy");
+  move.transport = text_member(request, "transport", "auto");
   move.wait = text_member(request, "wait", "resumed");
   move.retry_seconds = number_member(request, "retry_seconds", 0.0);
   move.uid = offer_.user();
@@ -197,6 +199,11 @@ KnownObjects ResidentWorker::known_objects() const {
 }
 
 void ResidentWorker::follow_pager() {
+  if (rdma_ && independent_) {
+    rdma_.reset();
+  } else if (rdma_) {
+    accept_rdma();
+  }
   if (pager_ && pager_done_ && !independent_) {
     independent_ = true;
     static_cast<void>(cell_->drop_kept());
@@ -330,6 +337,8 @@ void ResidentWorker::move_on() {
   SourceMoveOptions options = onward_options(pending.request.mode);
   options.destination = *destination;
   options.push = pending.request.push;
+  options.transport =
+      parse_page_transport(pending.request.transport).value_or(PageTransport::kAuto);
   SourceMove::Hooks hooks;
   hooks.freeze_relay = [this](const wire::Image&) { return relay_->freeze_state(); };
   hooks.thaw_relay = [this] { relay_->thaw(); };

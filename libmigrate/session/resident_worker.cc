@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "base/file.h"
@@ -101,7 +102,10 @@ Result<bool> ResidentWorker::take_in() {
   MIGRATE_TRY(prepare());
   record(ProcessState::kMoving);
   wire::ControlMessage ready;
-  ready.mutable_offer_reply();
+  wire::OfferReply& reply = *ready.mutable_offer_reply();
+  if (offer_.wants_rdma()) {
+    rdma_ = listen_for_pages(context_, session_, reply);
+  }
   MIGRATE_TRY(control_->send(ready));
   MIGRATE_TRY(accept_data(nullptr));
   wire::ControlMessage connected;
@@ -246,8 +250,12 @@ Result<void> ResidentWorker::accept_data(std::unique_ptr<ControlChannel>* contro
   urgent_.reset();
   bulk_.reset();
   while (!urgent_ || !bulk_ || (control != nullptr && !*control)) {
-    const auto left_ms = static_cast<int>((deadline - now_us()) / 1000);
-    Letter letter = MIGRATE_TRY(mailbox_->receive(std::max(left_ms, 0)));
+    const auto left_ms = std::max(static_cast<int>((deadline - now_us()) / 1000), 0);
+    if (MIGRATE_TRY(await_connection(left_ms))) {
+      accept_rdma();
+      continue;
+    }
+    Letter letter = MIGRATE_TRY(mailbox_->receive(0));
     if (!letter.preamble) {
       take_letter(std::move(letter));
     } else if (letter.preamble->purpose == Purpose::kUrgent) {
@@ -259,6 +267,31 @@ Result<void> ResidentWorker::accept_data(std::unique_ptr<ControlChannel>* contro
     }
   }
   return {};
+}
+
+// True: somebody knocks over RDMA. False: a letter is there. Errors: kRetry (neither), kSystem.
+Result<bool> ResidentWorker::await_connection(int timeout_ms) {
+  std::array<pollfd, 2> polled{
+      {{mailbox_->fd(), POLLIN, 0}, {rdma_ ? rdma_->fd() : -1, POLLIN, 0}}};
+  const int ready = ::poll(polled.data(), polled.size(), timeout_ms);
+  if (ready <= 0) {
+    return fail(ready < 0 ? system_error("await the source's connections")
+                          : make_error(ErrorCode::kRetry, "await the source's connections", {},
+                                       "they did not come in time"));
+  }
+  return polled[1].revents != 0;
+}
+
+// Who may not connect was told so, and is no failure of the session.
+void ResidentWorker::accept_rdma() {
+  auto accepted = rdma_->accept(0);
+  if (!accepted) {
+    if (accepted.error().code != ErrorCode::kRetry) {
+      spdlog::warn("session {}: {}", to_hex(session_), accepted.error().message());
+    }
+    return;
+  }
+  (accepted->purpose == Purpose::kBulk ? bulk_ : urgent_) = std::move(accepted->channel);
 }
 
 Result<void> ResidentWorker::restore() {

@@ -17,6 +17,7 @@
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/mailbox.h"
+#include "libmigrate/session/page_transport.h"
 #include "libmigrate/session/source_move.h"
 #include "libmigrate/session/worker.h"
 #include "pager/pager.h"
@@ -48,6 +49,8 @@ class ResidentWorker {
   Result<void> open_mailbox();
   Result<void> connect_home();
   Result<void> accept_data(std::unique_ptr<ControlChannel>* control);
+  Result<bool> await_connection(int timeout_ms);
+  void accept_rdma();
   Result<void> restore();
   Result<void> check_final(const wire::Image& image);
   Result<void> start_pager(const wire::Image& image, const MappingPlan& plan);
@@ -92,6 +95,7 @@ class ResidentWorker {
   UniqueFd pager_events_;
   std::atomic<bool> pager_done_ = false;
   std::atomic<bool> link_lost_ = false;
+  std::unique_ptr<RdmaListener> rdma_;  // until nothing is owed
   std::unique_ptr<Channel> urgent_;
   std::unique_ptr<Channel> bulk_;
   std::unique_ptr<Channel> home_channel_;

@@ -18,6 +18,7 @@
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/event_sink.h"
 #include "libmigrate/session/page_feed.h"
+#include "libmigrate/session/page_transport.h"
 #include "libmigrate/session/worker.h"
 
 namespace migrate {
@@ -37,6 +38,7 @@ struct SourceMoveOptions {
   KnownObjects known;
   Address destination;
   std::string mode = "lazy";
+  PageTransport transport = PageTransport::kAuto;
   SessionId process{};  ///< Id of the process.
   Address home;         ///< Of the process.
   std::string token;    ///< Of the process.
@@ -112,6 +114,7 @@ class SourceMove {
   Result<void> offer();
   Result<wire::ControlMessage> await_reply(const ClockOffsets& offsets);
   Result<void> connect_data();
+  Result<std::shared_ptr<Channel>> connect_pages(Purpose purpose);
   Result<void> freeze_and_run();
   Result<void> run_there(FrozenProcess& frozen);
   Result<void> reconnect();
@@ -133,6 +136,8 @@ class SourceMove {
   std::unique_ptr<ControlChannel> control_;
   std::shared_ptr<Channel> urgent_;
   std::shared_ptr<Channel> bulk_;
+  RdmaRoute rdma_;
+  const char* page_transport_ = "tcp";
   std::unique_ptr<PageFeed> feed_;
   std::optional<ParkedProcess> parked_;
   wire::Progress progress_;
