@@ -1,13 +1,19 @@
 #!/usr/bin/python3
-"""What is tested in the virtual machine, in one boot. tests/vm/lane starts the machine with it."""
+"""What is tested in the virtual machine, in one boot: the RDMA channel, and moves between two
+daemons whose pages travel over real verbs. Run it by tests/vm/lane, which starts the machine."""
 
-import os
-import pathlib
+import shutil
 import subprocess
 import sys
+import time
 import unittest
 
-BUILD = pathlib.Path(os.environ["MIGRATE_BUILD_DIR"])
+from hosts import (
+    BUILD, DONE, FAILED, HERE, USAGE, WORK, Daemon, finish, resources, run, start_program,
+    wait_until)
+
+RDMA = {"a": "10.9.0.1", "b": "10.9.0.2", "c": None}
+PORTS = {"a": 7071, "b": 7072, "c": 7073}
 
 
 class Channels(unittest.TestCase):
@@ -20,5 +26,134 @@ class Channels(unittest.TestCase):
         print(completed.stdout.splitlines()[-1], file=sys.stderr)
 
 
+class Moves(unittest.TestCase):
+    """Moves of programs that check their own pages."""
+
+    @classmethod
+    def setUpClass(cls):
+        run(HERE / "wires")
+        cls.hosts = {name: Daemon(name, f"127.0.0.1:{PORTS[name]}", RDMA[name]) for name in PORTS}
+        for host in cls.hosts.values():
+            cls.addClassCleanup(host.stop)
+
+    def setUp(self):
+        self.loss(0)
+
+    def loss(self, percent, *more):
+        for card in ("va", "vb"):
+            subprocess.run(["tc", "qdisc", "del", "dev", card, "root"], check=False,
+                           stderr=subprocess.DEVNULL)
+            if percent or more:
+                run("tc", "qdisc", "add", "dev", card, "root", "netem", "limit", "100000", "loss",
+                    f"{percent}%", *more)
+
+    def logs(self):
+        return "".join(f"--- {name}\n{host.log.read_text()[-3000:]}"
+                       for name, host in self.hosts.items())
+
+    def start(self, mib=16):
+        process = start_program(mib)
+        self.addCleanup(process.kill)
+        return process
+
+    def move(self, process, to, *options, status=DONE, transport="rdma"):
+        destination = self.hosts[to].address if to in self.hosts else to
+        outcome = self.hosts["a"].move(process, destination, *options, status=status)
+        self.assertEqual(outcome.status, status, f"{outcome}\n{self.logs()}")
+        if status == DONE:
+            self.assertEqual(outcome.object["transport"], transport, f"{outcome}\n{self.logs()}")
+        return outcome
+
+    def last_move(self, process):
+        return self.hosts["a"].control("show", process.pid).object.get("last_move", {})
+
+    def finish(self, process):
+        self.assertEqual(finish(process, seconds=120), "", self.logs())
+
+    def test_modes(self):
+        for mode in ("lazy", "demand", "eager"):
+            with self.subTest(mode):
+                process = self.start()
+                wait = "resumed" if mode == "demand" else "done"
+                outcome = self.move(process, "b", "--mode", mode, "--wait", wait)
+                if mode != "demand":
+                    self.assertEqual(outcome.object["owed_pages"], 0, outcome)
+                self.finish(process)
+
+    def test_on_to_a_third_host(self):
+        """There over RDMA, on over TCP, since the third host has no RDMA."""
+        process = self.start()
+        self.move(process, "b", "--wait", "done")
+        outcome = self.move(process, "c", "--wait", "done", transport="tcp")
+        self.assertEqual(outcome.object["owed_pages"], 0, outcome)
+        self.finish(process)
+        self.assertIn("pages go over TCP", self.hosts["b"].log.read_text())
+
+    def test_slow_and_lossy(self):
+        self.loss(1, "delay", "20ms")
+        process = self.start()
+        self.move(process, "b", "--wait", "done", "--transport", "rdma")
+        self.finish(process)
+
+    def test_short_cut(self):
+        """The device sends again what was lost: the session knows nothing of it."""
+        self.loss(1, "delay", "20ms")
+        process = self.start(mib=48)
+        self.move(process, "b")
+        self.loss(100)
+        time.sleep(1)
+        self.loss(0)
+        self.assertTrue(wait_until(lambda: self.last_move(process).get("state") == "done", 120),
+                        self.logs())
+        self.assertEqual(self.last_move(process)["transport"], "rdma")
+        self.finish(process)
+
+    def test_cut_falls_back_to_tcp(self):
+        self.loss(1, "delay", "20ms")
+        process = self.start(mib=48)
+        self.move(process, "b")
+        self.loss(100)
+        self.assertTrue(wait_until(lambda: self.last_move(process).get("state") == "done", 180),
+                        self.logs())
+        self.assertEqual(self.last_move(process)["transport"], "tcp")
+        self.assertIn("pages go over TCP", self.hosts["a"].log.read_text())
+        self.loss(0)
+        self.finish(process)
+
+    def test_asked_for_where_it_is_not(self):
+        process = self.start()
+        outcome = self.move(process, "c", "--transport", "rdma", status=FAILED)
+        self.assertIn("--listen rdma://", str(outcome))
+        outcome = self.move(process, f"rdma://{self.hosts['c'].address}", status=FAILED)
+        outcome = self.move(process, f"rdma://{self.hosts['b'].address}", "--transport", "tcp",
+                            status=USAGE)
+        self.move(process, "b", "--transport", "tcp", transport="tcp")
+        self.finish(process)
+
+    def test_address_asks_for_it(self):
+        process = self.start()
+        self.move(process, f"rdma://{self.hosts['b'].address}")
+        self.finish(process)
+
+    def test_hosts_tell(self):
+        outcome = self.hosts["a"].control("hosts")
+        rdma = outcome.object["hosts"][0]["rdma"]
+        self.assertEqual(rdma["listen"], RDMA["a"], outcome)
+        ports = {port["device"]: port for port in rdma["ports"]}
+        self.assertEqual(ports["rxa"]["transport"], "RoCE")
+        self.assertEqual(ports["rxa"]["state"], "active")
+        self.assertIn(RDMA["a"], ports["rxa"]["addresses"])
+
+    def test_zz_nothing_is_left(self):
+        """After all other moves: no object of verbs outlives its session."""
+        self.assertTrue(
+            wait_until(lambda: all(resources()[device].get("qp") == "1" and
+                                   resources()[device].get("mr", "0") == "0"
+                                   for device in ("rxa", "rxb")), 30), resources())
+
+
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    try:
+        unittest.main(verbosity=2)
+    finally:
+        shutil.rmtree(WORK, ignore_errors=True)
