@@ -9,9 +9,17 @@
 namespace migrate {
 
 Result<Mapping> Mapping::create(std::size_t length_bytes) {
+  return map(length_bytes, MAP_PRIVATE | MAP_ANONYMOUS, -1);
+}
+
+Result<Mapping> Mapping::of_file(int fd, std::size_t length_bytes) {
+  return map(length_bytes, MAP_SHARED, fd);
+}
+
+Result<Mapping> Mapping::map(std::size_t length_bytes, int flags, int fd) {
   const auto page = static_cast<std::size_t>(::sysconf(_SC_PAGESIZE));
   const std::size_t length = (length_bytes + page - 1) / page * page;
-  void* start = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  void* start = ::mmap(nullptr, length, PROT_READ | PROT_WRITE, flags, fd, 0);
   if (start == MAP_FAILED) {
     return fail(system_error("map memory", std::to_string(length) + " bytes"));
   }

@@ -7,12 +7,16 @@
 
 namespace migrate {
 
-/// Owns one private anonymous memory mapping of this process and unmaps it.
+/// Owns one memory mapping of this process and unmaps it.
 /// Move-only; owned by one thread at a time.
 class Mapping {
  public:
   /// Maps `length_bytes` (rounded up to pages) of zeroed memory. Errors: kSystem (ENOMEM).
   static Result<Mapping> create(std::size_t length_bytes);
+
+  /// Maps the first `length_bytes` (rounded up to pages) of a file, readable, writable and shared
+  /// with all who map it. Borrows `fd`. Errors: kSystem.
+  static Result<Mapping> of_file(int fd, std::size_t length_bytes);
 
   Mapping() = default;
   Mapping(Mapping&& other) noexcept;
@@ -25,6 +29,7 @@ class Mapping {
 
  private:
   explicit Mapping(std::span<std::byte> bytes) : bytes_(bytes) {}
+  static Result<Mapping> map(std::size_t length_bytes, int flags, int fd);
 
   std::span<std::byte> bytes_;
 };

@@ -159,6 +159,37 @@ void PageMap::remap(PageRange from, std::uint64_t to) {
   }
 }
 
+Result<void> PageMap::keep_ledger() {
+  std::vector<PageRange> sources;
+  for (const auto& [start, region] : regions_) {
+    sources.push_back(source_of(region));
+  }
+  auto ledger = MIGRATE_TRY(PageLedger::create(sources));
+  for (PageRange left : sources) {
+    while (!left.empty()) {
+      const auto run = run_at(left);
+      ledger->set({left.start, run.page_count}, run.state);
+      left = PageRange::between(left.start + run.page_count * kPageBytes, left.end());
+    }
+  }
+  MIGRATE_TRY(ledger->save({regions(), {}, {}}));
+  ledger_ = std::move(ledger);
+  return {};
+}
+
+Result<PageMap> PageMap::from_ledger(std::unique_ptr<PageLedger> ledger) {
+  PageMap map;
+  const PageLedger::Regions noted = MIGRATE_TRY(ledger->regions());
+  for (const PagerRegion& region : noted.regions) {
+    MIGRATE_TRY(map.add(region));
+  }
+  ledger->for_each([&map](PageRange source, PageState state) {
+    map.states_.set(source.start / kPageBytes, source.page_count, state);
+  });
+  map.ledger_ = std::move(ledger);
+  return map;
+}
+
 PageMap PageMap::clone_for_fork() const {
   PageMap child;
   child.regions_ = regions_;

@@ -2,11 +2,13 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <vector>
 
 #include "base/result.h"
 #include "pager/internal/state_table.h"
+#include "pager/page_ledger.h"
 #include "pager/region.h"
 
 namespace migrate {
@@ -46,7 +48,18 @@ class PageMap {
   /// Only for source pages that belong to a region.
   void set_state(PageRange source, PageState state) {
     states_.set(source.start / kPageBytes, source.page_count, state);
+    if (ledger_) {
+      ledger_->set(source, state);
+    }
   }
+
+  /// Begins a ledger that follows every change of state from now on, and of regions by the calls of
+  /// its save(). Errors: as PageLedger::create.
+  Result<void> keep_ledger();
+  /// Null before keep_ledger(). Borrowed.
+  PageLedger* ledger() const { return ledger_.get(); }
+  /// The map that a ledger tells of; it goes on following the map.
+  static Result<PageMap> from_ledger(std::unique_ptr<PageLedger> ledger);
 
   /// mremap: what was mapped at `from` is now at `to`, where nothing else is any more.
   void remap(PageRange from, std::uint64_t to);
@@ -78,6 +91,7 @@ class PageMap {
   std::map<std::uint64_t, PagerRegion> regions_;      // by destination start
   std::map<std::uint64_t, std::uint64_t> by_source_;  // source start to destination start
   StateTable states_;                                 // by source page number
+  std::unique_ptr<PageLedger> ledger_;
 };
 
 }  // namespace migrate

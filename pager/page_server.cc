@@ -159,21 +159,48 @@ Result<void> PageServer::read_runs(std::span<const PageRange> ranges, std::span<
   return {};
 }
 
+// Pages that were confirmed and may be freed by now have no answer: a request that was overtaken by
+// their push may name some, among others that it does need.
+Result<void> PageServer::read_request(PageRange range) {
+  std::vector<PageRange> readable{range};
+  {
+    const MutexLock lock(mutex_);
+    if (plan_ && plan_->taken(range)) {
+      readable = plan_->not_taken(range);
+    }
+  }
+  MIGRATE_TRY(read_runs(readable, urgent_buffer_.bytes(), urgent_runs_));
+  if (readable.size() == 1 && readable.front() == range) {
+    return {};
+  }
+  std::vector<PushRun> all;
+  std::uint64_t from = range.start;
+  const auto fill_to = [&](std::uint64_t address) {
+    for (; from < address; from += kPageBytes) {
+      append_page(all, from, PageKind::kError);
+    }
+  };
+  for (const PushRun& run : urgent_runs_) {
+    fill_to(run.address);
+    all.push_back(run);
+    from = run.range().end();
+  }
+  fill_to(range.end());
+  urgent_runs_ = std::move(all);
+  return {};
+}
+
 Result<void> PageServer::answer(PageLink& link, const PageRequest& request) {
   const PageRange range = request.range();
-  bool readable = served(range);
+  const bool readable = served(range);
   if (!readable && !warned_.exchange(true)) {
     spdlog::warn(
         "refused a request for pages outside the process: {} at {:#x}; further ones are "
         "refused silently",
         request.page_count, range.start);
   }
-  {
-    const MutexLock lock(mutex_);
-    readable = readable && !(plan_ && plan_->taken(range));
-  }
   if (readable) {
-    MIGRATE_TRY(read_runs(std::span(&range, 1), urgent_buffer_.bytes(), urgent_runs_));
+    MIGRATE_TRY(read_request(range));
     fault_hint_ = range.end();
   } else {
     urgent_runs_.assign(1, {range.start, request.page_count, PageKind::kError});

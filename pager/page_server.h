@@ -81,6 +81,8 @@ class PageServer {
              Mapping push_buffer, Mapping urgent_buffer);
 
   Result<void> answer(PageLink& link, const PageRequest& request);
+  /// Fills urgent_runs_ and urgent_buffer_ with the answer for served pages.
+  Result<void> read_request(PageRange range);
   /// Reads `range` into `buffer`, closing it up to the data pages; one run for each kind.
   Result<void> read_runs(std::span<const PageRange> ranges, std::span<std::byte> buffer,
                          std::vector<PushRun>& runs);

@@ -19,10 +19,27 @@ Result<std::unique_ptr<Pager>> Pager::create(PagerOptions options, Userfault use
   if (!kick.valid()) {
     return fail(system_error("eventfd"));
   }
-  auto core = std::make_unique<PagerCore>(std::move(options), std::move(userfault),
-                                          std::move(local_files), std::move(kick));
+  auto core =
+      std::make_unique<PagerCore>(std::move(options), std::move(local_files), std::move(kick));
+  core->add_first_space(std::move(userfault));
   MIGRATE_TRY(core->set_regions(regions));
   return std::unique_ptr<Pager>(new Pager(std::move(core)));
+}
+
+Result<std::unique_ptr<Pager>> Pager::adopt(PagerOptions options, std::vector<AdoptedSpace> spaces,
+                                            std::vector<UniqueFd> local_files) {
+  UniqueFd kick(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  if (!kick.valid()) {
+    return fail(system_error("eventfd"));
+  }
+  auto core =
+      std::make_unique<PagerCore>(std::move(options), std::move(local_files), std::move(kick));
+  MIGRATE_TRY(core->adopt(std::move(spaces)));
+  return std::unique_ptr<Pager>(new Pager(std::move(core)));
+}
+
+std::vector<PagerSpace> Pager::spaces() const {
+  return core_->spaces();
 }
 
 Result<void> Pager::update_regions(std::vector<PagerRegion> regions) {
@@ -42,6 +59,7 @@ Result<void> Pager::install_starter(std::uint64_t address, std::span<const std::
 }
 
 Result<void> Pager::start(std::unique_ptr<PageLink> urgent, std::unique_ptr<PageLink> bulk) {
+  started_ = true;
   return core_->start(std::move(urgent), std::move(bulk));
 }
 

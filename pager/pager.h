@@ -14,14 +14,31 @@
 
 namespace migrate {
 
+/// What must outlive the pager's process for another to go on with one address space: borrowed
+/// descriptors of its userfaultfd and of the ledger of its pages (pager/page_ledger.h).
+struct PagerSpace {
+  std::uint32_t number = 0;  ///< From 1; the moved process itself first.
+  std::uint32_t parent = 0;  ///< That which forked it.
+  int userfault = -1;
+  int ledger = -1;
+};
+/// The same, to go on from. Without a ledger the space is as its parent's says.
+struct AdoptedSpace {
+  std::uint32_t number = 0;
+  std::uint32_t parent = 0;
+  Userfault userfault;
+  UniqueFd ledger;
+};
+
 struct PagerOptions {
   std::uint32_t spin_us = 200;  ///< How long the fault thread polls after a fault before it sleeps.
   /// Pages asked for beyond a faulting one while faults are sequential; 0 to ask for nothing else
   /// (mode demand).
   std::uint32_t fault_around_pages = 16;
-  /// Called by a thread of the pager when the process has forked, with the borrowed userfaultfd of
-  /// the child, before the child can run far: whoever keeps duplicates keeps one of this.
-  std::function<void(int fd)> on_fork;
+  /// Called by a thread of the pager when the process has forked, with the child's address space,
+  /// before the child can run far: whoever keeps duplicates keeps some of this. Twice for each: at
+  /// once with its userfaultfd, which must not be lost, and then with its ledger too.
+  std::function<void(const PagerSpace& space)> on_fork;
   /// Called once, by a thread of the pager, when nothing is owed any more and the process runs
   /// without the pager. Whoever else holds a duplicate of the userfaultfd must close it now. Must
   /// not call stop() or destroy the pager.
@@ -63,6 +80,12 @@ class Pager {
   static Result<std::unique_ptr<Pager>> create(PagerOptions options, Userfault userfault,
                                                std::vector<PagerRegion> regions,
                                                std::vector<UniqueFd> local_files);
+  /// Goes on where a pager ended whose process was killed. All who wait for a page are made to ask
+  /// again. Faults that need no source are served at once, the others after start().
+  /// Errors: kCorrupt (ledger), kInvalid, kSystem.
+  static Result<std::unique_ptr<Pager>> adopt(PagerOptions options,
+                                              std::vector<AdoptedSpace> spaces,
+                                              std::vector<UniqueFd> local_files);
   /// Stops.
   ~Pager();
   Pager(const Pager&) = delete;
@@ -84,6 +107,8 @@ class Pager {
 
   /// Starts both threads. The links belong to the pager, which shuts them down when it stops.
   Result<void> start(std::unique_ptr<PageLink> urgent, std::unique_ptr<PageLink> bulk);
+  /// start() was called.
+  bool started() const { return started_; }
   /// Goes on with new links after the old ones broke (both are replaced), and asks again for what
   /// was outstanding.
   Result<void> resume(std::unique_ptr<PageLink> urgent, std::unique_ptr<PageLink> bulk);
@@ -92,6 +117,9 @@ class Pager {
   /// `timeout_ms` < 0 waits for ever. Errors: kRetry (timeout), kPeerLost (a link broke).
   Result<void> wait_all_present(int timeout_ms);
 
+  /// The address spaces as they are now. For the time before the process runs: later, on_fork
+  /// tells.
+  std::vector<PagerSpace> spaces() const;
   /// (any) Pages that only the source has, so far as known; counted for every address space.
   std::uint64_t owed_pages() const;
   /// (any) True when nothing is owed and the userfaultfds are closed.
@@ -109,6 +137,7 @@ class Pager {
   explicit Pager(std::unique_ptr<PagerCore> core);
 
   std::unique_ptr<PagerCore> core_;
+  bool started_ = false;
 };
 
 }  // namespace migrate

@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "transport/channel.h"
+#include "transport/preamble.h"
 
 namespace migrate {
 namespace {
@@ -92,6 +93,9 @@ Result<std::optional<std::span<const std::byte>>> FrameReader::next(ByteSource& 
     }
     if (const auto length = announced_length()) {
       if (!valid_length(*length)) {
+        if (auto refused = refused_version(ahead_.bytes().subspan(begin_, end_ - begin_))) {
+          return fail(std::move(*refused));
+        }
         return fail(make_error(ErrorCode::kCorrupt, "receive",
                                "message of " + std::to_string(*length) + " bytes",
                                "the peer is not a libmigrate of this version"));

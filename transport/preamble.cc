@@ -36,6 +36,18 @@ Result<unsigned> hex_digit(char c, std::string_view text) {
   return static_cast<unsigned>(value);
 }
 
+Error other_version(unsigned version) {
+  return make_error(ErrorCode::kUnsupported, "read preamble", {},
+                    "the peer speaks version " + std::to_string(version) +
+                        " of the protocol, this host only " + std::to_string(kProtocolVersion) +
+                        "; install the same release on both hosts");
+}
+
+unsigned version_in(std::span<const std::byte> bytes) {
+  return std::to_integer<unsigned>(bytes[kVersionOffset]) |
+         (std::to_integer<unsigned>(bytes[kVersionOffset + 1]) << 8U);
+}
+
 Error malformed(std::string remedy) {
   return make_error(ErrorCode::kCorrupt, "read preamble", {}, std::move(remedy));
 }
@@ -91,14 +103,9 @@ Result<Preamble> decode_preamble(const std::array<std::byte, kPreambleBytes>& by
     return fail(malformed("the peer does not speak libmigrate's protocol"));
   }
   Preamble preamble;
-  preamble.version =
-      static_cast<std::uint16_t>(std::to_integer<unsigned>(bytes[kVersionOffset]) |
-                                 (std::to_integer<unsigned>(bytes[kVersionOffset + 1]) << 8U));
+  preamble.version = static_cast<std::uint16_t>(version_in(bytes));
   if (preamble.version != kProtocolVersion) {
-    return fail(make_error(ErrorCode::kUnsupported, "read preamble", {},
-                           "the peer speaks version " + std::to_string(preamble.version) +
-                               ", this host only " + std::to_string(kProtocolVersion) +
-                               "; install the same release on both hosts"));
+    return fail(other_version(preamble.version));
   }
   const auto purpose = std::to_integer<unsigned>(bytes[kPurposeOffset]);
   if (purpose < static_cast<unsigned>(Purpose::kOffer) ||
@@ -155,6 +162,28 @@ Result<Preamble> receive_preamble(int fd, int timeout_ms) {
     preamble.error().object = "from " + peer_name(fd);
   }
   return preamble;
+}
+
+void refuse_version(int fd) {
+  constexpr int kPartingMs = 500;
+  auto bytes = encode({});
+  bytes[kPurposeOffset] = std::byte{0};
+  if (::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+    return;
+  }
+  static_cast<void>(::shutdown(fd, SHUT_WR));
+  const Deadline deadline(kPartingMs);
+  while (wait_for(fd, POLLIN, deadline).value_or(0) != 0 &&
+         ::recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT) > 0) {
+  }
+}
+
+std::optional<Error> refused_version(std::span<const std::byte> begin) {
+  if (begin.size() <= kPurposeOffset || !std::equal(kMagic.begin(), kMagic.end(), begin.begin()) ||
+      version_in(begin) == kProtocolVersion) {
+    return std::nullopt;
+  }
+  return other_version(version_in(begin));
 }
 
 }  // namespace migrate

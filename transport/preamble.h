@@ -3,6 +3,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -32,7 +34,7 @@ enum class Purpose : std::uint8_t {
 };
 
 /// The version of all that is spoken after the preamble.
-inline constexpr std::uint16_t kProtocolVersion = 1;
+inline constexpr std::uint16_t kProtocolVersion = 2;
 inline constexpr std::size_t kPreambleBytes = 32;
 
 /// The first bytes on every connection, before encryption and framing, so that a daemon can hand
@@ -59,5 +61,13 @@ Result<void> send_preamble(int fd, const Preamble& preamble);
 /// in all (< 0: for ever). After an error close the connection: part of it may have been read.
 /// Errors: as decode_preamble(); kRetry (timeout), kPeerLost, kSystem.
 Result<Preamble> receive_preamble(int fd, int timeout_ms);
+
+/// Tells a peer of another version which one is spoken here: a preamble without a purpose. Blocks
+/// for up to half a second, until the peer hangs up, so that no reset overtakes the answer.
+void refuse_version(int fd);
+
+/// If the peer's first bytes are those that refuse_version() sends, what is to be said of that: an
+/// Error of code kUnsupported. Else nothing.
+std::optional<Error> refused_version(std::span<const std::byte> begin);
 
 }  // namespace migrate

@@ -13,6 +13,7 @@
 #include "transport/internal/openssl.h"
 #include "transport/internal/tls_identity.h"
 #include "transport/internal/tls_wire.h"
+#include "transport/preamble.h"
 
 namespace migrate {
 namespace {
@@ -111,6 +112,12 @@ Result<void> TlsChannel::shake_hands(const TlsOptions& options, Role role) {
         MIGRATE_TRY(await_readable(deadline));
       }
     } else {
+      // A daemon of another version says so in the clear.
+      const std::size_t answered = received_.load(std::memory_order_relaxed);
+      if (auto refused = refused_version(std::span(raw_).first(std::min(answered, raw_.size())));
+          refused && answered == kPreambleBytes) {
+        return fail(std::move(*refused));
+      }
       return fail(failed("shake hands with", reason));
     }
   }

@@ -258,12 +258,12 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
       const ProcessQuestions process(script, image);
       MIGRATE_TRY(script.run(thread.host_id, thread.registers));
       process.answer(script, image);
+      frozen.remember_trap_action(image.signal_actions(SIGTRAP - 1));
     } else {
       MIGRATE_TRY(script.run(thread.host_id, thread.registers));
     }
     questions.answer(script, *found);
   }
-  frozen.remember_trap_action(image.signal_actions(SIGTRAP - 1));
   for (std::string& signal : MIGRATE_TRY(peek_signals(frozen.leader().host_id, true))) {
     image.add_pending_signals(std::move(signal));
   }

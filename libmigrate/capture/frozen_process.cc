@@ -23,8 +23,16 @@ std::string proc_path(pid_t process) {
   return "/proc/" + std::to_string(process);
 }
 
+bool same_pid_namespace(pid_t process) {
+  const auto theirs = read_link(proc_path(process) + "/ns/pid");
+  const auto ours = read_link("/proc/self/ns/pid");
+  return theirs && ours && *theirs == *ours;
+}
+
+}  // namespace
+
 // The id in the innermost PID namespace: the last number of the NSpid line.
-Result<std::uint32_t> inner_id(pid_t process, pid_t thread) {
+Result<std::uint32_t> inner_thread_id(pid_t process, pid_t thread) {
   const std::string path = proc_path(process) + "/task/" + std::to_string(thread) + "/status";
   const std::string status = MIGRATE_TRY(read_file(path));
   const auto line = status.find("\nNSpid:");
@@ -36,14 +44,6 @@ Result<std::uint32_t> inner_id(pid_t process, pid_t thread) {
   }
   return id != 0 ? id : static_cast<std::uint32_t>(thread);
 }
-
-bool same_pid_namespace(pid_t process) {
-  const auto theirs = read_link(proc_path(process) + "/ns/pid");
-  const auto ours = read_link("/proc/self/ns/pid");
-  return theirs && ours && *theirs == *ours;
-}
-
-}  // namespace
 
 Result<std::uint64_t> find_system_call_in(pid_t process, std::uint64_t start, std::uint64_t end) {
   std::vector<std::byte> code(std::min(end - start, kVdsoSearchBytes));
@@ -158,19 +158,59 @@ Result<void> FrozenProcess::read_state() {
   const bool outer = same_pid_namespace(process_);
   for (FrozenThread& thread : threads_) {
     thread.id = outer ? static_cast<std::uint32_t>(thread.host_id)
-                      : MIGRATE_TRY(inner_id(process_, thread.host_id));
+                      : MIGRATE_TRY(inner_thread_id(process_, thread.host_id));
     thread.registers = MIGRATE_TRY(arch::read_registers(thread.host_id));
     arch::forgive_stop(thread.registers);
     thread.signal_mask = MIGRATE_TRY(read_signal_mask(thread.host_id));
-    MIGRATE_TRY(write_signal_mask(thread.host_id, kScriptSignalMask));
   }
   return {};
 }
 
 Result<void> FrozenProcess::open_area(std::uint64_t record_bytes) {
+  MIGRATE_TRY(block_signals());
   area_ = MIGRATE_TRY(map_script_area(process_, leader().host_id, leader().registers, system_call_,
                                       0, record_bytes));
   return {};
+}
+
+Result<void> FrozenProcess::block_signals() {
+  for (const FrozenThread& thread : threads_) {
+    MIGRATE_TRY(write_signal_mask(thread.host_id, kScriptSignalMask));
+  }
+  return {};
+}
+
+// Scripts end with a SIGTRAP; where that was ignored, the kernel has reset its action.
+Result<void> FrozenProcess::restore_trap_action() {
+  void (*handler)(int) = SIG_DFL;  // The first member of the kernel's struct sigaction.
+  if (!area_ || !trap_action_) {
+    return {};
+  }
+  trap_action_->copy(reinterpret_cast<char*>(&handler), sizeof(handler));
+  if (handler != SIG_IGN) {
+    return {};
+  }
+  const std::uint64_t place = area_->parking();
+  MIGRATE_TRY(write_memory(process_, place, std::as_bytes(std::span(*trap_action_))));
+  MIGRATE_TRY(call_once(leader().host_id, leader().registers, system_call_, SYS_rt_sigaction,
+                        {SIGTRAP, place, 0, 8, 0, 0}));
+  return {};
+}
+
+Result<void> FrozenProcess::put_back() {
+  Result<void> outcome = restore_trap_action();
+  const auto note = [&outcome](Result<void> step) {
+    if (!step && outcome) {
+      outcome = std::move(step);
+    }
+  };
+  for (const FrozenThread& thread : threads_) {
+    if (thread.stopped && thread.id != 0) {  // Its state was read, hence may have been changed.
+      note(arch::write_registers(thread.host_id, thread.registers));
+      note(write_signal_mask(thread.host_id, thread.signal_mask));
+    }
+  }
+  return outcome;
 }
 
 Result<void> FrozenProcess::thaw() {
@@ -181,29 +221,18 @@ Result<void> FrozenProcess::thaw() {
       outcome = std::move(step);
     }
   };
-  if (area_ && trap_action_) {
-    // Scripts end with a SIGTRAP; where that was ignored, the kernel has reset its action.
-    const std::uint64_t place = area_->parking();
-    note(write_memory(process_, place, std::as_bytes(std::span(*trap_action_))));
-    const auto set = call_once(leader().host_id, leader().registers, system_call_, SYS_rt_sigaction,
-                               {SIGTRAP, place, 0, 8, 0, 0});
-    note(set ? Result<void>() : fail(set.error()));
-  }
   if (area_) {
+    note(write_signal_mask(leader().host_id, kScriptSignalMask));
+    note(restore_trap_action());
     note(unmap_script_area(*area_, leader().host_id, leader().registers, system_call_));
+    area_.reset();
   }
+  note(put_back());
   for (const FrozenThread& thread : threads_) {
-    if (!thread.stopped) {
-      // For the interrupt that it was sent. A signal on its way in comes first and goes on in.
-      const auto stop = wait_stop(thread.host_id);
-      note(detach(thread.host_id, stop && stop->event == 0 ? stop->signal : 0));
-      continue;
-    }
-    if (thread.id != 0) {  // Its state was read, hence may have been changed.
-      note(arch::write_registers(thread.host_id, thread.registers));
-      note(write_signal_mask(thread.host_id, thread.signal_mask));
-    }
-    note(detach(thread.host_id));
+    // One that has not stopped yet: for the interrupt that it was sent. A signal on its way in
+    // comes first and goes on in.
+    const auto stop = thread.stopped ? Result<Stop>(Stop{}) : wait_stop(thread.host_id);
+    note(detach(thread.host_id, stop && stop->event == 0 ? stop->signal : 0));
   }
   return outcome;
 }

@@ -22,7 +22,7 @@ struct FrozenThread {
   bool stopped = false;  ///< Else it was only asked to stop.
 };
 
-/// A process all of whose threads we hold stopped, with all signals blocked, able to run scripts.
+/// A process all of whose threads we hold stopped, able to run scripts once it has an area.
 /// Destroying it without park() or thaw() thaws it: the process goes on as if nothing had been.
 /// Owned by the thread that froze it (ptrace is bound to that thread).
 class FrozenProcess {
@@ -47,10 +47,16 @@ class FrozenProcess {
   const ScriptArea& area() const { return *area_; }
   std::uint64_t system_call() const { return system_call_; }
 
-  /// What thaw() is to set as the action of SIGTRAP (the kernel's struct), which scripts disturb.
+  /// The action of SIGTRAP (the kernel's struct), which scripts disturb where it is to ignore.
   void remember_trap_action(std::string action) { trap_action_ = std::move(action); }
 
-  /// Takes the area away, gives every thread its registers and mask back and lets it run.
+  /// Gives every thread its registers, mask and actions back, still stopped: if its tracer dies
+  /// now, the process simply runs on, with the area mapped. Scripts need block_signals() again.
+  Result<void> put_back();
+  /// Blocks all signals in every thread but that by which scripts end.
+  Result<void> block_signals();
+
+  /// Takes the area away, puts everything back and lets the process run.
   Result<void> thaw();
   /// Leaves the process stopped and traced: from now on the caller decides.
   void release() { held_ = false; }
@@ -63,6 +69,7 @@ class FrozenProcess {
   Result<bool> stop_one(pid_t thread);
   FrozenThread& find(pid_t thread);
   Result<void> read_state();
+  Result<void> restore_trap_action();
 
   pid_t process_;
   std::uint64_t system_call_;
@@ -71,6 +78,9 @@ class FrozenProcess {
   std::optional<ScriptArea> area_;
   std::optional<std::string> trap_action_;
 };
+
+/// The id that `thread` of `process` has in its own PID namespace.
+Result<std::uint32_t> inner_thread_id(pid_t process, pid_t thread);
 
 /// Address of a system call instruction in the vDSO of `process`, which is mapped at `start`.
 Result<std::uint64_t> find_system_call_in(pid_t process, std::uint64_t start, std::uint64_t end);

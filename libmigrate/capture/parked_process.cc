@@ -17,6 +17,8 @@
 #include <charconv>
 
 #include "base/file.h"
+#include "base/log.h"
+#include "libmigrate/capture/internal/parking.h"
 #include "libmigrate/restore/address_space.h"
 #include "libmigrate/trace/tracee.h"
 
@@ -24,73 +26,10 @@ namespace migrate {
 namespace {
 
 constexpr std::uint64_t kAllSignals = ~0ULL;
-constexpr std::uint64_t kRseqUnregister = 1;  // RSEQ_FLAG_UNREGISTER
-constexpr std::uint64_t kRobustListBytes = 24;
 constexpr std::uint64_t kSmallStackBytes = 1U << 20U;
 constexpr std::uint64_t kRecordSlackBytes = 1U << 20U;
 constexpr std::uint64_t kBytesPerThread = 16384;  // Registers with AVX-512, and more with AMX.
 constexpr std::size_t kRangesPerScript = 512;
-
-// Cuts a thread's ties to its memory, so that the kernel does not write there when it ends.
-void script_untie(Script& script, const wire::Thread& thread) {
-  if (thread.rseq_address() != 0) {
-    script.must(
-        "unregister rseq", SYS_rseq,
-        {thread.rseq_address(), thread.rseq_length(), kRseqUnregister, thread.rseq_signature()});
-  }
-  script.must("drop the robust list", SYS_set_robust_list, {0, kRobustListBytes});
-  script.call(SYS_set_tid_address, {0});
-}
-
-void script_tie(Script& script, const wire::Thread& thread) {
-  script.call(SYS_set_tid_address, {thread.clear_child_tid()});
-  script.call(SYS_set_robust_list, {thread.robust_list(), kRobustListBytes});
-  if (thread.rseq_address() != 0) {
-    script.call(SYS_rseq,
-                {thread.rseq_address(), thread.rseq_length(), 0, thread.rseq_signature()});
-  }
-}
-
-itimerspec to_itimerspec(std::uint64_t value_ns, std::uint64_t interval_ns) {
-  constexpr std::uint64_t kSecond = 1'000'000'000;
-  return {{static_cast<time_t>(interval_ns / kSecond), static_cast<long>(interval_ns % kSecond)},
-          {static_cast<time_t>(value_ns / kSecond), static_cast<long>(value_ns % kSecond)}};
-}
-
-itimerval to_itimerval(std::uint64_t value_us, std::uint64_t interval_us) {
-  constexpr std::uint64_t kSecond = 1'000'000;
-  return {
-      {static_cast<time_t>(interval_us / kSecond), static_cast<suseconds_t>(interval_us % kSecond)},
-      {static_cast<time_t>(value_us / kSecond), static_cast<suseconds_t>(value_us % kSecond)}};
-}
-
-// Whether a timer sent `signal` (a siginfo_t).
-bool is_of_timer(const std::string& signal) {
-  siginfo_t information{};
-  signal.copy(reinterpret_cast<char*>(&information), sizeof(information));
-  const int number = information.si_signo;
-  return information.si_code == SI_TIMER ||
-         (information.si_code == SI_KERNEL &&
-          (number == SIGALRM || number == SIGVTALRM || number == SIGPROF));
-}
-
-// Timers would fire in both places: stops them (`armed` false) or starts them again.
-void script_timers(Script& script, const wire::Image& image, bool armed) {
-  std::uint64_t which = ITIMER_REAL;
-  for (const wire::IntervalTimer& timer : image.interval_timers()) {
-    // One that expired shows no remaining time, and starts again when its signal is taken.
-    if (timer.value_us() != 0 || timer.interval_us() != 0) {
-      const itimerval value = to_itimerval(armed ? timer.value_us() : 0, timer.interval_us());
-      script.must("set an interval timer", SYS_setitimer, {which, script.put_value(value), 0});
-    }
-    ++which;
-  }
-  for (const wire::PosixTimer& timer : image.posix_timers()) {
-    const itimerspec value = to_itimerspec(armed ? timer.value_ns() : 0, timer.interval_ns());
-    script.must("set a POSIX timer", SYS_timer_settime,
-                {timer.id(), 0, script.put_value(value), 0});
-  }
-}
 
 }  // namespace
 
@@ -107,13 +46,19 @@ std::uint64_t ParkedProcess::record_bytes(const wire::Image& draft) {
 }
 
 Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::Image& image) {
-  ParkedProcess parked(frozen);
-  parked.inner_id_ = frozen.leader().id;
-  if (auto done = parked.park_threads(frozen, image); !done) {
-    static_cast<void>(parked.unpark(frozen, image));
+  ParkedProcess parked(frozen.process(), frozen.area());
+  for (const FrozenThread& thread : frozen.threads()) {
+    parked.threads_.push_back({thread.host_id, thread.id});
+  }
+  auto done = parked.park_threads(frozen, image);
+  frozen.release();
+  if (!done) {
+    if (auto back = parked.unpark(image); !back) {
+      spdlog::error("process {} could not be resumed whole: {}", parked.process_,
+                    back.error().message());
+    }
     return fail(std::move(done).error());
   }
-  frozen.release();
   return parked;
 }
 
@@ -129,26 +74,45 @@ Result<void> ParkedProcess::write_record(const FrozenProcess& frozen, const wire
   ParkingRecord record;
   record.session = session;
   record.process = process;
+  record.area_bytes = area.length_bytes;
   record.image_bytes = bytes.size();
   MIGRATE_TRY(write_memory(area.process, area.record(), std::as_bytes(std::span(&record, 1))));
   return write_memory(area.process, area.record() + sizeof(record),
                       std::as_bytes(std::span(bytes)));
 }
 
-Result<void> ParkedProcess::park_threads(const FrozenProcess& frozen, const wire::Image& image) {
+Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::Image& image) {
   const FrozenThread& leader = frozen.leader();
   const arch::InterpreterCode code = arch::interpreter_code();
   for (std::size_t i = 1; i < frozen.threads().size(); ++i) {
     const FrozenThread& thread = frozen.threads()[i];
+    // One by one: if we die, those that were not touched run on.
+    MIGRATE_TRY(write_signal_mask(thread.host_id, kScriptSignalMask));
     Script script(area_);
-    script_untie(script, image.threads(static_cast<int>(i)));
+    const wire::Thread* const known = find_thread(image, thread.id);
+    if (known == nullptr) {
+      return fail(make_error(ErrorCode::kRetry, "park", "thread " + std::to_string(thread.id)));
+    }
+    script_untie(script, *known);
     MIGRATE_TRY(script.run(thread.host_id, thread.registers));
     MIGRATE_TRY(arch::write_registers(
         thread.host_id,
         arch::script_registers(thread.registers, area_.code() + code.idle_offset, 0)));
-    threads_.push_back(thread.host_id);
   }
-  // Pending signals travel in the image: take them here, and keep those that came since.
+  MIGRATE_TRY(park_leader(frozen, image));
+  for (const FrozenThread& thread : frozen.threads()) {
+    MIGRATE_TRY(write_signal_mask(thread.host_id, kAllSignals));
+  }
+  // The last step, and the decision: see is_parked().
+  return arch::write_registers(
+      leader.host_id,
+      arch::script_registers(leader.registers, area_.code() + code.park_offset, area_.parking()));
+}
+
+// Pending signals travel in the image: takes them here, and keeps those that came since.
+Result<void> ParkedProcess::park_leader(const FrozenProcess& frozen, const wire::Image& image) {
+  const FrozenThread& leader = frozen.leader();
+  MIGRATE_TRY(write_signal_mask(leader.host_id, kScriptSignalMask));
   const std::size_t waiting = MIGRATE_TRY(peek_signals(leader.host_id, true)).size() +
                               MIGRATE_TRY(peek_signals(leader.host_id, false)).size();
   Script script(area_);
@@ -164,69 +128,50 @@ Result<void> ParkedProcess::park_threads(const FrozenProcess& frozen, const wire
     taken.emplace_back(script.call(SYS_rt_sigtimedwait, {all, place, none, 8}), place);
   }
   MIGRATE_TRY(script.run(leader.host_id, leader.registers));
-  std::vector<std::string> captured(image.pending_signals().begin(), image.pending_signals().end());
-  captured.insert(captured.end(), image.threads(0).pending_signals().begin(),
-                  image.threads(0).pending_signals().end());
+  std::vector<std::string> captured = captured_signals(image);
   for (const auto& [index, place] : taken) {
     const auto bytes = script.data(place, sizeof(siginfo_t));
-    const std::string signal(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    std::string signal(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     const auto known = std::find(captured.begin(), captured.end(), signal);
-    if (script.result(index) > 0 && known == captured.end()) {
-      // A timer that fired since it was captured fires again where it is armed as captured.
-      if (!is_of_timer(signal)) {
-        signals_.push_back(signal);
-      }
-    } else if (known != captured.end()) {
+    if (known != captured.end()) {
       captured.erase(known);
+    } else if (script.result(index) > 0 && !is_of_timer(signal)) {
+      // A timer that fired since it was captured fires again where it is armed as captured.
+      signals_.push_back(std::move(signal));
     }
   }
   const auto ends = script.value<std::array<int, 2>>(pipe);
+  ParkingPage page;
+  page.data.pipe_descriptor = static_cast<std::uint64_t>(ends[1]);
+  page.notes.pipe[0] = static_cast<std::uint32_t>(ends[0]);
+  page.notes.pipe[1] = static_cast<std::uint32_t>(ends[1]);
+  page.notes.signal_count = static_cast<std::uint32_t>(signals_.size());
+  if (!signals_.empty()) {
+    std::string all_signals;
+    for (const std::string& signal : signals_) {
+      all_signals += signal;
+    }
+    // Scripts are over: their data has room for as many signals as a script could take.
+    MIGRATE_TRY(write_memory(process_, area_.address + ScriptArea::kDataOffset,
+                             std::as_bytes(std::span(all_signals))));
+  }
+  MIGRATE_TRY(write_memory(process_, area_.parking(), std::as_bytes(std::span(&page, 1))));
+  return fetch_pipe(page.notes);
+}
+
+Result<void> ParkedProcess::fetch_pipe(const ParkingNotes& notes) {
   const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, process_, 0)));
-  signal_pipe_.reset(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), ends[0], 0)));
+  signal_pipe_.reset(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), notes.pipe[0], 0)));
   if (!signal_pipe_.valid()) {
     return fail(system_error("fetch the signal pipe of", "process " + std::to_string(process_)));
   }
-  pipe_descriptors_ = {static_cast<std::uint32_t>(ends[0]), static_cast<std::uint32_t>(ends[1])};
-  arch::ParkingData data;
-  data.pipe_descriptor = static_cast<std::uint64_t>(ends[1]);
-  MIGRATE_TRY(write_memory(process_, area_.parking(), std::as_bytes(std::span(&data, 1))));
-  for (const FrozenThread& thread : frozen.threads()) {
-    MIGRATE_TRY(write_signal_mask(thread.host_id, kAllSignals));
-  }
-  return arch::write_registers(
-      leader.host_id,
-      arch::script_registers(leader.registers, area_.code() + code.park_offset, area_.parking()));
-}
-
-Result<void> ParkedProcess::unpark(FrozenProcess& frozen, const wire::Image& image) {
-  for (std::size_t i = 0; i < frozen.threads().size(); ++i) {
-    const FrozenThread& thread = frozen.threads()[i];
-    MIGRATE_TRY(write_signal_mask(thread.host_id, kScriptSignalMask));
-    Script script(area_);
-    script_tie(script, image.threads(static_cast<int>(i)));
-    if (i == 0) {
-      for (const std::uint32_t descriptor : pipe_descriptors_) {
-        script.call(SYS_close, {descriptor});
-      }
-      std::vector<std::string> signals(image.pending_signals().begin(),
-                                       image.pending_signals().end());
-      signals.insert(signals.end(), signals_.begin(), signals_.end());
-      for (const std::string& signal : signals) {
-        siginfo_t information{};
-        signal.copy(reinterpret_cast<char*>(&information), sizeof(information));
-        script.call(SYS_rt_sigqueueinfo,
-                    {thread.id, static_cast<std::uint64_t>(information.si_signo),
-                     script.put_value(information)});
-      }
-      script_timers(script, image, true);
-    }
-    MIGRATE_TRY(script.run(thread.host_id, thread.registers));
-  }
+  pipe_descriptors_ = {notes.pipe[0], notes.pipe[1]};
   return {};
 }
 
 Result<void> ParkedProcess::settle(const std::set<std::uint32_t>& kept) {
-  for (const pid_t thread : threads_) {
+  while (threads_.size() > 1) {
+    const pid_t thread = threads_.back().host_id;
     const auto registers = MIGRATE_TRY(arch::read_registers(thread));
     MIGRATE_TRY(write_signal_mask(thread, kScriptSignalMask));
     Script script(area_);
@@ -235,8 +180,8 @@ Result<void> ParkedProcess::settle(const std::set<std::uint32_t>& kept) {
         !ended && ended.error().code != ErrorCode::kNotFound) {
       return ended;
     }
+    threads_.pop_back();
   }
-  threads_.clear();
   std::vector<std::uint32_t> closed;
   const std::string path = "/proc/" + std::to_string(process_) + "/fd";
   for (const std::string& name : MIGRATE_TRY(list_directory(path))) {
@@ -323,7 +268,7 @@ Result<void> ParkedProcess::end_as(int wait_status) {
     const std::array<std::byte, 32> default_action{};
     script.call(SYS_setrlimit, {RLIMIT_CORE, script.put_value(no_core)});
     script.call(SYS_rt_sigaction, {signal, script.put(default_action), 0, 8});
-    script.call(SYS_kill, {inner_id_, signal});
+    script.call(SYS_kill, {threads_.front().id, signal});
   }
   auto stopped = script.run(process_, registers);
   if (stopped) {

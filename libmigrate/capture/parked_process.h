@@ -16,6 +16,12 @@
 
 namespace migrate {
 
+/// What stands in the parking page of a parked process, after what its leader's loop uses.
+struct ParkingNotes {
+  std::uint32_t pipe[2] = {};      ///< Its descriptors of the pipe for signals.
+  std::uint32_t signal_count = 0;  ///< Those that came between capture and parking, in the data.
+};
+
 /// What stands at the start of a parked process's record, before the serialised image.
 struct ParkingRecord {
   static constexpr std::uint64_t kMagic = 0x313050'4b52414d4cULL;  // "LMARKP01", a mark to find it
@@ -23,6 +29,7 @@ struct ParkingRecord {
   std::uint64_t magic = kMagic;
   SessionId session{};
   SessionId process{};
+  std::uint64_t area_bytes = 0;  ///< Of the whole script area.
   std::uint64_t image_bytes = 0;
 };
 
@@ -42,19 +49,25 @@ class ParkedProcess {
                                    const SessionId& session, const SessionId& process);
 
   /// Parks, after write_record() of the same image: this is the commit of a move. On error the
-  /// process is frozen as before, with what was changed undone. Signals that arrived since `image`
-  /// was captured are in take_signals().
+  /// process runs on. Signals that arrived since `image` was captured are in signals().
   static Result<ParkedProcess> park(FrozenProcess& frozen, const wire::Image& image);
+
+  /// Takes over a process whose tracer died: becomes the tracer of every thread and reads the
+  /// record at `area` into `image`. Errors: kNotFound (it is gone, or was not parked for
+  /// this session and runs on; threads that the tracer left half-way are brought back), kSystem.
+  static Result<ParkedProcess> adopt(pid_t process, std::uint64_t area, const SessionId& session,
+                                     wire::Image& image);
 
   ParkedProcess(ParkedProcess&&) noexcept = default;
 
   pid_t process() const { return process_; }
   /// Where the parked leader writes the siginfo of each signal, 128 bytes each.
   int signal_pipe() const { return signal_pipe_.get(); }
-  std::vector<std::string> take_signals() { return std::move(signals_); }
+  const std::vector<std::string>& signals() const { return signals_; }
 
-  /// Brings it back: only if it is certain that the process runs nowhere else and never will.
-  Result<void> unpark(FrozenProcess& frozen, const wire::Image& image);
+  /// Brings it back, running and no longer traced, with the signals that came meanwhile: only
+  /// before settle(), and if it is certain that the process runs nowhere else and never will.
+  Result<void> unpark(const wire::Image& image);
 
   /// After the destination runs: ends all threads but the leader, closes every descriptor but
   /// `kept`, and lets the leader wait for signals.
@@ -73,16 +86,32 @@ class ParkedProcess {
   Result<int> check_state();
 
  private:
-  ParkedProcess(const FrozenProcess& frozen) : process_(frozen.process()), area_(frozen.area()) {}
+  struct ParkedThread {
+    pid_t host_id = 0;
+    std::uint32_t id = 0;  // as the process itself sees it
+  };
 
-  Result<void> park_threads(const FrozenProcess& frozen, const wire::Image& image);
+  ParkedProcess(pid_t process, const ScriptArea& area) : process_(process), area_(area) {}
+
+  Result<void> park_threads(FrozenProcess& frozen, const wire::Image& image);
+  Result<void> park_leader(const FrozenProcess& frozen, const wire::Image& image);
+  Result<void> fetch_pipe(const ParkingNotes& notes);
+  Result<void> read_record(const SessionId& session, wire::Image& image);
+  Result<void> seize_threads();
+  Result<bool> stop_seized(pid_t thread);
+  bool stands_in_area() const;
+  Result<bool> read_state();
+  Result<void> bring_back_strays(const wire::Image& image);
+  Result<void> resume_loop();
+  Result<std::vector<std::string>> signals_to_give_back(const wire::Image& image);
+  Result<void> unpark_thread(const ParkedThread& thread, const wire::Image& image);
+  Result<void> put_back(const wire::Image& image);
   Result<arch::GeneralRegisters> stop_leader();
   Result<void> run_in_leader(Script& script);
 
   pid_t process_;
   ScriptArea area_;
-  std::uint32_t inner_id_ = 0;
-  std::vector<pid_t> threads_;  // all but the leader
+  std::vector<ParkedThread> threads_;  // the leader first
   UniqueFd signal_pipe_;
   std::set<std::uint32_t> pipe_descriptors_;  // in the process
   std::vector<std::string> signals_;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -20,6 +21,8 @@ namespace migrate {
 namespace {
 
 constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
+constexpr int kAdoptTimeoutMs = 5000;
+constexpr int kEndTimeoutMs = 10000;
 constexpr std::uint32_t kSpareDescriptors = 64;  // Room for descriptors opened after the draft.
 
 struct SocketPair {
@@ -69,6 +72,8 @@ Error seed_error(const cell::Message& message) {
 
 Result<Cell> Cell::create(const CellOptions& options) {
   Cell cell;
+  cell.socket_path_ = options.socket_path;
+  cell.listener_.emplace(MIGRATE_TRY(UnixListener::create(options.socket_path, 0600)));
   SocketPair to_init = MIGRATE_TRY(make_pair());
   SocketPair to_seed = MIGRATE_TRY(make_pair());
   cell.seed_descriptor_ = std::max(options.highest_descriptor + kSpareDescriptors, 128U);
@@ -83,8 +88,12 @@ Result<Cell> Cell::create(const CellOptions& options) {
     return fail(system_error("make the namespaces of a cell"));
   }
   if (child == 0) {
-    cell::run_init(to_init.theirs.get(), to_seed.theirs.get(), options.process_id,
-                   cell.seed_descriptor_);
+    cell::run_init({.worker_socket = to_init.theirs.get(),
+                    .seed_socket = to_seed.theirs.get(),
+                    .listener = cell.listener_->fd(),
+                    .mark = options.session_file,
+                    .process_id = options.process_id,
+                    .seed_descriptor = cell.seed_descriptor_});
   }
   cell.init_ = static_cast<pid_t>(child);
   cell.init_pidfd_.reset(pidfd);
@@ -117,13 +126,46 @@ Result<CellEvent> Cell::read_event() {
   return CellEvent{CellEvent::Kind::kEmpty, 0};
 }
 
-Result<void> Cell::keep(int fd) {
-  return cell::send_message(init_socket_.get(), {.kind = cell::MessageKind::kKeep},
+Result<Cell> Cell::adopt(const std::string& socket_path, const SessionMark& mark,
+                         std::vector<KeptDescriptor>& kept) {
+  Cell cell;
+  cell.socket_path_ = socket_path;
+  cell.init_ = mark.init;
+  cell.seed_ = mark.process;
+  cell.init_socket_ = MIGRATE_TRY(connect_unix(socket_path));
+  cell.init_pidfd_.reset(static_cast<int>(::syscall(SYS_pidfd_open, cell.init_, 0)));
+  if (!cell.init_pidfd_.valid()) {
+    return fail(system_error("find the init of a cell", "process " + std::to_string(cell.init_)));
+  }
+  for (;;) {
+    pollfd polled{cell.init_socket_.get(), POLLIN, 0};
+    if (::poll(&polled, 1, kAdoptTimeoutMs) <= 0) {
+      return fail(make_error(ErrorCode::kRetry, "take over a cell", socket_path,
+                             "its init does not answer; is it stopped?"));
+    }
+    auto received = MIGRATE_TRY(cell::receive_message(cell.init_socket_.get(), true));
+    if (received.message.kind == cell::MessageKind::kKeptEnd) {
+      return cell;
+    }
+    kept.push_back({received.message.kept, std::move(received.descriptor)});
+  }
+}
+
+Cell Cell::gone(const std::string& socket_path, const SessionMark& mark) {
+  Cell cell;
+  cell.socket_path_ = socket_path;
+  cell.seed_ = mark.process;
+  return cell;
+}
+
+Result<void> Cell::keep(Kept what, int fd) {
+  return cell::send_message(init_socket_.get(), {.kind = cell::MessageKind::kKeep, .kept = what},
                             std::span(&fd, 1));
 }
 
-Result<void> Cell::drop_kept() {
-  return cell::send_message(init_socket_.get(), {.kind = cell::MessageKind::kDrop}, {});
+Result<void> Cell::drop(Kept what) {
+  return cell::send_message(init_socket_.get(), {.kind = cell::MessageKind::kDrop, .kept = what},
+                            {});
 }
 
 Result<void> Cell::send_to_seed(std::span<const int> descriptors) {
@@ -134,6 +176,14 @@ void Cell::end() {
   if (init_pidfd_.valid()) {
     ::syscall(SYS_pidfd_send_signal, init_pidfd_.get(), SIGKILL, nullptr, 0);
   }
+  ::unlink(socket_path_.c_str());
+}
+
+bool Cell::end_and_wait() {
+  end();
+  // An init of a PID namespace ends after all others in it were reaped.
+  pollfd polled{init_pidfd_.get(), POLLIN, 0};
+  return !init_pidfd_.valid() || ::poll(&polled, 1, kEndTimeoutMs) > 0;
 }
 
 }  // namespace migrate

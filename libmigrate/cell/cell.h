@@ -3,11 +3,15 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/registry/session_file.h"
+#include "transport/handoff.h"
 
 namespace migrate {
 
@@ -17,6 +21,30 @@ struct CellOptions {
   std::int64_t monotonic_offset_ns = 0;  ///< Cell's CLOCK_MONOTONIC minus this host's.
   std::int64_t boottime_offset_ns = 0;   ///< The same of CLOCK_BOOTTIME.
   std::uint32_t highest_descriptor = 0;  ///< Of the moved process; the seed keeps above it.
+  std::string socket_path;               ///< Where a new worker finds the init.
+  int session_file = -1;                 ///< Borrowed: the init writes there how the process ends.
+};
+
+/// What a cell's init holds for the worker that takes over.
+struct Kept {
+  enum class Kind : std::uint32_t {
+    kUserfault = 1,  ///< `number`: of the address space, from 1.
+    kLedger,         ///< Of the same address space.
+    kRelayIn,        ///< Our ends of a relayed stream; `number`: its id and 1.
+    kRelayOut,
+    kRelayUnread,
+  };
+  Kind kind = Kind::kUserfault;
+  std::uint32_t number = 0;
+  std::uint32_t parent = 0;  ///< kUserfault: the address space that forked it.
+
+  friend bool operator==(const Kept& a, const Kept& b) {
+    return a.kind == b.kind && a.number == b.number;
+  }
+};
+struct KeptDescriptor {
+  Kept what;
+  UniqueFd fd;
 };
 
 /// News from a cell's init.
@@ -28,13 +56,21 @@ struct CellEvent {
 
 /// Where a moved process lives at the destination: its own PID, time and mount namespace with a
 /// tiny init, and in it the seed, a stopped child with the wanted process id that becomes the
-/// process. The init outlives the worker; the cell ends when the last process in it ends, or when
-/// end() kills the init. Needs CLONE_NEWTIME (5.6) and clone3 set_tid (5.5).
-/// Owned by the thread that made it.
+/// process. Once it holds something the init outlives the worker, and even the last process in the
+/// cell, so that a new worker learns how the process ended; end() kills the init. Needs
+/// CLONE_NEWTIME (5.6) and clone3 set_tid (5.5). Owned by the thread that made it.
 class Cell {
  public:
   /// Makes the cell. Must be called while this process has one thread. Errors: kSystem.
   static Result<Cell> create(const CellOptions& options);
+
+  /// Takes over a cell whose worker died, with what its init holds. The mark names its processes.
+  /// Errors: kNotFound, kPeerLost (its init is dead), kSystem.
+  static Result<Cell> adopt(const std::string& socket_path, const SessionMark& mark,
+                            std::vector<KeptDescriptor>& kept);
+
+  /// A cell whose init is dead: nothing is in it any more, and it tells nothing.
+  static Cell gone(const std::string& socket_path, const SessionMark& mark);
 
   Cell(Cell&&) noexcept = default;
   Cell& operator=(Cell&&) noexcept = default;
@@ -52,9 +88,9 @@ class Cell {
   Result<CellEvent> read_event();
   /// Gives the init a duplicate to keep while the worker may die. Before the first one, a worker
   /// that dies takes the cell with it; after it, the cell lives on.
-  Result<void> keep(int fd);
-  /// Makes the init drop all that keep() gave it.
-  Result<void> drop_kept();
+  Result<void> keep(Kept what, int fd);
+  /// Makes the init close it; with number 0 all of the kind.
+  Result<void> drop(Kept what);
 
   /// Sends descriptors (at most 250) to the seed, whose recvmsg in a script takes them.
   Result<void> send_to_seed(std::span<const int> descriptors);
@@ -63,6 +99,8 @@ class Cell {
 
   /// Kills the init, and with it everything in the cell. Does not wait for the end.
   void end();
+  /// end(), and waits until nothing of the cell can run any more. False: not within 10 s.
+  bool end_and_wait();
 
  private:
   Cell() = default;
@@ -71,6 +109,8 @@ class Cell {
   pid_t seed_ = 0;
   std::uint32_t process_id_ = 0;
   UniqueFd init_pidfd_;
+  std::string socket_path_;
+  std::optional<UnixListener> listener_;  // the init's; ours only keeps the file
   UniqueFd init_socket_;
   UniqueFd seed_socket_;
   UniqueFd userfault_;

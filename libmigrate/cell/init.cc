@@ -8,6 +8,7 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,7 +17,10 @@
 #include <cerrno>
 #include <vector>
 
+#include "base/file.h"
+#include "base/mapping.h"
 #include "libmigrate/cell/internal_protocol.h"
+#include "libmigrate/registry/session_file.h"
 #include "pager/userfault.h"
 
 namespace migrate::cell {
@@ -107,73 +111,159 @@ Result<pid_t> start_seed(int seed_socket, std::uint32_t process_id, std::uint32_
   return static_cast<pid_t>(child);
 }
 
-// Reports every change of state of the moved process and reaps the orphans. True: none is left.
-bool reap(int worker_socket, pid_t moved) {
-  for (;;) {
+// The init of one cell.
+class Init {
+ public:
+  explicit Init(const InitOptions& options)
+      : worker_(options.worker_socket), listener_(options.listener) {}
+
+  Result<void> start(const InitOptions& options);
+  [[noreturn]] void run();
+
+ private:
+  void read_worker();
+  void take_worker();
+  void reap();
+  void tell(const Message& message) const {
+    static_cast<void>(send_message(worker_.get(), message, {}));
+  }
+
+  UniqueFd worker_;  // not valid while there is none
+  UniqueFd listener_;
+  UniqueFd signals_;
+  Mapping mark_;
+  pid_t moved_ = 0;
+  std::vector<KeptDescriptor> kept_;
+  bool committed_ = false;
+  bool empty_ = false;
+};
+
+Result<void> Init::start(const InitOptions& options) {
+  MIGRATE_TRY(make_own_proc());
+  {
+    // Opened anew: a mapping by the worker's descriptor would keep the worker's lock.
+    const std::string path = "/proc/self/fd/" + std::to_string(options.mark);
+    const UniqueFd own = MIGRATE_TRY(open_file(path, O_RDWR));
+    mark_ = MIGRATE_TRY(Mapping::of_file(own.get(), sizeof(SessionMark)));
+  }
+  ::close(options.mark);
+  sigset_t child_signal;
+  sigemptyset(&child_signal);
+  sigaddset(&child_signal, SIGCHLD);
+  ::sigprocmask(SIG_BLOCK, &child_signal, nullptr);
+  signals_.reset(::signalfd(-1, &child_signal, SFD_CLOEXEC | SFD_NONBLOCK));
+  moved_ =
+      MIGRATE_TRY(start_seed(options.seed_socket, options.process_id, options.seed_descriptor));
+  ::close(options.seed_socket);
+  return {};
+}
+
+void Init::read_worker() {
+  auto received = receive_message(worker_.get(), false);
+  if (!received) {
+    if (received.error().code == ErrorCode::kRetry) {
+      return;
+    }
+    if (!committed_) {
+      ::_exit(1);  // The process never ran here, and the kernel ends what is in the cell.
+    }
+    worker_.reset();  // What it gave us stays: faults wait, they are not answered wrongly.
+    return;
+  }
+  const Kept what = received->message.kept;
+  if (received->message.kind == MessageKind::kKeep) {
+    committed_ = true;
+    kept_.push_back({what, std::move(received->descriptor)});
+  } else if (received->message.kind == MessageKind::kDrop) {
+    std::erase_if(kept_, [&](const KeptDescriptor& kept) {
+      return kept.what == what || (what.number == 0 && kept.what.kind == what.kind);
+    });
+  }
+}
+
+// A new worker takes over: it gets all that the last one left, and the news that it may not have
+// heard.
+void Init::take_worker() {
+  UniqueFd fresh(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  if (!fresh.valid()) {
+    return;
+  }
+  worker_ = std::move(fresh);
+  for (const KeptDescriptor& kept : kept_) {
+    const int fd = kept.fd.get();
+    static_cast<void>(send_message(worker_.get(), {.kind = MessageKind::kKept, .kept = kept.what},
+                                   std::span(&fd, 1)));
+  }
+  tell({.kind = MessageKind::kKeptEnd});
+  const auto& mark = *reinterpret_cast<const SessionMark*>(mark_.bytes().data());
+  if (mark.ended != 0) {
+    tell({.kind = MessageKind::kStatus, .value = mark.wait_status});
+  }
+  if (empty_) {
+    tell({.kind = MessageKind::kEmpty});
+  }
+}
+
+// Reports every change of state of the moved process and reaps the orphans.
+void Init::reap() {
+  while (!empty_) {
     int status = 0;
     const pid_t child = ::waitpid(-1, &status, WNOHANG | WUNTRACED | WCONTINUED | __WALL);
     if (child == 0) {
-      return false;
+      return;
     }
     if (child < 0) {
-      return errno == ECHILD;
+      if (errno == ECHILD) {
+        empty_ = true;
+        tell({.kind = MessageKind::kEmpty});
+      }
+      return;
     }
-    if (child == moved) {
-      static_cast<void>(
-          send_message(worker_socket, {.kind = MessageKind::kStatus, .value = status}, {}));
+    if (child != moved_) {
+      continue;
+    }
+    if (WIFEXITED(status) || WIFSIGNALED(status)) {
+      auto& mark = *reinterpret_cast<SessionMark*>(mark_.bytes().data());
+      mark.wait_status = status;
+      mark.ended = 1;
+    }
+    tell({.kind = MessageKind::kStatus, .value = status});
+  }
+}
+
+void Init::run() {
+  for (;;) {
+    pollfd polled[3] = {
+        {signals_.get(), POLLIN, 0}, {worker_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
+    ::poll(polled, 3, -1);
+    if (polled[1].revents != 0) {
+      read_worker();
+    }
+    if (polled[2].revents != 0) {
+      take_worker();
+    }
+    signalfd_siginfo ignored{};
+    while (::read(signals_.get(), &ignored, sizeof(ignored)) > 0) {
+    }
+    reap();
+    if (empty_ && !committed_) {
+      ::_exit(0);
     }
   }
 }
 
 }  // namespace
 
-void run_init(int worker_socket, int seed_socket, std::uint32_t process_id,
-              std::uint32_t seed_descriptor) {
+void run_init(const InitOptions& options) {
   ::setsid();
   ::prctl(PR_SET_NAME, "migrate-init");
   unblock_and_default_signals();
-  close_all_but({worker_socket, seed_socket});
-  if (auto mounted = make_own_proc(); !mounted) {
-    give_up(worker_socket, mounted.error());
+  close_all_but({options.worker_socket, options.seed_socket, options.listener, options.mark});
+  Init init(options);
+  if (auto started = init.start(options); !started) {
+    give_up(options.worker_socket, started.error());
   }
-  sigset_t child_signal;
-  sigemptyset(&child_signal);
-  sigaddset(&child_signal, SIGCHLD);
-  ::sigprocmask(SIG_BLOCK, &child_signal, nullptr);
-  const UniqueFd signals(::signalfd(-1, &child_signal, SFD_CLOEXEC | SFD_NONBLOCK));
-  const auto moved = start_seed(seed_socket, process_id, seed_descriptor);
-  if (!moved) {
-    give_up(worker_socket, moved.error());
-  }
-  ::close(seed_socket);
-  std::vector<UniqueFd> kept;
-  bool worker_there = true;
-  bool committed = false;
-  for (;;) {
-    pollfd polled[2] = {{signals.get(), POLLIN, 0}, {worker_there ? worker_socket : -1, POLLIN, 0}};
-    ::poll(polled, 2, -1);
-    if (polled[1].revents != 0) {
-      auto received = receive_message(worker_socket, false);
-      if (received && received->message.kind == MessageKind::kKeep) {
-        committed = true;
-        kept.push_back(std::move(received->descriptor));
-      } else if (received && received->message.kind == MessageKind::kDrop) {
-        kept.clear();
-      } else if (!received && received.error().code != ErrorCode::kRetry) {
-        if (!committed) {
-          ::_exit(1);  // The process never ran here, and the kernel ends what is in the cell.
-        }
-        worker_there = false;  // What it gave us stays: faults wait, they are not answered wrongly.
-      }
-    }
-    signalfd_siginfo ignored{};
-    while (::read(signals.get(), &ignored, sizeof(ignored)) > 0) {
-    }
-    if (reap(worker_socket, *moved)) {
-      static_cast<void>(send_message(worker_socket, {.kind = MessageKind::kEmpty}, {}));
-      ::_exit(0);
-    }
-  }
+  init.run();
 }
 
 }  // namespace migrate::cell

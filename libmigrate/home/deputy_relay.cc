@@ -52,6 +52,50 @@ DeputyRelay::DeputyRelay(std::vector<Stream> streams, pid_t deputy, Handlers han
   std::signal(SIGPIPE, SIG_IGN);  // A write to a pipe has no MSG_NOSIGNAL.
 }
 
+void DeputyRelay::adopt(const wire::DeputyRelayState& state) {
+  for (const wire::DeputyRelayState::Stream& noted : state.streams()) {
+    const auto found = streams_.find(noted.id());
+    if (found != streams_.end()) {
+      found->second.adopt(noted);
+    }
+  }
+  epoch_ = state.epoch();
+  attempt_ = state.attempt();
+  signals_.assign(state.signals().begin(), state.signals().end());
+  first_signal_ = std::max<std::uint64_t>(state.first_signal(), 1);
+  sent_signal_ = first_signal_ - 1;
+  stopped_signal_ = static_cast<int>(state.stopped_signal());
+  if (state.has_location()) {
+    location_ = state.location();
+  }
+  if (state.has_exited()) {
+    exited_ = state.exited();
+  }
+  exit_delivered_ = state.exit_delivered();
+}
+
+wire::DeputyRelayState DeputyRelay::note() const {
+  wire::DeputyRelayState state;
+  for (const auto& [id, stream] : streams_) {
+    stream.note(*state.add_streams());
+  }
+  state.set_epoch(epoch_);
+  state.set_attempt(attempt_);
+  state.set_first_signal(first_signal_);
+  for (const std::string& signal : signals_) {
+    state.add_signals(signal);
+  }
+  state.set_stopped_signal(static_cast<std::uint32_t>(stopped_signal_));
+  if (location_) {
+    *state.mutable_location() = *location_;
+  }
+  if (exited_) {
+    *state.mutable_exited() = *exited_;
+  }
+  state.set_exit_delivered(exit_delivered_);
+  return state;
+}
+
 void DeputyRelay::attach(std::unique_ptr<Channel> channel) {
   if (pending_.size() == kMaxPendingLinks) {
     pending_.pop_front();
@@ -99,6 +143,7 @@ Result<void> DeputyRelay::handle() {
   receive_pending(outcome);
   receive_retired();
   pump_streams();
+  handlers_.on_change();
   deliver_exit();
   pump_link();
   tell_closed();
@@ -373,7 +418,7 @@ void DeputyRelay::deliver_exit() {
     accept_exited(*exited_);
   }
   if (handlers_.on_exit) {
-    handlers_.on_exit(exited_->wait_status());
+    handlers_.on_exit(exited_->wait_status(), exited_->lost());
   }
 }
 
@@ -401,7 +446,6 @@ Result<void> DeputyRelay::send_signal(std::span<const std::byte> siginfo) {
   std::string bytes(kSiginfoBytes, '\0');
   std::copy(siginfo.begin(), siginfo.end(), std::as_writable_bytes(std::span(bytes)).begin());
   signals_.push_back(std::move(bytes));
-  pump_link();
   return {};
 }
 

@@ -43,8 +43,9 @@ class DeputyRelay {
   /// Called from handle(). They may call the relay, but not destroy it.
   struct Handlers {
     /// The process ended with this wait status; all its output was written, and the real
-    /// descriptors are closed unless descendants still use them.
-    std::function<void(int wait_status)> on_exit;
+    /// descriptors are closed unless descendants still use them. `lost`: for people, why it did not
+    /// end by itself; empty if it did.
+    std::function<void(int wait_status, const std::string& lost)> on_exit;
     /// Job control: stopped by a signal, going on.
     std::function<void(int signal)> on_stopped;
     std::function<void()> on_continued;
@@ -54,11 +55,17 @@ class DeputyRelay {
     std::function<void(std::uint64_t id, Result<std::string> json)> on_command_reply;
     /// The process closed its end of a stream (RELAY_IN or RELAY_OUT): so must the deputy.
     std::function<void(std::uint32_t id, wire::RelayDirection direction)> on_stream_closed;
+    /// The state may have changed: note() is to be kept now, before the other side is told of it.
+    std::function<void()> on_change = [] {};
   };
 
   /// `deputy` is the process at home: from a terminal, input is taken only while the deputy is in
   /// the foreground; 0 for always.
   DeputyRelay(std::vector<Stream> streams, pid_t deputy, Handlers handlers);
+
+  /// Goes on where the relay of a worker that died ended, whose note() this is. Call first.
+  void adopt(const wire::DeputyRelayState& state);
+  wire::DeputyRelayState note() const;
 
   /// Takes a new link, which stays pending until its side activates it. At most 8 wait; an older
   /// one gives way.

@@ -60,6 +60,34 @@ Error HomeStream::corrupt(const char* what) const {
   return make_error(ErrorCode::kCorrupt, what, "relay stream " + std::to_string(id_));
 }
 
+void HomeStream::adopt(const wire::DeputyRelayState::Stream& noted) {
+  in_ = StreamBuffer(noted.in_first());
+  in_.append(noted.in_content());
+  in_sent_ = noted.in_first();
+  in_eof_ = noted.in_eof();
+  in_gone_ = noted.in_gone();
+  out_ = StreamBuffer(noted.out_first());
+  out_acked_ = noted.out_first();
+  out_gone_ = noted.out_gone();
+  out_closed_ = noted.out_closed();
+  out_eof_ = out_closed_;
+  close_if_done();
+}
+
+// Output that came and was not written is not noted: it was not acknowledged and comes again.
+void HomeStream::note(wire::DeputyRelayState::Stream& noted) const {
+  noted.set_id(id_);
+  noted.set_directions(directions_);
+  noted.set_in_first(in_.first());
+  const auto content = in_.view(in_.first(), in_.size());
+  noted.set_in_content(content.data(), content.size());
+  noted.set_in_eof(in_eof_);
+  noted.set_in_gone(in_gone_);
+  noted.set_out_first(out_.first());
+  noted.set_out_gone(out_gone_);
+  noted.set_out_closed(out_closed_);
+}
+
 void HomeStream::collect(std::vector<pollfd>& descriptors, bool may_read) const {
   short events = -1;  // -1: not polled, as a hang-up would wake us again and again.
   if (reads_in() && has_room() && may_read) {

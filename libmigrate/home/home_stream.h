@@ -22,6 +22,10 @@ class HomeStream {
 
   std::uint32_t id() const { return id_; }
 
+  /// Goes on where another worker's stream ended, as its note() says.
+  void adopt(const wire::DeputyRelayState::Stream& noted);
+  void note(wire::DeputyRelayState::Stream& noted) const;
+
   /// Adds the real descriptor to `descriptors` if it matters now. `may_read`: input may be taken.
   void collect(std::vector<pollfd>& descriptors, bool may_read) const;
   /// Input is wanted, but from a terminal, which others may be reading just now.

@@ -50,6 +50,63 @@ Result<std::unique_ptr<ResidentRelay>> ResidentRelay::create(const wire::RelaySt
   return relay;
 }
 
+Result<std::unique_ptr<ResidentRelay>> ResidentRelay::adopt(const wire::ResidentRelayState& state,
+                                                            std::vector<Adopted> ends,
+                                                            Handlers handlers) {
+  std::unique_ptr<ResidentRelay> relay = MIGRATE_TRY(create(state.relay(), std::move(handlers)));
+  for (const wire::ResidentRelayState::Stream& noted : state.streams()) {
+    const auto found = relay->streams_.find(noted.id());
+    if (found == relay->streams_.end()) {
+      return fail(corrupt("take over the link to home"));
+    }
+    UniqueFd descriptors[3];
+    for (Adopted& end : ends) {
+      if (end.id == noted.id()) {
+        descriptors[static_cast<std::size_t>(end.kind)] = std::move(end.fd);
+      }
+    }
+    found->second.adopt(noted, std::move(descriptors[0]), std::move(descriptors[1]),
+                        std::move(descriptors[2]));
+  }
+  relay->attempt_ = state.attempt();
+  relay->exit_acked_ = state.exit_acked();
+  if (state.has_location()) {
+    relay->location_ = state.location();
+  }
+  if (state.has_exited()) {
+    relay->exited_ = state.exited();
+  }
+  relay->active_ = true;
+  return relay;
+}
+
+wire::ResidentRelayState ResidentRelay::note() const {
+  wire::ResidentRelayState state;
+  state.mutable_relay()->set_epoch(state_epoch_);
+  state.mutable_relay()->set_next_signal(next_signal_);
+  state.mutable_relay()->set_stopped_signal(stopped_signal_);
+  for (const auto& [id, stream] : streams_) {
+    stream.note(*state.mutable_relay()->add_streams(), *state.add_streams());
+  }
+  state.set_attempt(attempt_);
+  state.set_exit_acked(exit_acked_);
+  if (location_) {
+    *state.mutable_location() = *location_;
+  }
+  if (exited_) {
+    *state.mutable_exited() = *exited_;
+  }
+  return state;
+}
+
+std::vector<RelayEnd> ResidentRelay::ends() const {
+  std::vector<RelayEnd> all;
+  for (const auto& [id, stream] : streams_) {
+    stream.add_ends(all);
+  }
+  return all;
+}
+
 Result<std::vector<StreamEndpoint>> ResidentRelay::create_endpoints() {
   std::vector<StreamEndpoint> endpoints;
   for (auto& [id, stream] : streams_) {
@@ -115,6 +172,7 @@ Result<void> ResidentRelay::handle() {
   for (auto& [id, stream] : streams_) {
     stream.pump_process();
   }
+  handlers_.on_change();
   pump_link();
   return outcome;
 }
@@ -154,6 +212,10 @@ Result<void> ResidentRelay::dispatch(const wire::RelayMessage& message) {
   if (message.body_case() == Body::kResumed) {
     return accept_resumed(message.resumed());
   }
+  if (message.body_case() == Body::kExitedAck) {
+    exit_acked_ = exited_.has_value();  // Also instead of an answer, when home has ended already.
+    return {};
+  }
   if (!established_) {
     return fail(corrupt("accept a message before home has taken the link"));
   }
@@ -166,9 +228,6 @@ Result<void> ResidentRelay::dispatch(const wire::RelayMessage& message) {
       return MIGRATE_TRY(find(message.close().stream()))->accept_close(message.close());
     case Body::kSignal:
       return accept_signal(message.signal());
-    case Body::kExitedAck:
-      exit_acked_ = exited_.has_value();
-      return {};
     case Body::kCommand:
       if (handlers_.on_command) {
         handlers_.on_command(message.command().id(), message.command().json());
@@ -273,13 +332,14 @@ void ResidentRelay::send_location() {
   }
 }
 
-void ResidentRelay::report_exit(int wait_status, bool keep_streams) {
+void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::string& lost) {
   if (exited_) {
     return;
   }
   exited_.emplace();
   exited_->set_wait_status(wait_status);
   exited_->set_keep_streams(keep_streams);
+  exited_->set_lost(lost);
   for (auto& [id, stream] : streams_) {
     stream.drain();
     if (!keep_streams) {
@@ -289,7 +349,6 @@ void ResidentRelay::report_exit(int wait_status, bool keep_streams) {
     end.set_id(id);
     end.set_out_end(stream.out_end());
   }
-  pump_link();
 }
 
 void ResidentRelay::send_reply(std::uint64_t id, const std::string& json) {

@@ -42,11 +42,24 @@ class ResidentRelay {
     std::function<void(std::span<const std::byte> siginfo)> on_signal;
     /// A request of home; answer with send_reply(id, ...) now or later.
     std::function<void(std::uint64_t id, const std::string& json)> on_command;
+    /// The state may have changed: note() and ends() are to be kept now, before home is told of it.
+    std::function<void()> on_change = [] {};
   };
 
   /// From fresh state or from that of freeze_state() at another host. Errors: kCorrupt.
   static Result<std::unique_ptr<ResidentRelay>> create(const wire::RelayState& state,
                                                        Handlers handlers);
+
+  /// From what note() gave to a worker that is dead, with the ends that ends() told of.
+  struct Adopted {
+    std::uint32_t id = 0;
+    RelayEnd::Kind kind = RelayEnd::Kind::kIn;
+    UniqueFd fd;
+  };
+  static Result<std::unique_ptr<ResidentRelay>> adopt(const wire::ResidentRelayState& state,
+                                                      std::vector<Adopted> ends, Handlers handlers);
+  wire::ResidentRelayState note() const;
+  std::vector<RelayEnd> ends() const;
 
   /// Makes the process's ends. Call once; install them in the process before closing them, as the
   /// last close is the end of file. Streams of both directions are socket pairs, others pipes.
@@ -81,7 +94,8 @@ class ResidentRelay {
   void report_location(const std::string& host, const std::string& session);
   /// The process has ended: takes out the rest of its output, then tells home, again on every
   /// link until home has confirmed it. `keep_streams`: descendants still use them.
-  void report_exit(int wait_status, bool keep_streams = false);
+  /// `lost`: for people, why it did not end by itself.
+  void report_exit(int wait_status, bool keep_streams = false, const std::string& lost = {});
   /// Answers a command; lost if the link breaks.
   void send_reply(std::uint64_t id, const std::string& json);
 

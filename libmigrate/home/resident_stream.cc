@@ -46,6 +46,37 @@ Error ResidentStream::corrupt(const char* what) const {
   return make_error(ErrorCode::kCorrupt, what, "relay stream " + std::to_string(id_));
 }
 
+void ResidentStream::adopt(const wire::ResidentRelayState::Stream& noted, UniqueFd in, UniqueFd out,
+                           UniqueFd unread) {
+  in_acked_ = std::min(noted.in_acked(), in_.first());
+  in_eof_ = noted.in_eof();
+  in_finished_ = noted.in_finished();
+  in_fd_ = std::move(in);
+  out_fd_ = std::move(out);
+  unread_fd_ = std::move(unread);
+}
+
+void ResidentStream::note(wire::RelayStreamState& state,
+                          wire::ResidentRelayState::Stream& noted) const {
+  save(state);
+  state.set_in_next(in_.first());
+  noted.set_id(id_);
+  noted.set_in_acked(in_acked_);
+  noted.set_in_eof(in_eof_ && in_.empty());
+  noted.set_in_finished(in_finished_);
+}
+
+void ResidentStream::add_ends(std::vector<RelayEnd>& ends) const {
+  const auto add = [&](RelayEnd::Kind kind, const UniqueFd& fd) {
+    if (fd.valid()) {
+      ends.push_back({id_, kind, fd.get()});
+    }
+  };
+  add(RelayEnd::Kind::kIn, in_fd_);
+  add(RelayEnd::Kind::kOut, out_fd_);
+  add(RelayEnd::Kind::kUnread, unread_fd_);
+}
+
 Result<StreamEndpoint> ResidentStream::open() {
   StreamEndpoint endpoint;
   endpoint.id = id_;

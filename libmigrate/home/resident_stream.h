@@ -19,6 +19,15 @@ struct StreamEndpoint {
   std::uint64_t inode = 0;  ///< By which a later capture recognises the stream.
 };
 
+/// One of our ends of a stream that must outlive the worker: while it is open, the process sees
+/// neither end of file nor a broken pipe.
+struct RelayEnd {
+  enum class Kind : std::uint8_t { kIn, kOut, kUnread };
+  std::uint32_t id = 0;
+  Kind kind = Kind::kIn;
+  int fd = -1;  ///< Borrowed.
+};
+
 /// One stream at the resident side: a pipe or socket pair whose other end the process holds.
 /// Part of ResidentRelay; the owner's thread only; nothing blocks.
 class ResidentStream {
@@ -26,6 +35,13 @@ class ResidentStream {
   explicit ResidentStream(const wire::RelayStreamState& state);
 
   std::uint32_t id() const { return id_; }
+
+  /// Goes on where another worker's stream ended; the descriptors are its ends, where it had them.
+  void adopt(const wire::ResidentRelayState::Stream& noted, UniqueFd in, UniqueFd out,
+             UniqueFd unread);
+  /// For adopt().
+  void note(wire::RelayStreamState& state, wire::ResidentRelayState::Stream& noted) const;
+  void add_ends(std::vector<RelayEnd>& ends) const;
 
   /// Makes the pipe or socket pair. Once. Errors: kSystem.
   Result<StreamEndpoint> open();

@@ -13,13 +13,14 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/registry/session_file.h"
 
 namespace migrate {
 namespace {
 
 constexpr int kBusyTimeoutMs = 5000;
 constexpr std::chrono::milliseconds kRetryPause{5};
-constexpr int kSchemaVersion = 1;
+constexpr int kSchemaVersion = 2;
 
 constexpr const char* kSchema =
     "CREATE TABLE IF NOT EXISTS processes ("
@@ -28,13 +29,22 @@ constexpr const char* kSchema =
     " exit_status INTEGER, owed_pages INTEGER NOT NULL, created_us INTEGER NOT NULL,"
     " updated_us INTEGER NOT NULL, uid INTEGER NOT NULL, command TEXT NOT NULL,"
     " result TEXT NOT NULL, worker INTEGER NOT NULL, mailbox TEXT NOT NULL,"
-    " boot TEXT NOT NULL, PRIMARY KEY (process, role));"
+    " boot TEXT NOT NULL, waits_for TEXT NOT NULL DEFAULT '',"
+    " waits_since_us INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (process, role));"
     "CREATE INDEX IF NOT EXISTS processes_by_pid ON processes (pid);"
-    "PRAGMA user_version = 1;";
+    "PRAGMA user_version = 2;";
+
+constexpr const char* kUpgradeFrom1 =
+    "BEGIN IMMEDIATE;"
+    "ALTER TABLE processes ADD COLUMN waits_for TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE processes ADD COLUMN waits_since_us INTEGER NOT NULL DEFAULT 0;"
+    "PRAGMA user_version = 2;"
+    "COMMIT;";
 
 constexpr const char* kColumns =
     "SELECT process, role, pid, home, place, session, mode, state, exit_status, owed_pages,"
-    " created_us, updated_us, uid, command, result, worker, mailbox FROM processes ";
+    " created_us, updated_us, uid, command, result, worker, mailbox, waits_for, waits_since_us"
+    " FROM processes ";
 
 constexpr const char* kUpsert =
     "INSERT INTO processes (process, role, pid, home, place, session, mode, state, exit_status,"
@@ -52,14 +62,6 @@ std::int64_t now_us() {
   return std::chrono::duration_cast<std::chrono::microseconds>(
              std::chrono::system_clock::now().time_since_epoch())
       .count();
-}
-
-std::string boot_id() {
-  std::string id = read_file("/proc/sys/kernel/random/boot_id").value_or(std::string());
-  while (!id.empty() && id.back() == '\n') {
-    id.pop_back();
-  }
-  return id;
 }
 
 std::string database_path(const std::string& state_directory) {
@@ -163,6 +165,8 @@ ProcessRecord record_from(const Statement& row) {
   record.result = row.text(14);
   record.worker = static_cast<pid_t>(row.number(15));
   record.mailbox = row.text(16);
+  record.waits_for = row.text(17);
+  record.waits_since_us = row.number(18);
   return record;
 }
 
@@ -234,7 +238,9 @@ Result<Registry> Registry::try_open(const std::string& state_directory) {
                            path + ": written by a newer version of migrated",
                            "use that version, or another --state directory"));
   }
-  if (version < kSchemaVersion) {
+  if (version == 1) {
+    MIGRATE_TRY(registry.execute(kUpgradeFrom1));
+  } else if (version < kSchemaVersion) {
     MIGRATE_TRY(registry.execute(kSchema));
   }
   return registry;
@@ -333,6 +339,17 @@ Result<void> Registry::update_result(const std::string& process, ProcessRole rol
   Statement row(*this,
                 "UPDATE processes SET result=?1, updated_us=?2 WHERE process=?3 AND role=?4");
   row.bind(1, result_json).bind(2, now_us()).bind(3, process);
+  row.bind(4, static_cast<std::int64_t>(role));
+  MIGRATE_TRY(row.step());
+  return changed_row(process, role);
+}
+
+Result<void> Registry::update_waiting(const std::string& process, ProcessRole role,
+                                      const std::string& waits_for, std::int64_t waited_us) {
+  Statement row(*this,
+                "UPDATE processes SET waits_for=?1, waits_since_us=?2 "
+                "WHERE process=?3 AND role=?4");
+  row.bind(1, waits_for).bind(2, now_us() - waited_us).bind(3, process);
   row.bind(4, static_cast<std::int64_t>(role));
   MIGRATE_TRY(row.step());
   return changed_row(process, role);

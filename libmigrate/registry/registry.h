@@ -54,10 +54,12 @@ struct ProcessRecord {
   std::int64_t created_us = 0;     ///< CLOCK_REALTIME; upsert keeps the first.
   std::int64_t updated_us = 0;     ///< CLOCK_REALTIME; set by each write.
   uid_t uid = 0;
-  std::string command;  ///< The command line, for people.
-  std::string result;   ///< The last move's result, a JSON object, or empty.
-  pid_t worker = 0;     ///< Who looks after it; 0: filled with the caller's pid.
-  std::string mailbox;  ///< Name of its mailbox; empty: `process`.
+  std::string command;              ///< The command line, for people.
+  std::string result;               ///< The last move's result, a JSON object, or empty.
+  pid_t worker = 0;                 ///< Who looks after it; 0: filled with the caller's pid.
+  std::string mailbox;              ///< Name of its mailbox; empty: `process`.
+  std::string waits_for;            ///< For what the worker waits; empty: nothing.
+  std::int64_t waits_since_us = 0;  ///< CLOCK_REALTIME.
 
   const std::string& mailbox_name() const { return mailbox.empty() ? process : mailbox; }
 };
@@ -93,6 +95,9 @@ class Registry {
   /// Sets the last move's result. Errors: kNotFound.
   Result<void> update_result(const std::string& process, ProcessRole role,
                              const std::string& result_json);
+  /// Sets for what its worker waits (empty: nothing), and since how long. Errors: kNotFound.
+  Result<void> update_waiting(const std::string& process, ProcessRole role,
+                              const std::string& waits_for, std::int64_t waited_us);
   /// Forgets a row; success if there is none.
   Result<void> remove(const std::string& process, ProcessRole role);
 

@@ -296,7 +296,7 @@ Result<void> Restorer::match_threads(const wire::Image& image) {
     if (stop.event != PTRACE_EVENT_STOP) {
       return fail(make_error(ErrorCode::kSystem, "stop a new thread"));
     }
-    present.emplace(added[i], RestoredThread{.id = added[i], .host_id = thread});
+    present.emplace(added[i], RestoredThread{.id = added[i], .host_id = thread, .age = traced_++});
   }
   threads_.clear();
   for (const wire::Thread& wanted : image.threads()) {
@@ -389,10 +389,20 @@ std::vector<pid_t> Restorer::host_threads() const {
   return threads;
 }
 
-Result<void> Restorer::run() {
-  for (const RestoredThread& thread : threads_) {
+Result<void> Restorer::release() {
+  // When a tracer dies the kernel lets its threads go one by one, the newest first, and kills the
+  // whole process at the first one that is to die with it. So the newest is released last: whenever
+  // we die, none has run, or all may.
+  std::vector<RestoredThread> oldest_first = threads_;
+  std::sort(oldest_first.begin(), oldest_first.end(),
+            [](const auto& a, const auto& b) { return a.age < b.age; });
+  for (const RestoredThread& thread : oldest_first) {
     MIGRATE_TRY(keep_running(thread.host_id));
   }
+  return {};
+}
+
+Result<void> Restorer::run() {
   for (const RestoredThread& thread : threads_) {
     MIGRATE_TRY(detach(thread.host_id));
   }

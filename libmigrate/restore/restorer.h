@@ -44,14 +44,18 @@ class Restorer {
   /// The threads in this host's numbers, in the image's order.
   std::vector<pid_t> host_threads() const;
 
-  /// Lets all threads go. Until then they die with this process: a copy that was never told to run
-  /// must not run because its tracer died.
+  /// From now on the threads outlive this process: if it dies, they run. Until then they die with
+  /// it, before any of them has run: a copy that was never told to run must not run because its
+  /// tracer died. On error none has run.
+  Result<void> release();
+  /// Lets all threads go.
   Result<void> run();
 
  private:
   struct RestoredThread {
     std::uint32_t id = 0;  // in the cell
     pid_t host_id = 0;
+    std::size_t age = 0;                 // when it was first traced, in their order
     arch::GeneralRegisters registers{};  // of the image, to be set at the very end
   };
 
@@ -80,6 +84,7 @@ class Restorer {
   wire::Image mapped_;  // whose mappings the seed has
   std::vector<UniqueFd> memories_;
   std::vector<RestoredThread> threads_;
+  std::size_t traced_ = 1;
 };
 
 }  // namespace migrate

@@ -15,8 +15,6 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/home/resident_relay.h"
-#include "libmigrate/session/json_member.h"
-#include "transport/proof.h"
 
 namespace migrate {
 namespace {
@@ -24,8 +22,8 @@ namespace {
 constexpr int kIdleMs = 1000;
 constexpr int kOwingMs = 20;
 constexpr std::int64_t kProgressEveryUs = 100'000;
-constexpr int kForwardTimeoutMs = 5000;
 constexpr std::int64_t kLingerUs = 2'000'000;
+constexpr std::int64_t kPatienceUs = 10'000'000;  // of a client whose move is in doubt
 constexpr std::size_t kSiginfo = sizeof(siginfo_t);
 
 // siginfo of a signal that no one sent in words, such as a stop seen by wait(2).
@@ -94,6 +92,9 @@ HomeWorker::HomeWorker(const WorkerContext& context, UniqueFd client, MoveReques
 
 void HomeWorker::run() {
   if (auto prepared = prepare(); !prepared) {
+    if (file_) {
+      file_->remove();
+    }
     sink_.finish_failed(kExitOther, prepared.error());
     return;
   }
@@ -103,9 +104,9 @@ void HomeWorker::run() {
     report_not_moved(outcome);
     return;
   }
-  if (outcome == MoveOutcome::kInDoubt) {
-    spdlog::error("session {} is in doubt: {}", to_hex(move_->session()), move_->error().message());
-    sink_.finish_failed(kExitAfterCommit, move_->error());
+  if (outcome == MoveOutcome::kInDoubt && !settle_doubt()) {
+    report_not_moved(MoveOutcome::kFailed);
+    return;
   }
   if (auto deputy = become_deputy(); !deputy) {
     spdlog::error("deputy of process {}: {}", request_.pid, deputy.error().message());
@@ -118,42 +119,98 @@ Result<void> HomeWorker::prepare() {
   token_ = to_hex(MIGRATE_TRY(random_session_id()));
   command_ = command_line(request_.pid);
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(process_))));
-  // Any host may have the process by and by, so that nothing but the token tells it.
-  const auto whoever_has_it = [](const PeerIdentity&) { return std::string(); };
-  MIGRATE_TRY(mailbox_->open(
-      {.trust = context_.trust, .token = token_, .rules = {{Purpose::kHome, whoever_has_it}}}));
+  MIGRATE_TRY(open_mailbox());
   registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
+  file_.emplace(MIGRATE_TRY(
+      SessionFile::create(context_.state_directory, home_session_name(to_hex(process_)))));
+  file_->mark().process = request_.pid;
+  noted_.set_pid(request_.pid);
+  noted_.set_token(token_);
+  noted_.set_command(command_);
+  noted_.set_user(request_.uid);
+  noted_.set_wait(request_.wait);
+  take_children();
+  const Address destination = MIGRATE_TRY(Address::parse(request_.destination));
+  move_ = std::make_unique<SourceMove>(move_options(destination, request_.mode), hooks(), sink_);
+  return file_->save(noted_.SerializeAsString());
+}
+
+// Any host may have the process by and by, so that nothing but the token tells it.
+Result<void> HomeWorker::open_mailbox() {
+  const auto whoever_has_it = [](const PeerIdentity&) { return std::string(); };
+  return mailbox_->open(
+      {.trust = context_.trust, .token = token_, .rules = {{Purpose::kHome, whoever_has_it}}});
+}
+
+void HomeWorker::take_children() {
   sigset_t child;
   sigemptyset(&child);
   sigaddset(&child, SIGCHLD);
   ::sigprocmask(SIG_BLOCK, &child, nullptr);
   child_signals_.reset(::signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+SourceMoveOptions HomeWorker::move_options(const Address& destination,
+                                           const std::string& mode) const {
   SourceMoveOptions options;
   options.pid = request_.pid;
-  options.destination = MIGRATE_TRY(Address::parse(request_.destination));
-  options.transport = MIGRATE_TRY(parse_page_transport(request_.transport));
-  options.mode = request_.mode;
+  options.destination = destination;
+  options.mode = mode;
+  options.transport = parse_page_transport(request_.transport).value_or(PageTransport::kAuto);
   options.process = process_;
   options.home = context_.own_address;
   options.token = token_;
   options.command = command_;
   options.user = request_.uid;
   options.push = request_.push;
-  options.host_clocks = MIGRATE_TRY(clock_offsets(0));
+  options.host_clocks = clock_offsets(0).value_or(ClockOffsets());
   options.context = &context_;
-  SourceMove::Hooks hooks;
-  hooks.freeze_relay = fresh_relay;
-  hooks.on_captured = [this](const wire::Image& image) { return fetch_streams(image); };
-  move_ = std::make_unique<SourceMove>(std::move(options), std::move(hooks), sink_);
-  return {};
+  return options;
 }
 
-Result<void> HomeWorker::fetch_streams(const wire::Image& image) {
+SourceMove::Hooks HomeWorker::hooks() {
+  SourceMove::Hooks hooks;
+  hooks.freeze_relay = fresh_relay;
+  hooks.on_captured = [this](const wire::Image& image) { return fetch_streams(image, false); };
+  hooks.on_outgoing = [this](const wire::Outgoing& outgoing) {
+    *noted_.mutable_outgoing() = outgoing;
+    return file_->save(noted_.SerializeAsString());
+  };
+  hooks.on_area = [this](std::uint64_t area) { file_->mark().area = area; };
+  return hooks;
+}
+
+// True: it runs there. False: it runs here again, or is over. Until then, nothing runs.
+bool HomeWorker::settle_doubt() {
+  spdlog::warn("session {} is in doubt: {}", to_hex(move_->session()), move_->error().message());
+  const std::int64_t since_us = now_us();
+  while (move_->fate() == Fate::kUnknown && !give_up_ && !resume_source_) {
+    wait_for_events();
+    read_mailbox();
+    watch_deputy();
+    static_cast<void>(move_->handle());
+    show_waiting();
+    if (sink_.open() && now_us() - since_us > kPatienceUs) {
+      sink_.finish_failed(kExitAfterCommit, move_->error());
+    }
+  }
+  show_waiting();
+  if (give_up_ || (move_->fate() != Fate::kNeverRan && !resume_source_)) {
+    return true;
+  }
+  if (auto back = move_->resume_here(); !back) {
+    spdlog::error("process {} could not be resumed: {}", request_.pid, back.error().message());
+  }
+  return false;
+}
+
+// `adopted`: from the deputy, which has closed what was closed meanwhile.
+Result<void> HomeWorker::fetch_streams(const wire::Image& image, bool adopted) {
   streams_.clear();
   const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, request_.pid, 0)));
   for (const auto& [number, file] : relayed(image)) {
     UniqueFd real(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
-    if (!real.valid()) {
+    if (!real.valid() && !adopted) {
       return fail(system_error("fetch", "descriptor " + std::to_string(number)));
     }
     streams_.push_back({static_cast<std::uint32_t>(file->object()), std::move(real),
@@ -164,6 +221,7 @@ Result<void> HomeWorker::fetch_streams(const wire::Image& image) {
 
 void HomeWorker::report_not_moved(MoveOutcome outcome) {
   static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kHome));
+  file_->remove();
   if (outcome == MoveOutcome::kFailed) {
     sink_.finish_failed(kExitFailed, move_->error());
     return;
@@ -173,11 +231,17 @@ void HomeWorker::report_not_moved(MoveOutcome outcome) {
 }
 
 Result<void> HomeWorker::become_deputy() {
-  where_ = request_.destination;
-  where_session_ = to_hex(move_->session());
-  record(ProcessState::kAway);
+  if (where_session_.empty()) {
+    where_ = request_.destination;
+    where_session_ = to_hex(move_->session());
+  }
+  record(move_->done() ? ProcessState::kDone : ProcessState::kAway);
   DeputyRelay::Handlers handlers;
-  handlers.on_exit = [this](int status) { exit_status_ = status; };
+  handlers.on_exit = [this](int status, const std::string& lost) {
+    exit_status_ = status;
+    lost_ = lost;
+  };
+  handlers.on_change = [this] { note_change(); };
   handlers.on_stopped = [this](int) { ::kill(request_.pid, SIGSTOP); };
   handlers.on_continued = [this] { ::kill(request_.pid, SIGCONT); };
   handlers.on_located = [this](const std::string& host, const std::string& session) {
@@ -190,8 +254,9 @@ Result<void> HomeWorker::become_deputy() {
     close_stream(id, direction);
   };
   relay_ = std::make_unique<DeputyRelay>(std::move(streams_), request_.pid, std::move(handlers));
-  for (const std::string& signal : move_->parked().take_signals()) {
-    MIGRATE_TRY(relay_->send_signal(std::as_bytes(std::span(signal))));
+  relay_->adopt(noted_.relay());
+  if (deputy_gone_) {
+    return relay_->send_signal(plain_siginfo(SIGKILL));
   }
   std::set<std::uint32_t> kept;
   for (const wire::Descriptor& descriptor : move_->image().descriptors()) {
@@ -200,6 +265,7 @@ Result<void> HomeWorker::become_deputy() {
     }
   }
   MIGRATE_TRY(move_->parked().settle(kept));
+  context_.stops.reach("source.settled");
   sink_.send({{"event", "phase"}, {"phase", "run"}});
   if (request_.wait == "resumed") {
     sink_.finish(kExitDone, move_->result());
@@ -239,15 +305,56 @@ void HomeWorker::serve_until_end() {
         spdlog::warn("link to {}: {}", where_, handled.error().message());
       }
     }
+    hear_of_end();
     if (exit_status_ && !ended) {
       ended = true;
+      context_.stops.reach("source.exit");
       linger_until = now_us() + kLingerUs;
       end_deputy(*exit_status_);
     }
-    const bool heard = !relay_ || (relay_->finished() && !relay_->connected());
+    const bool heard = move_->done() && (!relay_ || (relay_->finished() && !relay_->connected()));
     if (ended && (heard || now_us() > *linger_until)) {
+      file_->remove();
       return;
     }
+  }
+}
+
+// The destination's daemon says that the process is over and its worker too: the relay will not.
+void HomeWorker::hear_of_end() {
+  if (give_up_ && !exit_status_) {
+    exit_status_ = SIGKILL;
+    lost_ = "an operator gave it up";
+  }
+  if (move_->fate() != Fate::kEnded || exit_status_) {
+    return;
+  }
+  told_ended_us_ = told_ended_us_ == 0 ? now_us() : told_ended_us_;
+  if (now_us() - told_ended_us_ > kLingerUs) {
+    exit_status_ = move_->wait_status();
+    lost_ = move_->error().message();
+  }
+}
+
+void HomeWorker::note_change() {
+  noted_.set_where(where_);
+  noted_.set_where_session(where_session_);
+  *noted_.mutable_relay() = relay_->note();
+  if (auto saved = file_->save(noted_.SerializeAsString()); !saved) {
+    spdlog::warn("{}", saved.error().message());
+  }
+}
+
+// What `show` tells; only when it has changed.
+void HomeWorker::show_waiting() {
+  std::string waits_for = move_->waits_for();
+  if (!waits_for.empty() && move_->fate() == Fate::kUnknown) {
+    waits_for = "in doubt whether it runs at " + waits_for;
+  }
+  if (waits_for != shown_waiting_) {
+    shown_waiting_ = waits_for;
+    static_cast<void>(registry_->update_waiting(to_hex(process_), ProcessRole::kHome, waits_for,
+                                                now_us() - move_->waits_since_us()));
   }
 }
 
@@ -293,60 +400,6 @@ void HomeWorker::take_letter(Letter letter) {
   relay_->attach(std::move(letter.channel));
 }
 
-void HomeWorker::forward_request(Letter letter) {
-  EventSink client(std::move(letter.fd));
-  nlohmann::json request = parse_object(letter.request);
-  const auto forwarded = [&]() -> Result<std::unique_ptr<Channel>> {
-    if (!request.is_object()) {
-      return fail(make_error(ErrorCode::kInvalid, "read a request"));
-    }
-    const Address address = MIGRATE_TRY(Address::parse(where_));
-    const Preamble preamble{.purpose = Purpose::kCommand,
-                            .session = MIGRATE_TRY(session_id_from_hex(where_session_))};
-    auto peer = MIGRATE_TRY(context_.trust.connect(address, preamble, kForwardTimeoutMs));
-    MIGRATE_TRY(give_proof(*peer.channel, token_, preamble, kForwardTimeoutMs));
-    const std::string text = request.dump();
-    MIGRATE_TRY(peer.channel->send_one(std::as_bytes(std::span(text))));
-    return std::move(peer.channel);
-  };
-  auto channel = forwarded();
-  if (!channel) {
-    client.finish_failed(kExitFailed, channel.error());
-    return;
-  }
-  forwards_.push_back({std::move(*channel), std::move(client), where_session_});
-}
-
-void HomeWorker::pump_forwards() {
-  std::erase_if(forwards_, [this](Forward& forward) {
-    for (;;) {
-      auto message = forward.channel->try_receive();
-      if (!message) {
-        if (forward.client.open()) {
-          forward.client.finish_failed(kExitOther, message.error());
-        }
-        return true;
-      }
-      if (!*message) {
-        return false;
-      }
-      const nlohmann::json event =
-          parse_object({reinterpret_cast<const char*>((*message)->data()), (*message)->size()});
-      if (event.is_object() && text_member(event, "event") == "result") {
-        // It has moved on: the next request may come before the new place reports itself.
-        if (integer_member(event, "exit", kExitOther) == kExitDone &&
-            event.contains("destination") && where_session_ == forward.session) {
-          where_ = text_member(event, "destination", where_);
-          where_session_ = text_member(event, "id", where_session_);
-        }
-        forward.client.finish(integer_member(event, "exit", kExitOther), event);
-        return true;
-      }
-      forward.client.send(event);
-    }
-  });
-}
-
 // Signals that the parked leader received.
 void HomeWorker::read_signals() {
   if (deputy_gone_ || !relay_) {
@@ -389,11 +442,13 @@ void HomeWorker::watch_deputy() {
 
 void HomeWorker::follow_move() {
   const bool was_done = move_->done();
-  if (!deputy_gone_) {
-    if (auto handled = move_->handle(); !handled) {
-      spdlog::warn("session {}: {}", to_hex(move_->session()), handled.error().message());
-    }
+  if (auto handled = move_->handle(); !handled) {
+    spdlog::warn("session {}: {}", to_hex(move_->session()), handled.error().message());
   }
+  if (exit_status_) {
+    return;  // Only so that the destination hears that we know.
+  }
+  show_waiting();
   if (move_->done() && !reported_done_) {
     reported_done_ = true;
     if (!deputy_gone_) {
@@ -425,10 +480,17 @@ void HomeWorker::end_deputy(int wait_status) {
       spdlog::error("deputy of process {}: {}", request_.pid, ended.error().message());
     }
     deputy_gone_ = true;
+    move_->stop_serving();
   }
   static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kHome, wait_status));
+  nlohmann::json result = move_->result();
+  if (!lost_.empty()) {
+    spdlog::error("process {} is lost: {}", command_, lost_);
+    result["lost"] = lost_;
+    static_cast<void>(
+        registry_->update_result(to_hex(process_), ProcessRole::kHome, result.dump()));
+  }
   if (sink_.open()) {
-    nlohmann::json result = move_->result();
     result["state"] = "exited";
     result["exit_status"] = wait_status;
     sink_.finish(kExitDone, std::move(result));

@@ -10,7 +10,9 @@
 
 #include "base/result.h"
 #include "libmigrate/home/deputy_relay.h"
+#include "libmigrate/proto/session.pb.h"
 #include "libmigrate/registry/registry.h"
+#include "libmigrate/registry/session_file.h"
 #include "libmigrate/session/mailbox.h"
 #include "libmigrate/session/source_move.h"
 #include "libmigrate/session/worker.h"
@@ -25,6 +27,8 @@ class HomeWorker {
 
   /// Does all of it. Returns when the move was refused or failed, or the process has ended.
   void run();
+  /// The same from where a worker of this process ended that is dead.
+  void run_adopted(SessionFile file, const SessionId& process);
 
  private:
   /// A request passed on to the host where the process is, and its client here.
@@ -35,7 +39,18 @@ class HomeWorker {
   };
 
   Result<void> prepare();
-  Result<void> fetch_streams(const wire::Image& image);
+  SourceMove::Hooks hooks();
+  SourceMoveOptions move_options(const Address& destination, const std::string& mode) const;
+  Result<void> fetch_streams(const wire::Image& image, bool adopted);
+  Result<void> open_mailbox();
+  void take_children();
+  bool settle_doubt();
+  void note_change();
+  void show_waiting();
+
+  // home_adoption.cc
+  Result<bool> adopt();
+  Result<bool> adopt_deputy();
   void report_not_moved(MoveOutcome outcome);
   Result<void> become_deputy();
   void serve_until_end();
@@ -44,21 +59,25 @@ class HomeWorker {
   void read_mailbox();
   void take_letter(Letter letter);
   void forward_request(Letter letter);
+  void resolve(EventSink client, const std::string& action);
   void pump_forwards();
   void follow_move();
   void watch_deputy();
+  void hear_of_end();
   void close_stream(std::uint32_t id, wire::RelayDirection direction);
   void end_deputy(int wait_status);
   void record(ProcessState state);
 
   const WorkerContext& context_;
-  const MoveRequest request_;
+  MoveRequest request_;
   EventSink sink_;
   SessionId process_{};
   std::string token_;
   std::string command_;
   std::string where_;          // address of the host where the process is
   std::string where_session_;  // its worker's mailbox there
+  std::optional<SessionFile> file_;
+  wire::HomeSession noted_;  // the file's text
   std::optional<Mailbox> mailbox_;
   std::optional<Registry> registry_;
   std::unique_ptr<SourceMove> move_;
@@ -68,6 +87,11 @@ class HomeWorker {
   UniqueFd child_signals_;
   std::int64_t next_progress_us_ = 0;
   std::optional<int> exit_status_;
+  std::string lost_;                // why it did not end by itself
+  std::int64_t told_ended_us_ = 0;  // when the destination said so, other than by the relay
+  std::string shown_waiting_;
+  bool give_up_ = false;        // an operator knows that the destination is lost
+  bool resume_source_ = false;  // or that it never ran the process
   bool deputy_gone_ = false;
   bool reported_done_ = false;
 };

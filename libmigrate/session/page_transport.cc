@@ -8,6 +8,8 @@ namespace migrate {
 namespace {
 
 constexpr int kConnectTimeoutMs = 5000;
+// Somebody waits for his pages, and TCP is there too.
+constexpr int kReconnectTimeoutMs = 2000;
 // Only requests and confirmations come this way.
 constexpr std::size_t kSourceLanding = std::size_t{64} << 10U;
 
@@ -52,7 +54,20 @@ Result<PageTransport> settle_page_transport(std::string& destination, std::strin
 }
 
 RdmaRoute::RdmaRoute(PageTransport wanted, const WorkerContext& context)
-    : wanted_(wanted), source_host_(any_host(context.rdma_host) ? "" : context.rdma_host) {}
+    : wanted_(wanted),
+      has_own_(!context.rdma_host.empty()),
+      source_host_(any_host(context.rdma_host) ? "" : context.rdma_host),
+      timeout_ms_(kConnectTimeoutMs) {}
+
+bool RdmaRoute::wanted() const {
+  return rdma_is_built() &&
+         (wanted_ == PageTransport::kRdma || (wanted_ == PageTransport::kAuto && has_own_));
+}
+
+void RdmaRoute::allow_tcp() {
+  wanted_ = wanted_ == PageTransport::kRdma ? PageTransport::kAuto : wanted_;
+  timeout_ms_ = kReconnectTimeoutMs;
+}
 
 Result<void> RdmaRoute::settle(const SessionId& session, const wire::OfferReply& reply) {
   place_.reset();
@@ -82,9 +97,9 @@ Result<std::unique_ptr<Channel>> RdmaRoute::connect(Purpose purpose) {
   if (!place_) {
     return std::unique_ptr<Channel>();
   }
-  auto channel = connect_rdma(*place_, {purpose, session_, token_},
-                              {.source_host = source_host_, .landing_bytes = kSourceLanding},
-                              kConnectTimeoutMs);
+  auto channel =
+      connect_rdma(*place_, {purpose, session_, token_},
+                   {.source_host = source_host_, .landing_bytes = kSourceLanding}, timeout_ms_);
   if (!channel && wanted_ != PageTransport::kRdma) {
     spdlog::warn("session {}: pages go over TCP: {}", to_hex(session_), channel.error().message());
     place_.reset();

@@ -15,7 +15,7 @@ namespace migrate {
 
 /// How the pages of a move shall travel. Everything else goes by the daemons' connections.
 enum class PageTransport : std::uint8_t {
-  kAuto,  ///< Over RDMA where both sides have it, else over TCP.
+  kAuto,  ///< Over RDMA where both hosts listen for it, else over TCP.
   kRdma,  ///< Not at all if not over RDMA.
   kTcp,
 };
@@ -36,7 +36,7 @@ class RdmaRoute {
   RdmaRoute(PageTransport wanted, const WorkerContext& context);
 
   /// Whether the offer is to ask for RDMA.
-  bool wanted() const { return wanted_ != PageTransport::kTcp && rdma_is_built(); }
+  bool wanted() const;
 
   /// Takes what the destination answered. Errors: kUnsupported (RDMA must be and is not there).
   Result<void> settle(const SessionId& session, const wire::OfferReply& reply);
@@ -45,12 +45,14 @@ class RdmaRoute {
   /// Blocks for a few seconds at most. Errors: those of connect_rdma(), if RDMA must be.
   Result<std::unique_ptr<Channel>> connect(Purpose purpose);
 
-  /// From now on TCP is better than nothing: the process is not here any more.
-  void allow_tcp() { wanted_ = wanted_ == PageTransport::kRdma ? PageTransport::kAuto : wanted_; }
+  /// From now on TCP is better than nothing, and soon: the process is not here any more.
+  void allow_tcp();
 
  private:
   PageTransport wanted_;
+  bool has_own_;  // this host listens for RDMA
   std::string source_host_;
+  int timeout_ms_;
   SessionId session_{};
   RdmaToken token_{};
   std::optional<Address> place_;

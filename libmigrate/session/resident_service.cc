@@ -14,6 +14,11 @@
 #include "libmigrate/session/resident_worker.h"
 
 namespace migrate {
+namespace {
+
+constexpr std::int64_t kLingerUs = 10'000'000;
+
+}  // namespace
 
 void ResidentWorker::serve_until_end() {
   while (!gone_) {
@@ -23,16 +28,36 @@ void ResidentWorker::serve_until_end() {
     follow_pager();
     follow_control();
     follow_home();
+    watch_waiting();
     if (!pending_moves_.empty() && independent_ && !exited_) {
       move_on();
     }
-    const bool owed_to_source = !independent_ && control_ != nullptr && !cell_over_;
-    if (cell_over_ && relay_ && relay_->exit_acknowledged() && relay_->flushed() &&
-        !owed_to_source) {
+    // A source that has not heard of the end would serve pages for ever: time for it to come back.
+    const bool source_served = source_knows_ || now_us() - over_since_us_ > kLingerUs;
+    if (!gone_ && cell_over_ && relay_->exit_acknowledged() && relay_->flushed() && source_served) {
       break;
     }
   }
   pager_.reset();
+  close_session();
+}
+
+// Nobody needs to take over. Unless the source knows all, a note of what became of the process
+// stays for it: whoever finds none may say that the process never ran.
+void ResidentWorker::close_session() {
+  if (cell_) {
+    cell_->end();
+  }
+  if (!file_) {
+    return;
+  }
+  if (gone_) {
+    file_->mark().ended = 0;  // What ended here was only what was left of it.
+  }
+  file_->mark().closed = 1;
+  if (source_knows_) {
+    file_->remove();
+  }
 }
 
 void ResidentWorker::wait_for_events() {
@@ -60,7 +85,8 @@ void ResidentWorker::read_cell() {
     if (!event && event.error().code == ErrorCode::kRetry) {
       return;
     }
-    int status = SIGKILL;  // What an init that was killed leaves.
+    const SessionMark& mark = file_->mark();
+    int status = mark.ended != 0 ? mark.wait_status.load() : SIGKILL;  // That of a killed init.
     if (event && event->kind == CellEvent::Kind::kStatus) {
       status = event->wait_status;
       if (WIFSTOPPED(status)) {
@@ -73,10 +99,20 @@ void ResidentWorker::read_cell() {
       }
     } else {
       cell_over_ = true;
+      over_since_us_ = now_us();
     }
     if (!exited_) {
+      context_.stops.reach("destination.exit");
+      std::string lost;
       exited_ = true;
-      relay_->report_exit(status, !cell_over_);
+      if (mark.ended == 0) {  // The init could not say so.
+        file_->mark().wait_status = status;
+        file_->mark().ended = 1;
+        lost = "the cell of process " + noted_.command() + " on host " + context_.host_name +
+               " was killed, and the process with it";
+        spdlog::error("{}", lost);
+      }
+      relay_->report_exit(status, !cell_over_, lost);
       record(ProcessState::kExited);
       static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kResident, status));
     }
@@ -113,7 +149,11 @@ void ResidentWorker::take_letter(Letter letter) {
       break;
     }
     case Purpose::kResume:
+      if (file_->mark().stage != RunStage::kReleased) {
+        break;  // Only what runs here can be resumed; await_run() looks for these itself.
+      }
       control_ = std::make_unique<ControlChannel>(std::move(letter.channel));
+      send_verdict();
       break;
     case Purpose::kUrgent:
       urgent_ = std::move(letter.channel);
@@ -136,6 +176,12 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink) {
     check(request, std::move(sink));
     return;
   }
+  if (text_member(request, "command") == "resolve") {
+    sink.finish_failed(kExitOther,
+                       make_error(ErrorCode::kRefused, "resolve", "process " + noted_.command(),
+                                  "it runs here and nothing about it is in doubt"));
+    return;
+  }
   MoveRequest move;
   move.pid = cell_->seed();
   move.destination = text_member(request, "destination");
@@ -143,7 +189,7 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink) {
   move.transport = text_member(request, "transport", "auto");
   move.wait = text_member(request, "wait", "resumed");
   move.retry_seconds = number_member(request, "retry_seconds", 0.0);
-  move.uid = offer_.user();
+  move.uid = noted_.user();
   move.push = push_limits(request, context_);
   if (!independent_ && control_) {
     wire::ControlMessage message;
@@ -176,10 +222,10 @@ SourceMoveOptions ResidentWorker::onward_options(const std::string& mode) const 
   options.known = known_objects();
   options.mode = mode;
   options.process = process_;
-  options.home = *Address::parse(offer_.home());
-  options.token = offer_.token();
-  options.command = offer_.command();
-  options.user = offer_.user();
+  options.home = *Address::parse(noted_.home());
+  options.token = noted_.token();
+  options.command = noted_.command();
+  options.user = noted_.user();
   options.waits = waits_;
   options.host_clocks = host_clocks_;
   options.context = &context_;
@@ -205,8 +251,11 @@ void ResidentWorker::follow_pager() {
     accept_rdma();
   }
   if (pager_ && pager_done_ && !independent_) {
+    context_.stops.reach("destination.done");
     independent_ = true;
-    static_cast<void>(cell_->drop_kept());
+    file_->mark().independent = 1;
+    static_cast<void>(cell_->drop({.kind = Kept::Kind::kUserfault}));
+    static_cast<void>(cell_->drop({.kind = Kept::Kind::kLedger}));
     last_progress_ = progress();
     last_progress_.set_done(true);
     record(exited_ ? ProcessState::kExited : ProcessState::kRunningHere);
@@ -217,15 +266,37 @@ void ResidentWorker::follow_pager() {
     last_progress_.set_owed_pages(0);
     last_progress_.set_done(true);
   }
-  if (link_lost_ && !independent_ && urgent_ && bulk_) {
+  if (!independent_ && urgent_ && bulk_) {
     resume_pages();
+  }
+}
+
+// A process that is owed pages and has no link to who has them.
+void ResidentWorker::watch_waiting() {
+  const bool waits = !independent_ && (link_lost_ || (pager_ && !pager_->started()));
+  if (!waits) {
+    waits_since_us_ = 0;
+    show_waiting({}, 0);
+    return;
+  }
+  if (waits_since_us_ == 0) {
+    waits_since_us_ = now_us();
+    show_waiting("the pages that its source owes it", waits_since_us_);
+  }
+  const std::int64_t limit_us = std::int64_t{context_.end_waiting_s} * 1'000'000;
+  if (limit_us != 0 && now_us() - waits_since_us_ > limit_us && !cell_over_) {
+    spdlog::error("process {} waited for its pages for {} s, and is ended", noted_.command(),
+                  context_.end_waiting_s);
+    cell_->end();
   }
 }
 
 void ResidentWorker::resume_pages() {
   link_lost_ = false;
-  auto resumed = pager_->resume(std::make_unique<ChannelLink>(std::move(urgent_)),
-                                std::make_unique<ChannelLink>(std::move(bulk_)));
+  auto urgent = std::make_unique<ChannelLink>(std::move(urgent_));
+  auto bulk = std::make_unique<ChannelLink>(std::move(bulk_));
+  auto resumed = pager_->started() ? pager_->resume(std::move(urgent), std::move(bulk))
+                                   : pager_->start(std::move(urgent), std::move(bulk));
   if (resumed) {
     spdlog::info("session {} goes on over new connections", to_hex(session_));
   } else {
@@ -234,31 +305,51 @@ void ResidentWorker::resume_pages() {
   }
 }
 
+void ResidentWorker::send_verdict() {
+  wire::ControlMessage message;
+  message.mutable_verdict()->set_fate(wire::Verdict::RUNS);
+  *message.mutable_verdict()->mutable_progress() = independent_ ? last_progress_ : progress();
+  last_heard_us_ = now_us();
+  bool sent = control_->send(message).has_value();
+  if (sent && !pending_moves_.empty() && !independent_) {
+    wire::ControlMessage all;  // A new worker there has not heard of it.
+    all.mutable_send_all();
+    sent = control_->send(all).has_value();
+  }
+  if (!sent) {
+    control_.reset();
+  }
+}
+
 void ResidentWorker::follow_control() {
   constexpr std::int64_t kProgressEveryUs = 100'000;
-  if (!control_) {
-    return;
+  constexpr std::int64_t kSilenceUs = 5'000'000;
+  while (control_) {
+    auto message = control_->try_receive();
+    if (!message) {
+      control_.reset();
+    } else if (!*message) {
+      break;
+    } else {
+      last_heard_us_ = now_us();
+      source_knows_ = source_knows_ || (*message)->has_goodbye();
+    }
   }
-  if (auto message = control_->try_receive(); !message) {
+  if (source_knows_ && control_) {
     control_.reset();
-    return;
+    if (pager_) {
+      pager_->stop();
+    }
   }
-  if (!independent_ && now_us() < next_progress_us_) {
+  if (!control_ || now_us() < next_progress_us_) {
     return;
   }
   next_progress_us_ = now_us() + kProgressEveryUs;
   wire::ControlMessage message;
   *message.mutable_progress() = independent_ ? last_progress_ : progress();
   record_exposure(message.progress());
-  if (!control_->send(message) || !independent_) {
-    return;
-  }
-  if (last_progress_.done()) {
-    // The source hangs up when it has read this.
-    constexpr int kGoodbyeMs = 1000;
-    static_cast<void>(control_->receive(0, kGoodbyeMs));
+  if (!control_->send(message) || now_us() - last_heard_us_ > kSilenceUs) {
     control_.reset();
-    pager_->stop();
   }
 }
 
@@ -309,8 +400,12 @@ void ResidentWorker::deliver(std::span<const std::byte> siginfo) {
 }
 
 wire::Progress ResidentWorker::progress() const {
-  const PagerStatistics statistics = pager_->statistics();
   wire::Progress progress;
+  if (!pager_) {
+    progress.set_done(true);
+    return progress;
+  }
+  const PagerStatistics statistics = pager_->statistics();
   progress.set_owed_pages(pager_->owed_pages());
   progress.set_fault_pages(statistics.fault_pages);
   progress.set_prefetch_pages(statistics.prefetch_pages);
@@ -326,68 +421,14 @@ wire::Progress ResidentWorker::progress() const {
   return progress;
 }
 
-void ResidentWorker::move_on() {
-  PendingMove pending = std::move(pending_moves_.front());
-  pending_moves_.erase(pending_moves_.begin());
-  auto destination = Address::parse(pending.request.destination);
-  if (!destination) {
-    pending.sink.finish_failed(kExitFailed, destination.error());
+// What `show` tells; only when it has changed.
+void ResidentWorker::show_waiting(const std::string& waits_for, std::int64_t since_us) {
+  if (waits_for == shown_waiting_) {
     return;
   }
-  SourceMoveOptions options = onward_options(pending.request.mode);
-  options.destination = *destination;
-  options.push = pending.request.push;
-  options.transport =
-      parse_page_transport(pending.request.transport).value_or(PageTransport::kAuto);
-  SourceMove::Hooks hooks;
-  hooks.freeze_relay = [this](const wire::Image&) { return relay_->freeze_state(); };
-  hooks.thaw_relay = [this] { relay_->thaw(); };
-  SourceMove move(std::move(options), std::move(hooks), pending.sink);
-  const MoveOutcome outcome = move.attempt_for(pending.request.retry_seconds);
-  if (outcome == MoveOutcome::kRefused) {
-    pending.sink.send({{"event", "refused"}, {"refusals", to_json(move.refusals())}});
-    pending.sink.finish(kExitRefused, {{"refusals", to_json(move.refusals())}});
-  } else if (outcome == MoveOutcome::kFailed) {
-    pending.sink.finish_failed(kExitFailed, move.error());
-  } else {
-    if (outcome == MoveOutcome::kInDoubt) {
-      pending.sink.finish_failed(kExitAfterCommit, move.error());
-    }
-    serve_until_left(move, pending.sink, pending.request.wait);
-  }
-}
-
-// The process runs elsewhere: serves its pages until it owes nothing, then clears up all of it.
-void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait) {
-  constexpr int kStepMs = 20;
-  constexpr std::int64_t kProgressEveryUs = 100'000;
-  gone_ = true;
-  relay_.reset();
-  static_cast<void>(
-      registry_->update_state(to_hex(process_), ProcessRole::kResident, ProcessState::kAway));
-  if (wait == "resumed") {
-    sink.finish(kExitDone, move.result());
-  }
-  std::int64_t next_progress_us = 0;
-  while (!move.done()) {
-    pollfd polled{move.control_fd(), POLLIN, 0};
-    ::poll(&polled, 1, kStepMs);
-    if (auto handled = move.handle(); !handled) {
-      spdlog::warn("session {}: {}", to_hex(move.session()), handled.error().message());
-      if (handled.error().code == ErrorCode::kNotFound) {
-        break;  // The parked process is gone.
-      }
-    }
-    if (sink.open() && now_us() >= next_progress_us) {
-      next_progress_us = now_us() + kProgressEveryUs;
-      sink.send(move.progress_event());
-    }
-  }
-  cell_->end();
-  if (sink.open()) {
-    sink.finish(kExitDone, move.result());
-  }
-  static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kResident));
+  shown_waiting_ = waits_for;
+  static_cast<void>(registry_->update_waiting(to_hex(process_), ProcessRole::kResident, waits_for,
+                                              now_us() - since_us));
 }
 
 void ResidentWorker::record(ProcessState state) {
@@ -395,14 +436,14 @@ void ResidentWorker::record(ProcessState state) {
   row.process = to_hex(process_);
   row.role = ProcessRole::kResident;
   row.pid = cell_->seed();
-  row.home = offer_.home();
+  row.home = noted_.home();
   row.session = to_hex(session_);
   row.mailbox = to_hex(session_);
-  row.mode = offer_.mode();
+  row.mode = noted_.mode();
   row.state = state;
   row.owed_pages = pager_ && !independent_ ? pager_->owed_pages() : 0;
-  row.uid = offer_.user();
-  row.command = offer_.command();
+  row.uid = noted_.user();
+  row.command = noted_.command();
   if (auto written = registry_->upsert(row); !written) {
     spdlog::warn("{}", written.error().message());
   }

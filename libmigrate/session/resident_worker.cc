@@ -35,13 +35,6 @@ constexpr int kConnectTimeoutMs = 2000;
 constexpr int kGoodbyeMs = 1000;
 constexpr std::uint32_t kFreezeSpinUs = 500;
 constexpr std::uint32_t kFinalSpinUs = 10000;  // A capture takes a millisecond or a few.
-constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
-
-std::int64_t clock_ns(clockid_t clock) {
-  timespec now{};
-  ::clock_gettime(clock, &now);
-  return now.tv_sec * kNanosecondsPerSecond + now.tv_nsec;
-}
 
 // Those that cannot be opened are none that the pager will read.
 std::vector<UniqueFd> open_mapped_files(const wire::Image& image, const FileUser& user) {
@@ -79,14 +72,30 @@ void ResidentWorker::run() {
     return;
   }
   spdlog::warn("session {}: {}", to_hex(session_), taken.error().message());
-  wire::ControlMessage message;
-  message.mutable_failed()->set_reason(taken.error().message());
-  static_cast<void>(control_->send(message));
-  if (cell_) {
-    cell_->end();
-  }
+  give_up(taken.error());
+}
+
+// Says that the process never ran here only when nothing of it is left that could.
+void ResidentWorker::give_up(const Error& error) {
   if (registry_) {
     static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kResident));
+  }
+  const bool over = !cell_ || cell_->end_and_wait();
+  const bool may_have_run = file_ && file_->mark().stage == RunStage::kReleased;
+  if (file_ && (!over || may_have_run)) {
+    spdlog::error("session {}: the process may have run here, and is lost", to_hex(session_));
+    file_->mark().wait_status = SIGKILL;
+    file_->mark().ended = 1;
+    close_session();
+    return;
+  }
+  if (file_) {
+    file_->remove();
+  }
+  if (control_) {
+    wire::ControlMessage message;
+    message.mutable_failed()->set_reason(error.message());
+    static_cast<void>(control_->send(message));
   }
 }
 
@@ -99,15 +108,20 @@ Result<bool> ResidentWorker::take_in() {
   registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
   host_clocks_ = MIGRATE_TRY(clock_offsets(0));
   pager_events_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
+  file_.emplace(MIGRATE_TRY(
+      SessionFile::create(context_.state_directory, cell_session_name(to_hex(session_)))));
   MIGRATE_TRY(prepare());
   record(ProcessState::kMoving);
+  context_.stops.reach("destination.prepared");
   wire::ControlMessage ready;
   wire::OfferReply& reply = *ready.mutable_offer_reply();
+  reply.set_boot_id(boot_id());
   if (offer_.wants_rdma()) {
     rdma_ = listen_for_pages(context_, session_, reply);
   }
   MIGRATE_TRY(control_->send(ready));
-  MIGRATE_TRY(accept_data(nullptr));
+  MIGRATE_TRY(accept_data());
+  context_.stops.reach("destination.connected");
   wire::ControlMessage connected;
   connected.mutable_connected();
   MIGRATE_TRY(control_->send(connected));
@@ -123,6 +137,7 @@ Result<bool> ResidentWorker::receive_offer() {
   control_->set_longest_message(kMaxOfferBytes);
   auto message = MIGRATE_TRY(control_->expect(wire::ControlMessage::kOffer, 0, kOfferTimeoutMs));
   offer_ = std::move(*message.mutable_offer());
+  context_.stops.reach("destination.offered");
   const bool only_asks = offer_.mode() == kCheckMode;
   if (offer_.process().size() != process_.size() || (offer_.token().empty() && !only_asks)) {
     return fail(make_error(ErrorCode::kCorrupt, "read the id of the process offered"));
@@ -155,34 +170,63 @@ Result<void> ResidentWorker::answer(const std::vector<wire::Refusal>& verdict) {
 
 Result<void> ResidentWorker::prepare() {
   const wire::Image& draft = offer_.draft();
+  noted_.set_process(offer_.process());
+  noted_.set_mode(offer_.mode());
+  noted_.set_home(offer_.home());
+  noted_.set_token(offer_.token());
+  noted_.set_command(offer_.command());
+  noted_.set_user(offer_.user());
+  noted_.set_trusted(trusted_);
+  *noted_.mutable_credentials() = draft.threads(0).credentials();
+  noted_.set_source_name(source_.common_name);
+  for (const std::string& name : source_.alternative_names) {
+    noted_.add_source_names(name);
+  }
   CellOptions options;
   options.process_id = draft.process_id();
   MIGRATE_TRY(ask_clocks(options));
   options.highest_descriptor = highest_descriptor(draft);
+  options.socket_path = cell_socket();
+  options.session_file = file_->fd();
   cell_.emplace(MIGRATE_TRY(Cell::create(options)));
   MIGRATE_TRY(open_mailbox());  // Not before: a cell is made while there is one thread.
   restorer_.emplace(MIGRATE_TRY(Restorer::create(*cell_, trusted_)));
+  file_->mark().process = cell_->seed();
+  file_->mark().init = cell_->init();
   MIGRATE_TRY(restorer_->prepare(draft));
   UniqueFd userfault = cell_->take_userfault();
   userfault_copy_ = MIGRATE_TRY(userfault.duplicate());
-  PagerOptions pager;
-  pager.spin_us = context_.spin_us;
-  pager.fault_around_pages = offer_.mode() == "demand" ? 0 : pager.fault_around_pages;
-  pager.on_fork = [this](int fd) { static_cast<void>(cell_->keep(fd)); };
-  pager.on_done = [this] {
+  pager_ = MIGRATE_TRY(Pager::create(pager_options(), Userfault::adopt(std::move(userfault)),
+                                     pager_regions(draft),
+                                     open_mapped_files(draft, restorer_->file_user())));
+  pager_->launch();
+  MIGRATE_TRY(file_->save(noted_.SerializeAsString()));
+  return connect_home();
+}
+
+PagerOptions ResidentWorker::pager_options() {
+  PagerOptions options;
+  options.spin_us = context_.spin_us;
+  options.fault_around_pages = noted_.mode() == "demand" ? 0 : options.fault_around_pages;
+  options.on_fork = [this](const PagerSpace& space) {
+    Kept what{.kind = Kept::Kind::kUserfault, .number = space.number, .parent = space.parent};
+    int fd = space.userfault;
+    if (space.ledger >= 0) {
+      what.kind = Kept::Kind::kLedger;
+      fd = space.ledger;
+    }
+    static_cast<void>(cell_->keep(what, fd));
+  };
+  options.on_done = [this] {
     pager_done_ = true;
     signal_event(pager_events_.get());
   };
-  pager.on_link_lost = [this](const Error& error) {
+  options.on_link_lost = [this](const Error& error) {
     spdlog::debug("pages of session {}: {}", to_hex(session_), error.message());
     link_lost_ = true;
     signal_event(pager_events_.get());
   };
-  pager_ = MIGRATE_TRY(Pager::create(std::move(pager), Userfault::adopt(std::move(userfault)),
-                                     pager_regions(draft),
-                                     open_mapped_files(draft, restorer_->file_user())));
-  pager_->launch();
-  return connect_home();
+  return options;
 }
 
 // The process's clocks must not run backwards: of several readings the one that took the least time
@@ -221,14 +265,14 @@ Result<void> ResidentWorker::open_mailbox() {
     return peer.same_host(source) ? std::string()
                                   : "the process was offered by " + source.to_string();
   };
-  const auto from_home = [home = MIGRATE_TRY(Address::parse(offer_.home())),
+  const auto from_home = [home = MIGRATE_TRY(Address::parse(noted_.home())),
                           authenticates =
                               context_.trust.authenticates()](const PeerIdentity& peer) {
     return !authenticates || peer.is_host(home.host) ? std::string()
                                                      : "the process's home is " + home.host;
   };
   return mailbox_->open({.trust = context_.trust,
-                         .token = offer_.token(),
+                         .token = noted_.token(),
                          .rules = {{Purpose::kUrgent, from_source},
                                    {Purpose::kBulk, from_source},
                                    {Purpose::kResume, from_source},
@@ -236,34 +280,23 @@ Result<void> ResidentWorker::open_mailbox() {
 }
 
 Result<void> ResidentWorker::connect_home() {
-  const Address home = MIGRATE_TRY(Address::parse(offer_.home()));
+  const Address home = MIGRATE_TRY(Address::parse(noted_.home()));
   const Preamble preamble{.purpose = Purpose::kHome, .session = process_};
   auto peer = MIGRATE_TRY(context_.trust.connect(home, preamble, kConnectTimeoutMs));
-  MIGRATE_TRY(give_proof(*peer.channel, offer_.token(), preamble, kConnectTimeoutMs));
+  MIGRATE_TRY(give_proof(*peer.channel, noted_.token(), preamble, kConnectTimeoutMs));
   home_channel_ = std::move(peer.channel);
   return {};
 }
 
-// Waits for the urgent and the bulk connection, and with `control` for that one too.
-Result<void> ResidentWorker::accept_data(std::unique_ptr<ControlChannel>* control) {
+// Waits for the urgent and the bulk connection.
+Result<void> ResidentWorker::accept_data() {
   const std::int64_t deadline = now_us() + kDataTimeoutMs * 1000LL;
-  urgent_.reset();
-  bulk_.reset();
-  while (!urgent_ || !bulk_ || (control != nullptr && !*control)) {
+  while (!urgent_ || !bulk_) {
     const auto left_ms = std::max(static_cast<int>((deadline - now_us()) / 1000), 0);
     if (MIGRATE_TRY(await_connection(left_ms))) {
       accept_rdma();
-      continue;
-    }
-    Letter letter = MIGRATE_TRY(mailbox_->receive(0));
-    if (!letter.preamble) {
-      take_letter(std::move(letter));
-    } else if (letter.preamble->purpose == Purpose::kUrgent) {
-      urgent_ = std::move(letter.channel);
-    } else if (letter.preamble->purpose == Purpose::kBulk) {
-      bulk_ = std::move(letter.channel);
-    } else if (letter.preamble->purpose == Purpose::kResume && control != nullptr) {
-      *control = std::make_unique<ControlChannel>(std::move(letter.channel));
+    } else {
+      take_letter(MIGRATE_TRY(mailbox_->receive(0)));
     }
   }
   return {};
@@ -297,6 +330,7 @@ void ResidentWorker::accept_rdma() {
 Result<void> ResidentWorker::restore() {
   const auto message =
       MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, kFinalSpinUs, kFinalTimeoutMs));
+  context_.stops.reach("destination.image");
   const wire::Image& image = message.final().image();
   MIGRATE_TRY(check_form(image, ImageStage::kFinal));
   MIGRATE_TRY(check_final(image));
@@ -305,6 +339,7 @@ Result<void> ResidentWorker::restore() {
   ResidentRelay::Handlers handlers;
   handlers.on_signal = [this](std::span<const std::byte> siginfo) { deliver(siginfo); };
   handlers.on_command = [](std::uint64_t, const std::string&) {};
+  handlers.on_change = [this] { note_change(); };
   relay_ = MIGRATE_TRY(ResidentRelay::create(message.final().relay(), std::move(handlers)));
   std::vector<StreamEndpoint> ends = MIGRATE_TRY(relay_->create_endpoints());
   std::map<std::uint64_t, int> relays;
@@ -318,9 +353,12 @@ Result<void> ResidentWorker::restore() {
   }
   // Here, and not after Run: until then nothing of the threads changes but the time.
   waits_ = record_waits(image, restorer_->host_threads());
+  context_.stops.reach("destination.restored");
   wire::ControlMessage restored;
   restored.mutable_restored();
-  return control_->send(restored);
+  MIGRATE_TRY(control_->send(restored));
+  context_.stops.reach("destination.ready");
+  return note_image(image);
 }
 
 // What was taken on was the draft: nobody may have become someone else since.
@@ -369,15 +407,48 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
                        std::make_unique<ChannelLink>(std::move(bulk_)));
 }
 
+// A source that comes again before Run was read has lost the connection on which Run would come.
+Result<wire::Run> ResidentWorker::await_run() {
+  constexpr int kLookEveryMs = 200;
+  const std::int64_t deadline = now_us() + kRunTimeoutMs * 1000LL;
+  for (;;) {
+    auto message = control_->expect(wire::ControlMessage::kRun, kFreezeSpinUs, kLookEveryMs);
+    if (message) {
+      return message->run();
+    }
+    if (message.error().code != ErrorCode::kRetry || now_us() > deadline) {
+      return fail(message.error());
+    }
+    auto letter = mailbox_->receive(0);
+    if (letter && letter->preamble && letter->preamble->purpose == Purpose::kResume) {
+      return fail(make_error(ErrorCode::kPeerLost, "wait to be told to run",
+                             "process " + noted_.command()));
+    }
+  }
+}
+
 Result<void> ResidentWorker::run_process() {
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRun, kFreezeSpinUs, kRunTimeoutMs));
-  MIGRATE_TRY(cell_->keep(userfault_copy_.get()));
+  const wire::Run run = MIGRATE_TRY(await_run());
+  context_.stops.reach("destination.run");
+  SessionMark& mark = file_->mark();
+  mark.stage = RunStage::kStarting;
+  MIGRATE_TRY(cell_->keep({.kind = Kept::Kind::kUserfault, .number = 1}, userfault_copy_.get()));
+  cell_kept_ = true;
+  context_.stops.reach("destination.kept");
+  MIGRATE_TRY(restorer_->release());
+  mark.stage = RunStage::kReleased;
   MIGRATE_TRY(restorer_->run());
+  context_.stops.reach("destination.released");
   userfault_copy_.reset();
   wire::ControlMessage running;
   running.mutable_running()->set_pid(static_cast<std::uint32_t>(cell_->seed()));
   if (auto sent = control_->send(running); !sent) {
     spdlog::warn("session {}: {}", to_hex(session_), sent.error().message());
+  }
+  last_heard_us_ = now_us();
+  context_.stops.reach("destination.running");
+  for (const std::string& signal : run.signals()) {
+    deliver(std::as_bytes(std::span(signal)));
   }
   relay_->attach(std::move(home_channel_));
   relay_->activate();

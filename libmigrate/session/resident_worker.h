@@ -6,13 +6,17 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/home/resident_relay.h"
+#include "libmigrate/proto/session.pb.h"
 #include "libmigrate/registry/registry.h"
+#include "libmigrate/registry/session_file.h"
 #include "libmigrate/restore/restorer.h"
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/drain_estimate.h"
@@ -33,6 +37,8 @@ class ResidentWorker {
 
   /// Does all of it. Returns when the move failed, or the process has ended or moved on.
   void run();
+  /// The same from where a worker of this session ended that is dead.
+  void run_adopted(SessionFile file);
 
  private:
   /// A request to be carried out when nothing is owed any more.
@@ -48,13 +54,27 @@ class ResidentWorker {
   Result<void> ask_clocks(CellOptions& options);
   Result<void> open_mailbox();
   Result<void> connect_home();
-  Result<void> accept_data(std::unique_ptr<ControlChannel>* control);
+  Result<void> accept_data();
   Result<bool> await_connection(int timeout_ms);
   void accept_rdma();
   Result<void> restore();
   Result<void> check_final(const wire::Image& image);
   Result<void> start_pager(const wire::Image& image, const MappingPlan& plan);
+  PagerOptions pager_options();
+  Result<wire::Run> await_run();
   Result<void> run_process();
+  void give_up(const Error& error);
+
+  // resident_adoption.cc: what a new worker needs, and how it goes on from it
+  Result<void> note_image(const wire::Image& image);
+  void note_change();
+  void keep_relay_ends();
+  Result<bool> adopt();
+  Result<void> adopt_cell();
+  Result<void> adopt_pager(std::vector<KeptDescriptor>& kept);
+  Result<void> adopt_relay(std::vector<KeptDescriptor>& kept);
+  void adopt_move();
+  std::string cell_socket() const;
 
   void serve_until_end();
   void wait_for_events();
@@ -68,8 +88,16 @@ class ResidentWorker {
   void record_exposure(const wire::Progress& progress);
   void follow_home();
   void resume_pages();
+  void watch_waiting();
   void move_on();
+  SourceMove::Hooks onward_hooks();
+  void finish_move(SourceMove& move, EventSink& sink, const std::string& wait);
+  bool settle_doubt(SourceMove& move, EventSink& sink);
   void serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait);
+  void read_mailbox_while_leaving(SourceMove& move);
+  void send_verdict();
+  void close_session();
+  void show_waiting(const std::string& waits_for, std::int64_t since_us);
   void deliver(std::span<const std::byte> siginfo);
   wire::Progress progress() const;
   KnownObjects known_objects() const;
@@ -78,7 +106,7 @@ class ResidentWorker {
 
   const WorkerContext& context_;
   const SessionId session_;
-  const PeerIdentity source_;  // who offered the process
+  PeerIdentity source_;  // who offered the process
   const std::function<void(int connection)> become_worker_;
   std::unique_ptr<ControlChannel> control_;
   wire::Offer offer_;
@@ -86,6 +114,9 @@ class ResidentWorker {
   wire::HostFacts own_facts_;
   ClockOffsets host_clocks_;
   SessionId process_{};
+  std::optional<SessionFile> file_;
+  wire::CellSession noted_;  // the file's text
+  std::set<std::pair<Kept::Kind, std::uint32_t>> kept_ends_;
   std::optional<Mailbox> mailbox_;
   std::optional<Registry> registry_;
   std::optional<Cell> cell_;
@@ -107,10 +138,18 @@ class ResidentWorker {
   DrainEstimate drain_;
   std::int64_t next_progress_us_ = 0;
   std::int64_t next_home_us_ = 0;
-  bool independent_ = false;  // nothing is owed to this process any more
+  std::int64_t last_heard_us_ = 0;  // on control_
+  std::int64_t over_since_us_ = 0;  // when cell_over_ became true
+  bool independent_ = false;        // nothing is owed to this process any more
+  bool source_knows_ = false;       // that it is independent
+  bool cell_kept_ = false;          // the init is there and holds what a new worker needs
   bool cell_over_ = false;
   bool exited_ = false;
-  bool gone_ = false;  // moved on
+  bool gone_ = false;           // moved on
+  bool give_up_ = false;        // an operator knows that the destination is lost
+  bool resume_source_ = false;  // or that it never ran the process
+  std::string shown_waiting_;
+  std::int64_t waits_since_us_ = 0;
 };
 
 }  // namespace migrate

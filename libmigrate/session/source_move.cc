@@ -1,10 +1,6 @@
 #include "libmigrate/session/source_move.h"
 
-#include <poll.h>
-#include <time.h>
-
 #include <algorithm>
-#include <sstream>
 #include <thread>
 
 #include "base/file.h"
@@ -20,19 +16,11 @@ namespace {
 
 constexpr int kConnectTimeoutMs = 5000;
 constexpr int kOfferTimeoutMs = 30000;
-constexpr std::size_t kMaxReplyBytes = std::size_t{4} << 20U;  // A destination says little.
 constexpr int kRestoreTimeoutMs = 20000;
 constexpr int kEagerTimeoutMs = 3600 * 1000;
 constexpr std::uint32_t kFreezeSpinUs = 500;
-constexpr std::int64_t kReconnectEveryUs = 500'000;
+constexpr int kRunningTimeoutMs = 5000;
 constexpr auto kRetryPause = std::chrono::milliseconds(20);
-constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
-
-std::int64_t clock_ns(clockid_t clock) {
-  timespec now{};
-  ::clock_gettime(clock, &now);
-  return now.tv_sec * kNanosecondsPerSecond + now.tv_nsec;
-}
 
 /// What a process holds of memory that must be moved; 0 if the kernel does not tell.
 std::uint64_t memory_bytes(pid_t pid) {
@@ -45,27 +33,7 @@ std::uint64_t memory_bytes(pid_t pid) {
   return kibibytes * kKibibyte;
 }
 
-std::string bytes_of(const SessionId& id) {
-  return {reinterpret_cast<const char*>(id.data()), id.size()};
-}
-
 }  // namespace
-
-std::int64_t now_us() {
-  return clock_ns(CLOCK_MONOTONIC) / 1000;
-}
-
-Result<ClockOffsets> clock_offsets(pid_t pid) {
-  const std::string process = pid == 0 ? "self" : std::to_string(pid);
-  std::istringstream text(MIGRATE_TRY(read_file("/proc/" + process + "/timens_offsets")));
-  ClockOffsets offsets;
-  std::string clock;
-  for (std::int64_t seconds = 0, nanoseconds = 0; text >> clock >> seconds >> nanoseconds;) {
-    std::int64_t& value = clock == "monotonic" ? offsets.monotonic_ns : offsets.boottime_ns;
-    value = seconds * kNanosecondsPerSecond + nanoseconds;
-  }
-  return offsets;
-}
 
 nlohmann::json to_json(const std::vector<wire::Refusal>& refusals) {
   nlohmann::json list = nlohmann::json::array();
@@ -121,6 +89,7 @@ MoveOutcome SourceMove::attempt() {
     MIGRATE_TRY(inspect());
     MIGRATE_TRY(offer());
     MIGRATE_TRY(connect_data());
+    MIGRATE_TRY(hooks_.on_outgoing(outgoing()));
     return freeze_and_run();
   }();
   if (moved) {
@@ -128,6 +97,11 @@ MoveOutcome SourceMove::attempt() {
   }
   error_ = std::move(moved).error();
   if (run_sent_) {
+    if (error_.code == ErrorCode::kRefused) {
+      take_fate(Fate::kNeverRan);  // It said so.
+    } else {
+      lose_control(error_);
+    }
     return MoveOutcome::kInDoubt;
   }
   feed_.reset();
@@ -170,7 +144,7 @@ Result<void> SourceMove::offer() {
   control_->set_longest_message(kMaxReplyBytes);
   wire::ControlMessage message;
   wire::Offer& offer = *message.mutable_offer();
-  offer.set_process(bytes_of(options_.process));
+  offer.set_process(options_.process.data(), options_.process.size());
   offer.set_mode(options_.mode);
   *offer.mutable_draft() = draft_;
   *offer.mutable_source() = MIGRATE_TRY(host_facts());
@@ -189,6 +163,7 @@ Result<void> SourceMove::offer() {
   MIGRATE_TRY(control_->send(message));
   const auto reply = MIGRATE_TRY(await_reply(offsets));
   phases_["offer"] = now_us() - start;
+  boot_id_ = reply.offer_reply().boot_id();
   refusals_.assign(reply.offer_reply().refusals().begin(), reply.offer_reply().refusals().end());
   if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
@@ -222,6 +197,7 @@ Result<void> SourceMove::connect_data() {
   bulk_ = MIGRATE_TRY(connect_pages(Purpose::kBulk));
   // Handing them over takes two daemons' children: not while the process is frozen.
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kConnected, 0, kOfferTimeoutMs));
+  options_.context->stops.reach("source.offered");
   return {};
 }
 
@@ -250,6 +226,7 @@ Result<void> SourceMove::freeze_and_run() {
   FrozenProcess frozen = MIGRATE_TRY(FrozenProcess::freeze(options_.pid, system_call));
   const std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
   phases_["stop"] = now_us() - start;
+  options_.context->stops.reach("source.frozen");
   Inspection inspection = MIGRATE_TRY(inspector_->inspect_frozen(draft_));
   phases_["reinspect"] = now_us() - start;
   image_ = std::move(inspection.image);
@@ -258,16 +235,20 @@ Result<void> SourceMove::freeze_and_run() {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
   }
   MIGRATE_TRY(frozen.open_area(ParkedProcess::record_bytes(draft_)));
+  hooks_.on_area(frozen.area().address);
   MIGRATE_TRY(capture_state(frozen, waits, image_));
   MIGRATE_TRY(capture_starter_pages(frozen, image_));
+  MIGRATE_TRY(frozen.put_back());
   wire::ControlMessage message;
   *message.mutable_final()->mutable_relay() = hooks_.freeze_relay(image_);
   phases_["capture"] = now_us() - start;
+  options_.context->stops.reach("source.captured");
   const std::int64_t image_start = now_us();
   message.mutable_final()->mutable_image()->Swap(&image_);
   auto done = control_->send(message);
   message.mutable_final()->mutable_image()->Swap(&image_);
   phases_["image"] = now_us() - image_start;
+  options_.context->stops.reach("source.image_sent");
   if (done) {
     done = run_there(frozen);
   }
@@ -283,11 +264,7 @@ Result<void> SourceMove::freeze_and_run() {
 Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   const std::int64_t start = now_us();
   MIGRATE_TRY(hooks_.on_captured(image_));
-  feed_ = MIGRATE_TRY(PageFeed::create(options_.pid, image_,
-                                       {.push = options_.mode != "demand",
-                                        .spin_us = options_.context->spin_us,
-                                        .push_bytes_per_second = options_.push.bytes_per_second,
-                                        .push_deadline = options_.push.deadline}));
+  feed_ = MIGRATE_TRY(make_feed());
   feed_->serve(urgent_);
   // While the destination restores: the rules that the image does not wait for, and the record.
   refusals_ = inspector_->check_frozen();
@@ -302,95 +279,45 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, kFreezeSpinUs,
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
   phases_["restore"] = now_us() - start;
+  options_.context->stops.reach("source.restored");
   const std::int64_t park_start = now_us();
   parked_.emplace(MIGRATE_TRY(ParkedProcess::park(frozen, image_)));
   phases_["park"] = now_us() - park_start;
-  const std::int64_t run_start = now_us();
+  options_.context->stops.reach("source.parked");
+  return send_run();
+}
+
+Result<std::unique_ptr<PageFeed>> SourceMove::make_feed() const {
+  return PageFeed::create(options_.pid, image_,
+                          {.push = options_.mode != "demand",
+                           .spin_us = options_.context->spin_us,
+                           .push_bytes_per_second = options_.push.bytes_per_second,
+                           .push_deadline = options_.push.deadline});
+}
+
+Result<void> SourceMove::send_run() {
+  const std::int64_t start = now_us();
   wire::ControlMessage run;
   run.mutable_run();
+  for (const std::string& signal : parked_->signals()) {
+    run.mutable_run()->add_signals(signal);
+  }
   run_sent_ = true;
+  linked_ = true;
+  last_heard_us_ = start;
   MIGRATE_TRY(control_->send(run));
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, kFreezeSpinUs, kRestoreTimeoutMs));
-  phases_["run"] = now_us() - run_start;
-  start_push();
+  options_.context->stops.reach("source.run_sent");
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, kFreezeSpinUs, kRunningTimeoutMs));
+  phases_["run"] = now_us() - start;
+  options_.context->stops.reach("source.running");
+  take_fate(Fate::kRuns);
   return {};
 }
 
 void SourceMove::start_push() {
-  if (bulk_) {
+  if (bulk_ && feed_) {
     feed_->push(std::exchange(bulk_, nullptr));
   }
-}
-
-void SourceMove::stop_serving() {
-  if (feed_) {
-    feed_->stop();
-  }
-}
-
-int SourceMove::control_fd() const {
-  return control_ ? control_->channel().poll_fd() : -1;
-}
-
-Result<void> SourceMove::handle() {
-  if (done_ || !parked_) {
-    return {};
-  }
-  while (control_) {
-    auto message = control_->try_receive();
-    if (!message) {
-      spdlog::debug("control channel: {}", message.error().message());
-      control_.reset();
-    } else if (!*message) {
-      break;
-    } else if ((*message)->has_progress()) {
-      progress_ = (*message)->progress();
-      drain_.note(now_us(), progress_.owed_pages());
-      if (progress_.done()) {
-        finish();
-        return {};
-      }
-    } else if ((*message)->has_running()) {
-      start_push();  // It came late.
-    } else if ((*message)->has_send_all()) {
-      feed_->server().start_push();
-    }
-  }
-  watch_deadline();
-  if (const auto confirmed = feed_->server().take_confirmed(); !confirmed.empty()) {
-    MIGRATE_TRY(parked_->free(confirmed));
-  }
-  if ((!control_ || feed_->broken()) && now_us() >= next_reconnect_us_) {
-    next_reconnect_us_ = now_us() + kReconnectEveryUs;
-    if (auto again = reconnect(); !again) {
-      spdlog::info("session {} waits for its peer: {}", to_hex(session_), again.error().message());
-    }
-  }
-  return {};
-}
-
-Result<void> SourceMove::reconnect() {
-  bulk_.reset();
-  rdma_.allow_tcp();
-  auto control = MIGRATE_TRY(connect(Purpose::kResume));
-  std::shared_ptr<Channel> urgent = MIGRATE_TRY(connect_pages(Purpose::kUrgent));
-  std::shared_ptr<Channel> bulk = MIGRATE_TRY(connect_pages(Purpose::kBulk));
-  feed_->disconnect();
-  control_ = std::make_unique<ControlChannel>(std::move(control));
-  control_->set_longest_message(kMaxReplyBytes);
-  feed_->serve(std::move(urgent));
-  feed_->push(std::move(bulk));
-  spdlog::info("session {} goes on over new connections", to_hex(session_));
-  return {};
-}
-
-void SourceMove::finish() {
-  done_ = true;
-  independent_us_ = now_us();
-  feed_->stop();
-  final_wire_bytes_ = feed_->wire_bytes();
-  feed_.reset();
-  control_.reset();
 }
 
 nlohmann::json SourceMove::progress_event() const {

@@ -14,6 +14,8 @@
 #include "libmigrate/capture/parked_process.h"
 #include "libmigrate/capture/timed_wait.h"
 #include "libmigrate/inspect/process_inspector.h"
+#include "libmigrate/proto/session.pb.h"
+#include "libmigrate/session/clocks.h"
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/event_sink.h"
@@ -22,15 +24,6 @@
 #include "libmigrate/session/worker.h"
 
 namespace migrate {
-
-/// The offsets of a time namespace: a process's clocks minus the machine's.
-struct ClockOffsets {
-  std::int64_t monotonic_ns = 0;
-  std::int64_t boottime_ns = 0;
-};
-/// Those of process `pid`, or with 0 of this process: what its children will have, hence its own
-/// only before it has made a cell.
-Result<ClockOffsets> clock_offsets(pid_t pid);
 
 /// One process to be moved away from here.
 struct SourceMoveOptions {
@@ -61,6 +54,14 @@ enum class MoveOutcome {
   kInDoubt,    ///< Run was sent and no answer came: parked until the peer says what it did.
 };
 
+/// What the destination says of the process.
+enum class Fate {
+  kUnknown,
+  kRuns,      ///< There, or it went on from there.
+  kNeverRan,  ///< And never will.
+  kEnded,     ///< See wait_status().
+};
+
 /// The source's side of one move, up to the moment when nothing is owed. Owned by one thread, which
 /// becomes the tracer of the process.
 class SourceMove {
@@ -75,10 +76,21 @@ class SourceMove {
     };
     /// The move came to nothing after freeze_relay.
     std::function<void()> thaw_relay = [] {};
+    /// What a new worker must know: before the process is frozen, and once it runs there.
+    std::function<Result<void>(const wire::Outgoing&)> on_outgoing = [](const wire::Outgoing&) {
+      return Result<void>();
+    };
+    /// Where the parking record will be.
+    std::function<void(std::uint64_t area)> on_area = [](std::uint64_t) {};
   };
 
   SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink);
   ~SourceMove();
+
+  /// Goes on with a move that a dead worker had decided, or may have.
+  static std::unique_ptr<SourceMove> adopt(SourceMoveOptions options, Hooks hooks, EventSink& sink,
+                                           ParkedProcess parked, wire::Image image,
+                                           const wire::Outgoing& outgoing);
 
   /// Only asks: the refusals of this side, and if there are none those of the destination.
   Result<std::vector<wire::Refusal>> check();
@@ -99,7 +111,17 @@ class SourceMove {
   /// Reads what the destination reports, frees what it confirmed, and re-makes broken connections.
   /// Call every now and then, and when control_fd() polls readable. Errors: none that matter.
   Result<void> handle();
-  /// The parked process is gone, its pages with it: answers no more questions.
+  /// What is known of the process since Run was sent. Once it is other than kUnknown, only the end
+  /// can follow.
+  Fate fate() const { return fate_; }
+  int wait_status() const { return wait_status_; }
+  /// Brings the process back here: when fate() is kNeverRan, or someone takes that on himself.
+  Result<void> resume_here();
+  /// Since when (now_us()) and for what it waits; empty while all is well.
+  const std::string& waits_for() const { return waits_for_; }
+  std::int64_t waits_since_us() const { return waits_since_us_; }
+  /// The parked process is gone, its pages with it: answers no more questions. handle() goes on
+  /// listening, until the destination has nothing more to say.
   void stop_serving();
   /// The destination owes us no more questions: all pages are there, or the process has ended.
   bool done() const { return done_; }
@@ -109,6 +131,8 @@ class SourceMove {
   nlohmann::json progress_event() const;
 
  private:
+  static constexpr std::size_t kMaxReplyBytes = std::size_t{4} << 20U;  // It says little.
+
   Result<std::unique_ptr<Channel>> connect(Purpose purpose);
   Result<void> inspect();
   Result<void> offer();
@@ -117,8 +141,19 @@ class SourceMove {
   Result<std::shared_ptr<Channel>> connect_pages(Purpose purpose);
   Result<void> freeze_and_run();
   Result<void> run_there(FrozenProcess& frozen);
-  Result<void> reconnect();
+  Result<void> send_run();
+  Result<std::unique_ptr<PageFeed>> make_feed() const;
+  void read_control();
+  void take(const wire::ControlMessage& message);
+  void take_verdict(const wire::Verdict& verdict);
+  void say_goodbye();
+  void take_fate(Fate fate);
+  void lose_control(const Error& error);
+  void keep_alive();
+  void reconnect();
+  Result<void> connect_again();
   void start_push();
+  wire::Outgoing outgoing() const;
   void event(const char* phase);
   nlohmann::json expected_independence() const;  // null while it cannot be said
   void watch_deadline();
@@ -148,16 +183,23 @@ class SourceMove {
   std::int64_t independent_us_ = 0;  // when nothing was owed any more
   std::int64_t freeze_us_ = 0;
   std::int64_t next_reconnect_us_ = 0;
+  std::int64_t reconnect_pause_us_ = 0;
+  std::int64_t last_heard_us_ = 0;
+  std::int64_t last_sent_us_ = 0;
+  std::string waits_for_;
+  std::int64_t waits_since_us_ = 0;
+  std::string boot_id_;  // of the destination
+  Fate fate_ = Fate::kUnknown;
+  int wait_status_ = 0;
   std::uint64_t final_wire_bytes_ = 0;
   bool deadline_missed_ = false;
   bool run_sent_ = false;
+  bool linked_ = false;  // urgent and bulk are up, or the first ones were not seen broken
   bool done_ = false;
+  bool serving_stopped_ = false;
 };
 
 /// Refusals as JSON objects for clients.
 nlohmann::json to_json(const std::vector<wire::Refusal>& refusals);
-
-/// CLOCK_MONOTONIC in microseconds.
-std::int64_t now_us();
 
 }  // namespace migrate

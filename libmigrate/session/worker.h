@@ -7,9 +7,11 @@
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
 #include <string>
+#include <vector>
 
 #include "base/unique_fd.h"
 #include "libmigrate/rules/host_policy.h"
+#include "libmigrate/session/stop_points.h"
 #include "transport/address.h"
 #include "transport/peer_trust.h"
 #include "transport/preamble.h"
@@ -25,6 +27,8 @@ struct WorkerContext {
   std::string rdma_host;  ///< Where workers listen for pages over RDMA; empty: nowhere.
   PeerTrust trust;        ///< How hosts know each other.
   std::uint32_t spin_us = 0;
+  std::uint32_t end_waiting_s = 0;  ///< After so long a process that waits for pages is ended.
+  StopPoints stops;
   HostPolicy policy;                ///< Whose processes this host takes.
   std::uint32_t max_sessions = 0;   ///< Processes of other hosts that it takes at a time.
   std::uint64_t reserve_bytes = 0;  ///< Memory that they must leave free.
@@ -73,6 +77,21 @@ void run_source_worker(const WorkerContext& context, UniqueFd client, const Move
 void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,
                             const Preamble& preamble,
                             const std::function<void(int connection)>& become_worker);
+
+/// Takes over what a dead worker left in the session file `name`, if anything: runs in a forked
+/// worker like the above. Returns at once if its worker lives after all.
+void run_adopted_worker(const WorkerContext& context, const std::string& name);
+
+/// Names of session files of which no worker takes care and some should.
+std::vector<std::string> orphaned_sessions(const std::string& state_directory);
+
+/// Answers a source that asks what became of `session` when there is no worker for it, if that is
+/// certain; else closes the connection, so that it asks again. Blocks for at most a few seconds.
+void answer_resume(const WorkerContext& context, UniqueFd connection, const Preamble& preamble);
+
+/// Tells the place of a process whose end its home knows, and has no worker for any more, that it
+/// need not tell of it again. Else closes the connection.
+void answer_resident(const WorkerContext& context, UniqueFd connection, const Preamble& preamble);
 
 /// Writes the verdict as JSON event lines to `client`, ending with a result line.
 void run_check(const WorkerContext& context, UniqueFd client, const CheckRequest& request);

@@ -3,11 +3,13 @@
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <utility>
 
 #include "libmigrate/trace/tracee.h"
 
@@ -156,6 +158,21 @@ Result<void> Script::run_part(pid_t thread, const arch::GeneralRegisters& base, 
   return {};
 }
 
+// Sends what came for the thread itself again: it waits there until the thread's own mask is back.
+Result<void> Script::give_back_signals(pid_t thread) {
+  for (siginfo_t& information : std::exchange(foreign_, {})) {
+    // The kernel lets no one forge a signal of kill(2) for another process.
+    const bool forgeable = information.si_code < 0 && information.si_code != SI_TKILL;
+    const long sent =
+        forgeable ? ::syscall(SYS_rt_tgsigqueueinfo, area_.process, thread, SIGTRAP, &information)
+                  : ::syscall(SYS_tgkill, area_.process, thread, SIGTRAP);
+    if (sent != 0) {
+      return fail(system_error("send a signal again to", "thread " + std::to_string(thread)));
+    }
+  }
+  return {};
+}
+
 Result<void> Script::wait_for_end(pid_t thread) {
   for (;;) {
     const Stop stop = MIGRATE_TRY(wait_stop(thread));
@@ -166,7 +183,14 @@ Result<void> Script::wait_for_end(pid_t thread) {
       }
       new_threads_.push_back(static_cast<pid_t>(child));
     } else if (stop.event == 0 && stop.signal == SIGTRAP) {
-      return {};
+      siginfo_t information{};
+      if (::ptrace(PTRACE_GETSIGINFO, thread, nullptr, &information) != 0) {
+        return fail(system_error("learn the signal of", "thread " + std::to_string(thread)));
+      }
+      if (information.si_code == SI_KERNEL) {  // Of the breakpoint.
+        return give_back_signals(thread);
+      }
+      foreign_.push_back(information);
     } else if (stop.event == 0 && stop.signal != SIGSTOP) {
       return fail(make_error(
           ErrorCode::kSystem, "run a script in",

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 
 #include <algorithm>
@@ -108,12 +109,14 @@ class Script {
   Result<void> run_part(pid_t thread, const arch::GeneralRegisters& base, std::size_t first,
                         std::size_t count);
   Result<void> wait_for_end(pid_t thread);
+  Result<void> give_back_signals(pid_t thread);
 
   ScriptArea area_;
   std::vector<arch::ScriptEntry> entries_;
   std::vector<Requirement> requirements_;
   std::vector<std::byte> data_;
   std::vector<pid_t> new_threads_;
+  std::vector<siginfo_t> foreign_;  // signals like that which ends a script, sent by someone else
 };
 
 }  // namespace migrate

@@ -208,6 +208,7 @@ void PagerCore::unregister_if_stable(AddressSpace& space, PageRange range) {
   }
   if (space.userfault.probe() == InstallOutcome::kInstalled) {
     space.map.unmap(range);
+    save(space);
     return;
   }
   const auto again = space.userfault.register_range(range);

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "pager/page_ledger.h"
 #include "pager/page_map.h"
 
 namespace migrate {
@@ -27,11 +28,18 @@ class EventOrder {
   /// True if settled() would do anything.
   bool awaits() const { return !expected_.empty() || !early_.empty(); }
 
+  /// What a new pager needs to go on.
+  void save(PageLedger::Regions& regions) const {
+    regions.expected = expected_;
+    regions.early = early_;
+  }
+  void load(const PageLedger::Regions& regions) {
+    expected_ = regions.expected;
+    early_ = regions.early;
+  }
+
  private:
-  struct Remap {
-    PageRange from;
-    std::uint64_t to;
-  };
+  using Remap = PageLedger::Remap;
   void apply(PageMap& map, const Remap& remap);
   void apply_early(PageMap& map);
 

@@ -126,6 +126,7 @@ bool PagerCore::read_spaces() {
 bool PagerCore::read_space(AddressSpace& space) {
   if (space.order.awaits() && space.userfault.probe() == InstallOutcome::kInstalled) {
     space.order.settled(space.map);
+    save(space);
   }
   const auto count = space.userfault.read_events(messages_);
   if (!count) {
@@ -154,18 +155,27 @@ bool PagerCore::read_space(AddressSpace& space) {
 
 void PagerCore::apply_event(AddressSpace& space, const uffd_msg& message) {
   switch (message.event) {
-    case UFFD_EVENT_FORK:
+    case UFFD_EVENT_FORK: {
       ++statistics_.forks;
+      PagerSpace news{next_space_, space.id, static_cast<int>(message.arg.fork.ufd), -1};
       if (options_.on_fork) {
-        options_.on_fork(static_cast<int>(message.arg.fork.ufd));
+        options_.on_fork(news);
       }
-      add_space(Userfault::adopt(UniqueFd(static_cast<int>(message.arg.fork.ufd))),
-                space.map.clone_for_fork());
+      AddressSpace& child =
+          add_space(Userfault::adopt(UniqueFd(news.userfault)), space.map.clone_for_fork());
+      if (auto kept = child.map.keep_ledger(); !kept) {
+        spdlog::error("{}; a new pager could not take over", kept.error().message());
+      } else if (options_.on_fork) {
+        news.ledger = child.map.ledger()->fd();
+        options_.on_fork(news);
+      }
       break;
+    }
     case UFFD_EVENT_REMAP: {
       const PageRange from = PageRange::between(message.arg.remap.from,
                                                 message.arg.remap.from + message.arg.remap.len);
       space.order.remapped(space.map, from, message.arg.remap.to);
+      save(space);
       space.userfault.wake(from);
       break;
     }
@@ -178,6 +188,7 @@ void PagerCore::apply_event(AddressSpace& space, const uffd_msg& message) {
         }
       } else {
         space.order.unmapped(space.map, range);
+        save(space);
       }
       // Who waits there finds out what the address is now.
       space.userfault.wake(range);

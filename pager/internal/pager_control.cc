@@ -22,9 +22,14 @@ Result<void> PagerCore::start(std::shared_ptr<PageLink> urgent, std::shared_ptr<
     }
     urgent_ = std::move(urgent);
     bulk_ = std::move(bulk);
+    started_ = true;
     publish();
   }
   changed_.notify_all();
+  kick();
+  if (done_) {
+    send_control(MessageType::kDone, 0);  // An adopted one may need no source.
+  }
   return {};
 }
 
@@ -37,7 +42,7 @@ void PagerCore::launch() {
 
 void PagerCore::await_start() {
   const MutexLock lock(mutex_);
-  while (!stop_ && !urgent_) {
+  while (!stop_ && !started_) {
     changed_.wait(mutex_);
   }
 }
@@ -146,6 +151,9 @@ void PagerCore::send_control(MessageType type, std::uint64_t sequence) {
   ControlMessage message;
   message.type = type;
   message.sequence = sequence;
+  if (!link) {
+    return;  // Adopted, and the source has not come back: start() tells it.
+  }
   const std::span<const std::byte> part = message_bytes(message);
   const MutexLock lock(bulk_send_mutex_);
   // A broken link is noticed by the receiver, which reads it all the time.

@@ -11,8 +11,7 @@
 
 namespace migrate {
 
-PagerCore::PagerCore(PagerOptions options, Userfault userfault, std::vector<UniqueFd> local_files,
-                     UniqueFd kick)
+PagerCore::PagerCore(PagerOptions options, std::vector<UniqueFd> local_files, UniqueFd kick)
     : options_(std::move(options)),
       local_files_(std::move(local_files)),
       kick_(std::move(kick)),
@@ -27,17 +26,88 @@ PagerCore::PagerCore(PagerOptions options, Userfault userfault, std::vector<Uniq
   for (std::uint32_t slot = 0; slot < kOutstandingCount; ++slot) {
     free_slots_.push_back(slot);
   }
+}
+
+void PagerCore::add_first_space(Userfault userfault) {
   const MutexLock lock(mutex_);
   add_space(std::move(userfault), PageMap());
+}
+
+Result<void> PagerCore::adopt(std::vector<AdoptedSpace> spaces) {
+  {
+    const MutexLock lock(mutex_);
+    // Parents first.
+    std::sort(spaces.begin(), spaces.end(),
+              [](const auto& a, const auto& b) { return a.number < b.number; });
+    for (AdoptedSpace& adopted : spaces) {
+      MIGRATE_TRY(adopt_space(std::move(adopted)));
+    }
+    started_ = true;
+    publish();
+  }
+  launch();
+  changed_.notify_all();
+  return {};
+}
+
+Result<void> PagerCore::adopt_space(AdoptedSpace adopted) {
+  PageMap map;
+  PageLedger::Regions noted;
+  if (adopted.ledger.valid()) {
+    auto ledger = MIGRATE_TRY(PageLedger::open(std::move(adopted.ledger)));
+    noted = MIGRATE_TRY(ledger->regions());
+    map = MIGRATE_TRY(PageMap::from_ledger(std::move(ledger)));
+  } else {
+    // Its pager died while it told of the fork, so that nothing has changed since.
+    AddressSpace* const parent = find_space(adopted.parent);
+    if (parent == nullptr) {
+      return fail(make_error(ErrorCode::kCorrupt, "take over a forked address space"));
+    }
+    map = parent->map.clone_for_fork();
+    MIGRATE_TRY(map.keep_ledger());
+  }
+  next_space_ = adopted.number;
+  AddressSpace& space = add_space(std::move(adopted.userfault), std::move(map));
+  space.order.load(noted);
+  // The dead pager may have read their faults and done nothing about them.
+  for (const PagerRegion& region : space.map.regions()) {
+    space.userfault.wake(region.destination);
+  }
+  return {};
+}
+
+std::vector<PagerSpace> PagerCore::spaces() const {
+  const MutexLock lock(mutex_);
+  std::vector<PagerSpace> all;
+  for (const auto& space : spaces_) {
+    const PageLedger* const ledger = space->map.ledger();
+    all.push_back({space->id, 0, space->userfault.fd(), ledger != nullptr ? ledger->fd() : -1});
+  }
+  return all;
+}
+
+// Notes the regions of a space where a new pager would find them.
+void PagerCore::save(const AddressSpace& space) const {
+  PageLedger* const ledger = space.map.ledger();
+  if (ledger == nullptr) {
+    return;
+  }
+  PageLedger::Regions regions;
+  regions.regions = space.map.regions();
+  space.order.save(regions);
+  if (auto saved = ledger->save(regions); !saved) {
+    spdlog::error("{}; a new pager could not take over", saved.error().message());
+  }
 }
 
 PagerCore::~PagerCore() {
   stop();
 }
 
-void PagerCore::add_space(Userfault userfault, PageMap map) {
+PagerCore::AddressSpace& PagerCore::add_space(Userfault userfault, PageMap map) {
   spaces_.push_back(std::make_unique<AddressSpace>(
       AddressSpace{next_space_++, std::move(userfault), std::move(map)}));
+  return *spaces_.back();
 }
 
 PagerCore::AddressSpace* PagerCore::find_space(std::uint32_t id) {
@@ -67,6 +137,7 @@ Result<void> PagerCore::set_regions(const std::vector<PagerRegion>& regions) {
     MIGRATE_TRY(space.userfault.register_range(region.destination));
   }
   space.map = std::move(map);
+  MIGRATE_TRY(space.map.keep_ledger());
   publish();
   return {};
 }
@@ -305,6 +376,7 @@ bool PagerCore::read_local(const PagerRegion& part, std::span<std::byte> buffer)
   return true;
 }
 
+// Pages whose local file cannot be read are owed by the source again.
 void PagerCore::give_up_local(PageRange source) {
   for (const auto& space : spaces_) {
     PageRange left = source;

@@ -30,12 +30,14 @@ namespace migrate {
 /// read, and the kernel refuses the install (EAGAIN) if it has changed since.
 class PagerCore {
  public:
-  PagerCore(PagerOptions options, Userfault userfault, std::vector<UniqueFd> local_files,
-            UniqueFd kick);
+  PagerCore(PagerOptions options, std::vector<UniqueFd> local_files, UniqueFd kick);
   ~PagerCore();
   PagerCore(const PagerCore&) = delete;
   PagerCore& operator=(const PagerCore&) = delete;
 
+  void add_first_space(Userfault userfault);
+  Result<void> adopt(std::vector<AdoptedSpace> spaces);
+  std::vector<PagerSpace> spaces() const;
   Result<void> set_regions(const std::vector<PagerRegion>& regions);
   void set_local_files(std::vector<UniqueFd> files) { local_files_ = std::move(files); }
   Result<void> install_starter(std::uint64_t address, std::span<const std::byte> bytes);
@@ -91,12 +93,13 @@ class PagerCore {
       MIGRATE_REQUIRES(mutex_);
   void count_pages(Purpose purpose, std::uint64_t page_count) MIGRATE_REQUIRES(mutex_);
   AddressSpace* find_space(std::uint32_t id) MIGRATE_REQUIRES(mutex_);
-  void add_space(Userfault userfault, PageMap map) MIGRATE_REQUIRES(mutex_);
+  AddressSpace& add_space(Userfault userfault, PageMap map) MIGRATE_REQUIRES(mutex_);
+  Result<void> adopt_space(AdoptedSpace adopted) MIGRATE_REQUIRES(mutex_);
+  void save(const AddressSpace& space) const MIGRATE_REQUIRES(mutex_);
   /// Renews unfinished_ and owed_ from the maps; tells the fault thread when nothing is left.
   void publish() MIGRATE_REQUIRES(mutex_);
   /// Reads `part` from its local file into `buffer`; false when it cannot be read.
   bool read_local(const PagerRegion& part, std::span<std::byte> buffer) const;
-  /// Pages whose local file cannot be read are owed by the source again.
   void give_up_local(PageRange source) MIGRATE_REQUIRES(mutex_);
   void kick() const;
   void link_lost(const PageLink& link, const Error& error);
@@ -163,6 +166,7 @@ class PagerCore {
   std::shared_ptr<PageLink> bulk_ MIGRATE_GUARDED_BY(mutex_);
   std::uint32_t links_lost_ MIGRATE_GUARDED_BY(mutex_) = 0;
   bool bulk_ended_ MIGRATE_GUARDED_BY(mutex_) = false;
+  bool started_ MIGRATE_GUARDED_BY(mutex_) = false;
   Mutex bulk_send_mutex_;  // after mutex_ was released; held while sending on the bulk link
 
   // Owned by the fault thread.

@@ -159,4 +159,19 @@ bool PushPlan::taken(PageRange range) const {
   return any;
 }
 
+std::vector<PageRange> PushPlan::not_taken(PageRange range) const {
+  std::vector<PageRange> parts;
+  for (std::uint64_t address = range.start; address < range.end(); address += kPageBytes) {
+    if (taken({address, 1})) {
+      continue;
+    }
+    if (!parts.empty() && parts.back().end() == address) {
+      ++parts.back().page_count;
+    } else {
+      parts.push_back({address, 1});
+    }
+  }
+  return parts;
+}
+
 }  // namespace migrate

@@ -38,6 +38,8 @@ class PushPlan {
   std::vector<PageRange> take_confirmed();
   /// True if a page of `range` was taken.
   bool taken(PageRange range) const;
+  /// The parts of `range` that were not taken, ascending.
+  std::vector<PageRange> not_taken(PageRange range) const;
 
  private:
   class Bits {

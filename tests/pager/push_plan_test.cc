@@ -77,6 +77,9 @@ TEST(PushPlan, GivesBackOnlyWhatIsConfirmed) {
   EXPECT_EQ(taken[0], (PageRange{at(0), 30}));
   EXPECT_TRUE(plan.taken({at(29), 5}));
   EXPECT_FALSE(plan.taken({at(30), 5}));
+  const auto left = plan.not_taken({at(28), 5});  // The rest of a request still has an answer.
+  ASSERT_EQ(left.size(), 1U);
+  EXPECT_EQ(left[0], (PageRange{at(30), 3}));
   plan.restart();  // the second batch may be lost
   EXPECT_EQ(plan.unsent_pages(), 70U);
   plan.next_batch(3, 1000, 8, runs);

@@ -26,7 +26,7 @@ MIB = 1 << 20
 
 # --- the peer
 
-def preamble(purpose, session=b"\x11" * 16, version=1):
+def preamble(purpose, session=b"\x11" * 16, version=2):
     return struct.pack("<4sHBB16s8x", b"LMIG", version, purpose, 0, session)
 
 

@@ -226,8 +226,8 @@ class Plain(SecurityCase):
             "hostA", "/usr/bin/python3", "-c",
             f"import sys; sys.path.insert(0, {str(HERE)!r}); import wire\n"
             f"c = wire.connect({ADDRESSES['hostB']!r})\n"
-            f"c.sendall(wire.preamble(1, {SESSION!r}, version=9)); print(len(wire.receive_all(c)))")
-        self.assertEqual(answer.text.strip(), "0", answer)
+            f"c.sendall(wire.preamble(1, {SESSION!r}, version=9)); print(wire.receive_all(c).hex())")
+        self.assertEqual(answer.text.strip(), wire.preamble(0, 32 * "0").hex(), answer)
         self.assert_logged("hostB", "speaks version 9")
 
 

@@ -5,6 +5,7 @@
 
 #include <future>
 
+#include "base/file.h"
 #include "tests/transport/tls_fixture.h"
 #include "transport/proof.h"
 #include "transport/tcp.h"
@@ -67,6 +68,26 @@ TEST_F(PeerTrustTest, ThoseWithAndWithoutKeysRefuseEachOther) {
   const Ends opposite = meet(host("hosta"), PeerTrust());
   ASSERT_FALSE(opposite.client);
   EXPECT_NE(opposite.client.error().message().find("--keys"), std::string::npos);
+}
+
+TEST_F(PeerTrustTest, AnotherVersionIsNamed) {
+  for (const PeerTrust& client : {PeerTrust(), host("hosta")}) {
+    TcpListener listener = TcpListener::create(Address{"tcp", "127.0.0.1", 0}).value();
+    const auto other = std::async(std::launch::async, [&] {
+      const UniqueFd connection = listener.accept(kTimeoutMs).value().fd;
+      static_cast<void>(receive_preamble(connection.get(), kTimeoutMs));
+      auto answer = encode({.version = 9});
+      answer[6] = std::byte{0};
+      static_cast<void>(write_all(connection.get(), answer));
+      static_cast<void>(::shutdown(connection.get(), SHUT_WR));
+      std::byte ignored{};
+      static_cast<void>(::recv(connection.get(), &ignored, 1, MSG_WAITALL));
+    });
+    auto peer = client.connect({"tcp", "127.0.0.1", listener.port()}, {}, kTimeoutMs);
+    const Error error = peer ? peer->channel->receive(0, kTimeoutMs).error() : peer.error();
+    EXPECT_EQ(error.code, ErrorCode::kUnsupported) << error.message();
+    EXPECT_NE(error.message().find("version 9"), std::string::npos) << error.message();
+  }
 }
 
 TEST_F(PeerTrustTest, HostsOfAnotherAuthorityAreRefused) {

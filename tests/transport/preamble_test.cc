@@ -48,7 +48,7 @@ TEST_F(PreambleTest, ReadsExactlyItsOwnBytes) {
 TEST_F(PreambleTest, HasTheDocumentedLayout) {
   const auto bytes = encode(preamble_);
   const std::string head(reinterpret_cast<const char*>(bytes.data()), 8);
-  EXPECT_EQ(head, std::string("LMIG\x01\x00\x03\x00", 8));
+  EXPECT_EQ(head, std::string("LMIG\x02\x00\x03\x00", 8));
   EXPECT_EQ(bytes[8], preamble_.session[0]);
   EXPECT_EQ(bytes[23], preamble_.session[15]);
 }
@@ -59,10 +59,10 @@ TEST_F(PreambleTest, RefusesOtherProtocolsAndVersions) {
   EXPECT_EQ(receive_changed(6, 8).error().code, ErrorCode::kCorrupt);
   EXPECT_EQ(receive_changed(7, 1).error().code, ErrorCode::kCorrupt);
   EXPECT_EQ(receive_changed(31, 1).error().code, ErrorCode::kCorrupt);
-  const auto other = receive_changed(4, 2);
+  const auto other = receive_changed(4, 1);
   ASSERT_FALSE(other);
   EXPECT_EQ(other.error().code, ErrorCode::kUnsupported);
-  EXPECT_NE(other.error().message().find("version 2"), std::string::npos);
+  EXPECT_NE(other.error().message().find("version 1"), std::string::npos);
 }
 
 TEST_F(PreambleTest, GivesUpOnSilentAndLostPeers) {

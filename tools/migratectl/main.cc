@@ -40,6 +40,9 @@ struct Options {
   double retry_seconds = 0;
   std::optional<double> bandwidth_mib;
   double deadline_seconds = 0;
+  bool resume_source = false;
+  bool give_up = false;
+  bool yes = false;
   std::string command;
   KeysOptions keys;
 };
@@ -94,6 +97,17 @@ void add_options(CLI::App& app, Options& options) {
   wait->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
   wait->add_option("--for", options.wait_for, "Until nothing is owed any more, or it has ended")
       ->check(CLI::IsMember({"done", "exit"}));
+  CLI::App* resolve = app.add_subcommand(
+      "resolve", "Decide about a process whose move is in doubt, or whose host is lost for good");
+  resolve->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
+  CLI::Option* resume = resolve->add_flag(
+      "--resume-source", options.resume_source,
+      "It never ran at the destination: let it run on here (wrong: it runs twice)");
+  CLI::Option* give_up =
+      resolve->add_flag("--give-up", options.give_up,
+                        "It is lost: end what is left of it here (wrong: it loses its memory)");
+  resume->excludes(give_up);
+  resolve->add_flag("--yes", options.yes, "Do not ask");
   app.add_subcommand("hosts", "List this host and the hosts that it knows");
   app.add_subcommand("ping", "Tell whether the daemon answers");
   add_keys(app, options.keys);
@@ -122,6 +136,9 @@ json request_of(const Options& options) {
   }
   if (options.command == "wait") {
     request["for"] = options.wait_for;
+  }
+  if (options.command == "resolve") {
+    request["action"] = options.resume_source ? "resume-source" : "give-up";
   }
   return request;
 }
@@ -181,6 +198,8 @@ void print_text(const Options& options, const json& result, int exit_code) {
     fmt::print("{}", hosts_text(result.value("hosts", json::array())));
   } else if (options.command == "show") {
     fmt::print("{}", process_text(result));
+  } else if (options.command == "resolve") {
+    fmt::print("{}: {}\n", options.target, text_of(result, "resolved"));
   } else if (options.command == "wait") {
     const std::string how = text_of(result, "exit_text");
     fmt::print("{}{}\n", text_of(result, "state"), how.empty() ? "" : " (" + how + ")");
@@ -225,7 +244,35 @@ int interrupted(const Options& options, const Progress& progress) {
             "was not moved");
 }
 
+/// Says what the decision risks, and asks on the terminal.
+bool confirmed(const Options& options) {
+  fmt::print(
+      stderr, "{}",
+      options.resume_source
+          ? "If the process runs at the destination after all, it will run twice from now on:\n"
+            "both copies write to the same files and answer to the same peers. Make sure that\n"
+            "the destination host is down, or that `migratectl ps` there does not list it.\n"
+          : "What is left of the process on this host will be ended: its memory here is lost,\n"
+            "and if it still runs elsewhere it can never get the pages that it lacks.\n");
+  if (options.yes) {
+    return true;
+  }
+  fmt::print(stderr, "Type yes to go on: ");
+  char answer[16] = {};
+  return isatty(STDIN_FILENO) == 1 && std::fgets(answer, sizeof(answer), stdin) != nullptr &&
+         std::string_view(answer) == "yes\n";
+}
+
 int run(const Options& options) {
+  if (options.command == "resolve") {
+    if (options.resume_source == options.give_up) {
+      return report_error(options, kExitUsage, "usage", "give --resume-source or --give-up");
+    }
+    if (!confirmed(options)) {
+      return report_error(options, kExitUsage, "usage",
+                          "nothing was done: say yes on a terminal, or give --yes");
+    }
+  }
   Result<DaemonConnection> connection = DaemonConnection::open(options.socket);
   if (!connection) {
     return report_error(options, connection.error(), kExitOther);

@@ -155,7 +155,9 @@ std::string processes_text(const nlohmann::json& processes) {
 std::string process_text(const nlohmann::json& record) {
   std::vector<Row> rows;
   for (const auto& [name, value] : record.items()) {
-    if (name == "age_us" || name == "updated_us_ago") {
+    if (name == "waits_us") {
+      rows.push_back({"waits since", duration_text(number_of(record, "waits_us")) + " ago"});
+    } else if (name == "age_us" || name == "updated_us_ago") {
       rows.push_back({name == "age_us" ? "age" : "last change",
                       duration_text(number_of(record, name.c_str()))});
     } else if (name == "expected_independence_us") {

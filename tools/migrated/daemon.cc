@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "libmigrate/registry/mailbox.h"
 #include "libmigrate/registry/registry.h"
+#include "libmigrate/registry/session_file.h"
 #include "tools/migrated/local_request.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/privileges.h"
@@ -37,6 +38,7 @@ constexpr const char* kBusyReply =
     "\"the daemon serves as many connections as it may; try again\"}}\n";
 /// Waited after a failure that would come again at once (no descriptors, no memory).
 constexpr std::chrono::milliseconds kPause{50};
+constexpr int kLookForOrphansMs = 500;
 
 Result<void> make_directory(const std::string& path, mode_t mode, bool enforce) {
   std::error_code error;
@@ -83,6 +85,7 @@ Result<Daemon> Daemon::create(const DaemonOptions& options) {
   daemon.context_.reserve_bytes = std::uint64_t{options.reserve_mib} << 20U;
   daemon.context_.push_bytes_per_second = std::uint64_t{options.bandwidth_mib} << 20U;
   daemon.context_.trust = MIGRATE_TRY(peer_trust(options, daemon.context_.host_name));
+  daemon.context_.end_waiting_s = options.end_waiting_s;
   MIGRATE_TRY(daemon.take_addresses(options));
   MIGRATE_TRY(daemon.take_state(options));
   MIGRATE_TRY(daemon.take_socket());
@@ -120,7 +123,13 @@ Result<void> Daemon::take_state(const DaemonOptions& options) {
   std::error_code error;
   context_.state_directory = std::filesystem::absolute(state, error).lexically_normal().string();
   MIGRATE_TRY(make_directory(mailbox_directory(context_.state_directory), 0700, true));
+  if (options.debug_stops) {
+    const std::string stops = context_.state_directory + "/stops";
+    MIGRATE_TRY(make_directory(stops, 0700, true));
+    context_.stops = StopPoints(stops);
+  }
 
+  MIGRATE_TRY(make_directory(SessionFile::directory(context_.state_directory), 0700, true));
   const std::string path = context_.state_directory + "/lock";
   lock_ = MIGRATE_TRY(open_file(path, O_RDWR | O_CREAT, 0600));
   if (flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
@@ -208,7 +217,8 @@ Result<void> Daemon::run() {
     waits.push_back({listener.fd(), POLLIN, 0});
   }
   for (;;) {
-    if (poll(waits.data(), waits.size(), -1) < 0 && errno != EINTR) {
+    adopt_orphans();
+    if (poll(waits.data(), waits.size(), kLookForOrphansMs) < 0 && errno != EINTR) {
       return fail(system_error("poll"));
     }
     note_promoted();  // before reaping, so that no old pid is entered anew
@@ -249,6 +259,23 @@ void Daemon::reap() {
       spdlog::error("child {} was ended by signal {} ({})", pid, WTERMSIG(status),
                     strsignal(WTERMSIG(status)));
     }
+  }
+}
+
+// What dead workers left, our own and those of a daemon before us, is looked for by their files,
+// not by their ends, of which no one may have told us.
+void Daemon::adopt_orphans() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_look_) {
+    return;
+  }
+  next_look_ = now + std::chrono::milliseconds(kLookForOrphansMs);
+  for (const std::string& name : orphaned_sessions(context_.state_directory)) {
+    spdlog::info("the worker of {} has died; starting another", name);
+    fork_child({.is_peer = true}, [&] {
+      become_worker(-1);
+      run_adopted_worker(context_, name);
+    });
   }
 }
 
@@ -347,6 +374,10 @@ void Daemon::become_worker(int connection) {
   // What the daemon itself inherited, if anything: only the standard streams and the connection
   // are the worker's.
   const auto keep = static_cast<unsigned>(connection);
+  if (connection < 0) {
+    (void)close_range(3, ~0U, 0);
+    return;
+  }
   if (keep > 3) {
     (void)close_range(3, keep - 1, 0);
   }

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <functional>
 #include <optional>
 #include <string>
@@ -44,6 +45,7 @@ class Daemon {
   bool handle_signals();
   void reap();
   void note_promoted();
+  void adopt_orphans();
   void accept_local();
   void accept_peer(TcpListener& listener);
   /// Whom a child serves that is not (yet) a worker.
@@ -55,7 +57,7 @@ class Daemon {
   bool is_full(const Client& client) const;
   /// Runs `serve` in a child that has none of the daemon's own descriptors.
   void fork_child(const Client& client, const std::function<void()>& serve);
-  /// In a child: makes it a worker that owns `connection`, and tells the daemon.
+  /// In a child: makes it a worker that owns `connection` (-1: none), and tells the daemon.
   void become_worker(int connection);
 
   WorkerContext context_;
@@ -67,6 +69,7 @@ class Daemon {
   UniqueFd signals_;
   UniqueFd promoted_read_;  ///< Children that became workers write their pid here.
   UniqueFd promoted_write_;
+  std::chrono::steady_clock::time_point next_look_;  ///< For orphaned sessions.
   std::unordered_map<pid_t, Client> connecting_;  ///< Children that are not (yet) workers.
 };
 

@@ -297,6 +297,19 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
   return {};
 }
 
+/// An operator decides what the hosts cannot.
+Result<void> resolve(const LocalService& service, const Request& request, const UniqueFd& client) {
+  const std::string action = request.text("action");
+  if (action != "resume-source" && action != "give-up") {
+    return fail(
+        usage_error("resolve", "action \"" + action + "\"", "use resume-source or give-up"));
+  }
+  if (!MIGRATE_TRY(hand_over(service, request, client))) {
+    return fail(unknown_process(request));
+  }
+  return {};
+}
+
 Result<json> list_processes(const LocalService& service, const Request& request) {
   Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
   const auto all = request.body.find("all");
@@ -424,10 +437,14 @@ Result<void> wait_process(const LocalService& service, Request& request, const U
 
 Result<void> dispatch(const LocalService& service, Request& request, UniqueFd& client) {
   const std::string command = request.text("command");
-  Result<json> answer = fail(usage_error("serve the request", "command \"" + command + "\"",
-                                         "use check, move, ps, show, wait, hosts or ping"));
+  Result<json> answer =
+      fail(usage_error("serve the request", "command \"" + command + "\"",
+                       "use check, move, resolve, ps, show, wait, hosts or ping"));
   if (command == "check" || command == "move") {
     return act(service, request, client);
+  }
+  if (command == "resolve") {
+    return resolve(service, request, client);
   }
   if (command == "wait") {
     return wait_process(service, request, client);

@@ -133,6 +133,10 @@ void add_settings(Settings& settings, DaemonOptions& options) {
                "that it asks for are not limited");
   settings.add("spin_us", options.spin_us, "Microseconds to poll for pages before sleeping");
   settings.add("max_connections", options.max_connections, "Connections served at once");
+  settings.add("end_waiting_s", options.end_waiting_s,
+               "Seconds after which a process that cannot get its pages is ended (0: never)");
+  settings.add("debug_stops", options.debug_stops,
+               "For tests: halt workers at the steps that files in STATE/stops name");
   settings.add("peers", options.peers, "HOST[:PORT] to ask in `migratectl hosts` (repeatable)");
 }
 

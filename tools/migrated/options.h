@@ -32,7 +32,10 @@ struct DaemonOptions {
   std::uint32_t bandwidth_mib = 0;    ///< Pushed a second to each process that went away; 0: all.
   std::uint32_t spin_us = 200;
   std::uint32_t max_connections = 256;  ///< Requests and peers served at once, workers apart.
-  std::vector<std::string> peers;       ///< Hosts that `migratectl hosts` asks, HOST[:PORT].
+  std::uint32_t end_waiting_s =
+      0;  ///< After so long a process that waits for pages is ended; 0: never.
+  bool debug_stops = false;
+  std::vector<std::string> peers;  ///< Hosts that `migratectl hosts` asks, HOST[:PORT].
 };
 
 /// Reads the command line, and the TOML file that --config names: its keys are the long options

@@ -44,7 +44,7 @@ Result<void> serve_newcomer(const PeerService& service, UniqueFd connection,
   return {};
 }
 
-void pass_on(const WorkerContext& context, const UniqueFd& connection, const Preamble& preamble,
+void pass_on(const WorkerContext& context, UniqueFd connection, const Preamble& preamble,
              const std::string& peer) {
   const std::string session = to_hex(preamble.session);
   const auto bytes = encode(preamble);
@@ -52,6 +52,10 @@ void pass_on(const WorkerContext& context, const UniqueFd& connection, const Pre
       hand_to_worker(context.state_directory, session, connection.get(), bytes);
   if (!handed) {
     spdlog::warn("{}: connection for session {} lost: {}", peer, session, handed.error().message());
+  } else if (!*handed && preamble.purpose == Purpose::kResume) {
+    answer_resume(context, std::move(connection), preamble);
+  } else if (!*handed && preamble.purpose == Purpose::kHome) {
+    answer_resident(context, std::move(connection), preamble);
   } else if (!*handed) {
     spdlog::warn("{}: closed a connection for session {}, which has no worker here", peer, session);
   }
@@ -83,6 +87,9 @@ void serve_peer(const PeerService& service, UniqueFd connection, const std::stri
   const Result<Preamble> preamble = receive_preamble(connection.get(), kPreambleTimeoutMs);
   if (!preamble) {
     spdlog::warn("closed a connection from {}: {}", peer, preamble.error().message());
+    if (preamble.error().code == ErrorCode::kUnsupported) {
+      refuse_version(connection.get());
+    }
     return;
   }
   switch (preamble->purpose) {
@@ -98,7 +105,7 @@ void serve_peer(const PeerService& service, UniqueFd connection, const std::stri
     case Purpose::kHome:
     case Purpose::kCommand:
     case Purpose::kResume:
-      pass_on(service.context, connection, *preamble, peer);
+      pass_on(service.context, std::move(connection), *preamble, peer);
       break;
   }
 }

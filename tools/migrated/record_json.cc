@@ -50,6 +50,10 @@ nlohmann::json record_json(const ProcessRecord& record, const std::string& here)
   if (is_live(record.state)) {
     object["worker_alive"] = worker_alive(record);
   }
+  if (!record.waits_for.empty()) {
+    object["waits_for"] = record.waits_for;
+    object["waits_us"] = age_us(record.waits_since_us);
+  }
   if (record.exit_status) {
     object["exit_status"] = *record.exit_status;
     object["exit_text"] = exit_text(*record.exit_status);

@@ -27,6 +27,7 @@ migrate_script_call:
     addq $64, %rbx
     jmp 1b
 2:  int3
+    jmp migrate_script_idle
 migrate_script_park:
 3:  leaq 0(%rbx), %rdi
     leaq 16(%rbx), %rsi

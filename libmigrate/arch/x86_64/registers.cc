@@ -149,6 +149,11 @@ bool can_continue(const GeneralRegisters& registers, std::int64_t number) {
          static_cast<std::int64_t>(registers.orig_rax) == number;
 }
 
+bool is_in_loop(const GeneralRegisters& registers, std::uint64_t first, std::uint64_t end,
+                std::uint64_t argument) {
+  return registers.rip >= first && registers.rip < end && registers.rbx == argument;
+}
+
 void complete_call(GeneralRegisters& registers, std::int64_t result) {
   registers.rax = static_cast<std::uint64_t>(result);
   registers.orig_rax = ~0ULL;

@@ -72,6 +72,11 @@ bool is_repeated(const GeneralRegisters& registers);
 /// True when a thread is stopped inside call `number` and the kernel holds how to continue it.
 bool can_continue(const GeneralRegisters& registers, std::int64_t number);
 
+/// True for a thread whose code is in [first, end) with `argument` where script_registers() puts
+/// it.
+bool is_in_loop(const GeneralRegisters& registers, std::uint64_t first, std::uint64_t end,
+                std::uint64_t argument);
+
 /// Makes the interrupted call return `result`, as if it had ended.
 void complete_call(GeneralRegisters& registers, std::int64_t result);
 

@@ -1,0 +1,260 @@
+#include "libmigrate/registry/session_file.h"
+
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <sstream>
+#include <thread>
+
+#include "base/file.h"
+#include "base/log.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::uint64_t kMagic = 0x31304e53'5347494dULL;  // "MIGSSN01"
+constexpr std::uint64_t kFirstText = 4096;
+constexpr const char* kSuffix = ".session";
+
+static_assert(sizeof(SessionMark) <= kFirstText);
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+
+// In clock ticks since boot; 0 if the process is gone or a zombie.
+std::uint64_t start_time(pid_t process) {
+  constexpr int kFieldsBetween = 18;  // From the state, field 3, to field 22.
+  const auto stat = read_file("/proc/" + std::to_string(process) + "/stat");
+  if (!stat || stat->rfind(')') == std::string::npos) {
+    return 0;
+  }
+  std::istringstream fields(stat->substr(stat->rfind(')') + 1));
+  std::string word;
+  fields >> word;
+  if (word == "Z" || word == "X") {
+    return 0;
+  }
+  for (int i = 0; i < kFieldsBetween; ++i) {
+    fields >> word;
+  }
+  std::uint64_t start = 0;
+  fields >> start;
+  return start;
+}
+
+// Killed, and not yet reaped.
+bool is_dying(pid_t process) {
+  constexpr std::uint64_t kKillBit = 1ULL << (SIGKILL - 1);
+  constexpr std::uint64_t kExiting = 4;  // PF_EXITING
+  constexpr int kFlagsField = 9;
+  const std::string base = "/proc/" + std::to_string(process);
+  const auto stat = read_file(base + "/stat");
+  const auto status = read_file(base + "/status");
+  if (!stat || !status) {
+    return false;
+  }
+  std::istringstream fields(stat->substr(stat->rfind(')') + 1));
+  std::string state;
+  fields >> state;
+  std::uint64_t flags = 0;
+  for (int field = 4; field <= kFlagsField; ++field) {
+    std::int64_t value = 0;
+    fields >> value;
+    flags = static_cast<std::uint64_t>(value);
+  }
+  std::uint64_t pending = 0;
+  for (const char* name : {"\nSigPnd:", "\nShdPnd:"}) {
+    const std::size_t at = status->find(name);
+    if (at != std::string::npos) {
+      pending |= std::strtoull(status->c_str() + at + std::strlen(name), nullptr, 16);
+    }
+  }
+  return state == "Z" || state == "X" || (flags & kExiting) != 0 || (pending & kKillBit) != 0;
+}
+
+// By a descriptor of its own: a lock lives as long as any mapping made by the locked one, and
+// children have copies of all mappings.
+Result<Mapping> map_words(const std::string& path) {
+  const UniqueFd fd = MIGRATE_TRY(open_file(path, O_RDWR));
+  return Mapping::of_file(fd.get(), kFirstText);
+}
+
+Error file_error(const char* operation, const std::string& path) {
+  return system_error(operation, path, "check space and permissions of the state directory");
+}
+
+}  // namespace
+
+std::string boot_id() {
+  std::string id = read_file("/proc/sys/kernel/random/boot_id").value_or(std::string());
+  while (!id.empty() && id.back() == '\n') {
+    id.pop_back();
+  }
+  return id;
+}
+
+std::string home_session_name(const std::string& process) {
+  return "home-" + process;
+}
+
+std::string cell_session_name(const std::string& session) {
+  return "cell-" + session;
+}
+
+std::string SessionFile::directory(const std::string& state_directory) {
+  return state_directory + "/sessions";
+}
+
+Result<SessionFile> SessionFile::lock(UniqueFd fd, std::string path) {
+  if (::flock(fd.get(), LOCK_EX | LOCK_NB) != 0) {
+    return fail(make_error(ErrorCode::kRefused, "take over", path, "its worker lives"));
+  }
+  struct stat now {};
+  struct stat ours {};
+  if (::fstat(fd.get(), &ours) != 0 || ::stat(path.c_str(), &now) != 0 ||
+      ours.st_ino != now.st_ino) {
+    return fail(make_error(ErrorCode::kNotFound, "take over", path));  // Its worker removed it.
+  }
+  Mapping words = MIGRATE_TRY(map_words(path));
+  return SessionFile(std::move(fd), std::move(words), std::move(path));
+}
+
+Result<SessionFile> SessionFile::create(const std::string& state_directory,
+                                        const std::string& name) {
+  const std::string path = directory(state_directory) + "/" + name + kSuffix;
+  const std::string draft = path + ".new";  // Seen under its name only when locked and whole.
+  ::unlink(draft.c_str());
+  UniqueFd fd(::open(draft.c_str(), O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600));
+  if (!fd.valid()) {
+    return fail(file_error("create", draft));
+  }
+  // Allocated now: a full disk shall be an error here, not a signal later.
+  const int error = ::posix_fallocate(fd.get(), 0, kFirstText);
+  const bool ready = error == 0 && ::flock(fd.get(), LOCK_EX | LOCK_NB) == 0;
+  auto words = ready ? map_words(draft)
+                     : Result<Mapping>(fail(system_error_from(
+                           error != 0 ? error : errno, "allocate", draft,
+                           "check space and permissions of the state directory")));
+  if (words) {
+    auto& mark = *new (words->bytes().data()) SessionMark;
+    const std::string boot = boot_id();
+    std::copy_n(boot.data(), std::min(boot.size(), sizeof(mark.boot) - 1), mark.boot);
+    mark.worker = ::getpid();
+    mark.worker_start = start_time(::getpid());
+    mark.magic = kMagic;
+  }
+  const bool linked = words && ::link(draft.c_str(), path.c_str()) == 0;
+  const int reason = errno;
+  ::unlink(draft.c_str());
+  if (!words) {
+    return fail(words.error());
+  }
+  if (!linked) {
+    return fail(reason == EEXIST ? make_error(ErrorCode::kRefused, "begin a session", path)
+                                 : system_error_from(reason, "create", path));
+  }
+  return SessionFile(std::move(fd), std::move(*words), path);
+}
+
+Result<SessionFile> SessionFile::open(const std::string& state_directory, const std::string& name) {
+  const std::string path = directory(state_directory) + "/" + name + kSuffix;
+  SessionFile file = MIGRATE_TRY(lock(MIGRATE_TRY(open_file(path, O_RDWR)), path));
+  struct stat status {};
+  if (::fstat(file.fd(), &status) != 0 || status.st_size < static_cast<off_t>(kFirstText) ||
+      file.mark().magic != kMagic || boot_id() != file.mark().boot) {
+    return fail(make_error(ErrorCode::kCorrupt, "read", path));
+  }
+  return file;
+}
+
+std::vector<std::string> SessionFile::list(const std::string& state_directory) {
+  std::vector<std::string> names;
+  for (std::string& name :
+       list_directory(directory(state_directory)).value_or(std::vector<std::string>())) {
+    if (!name.ends_with(kSuffix)) {
+      continue;
+    }
+    name.resize(name.size() - std::strlen(kSuffix));
+    const auto file = open(state_directory, name);
+    if (!file && file.error().code == ErrorCode::kCorrupt) {
+      ::unlink((directory(state_directory) + "/" + name + kSuffix).c_str());
+      continue;
+    }
+    names.push_back(std::move(name));
+  }
+  return names;
+}
+
+bool SessionFile::worker_gone() const {
+  const std::uint64_t now = start_time(mark().worker);
+  return now == 0 || now != mark().worker_start;
+}
+
+// A process that was still to die with its tracer was killed before that one was gone.
+void SessionFile::await_start() const {
+  constexpr auto kPause = std::chrono::milliseconds(2);
+  while (mark().stage == RunStage::kStarting && mark().ended == 0 && is_dying(mark().process)) {
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+bool SessionFile::never_ran() const {
+  const SessionMark& words = mark();
+  const bool died_with_worker =
+      words.ended != 0 && WIFSIGNALED(words.wait_status) && WTERMSIG(words.wait_status) == SIGKILL;
+  return words.stage == RunStage::kNot || (words.stage == RunStage::kStarting && died_with_worker);
+}
+
+void SessionFile::take() {
+  mark().worker = ::getpid();
+  mark().worker_start = start_time(::getpid());
+}
+
+Result<void> SessionFile::save(std::string_view text) {
+  if (text == saved_ && mark().length[mark().slot] == text.size()) {
+    return {};
+  }
+  SessionMark& words = mark();
+  const std::uint32_t other = 1 - words.slot;
+  if (words.capacity[other] < text.size()) {
+    const std::uint64_t before = words.capacity[1 - other];
+    const std::uint64_t end = before == 0 ? kFirstText : words.offset[1 - other] + before;
+    const std::uint64_t beyond = std::max(end, words.offset[other] + words.capacity[other]);
+    words.offset[other] = beyond;
+    words.capacity[other] = 2 * text.size();
+  }
+  const ssize_t count =
+      ::pwrite(fd_.get(), text.data(), text.size(), static_cast<off_t>(words.offset[other].load()));
+  if (count != static_cast<ssize_t>(text.size())) {
+    return fail(file_error("write", path_));
+  }
+  words.length[other] = text.size();
+  words.slot = other;
+  saved_ = text;
+  return {};
+}
+
+Result<std::string> SessionFile::load() const {
+  const SessionMark& words = mark();
+  std::string text(words.length[words.slot], '\0');
+  const ssize_t count = ::pread(fd_.get(), text.data(), text.size(),
+                                static_cast<off_t>(words.offset[words.slot].load()));
+  if (count != static_cast<ssize_t>(text.size())) {
+    return fail(make_error(ErrorCode::kCorrupt, "read", path_));
+  }
+  return text;
+}
+
+void SessionFile::remove() const {
+  ::unlink(path_.c_str());
+}
+
+}  // namespace migrate

@@ -1,0 +1,103 @@
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/mapping.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace migrate {
+
+/// How far a destination has come with letting a process run.
+enum class RunStage : std::uint32_t {
+  kNot,       ///< It has not run here, and if its worker is dead it never will.
+  kStarting,  ///< The worker was told to run it and is letting it go.
+  kReleased,  ///< It runs or ran.
+};
+
+/// The words of a session file that several processes read and write while it is mapped: the
+/// worker, the cell's init, whoever adopts. They survive every process, not the host.
+struct SessionMark {
+  std::uint64_t magic = 0;
+  char boot[40] = {};                    ///< The machine's boot id.
+  std::atomic<std::int32_t> worker = 0;  ///< The worker that holds or last held the file.
+  std::atomic<RunStage> stage = RunStage::kNot;
+  std::atomic<std::int32_t> process = 0;        ///< Pid of the moved process, as this host sees it.
+  std::atomic<std::int32_t> init = 0;           ///< Pid of its cell's init; 0 at home.
+  std::atomic<std::uint32_t> ended = 0;         ///< 1: wait_status counts.
+  std::atomic<std::int32_t> wait_status = 0;    ///< As wait(2) gives it.
+  std::atomic<std::uint32_t> independent = 0;   ///< 1: no page is owed to the process any more.
+  std::atomic<std::uint32_t> closed = 0;        ///< 1: there is nothing to take over any more.
+  std::atomic<std::uint64_t> worker_start = 0;  ///< When the worker was started, in clock ticks.
+  std::atomic<std::uint64_t> area = 0;          ///< Script area of a process being moved away.
+  std::atomic<std::uint32_t> slot = 0;          ///< Which of the two texts counts.
+  std::atomic<std::uint64_t> offset[2] = {};
+  std::atomic<std::uint64_t> length[2] = {};
+  std::atomic<std::uint64_t> capacity[2] = {};
+};
+
+/// What a worker leaves behind for the one that takes over when it dies: a file in the state
+/// directory with a mark and one text, a serialised message. Nothing is forced to disk: what a
+/// crash of the host loses is lost with the process. A worker holds the file locked for its life,
+/// so that whoever can lock it knows that the worker is dead. Owned by one thread.
+class SessionFile {
+ public:
+  /// Makes the file `name` and locks it. Errors: kRefused (it exists), kSystem (disk full).
+  static Result<SessionFile> create(const std::string& state_directory, const std::string& name);
+  /// Locks an existing one. Errors: kNotFound, kRefused (its worker lives), kCorrupt, kSystem.
+  static Result<SessionFile> open(const std::string& state_directory, const std::string& name);
+  /// Names of all files there are; those of an earlier boot of the machine are deleted.
+  static std::vector<std::string> list(const std::string& state_directory);
+
+  SessionFile(SessionFile&&) noexcept = default;
+  SessionFile& operator=(SessionFile&&) noexcept = default;
+
+  SessionMark& mark() { return *reinterpret_cast<SessionMark*>(words_.bytes().data()); }
+  const SessionMark& mark() const {
+    return *reinterpret_cast<const SessionMark*>(words_.bytes().data());
+  }
+  /// Borrowed; mapping it shared gives the mark.
+  int fd() const { return fd_.get(); }
+
+  /// True when the worker that held the file last is wholly gone: the lock goes before its hold on
+  /// the threads that it traces.
+  bool worker_gone() const;
+  /// Of a dead worker: waits until it is certain whether the process died with it before it ran.
+  void await_start() const;
+  /// Of a dead worker: the process has not run here and never will.
+  bool never_ran() const;
+  /// This process is the worker from now on.
+  void take();
+
+  /// Replaces the text: whoever reads finds the old or the new one, wherever the writer dies.
+  Result<void> save(std::string_view text);
+  Result<std::string> load() const;
+  /// Deletes the file. The mark stays usable.
+  void remove() const;
+
+  /// The folder of all session files, and of the sockets of cells.
+  static std::string directory(const std::string& state_directory);
+
+ private:
+  SessionFile(UniqueFd fd, Mapping words, std::string path)
+      : fd_(std::move(fd)), words_(std::move(words)), path_(std::move(path)) {}
+  static Result<SessionFile> lock(UniqueFd fd, std::string path);
+
+  UniqueFd fd_;
+  Mapping words_;
+  std::string path_;
+  std::string saved_;  // what the slot holds, if we wrote it
+};
+
+/// Names of session files: of a process at its home, and of one that came to this host.
+std::string home_session_name(const std::string& process);
+std::string cell_session_name(const std::string& session);
+
+/// The machine's boot id.
+std::string boot_id();
+
+}  // namespace migrate

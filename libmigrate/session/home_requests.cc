@@ -1,0 +1,89 @@
+// What a home worker does with the requests of local clients: most go to where the process is.
+#include "libmigrate/session/home_worker.h"
+#include "libmigrate/session/json_member.h"
+#include "transport/proof.h"
+
+namespace migrate {
+namespace {
+
+constexpr int kForwardTimeoutMs = 5000;
+
+}  // namespace
+
+void HomeWorker::forward_request(Letter letter) {
+  EventSink client(std::move(letter.fd));
+  nlohmann::json request = parse_object(letter.request);
+  if (text_member(request, "command") == "resolve") {
+    resolve(std::move(client), text_member(request, "action"));
+    return;
+  }
+  const auto forwarded = [&]() -> Result<std::unique_ptr<Channel>> {
+    if (!request.is_object()) {
+      return fail(make_error(ErrorCode::kInvalid, "read a request"));
+    }
+    if (!relay_) {
+      return fail(make_error(ErrorCode::kRetry, "carry out a request", "process " + command_,
+                             "where it runs is in doubt; see migratectl show"));
+    }
+    const Address address = MIGRATE_TRY(Address::parse(where_));
+    const Preamble preamble{.purpose = Purpose::kCommand,
+                            .session = MIGRATE_TRY(session_id_from_hex(where_session_))};
+    auto peer = MIGRATE_TRY(context_.trust.connect(address, preamble, kForwardTimeoutMs));
+    MIGRATE_TRY(give_proof(*peer.channel, token_, preamble, kForwardTimeoutMs));
+    const std::string text = request.dump();
+    MIGRATE_TRY(peer.channel->send_one(std::as_bytes(std::span(text))));
+    return std::move(peer.channel);
+  };
+  auto channel = forwarded();
+  if (!channel) {
+    client.finish_failed(kExitFailed, channel.error());
+    return;
+  }
+  forwards_.push_back({std::move(*channel), std::move(client), where_session_});
+}
+
+void HomeWorker::resolve(EventSink client, const std::string& action) {
+  if (action == "give-up") {
+    give_up_ = true;
+  } else if (move_->fate() == Fate::kUnknown && !relay_) {
+    resume_source_ = true;
+  } else {
+    client.finish_failed(kExitRefused,
+                         make_error(ErrorCode::kRefused, "resume", "process " + command_,
+                                    "it is known to have run elsewhere"));
+    return;
+  }
+  client.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", action}});
+}
+
+void HomeWorker::pump_forwards() {
+  std::erase_if(forwards_, [this](Forward& forward) {
+    for (;;) {
+      auto message = forward.channel->try_receive();
+      if (!message) {
+        if (forward.client.open()) {
+          forward.client.finish_failed(kExitOther, message.error());
+        }
+        return true;
+      }
+      if (!*message) {
+        return false;
+      }
+      const nlohmann::json event =
+          parse_object({reinterpret_cast<const char*>((*message)->data()), (*message)->size()});
+      if (event.is_object() && text_member(event, "event") == "result") {
+        // It has moved on: the next request may come before the new place reports itself.
+        if (integer_member(event, "exit", kExitOther) == kExitDone &&
+            event.contains("destination") && where_session_ == forward.session) {
+          where_ = text_member(event, "destination", where_);
+          where_session_ = text_member(event, "id", where_session_);
+        }
+        forward.client.finish(integer_member(event, "exit", kExitOther), event);
+        return true;
+      }
+      forward.client.send(event);
+    }
+  });
+}
+
+}  // namespace migrate

@@ -1,0 +1,165 @@
+// How a resident worker moves its process on, and what it does until it owes nothing any more.
+#include <poll.h>
+
+#include "base/log.h"
+#include "libmigrate/session/json_member.h"
+#include "libmigrate/session/resident_worker.h"
+
+namespace migrate {
+namespace {
+
+constexpr int kStepMs = 20;
+constexpr std::int64_t kProgressEveryUs = 100'000;
+constexpr std::int64_t kPatienceUs = 10'000'000;  // of a client whose move is in doubt
+
+}  // namespace
+
+SourceMove::Hooks ResidentWorker::onward_hooks() {
+  SourceMove::Hooks hooks;
+  hooks.freeze_relay = [this](const wire::Image&) {
+    wire::RelayState state = relay_->freeze_state();
+    note_change();  // It took from the process what it had written.
+    return state;
+  };
+  hooks.thaw_relay = [this] { relay_->thaw(); };
+  hooks.on_outgoing = [this](const wire::Outgoing& outgoing) {
+    *noted_.mutable_outgoing() = outgoing;
+    return file_->save(noted_.SerializeAsString());
+  };
+  hooks.on_area = [this](std::uint64_t area) { file_->mark().area = area; };
+  return hooks;
+}
+
+void ResidentWorker::move_on() {
+  PendingMove pending = std::move(pending_moves_.front());
+  pending_moves_.erase(pending_moves_.begin());
+  auto destination = Address::parse(pending.request.destination);
+  auto transport = parse_page_transport(pending.request.transport);
+  if (!destination || !transport) {
+    pending.sink.finish_failed(kExitFailed, !destination ? destination.error() : transport.error());
+    return;
+  }
+  SourceMoveOptions options = onward_options(pending.request.mode);
+  options.destination = *destination;
+  options.push = pending.request.push;
+  options.transport = *transport;
+  SourceMove move(std::move(options), onward_hooks(), pending.sink);
+  const MoveOutcome outcome = move.attempt_for(pending.request.retry_seconds);
+  if (outcome == MoveOutcome::kRefused) {
+    pending.sink.send({{"event", "refused"}, {"refusals", to_json(move.refusals())}});
+    pending.sink.finish(kExitRefused, {{"refusals", to_json(move.refusals())}});
+  } else if (outcome == MoveOutcome::kFailed) {
+    pending.sink.finish_failed(kExitFailed, move.error());
+  } else {
+    finish_move(move, pending.sink, pending.request.wait);
+  }
+}
+
+// After Run was sent, perhaps by a worker that has died since.
+void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, const std::string& wait) {
+  if (move.fate() == Fate::kRuns || settle_doubt(move, sink)) {
+    serve_until_left(move, sink, wait);
+    return;
+  }
+  noted_.clear_outgoing();
+  note_change();
+  record(ProcessState::kRunningHere);
+  sink.finish_failed(kExitFailed, move.error());
+}
+
+// True: it runs there. False: it runs here again. Until either is certain, nothing runs.
+bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
+  const std::int64_t since_us = now_us();
+  while (move.fate() == Fate::kUnknown && !give_up_ && !resume_source_) {
+    pollfd polled[2] = {{move.control_fd(), POLLIN, 0}, {mailbox_->fd(), POLLIN, 0}};
+    ::poll(polled, 2, kStepMs);
+    static_cast<void>(move.handle());
+    read_mailbox_while_leaving(move);
+    show_waiting("in doubt: " + move.waits_for(), move.waits_since_us());
+    if (sink.open() && now_us() - since_us > kPatienceUs) {
+      sink.finish_failed(kExitAfterCommit, move.error());
+    }
+  }
+  show_waiting({}, 0);
+  if (give_up_ || (move.fate() != Fate::kNeverRan && !resume_source_)) {
+    return true;
+  }
+  if (auto back = move.resume_here(); !back) {
+    spdlog::error("process {} could not be resumed: {}", noted_.command(), back.error().message());
+  }
+  resume_source_ = false;
+  return false;
+}
+
+// The process runs elsewhere: serves its pages until it owes nothing, then clears up all of it.
+void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait) {
+  gone_ = true;
+  relay_.reset();
+  static_cast<void>(
+      registry_->update_state(to_hex(process_), ProcessRole::kResident, ProcessState::kAway));
+  if (wait == "resumed") {
+    sink.finish(kExitDone, move.result());
+  }
+  std::int64_t next_progress_us = 0;
+  while (!move.done() && !give_up_) {
+    pollfd polled[2] = {{move.control_fd(), POLLIN, 0}, {mailbox_->fd(), POLLIN, 0}};
+    ::poll(polled, 2, kStepMs);
+    read_mailbox_while_leaving(move);
+    if (auto handled = move.handle(); !handled) {
+      spdlog::warn("session {}: {}", to_hex(move.session()), handled.error().message());
+      if (handled.error().code == ErrorCode::kNotFound) {
+        break;  // The parked process is gone.
+      }
+    }
+    show_waiting(move.waits_for(), move.waits_since_us());
+    if (sink.open() && now_us() >= next_progress_us) {
+      next_progress_us = now_us() + kProgressEveryUs;
+      sink.send(move.progress_event());
+    }
+  }
+  if (sink.open()) {
+    sink.finish(kExitDone, move.result());
+  }
+  // Unless it has come back by another session.
+  const auto records = registry_->find_process(to_hex(process_));
+  for (const ProcessRecord& record : records.value_or(std::vector<ProcessRecord>())) {
+    if (record.role == ProcessRole::kResident && record.session == to_hex(session_)) {
+      static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kResident));
+    }
+  }
+}
+
+void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
+  auto letter = mailbox_->receive(0);
+  if (!letter) {
+    return;
+  }
+  if (letter->preamble) {
+    if (letter->preamble->purpose == Purpose::kResume) {
+      control_ = std::make_unique<ControlChannel>(std::move(letter->channel));
+      send_verdict();
+      follow_control();
+    }
+    return;
+  }
+  EventSink sink(std::move(letter->fd));
+  const nlohmann::json request = parse_object(letter->request);
+  const std::string action = text_member(request, "action");
+  if (text_member(request, "command") != "resolve") {
+    sink.finish_failed(kExitFailed, make_error(ErrorCode::kRetry, "carry out a request",
+                                               "process " + noted_.command(),
+                                               "it is leaving this host; try again"));
+  } else if (action == "give-up") {
+    give_up_ = true;
+    sink.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", action}});
+  } else if (move.fate() == Fate::kUnknown) {
+    resume_source_ = true;
+    sink.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", action}});
+  } else {
+    sink.finish_failed(kExitRefused,
+                       make_error(ErrorCode::kRefused, "resume", "process " + noted_.command(),
+                                  "it is known to have run elsewhere"));
+  }
+}
+
+}  // namespace migrate

@@ -1,0 +1,277 @@
+// The source's side of a move once Run was sent: what the destination says, and pages until nothing
+// is owed, over as many connections as it takes.
+#include <algorithm>
+
+#include "base/log.h"
+#include "libmigrate/session/source_move.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::int64_t kShortestPauseUs = 100'000;  // between attempts to connect again
+constexpr std::int64_t kLongestPauseUs = 5'000'000;
+constexpr std::int64_t kPingEveryUs = 1'000'000;
+constexpr std::int64_t kSilenceUs = 5'000'000;  // after which a connection counts as lost
+
+}  // namespace
+
+void SourceMove::stop_serving() {
+  serving_stopped_ = true;
+  if (feed_) {
+    feed_->stop();
+  }
+}
+
+int SourceMove::control_fd() const {
+  return control_ ? control_->channel().poll_fd() : -1;
+}
+
+Result<void> SourceMove::handle() {
+  if (done_ || !parked_ || fate_ == Fate::kNeverRan) {
+    return {};
+  }
+  read_control();
+  watch_deadline();
+  if (serving_stopped_ || done_ || fate_ == Fate::kNeverRan) {
+    return {};
+  }
+  if (feed_) {
+    if (const auto confirmed = feed_->server().take_confirmed(); !confirmed.empty()) {
+      MIGRATE_TRY(parked_->free(confirmed));
+    }
+    if (feed_->broken() && control_ && linked_) {
+      lose_control(
+          make_error(ErrorCode::kPeerLost, "send pages to", options_.destination.to_string()));
+    }
+  }
+  keep_alive();
+  if (!control_ && now_us() >= next_reconnect_us_) {
+    reconnect();
+  }
+  return {};
+}
+
+void SourceMove::read_control() {
+  while (control_ && !done_) {
+    auto message = control_->try_receive();
+    if (!message) {
+      lose_control(message.error());
+    } else if (!*message) {
+      return;
+    } else {
+      last_heard_us_ = now_us();
+      take(**message);
+    }
+  }
+}
+
+void SourceMove::take(const wire::ControlMessage& message) {
+  switch (message.body_case()) {
+    case wire::ControlMessage::kRunning:  // It came late.
+      take_fate(Fate::kRuns);
+      break;
+    case wire::ControlMessage::kProgress:
+      progress_ = message.progress();
+      drain_.note(now_us(), progress_.owed_pages());
+      take_fate(Fate::kRuns);
+      if (progress_.done()) {
+        say_goodbye();
+        finish();
+      }
+      break;
+    case wire::ControlMessage::kVerdict:
+      take_verdict(message.verdict());
+      break;
+    case wire::ControlMessage::kSendAll:
+      if (feed_) {
+        feed_->server().start_push();
+      }
+      break;
+    case wire::ControlMessage::kFailed:
+      error_ = make_error(ErrorCode::kRefused, "move", {}, message.failed().reason());
+      take_fate(Fate::kNeverRan);
+      break;
+    default:
+      break;
+  }
+}
+
+void SourceMove::say_goodbye() {
+  wire::ControlMessage message;
+  message.mutable_goodbye();
+  static_cast<void>(control_->send(message));
+}
+
+void SourceMove::take_verdict(const wire::Verdict& verdict) {
+  switch (verdict.fate()) {
+    case wire::Verdict::RUNS: {
+      wire::ControlMessage message;
+      *message.mutable_progress() = verdict.progress();
+      take(message);
+      if (!done_) {
+        if (auto linked = connect_again(); !linked) {
+          lose_control(linked.error());
+        }
+      }
+      break;
+    }
+    case wire::Verdict::NEVER_RAN:
+      if (fate_ == Fate::kUnknown && verdict.boot_id() == boot_id_) {
+        error_ = make_error(ErrorCode::kPeerLost, "move", {}, verdict.reason());
+        take_fate(Fate::kNeverRan);
+      } else {
+        // It knows nothing of what it did before it was started again.
+        lose_control(make_error(ErrorCode::kPeerLost, "learn what became of the process at",
+                                options_.destination.to_string(),
+                                "that host was started again; see migratectl resolve"));
+      }
+      break;
+    default:
+      error_ = make_error(ErrorCode::kPeerLost, "keep", "the process", verdict.reason());
+      wait_status_ = verdict.wait_status();
+      take_fate(Fate::kEnded);
+      say_goodbye();
+      finish();
+      break;
+  }
+}
+
+void SourceMove::take_fate(Fate fate) {
+  const bool news = fate_ == Fate::kUnknown;
+  if (!news && (fate == Fate::kNeverRan || fate == fate_)) {
+    return;  // What ran has run, whatever anyone says.
+  }
+  fate_ = fate;
+  if (fate == Fate::kRuns && news) {
+    running_us_ = now_us();
+    if (auto noted = hooks_.on_outgoing(outgoing()); !noted) {
+      spdlog::warn("session {}: {}", to_hex(session_), noted.error().message());
+    }
+    options_.context->stops.reach("source.confirmed");
+    start_push();
+  }
+}
+
+void SourceMove::lose_control(const Error& error) {
+  spdlog::debug("session {}: {}", to_hex(session_), error.message());
+  if (waits_for_.empty()) {
+    waits_since_us_ = now_us();
+    next_reconnect_us_ = 0;
+    reconnect_pause_us_ = kShortestPauseUs;
+  }
+  waits_for_ = options_.destination.to_string() + ": " + error.message();
+  control_.reset();
+  bulk_.reset();
+  linked_ = false;
+}
+
+// A peer whose kernel lives and who does not answer is lost too, sooner or later.
+void SourceMove::keep_alive() {
+  if (!control_) {
+    return;
+  }
+  const std::int64_t now = now_us();
+  if (now - last_heard_us_ > kSilenceUs) {
+    lose_control(make_error(ErrorCode::kPeerLost, "hear from", options_.destination.to_string(),
+                            "nothing came for five seconds"));
+    return;
+  }
+  if (now - last_sent_us_ > kPingEveryUs) {
+    last_sent_us_ = now;
+    wire::ControlMessage message;
+    message.mutable_ping();
+    if (auto sent = control_->send(message); !sent) {
+      lose_control(sent.error());
+    }
+  }
+}
+
+// The destination's verdict comes first; pages follow it.
+void SourceMove::reconnect() {
+  next_reconnect_us_ = now_us() + reconnect_pause_us_;
+  reconnect_pause_us_ =
+      std::min(2 * std::max(reconnect_pause_us_, kShortestPauseUs), kLongestPauseUs);
+  auto control = connect(Purpose::kResume);
+  if (!control) {
+    lose_control(control.error());
+    return;
+  }
+  control_ = std::make_unique<ControlChannel>(std::move(*control));
+  control_->set_longest_message(kMaxReplyBytes);
+  last_heard_us_ = now_us();
+}
+
+Result<void> SourceMove::connect_again() {
+  bulk_.reset();
+  rdma_.allow_tcp();
+  std::shared_ptr<Channel> urgent = MIGRATE_TRY(connect_pages(Purpose::kUrgent));
+  std::shared_ptr<Channel> bulk = MIGRATE_TRY(connect_pages(Purpose::kBulk));
+  if (!feed_) {
+    feed_ = MIGRATE_TRY(make_feed());
+  }
+  feed_->disconnect();
+  feed_->serve(std::move(urgent));
+  feed_->push(std::move(bulk));
+  linked_ = true;
+  waits_for_.clear();
+  spdlog::info("session {} goes on over new connections", to_hex(session_));
+  return {};
+}
+
+Result<void> SourceMove::resume_here() {
+  stop_serving();
+  feed_.reset();
+  control_.reset();
+  MIGRATE_TRY(parked_->unpark(image_));
+  hooks_.thaw_relay();
+  return {};
+}
+
+wire::Outgoing SourceMove::outgoing() const {
+  wire::Outgoing outgoing;
+  outgoing.set_session(session_.data(), session_.size());
+  outgoing.set_destination(options_.destination.to_string());
+  outgoing.set_boot_id(boot_id_);
+  outgoing.set_mode(options_.mode);
+  outgoing.set_confirmed(fate_ == Fate::kRuns);
+  outgoing.set_done(done_);
+  return outgoing;
+}
+
+std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks hooks,
+                                              EventSink& sink, ParkedProcess parked,
+                                              wire::Image image, const wire::Outgoing& outgoing) {
+  auto move = std::make_unique<SourceMove>(std::move(options), std::move(hooks), sink);
+  const auto* const bytes = reinterpret_cast<const std::byte*>(outgoing.session().data());
+  std::copy_n(bytes, std::min(outgoing.session().size(), move->session_.size()),
+              move->session_.begin());
+  move->boot_id_ = outgoing.boot_id();
+  move->image_ = std::move(image);
+  move->parked_.emplace(std::move(parked));
+  move->fate_ = outgoing.confirmed() ? Fate::kRuns : Fate::kUnknown;
+  move->run_sent_ = true;
+  move->done_ = outgoing.done();
+  move->begun_us_ = now_us();
+  move->running_us_ = now_us();
+  move->waits_since_us_ = now_us();
+  move->waits_for_ = outgoing.destination() + ": the worker here was started again";
+  return move;
+}
+
+void SourceMove::finish() {
+  options_.context->stops.reach("source.done");
+  done_ = true;
+  independent_us_ = now_us();
+  if (feed_) {
+    feed_->stop();
+    final_wire_bytes_ = feed_->wire_bytes();
+    feed_.reset();
+  }
+  control_.reset();
+  waits_for_.clear();
+  if (auto noted = hooks_.on_outgoing(outgoing()); !noted) {
+    spdlog::warn("session {}: {}", to_hex(session_), noted.error().message());
+  }
+}
+
+}  // namespace migrate

@@ -1,0 +1,174 @@
+#!/usr/bin/python3
+"""Workers, daemons and cells killed at steps of a move: the process is whole and in one place.
+
+docs/protocol.md lists the steps and how a worker is stopped there. Every program checks its memory
+against a pattern, on all pages, before it ends well.
+"""
+
+import os
+import pathlib
+import signal
+import threading
+import time
+import unittest
+
+import harness
+from harness import DONE, Testbed, finish, wait_until
+
+
+def state_of(pid):
+    """The state letter of a process; empty if it is gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+class Recovery(unittest.TestCase):
+    @classmethod
+    def setUpClass(cls):
+        cls.testbed = Testbed(2, ["--daemon-arg=--debug-stops"])
+        cls.states = {host["name"]: pathlib.Path(host["directory"]) / "state"
+                      for host in cls.testbed.hosts()}
+
+    @classmethod
+    def tearDownClass(cls):
+        cls.testbed.down()
+
+    def arm(self, step):
+        host = "hostA" if step.startswith("source") else "hostB"
+        (self.states[host] / "stops" / step).touch()
+        return host
+
+    def stopped_at(self, step, host, seconds=15):
+        """The pid of the worker that stands at a step."""
+        folder = self.states[host] / "stops"
+
+        def look():
+            for claimed in folder.glob(step + ".[0-9]*"):
+                pid = int(claimed.name.rpartition(".")[2])
+                if state_of(pid) in ("T", "t"):
+                    claimed.unlink()
+                    return pid
+            return None
+        pid = wait_until(look, seconds)
+        self.assertTrue(pid, f"no worker came to {step}\n{self.testbed.logs()}")
+        return pid
+
+    def kill_at(self, step, mode="demand", program=("memory", "churn"), more=()):
+        """Moves a program from hostA to hostB and kills the worker at a step; the program."""
+        process = self.testbed.start_program("hostA", *program)
+        host = self.arm(step)
+        mover = threading.Thread(target=lambda: setattr(process, "moved", self.testbed.control(
+            "hostA", "move", process.pid, "hostB", "--mode", mode)))
+        mover.start()
+        pid = self.stopped_at(step, host)
+        for action in more:
+            action()
+        os.kill(pid, signal.SIGKILL)
+        mover.join()
+        return process
+
+    def expect_whole(self, process, step):
+        problem = finish(process, seconds=40)
+        self.assertFalse(problem, f"killed at {step}: {problem}\n{self.testbed.logs()}")
+
+    def records(self, host):
+        return self.testbed.control(host, "ps").object["processes"]
+
+    def runs_there(self, process):
+        """True once hostB says that it runs the process."""
+        return wait_until(lambda: [record for record in self.records("hostB")
+                                   if record["state"] == "running-here"
+                                   and record.get("worker_alive")], 10)
+
+    def test_before_the_decision_it_runs_on_at_the_source(self):
+        for step in ("source.offered", "source.captured", "source.restored",
+                     "destination.prepared", "destination.restored", "destination.ready"):
+            with self.subTest(step):
+                process = self.kill_at(step)
+                self.expect_whole(process, step)
+
+    def test_in_doubt_it_runs_where_the_destination_says(self):
+        for step, there in (("source.parked", False), ("source.run_sent", True),
+                            ("destination.run", False), ("destination.kept", False),
+                            ("source.running", True)):
+            with self.subTest(step):
+                process = self.kill_at(step)
+                if there:
+                    self.assertTrue(self.runs_there(process), self.testbed.logs())
+                self.expect_whole(process, step)
+
+    def test_after_the_decision_new_workers_go_on(self):
+        for step in ("source.confirmed", "source.settled", "destination.released",
+                     "destination.running"):
+            with self.subTest(step):
+                process = self.kill_at(step)
+                self.assertTrue(self.runs_there(process), self.testbed.logs())
+                self.expect_whole(process, step)
+
+    def test_at_the_end(self):
+        for step in ("source.done", "destination.done"):
+            with self.subTest(step):
+                self.expect_whole(self.kill_at(step, "lazy"), step)
+        for step in ("destination.exit", "source.exit"):
+            with self.subTest(step):
+                process = self.testbed.start_program("hostA", "memory", "sequential")
+                moved = self.testbed.move("hostA", process.pid, "hostB")
+                self.assertEqual(moved.status, DONE, moved)
+                host = self.arm(step)
+                process.stop_file.touch()
+                os.kill(self.stopped_at(step, host, 40), signal.SIGKILL)
+                self.expect_whole(process, step)
+
+    def test_everything_killed_at_once(self):
+        process = self.testbed.start_program("hostA", "memory", "churn")
+        moved = self.testbed.move("hostA", process.pid, "hostB", "demand")
+        self.assertEqual(moved.status, DONE, moved)
+        workers = [record["worker"] for host in ("hostA", "hostB") for record in self.records(host)
+                   if record.get("worker_alive")]
+        self.assertGreaterEqual(len(workers), 2)
+        for host in ("hostA", "hostB"):
+            self.testbed.command("kill-daemon", host, "--signal", "KILL", check=True)
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        time.sleep(0.3)
+        for host in ("hostA", "hostB"):
+            self.testbed.command("restart", host, check=True)
+        self.assertTrue(self.runs_there(process), self.testbed.logs())
+        self.expect_whole(process, "everything")
+
+    def test_a_killed_cell_ends_the_deputy(self):
+        process = self.testbed.start_program("hostA", "memory", "churn")
+        moved = self.testbed.move("hostA", process.pid, "hostB", "demand")
+        self.assertEqual(moved.status, DONE, moved)
+        there = [record for record in self.records("hostB") if record["state"] == "running-here"]
+        parent = pathlib.Path(f"/proc/{there[-1]['pid']}/stat").read_text()
+        os.kill(int(parent.rpartition(")")[2].split()[1]), signal.SIGKILL)
+        self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
+        shown = self.testbed.control("hostA", "show", moved.object["process"])
+        self.assertIn("killed", shown.object["last_move"]["lost"])
+
+    def test_doubt_is_resolved_by_an_operator(self):
+        process = self.testbed.start_program("hostA", "memory", "anonymous")
+        source = self.arm("source.parked")
+        mover = self.testbed.start("hostA", "migratectl", "move", process.pid, "hostB")
+        pid = self.stopped_at("source.parked", source)
+        self.testbed.command("kill-daemon", "hostB", "--signal", "KILL", check=True)
+        self.addCleanup(self.testbed.command, "restart", "hostB")
+        os.kill(pid, signal.SIGKILL)
+        mover.wait()
+
+        def doubted():
+            return [record for record in self.records("hostA")
+                    if "doubt" in record.get("waits_for", "")]
+        self.assertTrue(wait_until(doubted, 10), self.testbed.logs())
+        refused = self.testbed.control("hostA", "resolve", process.pid, "--resume-source")
+        self.assertNotEqual(refused.status, DONE, refused)  # It asks first.
+        resolved = self.testbed.control("hostA", "resolve", process.pid, "--resume-source", "--yes")
+        self.assertEqual(resolved.status, DONE, resolved)
+        self.expect_whole(process, "doubt")
+
+
+if __name__ == "__main__":
+    harness.main()
