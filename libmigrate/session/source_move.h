@@ -19,6 +19,7 @@
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/event_sink.h"
+#include "libmigrate/session/move_outcome.h"
 #include "libmigrate/session/page_feed.h"
 #include "libmigrate/session/page_transport.h"
 #include "libmigrate/session/worker.h"
@@ -45,22 +46,6 @@ struct SourceMoveOptions {
 
 /// The mode of an offer that only asks.
 inline constexpr const char* kCheckMode = "check";
-
-/// How an attempt ended.
-enum class MoveOutcome {
-  kCommitted,  ///< It runs at the destination.
-  kRefused,    ///< Nothing was changed; see refusals().
-  kFailed,     ///< The process runs on here; see error().
-  kInDoubt,    ///< Run was sent and no answer came: parked until the peer says what it did.
-};
-
-/// What the destination says of the process.
-enum class Fate {
-  kUnknown,
-  kRuns,      ///< There, or it went on from there.
-  kNeverRan,  ///< And never will.
-  kEnded,     ///< See wait_status().
-};
 
 /// The source's side of one move, up to the moment when nothing is owed. Owned by one thread, which
 /// becomes the tracer of the process.
