@@ -40,7 +40,8 @@ class Daemon:
         self.socket = self.folder / "socket"
         self.log = self.folder / "log"
         words = [BIN / "migrated", "--listen", f"tcp://{address}", "--host-name", name,
-                 "--socket", self.socket, "--state", self.folder / "state", "--insecure"]
+                 "--socket", self.socket, "--state", self.folder / "state", "--insecure",
+                 "--allow=*@*", "--allow=root@*"]
         if rdma:
             words += ["--listen", f"rdma://{rdma}"]
         with self.log.open("w") as log:
@@ -55,13 +56,9 @@ class Daemon:
             check=False, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=seconds)
         return Outcome(completed)
 
-    def move(self, process, destination, *options, status=DONE):
+    def move(self, process, destination, *options):
         """Moves a process; what is in the way for a moment only is waited for."""
-        end = time.monotonic() + 60
-        while True:
-            outcome = self.control("move", process.pid, destination, *options)
-            if outcome.status == status or time.monotonic() > end:
-                return outcome
+        return self.control("move", process.pid, destination, "--retry", "30", *options)
 
     def stop(self):
         self.process.terminate()

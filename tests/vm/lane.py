@@ -58,7 +58,7 @@ class Moves(unittest.TestCase):
 
     def move(self, process, to, *options, status=DONE, transport="rdma"):
         destination = self.hosts[to].address if to in self.hosts else to
-        outcome = self.hosts["a"].move(process, destination, *options, status=status)
+        outcome = self.hosts["a"].move(process, destination, *options)
         self.assertEqual(outcome.status, status, f"{outcome}\n{self.logs()}")
         if status == DONE:
             self.assertEqual(outcome.object["transport"], transport, f"{outcome}\n{self.logs()}")
