@@ -290,6 +290,13 @@ Result<void> ParkedProcess::end_as(int wait_status) {
 
 Result<int> ParkedProcess::check_state() {
   int status = 0;
+  // The leader of a process that was killed can be reaped after its other threads.
+  for (std::size_t i = threads_.size(); i > 1; --i) {
+    const pid_t thread = threads_[i - 1].host_id;
+    if (::waitpid(thread, &status, WNOHANG | __WALL) == thread && !WIFSTOPPED(status)) {
+      threads_.erase(threads_.begin() + static_cast<std::ptrdiff_t>(i - 1));
+    }
+  }
   const pid_t waited = ::waitpid(process_, &status, WNOHANG | __WALL);
   if (waited == 0) {
     return 0;

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -181,9 +182,16 @@ void Cell::end() {
 
 bool Cell::end_and_wait() {
   end();
-  // An init of a PID namespace ends after all others in it were reaped.
+  // The init of a PID namespace ends after all others in it were reaped: those that we trace, by us.
+  constexpr int kLookEveryMs = 5;
   pollfd polled{init_pidfd_.get(), POLLIN, 0};
-  return !init_pidfd_.valid() || ::poll(&polled, 1, kEndTimeoutMs) > 0;
+  bool over = !init_pidfd_.valid();
+  for (int waited_ms = 0; !over && waited_ms < kEndTimeoutMs; waited_ms += kLookEveryMs) {
+    while (::waitpid(-1, nullptr, WNOHANG | __WALL) > 0) {
+    }
+    over = ::poll(&polled, 1, kLookEveryMs) > 0;
+  }
+  return over;
 }
 
 }  // namespace migrate

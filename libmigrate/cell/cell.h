@@ -99,7 +99,8 @@ class Cell {
 
   /// Kills the init, and with it everything in the cell. Does not wait for the end.
   void end();
-  /// end(), and waits until nothing of the cell can run any more. False: not within 10 s.
+  /// end(), and waits until nothing of the cell can run any more; reaps all children and tracees of
+  /// this thread. False: not within 10 s.
   bool end_and_wait();
 
  private:

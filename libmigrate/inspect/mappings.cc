@@ -187,12 +187,30 @@ bool MappingReader::refuse_mapping(std::string_view code, const MapsEntry& entry
   return false;
 }
 
+// The kernel writes smaps piece by piece: of a running process, what grows meanwhile is there
+// twice.
+Result<std::vector<MapsEntry>> MappingReader::read_smaps() const {
+  constexpr int kReadings = 10;
+  for (int reading = 0; reading < kReadings; ++reading) {
+    std::vector<MapsEntry> entries =
+        MIGRATE_TRY(parse_maps(MIGRATE_TRY(read_file_at(view_.directory.get(), "smaps"))));
+    const auto overlap = std::adjacent_find(
+        entries.begin(), entries.end(),
+        [](const MapsEntry& one, const MapsEntry& next) { return one.end > next.start; });
+    if (overlap == entries.end()) {
+      return entries;
+    }
+  }
+  return fail(make_error(ErrorCode::kRetry, "read the mappings of a process", "/proc/PID/smaps",
+                         "they change all the time; try again"));
+}
+
 Result<void> MappingReader::read_all() {
   const std::size_t refusals = verdict_.size();
   std::string before = MIGRATE_TRY(reread(view_.maps.get(), "/proc/PID/maps"));
-  const std::string text = MIGRATE_TRY(read_file_at(view_.directory.get(), "smaps"));
+  const std::vector<MapsEntry> entries = MIGRATE_TRY(read_smaps());
   const std::string after = MIGRATE_TRY(reread(view_.maps.get(), "/proc/PID/maps"));
-  for (const MapsEntry& entry : MIGRATE_TRY(parse_maps(text))) {
+  for (const MapsEntry& entry : entries) {
     add(entry, advice_of(entry), &entry);
   }
   if (before == after && verdict_.size() == refusals) {
@@ -215,8 +233,7 @@ Result<void> MappingReader::read_again(const wire::Image& draft) {
     const MapsEntry* flags = nullptr;
     if (!advice && is_anonymous(entry)) {
       if (details.empty()) {
-        const std::string smaps = MIGRATE_TRY(read_file_at(view_.directory.get(), "smaps"));
-        for (MapsEntry& detail : MIGRATE_TRY(parse_maps(smaps))) {
+        for (MapsEntry& detail : MIGRATE_TRY(read_smaps())) {
           details.emplace(detail.start, std::move(detail));
         }
       }

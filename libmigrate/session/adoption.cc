@@ -68,7 +68,10 @@ std::unique_ptr<Channel> let_in(const WorkerContext& context, UniqueFd connectio
     spdlog::warn("{}", peer.error().message());
     return nullptr;
   }
-  const auto proved = ask_proof(*peer->channel, token, preamble, kGoodbyeMs);
+  // Without a token no answer is right; but the peer gives one.
+  const std::string secret =
+      token.empty() ? to_hex(random_session_id().value_or(SessionId{})) : token;
+  const auto proved = ask_proof(*peer->channel, secret, preamble, kGoodbyeMs);
   if (!proved && (!token.empty() || proved.error().code != ErrorCode::kRefused)) {
     spdlog::warn("{}: {}", peer->identity.to_string(), proved.error().message());
     return nullptr;

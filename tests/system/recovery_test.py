@@ -121,6 +121,24 @@ class Recovery(unittest.TestCase):
                 os.kill(self.stopped_at(step, host, 40), signal.SIGKILL)
                 self.expect_whole(process, step)
 
+    def test_a_process_killed_in_doubt_has_ended(self):
+        """One with several threads, of which each has to be reaped by the worker that traces it."""
+        process = self.testbed.start_program("hostA", "threads", "mutex")
+        source = self.arm("source.parked")
+        mover = self.testbed.start("hostA", "migratectl", "move", process.pid, "hostB")
+        pid = self.stopped_at("source.parked", source)
+        self.testbed.command("kill-daemon", "hostB", "--signal", "KILL", check=True)
+        self.addCleanup(self.testbed.command, "restart", "hostB")
+        os.kill(pid, signal.SIGKILL)
+        mover.wait()
+        self.assertTrue(wait_until(self.in_doubt, 10), self.testbed.logs())
+        os.kill(process.pid, signal.SIGKILL)
+        self.assertEqual(process.wait(10), -signal.SIGKILL, self.testbed.logs())
+
+    def in_doubt(self):
+        return [record for record in self.records("hostA")
+                if "doubt" in record.get("waits_for", "")]
+
     def test_everything_killed_at_once(self):
         process = self.testbed.start_program("hostA", "memory", "churn")
         moved = self.testbed.move("hostA", process.pid, "hostB", "demand")
@@ -158,15 +176,11 @@ class Recovery(unittest.TestCase):
         self.addCleanup(self.testbed.command, "restart", "hostB")
         os.kill(pid, signal.SIGKILL)
         mover.wait()
-
-        def doubted():
-            return [record for record in self.records("hostA")
-                    if "doubt" in record.get("waits_for", "")]
-        self.assertTrue(wait_until(doubted, 10), self.testbed.logs())
+        self.assertTrue(wait_until(self.in_doubt, 10), self.testbed.logs())
         refused = self.testbed.control("hostA", "resolve", process.pid, "--resume-source")
         self.assertNotEqual(refused.status, DONE, refused)  # It asks first.
         resolved = self.testbed.control("hostA", "resolve", process.pid, "--resume-source", "--yes")
-        self.assertEqual(resolved.status, DONE, resolved)
+        self.assertEqual(resolved.status, DONE, f"{resolved}\n{self.testbed.logs()}")
         self.expect_whole(process, "doubt")
 
 

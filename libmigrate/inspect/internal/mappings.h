@@ -26,6 +26,7 @@ class MappingReader {
   Result<void> read_again(const wire::Image& draft);
 
  private:
+  Result<std::vector<MapsEntry>> read_smaps() const;
   // Adds a mapping; `flags` are its VmFlags and protection key if it has never been seen.
   void add(const MapsEntry& entry, std::uint32_t advice, const MapsEntry* flags);
   // Kind and backing of a mapping; these and refuse_mapping() give false after a refusal.

@@ -137,6 +137,33 @@ TEST(Inspect, KindsOfMappings) {
   EXPECT_TRUE(kinds.contains(wire::Mapping::VVAR));
 }
 
+TEST(Inspect, MappingsThatChangeMeanwhileDoNotOverlap) {
+  constexpr std::size_t kMappings = 64;  // more than smaps gives at a time
+  auto* const place = static_cast<std::byte*>(reserve(4 * kMappings));
+  const HeldProcess process([&] {
+    std::thread([place] {
+      for (std::size_t turn = 0;; ++turn) {  // Each is now one mapping, now two.
+        const int protection = turn / kMappings % 2 == 0 ? PROT_READ : PROT_NONE;
+        map_at(place + turn % kMappings * 4 * kPage, 2, protection, MAP_PRIVATE | MAP_ANONYMOUS);
+      }
+    }).detach();
+  });
+  for (int i = 0; i < 50; ++i) {
+    auto inspector = ProcessInspector::create(process.pid(), {});
+    ASSERT_TRUE(inspector) << inspector.error().message();
+    const auto inspection = inspector->inspect_running();
+    if (!inspection) {
+      EXPECT_EQ(inspection.error().code, ErrorCode::kRetry) << inspection.error().message();
+      continue;
+    }
+    std::uint64_t end = 0;
+    for (const wire::Mapping& mapping : inspection->image.mappings()) {
+      EXPECT_GE(mapping.start(), end);
+      end = mapping.end();
+    }
+  }
+}
+
 TEST(Inspect, DescriptorsThatAreCarried) {
   const std::string path = std::filesystem::temp_directory_path() / "inspect_test_regular";
   const HeldProcess process([&] {
