@@ -293,7 +293,7 @@ void ResidentWorker::watch_waiting() {
 
 void ResidentWorker::resume_pages() {
   link_lost_ = false;
-  auto urgent = std::make_unique<ChannelLink>(std::move(urgent_));
+  auto urgent = make_urgent_link(std::move(urgent_), pages_read_);
   auto bulk = std::make_unique<ChannelLink>(std::move(bulk_));
   auto resumed = pager_->started() ? pager_->resume(std::move(urgent), std::move(bulk))
                                    : pager_->start(std::move(urgent), std::move(bulk));
@@ -413,6 +413,7 @@ wire::Progress ResidentWorker::progress() const {
   progress.set_local_file_pages(statistics.local_file_pages);
   progress.set_zero_pages(statistics.zero_pages);
   progress.set_never_present_pages(statistics.never_present_pages);
+  progress.set_one_sided_pages(pages_read_);
   progress.set_starter_pages(statistics.starter_pages);
   progress.set_faults(statistics.remote_faults);
   progress.set_fault_p50_us(statistics.fault_p50_us);

@@ -403,7 +403,7 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
           pager_->install_starter(page.address(), std::as_bytes(std::span(page.content()))));
     }
   }
-  return pager_->start(std::make_unique<ChannelLink>(std::move(urgent_)),
+  return pager_->start(make_urgent_link(std::move(urgent_), pages_read_),
                        std::make_unique<ChannelLink>(std::move(bulk_)));
 }
 

@@ -21,6 +21,7 @@
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/mailbox.h"
+#include "libmigrate/session/one_sided_link.h"
 #include "libmigrate/session/page_transport.h"
 #include "libmigrate/session/source_move.h"
 #include "libmigrate/session/worker.h"
@@ -121,7 +122,8 @@ class ResidentWorker {
   std::optional<Registry> registry_;
   std::optional<Cell> cell_;
   std::optional<Restorer> restorer_;
-  UniqueFd userfault_copy_;  // for the cell's init
+  UniqueFd userfault_copy_;                    // for the cell's init
+  std::atomic<std::uint64_t> pages_read_ = 0;  // by RDMA READ
   std::unique_ptr<Pager> pager_;
   UniqueFd pager_events_;
   std::atomic<bool> pager_done_ = false;

@@ -350,6 +350,7 @@ nlohmann::json SourceMove::result() const {
                              {"zero", progress_.zero_pages()},
                              {"starter", progress_.starter_pages()},
                              {"never_present", progress_.never_present_pages()}}},
+                           {"one_sided_pages", progress_.one_sided_pages()},
                            {"wire_bytes", feed_ ? feed_->wire_bytes() : final_wire_bytes_},
                            {"faults",
                             {{"count", progress_.faults()},

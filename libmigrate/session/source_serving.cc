@@ -36,6 +36,9 @@ Result<void> SourceMove::handle() {
     return {};
   }
   if (feed_) {
+    if (fate_ == Fate::kRuns) {
+      feed_->expose_memory();
+    }
     if (const auto confirmed = feed_->server().take_confirmed(); !confirmed.empty()) {
       MIGRATE_TRY(parked_->free(confirmed));
     }

@@ -65,13 +65,39 @@ class Daemon:
         self.process.wait()
 
 
-def start_program(mib=16):
-    """Starts threads that check and change a heap without a pause, when nobody else wants to run."""
+# Holds shared memory full of a sentence, and says at its end whether it still does.
+SHARED_KEEPER = """
+import mmap, os, sys, time
+text = b"the quick brown fox jumps over the lazy dog. "
+count = (1 << 20) // len(text)
+held = mmap.mmap(-1, len(text) * count)
+held[:] = text * count
+print("ready", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+if held[:] == text * count:
+    print("ok")
+    sys.exit(42)
+"""
+
+
+def start(command, **environment):
+    """Starts a program, with the path of the file that stops it, when nobody else wants to run."""
     stop = WORK / f"stop-{time.monotonic_ns()}"
-    process = Process(["nice", "-n", "19", str(PROGRAMS / "stress"), "heap", str(stop), "300"],
-                      cwd=WORK, env=dict(os.environ, STRESS_THREADS="3", STRESS_MIB=str(mib)))
+    process = Process(["nice", "-n", "19", *command(stop)], cwd=WORK,
+                      env=dict(os.environ, **environment))
     process.stop_file = stop
     if not process.wait_ready(120):
         process.kill()
         raise AssertionError(bytes(process.output[-500:]))
     return process
+
+
+def start_program(mib=8):
+    """Threads that check and change a heap without a pause."""
+    return start(lambda stop: [str(PROGRAMS / "stress"), "heap", str(stop), "300"],
+                 STRESS_THREADS="3", STRESS_MIB=str(mib))
+
+
+def start_shared_keeper():
+    return start(lambda stop: ["/usr/bin/python3", "-c", SHARED_KEEPER, str(stop)])

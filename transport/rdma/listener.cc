@@ -74,8 +74,8 @@ class Listener final : public RdmaListener {
     return Accepted{greeting.purpose, MIGRATE_TRY(establish(std::move(id), *request, peer))};
   }
 
-  Result<std::unique_ptr<Channel>> establish(Handle<rdma_cm_id> id, const Request& request,
-                                             const std::string& peer) {
+  Result<std::unique_ptr<RdmaConnection>> establish(Handle<rdma_cm_id> id, const Request& request,
+                                                    const std::string& peer) {
     // Its events from now on are the channel's.
     Handle<rdma_event_channel> events = MIGRATE_TRY(open_events());
     if (::rdma_migrate_id(id.get(), events.get()) != 0) {
