@@ -85,7 +85,7 @@ Result<PeerTrust::Peer> PeerTrust::connect_tls(UniqueFd connection, const Addres
   auto channel = TlsChannel::connect(std::move(connection), std::get<TlsContext>(way_), options);
   if (!channel) {
     Error error = std::move(channel).error();
-    if (error.code == ErrorCode::kPeerLost) {
+    if (error.code == ErrorCode::kPeerLost || error.code == ErrorCode::kRetry) {
       error.remedy = "the log of its daemon says why; if it has no keys, give it --keys";
     }
     return fail(std::move(error));

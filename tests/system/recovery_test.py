@@ -131,13 +131,14 @@ class Recovery(unittest.TestCase):
         self.addCleanup(self.testbed.command, "restart", "hostB")
         os.kill(pid, signal.SIGKILL)
         mover.wait()
-        self.assertTrue(wait_until(self.in_doubt, 10), self.testbed.logs())
+        self.assertTrue(self.in_doubt(process), self.testbed.logs())
         os.kill(process.pid, signal.SIGKILL)
         self.assertEqual(process.wait(10), -signal.SIGKILL, self.testbed.logs())
 
-    def in_doubt(self):
-        return [record for record in self.records("hostA")
-                if "doubt" in record.get("waits_for", "")]
+    def in_doubt(self, process):
+        return wait_until(lambda: [record for record in self.records("hostA")
+                                   if record["pid"] == process.pid
+                                   and "doubt" in record.get("waits_for", "")], 10)
 
     def test_everything_killed_at_once(self):
         process = self.testbed.start_program("hostA", "memory", "churn")
@@ -176,7 +177,7 @@ class Recovery(unittest.TestCase):
         self.addCleanup(self.testbed.command, "restart", "hostB")
         os.kill(pid, signal.SIGKILL)
         mover.wait()
-        self.assertTrue(wait_until(self.in_doubt, 10), self.testbed.logs())
+        self.assertTrue(self.in_doubt(process), self.testbed.logs())
         refused = self.testbed.control("hostA", "resolve", process.pid, "--resume-source")
         self.assertNotEqual(refused.status, DONE, refused)  # It asks first.
         resolved = self.testbed.control("hostA", "resolve", process.pid, "--resume-source", "--yes")
