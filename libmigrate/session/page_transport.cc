@@ -7,7 +7,8 @@
 namespace migrate {
 namespace {
 
-constexpr int kConnectTimeoutMs = 5000;
+// The connection manager asks again after four to eight seconds.
+constexpr int kConnectTimeoutMs = 10000;
 // Somebody waits for his pages, and TCP is there too.
 constexpr int kReconnectTimeoutMs = 2000;
 // Only requests and confirmations come this way.

@@ -29,6 +29,7 @@ namespace {
 
 constexpr int kOfferTimeoutMs = 10000;
 constexpr int kDataTimeoutMs = 10000;
+constexpr int kRdmaTimeoutMs = 25000;  // Two connections that the source waits 10 s for.
 constexpr int kFinalTimeoutMs = 60000;
 constexpr int kRunTimeoutMs = 60000;
 constexpr int kConnectTimeoutMs = 2000;
@@ -290,7 +291,8 @@ Result<void> ResidentWorker::connect_home() {
 
 // Waits for the urgent and the bulk connection.
 Result<void> ResidentWorker::accept_data() {
-  const std::int64_t deadline = now_us() + kDataTimeoutMs * 1000LL;
+  const int timeout_ms = rdma_ ? kRdmaTimeoutMs : kDataTimeoutMs;
+  const std::int64_t deadline = now_us() + timeout_ms * 1000LL;
   while (!urgent_ || !bulk_) {
     const auto left_ms = std::max(static_cast<int>((deadline - now_us()) / 1000), 0);
     if (MIGRATE_TRY(await_connection(left_ms))) {

@@ -2,8 +2,8 @@
 """What is tested in the virtual machine, in one boot: the RDMA channel, and moves between two
 daemons whose pages travel over real verbs. Run it by tests/vm/lane, which starts the machine."""
 
-import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,9 +74,11 @@ class Moves(unittest.TestCase):
     def test_modes(self):
         for mode in ("lazy", "demand", "eager"):
             with self.subTest(mode):
-                process = self.start(mib=2 if mode == "demand" else 8)
+                process = self.start(mib=1 if mode == "demand" else 8)
                 wait = "resumed" if mode == "demand" else "done"
-                outcome = self.move(process, "b", "--mode", mode, "--wait", wait)
+                # The address asks for RDMA by itself.
+                to = f"rdma://{self.hosts['b'].address}" if mode == "lazy" else "b"
+                outcome = self.move(process, to, "--mode", mode, "--wait", wait)
                 if mode != "demand":
                     self.assertEqual(outcome.object["owed_pages"], 0, outcome)
                 self.finish(process)
@@ -96,7 +98,8 @@ class Moves(unittest.TestCase):
         self.move(process, "b", "--wait", "done", "--transport", "rdma")
         self.finish(process)
 
-    def test_cut_falls_back_to_tcp(self):
+    def test_y_cut_falls_back_to_tcp(self):
+        """Late, since rxe of this kernel takes no new connection for a while after such a cut."""
         self.loss(1, "delay", "20ms")
         process = self.start(mib=16)
         self.move(process, "b")
@@ -112,28 +115,24 @@ class Moves(unittest.TestCase):
         """Shared memory is read without the source's processor, and is what it was."""
         process = self.start(make=start_shared_keeper)
         self.move(process, "b", "--mode", "demand")
+        self.knock_without_the_token()
         self.finish(process)
         # The process ends before the last report of its pages; most were told of while it checked.
-        self.assertTrue(self.one_sided_pages(process) > 0, f"{self.last_move(process)}\n{self.logs()}")
+        shown = self.last_move(process)
+        self.assertGreater(shown.get("one_sided_pages", 0), 0, f"{shown}\n{self.logs()}")
 
-    def one_sided_pages(self, process):
-        return self.last_move(process).get("one_sided_pages", 0)
-
-    def test_forged(self):
-        """Who shows no token is not let into a session that is there."""
-        process = self.start(mib=2)
-        self.move(process, "b", "--mode", "demand")
-        shown = json.loads(run("rdma", "-j", "resource", "show", "cm_id", capture_output=True).stdout)
-        ports = [entry["src-port"] for entry in shown if entry["state"] == "LISTEN"]
+    def knock_without_the_token(self):
+        """Who does not know the token is not let into a session that is there."""
+        shown = run("rdma", "resource", "show", "cm_id", capture_output=True, text=True).stdout
+        ports = re.findall(r"state LISTEN .*src-addr 10\.9\.0\.2:(\d+)", shown)
         self.assertTrue(ports, shown)
         for purpose in ("2", "3"):
-            peer = subprocess.run([BUILD / "tests" / "transport" / "rdma_peer", str(ports[0]), purpose],
+            peer = subprocess.run([BUILD / "tests" / "transport" / "rdma_peer", ports[0], purpose],
                                   env=dict(os.environ, MIGRATE_RDMA_ADDRESS=RDMA["b"]), check=False,
                                   capture_output=True, text=True, timeout=60)
             self.assertEqual(peer.returncode, 1, peer)
             self.assertIn("another session, or the token is wrong", peer.stdout)
         self.assertIn("another session or a wrong token", self.hosts["b"].log.read_text())
-        self.finish(process)
 
     def test_asked_for_where_it_is_not(self):
         process = self.start()
@@ -143,11 +142,6 @@ class Moves(unittest.TestCase):
         outcome = self.move(process, f"rdma://{self.hosts['b'].address}", "--transport", "tcp",
                             status=USAGE)
         self.move(process, "b", "--transport", "tcp", transport="tcp")
-        self.finish(process)
-
-    def test_address_asks_for_it(self):
-        process = self.start()
-        self.move(process, f"rdma://{self.hosts['b'].address}")
         self.finish(process)
 
     def test_hosts_tell(self):
