@@ -194,7 +194,7 @@ Result<void> PageServer::answer(PageLink& link, const PageRequest& request) {
   const PageRange range = request.range();
   const bool readable = served(range);
   if (!readable && !warned_.exchange(true)) {
-    spdlog::warn(
+    log::warn(
         "refused a request for pages outside the process: {} at {:#x}; further ones are "
         "refused silently",
         request.page_count, range.start);

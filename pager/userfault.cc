@@ -72,7 +72,7 @@ InstallResult install(PageRange range, Step step) {
         return result;
       default:
         // Out of memory, or what should not be. To wait is right: to go on would lose the page.
-        spdlog::warn("install page at {:#x}: {}; trying again", address,
+        log::warn("install page at {:#x}: {}; trying again", address,
                      system_error("install page").message());
         ::usleep(10000);
         result.outcome = InstallOutcome::kChanging;
@@ -188,7 +188,7 @@ InstallResult Userfault::poison(PageRange range) const {
 void Userfault::wake(PageRange range) const {
   uffdio_range argument{range.start, range.bytes()};
   if (!range.empty() && ::ioctl(fd_.get(), UFFDIO_WAKE, &argument) != 0) {
-    spdlog::warn("wake waiters at {:#x}: {}", range.start, system_error("wake").message());
+    log::warn("wake waiters at {:#x}: {}", range.start, system_error("wake").message());
   }
 }
 

@@ -67,7 +67,7 @@ FrozenProcess::FrozenProcess(FrozenProcess&& other) noexcept
 FrozenProcess::~FrozenProcess() {
   if (held_) {
     if (auto thawed = thaw(); !thawed) {
-      spdlog::error("process {} could not be resumed whole: {}", process_,
+      log::error("process {} could not be resumed whole: {}", process_,
                     thawed.error().message());
     }
   }

@@ -54,7 +54,7 @@ Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::Ima
   frozen.release();
   if (!done) {
     if (auto back = parked.unpark(image); !back) {
-      spdlog::error("process {} could not be resumed whole: {}", parked.process_,
+      log::error("process {} could not be resumed whole: {}", parked.process_,
                     back.error().message());
     }
     return fail(std::move(done).error());

@@ -257,7 +257,7 @@ Result<Registry> Registry::open_or_repair(const std::string& state_directory) {
   if (damaged) {
     registry = fail(make_error(ErrorCode::kCorrupt, "open the registry"));  // closes it
     const std::string aside = MIGRATE_TRY(move_aside(database_path(state_directory)));
-    spdlog::error("the registry was damaged; moved aside to {}, beginning a new one", aside);
+    log::error("the registry was damaged; moved aside to {}, beginning a new one", aside);
     registry = open(state_directory);
   }
   if (registry) {

@@ -283,18 +283,18 @@ void set_scheduling(pid_t host_thread, const wire::Thread& thread) {
     sched_param parameter{};
     parameter.sched_priority = thread.priority();
     if (::sched_setscheduler(host_thread, thread.policy(), &parameter) != 0) {
-      spdlog::warn("{}", system_error("set the scheduling policy of", name).message());
+      log::warn("{}", system_error("set the scheduling policy of", name).message());
     }
   }
   if (thread.nice() != ::getpriority(PRIO_PROCESS, static_cast<id_t>(host_thread)) &&
       ::setpriority(PRIO_PROCESS, static_cast<id_t>(host_thread), thread.nice()) != 0) {
-    spdlog::warn("{}", system_error("set the nice value of", name).message());
+    log::warn("{}", system_error("set the nice value of", name).message());
   }
   if (!thread.affinity().empty() &&
       ::syscall(SYS_sched_setaffinity, host_thread, thread.affinity().size(),
                 thread.affinity().data()) != 0) {
     // A host with other CPUs: the thread may use all of them.
-    spdlog::debug("{}", system_error("set the affinity of", name).message());
+    log::debug("{}", system_error("set the affinity of", name).message());
   }
 }
 
@@ -332,7 +332,7 @@ Result<void> set_limits(pid_t process, const wire::Image& image, const ProcessLi
   if (present.oom_score_adjust != image.oom_score_adjust()) {
     const std::string path = "/proc/" + std::to_string(process) + "/oom_score_adj";
     if (auto set = write_file(path, std::to_string(image.oom_score_adjust())); !set) {
-      spdlog::warn("{}", set.error().message());
+      log::warn("{}", set.error().message());
     }
   }
   return {};

@@ -65,7 +65,7 @@ std::unique_ptr<Channel> let_in(const WorkerContext& context, UniqueFd connectio
                                 const Preamble& preamble, const std::string& token) {
   auto peer = context.trust.accept(std::move(connection), preamble, kGoodbyeMs);
   if (!peer) {
-    spdlog::warn("{}", peer.error().message());
+    log::warn("{}", peer.error().message());
     return nullptr;
   }
   // Without a token no answer is right; but the peer gives one.
@@ -73,7 +73,7 @@ std::unique_ptr<Channel> let_in(const WorkerContext& context, UniqueFd connectio
       token.empty() ? to_hex(random_session_id().value_or(SessionId{})) : token;
   const auto proved = ask_proof(*peer->channel, secret, preamble, kGoodbyeMs);
   if (!proved && (!token.empty() || proved.error().code != ErrorCode::kRefused)) {
-    spdlog::warn("{}: {}", peer->identity.to_string(), proved.error().message());
+    log::warn("{}: {}", peer->identity.to_string(), proved.error().message());
     return nullptr;
   }
   return std::move(peer->channel);

@@ -59,7 +59,7 @@ std::vector<ReadableWindow> expose_shared_memory(pid_t process,
       continue;
     }
     if (auto exposed = expose_region(process, region, connection, windows); !exposed) {
-      spdlog::info("process {}: shared memory is not read by the destination itself: {}", process,
+      log::info("process {}: shared memory is not read by the destination itself: {}", process,
                    exposed.error().message());
       break;
     }

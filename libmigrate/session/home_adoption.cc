@@ -21,7 +21,7 @@ void HomeWorker::run_adopted(SessionFile file, const SessionId& process) {
   process_ = process;
   const auto adopted = adopt();
   if (!adopted) {
-    spdlog::error("process {} could not be taken over: {}", to_hex(process_),
+    log::error("process {} could not be taken over: {}", to_hex(process_),
                   adopted.error().message());
     return;
   }
@@ -56,13 +56,13 @@ Result<bool> HomeWorker::adopt() {
   take_children();
   const bool going_on = MIGRATE_TRY(adopt_deputy());
   if (!going_on) {
-    spdlog::info("process {} runs on here: its move was not decided", command_);
+    log::info("process {} runs on here: its move was not decided", command_);
     static_cast<void>(
         registry_->update_state(to_hex(process_), ProcessRole::kHome, ProcessState::kFailed));
     file_->remove();
     return false;
   }
-  spdlog::info("took over process {}", command_);
+  log::info("took over process {}", command_);
   MIGRATE_TRY(become_deputy());
   return true;
 }

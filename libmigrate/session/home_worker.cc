@@ -109,7 +109,7 @@ void HomeWorker::run() {
     return;
   }
   if (auto deputy = become_deputy(); !deputy) {
-    spdlog::error("deputy of process {}: {}", request_.pid, deputy.error().message());
+    log::error("deputy of process {}: {}", request_.pid, deputy.error().message());
   }
   serve_until_end();
 }
@@ -182,7 +182,7 @@ SourceMove::Hooks HomeWorker::hooks() {
 
 // True: it runs there. False: it runs here again, or is over. Until then, nothing runs.
 bool HomeWorker::settle_doubt() {
-  spdlog::warn("session {} is in doubt: {}", to_hex(move_->session()), move_->error().message());
+  log::warn("session {} is in doubt: {}", to_hex(move_->session()), move_->error().message());
   const std::int64_t since_us = now_us();
   while (move_->fate() == Fate::kUnknown && !give_up_ && !resume_source_) {
     wait_for_events();
@@ -199,7 +199,7 @@ bool HomeWorker::settle_doubt() {
     return true;
   }
   if (auto back = move_->resume_here(); !back) {
-    spdlog::error("process {} could not be resumed: {}", request_.pid, back.error().message());
+    log::error("process {} could not be resumed: {}", request_.pid, back.error().message());
   }
   return false;
 }
@@ -286,7 +286,7 @@ void HomeWorker::close_stream(std::uint32_t id, wire::RelayDirection) {
     return;
   }
   if (auto done = move_->parked().close(closed); !done) {
-    spdlog::warn("{}", done.error().message());
+    log::warn("{}", done.error().message());
   }
 }
 
@@ -302,7 +302,7 @@ void HomeWorker::serve_until_end() {
     pump_forwards();
     if (relay_) {
       if (auto handled = relay_->handle(); !handled) {
-        spdlog::warn("link to {}: {}", where_, handled.error().message());
+        log::warn("link to {}: {}", where_, handled.error().message());
       }
     }
     hear_of_end();
@@ -341,7 +341,7 @@ void HomeWorker::note_change() {
   noted_.set_where_session(where_session_);
   *noted_.mutable_relay() = relay_->note();
   if (auto saved = file_->save(noted_.SerializeAsString()); !saved) {
-    spdlog::warn("{}", saved.error().message());
+    log::warn("{}", saved.error().message());
   }
 }
 
@@ -380,7 +380,7 @@ void HomeWorker::read_mailbox() {
     auto letter = mailbox_->receive(0);
     if (!letter) {
       if (letter.error().code != ErrorCode::kRetry) {
-        spdlog::warn("mailbox: {}", letter.error().message());
+        log::warn("mailbox: {}", letter.error().message());
       }
       return;
     }
@@ -394,7 +394,7 @@ void HomeWorker::take_letter(Letter letter) {
     return;
   }
   if (letter.preamble->purpose != Purpose::kHome || !relay_) {
-    spdlog::warn("closed a connection that is not for a deputy");
+    log::warn("closed a connection that is not for a deputy");
     return;
   }
   relay_->attach(std::move(letter.channel));
@@ -411,7 +411,7 @@ void HomeWorker::read_signals() {
          ::read(polled.fd, siginfo.data(), siginfo.size()) ==
              static_cast<ssize_t>(siginfo.size())) {
     if (auto sent = relay_->send_signal(siginfo); !sent) {
-      spdlog::warn("a signal was lost: {}", sent.error().message());
+      log::warn("a signal was lost: {}", sent.error().message());
     }
   }
 }
@@ -433,7 +433,7 @@ void HomeWorker::watch_deputy() {
   } else {
     deputy_gone_ = true;  // Nothing but SIGKILL can do that.
     move_->stop_serving();
-    spdlog::info("the deputy of process {} was killed; so is the process", to_hex(process_));
+    log::info("the deputy of process {} was killed; so is the process", to_hex(process_));
   }
   if (relay_) {
     static_cast<void>(relay_->send_signal(plain_siginfo(signal)));
@@ -443,7 +443,7 @@ void HomeWorker::watch_deputy() {
 void HomeWorker::follow_move() {
   const bool was_done = move_->done();
   if (auto handled = move_->handle(); !handled) {
-    spdlog::warn("session {}: {}", to_hex(move_->session()), handled.error().message());
+    log::warn("session {}: {}", to_hex(move_->session()), handled.error().message());
   }
   if (exit_status_) {
     return;  // Only so that the destination hears that we know.
@@ -453,7 +453,7 @@ void HomeWorker::follow_move() {
     reported_done_ = true;
     if (!deputy_gone_) {
       if (auto freed = move_->parked().free_all(); !freed) {
-        spdlog::warn("{}", freed.error().message());
+        log::warn("{}", freed.error().message());
       }
     }
     record(ProcessState::kDone);
@@ -477,7 +477,7 @@ void HomeWorker::follow_move() {
 void HomeWorker::end_deputy(int wait_status) {
   if (!deputy_gone_) {
     if (auto ended = move_->parked().end_as(wait_status); !ended) {
-      spdlog::error("deputy of process {}: {}", request_.pid, ended.error().message());
+      log::error("deputy of process {}: {}", request_.pid, ended.error().message());
     }
     deputy_gone_ = true;
     move_->stop_serving();
@@ -485,7 +485,7 @@ void HomeWorker::end_deputy(int wait_status) {
   static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kHome, wait_status));
   nlohmann::json result = move_->result();
   if (!lost_.empty()) {
-    spdlog::error("process {} is lost: {}", command_, lost_);
+    log::error("process {} is lost: {}", command_, lost_);
     result["lost"] = lost_;
     static_cast<void>(
         registry_->update_result(to_hex(process_), ProcessRole::kHome, result.dump()));
@@ -513,7 +513,7 @@ void HomeWorker::record(ProcessState state) {
     row.result = move_->result().dump();
   }
   if (auto written = registry_->upsert(row); !written) {
-    spdlog::warn("{}", written.error().message());
+    log::warn("{}", written.error().message());
   }
 }
 

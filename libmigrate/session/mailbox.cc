@@ -143,7 +143,7 @@ void Mailbox::Door::receive() {
                             : Result<Handoff>(fail(connection.error()));
   if (!handoff) {
     if (handoff.error().code != ErrorCode::kRetry) {
-      spdlog::warn("mailbox {}: {}", name_, handoff.error().message());
+      log::warn("mailbox {}: {}", name_, handoff.error().message());
       // What would come again at once, such as no descriptors left, is not tried at full speed.
       constexpr int kPauseMs = 50;
       ::poll(nullptr, 0, kPauseMs);
@@ -164,7 +164,7 @@ void Mailbox::Door::receive() {
 void Mailbox::Door::show_in(UniqueFd connection, const Preamble& preamble) {
   auto duplicate = connection.duplicate();
   if (visitors_.size() >= kMaxVisitors || !duplicate) {
-    spdlog::warn("mailbox {}: turned away a connection: {}", name_,
+    log::warn("mailbox {}: turned away a connection: {}", name_,
                  duplicate ? std::to_string(visitors_.size()) + " wait at the door"
                            : duplicate.error().message());
     return;
@@ -176,7 +176,7 @@ void Mailbox::Door::show_in(UniqueFd connection, const Preamble& preamble) {
     visitor.left = true;
   });
   if (!thread) {
-    spdlog::warn("mailbox {}: turned away a connection: {}", name_, thread.error().message());
+    log::warn("mailbox {}: turned away a connection: {}", name_, thread.error().message());
     visitors_.pop_back();
     return;
   }
@@ -211,7 +211,7 @@ void Mailbox::Door::examine(Visitor& visitor, UniqueFd connection, const Preambl
   if (letter) {
     put(std::move(*letter));
   } else {
-    spdlog::warn("refused a connection from {} to {} (purpose {}): {}", from, name_,
+    log::warn("refused a connection from {} to {} (purpose {}): {}", from, name_,
                  static_cast<int>(preamble.purpose), letter.error().message());
   }
 }
@@ -239,7 +239,7 @@ void Mailbox::Door::put(Letter letter) {
   {
     const MutexLock lock(mutex_);
     if (letters_.size() >= kMaxLetters) {
-      spdlog::warn("mailbox {}: threw a letter away, as {} wait to be read", name_,
+      log::warn("mailbox {}: threw a letter away, as {} wait to be read", name_,
                    letters_.size());
       return;
     }

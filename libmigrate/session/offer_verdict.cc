@@ -54,7 +54,7 @@ Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
     MIGRATE_TRY(check_room(context, offer, verdict));
   }
   for (const wire::Refusal& refusal : verdict) {
-    spdlog::warn("refused a process of user {} that {} offers: {}: {}: {}", offer.user(),
+    log::warn("refused a process of user {} that {} offers: {}: {}: {}", offer.user(),
                  source.to_string(), refusal.code(), refusal.object(), refusal.reason());
   }
   return verdict;

@@ -89,7 +89,7 @@ Result<void> RdmaRoute::settle(const SessionId& session, const wire::OfferReply&
                            why_not.empty() ? "the destination has none" : why_not));
   }
   if (wanted()) {
-    spdlog::info("session {}: pages go over TCP: {}", to_hex(session), why_not);
+    log::info("session {}: pages go over TCP: {}", to_hex(session), why_not);
   }
   return {};
 }
@@ -102,7 +102,7 @@ Result<std::unique_ptr<Channel>> RdmaRoute::connect(Purpose purpose) {
       connect_rdma(*place_, {purpose, session_, token_},
                    {.source_host = source_host_, .landing_bytes = kSourceLanding}, timeout_ms_);
   if (!channel && wanted_ != PageTransport::kRdma) {
-    spdlog::warn("session {}: pages go over TCP: {}", to_hex(session_), channel.error().message());
+    log::warn("session {}: pages go over TCP: {}", to_hex(session_), channel.error().message());
     place_.reset();
     return std::unique_ptr<Channel>();
   }
@@ -119,7 +119,7 @@ std::unique_ptr<RdmaListener> listen_for_pages(const WorkerContext& context,
   auto listener = token ? RdmaListener::create(context.rdma_host, session, *token)
                         : Result<std::unique_ptr<RdmaListener>>(fail(token.error()));
   if (!listener) {
-    spdlog::warn("session {}: {}", to_hex(session), listener.error().message());
+    log::warn("session {}: {}", to_hex(session), listener.error().message());
     reply.set_no_rdma("at the destination: " + listener.error().message());
     return nullptr;
   }

@@ -60,7 +60,7 @@ void ResidentWorker::note_change() {
   }
   *noted_.mutable_relay() = relay_->note();
   if (auto saved = file_->save(noted_.SerializeAsString()); !saved) {
-    spdlog::warn("{}", saved.error().message());
+    log::warn("{}", saved.error().message());
   }
   keep_relay_ends();
 }
@@ -89,7 +89,7 @@ void ResidentWorker::run_adopted(SessionFile file) {
   control_.reset();
   const auto adopted = adopt();
   if (!adopted) {
-    spdlog::error("session {} could not be taken over: {}", to_hex(session_),
+    log::error("session {} could not be taken over: {}", to_hex(session_),
                   adopted.error().message());
     return;
   }
@@ -117,7 +117,7 @@ Result<bool> ResidentWorker::adopt() {
   const SessionMark& mark = file_->mark();
   file_->await_start();
   if (file_->never_ran()) {
-    spdlog::info("session {}: its worker died before the process ran here", to_hex(session_));
+    log::info("session {}: its worker died before the process ran here", to_hex(session_));
     if (mark.init != 0) {
       ::kill(mark.init, SIGKILL);  // If it is there yet: no one else can have its pid so soon.
     }
@@ -136,7 +136,7 @@ Result<bool> ResidentWorker::adopt() {
   MIGRATE_TRY(adopt_cell());
   MIGRATE_TRY(open_mailbox());
   context_.stops.reach("destination.adopting");
-  spdlog::info("took over session {} of process {}", to_hex(session_), noted_.command());
+  log::info("took over session {} of process {}", to_hex(session_), noted_.command());
   record(exited_ ? ProcessState::kExited : ProcessState::kRunningHere);
   adopt_move();
   return !gone_;
@@ -237,7 +237,7 @@ void ResidentWorker::adopt_move() {
   auto parked = ParkedProcess::adopt(cell_->seed(), file_->mark().area, session, image);
   if (!parked) {
     if (parked.error().code != ErrorCode::kNotFound) {
-      spdlog::error("process {}: {}", noted_.command(), parked.error().message());
+      log::error("process {}: {}", noted_.command(), parked.error().message());
     }
     noted_.clear_outgoing();
     return;

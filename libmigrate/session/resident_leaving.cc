@@ -85,7 +85,7 @@ bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
     return true;
   }
   if (auto back = move.resume_here(); !back) {
-    spdlog::error("process {} could not be resumed: {}", noted_.command(), back.error().message());
+    log::error("process {} could not be resumed: {}", noted_.command(), back.error().message());
   }
   resume_source_ = false;
   return false;
@@ -106,7 +106,7 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const s
     ::poll(polled, 2, kStepMs);
     read_mailbox_while_leaving(move);
     if (auto handled = move.handle(); !handled) {
-      spdlog::warn("session {}: {}", to_hex(move.session()), handled.error().message());
+      log::warn("session {}: {}", to_hex(move.session()), handled.error().message());
       if (handled.error().code == ErrorCode::kNotFound) {
         break;  // The parked process is gone.
       }

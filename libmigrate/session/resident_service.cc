@@ -110,7 +110,7 @@ void ResidentWorker::read_cell() {
         file_->mark().ended = 1;
         lost = "the cell of process " + noted_.command() + " on host " + context_.host_name +
                " was killed, and the process with it";
-        spdlog::error("{}", lost);
+        log::error("{}", lost);
       }
       relay_->report_exit(status, !cell_over_, lost);
       record(ProcessState::kExited);
@@ -124,7 +124,7 @@ void ResidentWorker::read_mailbox() {
     auto letter = mailbox_->receive(0);
     if (!letter) {
       if (letter.error().code != ErrorCode::kRetry) {
-        spdlog::warn("mailbox: {}", letter.error().message());
+        log::warn("mailbox: {}", letter.error().message());
       }
       return;
     }
@@ -142,7 +142,7 @@ void ResidentWorker::take_letter(Letter letter) {
       constexpr int kRequestTimeoutMs = 2000;
       const auto bytes = letter.channel->receive(0, kRequestTimeoutMs);
       if (bytes) {
-        spdlog::info("session {}: a request from {}", to_hex(session_), letter.peer.to_string());
+        log::info("session {}: a request from {}", to_hex(session_), letter.peer.to_string());
         const std::string text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
         take_request(text, EventSink(std::move(letter.channel)));
       }
@@ -162,7 +162,7 @@ void ResidentWorker::take_letter(Letter letter) {
       bulk_ = std::move(letter.channel);
       break;
     default:
-      spdlog::warn("closed a connection that is not for session {}", to_hex(session_));
+      log::warn("closed a connection that is not for session {}", to_hex(session_));
   }
 }
 
@@ -285,7 +285,7 @@ void ResidentWorker::watch_waiting() {
   }
   const std::int64_t limit_us = std::int64_t{context_.end_waiting_s} * 1'000'000;
   if (limit_us != 0 && now_us() - waits_since_us_ > limit_us && !cell_over_) {
-    spdlog::error("process {} waited for its pages for {} s, and is ended", noted_.command(),
+    log::error("process {} waited for its pages for {} s, and is ended", noted_.command(),
                   context_.end_waiting_s);
     cell_->end();
   }
@@ -298,9 +298,9 @@ void ResidentWorker::resume_pages() {
   auto resumed = pager_->started() ? pager_->resume(std::move(urgent), std::move(bulk))
                                    : pager_->start(std::move(urgent), std::move(bulk));
   if (resumed) {
-    spdlog::info("session {} goes on over new connections", to_hex(session_));
+    log::info("session {} goes on over new connections", to_hex(session_));
   } else {
-    spdlog::warn("session {}: {}", to_hex(session_), resumed.error().message());
+    log::warn("session {}: {}", to_hex(session_), resumed.error().message());
     link_lost_ = true;
   }
 }
@@ -378,11 +378,11 @@ void ResidentWorker::follow_home() {
     if (auto connected = connect_home(); connected) {
       relay_->attach(std::move(home_channel_));
     } else {
-      spdlog::info("home of process {}: {}", to_hex(process_), connected.error().message());
+      log::info("home of process {}: {}", to_hex(process_), connected.error().message());
     }
   }
   if (auto handled = relay_->handle(); !handled) {
-    spdlog::warn("home of process {}: {}", to_hex(process_), handled.error().message());
+    log::warn("home of process {}: {}", to_hex(process_), handled.error().message());
   }
 }
 
@@ -446,7 +446,7 @@ void ResidentWorker::record(ProcessState state) {
   row.uid = noted_.user();
   row.command = noted_.command();
   if (auto written = registry_->upsert(row); !written) {
-    spdlog::warn("{}", written.error().message());
+    log::warn("{}", written.error().message());
   }
 }
 

@@ -72,7 +72,7 @@ void ResidentWorker::run() {
   if (taken) {
     return;
   }
-  spdlog::warn("session {}: {}", to_hex(session_), taken.error().message());
+  log::warn("session {}: {}", to_hex(session_), taken.error().message());
   give_up(taken.error());
 }
 
@@ -84,7 +84,7 @@ void ResidentWorker::give_up(const Error& error) {
   const bool over = !cell_ || cell_->end_and_wait();
   const bool may_have_run = file_ && file_->mark().stage == RunStage::kReleased;
   if (file_ && (!over || may_have_run)) {
-    spdlog::error("session {}: the process may have run here, and is lost", to_hex(session_));
+    log::error("session {}: the process may have run here, and is lost", to_hex(session_));
     file_->mark().wait_status = SIGKILL;
     file_->mark().ended = 1;
     close_session();
@@ -223,7 +223,7 @@ PagerOptions ResidentWorker::pager_options() {
     signal_event(pager_events_.get());
   };
   options.on_link_lost = [this](const Error& error) {
-    spdlog::debug("pages of session {}: {}", to_hex(session_), error.message());
+    log::debug("pages of session {}: {}", to_hex(session_), error.message());
     link_lost_ = true;
     signal_event(pager_events_.get());
   };
@@ -322,7 +322,7 @@ void ResidentWorker::accept_rdma() {
   auto accepted = rdma_->accept(0);
   if (!accepted) {
     if (accepted.error().code != ErrorCode::kRetry) {
-      spdlog::warn("session {}: {}", to_hex(session_), accepted.error().message());
+      log::warn("session {}: {}", to_hex(session_), accepted.error().message());
     }
     return;
   }
@@ -445,7 +445,7 @@ Result<void> ResidentWorker::run_process() {
   wire::ControlMessage running;
   running.mutable_running()->set_pid(static_cast<std::uint32_t>(cell_->seed()));
   if (auto sent = control_->send(running); !sent) {
-    spdlog::warn("session {}: {}", to_hex(session_), sent.error().message());
+    log::warn("session {}: {}", to_hex(session_), sent.error().message());
   }
   last_heard_us_ = now_us();
   context_.stops.reach("destination.running");

@@ -380,7 +380,7 @@ void SourceMove::watch_deadline() {
   const std::int64_t deadline_us = std::chrono::microseconds(options_.push.deadline).count();
   if (deadline_us > 0 && !deadline_missed_ && now_us() > running_us_ + deadline_us) {
     deadline_missed_ = true;
-    spdlog::warn("session {}: {} pages are still owed after the {} ms of its deadline",
+    log::warn("session {}: {} pages are still owed after the {} ms of its deadline",
                  to_hex(session_), progress_.owed_pages(), options_.push.deadline.count());
   }
 }

@@ -148,7 +148,7 @@ void SourceMove::take_fate(Fate fate) {
   if (fate == Fate::kRuns && news) {
     running_us_ = now_us();
     if (auto noted = hooks_.on_outgoing(outgoing()); !noted) {
-      spdlog::warn("session {}: {}", to_hex(session_), noted.error().message());
+      log::warn("session {}: {}", to_hex(session_), noted.error().message());
     }
     options_.context->stops.reach("source.confirmed");
     start_push();
@@ -156,7 +156,7 @@ void SourceMove::take_fate(Fate fate) {
 }
 
 void SourceMove::lose_control(const Error& error) {
-  spdlog::debug("session {}: {}", to_hex(session_), error.message());
+  log::debug("session {}: {}", to_hex(session_), error.message());
   if (waits_for_.empty()) {
     waits_since_us_ = now_us();
     next_reconnect_us_ = 0;
@@ -217,7 +217,7 @@ Result<void> SourceMove::connect_again() {
   feed_->push(std::move(bulk));
   linked_ = true;
   waits_for_.clear();
-  spdlog::info("session {} goes on over new connections", to_hex(session_));
+  log::info("session {} goes on over new connections", to_hex(session_));
   return {};
 }
 
@@ -273,7 +273,7 @@ void SourceMove::finish() {
   control_.reset();
   waits_for_.clear();
   if (auto noted = hooks_.on_outgoing(outgoing()); !noted) {
-    spdlog::warn("session {}: {}", to_hex(session_), noted.error().message());
+    log::warn("session {}: {}", to_hex(session_), noted.error().message());
   }
 }
 

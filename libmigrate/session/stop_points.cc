@@ -16,7 +16,7 @@ void StopPoints::reach(const char* step) const {
   const std::string armed = directory_ + "/" + step;
   const std::string claimed = armed + "." + std::to_string(::getpid());
   if (std::rename(armed.c_str(), claimed.c_str()) == 0) {
-    spdlog::warn("stops at {}, as it was told to for debugging", step);
+    log::warn("stops at {}, as it was told to for debugging", step);
     ::raise(SIGSTOP);
   }
 }

@@ -213,7 +213,7 @@ void PagerCore::unregister_if_stable(AddressSpace& space, PageRange range) {
   }
   const auto again = space.userfault.register_range(range);
   if (!again && space.userfault.probe() != InstallOutcome::kProcessGone) {
-    spdlog::error("{}", again.error().message());
+    log::error("{}", again.error().message());
   }
 }
 

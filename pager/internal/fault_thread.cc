@@ -130,7 +130,7 @@ bool PagerCore::read_space(AddressSpace& space) {
   }
   const auto count = space.userfault.read_events(messages_);
   if (!count) {
-    spdlog::error("{}", count.error().message());
+    log::error("{}", count.error().message());
     return false;
   }
   if (*count == 0) {
@@ -164,7 +164,7 @@ void PagerCore::apply_event(AddressSpace& space, const uffd_msg& message) {
       AddressSpace& child =
           add_space(Userfault::adopt(UniqueFd(news.userfault)), space.map.clone_for_fork());
       if (auto kept = child.map.keep_ledger(); !kept) {
-        spdlog::error("{}; a new pager could not take over", kept.error().message());
+        log::error("{}; a new pager could not take over", kept.error().message());
       } else if (options_.on_fork) {
         news.ledger = child.map.ledger()->fd();
         options_.on_fork(news);
@@ -195,7 +195,7 @@ void PagerCore::apply_event(AddressSpace& space, const uffd_msg& message) {
       break;
     }
     default:
-      spdlog::warn("unknown userfaultfd event {:#x}", static_cast<unsigned>(message.event));
+      log::warn("unknown userfaultfd event {:#x}", static_cast<unsigned>(message.event));
       break;
   }
 }

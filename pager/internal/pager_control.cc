@@ -136,7 +136,7 @@ void PagerCore::link_lost(const PageLink& link, const Error& error) {
     ++links_lost_;
   }
   changed_.notify_all();
-  spdlog::warn("link to the source lost, faults wait: {}", error.message());
+  log::warn("link to the source lost, faults wait: {}", error.message());
   if (options_.on_link_lost) {
     options_.on_link_lost(error);
   }

@@ -96,7 +96,7 @@ void PagerCore::save(const AddressSpace& space) const {
   regions.regions = space.map.regions();
   space.order.save(regions);
   if (auto saved = ledger->save(regions); !saved) {
-    spdlog::error("{}; a new pager could not take over", saved.error().message());
+    log::error("{}; a new pager could not take over", saved.error().message());
   }
 }
 
@@ -297,7 +297,7 @@ PagerCore::Progress PagerCore::settle_run(AddressSpace& space, const PagerRegion
       return Progress::kChanging;  // go on with the next page
     case InstallOutcome::kUnsupported:
       // Threads that touch these pages wait for ever, which is better than a wrong page.
-      spdlog::error("page {:#x} cannot be read at the source, and this kernel cannot poison it",
+      log::error("page {:#x} cannot be read at the source, and this kernel cannot poison it",
                     source.start);
       space.map.set_state(source, PageState::kRequested);
       return Progress::kSettled;
@@ -351,7 +351,7 @@ void PagerCore::publish() {
 
 bool PagerCore::read_local(const PagerRegion& part, std::span<std::byte> buffer) const {
   if (part.local_file >= local_files_.size()) {
-    spdlog::error("no local file {} for the page at {:#x}", part.local_file, part.source_address);
+    log::error("no local file {} for the page at {:#x}", part.local_file, part.source_address);
     return false;
   }
   std::size_t done = 0;
@@ -363,7 +363,7 @@ bool PagerCore::read_local(const PagerRegion& part, std::span<std::byte> buffer)
       continue;
     }
     if (count < 0) {
-      spdlog::error("{}; asking the source instead",
+      log::error("{}; asking the source instead",
                     system_error("read a local file for a page").message());
       return false;
     }

@@ -197,20 +197,20 @@ Result<void> Daemon::check_certificate() const {
 
 Result<void> Daemon::run() {
   for (const TcpListener& listener : listeners_) {
-    spdlog::info("listening on port {} for other hosts, which reach this one as {}",
+    log::info("listening on port {} for other hosts, which reach this one as {}",
                  listener.port(), context_.own_address.to_string());
   }
   if (!context_.rdma_host.empty()) {
-    spdlog::info("workers take pages over RDMA on {}{}", context_.rdma_host,
+    log::info("workers take pages over RDMA on {}{}", context_.rdma_host,
                  context_.trust.encrypts() ? "; these are not encrypted" : "");
   }
   if (context_.trust.authenticates()) {
-    spdlog::info("other hosts prove who they are by {}{}", context_.trust.name(),
+    log::info("other hosts prove who they are by {}{}", context_.trust.name(),
                  context_.trust.encrypts() ? "" : "; nothing is encrypted");
   } else {
-    spdlog::warn("other hosts do not prove who they are, and nothing is encrypted");
+    log::warn("other hosts do not prove who they are, and nothing is encrypted");
   }
-  spdlog::info("listening on {}, state in {}", context_.socket_path, context_.state_directory);
+  log::info("listening on {}, state in {}", context_.socket_path, context_.state_directory);
   std::vector<pollfd> waits = {
       {signals_.get(), POLLIN, 0}, {promoted_read_.get(), POLLIN, 0}, {local_->fd(), POLLIN, 0}};
   for (const TcpListener& listener : listeners_) {
@@ -234,7 +234,7 @@ Result<void> Daemon::run() {
       }
     }
   }
-  spdlog::info("ends; workers and moved processes go on");
+  log::info("ends; workers and moved processes go on");
   local_.reset();  // removes the socket
   return {};
 }
@@ -256,7 +256,7 @@ void Daemon::reap() {
   while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
     connecting_.erase(pid);
     if (WIFSIGNALED(status)) {
-      spdlog::error("child {} was ended by signal {} ({})", pid, WTERMSIG(status),
+      log::error("child {} was ended by signal {} ({})", pid, WTERMSIG(status),
                     strsignal(WTERMSIG(status)));
     }
   }
@@ -271,7 +271,7 @@ void Daemon::adopt_orphans() {
   }
   next_look_ = now + std::chrono::milliseconds(kLookForOrphansMs);
   for (const std::string& name : orphaned_sessions(context_.state_directory)) {
-    spdlog::info("the worker of {} has died; starting another", name);
+    log::info("the worker of {} has died; starting another", name);
     fork_child({.is_peer = true}, [&] {
       become_worker(-1);
       run_adopted_worker(context_, name);
@@ -290,7 +290,7 @@ void Daemon::accept_local() {
   Result<UniqueFd> client = local_->accept(0);
   if (!client) {
     if (client.error().code != ErrorCode::kRetry) {
-      spdlog::error("{}", client.error().message());
+      log::error("{}", client.error().message());
       std::this_thread::sleep_for(kPause);
     }
     return;
@@ -298,7 +298,7 @@ void Daemon::accept_local() {
   const Result<ucred> asker = peer_credentials(client->get());
   const Client local{.is_peer = false, .user = asker ? asker->uid : 0};
   if (is_full(local)) {
-    spdlog::warn("refused a local request of user {}: {} connections are being served", local.user,
+    log::warn("refused a local request of user {}: {} connections are being served", local.user,
                  connecting_.size());
     (void)!::send(client->get(), kBusyReply, std::strlen(kBusyReply), MSG_DONTWAIT | MSG_NOSIGNAL);
     return;
@@ -313,14 +313,14 @@ void Daemon::accept_peer(TcpListener& listener) {
   Result<TcpListener::Accepted> accepted = listener.accept(0);
   if (!accepted) {
     if (accepted.error().code != ErrorCode::kRetry) {
-      spdlog::error("{}", accepted.error().message());
+      log::error("{}", accepted.error().message());
       std::this_thread::sleep_for(kPause);
     }
     return;
   }
   const Client peer{.is_peer = true};
   if (is_full(peer)) {
-    spdlog::warn("refused {}: {} connections are being served", accepted->peer, connecting_.size());
+    log::warn("refused {}: {} connections are being served", accepted->peer, connecting_.size());
     return;
   }
   fork_child(peer, [&] {
@@ -345,7 +345,7 @@ bool Daemon::is_full(const Client& client) const {
 void Daemon::fork_child(const Client& client, const std::function<void()>& serve) {
   const pid_t pid = fork();
   if (pid < 0) {
-    spdlog::error(
+    log::error(
         "{}",
         system_error("fork a child for", client.is_peer ? "a peer" : "a local request").message());
     std::this_thread::sleep_for(kPause);

@@ -38,7 +38,7 @@ Result<void> serve_newcomer(const PeerService& service, UniqueFd connection,
   if (preamble.purpose == Purpose::kQuery) {
     return answer_query(service.context, *peer.channel);
   }
-  spdlog::info("{} offers a process, session {}", peer.identity.to_string(),
+  log::info("{} offers a process, session {}", peer.identity.to_string(),
                to_hex(preamble.session));
   run_destination_worker(service.context, std::move(peer), preamble, service.become_worker);
   return {};
@@ -51,13 +51,13 @@ void pass_on(const WorkerContext& context, UniqueFd connection, const Preamble& 
   const Result<bool> handed =
       hand_to_worker(context.state_directory, session, connection.get(), bytes);
   if (!handed) {
-    spdlog::warn("{}: connection for session {} lost: {}", peer, session, handed.error().message());
+    log::warn("{}: connection for session {} lost: {}", peer, session, handed.error().message());
   } else if (!*handed && preamble.purpose == Purpose::kResume) {
     answer_resume(context, std::move(connection), preamble);
   } else if (!*handed && preamble.purpose == Purpose::kHome) {
     answer_resident(context, std::move(connection), preamble);
   } else if (!*handed) {
-    spdlog::warn("{}: closed a connection for session {}, which has no worker here", peer, session);
+    log::warn("{}: closed a connection for session {}, which has no worker here", peer, session);
   }
 }
 
@@ -86,7 +86,7 @@ nlohmann::json rdma_facts(const WorkerContext& context) {
 void serve_peer(const PeerService& service, UniqueFd connection, const std::string& peer) {
   const Result<Preamble> preamble = receive_preamble(connection.get(), kPreambleTimeoutMs);
   if (!preamble) {
-    spdlog::warn("closed a connection from {}: {}", peer, preamble.error().message());
+    log::warn("closed a connection from {}: {}", peer, preamble.error().message());
     if (preamble.error().code == ErrorCode::kUnsupported) {
       refuse_version(connection.get());
     }
@@ -97,7 +97,7 @@ void serve_peer(const PeerService& service, UniqueFd connection, const std::stri
     case Purpose::kQuery:
       if (const Result<void> served = serve_newcomer(service, std::move(connection), *preamble);
           !served) {
-        spdlog::warn("refused {}: {}", peer, served.error().message());
+        log::warn("refused {}: {}", peer, served.error().message());
       }
       break;
     case Purpose::kUrgent:
