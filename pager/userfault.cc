@@ -73,7 +73,7 @@ InstallResult install(PageRange range, Step step) {
       default:
         // Out of memory, or what should not be. To wait is right: to go on would lose the page.
         log::warn("install page at {:#x}: {}; trying again", address,
-                     system_error("install page").message());
+                  system_error("install page").message());
         ::usleep(10000);
         result.outcome = InstallOutcome::kChanging;
         return result;

@@ -67,8 +67,7 @@ FrozenProcess::FrozenProcess(FrozenProcess&& other) noexcept
 FrozenProcess::~FrozenProcess() {
   if (held_) {
     if (auto thawed = thaw(); !thawed) {
-      log::error("process {} could not be resumed whole: {}", process_,
-                    thawed.error().message());
+      log::error("process {} could not be resumed whole: {}", process_, thawed.error().message());
     }
   }
 }

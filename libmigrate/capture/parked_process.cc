@@ -55,7 +55,7 @@ Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::Ima
   if (!done) {
     if (auto back = parked.unpark(image); !back) {
       log::error("process {} could not be resumed whole: {}", parked.process_,
-                    back.error().message());
+                 back.error().message());
     }
     return fail(std::move(done).error());
   }

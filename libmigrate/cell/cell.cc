@@ -182,7 +182,8 @@ void Cell::end() {
 
 bool Cell::end_and_wait() {
   end();
-  // The init of a PID namespace ends after all others in it were reaped: those that we trace, by us.
+  // The init of a PID namespace ends after all others in it were reaped: those that we trace, by
+  // us.
   constexpr int kLookEveryMs = 5;
   pollfd polled{init_pidfd_.get(), POLLIN, 0};
   bool over = !init_pidfd_.valid();

@@ -60,7 +60,7 @@ std::vector<ReadableWindow> expose_shared_memory(pid_t process,
     }
     if (auto exposed = expose_region(process, region, connection, windows); !exposed) {
       log::info("process {}: shared memory is not read by the destination itself: {}", process,
-                   exposed.error().message());
+                exposed.error().message());
       break;
     }
   }

@@ -22,7 +22,7 @@ void HomeWorker::run_adopted(SessionFile file, const SessionId& process) {
   const auto adopted = adopt();
   if (!adopted) {
     log::error("process {} could not be taken over: {}", to_hex(process_),
-                  adopted.error().message());
+               adopted.error().message());
     return;
   }
   if (*adopted) {

@@ -165,8 +165,8 @@ void Mailbox::Door::show_in(UniqueFd connection, const Preamble& preamble) {
   auto duplicate = connection.duplicate();
   if (visitors_.size() >= kMaxVisitors || !duplicate) {
     log::warn("mailbox {}: turned away a connection: {}", name_,
-                 duplicate ? std::to_string(visitors_.size()) + " wait at the door"
-                           : duplicate.error().message());
+              duplicate ? std::to_string(visitors_.size()) + " wait at the door"
+                        : duplicate.error().message());
     return;
   }
   Visitor& visitor = visitors_.emplace_back();
@@ -212,7 +212,7 @@ void Mailbox::Door::examine(Visitor& visitor, UniqueFd connection, const Preambl
     put(std::move(*letter));
   } else {
     log::warn("refused a connection from {} to {} (purpose {}): {}", from, name_,
-                 static_cast<int>(preamble.purpose), letter.error().message());
+              static_cast<int>(preamble.purpose), letter.error().message());
   }
 }
 
@@ -239,8 +239,7 @@ void Mailbox::Door::put(Letter letter) {
   {
     const MutexLock lock(mutex_);
     if (letters_.size() >= kMaxLetters) {
-      log::warn("mailbox {}: threw a letter away, as {} wait to be read", name_,
-                   letters_.size());
+      log::warn("mailbox {}: threw a letter away, as {} wait to be read", name_, letters_.size());
       return;
     }
     letters_.push_back(std::move(letter));

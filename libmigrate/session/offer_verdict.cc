@@ -55,7 +55,7 @@ Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
   }
   for (const wire::Refusal& refusal : verdict) {
     log::warn("refused a process of user {} that {} offers: {}: {}: {}", offer.user(),
-                 source.to_string(), refusal.code(), refusal.object(), refusal.reason());
+              source.to_string(), refusal.code(), refusal.object(), refusal.reason());
   }
   return verdict;
 }

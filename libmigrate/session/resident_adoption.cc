@@ -90,7 +90,7 @@ void ResidentWorker::run_adopted(SessionFile file) {
   const auto adopted = adopt();
   if (!adopted) {
     log::error("session {} could not be taken over: {}", to_hex(session_),
-                  adopted.error().message());
+               adopted.error().message());
     return;
   }
   if (*adopted) {

@@ -286,7 +286,7 @@ void ResidentWorker::watch_waiting() {
   const std::int64_t limit_us = std::int64_t{context_.end_waiting_s} * 1'000'000;
   if (limit_us != 0 && now_us() - waits_since_us_ > limit_us && !cell_over_) {
     log::error("process {} waited for its pages for {} s, and is ended", noted_.command(),
-                  context_.end_waiting_s);
+               context_.end_waiting_s);
     cell_->end();
   }
 }

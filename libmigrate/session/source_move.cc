@@ -381,7 +381,7 @@ void SourceMove::watch_deadline() {
   if (deadline_us > 0 && !deadline_missed_ && now_us() > running_us_ + deadline_us) {
     deadline_missed_ = true;
     log::warn("session {}: {} pages are still owed after the {} ms of its deadline",
-                 to_hex(session_), progress_.owed_pages(), options_.push.deadline.count());
+              to_hex(session_), progress_.owed_pages(), options_.push.deadline.count());
   }
 }
 

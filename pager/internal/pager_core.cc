@@ -298,7 +298,7 @@ PagerCore::Progress PagerCore::settle_run(AddressSpace& space, const PagerRegion
     case InstallOutcome::kUnsupported:
       // Threads that touch these pages wait for ever, which is better than a wrong page.
       log::error("page {:#x} cannot be read at the source, and this kernel cannot poison it",
-                    source.start);
+                 source.start);
       space.map.set_state(source, PageState::kRequested);
       return Progress::kSettled;
     case InstallOutcome::kProcessGone:
@@ -364,7 +364,7 @@ bool PagerCore::read_local(const PagerRegion& part, std::span<std::byte> buffer)
     }
     if (count < 0) {
       log::error("{}; asking the source instead",
-                    system_error("read a local file for a page").message());
+                 system_error("read a local file for a page").message());
       return false;
     }
     if (count == 0) {

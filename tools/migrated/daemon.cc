@@ -197,16 +197,16 @@ Result<void> Daemon::check_certificate() const {
 
 Result<void> Daemon::run() {
   for (const TcpListener& listener : listeners_) {
-    log::info("listening on port {} for other hosts, which reach this one as {}",
-                 listener.port(), context_.own_address.to_string());
+    log::info("listening on port {} for other hosts, which reach this one as {}", listener.port(),
+              context_.own_address.to_string());
   }
   if (!context_.rdma_host.empty()) {
     log::info("workers take pages over RDMA on {}{}", context_.rdma_host,
-                 context_.trust.encrypts() ? "; these are not encrypted" : "");
+              context_.trust.encrypts() ? "; these are not encrypted" : "");
   }
   if (context_.trust.authenticates()) {
     log::info("other hosts prove who they are by {}{}", context_.trust.name(),
-                 context_.trust.encrypts() ? "" : "; nothing is encrypted");
+              context_.trust.encrypts() ? "" : "; nothing is encrypted");
   } else {
     log::warn("other hosts do not prove who they are, and nothing is encrypted");
   }
@@ -257,7 +257,7 @@ void Daemon::reap() {
     connecting_.erase(pid);
     if (WIFSIGNALED(status)) {
       log::error("child {} was ended by signal {} ({})", pid, WTERMSIG(status),
-                    strsignal(WTERMSIG(status)));
+                 strsignal(WTERMSIG(status)));
     }
   }
 }
@@ -299,7 +299,7 @@ void Daemon::accept_local() {
   const Client local{.is_peer = false, .user = asker ? asker->uid : 0};
   if (is_full(local)) {
     log::warn("refused a local request of user {}: {} connections are being served", local.user,
-                 connecting_.size());
+              connecting_.size());
     (void)!::send(client->get(), kBusyReply, std::strlen(kBusyReply), MSG_DONTWAIT | MSG_NOSIGNAL);
     return;
   }

@@ -70,7 +70,7 @@ class Daemon {
   UniqueFd promoted_read_;  ///< Children that became workers write their pid here.
   UniqueFd promoted_write_;
   std::chrono::steady_clock::time_point next_look_;  ///< For orphaned sessions.
-  std::unordered_map<pid_t, Client> connecting_;  ///< Children that are not (yet) workers.
+  std::unordered_map<pid_t, Client> connecting_;     ///< Children that are not (yet) workers.
 };
 
 }  // namespace migrate

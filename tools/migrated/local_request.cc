@@ -290,8 +290,7 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
   move.push = push_limits(request.body, service.context);
   move.retry_seconds =
       retry != request.body.end() && retry->is_number() ? std::fmax(retry->get<double>(), 0) : 0;
-  log::info("user {} moves process {} to {} ({})", request.uid, move.pid, destination,
-               move.mode);
+  log::info("user {} moves process {} to {} ({})", request.uid, move.pid, destination, move.mode);
   service.become_worker(client.get());
   run_source_worker(service.context, std::move(client), move);
   return {};
@@ -484,7 +483,7 @@ void serve_local(const LocalService& service, UniqueFd client) {
   if (const Result<void> served = dispatch(service, *request, client); !served) {
     if (served.error().code == ErrorCode::kRefused) {
       log::warn("refused user {} (pid {}): {}", request->uid, request->client_pid,
-                   served.error().message());
+                served.error().message());
     }
     send_error(client, served.error());
   }

@@ -38,8 +38,7 @@ Result<void> serve_newcomer(const PeerService& service, UniqueFd connection,
   if (preamble.purpose == Purpose::kQuery) {
     return answer_query(service.context, *peer.channel);
   }
-  log::info("{} offers a process, session {}", peer.identity.to_string(),
-               to_hex(preamble.session));
+  log::info("{} offers a process, session {}", peer.identity.to_string(), to_hex(preamble.session));
   run_destination_worker(service.context, std::move(peer), preamble, service.become_worker);
   return {};
 }
