@@ -1,11 +1,29 @@
 #include "base/log.h"
 
 #include <spdlog/sinks/stdout_sinks.h>
+#include <spdlog/spdlog.h>
 
 #include <cstdlib>
 #include <memory>
 
 namespace migrate {
+namespace {
+
+spdlog::level::level_enum spdlog_level(log::Level level) {
+  switch (level) {
+    case log::Level::kDebug:
+      return spdlog::level::debug;
+    case log::Level::kInfo:
+      return spdlog::level::info;
+    case log::Level::kWarn:
+      return spdlog::level::warn;
+    case log::Level::kError:
+      break;
+  }
+  return spdlog::level::err;
+}
+
+}  // namespace
 
 void start_logging(const std::string& program) {
   auto sink = std::make_shared<spdlog::sinks::stderr_sink_mt>();
@@ -15,6 +33,14 @@ void start_logging(const std::string& program) {
   const char* level = std::getenv("MIGRATE_LOG");
   logger->set_level(level != nullptr ? spdlog::level::from_str(level) : spdlog::level::info);
   spdlog::set_default_logger(std::move(logger));
+}
+
+void log::write(Level level, fmt::string_view format, fmt::format_args arguments) {
+  spdlog::logger* const logger = spdlog::default_logger_raw();
+  const auto wanted = spdlog_level(level);
+  if (logger->should_log(wanted)) {
+    logger->log(wanted, fmt::vformat(format, arguments));
+  }
 }
 
 }  // namespace migrate

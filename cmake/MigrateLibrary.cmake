@@ -57,7 +57,6 @@ function(migrate_precompile target)
     <google/protobuf/message.h>
     <google/protobuf/repeated_field.h>
     <nlohmann/json.hpp>
-    <spdlog/spdlog.h>
     <tl/expected.hpp>)
 endfunction()
 

@@ -17,6 +17,7 @@ constexpr std::size_t kUrgentSlot = 0;
 constexpr std::size_t kBulkSlot = 1;
 constexpr int kControlPollMs = 20;
 constexpr int kUrgentNice = -10;
+constexpr int kPushNice = -5;
 
 /// True for a page of zeros; a page with content usually ends this in its first words.
 bool is_zero_page(const std::byte* page) {
@@ -412,6 +413,8 @@ Result<void> PageServer::push_until_done(PageLink& link) {
 
 Result<void> PageServer::push(PageLink& link) {
   use_link(kBulkSlot, &link);
+  // As long as pages are owed, two hosts can end the process: before ordinary work, after faults.
+  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kPushNice));
   const Result<void> result = push_until_done(link);
   use_link(kBulkSlot, nullptr);
   return stop_ || done_ ? Result<void>() : result;

@@ -50,6 +50,10 @@ void Pager::launch() {
   core_->launch();
 }
 
+void Pager::ask_first(std::vector<PageRange> ranges) {
+  core_->ask_first(std::move(ranges));
+}
+
 void Pager::set_local_files(std::vector<UniqueFd> local_files) {
   core_->set_local_files(std::move(local_files));
 }

@@ -101,6 +101,10 @@ class Pager {
   /// Errors: kInvalid (not in a region), kNotFound (mapping or process gone).
   Result<void> install_starter(std::uint64_t address, std::span<const std::byte> bytes);
 
+  /// Pages (of destination ranges) to ask for as soon as there is a link: those that the process
+  /// will touch first. Replaces what was set before; has no effect after start().
+  void ask_first(std::vector<PageRange> ranges);
+
   /// Makes both threads, which wait for start(): making them takes time that start() may not have.
   /// Optional.
   void launch();

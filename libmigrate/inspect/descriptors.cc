@@ -1,7 +1,7 @@
 #include "libmigrate/inspect/internal/descriptors.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <linux/kcmp.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>

@@ -1,7 +1,7 @@
 #include "libmigrate/inspect/internal/mappings.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>

@@ -1,4 +1,4 @@
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <linux/kcmp.h>
 #include <sys/ipc.h>
 #include <sys/sem.h>

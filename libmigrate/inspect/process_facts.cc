@@ -1,7 +1,7 @@
 #include "libmigrate/inspect/internal/process_facts.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sched.h>
 #include <sys/resource.h>
 #include <sys/stat.h>

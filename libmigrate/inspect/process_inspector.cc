@@ -1,7 +1,7 @@
 #include "libmigrate/inspect/process_inspector.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 

@@ -258,9 +258,6 @@ void script_thread(Script& script, const wire::Image& image, const wire::Thread&
   }
   script.call(SYS_set_tid_address, {thread.clear_child_tid()});
   script.call(SYS_prctl, {PR_SET_NAME, script.put_string(thread.name()), 0, 0, 0});
-  if (thread.timer_slack_ns() != 0) {
-    script.call(SYS_prctl, {PR_SET_TIMERSLACK, thread.timer_slack_ns(), 0, 0, 0});
-  }
   script_pending(script, thread.pending_signals(), image.process_id(), thread.id());
   script_credentials(script, thread.credentials(), own);
   if (thread.id() == image.process_id() && image.dumpable() <= 1) {
@@ -276,7 +273,13 @@ void script_thread(Script& script, const wire::Image& image, const wire::Thread&
   }
 }
 
-void set_scheduling(pid_t host_thread, const wire::Thread& thread) {
+void hurry(pid_t host_thread) {
+  sched_param parameter{};
+  parameter.sched_priority = ::sched_get_priority_min(SCHED_FIFO);
+  static_cast<void>(::sched_setscheduler(host_thread, SCHED_FIFO, &parameter));
+}
+
+void set_scheduling(pid_t host_thread, const wire::Thread& thread, std::uint64_t default_slack_ns) {
   const std::string name = "thread " + std::to_string(thread.id());
   const int policy = ::sched_getscheduler(host_thread);
   if (policy != thread.policy()) {
@@ -284,6 +287,13 @@ void set_scheduling(pid_t host_thread, const wire::Thread& thread) {
     parameter.sched_priority = thread.priority();
     if (::sched_setscheduler(host_thread, thread.policy(), &parameter) != 0) {
       log::warn("{}", system_error("set the scheduling policy of", name).message());
+    }
+  }
+  // A thread that leaves a real-time policy gets the default; one that has such a policy has none.
+  if (thread.timer_slack_ns() != 0 && thread.timer_slack_ns() != default_slack_ns) {
+    const std::string path = "/proc/" + std::to_string(host_thread) + "/timerslack_ns";
+    if (auto set = write_file(path, std::to_string(thread.timer_slack_ns())); !set) {
+      log::warn("{}", set.error().message());
     }
   }
   if (thread.nice() != ::getpriority(PRIO_PROCESS, static_cast<id_t>(host_thread)) &&

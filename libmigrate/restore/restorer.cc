@@ -3,6 +3,7 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
 #include <time.h>
@@ -104,6 +105,7 @@ Result<Restorer> Restorer::create(Cell& cell, bool trusted) {
 
 Result<void> Restorer::prepare(const wire::Image& draft) {
   own_ = MIGRATE_TRY(own_credentials());
+  slack_ns_ = static_cast<std::uint64_t>(::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0));
   file_user_ = FileUser(draft.threads(0).credentials(), trusted_);
   MIGRATE_TRY(map_area(draft));
   MIGRATE_TRY(empty_seed(draft));
@@ -120,7 +122,11 @@ Result<void> Restorer::prepare(const wire::Image& draft) {
   MIGRATE_TRY(script.run(cell_->seed(), base_));
   limits_ = MIGRATE_TRY(read_limits(cell_->seed()));
   draft_ = draft;
-  return match_threads(draft);
+  MIGRATE_TRY(match_threads(draft));
+  for (const RestoredThread& thread : threads_) {
+    hurry(thread.host_id);
+  }
+  return {};
 }
 
 // Finds a place that neither the seed nor the image uses, and maps the script area there.
@@ -322,7 +328,6 @@ Result<void> Restorer::set_threads(const wire::Image& image) {
   for (std::size_t left = threads_.size(); left > 0; --left) {
     RestoredThread& thread = threads_[left - 1];
     const wire::Thread& wanted = image.threads(static_cast<int>(left - 1));
-    set_scheduling(thread.host_id, wanted);
     wanted.general_registers().copy(reinterpret_cast<char*>(&thread.registers),
                                     sizeof(thread.registers));
     Script script(area_);
@@ -355,9 +360,14 @@ Result<void> Restorer::sleep_on(RestoredThread& thread, const wire::Thread& imag
   MIGRATE_TRY(arch::write_registers(
       thread.host_id,
       arch::script_registers(base_, area_.code() + arch::interpreter_code().run_offset, entries)));
+  // Interrupted at the call's entry, hence in it: an interrupt at any other time may come before
+  // it.
+  do {
+    MIGRATE_TRY(resume_to_call(thread.host_id));
+  } while (MIGRATE_TRY(wait_stop(thread.host_id)).event != 0);
+  MIGRATE_TRY(interrupt(thread.host_id));
   for (;;) {
     MIGRATE_TRY(resume(thread.host_id));
-    MIGRATE_TRY(interrupt(thread.host_id));
     const Stop stop = MIGRATE_TRY(wait_stop(thread.host_id));
     const arch::GeneralRegisters now = MIGRATE_TRY(arch::read_registers(thread.host_id));
     if (arch::can_continue(now, call.number)) {
@@ -377,6 +387,7 @@ Result<void> Restorer::set_registers(const wire::Image& image) {
     MIGRATE_TRY(arch::write_extended_state(threads_[i].host_id, wanted.extended_state()));
     MIGRATE_TRY(arch::write_registers(threads_[i].host_id, threads_[i].registers));
     MIGRATE_TRY(write_signal_mask(threads_[i].host_id, wanted.signal_mask()));
+    set_scheduling(threads_[i].host_id, wanted, slack_ns_);
   }
   return {};
 }

@@ -1,7 +1,7 @@
 #include "libmigrate/rules/destination_rules.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <linux/capability.h>
 #include <sys/mman.h>
 #include <sys/resource.h>

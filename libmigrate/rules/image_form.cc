@@ -1,6 +1,6 @@
 #include "libmigrate/rules/image_form.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>

@@ -8,6 +8,9 @@
 namespace migrate {
 namespace {
 
+constexpr std::uint64_t kSmallSegmentPages = 16;
+constexpr std::uint64_t kMostFirstPages = 64;
+
 RegionKind region_kind(const wire::Mapping& mapping) {
   switch (mapping.kind()) {
     case wire::Mapping::FILE_COPY:
@@ -45,6 +48,24 @@ std::vector<PagerRegion> pager_regions(const wire::Image& image) {
     }
   }
   return regions;
+}
+
+std::vector<PageRange> pages_touched_first(const wire::Image& image) {
+  std::vector<PageRange> ranges;
+  std::uint64_t left = kMostFirstPages;
+  std::uint64_t end_of_file_copy = 0;
+  for (const wire::Mapping& mapping : image.mappings()) {
+    const PageRange range = PageRange::between(mapping.start(), mapping.end());
+    const bool file_copy = mapping.kind() == wire::Mapping::FILE_COPY;
+    const bool zero_data = mapping.kind() == wire::Mapping::ANONYMOUS &&
+                           mapping.start() == end_of_file_copy && mapping.name().empty();
+    if ((file_copy || zero_data) && range.page_count <= std::min(left, kSmallSegmentPages)) {
+      ranges.push_back(range);
+      left -= range.page_count;
+    }
+    end_of_file_copy = file_copy ? mapping.end() : 0;
+  }
+  return ranges;
 }
 
 Result<std::unique_ptr<PageFeed>> PageFeed::create(pid_t process, const wire::Image& image,
@@ -94,8 +115,11 @@ void PageFeed::push(std::shared_ptr<Channel> bulk) {
 
 // A peer that breaks the format is cut off; one that was lost comes back.
 void PageFeed::note_broken(const char* which, Channel& channel, const Error& error) {
-  spdlog::log(error.code == ErrorCode::kCorrupt ? spdlog::level::warn : spdlog::level::debug,
-              "{}: {}", which, error.message());
+  if (error.code == ErrorCode::kCorrupt) {
+    log::warn("{}: {}", which, error.message());
+  } else {
+    log::debug("{}: {}", which, error.message());
+  }
   channel.shutdown();
   broken_ = true;
 }

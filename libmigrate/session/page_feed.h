@@ -66,4 +66,8 @@ class PageFeed {
 std::vector<ServedRegion> served_regions(const wire::Image& image);
 std::vector<PagerRegion> pager_regions(const wire::Image& image);
 
+/// Pages that nearly every process touches at once when it goes on: small data segments and what
+/// relocation wrote of its program and libraries. Addresses at the destination.
+std::vector<PageRange> pages_touched_first(const wire::Image& image);
+
 }  // namespace migrate

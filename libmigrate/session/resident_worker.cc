@@ -13,8 +13,10 @@
 #include <array>
 #include <limits>
 
+#include "base/awake_scope.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/realtime_scope.h"
 #include "libmigrate/restore/address_space.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/rules/host_facts.h"
@@ -32,10 +34,9 @@ constexpr int kDataTimeoutMs = 10000;
 constexpr int kRdmaTimeoutMs = 25000;  // Two connections that the source waits 10 s for.
 constexpr int kFinalTimeoutMs = 60000;
 constexpr int kRunTimeoutMs = 60000;
-constexpr int kConnectTimeoutMs = 2000;
+constexpr int kConnectTimeoutMs = 10000;
 constexpr int kGoodbyeMs = 1000;
 constexpr std::uint32_t kFreezeSpinUs = 500;
-constexpr std::uint32_t kFinalSpinUs = 10000;  // A capture takes a millisecond or a few.
 
 // Those that cannot be opened are none that the pager will read.
 std::vector<UniqueFd> open_mapped_files(const wire::Image& image, const FileUser& user) {
@@ -125,7 +126,9 @@ Result<bool> ResidentWorker::take_in() {
   context_.stops.reach("destination.connected");
   wire::ControlMessage connected;
   connected.mutable_connected();
+  const auto awake = MIGRATE_TRY(AwakeScope::create());
   MIGRATE_TRY(control_->send(connected));
+  const RealtimeScope realtime;
   MIGRATE_TRY(restore());
   MIGRATE_TRY(run_process());
   return true;
@@ -331,7 +334,7 @@ void ResidentWorker::accept_rdma() {
 
 Result<void> ResidentWorker::restore() {
   const auto message =
-      MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, kFinalSpinUs, kFinalTimeoutMs));
+      MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, 0, kFinalTimeoutMs));
   context_.stops.reach("destination.image");
   const wire::Image& image = message.final().image();
   MIGRATE_TRY(check_form(image, ImageStage::kFinal));
@@ -396,6 +399,9 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
     MIGRATE_TRY(pager_->update_regions(wanted));
     pager_->set_local_files(open_mapped_files(image, restorer_->file_user()));
   }
+  if (offer_.mode() != "demand") {
+    pager_->ask_first(pages_touched_first(image));
+  }
   for (const wire::StarterPage& page : image.starter_pages()) {
     const bool paged = std::any_of(wanted.begin(), wanted.end(), [&](const PagerRegion& region) {
       return region.destination.contains(page.address());
@@ -414,7 +420,7 @@ Result<wire::Run> ResidentWorker::await_run() {
   constexpr int kLookEveryMs = 200;
   const std::int64_t deadline = now_us() + kRunTimeoutMs * 1000LL;
   for (;;) {
-    auto message = control_->expect(wire::ControlMessage::kRun, kFreezeSpinUs, kLookEveryMs);
+    auto message = control_->expect(wire::ControlMessage::kRun, 0, kLookEveryMs);
     if (message) {
       return message->run();
     }

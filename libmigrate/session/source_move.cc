@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <thread>
 
+#include "base/awake_scope.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/realtime_scope.h"
 #include "libmigrate/capture/capture.h"
 #include "libmigrate/inspect/proc_text.h"
 #include "libmigrate/rules/host_facts.h"
@@ -222,6 +224,8 @@ Result<void> SourceMove::freeze_and_run() {
     refusals_.push_back(make_refusal("VDSO", "process " + std::to_string(options_.pid)));
     return fail(make_error(ErrorCode::kRefused, "find the vDSO of the process"));
   }
+  const auto awake = MIGRATE_TRY(AwakeScope::create());
+  const RealtimeScope realtime;
   const std::int64_t start = now_us();
   FrozenProcess frozen = MIGRATE_TRY(FrozenProcess::freeze(options_.pid, system_call));
   const std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
@@ -276,7 +280,7 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   if (eager) {
     start_push();
   }
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, kFreezeSpinUs,
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, 0,
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
   phases_["restore"] = now_us() - start;
   options_.context->stops.reach("source.restored");
@@ -307,7 +311,7 @@ Result<void> SourceMove::send_run() {
   last_heard_us_ = start;
   MIGRATE_TRY(control_->send(run));
   options_.context->stops.reach("source.run_sent");
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, kFreezeSpinUs, kRunningTimeoutMs));
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, 0, kRunningTimeoutMs));
   phases_["run"] = now_us() - start;
   options_.context->stops.reach("source.running");
   take_fate(Fate::kRuns);

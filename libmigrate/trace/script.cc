@@ -32,9 +32,7 @@ Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
       thread, arch::system_call_registers(base, instruction, number, arguments)));
   // To the call's entry, then to its exit. Stepping would do too, but forces a SIGTRAP.
   for (int side = 0; side < 2;) {
-    if (::ptrace(PTRACE_SYSCALL, thread, nullptr, nullptr) != 0) {
-      return fail(system_error("run a system call in", "thread " + std::to_string(thread)));
-    }
+    MIGRATE_TRY(resume_to_call(thread));
     const Stop stop = MIGRATE_TRY(wait_stop(thread));
     if (stop.event == PTRACE_EVENT_STOP) {
       continue;  // An interrupt of ours that came late.

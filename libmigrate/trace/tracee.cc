@@ -57,6 +57,10 @@ Result<void> resume(pid_t thread, int signal) {
                "resume", thread);
 }
 
+Result<void> resume_to_call(pid_t thread) {
+  return check(trace_call(PTRACE_SYSCALL, thread, 0, nullptr), "run to a system call in", thread);
+}
+
 Result<void> detach(pid_t thread, int signal) {
   return check(trace_call(PTRACE_DETACH, thread, 0, as_data(static_cast<std::uint64_t>(signal))),
                "stop tracing", thread);

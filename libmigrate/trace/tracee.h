@@ -24,6 +24,9 @@ Result<void> keep_running(pid_t thread);
 Result<void> interrupt(pid_t thread);
 /// Lets a stopped thread go on, delivering `signal` if not 0.
 Result<void> resume(pid_t thread, int signal = 0);
+/// Lets a stopped thread go on to its next stop at a system call: the entry, or from there the
+/// exit.
+Result<void> resume_to_call(pid_t thread);
 /// Ends tracing of a stopped thread and lets it run, delivering `signal` if not 0.
 Result<void> detach(pid_t thread, int signal = 0);
 

@@ -1,6 +1,8 @@
 // The bulk receiver: installs what the source pushes, and learns which pages exist.
 
 #include <sched.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <utility>
@@ -15,10 +17,13 @@ constexpr std::uint64_t kConfirmBytes = 8U << 20U;
 constexpr std::uint64_t kSettledRegionPages = 512;  // 2 MiB: smaller ones are not worth a call
 constexpr std::size_t kLockedGaps = 128;            // marked while holding the lock
 constexpr std::uint32_t kReceiveSpinUs = 20;
+constexpr int kBulkNice = -5;
 
 }  // namespace
 
 void PagerCore::run_bulk() {
+  // As long as pages are owed, two hosts can end the process: before ordinary work, after faults.
+  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kBulkNice));
   std::shared_ptr<PageLink> link;
   while (!done_ && (link = wait_for_bulk_link(link.get()))) {
     unconfirmed_bytes_ = 0;

@@ -100,6 +100,27 @@ void PagerCore::take_new_link() {
       }
     }
   }
+  for (const PageRange& range : std::exchange(first_, {})) {
+    request_first(range);
+  }
+}
+
+void PagerCore::request_first(PageRange range) {
+  AddressSpace& space = *spaces_.front();
+  while (!range.empty()) {
+    const auto part = space.map.find(range.start);
+    if (!part) {
+      return;
+    }
+    const std::uint64_t most =
+        std::min<std::uint64_t>({range.page_count, part->destination.page_count, kMaxRequestPages});
+    const auto run = space.map.run_at({part->source_address, most});
+    const PageRange source{part->source_address, run.page_count};
+    if (run.state == PageState::kUnknown && add_request(source, true, Clock::now())) {
+      space.map.set_state(source, PageState::kRequested);
+    }
+    range = PageRange::between(range.start + source.bytes(), range.end());
+  }
 }
 
 void PagerCore::lose_urgent_link(const Error& error) {

@@ -13,6 +13,11 @@ constexpr int kLingerMs = 1000;
 
 }  // namespace
 
+void PagerCore::ask_first(std::vector<PageRange> ranges) {
+  const MutexLock lock(mutex_);
+  first_ = std::move(ranges);
+}
+
 Result<void> PagerCore::start(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk) {
   launch();
   {

@@ -104,13 +104,13 @@ PagerCore::~PagerCore() {
   stop();
 }
 
-PagerCore::AddressSpace& PagerCore::add_space(Userfault userfault, PageMap map) {
+AddressSpace& PagerCore::add_space(Userfault userfault, PageMap map) {
   spaces_.push_back(std::make_unique<AddressSpace>(
       AddressSpace{next_space_++, std::move(userfault), std::move(map)}));
   return *spaces_.back();
 }
 
-PagerCore::AddressSpace* PagerCore::find_space(std::uint32_t id) {
+AddressSpace* PagerCore::find_space(std::uint32_t id) {
   for (const auto& space : spaces_) {
     if (space->id == id) {
       return space.get();

@@ -13,7 +13,7 @@
 #include <vector>
 
 #include "base/mutex.h"
-#include "pager/internal/event_order.h"
+#include "pager/internal/address_space.h"
 #include "pager/internal/latency_histogram.h"
 #include "pager/page_map.h"
 #include "pager/page_protocol.h"
@@ -41,6 +41,7 @@ class PagerCore {
   Result<void> set_regions(const std::vector<PagerRegion>& regions);
   void set_local_files(std::vector<UniqueFd> files) { local_files_ = std::move(files); }
   Result<void> install_starter(std::uint64_t address, std::span<const std::byte> bytes);
+  void ask_first(std::vector<PageRange> ranges);
   Result<void> start(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk);
   void launch();
   Result<void> resume(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk);
@@ -53,13 +54,6 @@ class PagerCore {
  private:
   using Clock = std::chrono::steady_clock;
 
-  struct AddressSpace {
-    std::uint32_t id;
-    Userfault userfault;
-    PageMap map;
-    EventOrder order = {};
-    bool gone = false;
-  };
   struct Fault {
     std::uint32_t space;
     std::uint64_t address;
@@ -109,6 +103,7 @@ class PagerCore {
   void await_start();
   void run_faults();
   void take_new_link();
+  void request_first(PageRange range) MIGRATE_REQUIRES(mutex_);
   void lose_urgent_link(const Error& error);
   bool read_spaces();
   bool read_space(AddressSpace& space) MIGRATE_REQUIRES(mutex_);
@@ -164,6 +159,7 @@ class PagerCore {
   LatencyHistogram latencies_ MIGRATE_GUARDED_BY(mutex_);
   std::shared_ptr<PageLink> urgent_ MIGRATE_GUARDED_BY(mutex_);
   std::shared_ptr<PageLink> bulk_ MIGRATE_GUARDED_BY(mutex_);
+  std::vector<PageRange> first_ MIGRATE_GUARDED_BY(mutex_);  // to be asked for before any fault
   std::uint32_t links_lost_ MIGRATE_GUARDED_BY(mutex_) = 0;
   bool bulk_ended_ MIGRATE_GUARDED_BY(mutex_) = false;
   bool started_ MIGRATE_GUARDED_BY(mutex_) = false;

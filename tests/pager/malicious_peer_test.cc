@@ -2,12 +2,12 @@
 // as if nothing had been said.
 
 #include <gtest/gtest.h>
+#include <spdlog/spdlog.h>
 
 #include <cstring>
 #include <functional>
 #include <thread>
 
-#include "base/log.h"
 #include "tests/pager/moved_memory.h"
 
 namespace migrate::test {
@@ -42,6 +42,8 @@ class MaliciousPeer : public testing::Test {
     });
     memory_.connect(Mode::kDemand);
     memory_.break_links();
+    // Both, or one that is noticed late would pass for the end of a liar's link.
+    EXPECT_TRUE(reaches_links_lost(2));
   }
 
   std::uint64_t address(std::uint64_t page) const {
@@ -64,12 +66,17 @@ class MaliciousPeer : public testing::Test {
     request_ = *request;
   }
 
-  void expect_link_ends() {
-    for (int i = 0; i < kAnswerMs && memory_.links_lost() == lost_before_; ++i) {
+  bool reaches_links_lost(int count) const {
+    for (int i = 0; i < kAnswerMs && memory_.links_lost() < count; ++i) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
-    EXPECT_GT(memory_.links_lost(), lost_before_);
+    return memory_.links_lost() >= count;
   }
+
+  void expect_link_ends() { EXPECT_TRUE(reaches_links_lost(lost_before_ + 1)); }
+
+  /// What an honest source would answer: the pager may know already that page 0 is zero.
+  std::vector<std::byte> true_reply() const;
 
   void expect_an_honest_source_goes_on() {
     urgent_.reset();
@@ -93,6 +100,19 @@ ReplyHeader reply_to(const PageRequest& request) {
   reply.address = request.address;
   reply.page_count = 1;
   return reply;
+}
+
+std::vector<std::byte> MaliciousPeer::true_reply() const {
+  ReplyHeader reply = reply_to(request_);
+  if (request_.address == address(0)) {
+    reply.kind = PageKind::kZero;
+    return bytes_of(reply);
+  }
+  std::vector<std::byte> bytes = bytes_of(reply);
+  std::vector<std::byte> content(kPageBytes);
+  fill(content.data(), 1, 0, memory_.page((request_.address - address(0)) / kPageBytes));
+  bytes.insert(bytes.end(), content.begin(), content.end());
+  return bytes;
 }
 
 struct Lie {
@@ -168,6 +188,14 @@ const Lie kLies[] = {
 
 INSTANTIATE_TEST_SUITE_P(All, LyingSource, testing::ValuesIn(kLies),
                          [](const auto& lie) { return std::string(lie.param.name); });
+
+TEST_F(MaliciousPeer, ADuplicateReplyEndsTheLink) {
+  take_over();
+  send(*urgent_, true_reply());
+  send(*urgent_, true_reply());
+  expect_link_ends();
+  expect_an_honest_source_goes_on();
+}
 
 TEST_F(MaliciousPeer, PushesOutsideTheProcessGoNowhere) {
   // A page may have been unmapped since it was sent, so that this is no lie by itself.

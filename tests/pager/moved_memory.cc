@@ -84,13 +84,13 @@ std::uint64_t word_at(const void* address, std::uint64_t salt) {
   return (reinterpret_cast<std::uint64_t>(address) + salt) * 0x9E3779B97F4A7C15U + 1;
 }
 
-void fill(void* start, std::uint64_t page_count, std::uint64_t salt) {
+void fill(void* start, std::uint64_t page_count, std::uint64_t salt, const void* as) {
   auto* const bytes = static_cast<std::byte*>(start);
+  const auto* const meant = as == nullptr ? bytes : static_cast<const std::byte*>(as);
   for (std::uint64_t page = 0; page < page_count; ++page) {
     for (const std::size_t offset : kWords) {
-      std::byte* const at = bytes + page * kPageBytes + offset;
-      const std::uint64_t word = word_at(at, salt);
-      std::memcpy(at, &word, sizeof(word));
+      const std::uint64_t word = word_at(meant + page * kPageBytes + offset, salt);
+      std::memcpy(bytes + page * kPageBytes + offset, &word, sizeof(word));
     }
   }
 }

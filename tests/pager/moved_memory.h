@@ -23,7 +23,7 @@ std::string mode_name(Mode mode);
 std::uint64_t word_at(const void* address, std::uint64_t salt = 0);
 /// Writes word_at() to a few words of each page, given as if they were at `as` (default: where they
 /// are).
-void fill(void* start, std::uint64_t page_count, std::uint64_t salt = 0);
+void fill(void* start, std::uint64_t page_count, std::uint64_t salt = 0, const void* as = nullptr);
 /// Ends the process with a message unless the pages hold what fill() wrote at address `as`.
 void expect_filled(const void* start, std::uint64_t page_count, std::uint64_t salt = 0,
                    const void* as = nullptr);

@@ -1,6 +1,6 @@
 #include "tools/migratectl/keys.h"
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 
 #include <cstdio>
 

@@ -1,5 +1,5 @@
 // migratectl: asks the daemon of this host to check, move, list and wait for processes.
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/wait.h>
 #include <unistd.h>
 

@@ -1,7 +1,7 @@
 #include "tools/testbed/daemon.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <sys/wait.h>

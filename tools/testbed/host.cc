@@ -1,7 +1,7 @@
 #include "tools/testbed/host.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/stat.h>

@@ -1,7 +1,7 @@
 #include "tools/testbed/keys.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sys/wait.h>
 #include <unistd.h>
 

@@ -1,6 +1,6 @@
 // testbed: several hosts on one machine, as namespaces.
 
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>

@@ -1,7 +1,7 @@
 #include "tools/testbed/network.h"
 
 #include <fcntl.h>
-#include <fmt/format.h>
+#include <fmt/core.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
