@@ -8,6 +8,7 @@
 #include <atomic>
 #include <cstring>
 #include <new>
+#include <span>
 #include <type_traits>
 
 namespace migrate {
@@ -158,9 +159,9 @@ Result<void> PageLedger::save(const Regions& regions) {
   Header& words = header();
   const std::uint64_t other = 1 - words.slot;
   std::byte* const place = memory_.bytes().data() + kHeaderBytes + other * kSlotBytes;
-  std::memcpy(place, regions.regions.data(), region_bytes);
-  std::memcpy(place + region_bytes, regions.expected.data(), expected_bytes);
-  std::memcpy(place + region_bytes + expected_bytes, regions.early.data(), early_bytes);
+  std::byte* end = std::ranges::copy(std::as_bytes(std::span(regions.regions)), place).out;
+  end = std::ranges::copy(std::as_bytes(std::span(regions.expected)), end).out;
+  std::ranges::copy(std::as_bytes(std::span(regions.early)), end);
   words.region_count[other] = regions.regions.size();
   words.expected_count[other] = regions.expected.size();
   words.early_count[other] = regions.early.size();
@@ -171,17 +172,17 @@ Result<void> PageLedger::save(const Regions& regions) {
 Result<PageLedger::Regions> PageLedger::regions() const {
   const Header& words = header();
   const std::uint64_t slot = words.slot % 2;
-  const std::uint64_t region_bytes = words.region_count[slot] * sizeof(PagerRegion);
-  const std::uint64_t expected_bytes = words.expected_count[slot] * sizeof(PageRange);
-  const std::uint64_t early_bytes = words.early_count[slot] * sizeof(Remap);
-  const std::byte* const place = memory_.bytes().data() + kHeaderBytes + slot * kSlotBytes;
+  const std::byte* place = memory_.bytes().data() + kHeaderBytes + slot * kSlotBytes;
   Regions found;
   found.regions.resize(words.region_count[slot]);
   found.expected.resize(words.expected_count[slot]);
-  std::memcpy(found.regions.data(), place, region_bytes);
   found.early.resize(words.early_count[slot]);
-  std::memcpy(found.expected.data(), place + region_bytes, expected_bytes);
-  std::memcpy(found.early.data(), place + region_bytes + expected_bytes, early_bytes);
+  const auto take = [&place](std::span<std::byte> part) {
+    place = std::ranges::copy_n(place, static_cast<std::ptrdiff_t>(part.size()), part.begin()).in;
+  };
+  take(std::as_writable_bytes(std::span(found.regions)));
+  take(std::as_writable_bytes(std::span(found.expected)));
+  take(std::as_writable_bytes(std::span(found.early)));
   return found;
 }
 

@@ -256,11 +256,10 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
     const ThreadQuestions questions(script);
     if (i == 0) {
       const ProcessQuestions process(script, image);
-      MIGRATE_TRY(script.run(thread.host_id, thread.registers));
+      MIGRATE_TRY(script.run(thread.host_id, thread.registers, thread.signal_mask));
       process.answer(script, image);
-      frozen.remember_trap_action(image.signal_actions(SIGTRAP - 1));
     } else {
-      MIGRATE_TRY(script.run(thread.host_id, thread.registers));
+      MIGRATE_TRY(script.run(thread.host_id, thread.registers, thread.signal_mask));
     }
     questions.answer(script, *found);
   }

@@ -61,8 +61,7 @@ FrozenProcess::FrozenProcess(FrozenProcess&& other) noexcept
       system_call_(other.system_call_),
       held_(std::exchange(other.held_, false)),
       threads_(std::move(other.threads_)),
-      area_(std::exchange(other.area_, std::nullopt)),
-      trap_action_(std::move(other.trap_action_)) {}
+      area_(std::exchange(other.area_, std::nullopt)) {}
 
 FrozenProcess::~FrozenProcess() {
   if (held_) {
@@ -166,38 +165,13 @@ Result<void> FrozenProcess::read_state() {
 }
 
 Result<void> FrozenProcess::open_area(std::uint64_t record_bytes) {
-  MIGRATE_TRY(block_signals());
   area_ = MIGRATE_TRY(map_script_area(process_, leader().host_id, leader().registers, system_call_,
                                       0, record_bytes));
   return {};
 }
 
-Result<void> FrozenProcess::block_signals() {
-  for (const FrozenThread& thread : threads_) {
-    MIGRATE_TRY(write_signal_mask(thread.host_id, kScriptSignalMask));
-  }
-  return {};
-}
-
-// Scripts end with a SIGTRAP; where that was ignored, the kernel has reset its action.
-Result<void> FrozenProcess::restore_trap_action() {
-  void (*handler)(int) = SIG_DFL;  // The first member of the kernel's struct sigaction.
-  if (!area_ || !trap_action_) {
-    return {};
-  }
-  trap_action_->copy(reinterpret_cast<char*>(&handler), sizeof(handler));
-  if (handler != SIG_IGN) {
-    return {};
-  }
-  const std::uint64_t place = area_->parking();
-  MIGRATE_TRY(write_memory(process_, place, std::as_bytes(std::span(*trap_action_))));
-  MIGRATE_TRY(call_once(leader().host_id, leader().registers, system_call_, SYS_rt_sigaction,
-                        {SIGTRAP, place, 0, 8, 0, 0}));
-  return {};
-}
-
 Result<void> FrozenProcess::put_back() {
-  Result<void> outcome = restore_trap_action();
+  Result<void> outcome;
   const auto note = [&outcome](Result<void> step) {
     if (!step && outcome) {
       outcome = std::move(step);
@@ -221,8 +195,6 @@ Result<void> FrozenProcess::thaw() {
     }
   };
   if (area_) {
-    note(write_signal_mask(leader().host_id, kScriptSignalMask));
-    note(restore_trap_action());
     note(unmap_script_area(*area_, leader().host_id, leader().registers, system_call_));
     area_.reset();
   }

@@ -47,15 +47,6 @@ class FrozenProcess {
   const ScriptArea& area() const { return *area_; }
   std::uint64_t system_call() const { return system_call_; }
 
-  /// The action of SIGTRAP (the kernel's struct), which scripts disturb where it is to ignore.
-  void remember_trap_action(std::string action) { trap_action_ = std::move(action); }
-
-  /// Gives every thread its registers, mask and actions back, still stopped: if its tracer dies
-  /// now, the process simply runs on, with the area mapped. Scripts need block_signals() again.
-  Result<void> put_back();
-  /// Blocks all signals in every thread but that by which scripts end.
-  Result<void> block_signals();
-
   /// Takes the area away, puts everything back and lets the process run.
   Result<void> thaw();
   /// Leaves the process stopped and traced: from now on the caller decides.
@@ -69,14 +60,13 @@ class FrozenProcess {
   Result<bool> stop_one(pid_t thread);
   FrozenThread& find(pid_t thread);
   Result<void> read_state();
-  Result<void> restore_trap_action();
+  Result<void> put_back();
 
   pid_t process_;
   std::uint64_t system_call_;
   bool held_ = true;
   std::vector<FrozenThread> threads_;
   std::optional<ScriptArea> area_;
-  std::optional<std::string> trap_action_;
 };
 
 /// The id that `thread` of `process` has in its own PID namespace.

@@ -25,11 +25,16 @@
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kAllSignals = ~0ULL;
 constexpr std::uint64_t kSmallStackBytes = 1U << 20U;
 constexpr std::uint64_t kRecordSlackBytes = 1U << 20U;
 constexpr std::uint64_t kBytesPerThread = 16384;  // Registers with AVX-512, and more with AMX.
 constexpr std::size_t kRangesPerScript = 512;
+
+int signal_number(const std::string& siginfo) {
+  siginfo_t information{};
+  siginfo.copy(reinterpret_cast<char*>(&information), sizeof(information));
+  return information.si_signo;
+}
 
 }  // namespace
 
@@ -86,24 +91,18 @@ Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::Imag
   const arch::InterpreterCode code = arch::interpreter_code();
   for (std::size_t i = 1; i < frozen.threads().size(); ++i) {
     const FrozenThread& thread = frozen.threads()[i];
-    // One by one: if we die, those that were not touched run on.
-    MIGRATE_TRY(write_signal_mask(thread.host_id, kScriptSignalMask));
+    // One by one: if we die, those that were not touched run on, and the others wait.
+    const arch::GeneralRegisters idle = idle_registers(thread.registers, area_);
     Script script(area_);
     const wire::Thread* const known = find_thread(image, thread.id);
     if (known == nullptr) {
       return fail(make_error(ErrorCode::kRetry, "park", "thread " + std::to_string(thread.id)));
     }
     script_untie(script, *known);
-    MIGRATE_TRY(script.run(thread.host_id, thread.registers));
-    MIGRATE_TRY(arch::write_registers(
-        thread.host_id,
-        arch::script_registers(thread.registers, area_.code() + code.idle_offset, 0)));
+    MIGRATE_TRY(script.run(thread.host_id, idle, kAllSignals));
   }
   MIGRATE_TRY(park_leader(frozen, image));
-  for (const FrozenThread& thread : frozen.threads()) {
-    MIGRATE_TRY(write_signal_mask(thread.host_id, kAllSignals));
-  }
-  // The last step, and the decision: see is_parked().
+  // The last step, and the decision: see read_state().
   return arch::write_registers(
       leader.host_id,
       arch::script_registers(leader.registers, area_.code() + code.park_offset, area_.parking()));
@@ -112,10 +111,12 @@ Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::Imag
 // Pending signals travel in the image: takes them here, and keeps those that came since.
 Result<void> ParkedProcess::park_leader(const FrozenProcess& frozen, const wire::Image& image) {
   const FrozenThread& leader = frozen.leader();
-  MIGRATE_TRY(write_signal_mask(leader.host_id, kScriptSignalMask));
   const std::size_t waiting = MIGRATE_TRY(peek_signals(leader.host_id, true)).size() +
                               MIGRATE_TRY(peek_signals(leader.host_id, false)).size();
   Script script(area_);
+  std::vector<std::string> came;
+  script.keep_signals(came);
+  script_action(script, nullptr);
   script_untie(script, image.threads(0));
   script_timers(script, image, false);
   const std::uint64_t pipe = script.reserve(2 * sizeof(int));
@@ -127,19 +128,14 @@ Result<void> ParkedProcess::park_leader(const FrozenProcess& frozen, const wire:
     const std::uint64_t place = script.reserve(sizeof(siginfo_t));
     taken.emplace_back(script.call(SYS_rt_sigtimedwait, {all, place, none, 8}), place);
   }
-  MIGRATE_TRY(script.run(leader.host_id, leader.registers));
-  std::vector<std::string> captured = captured_signals(image);
+  MIGRATE_TRY(script.run(leader.host_id, idle_registers(leader.registers, area_), kAllSignals));
   for (const auto& [index, place] : taken) {
     const auto bytes = script.data(place, sizeof(siginfo_t));
-    std::string signal(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    const auto known = std::find(captured.begin(), captured.end(), signal);
-    if (known != captured.end()) {
-      captured.erase(known);
-    } else if (script.result(index) > 0 && !is_of_timer(signal)) {
-      // A timer that fired since it was captured fires again where it is armed as captured.
-      signals_.push_back(std::move(signal));
+    if (script.result(index) > 0) {
+      came.emplace_back(reinterpret_cast<const char*>(bytes.data()), bytes.size());
     }
   }
+  keep_signals(std::move(came), image);
   const auto ends = script.value<std::array<int, 2>>(pipe);
   ParkingPage page;
   page.data.pipe_descriptor = static_cast<std::uint64_t>(ends[1]);
@@ -159,6 +155,25 @@ Result<void> ParkedProcess::park_leader(const FrozenProcess& frozen, const wire:
   return fetch_pipe(page.notes);
 }
 
+// Of the signals taken, those that the image does not bring to the destination.
+void ParkedProcess::keep_signals(std::vector<std::string> taken, const wire::Image& image) {
+  std::vector<std::string> captured = captured_signals(image);
+  for (std::string& signal : taken) {
+    const auto known =
+        std::find_if(captured.begin(), captured.end(), [&](const std::string& other) {
+          // Of those that end scripts, all but the number may have been lost (Script::run).
+          return other == signal || (signal_number(signal) == arch::kScriptSignal &&
+                                     signal_number(other) == arch::kScriptSignal);
+        });
+    if (known != captured.end()) {
+      captured.erase(known);
+    } else if (!is_of_timer(signal)) {
+      // A timer that fired since it was captured fires again where it is armed as captured.
+      signals_.push_back(std::move(signal));
+    }
+  }
+}
+
 Result<void> ParkedProcess::fetch_pipe(const ParkingNotes& notes) {
   const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, process_, 0)));
   signal_pipe_.reset(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), notes.pipe[0], 0)));
@@ -173,10 +188,9 @@ Result<void> ParkedProcess::settle(const std::set<std::uint32_t>& kept) {
   while (threads_.size() > 1) {
     const pid_t thread = threads_.back().host_id;
     const auto registers = MIGRATE_TRY(arch::read_registers(thread));
-    MIGRATE_TRY(write_signal_mask(thread, kScriptSignalMask));
     Script script(area_);
     script.call(SYS_exit, {0});
-    if (auto ended = script.run(thread, registers);
+    if (auto ended = script.run(thread, registers, kAllSignals);
         !ended && ended.error().code != ErrorCode::kNotFound) {
       return ended;
     }
@@ -207,13 +221,12 @@ Result<arch::GeneralRegisters> ParkedProcess::stop_leader() {
     }
     looping_ = false;
   }
-  MIGRATE_TRY(write_signal_mask(process_, kScriptSignalMask));
   return arch::read_registers(process_);
 }
 
 Result<void> ParkedProcess::run_in_leader(Script& script) {
   const arch::GeneralRegisters registers = MIGRATE_TRY(stop_leader());
-  const auto done = script.run(process_, registers);
+  const auto done = script.run(process_, registers, kAllSignals);
   if (!done && done.error().code == ErrorCode::kNotFound) {
     return done;
   }
@@ -270,7 +283,7 @@ Result<void> ParkedProcess::end_as(int wait_status) {
     script.call(SYS_rt_sigaction, {signal, script.put(default_action), 0, 8});
     script.call(SYS_kill, {threads_.front().id, signal});
   }
-  auto stopped = script.run(process_, registers);
+  auto stopped = script.run(process_, registers, kAllSignals);
   if (stopped) {
     // Unblocked, the signal ends it before it gets back to its loop.
     MIGRATE_TRY(arch::write_registers(process_, registers));

@@ -95,6 +95,7 @@ class ParkedProcess {
 
   Result<void> park_threads(FrozenProcess& frozen, const wire::Image& image);
   Result<void> park_leader(const FrozenProcess& frozen, const wire::Image& image);
+  void keep_signals(std::vector<std::string> taken, const wire::Image& image);
   Result<void> fetch_pipe(const ParkingNotes& notes);
   Result<void> read_record(const SessionId& session, wire::Image& image);
   Result<void> seize_threads();

@@ -249,17 +249,22 @@ Result<void> ParkedProcess::unpark_thread(const ParkedThread& thread, const wire
     return fail(make_error(ErrorCode::kCorrupt, "bring back", "thread " + std::to_string(thread.id),
                            "it is not in the parking record"));
   }
-  MIGRATE_TRY(write_signal_mask(thread.host_id, kScriptSignalMask));
   Script script(area_);
   script_tie(script, *wanted);
   if (thread.host_id == process_) {
+    script_action(script, &image);
     for (const std::uint32_t descriptor : pipe_descriptors_) {
       script.call(SYS_close, {descriptor});
     }
     script_signals(script, MIGRATE_TRY(signals_to_give_back(image)), image, thread.id);
     script_timers(script, image, true);
   }
-  return script.run(thread.host_id, registers_of(*wanted));
+  // If we die: the others wait until the leader, the last of all, has been brought back.
+  const arch::GeneralRegisters own = registers_of(*wanted);
+  if (thread.host_id == process_) {
+    return script.run(process_, own, wanted->signal_mask());
+  }
+  return script.run(thread.host_id, idle_registers(own, area_), kAllSignals);
 }
 
 Result<void> ParkedProcess::unpark(const wire::Image& image) {
@@ -286,11 +291,6 @@ Result<void> ParkedProcess::put_back(const wire::Image& image) {
     }
   }
   if (system_call != 0) {
-    // Scripts end with a SIGTRAP; where that was ignored, the kernel has reset its action.
-    MIGRATE_TRY(write_memory(process_, area_.parking(),
-                             std::as_bytes(std::span(image.signal_actions(SIGTRAP - 1)))));
-    MIGRATE_TRY(call_once(process_, base, system_call, SYS_rt_sigaction,
-                          {SIGTRAP, area_.parking(), 0, 8, 0, 0}));
     MIGRATE_TRY(unmap_script_area(area_, process_, base, system_call));
   }
   for (const ParkedThread& thread : threads_) {

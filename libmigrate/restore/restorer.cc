@@ -97,7 +97,6 @@ Result<Restorer> Restorer::create(Cell& cell, bool trusted) {
   if (stop.event != PTRACE_EVENT_STOP) {
     return fail(make_error(ErrorCode::kSystem, "stop the seed of a cell"));
   }
-  MIGRATE_TRY(write_signal_mask(seed, kScriptSignalMask));
   restorer.base_ = MIGRATE_TRY(arch::read_registers(seed));
   restorer.threads_.push_back({.id = cell.process_id(), .host_id = seed});
   return restorer;
@@ -119,14 +118,10 @@ Result<void> Restorer::prepare(const wire::Image& draft) {
   MIGRATE_TRY(map(draft, everything));
   Script script(area_);
   script_draft_process(script, draft, 0);
-  MIGRATE_TRY(script.run(cell_->seed(), base_));
+  MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
   limits_ = MIGRATE_TRY(read_limits(cell_->seed()));
   draft_ = draft;
-  MIGRATE_TRY(match_threads(draft));
-  for (const RestoredThread& thread : threads_) {
-    hurry(thread.host_id);
-  }
-  return {};
+  return match_threads(draft);
 }
 
 // Finds a place that neither the seed nor the image uses, and maps the script area there.
@@ -175,7 +170,7 @@ Result<void> Restorer::empty_seed(const wire::Image& draft) {
   file_user_.add_to(script);
   // The seed was stopped anywhere after it had sent its userfaultfd, perhaps before it closed it.
   script.must("close", SYS_close_range, {0, cell_->seed_descriptor() - 1, 0});
-  MIGRATE_TRY(script.run(seed, base_));
+  MIGRATE_TRY(script.run(seed, base_, kScriptSignalMask));
   for (const wire::Mapping& mapping : draft.mappings()) {
     if (mapping.kind() == wire::Mapping::VDSO) {
       system_call_ = MIGRATE_TRY(find_system_call_in(seed, mapping.start(), mapping.end()));
@@ -204,7 +199,7 @@ Result<void> Restorer::map(const wire::Image& image, const MappingPlan& plan) {
     script.must("close", SYS_close_range, {0, memories.size() - 1, 0});
   }
   if (!script.empty()) {
-    MIGRATE_TRY(script.run(cell_->seed(), base_));
+    MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
   }
   if (!plan.map.empty() || !plan.unmap.empty()) {
     mapped_.CopyFrom(image);
@@ -237,25 +232,9 @@ Result<void> Restorer::finish(const wire::Image& image,
     MIGRATE_TRY(sleep_on(threads_[i], image.threads(static_cast<int>(i))));
   }
   if (system_call_ != 0) {
-    MIGRATE_TRY(set_trap_action(image));
     MIGRATE_TRY(unmap_script_area(area_, cell_->seed(), base_, system_call_));
   }
   return set_registers(image);
-}
-
-// The kernel resets the action of SIGTRAP, with which scripts end, where it is ignored.
-Result<void> Restorer::set_trap_action(const wire::Image& image) {
-  const std::string& wanted = image.signal_actions(SIGTRAP - 1);
-  void (*handler)(int) = SIG_DFL;  // The first member of the kernel's struct sigaction.
-  wanted.copy(reinterpret_cast<char*>(&handler), sizeof(handler));
-  if (handler != SIG_IGN) {
-    return {};
-  }
-  const std::uint64_t place = area_.parking();
-  MIGRATE_TRY(write_memory(cell_->seed(), place, std::as_bytes(std::span(wanted))));
-  MIGRATE_TRY(call_once(cell_->seed(), base_, system_call_, SYS_rt_sigaction,
-                        {SIGTRAP, place, 0, 8, 0, 0}));
-  return {};
 }
 
 Result<void> Restorer::make_process(const wire::Image& image,
@@ -270,7 +249,7 @@ Result<void> Restorer::make_process(const wire::Image& image,
   script_process(script, image, draft_);
   MIGRATE_TRY(script_receive(script, *cell_, descriptors));
   script_descriptor_table(script, image, cell_->seed_descriptor());
-  return script.run(cell_->seed(), base_);
+  return script.run(cell_->seed(), base_, kScriptSignalMask);
 }
 
 // Makes the threads those of the image, in its order: most are the draft's.
@@ -294,7 +273,7 @@ Result<void> Restorer::match_threads(const wire::Image& image) {
     added.push_back(wanted.id());
   }
   if (!added.empty()) {
-    MIGRATE_TRY(script.run(cell_->seed(), base_));
+    MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
   }
   for (std::size_t i = 0; i < added.size(); ++i) {
     const pid_t thread = script.new_threads().at(i);
@@ -319,7 +298,7 @@ Result<void> Restorer::match_threads(const wire::Image& image) {
 Result<void> Restorer::end_thread(const RestoredThread& thread) {
   Script script(area_);
   script.call(SYS_exit, {0});
-  auto ended = script.run(thread.host_id, base_);
+  auto ended = script.run(thread.host_id, base_, kScriptSignalMask);
   return !ended && ended.error().code == ErrorCode::kNotFound ? Result<void>() : ended;
 }
 
@@ -335,7 +314,7 @@ Result<void> Restorer::set_threads(const wire::Image& image) {
       script_timers_and_signals(script, image);
     }
     script_thread(script, image, wanted, own_);
-    MIGRATE_TRY(script.run(thread.host_id, base_));
+    MIGRATE_TRY(script.run(thread.host_id, base_, kScriptSignalMask));
   }
   return {};
 }
@@ -373,7 +352,7 @@ Result<void> Restorer::sleep_on(RestoredThread& thread, const wire::Thread& imag
     if (arch::can_continue(now, call.number)) {
       return {};
     }
-    if (stop.event == 0) {  // The breakpoint: the wait was over at once.
+    if (stop.event == 0) {  // The script has ended: the wait was over at once.
       MIGRATE_TRY(read_memory(cell_->seed(), entries, std::as_writable_bytes(std::span(script))));
       arch::complete_call(thread.registers, script[0].result);
       return {};

@@ -68,7 +68,6 @@ class Restorer {
   Result<void> match_threads(const wire::Image& image);
   Result<void> end_thread(const RestoredThread& thread);
   Result<void> set_threads(const wire::Image& image);
-  Result<void> set_trap_action(const wire::Image& image);
   Result<void> sleep_on(RestoredThread& thread, const wire::Thread& image);
   Result<void> set_registers(const wire::Image& image);
 

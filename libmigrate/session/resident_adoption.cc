@@ -32,6 +32,30 @@ Kept::Kind kept_kind(RelayEnd::Kind kind) {
 
 }  // namespace
 
+void ResidentWorker::note_waits() {
+  for (const WaitRecord& wait : waits_) {
+    wire::TimedWait& noted = *noted_.add_waits();
+    noted.set_thread(wait.thread);
+    noted.set_number(wait.number);
+    noted.mutable_arguments()->Assign(wait.arguments.begin(), wait.arguments.end());
+    noted.set_deadline_ns(wait.deadline_ns);
+    noted.set_switches(wait.switches);
+  }
+}
+
+void ResidentWorker::adopt_waits() {
+  for (const wire::TimedWait& noted : noted_.waits()) {
+    WaitRecord wait{.thread = noted.thread(),
+                    .number = noted.number(),
+                    .deadline_ns = noted.deadline_ns(),
+                    .switches = noted.switches()};
+    std::copy_n(noted.arguments().begin(),
+                std::min<std::size_t>(noted.arguments().size(), wait.arguments.size()),
+                wait.arguments.begin());
+    waits_.push_back(wait);
+  }
+}
+
 std::string ResidentWorker::cell_socket() const {
   return SessionFile::directory(context_.state_directory) + "/" +
          cell_session_name(to_hex(session_)) + ".socket";
@@ -50,6 +74,7 @@ Result<void> ResidentWorker::note_image(const wire::Image& image) {
     MIGRATE_TRY(cell_->keep({.kind = Kept::Kind::kLedger, .number = space.number}, space.ledger));
   }
   *noted_.mutable_relay() = relay_->note();
+  note_waits();
   keep_relay_ends();
   return file_->save(noted_.SerializeAsString());
 }
@@ -133,6 +158,7 @@ Result<bool> ResidentWorker::adopt() {
   own_facts_.set_boot_id(boot_id());
   pager_events_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   over_since_us_ = now_us();
+  adopt_waits();
   MIGRATE_TRY(adopt_cell());
   MIGRATE_TRY(open_mailbox());
   context_.stops.reach("destination.adopting");

@@ -258,6 +258,7 @@ void ResidentWorker::follow_pager() {
     static_cast<void>(cell_->drop({.kind = Kept::Kind::kLedger}));
     last_progress_ = progress();
     last_progress_.set_done(true);
+    next_progress_us_ = 0;  // The source waits for nothing else.
     record(exited_ ? ProcessState::kExited : ProcessState::kRunningHere);
   }
   if (pager_ && exited_ && cell_over_ && !independent_) {
@@ -265,6 +266,7 @@ void ResidentWorker::follow_pager() {
     last_progress_ = progress();
     last_progress_.set_owed_pages(0);
     last_progress_.set_done(true);
+    next_progress_us_ = 0;
   }
   if (!independent_ && urgent_ && bulk_) {
     resume_pages();

@@ -13,10 +13,8 @@
 #include <array>
 #include <limits>
 
-#include "base/awake_scope.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "base/realtime_scope.h"
 #include "libmigrate/restore/address_space.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/rules/host_facts.h"
@@ -37,6 +35,7 @@ constexpr int kRunTimeoutMs = 60000;
 constexpr int kConnectTimeoutMs = 10000;
 constexpr int kGoodbyeMs = 1000;
 constexpr std::uint32_t kFreezeSpinUs = 500;
+constexpr std::uint32_t kFinalSpinUs = 10000;  // A capture takes a millisecond or a few.
 
 // Those that cannot be opened are none that the pager will read.
 std::vector<UniqueFd> open_mapped_files(const wire::Image& image, const FileUser& user) {
@@ -126,9 +125,7 @@ Result<bool> ResidentWorker::take_in() {
   context_.stops.reach("destination.connected");
   wire::ControlMessage connected;
   connected.mutable_connected();
-  const auto awake = MIGRATE_TRY(AwakeScope::create());
   MIGRATE_TRY(control_->send(connected));
-  const RealtimeScope realtime;
   MIGRATE_TRY(restore());
   MIGRATE_TRY(run_process());
   return true;
@@ -334,7 +331,7 @@ void ResidentWorker::accept_rdma() {
 
 Result<void> ResidentWorker::restore() {
   const auto message =
-      MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, 0, kFinalTimeoutMs));
+      MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, kFinalSpinUs, kFinalTimeoutMs));
   context_.stops.reach("destination.image");
   const wire::Image& image = message.final().image();
   MIGRATE_TRY(check_form(image, ImageStage::kFinal));
@@ -420,7 +417,7 @@ Result<wire::Run> ResidentWorker::await_run() {
   constexpr int kLookEveryMs = 200;
   const std::int64_t deadline = now_us() + kRunTimeoutMs * 1000LL;
   for (;;) {
-    auto message = control_->expect(wire::ControlMessage::kRun, 0, kLookEveryMs);
+    auto message = control_->expect(wire::ControlMessage::kRun, kFreezeSpinUs, kLookEveryMs);
     if (message) {
       return message->run();
     }

@@ -69,6 +69,8 @@ class ResidentWorker {
   // resident_adoption.cc: what a new worker needs, and how it goes on from it
   Result<void> note_image(const wire::Image& image);
   void note_change();
+  void note_waits();
+  void adopt_waits();
   void keep_relay_ends();
   Result<bool> adopt();
   Result<void> adopt_cell();

@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <thread>
 
-#include "base/awake_scope.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "base/realtime_scope.h"
 #include "libmigrate/capture/capture.h"
 #include "libmigrate/inspect/proc_text.h"
 #include "libmigrate/rules/host_facts.h"
@@ -224,8 +222,6 @@ Result<void> SourceMove::freeze_and_run() {
     refusals_.push_back(make_refusal("VDSO", "process " + std::to_string(options_.pid)));
     return fail(make_error(ErrorCode::kRefused, "find the vDSO of the process"));
   }
-  const auto awake = MIGRATE_TRY(AwakeScope::create());
-  const RealtimeScope realtime;
   const std::int64_t start = now_us();
   FrozenProcess frozen = MIGRATE_TRY(FrozenProcess::freeze(options_.pid, system_call));
   const std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
@@ -242,7 +238,6 @@ Result<void> SourceMove::freeze_and_run() {
   hooks_.on_area(frozen.area().address);
   MIGRATE_TRY(capture_state(frozen, waits, image_));
   MIGRATE_TRY(capture_starter_pages(frozen, image_));
-  MIGRATE_TRY(frozen.put_back());
   wire::ControlMessage message;
   *message.mutable_final()->mutable_relay() = hooks_.freeze_relay(image_);
   phases_["capture"] = now_us() - start;
@@ -280,7 +275,7 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   if (eager) {
     start_push();
   }
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, 0,
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, kFreezeSpinUs,
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
   phases_["restore"] = now_us() - start;
   options_.context->stops.reach("source.restored");
@@ -311,7 +306,7 @@ Result<void> SourceMove::send_run() {
   last_heard_us_ = start;
   MIGRATE_TRY(control_->send(run));
   options_.context->stops.reach("source.run_sent");
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, 0, kRunningTimeoutMs));
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, kFreezeSpinUs, kRunningTimeoutMs));
   phases_["run"] = now_us() - start;
   options_.context->stops.reach("source.running");
   take_fate(Fate::kRuns);

@@ -28,6 +28,7 @@ bool is_error(std::int64_t result) {
 Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
                                std::uint64_t instruction, std::int64_t number,
                                const std::uint64_t (&arguments)[6]) {
+  MIGRATE_TRY(write_signal_mask(thread, kAllSignals));
   MIGRATE_TRY(arch::write_registers(
       thread, arch::system_call_registers(base, instruction, number, arguments)));
   // To the call's entry, then to its exit. Stepping would do too, but forces a SIGTRAP.
@@ -113,7 +114,8 @@ std::span<const std::byte> Script::data(std::uint64_t address, std::size_t lengt
   return std::span(data_).subspan(address - area_.address - ScriptArea::kDataOffset, length_bytes);
 }
 
-Result<void> Script::run(pid_t thread, const arch::GeneralRegisters& base) {
+Result<void> Script::run(pid_t thread, const arch::GeneralRegisters& base,
+                         std::uint64_t signal_mask) {
   if (data_.size() > ScriptArea::kDataBytes) {
     return fail(make_error(ErrorCode::kInvalid, "run a script",
                            std::to_string(data_.size()) + " bytes of data"));
@@ -122,8 +124,10 @@ Result<void> Script::run(pid_t thread, const arch::GeneralRegisters& base) {
   if (!data_.empty()) {
     MIGRATE_TRY(write_memory(area_.process, data_address, data_));
   }
+  const arch::WayBack back = arch::way_back(base, signal_mask);
   for (std::size_t first = 0; first < entries_.size(); first += kEntriesPerRun) {
-    MIGRATE_TRY(run_part(thread, base, first, std::min(kEntriesPerRun, entries_.size() - first)));
+    MIGRATE_TRY(
+        run_part(thread, base, back, first, std::min(kEntriesPerRun, entries_.size() - first)));
   }
   if (!data_.empty()) {
     MIGRATE_TRY(read_memory(area_.process, data_address, data_));
@@ -138,32 +142,44 @@ Result<void> Script::run(pid_t thread, const arch::GeneralRegisters& base) {
   return {};
 }
 
-Result<void> Script::run_part(pid_t thread, const arch::GeneralRegisters& base, std::size_t first,
-                              std::size_t count) {
+Result<void> Script::run_part(pid_t thread, const arch::GeneralRegisters& base,
+                              const arch::WayBack& back, std::size_t first, std::size_t count) {
   const std::uint64_t address = area_.address + ScriptArea::kEntriesOffset;
-  std::vector<arch::ScriptEntry> part(
-      entries_.begin() + static_cast<std::ptrdiff_t>(first),
-      entries_.begin() + static_cast<std::ptrdiff_t>(first + count));
-  part.emplace_back();  // The end mark.
-  MIGRATE_TRY(write_memory(area_.process, address, std::as_bytes(std::span(part))));
+  const arch::ScriptEntry end;
+  std::vector<std::byte> bytes(sizeof(back) + (count + 1) * sizeof(end));
+  std::memcpy(bytes.data(), &back, sizeof(back));
+  const std::span<std::byte> part = std::span(bytes).subspan(sizeof(back));
+  std::memcpy(part.data(), &entries_[first], count * sizeof(end));
+  std::memcpy(&part[count * sizeof(end)], &end, sizeof(end));
+  MIGRATE_TRY(write_memory(area_.process, area_.address + ScriptArea::kWayBackOffset, bytes));
+  // The mask comes after the registers: whoever runs with a script's mask finds the way back.
   MIGRATE_TRY(arch::write_registers(
       thread,
       arch::script_registers(base, area_.code() + arch::interpreter_code().run_offset, address)));
+  MIGRATE_TRY(write_signal_mask(thread, kScriptSignalMask));
   MIGRATE_TRY(resume(thread));
   MIGRATE_TRY(wait_for_end(thread));
-  MIGRATE_TRY(read_memory(area_.process, address, std::as_writable_bytes(std::span(part))));
-  std::copy(part.begin(), part.end() - 1, entries_.begin() + static_cast<std::ptrdiff_t>(first));
-  return {};
+  // Not by way of the block: that is the next script's.
+  MIGRATE_TRY(arch::write_registers(thread, base));
+  if (back.signal_mask != kScriptSignalMask) {
+    MIGRATE_TRY(write_signal_mask(thread, back.signal_mask));
+  }
+  return read_memory(area_.process, address,
+                     std::as_writable_bytes(std::span(entries_).subspan(first, count)));
 }
 
 // Sends what came for the thread itself again: it waits there until the thread's own mask is back.
 Result<void> Script::give_back_signals(pid_t thread) {
   for (siginfo_t& information : std::exchange(foreign_, {})) {
+    if (kept_signals_ != nullptr) {
+      kept_signals_->emplace_back(reinterpret_cast<const char*>(&information), sizeof(information));
+      continue;
+    }
     // The kernel lets no one forge a signal of kill(2) for another process.
     const bool forgeable = information.si_code < 0 && information.si_code != SI_TKILL;
-    const long sent =
-        forgeable ? ::syscall(SYS_rt_tgsigqueueinfo, area_.process, thread, SIGTRAP, &information)
-                  : ::syscall(SYS_tgkill, area_.process, thread, SIGTRAP);
+    const long sent = forgeable ? ::syscall(SYS_rt_tgsigqueueinfo, area_.process, thread,
+                                            arch::kScriptSignal, &information)
+                                : ::syscall(SYS_tgkill, area_.process, thread, arch::kScriptSignal);
     if (sent != 0) {
       return fail(system_error("send a signal again to", "thread " + std::to_string(thread)));
     }
@@ -172,6 +188,7 @@ Result<void> Script::give_back_signals(pid_t thread) {
 }
 
 Result<void> Script::wait_for_end(pid_t thread) {
+  const std::uint64_t end = area_.code() + arch::interpreter_code().end_offset;
   for (;;) {
     const Stop stop = MIGRATE_TRY(wait_stop(thread));
     if (stop.event == PTRACE_EVENT_CLONE) {
@@ -180,15 +197,17 @@ Result<void> Script::wait_for_end(pid_t thread) {
         return fail(system_error("learn the new thread of", "thread " + std::to_string(thread)));
       }
       new_threads_.push_back(static_cast<pid_t>(child));
-    } else if (stop.event == 0 && stop.signal == SIGTRAP) {
+    } else if (stop.event == 0 && stop.signal == arch::kScriptSignal) {
       siginfo_t information{};
       if (::ptrace(PTRACE_GETSIGINFO, thread, nullptr, &information) != 0) {
         return fail(system_error("learn the signal of", "thread " + std::to_string(thread)));
       }
-      if (information.si_code == SI_KERNEL) {  // Of the breakpoint.
+      if (!arch::is_script_signal(information)) {
+        foreign_.push_back(information);  // Which may stand for that of the script, too.
+      }
+      if (arch::instruction_pointer(MIGRATE_TRY(arch::read_registers(thread))) == end) {
         return give_back_signals(thread);
       }
-      foreign_.push_back(information);
     } else if (stop.event == 0 && stop.signal != SIGSTOP) {
       return fail(make_error(
           ErrorCode::kSystem, "run a script in",

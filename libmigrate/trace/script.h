@@ -17,13 +17,15 @@
 
 namespace migrate {
 
-/// Memory that we map into a traced process to run scripts there: code, the parking data, script
-/// entries, script data, and a record that outlives the tracer. One anonymous mapping, readable,
-/// writable and executable. A value: it names memory of the process and owns nothing.
+/// Memory that we map into a traced process to run scripts there: code, the parking data, the way
+/// back and script entries, script data, and a record that outlives the tracer. One anonymous
+/// mapping, readable, writable and executable. A value: it names memory of the process and owns
+/// nothing.
 struct ScriptArea {
   static constexpr std::uint64_t kParkingOffset = 4096;
-  static constexpr std::uint64_t kEntriesOffset = 8192;
-  static constexpr std::uint64_t kEntriesBytes = 131072;
+  static constexpr std::uint64_t kWayBackOffset = arch::kWayBackOffset;
+  static constexpr std::uint64_t kEntriesOffset = kWayBackOffset + sizeof(arch::WayBack);
+  static constexpr std::uint64_t kEntriesBytes = 131072 - sizeof(arch::WayBack);
   static constexpr std::uint64_t kDataOffset = kEntriesOffset + kEntriesBytes;
   static constexpr std::uint64_t kDataBytes = 262144;
   static constexpr std::uint64_t kRecordOffset = kDataOffset + kDataBytes;
@@ -38,12 +40,14 @@ struct ScriptArea {
   std::uint64_t record_bytes() const { return length_bytes - kRecordOffset; }
 };
 
-/// The signals that a thread which runs scripts has blocked: all but SIGTRAP, by which a script
-/// ends. The kernel forces that one, and would reset its action if it were blocked.
-inline constexpr std::uint64_t kScriptSignalMask = ~(1ULL << 4U);
+/// The signals that a thread which runs scripts has blocked: all but that by which a script ends.
+inline constexpr std::uint64_t kAllSignals = ~0ULL;
+inline constexpr std::uint64_t kScriptSignalMask =
+    ~(1ULL << (static_cast<unsigned>(arch::kScriptSignal) - 1U));
 
 /// Runs one system call in a stopped thread by the system call instruction at `instruction` and
-/// leaves the thread stopped with changed registers. Thread: the tracer.
+/// leaves the thread stopped with changed registers and all signals blocked. If the tracer dies
+/// meanwhile (some microseconds), the thread goes astray. Thread: the tracer.
 Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
                                std::uint64_t instruction, std::int64_t number,
                                const std::uint64_t (&arguments)[6]);
@@ -81,10 +85,16 @@ class Script {
 
   bool empty() const { return entries_.empty(); }
 
-  /// Runs all calls on `thread`, stopped with all signals blocked; leaves it stopped. The calls run
-  /// to the end whatever fails. Reports the first must() that failed. Threads born of clone calls
-  /// are left for the caller in new_threads(), each with its first stop still to be awaited.
-  Result<void> run(pid_t thread, const arch::GeneralRegisters& base);
+  /// Keeps what others send of the signal that ends a script in `signals`, as siginfo_t bytes.
+  /// Without this it is sent again when the script is over.
+  void keep_signals(std::vector<std::string>& signals) { kept_signals_ = &signals; }
+
+  /// Runs all calls on the stopped `thread`, and leaves it stopped with the registers `base` and
+  /// the mask `signal_mask`. The calls run to the end whatever fails. Reports the first must() that
+  /// failed. Threads born of clone calls are left for the caller in new_threads(), each with its
+  /// first stop still to be awaited. If the tracer dies meanwhile, the thread runs the script to its
+  /// end and then goes on by itself with `base` and `signal_mask`.
+  Result<void> run(pid_t thread, const arch::GeneralRegisters& base, std::uint64_t signal_mask);
 
   std::int64_t result(std::size_t index) const { return entries_[index].result; }
   const std::vector<pid_t>& new_threads() const { return new_threads_; }
@@ -106,8 +116,8 @@ class Script {
     std::string object;
   };
 
-  Result<void> run_part(pid_t thread, const arch::GeneralRegisters& base, std::size_t first,
-                        std::size_t count);
+  Result<void> run_part(pid_t thread, const arch::GeneralRegisters& base, const arch::WayBack& back,
+                        std::size_t first, std::size_t count);
   Result<void> wait_for_end(pid_t thread);
   Result<void> give_back_signals(pid_t thread);
 
@@ -117,6 +127,7 @@ class Script {
   std::vector<std::byte> data_;
   std::vector<pid_t> new_threads_;
   std::vector<siginfo_t> foreign_;  // signals like that which ends a script, sent by someone else
+  std::vector<std::string>* kept_signals_ = nullptr;
 };
 
 }  // namespace migrate

@@ -235,13 +235,12 @@ void MovedMemory::join_server() {
 void MovedMemory::connect(Mode mode, PagerOptions options) {
   std::vector<PagerRegion> regions;
   std::vector<ServedRegion> served;
-  std::vector<UniqueFd> files;
+  std::uint32_t files = 0;
   for (const Region& region : regions_) {
     const PageRange range{reinterpret_cast<std::uint64_t>(page(region.first)), region.count};
     PagerRegion pager_region{range, range.start, region.kind};
     if (region.kind == RegionKind::kFileCopy) {
-      pager_region.local_file = static_cast<std::uint32_t>(files.size());
-      files.emplace_back(::dup(region.file));
+      pager_region.local_file = files++;
     }
     regions.push_back(pager_region);
     served.push_back({range, region.kind});
@@ -255,13 +254,22 @@ void MovedMemory::connect(Mode mode, PagerOptions options) {
   ASSERT_TRUE(server) << server.error().message();
   server_ = std::move(*server);
   options.on_link_lost = [this](const Error&) { ++links_lost_; };
+  options.on_fork = [this](const PagerSpace& space) { keep(space); };
+  options.on_done = [this] {
+    const MutexLock lock(kept_mutex_);
+    kept_.clear();
+  };
   if (mode == Mode::kDemand) {
     options.fault_around_pages = 0;
   }
+  options_ = options;
   auto pager =
-      Pager::create(options, Userfault::adopt(std::move(userfault_)), regions, std::move(files));
+      Pager::create(options, Userfault::adopt(std::move(userfault_)), regions, local_files());
   ASSERT_TRUE(pager) << pager.error().message();
   pager_ = std::move(*pager);
+  for (const PagerSpace& space : pager_->spaces()) {
+    keep(space);
+  }
   auto [urgent, server_urgent] = make_link_pair();
   auto [bulk, server_bulk] = make_link_pair();
   server_urgent_ = std::move(server_urgent);
@@ -272,6 +280,54 @@ void MovedMemory::connect(Mode mode, PagerOptions options) {
     const auto present = pager_->wait_all_present(60000);
     ASSERT_TRUE(present) << present.error().message();
   }
+}
+
+std::vector<UniqueFd> MovedMemory::local_files() const {
+  std::vector<UniqueFd> files;
+  for (const Region& region : regions_) {
+    if (region.kind == RegionKind::kFileCopy) {
+      files.emplace_back(::dup(region.file));
+    }
+  }
+  return files;
+}
+
+void MovedMemory::keep(const PagerSpace& space) {
+  const MutexLock lock(kept_mutex_);
+  Kept& kept = kept_[space.number];
+  kept.parent = space.parent;
+  if (space.userfault >= 0) {
+    kept.userfault = UniqueFd(::dup(space.userfault));
+  }
+  if (space.ledger >= 0) {
+    kept.ledger = UniqueFd(::dup(space.ledger));
+  }
+}
+
+void MovedMemory::replace_pager() {
+  break_links();
+  pager_->stop();
+  std::vector<AdoptedSpace> spaces;
+  {
+    const MutexLock lock(kept_mutex_);
+    for (const auto& [number, kept] : kept_) {
+      spaces.push_back({number, kept.parent,
+                        Userfault::adopt(UniqueFd(::dup(kept.userfault.get()))),
+                        kept.ledger.valid() ? UniqueFd(::dup(kept.ledger.get())) : UniqueFd()});
+    }
+  }
+  if (spaces.empty()) {
+    return;  // It was done.
+  }
+  auto pager = Pager::adopt(options_, std::move(spaces), local_files());
+  ASSERT_TRUE(pager) << pager.error().message();
+  pager_ = std::move(*pager);
+  auto [urgent, server_urgent] = make_link_pair();
+  auto [bulk, server_bulk] = make_link_pair();
+  server_urgent_ = std::move(server_urgent);
+  server_bulk_ = std::move(server_bulk);
+  run_server();
+  ASSERT_TRUE(pager_->start(std::move(urgent), std::move(bulk)));
 }
 
 void MovedMemory::break_links() {

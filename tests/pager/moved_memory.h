@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
 #include <vector>
 
+#include "base/mutex.h"
 #include "base/unique_fd.h"
 #include "pager/page_server.h"
 #include "pager/pager.h"
@@ -64,6 +66,9 @@ class MovedMemory {
   void break_links();
   void reconnect();
 
+  /// Ends the pager and goes on with a new one that has what a cell's init would have kept.
+  void replace_pager();
+
   Pager& pager() { return *pager_; }
   PageServer& server() { return *server_; }
   pid_t destination_pid() const { return destination_; }
@@ -76,7 +81,14 @@ class MovedMemory {
     std::uint64_t count;
     int file;
   };
+  struct Kept {
+    std::uint32_t parent = 0;
+    UniqueFd userfault;
+    UniqueFd ledger;
+  };
   void map_regions(bool at_source) const;
+  std::vector<UniqueFd> local_files() const;
+  void keep(const PagerSpace& space);
   void run_server();
   void join_server();
 
@@ -91,6 +103,9 @@ class MovedMemory {
   std::unique_ptr<PageServer> server_;
   std::unique_ptr<SocketLink> server_urgent_;
   std::unique_ptr<SocketLink> server_bulk_;
+  PagerOptions options_;
+  Mutex kept_mutex_;
+  std::map<std::uint32_t, Kept> kept_ MIGRATE_GUARDED_BY(kept_mutex_);  // until the pager is done
   std::unique_ptr<Pager> pager_;
   std::thread urgent_thread_;
   std::thread push_thread_;

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cstring>
@@ -86,6 +87,42 @@ TEST_P(TwoProcess, ThreadsTouchAtRandom) {
   });
   memory.connect(GetParam());
   memory.release();
+  memory.expect_job_succeeds();
+  memory.expect_done();
+}
+
+TEST_P(TwoProcess, NewPagersGoOnWhereOthersEnded) {
+  constexpr std::uint64_t kPages = 3000;
+  constexpr std::uint64_t kGivenBack = 100;
+  MovedMemory memory(kPages);
+  memory.start_source([&] { fill(memory.base(), kPages); });
+  memory.start_destination([&] {
+    expect(::madvise(memory.base(), kGivenBack * kPageBytes, MADV_DONTNEED) == 0, "give back");
+    pid_t child = -1;
+    for (std::uint64_t i = 0; i < kPages - kGivenBack; ++i) {
+      expect_filled(memory.page(kGivenBack + i * 1201 % (kPages - kGivenBack)), 1);
+      if (i % 10 == 0) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      }
+      if (i == 1000) {
+        child = ::fork();
+        if (child == 0) {
+          expect_zero(memory.base(), kGivenBack);
+          expect_filled(memory.page(kGivenBack), kPages - kGivenBack);
+          ::_exit(0);
+        }
+      }
+    }
+    expect_zero(memory.base(), kGivenBack);
+    int status = -1;
+    expect(::waitpid(child, &status, 0) == child && status == 0, "the child is whole");
+  });
+  memory.connect(GetParam());
+  memory.release();
+  for (int i = 0; i < 6; ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(40));
+    memory.replace_pager();
+  }
   memory.expect_job_succeeds();
   memory.expect_done();
 }

@@ -225,6 +225,7 @@ void pending() {
 }
 
 std::atomic<int> delivered{0};
+std::atomic<bool> receiver_ready{false};
 std::atomic<bool> receiver_done{false};
 thread_local bool is_receiver = false;
 
@@ -242,11 +243,14 @@ void delivery() {
   called(::sigaction(SIGRTMIN, &action, nullptr), "sigaction");
   std::thread receiver([] {
     is_receiver = true;
+    receiver_ready = true;
     while (!receiver_done) {
       check::sleep_ns(check::kMillisecond);
     }
   });
-  check::sleep_ns(10 * check::kMillisecond);
+  while (!receiver_ready) {
+    check::sleep_ns(check::kMillisecond);
+  }
   check::ready();
   int sent = 0;
   while (!stopping()) {

@@ -4,7 +4,7 @@ MIGRATE_BUILD_DIR names the build tree (default: build/dev). Settings by environ
 MIGRATE_MOVES   moves there and back of each program (default 1; 20 for the long run)
 MIGRATE_MODES   modes, separated by commas (default lazy,demand,eager)
 MIGRATE_SCALE   size of the real programs' work (default 1; 10 for the long run)
-MIGRATE_JOBS    programs at a time (default 6; 2 real programs)
+MIGRATE_JOBS    programs at a time (default 3; 2 real programs)
 MIGRATE_SEED    for the random moments (default 1)
 MIGRATE_KEEP    keep the working folders
 """
@@ -31,7 +31,7 @@ PROGRAMS = BUILD / "tests" / "programs"
 MOVES = int(os.environ.get("MIGRATE_MOVES", "1"))
 MODES = os.environ.get("MIGRATE_MODES", "lazy,demand,eager").split(",")
 SCALE = float(os.environ.get("MIGRATE_SCALE", "1"))
-JOBS = int(os.environ.get("MIGRATE_JOBS", "6"))
+JOBS = int(os.environ.get("MIGRATE_JOBS", "3"))
 SEED = os.environ.get("MIGRATE_SEED", "1")
 HOSTS = ["hostA", "hostB", "hostC"]
 SURVIVED = 42  # check.h
@@ -302,6 +302,14 @@ def travel(testbed, process, mode, count, source, hosts=("hostB", "hostA"), long
             return (f"move {number + 1} of {count}, to {destination}:\n  " + "\n  ".join(history) +
                     f"\nits output: {bytes(process.output[-700:])}")
     return ""
+
+
+def state_of(pid):
+    """The state letter of a process; empty if it is gone."""
+    try:
+        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def list_properties(program):

@@ -13,15 +13,7 @@ import time
 import unittest
 
 import harness
-from harness import DONE, Testbed, finish, wait_until
-
-
-def state_of(pid):
-    """The state letter of a process; empty if it is gone."""
-    try:
-        return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+from harness import DONE, Testbed, finish, state_of, wait_until
 
 
 class Recovery(unittest.TestCase):

@@ -14,6 +14,7 @@ namespace migrate::arch {
 namespace {
 
 // Kernel-internal error numbers that a tracer sees (include/linux/errno.h).
+constexpr std::int64_t kRestartSys = -512;
 constexpr std::int64_t kRestartNoHand = -514;
 constexpr std::int64_t kRestartBlock = -516;
 
@@ -142,6 +143,23 @@ void repeat_call(GeneralRegisters& registers) {
 
 bool is_repeated(const GeneralRegisters& registers) {
   return result_of(registers) == kRestartNoHand;
+}
+
+GeneralRegisters restarted(const GeneralRegisters& registers) {
+  constexpr std::uint64_t kInstructionBytes = 2;
+  GeneralRegisters back = registers;
+  const std::int64_t result = result_of(registers);
+  if (static_cast<std::int64_t>(registers.orig_rax) < 0) {
+    return back;
+  }
+  if (result == kRestartBlock) {
+    back.rax = SYS_restart_syscall;
+    back.rip -= kInstructionBytes;
+  } else if (result <= kRestartSys && result >= kRestartNoHand) {
+    back.rax = registers.orig_rax;
+    back.rip -= kInstructionBytes;
+  }
+  return back;
 }
 
 bool can_continue(const GeneralRegisters& registers, std::int64_t number) {

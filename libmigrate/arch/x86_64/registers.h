@@ -69,6 +69,9 @@ void forgive_stop(GeneralRegisters& registers);
 void repeat_call(GeneralRegisters& registers);
 bool is_repeated(const GeneralRegisters& registers);
 
+/// The registers with which a thread goes on whose interrupted call the kernel restarts.
+GeneralRegisters restarted(const GeneralRegisters& registers);
+
 /// True when a thread is stopped inside call `number` and the kernel holds how to continue it.
 bool can_continue(const GeneralRegisters& registers, std::int64_t number);
 

@@ -12,6 +12,7 @@ namespace {
 
 constexpr std::uint64_t kRseqUnregister = 1;  // RSEQ_FLAG_UNREGISTER
 constexpr std::uint64_t kRobustListBytes = 24;
+constexpr std::size_t kSignalActionBytes = 32;  // The kernel's struct sigaction.
 
 itimerspec to_itimerspec(std::uint64_t value_ns, std::uint64_t interval_ns) {
   constexpr std::uint64_t kSecond = 1'000'000'000;
@@ -34,6 +35,10 @@ const wire::Thread* find_thread(const wire::Image& image, std::uint32_t id) {
   return found == image.threads().end() ? nullptr : &*found;
 }
 
+arch::GeneralRegisters idle_registers(const arch::GeneralRegisters& own, const ScriptArea& area) {
+  return arch::script_registers(own, area.code() + arch::interpreter_code().idle_offset, 0);
+}
+
 void script_untie(Script& script, const wire::Thread& thread) {
   if (thread.rseq_address() != 0) {
     script.must(
@@ -51,6 +56,15 @@ void script_tie(Script& script, const wire::Thread& thread) {
     script.call(SYS_rseq,
                 {thread.rseq_address(), thread.rseq_length(), 0, thread.rseq_signature()});
   }
+}
+
+void script_action(Script& script, const wire::Image* image) {
+  std::string action(kSignalActionBytes, '\0');
+  if (image != nullptr) {
+    action = image->signal_actions(arch::kScriptSignal - 1);
+  }
+  script.call(SYS_rt_sigaction, {static_cast<std::uint64_t>(arch::kScriptSignal),
+                                 script.put(std::as_bytes(std::span(action))), 0, 8});
 }
 
 std::vector<std::string> captured_signals(const wire::Image& image) {

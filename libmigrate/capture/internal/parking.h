@@ -20,10 +20,17 @@ struct ParkingPage {
 /// Null if the image has no such thread. Borrowed.
 const wire::Thread* find_thread(const wire::Image& image, std::uint32_t id);
 
+/// Registers with which a parked thread that is not the leader waits.
+arch::GeneralRegisters idle_registers(const arch::GeneralRegisters& own, const ScriptArea& area);
+
 /// Cuts a thread's ties to its memory, so that the kernel does not write there when it ends.
 void script_untie(Script& script, const wire::Thread& thread);
 /// Ties them again; those that were never cut stay.
 void script_tie(Script& script, const wire::Thread& thread);
+
+/// While the process is parked, the signal by which scripts end has its default action (`image`
+/// null): a script that loses its tracer shall run no code of the program.
+void script_action(Script& script, const wire::Image* image);
 
 /// Timers would fire in both places: stops them (`armed` false) or starts them again as captured.
 void script_timers(Script& script, const wire::Image& image, bool armed);

@@ -1,0 +1,425 @@
+"""Kills something at a named step of a move (docs/protocol.md), and looks at what is left.
+
+A case is a step and a victim. Afterwards there must be exactly one copy that runs and is whole, or
+none where a host that still held pages, or the cell's init of a running copy, was taken away, and
+then a report. The subject (tests/programs/copies.cc) counts what must never happen: wrong pages and
+two copies.
+"""
+
+import collections
+import dataclasses
+import os
+import pathlib
+import random
+import re
+import signal
+import struct
+import subprocess
+import sys
+import time
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tests" / "system"))
+
+import harness  # noqa: E402
+from harness import Testbed, wait_until  # noqa: E402
+
+SOURCE, DESTINATION = "hostA", "hostB"
+VICTIMS = ["source worker", "destination worker", "source daemon", "destination daemon",
+           "init", "link", "source host", "destination host"]
+ANY_MOMENT = "any moment"
+MODES = ["lazy", "lazy", "demand", "eager"]
+# Here the copy cannot have run yet: whatever dies with the destination, the source goes on.
+BEFORE_THE_RUN = {"source." + step for step in ("offered", "frozen", "captured", "image_sent",
+                                                "restored", "parked")} | {
+    "destination." + step for step in ("offered", "prepared", "connected", "image", "restored",
+                                       "ready", "run", "kept")}
+MIB = os.environ.get("CHAOS_MIB", "16")
+
+REACH_SECONDS = 15     # for a worker to come to the step
+RUN_SECONDS = 30       # for a copy to run again after the kill
+WHOLE_SECONDS = 60     # for all pages to be checked
+STATUS_SECONDS = 20    # for the deputy to end as the copy did
+RESTART_SECONDS = 0.5  # at most, until a dead daemon is started again
+CLEAN_SECONDS = 15     # until workers have ended: one whose peer says nothing lingers for ten
+ROUNDS_WINDOW = 0.3
+
+
+def steps():
+    """The steps that docs/protocol.md names."""
+    text = (ROOT / "docs" / "protocol.md").read_text()
+    return re.findall(r"^\| `((?:source|destination)\.\w+)` \|", text, re.MULTILINE)
+
+
+def processes_of(host):
+    """Pids and names of all processes in the network of a host."""
+    network = os.stat(os.path.join(host["directory"], "net")).st_ino
+    found = {}
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if os.stat(process / "ns" / "net").st_ino == network:
+                found[int(process.name)] = (process / "comm").read_text().strip()
+        except OSError:
+            pass  # It has ended meanwhile.
+    return found
+
+
+def send(pid, number):
+    try:
+        os.kill(pid, number)
+        return True
+    except ProcessLookupError:
+        return False
+
+
+class Ledger:
+    """What the subject writes down (struct Ledger of copies.cc)."""
+
+    WORDS = 4 + 64
+
+    def __init__(self, path):
+        self.path = path
+
+    def words(self):
+        # Opened for a moment only: a file that others have open is not moved.
+        data = pathlib.Path(self.path).read_bytes()
+        return struct.unpack(f"{self.WORDS}Q", data.ljust(self.WORDS * 8, b"\0")[:self.WORDS * 8])
+
+    twice = property(lambda self: self.words()[0])
+    wrong = property(lambda self: self.words()[1])
+    whole = property(lambda self: self.words()[2] == 1)
+    rounds = property(lambda self: sum(self.words()[4:]))
+
+    def advances(self):
+        before = self.rounds
+        time.sleep(ROUNDS_WINDOW)
+        return self.rounds > before
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How a case ended. `problem` is empty if all is as it must be."""
+
+    step: str
+    victim: str
+    mode: str
+    how: str = ""          # what was left: runs, lost, ...
+    problem: str = ""
+    detail: str = ""
+    killed: bool = False
+    wrong: int = 0
+    twice: int = 0
+    seconds: float = 0.0
+
+
+class Case:
+    """One kill on a testbed that is as new."""
+
+    def __init__(self, testbed, step, victim, source):
+        self.testbed = testbed
+        self.source = source
+        self.outcome = Outcome(step, victim, source.choice(MODES))
+        if step in ("source.done", "destination.done"):
+            self.outcome.mode = "lazy"
+        elif step.endswith(".adopting"):
+            self.outcome.mode = "demand"  # Else nothing is owed soon, and nothing to be adopted.
+        self.hosts = {host["name"]: host for host in testbed.hosts()}
+        self.process = None
+        self.ledger = None
+        self.move = None
+        self.gone = set()  # hosts
+
+    def run(self):
+        begin = time.monotonic()
+        try:
+            self.start()
+            stopped = self.reach()
+            if stopped is not None:
+                self.outcome.killed = True
+                self.kill(stopped)
+                self.judge()
+        except Exception as error:  # pylint: disable=broad-except
+            self.outcome.problem = f"{type(error).__name__}: {error}"
+        finally:
+            if self.ledger:
+                self.outcome.wrong = self.ledger.wrong
+                self.outcome.twice = self.ledger.twice
+            if self.outcome.wrong or self.outcome.twice:
+                self.outcome.problem = self.outcome.problem or "not safe"
+            self.outcome.seconds = time.monotonic() - begin
+            if self.outcome.problem:
+                self.outcome.detail = self.report()
+            self.end()
+        return self.outcome
+
+    # --- up to the kill
+
+    def start(self):
+        environment = os.environ | {"COPIES_MIB": MIB}
+        self.process = self.testbed.start_program(SOURCE, "copies", "copies", env=environment)
+        self.ledger = Ledger(str(self.process.stop_file) + ".ledger")
+
+    def start_move(self):
+        wait = "done" if self.outcome.mode != "demand" else "resumed"
+        self.move = subprocess.Popen(
+            self.testbed.words(SOURCE, "migratectl", "--json", "move", self.process.pid,
+                               DESTINATION, "--mode", self.outcome.mode, "--wait", wait,
+                               "--retry", "5"),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def stops(self, host):
+        return pathlib.Path(self.hosts[host]["directory"]) / "state" / "stops"
+
+    def stopped_at(self, host, step):
+        """The worker that stands at the step; the file is made before it stops, and is ours then."""
+        for file in self.stops(host).glob(step + ".*"):
+            pid = int(file.name.rsplit(".", 1)[1])
+            if harness.state_of(pid) in ("T", "t"):
+                file.unlink()
+                return pid
+        return None
+
+    def reach(self):
+        """Moves up to the step. The worker that is stopped there; 0 if none is; None: not reached."""
+        step = self.outcome.step
+        if step == ANY_MOMENT:
+            self.start_move()
+            time.sleep(self.source.uniform(0.0, self.source.choice([0.03, 0.1, 0.5])))
+            return 0
+        side, name = step.split(".")
+        host = SOURCE if side == "source" else DESTINATION
+        (self.stops(host) / step).touch()
+        self.start_move()
+        if name in ("exit", "adopting"):
+            self.move.wait(REACH_SECONDS)
+        if name == "exit":
+            self.process.stop_file.touch()
+        elif name == "adopting":
+            self.kill_worker(host)
+        stopped = wait_until(lambda: self.stopped_at(host, step), REACH_SECONDS)
+        if not stopped:
+            self.outcome.problem = "step not reached"
+            return None
+        return stopped
+
+    # --- the kill
+
+    def workers(self, host):
+        return [pid for pid, name in processes_of(self.hosts[host]).items()
+                if name == "migrated-work"]
+
+    def kill_worker(self, host):
+        for pid in self.workers(host):
+            send(pid, signal.SIGKILL)
+
+    def kill_daemon(self, host):
+        self.testbed.command("kill-daemon", host, "--signal", "KILL", check=True)
+
+    def kill_init(self):
+        for pid, name in processes_of(self.hosts[DESTINATION]).items():
+            if name == "migrate-init":
+                send(pid, signal.SIGKILL)
+
+    def kill_host(self, host):
+        self.gone.add(host)
+        self.set_link(host, "down")
+        for _ in range(3):  # What a process forks meanwhile goes in the next round.
+            for pid in processes_of(self.hosts[host]):
+                send(pid, signal.SIGKILL)
+
+    def set_link(self, host, state):
+        subprocess.run(["nsenter", f"--net={self.hosts[host]['directory']}/net", "ip", "link",
+                        "set", "eth0", state], check=True)
+
+    def kill(self, stopped):
+        victim = self.outcome.victim
+        place, _, what = victim.partition(" ")
+        host = SOURCE if place == "source" else DESTINATION
+        if what == "worker":
+            if stopped and self.outcome.step.startswith(place):
+                send(stopped, signal.SIGKILL)
+            else:
+                self.kill_worker(host)
+        elif what == "daemon":
+            self.kill_daemon(host)
+        elif what == "host":
+            self.kill_host(host)
+        elif victim == "init":
+            self.kill_init()
+        elif victim == "link":
+            self.set_link(DESTINATION, "down")
+        if stopped:
+            send(stopped, signal.SIGCONT)
+        if what == "daemon":
+            time.sleep(self.source.uniform(0, RESTART_SECONDS))
+            self.testbed.command("restart", host, check=True)
+        elif victim == "link":
+            longest = float(os.environ.get("CHAOS_CUT_SECONDS", "20"))
+            time.sleep(self.source.uniform(0.1, self.source.choice([0.5, 2, longest])))
+            self.set_link(DESTINATION, "up")
+
+    # --- what is left
+
+    def judge(self):
+        ending = self.process.stop_file.exists()
+        running = self.ledger.whole or wait_until(self.ledger.advances, RUN_SECONDS)
+        if not running and not ending:
+            self.judge_lost()
+            return
+        self.process.stop_file.touch()
+        if not wait_until(lambda: self.ledger.whole or self.ledger.wrong or self.ledger.twice,
+                          WHOLE_SECONDS):
+            self.judge_lost()
+            return
+        self.outcome.how = "runs"
+        if not self.ledger.whole:
+            self.outcome.problem = "wrong page" if self.ledger.wrong else "ran twice"
+        elif SOURCE not in self.gone:
+            status = self.process.wait(STATUS_SECONDS)
+            if status != harness.SURVIVED or not self.process.output.endswith(b"ok\n"):
+                self.outcome.problem = f"its end was reported as {status}"
+
+    def may_be_lost(self):
+        """A host that held what nobody else had, or the init of a copy that may have run."""
+        return self.gone or (self.outcome.victim == "init" and
+                             self.outcome.step not in BEFORE_THE_RUN)
+
+    def judge_lost(self):
+        """No copy runs, or it waits: right only after a loss, and with a report."""
+        if not self.may_be_lost():
+            self.outcome.problem = "no copy runs"
+            return
+        if DESTINATION in self.gone and self.resolve():
+            self.outcome.how = "resolved"
+            return
+        if SOURCE in self.gone and not self.records(DESTINATION):
+            self.outcome.how = "lost with its host"  # It had not come to the other one.
+            return
+        said = self.said()
+        self.outcome.how = "lost"
+        if not said:
+            self.outcome.problem = "lost without a report"
+
+    def resolve(self):
+        """What an operator does about a destination that will not come back."""
+        for record in self.records(SOURCE):
+            resumed = self.testbed.control(SOURCE, "resolve", record["process"], "--resume-source",
+                                           "--yes")
+            if resumed.status != 0:
+                given_up = self.testbed.control(SOURCE, "resolve", record["process"], "--give-up",
+                                                "--yes")
+                return given_up.status == 0 and self.process.wait(STATUS_SECONDS) is not None
+            self.process.stop_file.touch()
+            return wait_until(lambda: self.ledger.whole, WHOLE_SECONDS)
+        return False
+
+    def records(self, host):
+        if host in self.gone:
+            return []
+        listed = self.testbed.control(host, "ps")
+        return [record for record in listed.object.get("processes", [])
+                if record.get("pid") == self.process.pid or host == DESTINATION]
+
+    def said(self):
+        """What the user is told of the loss."""
+        if SOURCE not in self.gone and self.process.wait(STATUS_SECONDS) is not None:
+            return f"the deputy ended with {self.process.popen.returncode}"
+        for host in (SOURCE, DESTINATION):
+            for record in self.records(host):
+                shown = self.testbed.control(host, "show", record["process"]).object
+                for member in ("lost", "waits_for", "waits", "in_doubt"):
+                    if shown.get(member):
+                        return f"{member}: {shown[member]}"
+                if shown.get("state") in ("lost", "in-doubt", "exited"):
+                    return shown["state"]
+        return ""
+
+    # --- afterwards
+
+    def report(self):
+        text = f"output: {bytes(self.process.output[-400:])}\n" if self.process else ""
+        if self.move and self.move.poll() is not None:
+            text += f"migratectl: {self.move.stdout.read()[-600:]}\n"
+        for host in (SOURCE, DESTINATION):
+            if host not in self.gone:
+                text += f"{host}: {processes_of(self.hosts[host])}\n{self.records(host)}\n"
+        return text + self.testbed.logs(25)
+
+    def end(self):
+        if self.move:
+            self.move.kill()
+            self.move.communicate()
+        if self.process:
+            self.process.kill()
+
+    def clean(self):
+        """Whether the testbed is as new again, so that another case may follow on it."""
+        if self.outcome.problem or self.gone:
+            return False
+
+        def only_daemons():
+            return all(name in ("migrated",) for host in self.hosts.values()
+                       for name in processes_of(host).values())
+        return wait_until(only_daemons, CLEAN_SECONDS)
+
+
+class Lane:
+    """A testbed on which cases run one after the other; made anew when one has spoilt it."""
+
+    def __init__(self):
+        self.testbed = None
+
+    def run(self, step, victim, source):
+        if self.testbed is None:
+            self.testbed = Testbed(2, ["--daemon-arg=--debug-stops"])
+        case = Case(self.testbed, step, victim, source)
+        outcome = case.run()
+        if not case.clean():
+            if not outcome.problem and not case.gone:
+                outcome.how += " (left processes)"
+            self.close()
+        return outcome
+
+    def close(self):
+        if self.testbed:
+            self.testbed.down()
+            self.testbed = None
+
+
+def every_case(count, source):
+    """`count` cases: each step with each victim in a random order, again and again, and between
+    them kills at random moments."""
+    table = [(step, victim) for step in steps() for victim in VICTIMS]
+    made = 0
+    while made < count:
+        source.shuffle(table)
+        for step, victim in table[:count - made]:
+            made += 1
+            yield (ANY_MOMENT if source.random() < 0.2 else step), victim
+
+
+def print_table(outcomes, file=sys.stdout):
+    """Rows are steps, columns victims; in each cell what was left, and how often."""
+    cells = collections.defaultdict(collections.Counter)
+    for outcome in outcomes:
+        what = "FAIL" if outcome.problem else outcome.how or "?"
+        cells[outcome.step, outcome.victim][what] += 1
+    print("| step | " + " | ".join(VICTIMS) + " |", file=file)
+    print("|---" * (len(VICTIMS) + 1) + "|", file=file)
+    for step in [*steps(), ANY_MOMENT]:
+        row = []
+        for victim in VICTIMS:
+            counts = cells[step, victim]
+            row.append(", ".join(f"{what} {count}" if count > 1 else what
+                                 for what, count in sorted(counts.items())))
+        if any(row):
+            print(f"| {step} | " + " | ".join(row) + " |", file=file)
+    kills = sum(outcome.killed for outcome in outcomes)
+    failed = [outcome for outcome in outcomes if outcome.problem]
+    print(f"\n{kills} kills, {len(failed)} failures; wrong pages: "
+          f"{sum(outcome.wrong for outcome in outcomes)}, double runs: "
+          f"{sum(outcome.twice for outcome in outcomes)}", file=file)
+
+
+def make_random(seed):
+    return random.Random(seed)
