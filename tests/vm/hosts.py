@@ -93,10 +93,10 @@ def start(command, **environment):
     return process
 
 
-def start_program(mib=8):
-    """Threads that check and change a heap without a pause."""
+def start_program(mib=8, pause_ms=0):
+    """Threads that check and change a heap, with a pause after each block."""
     return start(lambda stop: [str(PROGRAMS / "stress"), "heap", str(stop), "300"],
-                 STRESS_THREADS="3", STRESS_MIB=str(mib))
+                 STRESS_THREADS="3", STRESS_MIB=str(mib), STRESS_PAUSE_MS=str(pause_ms))
 
 
 def start_shared_keeper():

@@ -193,7 +193,7 @@ rdma_conn_param connection_parameters(std::span<const std::byte> private_data) {
   parameters.responder_resources = kReadDepth;
   parameters.initiator_depth = kReadDepth;
   parameters.retry_count = kRetries;
-  parameters.rnr_retry_count = kRetries;
+  parameters.rnr_retry_count = kNotReadyRetries;
   return parameters;
 }
 

@@ -28,10 +28,13 @@ inline constexpr std::uint32_t kReads = 8;
 inline constexpr std::uint8_t kReadDepth = 4;
 
 /// How long a sent message may stay unacknowledged before the device sends it again: 4.096 us times
-/// two to this power, half a second. It tries eight times, so that a peer that is gone is noticed
-/// after about four seconds, as over TCP.
+/// two to this power, half a second. It tries seven times, so that a peer that is gone is noticed
+/// after about four seconds, as over TCP. (With one retry more, the most there are, Soft-RoCE tries
+/// for ever.)
 inline constexpr std::uint8_t kAckTimeout = 17;
-inline constexpr std::uint8_t kRetries = 7;
+inline constexpr std::uint8_t kRetries = 6;
+/// For ever: a peer that is not ready to receive is alive, and sees to it that it is ready.
+inline constexpr std::uint8_t kNotReadyRetries = 7;
 
 /// What one side of a connection is made of. Move-only; owned by the channel.
 struct Endpoint {
