@@ -135,8 +135,8 @@ class Moves(unittest.TestCase):
         return words in self.hosts["a"].log.read_text()[self.said:]
 
     def ends_over(self, process, transport):
-        self.assertTrue(wait_until(lambda: self.last_move(process).get("state") == "done", 120),
-                        self.logs())
+        waited = self.hosts["a"].control("wait", process.pid, "--for", "done")
+        self.assertEqual(waited.status, DONE, f"{waited}\n{self.logs()}")
         self.assertEqual(self.last_move(process)["transport"], transport, self.logs())
         self.finish(process)
 
