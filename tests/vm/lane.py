@@ -16,7 +16,6 @@ from hosts import (
 
 RDMA = {"a": "10.9.0.1", "b": "10.9.0.2"}
 PORTS = {"a": 7071, "b": 7072, "c": 7073}
-CARDS = ("va", "vb")
 
 
 class Channels(unittest.TestCase):
@@ -48,30 +47,17 @@ class Moves(unittest.TestCase):
     def setUp(self):
         self.mend()
 
-    def mend(self):
-        """The wire is whole again."""
-        for card in CARDS:
-            subprocess.run(["tc", "qdisc", "del", "dev", card, "root"], check=False,
-                           stderr=subprocess.DEVNULL)
+    def spoil(self, connections="", new_ones=""):
+        """Makes the wire bad for what belongs to connections, and for what sets up new ones."""
+        run("tc", "-batch", "-", text=True, input="".join(
+            f"qdisc change dev {card} handle {handle} netem limit 100000 {how}\n"
+            for card in ("va", "vb") for handle, how in (("11:", new_ones), ("12:", connections))))
 
-    def spoil(self, *how):
-        self.mend()
-        for card in CARDS:
-            run("tc", "qdisc", "add", "dev", card, "root", "netem", "limit", "100000", *how)
+    def mend(self):
+        self.spoil()
 
     def cut(self):
-        self.spoil("loss", "100%")
-
-    def cut_connections(self):
-        """Cuts the wire for what belongs to a connection. New ones can be set up: what is for queue
-        pair 1 passes. Its number is behind the headers of IP and UDP and four bytes more."""
-        self.mend()
-        for card in CARDS:
-            run("tc", "qdisc", "add", "dev", card, "root", "handle", "1:", "prio", "priomap",
-                *["1"] * 16)
-            run("tc", "qdisc", "add", "dev", card, "parent", "1:2", "netem", "loss", "100%")
-            run("tc", "filter", "add", "dev", card, "parent", "1:", "protocol", "ip", "u32",
-                "match", "u32", "1", "0xffffff", "at", "32", "flowid", "1:1")
+        self.spoil(connections="loss 100%", new_ones="loss 100%")
 
     def logs(self):
         return "".join(f"--- {name}\n{host.log.read_text()[-3000:]}"
@@ -119,7 +105,8 @@ class Moves(unittest.TestCase):
         self.assertIn("pages go over TCP", self.hosts["b"].log.read_text())
 
     def test_slow_and_lossy(self):
-        self.spoil("loss", "1%", "delay", "20ms")
+        how = "loss 1% delay 20ms"
+        self.spoil(connections=how, new_ones=how)
         process = self.start()
         self.move(process, "b", "--wait", "done", "--transport", "rdma")
         self.finish(process)
@@ -132,6 +119,7 @@ class Moves(unittest.TestCase):
         return process
 
     def says(self, words):
+        """Whether the source did since that move."""
         return words in self.hosts["a"].log.read_text()[self.said:]
 
     def ends_over(self, process, transport):
@@ -151,7 +139,7 @@ class Moves(unittest.TestCase):
 
     def test_cut_connections_are_made_anew(self):
         process = self.start_slow_move()
-        self.cut_connections()
+        self.spoil(connections="loss 100%")
         self.assertTrue(wait_until(lambda: self.says("goes on over new connections"), 60),
                         self.logs())
         self.mend()

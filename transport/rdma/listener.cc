@@ -91,8 +91,12 @@ class Listener final : public RdmaListener {
     if (::rdma_accept(endpoint.id.get(), &parameters) != 0) {
       return fail(system_error("accept", peer));
     }
-    MIGRATE_TRY(expect_event(endpoint.events.get(), RDMA_CM_EVENT_ESTABLISHED,
-                             Deadline(kEstablishMs), "accept", peer));
+    if (auto established = expect_event(endpoint.events.get(), RDMA_CM_EVENT_ESTABLISHED,
+                                        Deadline(kEstablishMs), "accept", peer);
+        !established) {
+      established.error().code = ErrorCode::kPeerLost;  // kRetry: nobody came.
+      return fail(std::move(established).error());
+    }
     return MIGRATE_TRY(RdmaChannel::create(std::move(endpoint), peer, options.spin_us));
   }
 
