@@ -84,7 +84,7 @@ if held[:] == text * count:
 def start(command, **environment):
     """Starts a program, with the path of the file that stops it, when nobody else wants to run."""
     stop = WORK / f"stop-{time.monotonic_ns()}"
-    process = Process(["nice", "-n", "19", *command(stop)], cwd=WORK,
+    process = Process(["nice", "-n", "19", *command(stop)], cwd="/",  # which all hosts have
                       env=dict(os.environ, **environment))
     process.stop_file = stop
     if not process.wait_ready(120):

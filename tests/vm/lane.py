@@ -199,6 +199,14 @@ class Moves(unittest.TestCase):
         self.assertEqual(ports["rxa"]["state"], "active")
         self.assertIn(RDMA["a"], ports["rxa"]["addresses"])
 
+    def test_many_sessions(self):
+        """There and back, MIGRATE_MOVES times (5); the last test looks at what they left behind."""
+        process = self.start(mib=1, pause_ms=200)
+        for _ in range(int(os.environ.get("MIGRATE_MOVES", "5"))):
+            self.move(process, "b", "--wait", "done")
+            self.move(process, "a", "--wait", "done")
+        self.finish(process)
+
     def test_zz_nothing_is_left(self):
         """After all other moves: no object of verbs outlives its session."""
         self.assertTrue(
