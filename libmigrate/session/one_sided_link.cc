@@ -33,22 +33,24 @@ T read_struct(std::span<const std::byte> bytes) {
   return value;
 }
 
+/// Writes `value` to the beginning of `bytes`; what is left of them.
 template <class T>
-void append_struct(std::vector<std::byte>& bytes, const T& value) {
-  const auto part = std::as_bytes(std::span<const T, 1>(&value, 1));
-  bytes.insert(bytes.end(), part.begin(), part.end());
+std::span<std::byte> put_struct(std::span<std::byte> bytes, const T& value) {
+  std::memcpy(bytes.data(), &value, sizeof(T));
+  return bytes.subspan(sizeof(T));
 }
 
 }  // namespace
 
 std::vector<std::byte> encode_windows(std::span<const ReadableWindow> windows) {
-  std::vector<std::byte> message;
-  append_struct(message, WindowsHeader{.count = static_cast<std::uint32_t>(windows.size())});
+  std::vector<std::byte> message(sizeof(WindowsHeader) + windows.size() * sizeof(WireWindow));
+  std::span<std::byte> left = put_struct(
+      std::span(message), WindowsHeader{.count = static_cast<std::uint32_t>(windows.size())});
   for (const ReadableWindow& window : windows) {
-    append_struct(message, WireWindow{.source = window.source.start,
-                                      .page_count = window.source.page_count,
-                                      .address = window.place.address,
-                                      .key = window.place.key});
+    left = put_struct(left, WireWindow{.source = window.source.start,
+                                       .page_count = window.source.page_count,
+                                       .address = window.place.address,
+                                       .key = window.place.key});
   }
   return message;
 }
