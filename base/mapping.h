@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 
 #include "base/result.h"
@@ -18,6 +19,10 @@ class Mapping {
   /// with all who map it. Borrows `fd`. Errors: kSystem.
   static Result<Mapping> of_file(int fd, std::size_t length_bytes);
 
+  /// Maps `length_bytes` (rounded up to pages) of a file from `offset_bytes` on (a multiple of the
+  /// page size), for reading only. Borrows `fd`. Errors: kSystem.
+  static Result<Mapping> view_of_file(int fd, std::uint64_t offset_bytes, std::size_t length_bytes);
+
   Mapping() = default;
   Mapping(Mapping&& other) noexcept;
   Mapping& operator=(Mapping&& other) noexcept;
@@ -29,7 +34,8 @@ class Mapping {
 
  private:
   explicit Mapping(std::span<std::byte> bytes) : bytes_(bytes) {}
-  static Result<Mapping> map(std::size_t length_bytes, int flags, int fd);
+  static Result<Mapping> map(std::size_t length_bytes, int protection, int flags, int fd,
+                             std::uint64_t offset_bytes);
 
   std::span<std::byte> bytes_;
 };

@@ -63,6 +63,7 @@ struct Options {
   int threads = 1;
   bool heartbeat = false;
   bool touch_random = false;
+  bool shared = false;  // its memory, with nobody
   std::string walk;
   int seconds = 600;  // after which it ends by itself
 };
@@ -89,12 +90,12 @@ struct Gaps {
 /// Memory whose every page names itself in its first word.
 class Memory {
  public:
-  explicit Memory(std::uint64_t pages) : pages_(pages) {
+  Memory(std::uint64_t pages, bool shared) : pages_(pages) {
     if (pages == 0) {
       return;
     }
     void* const start = ::mmap(nullptr, pages * kPageBytes, PROT_READ | PROT_WRITE,
-                               MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+                               (shared ? MAP_SHARED : MAP_PRIVATE) | MAP_ANONYMOUS, -1, 0);
     if (start == MAP_FAILED) {
       die("map memory for", "--touch-mib");
     }
@@ -278,9 +279,10 @@ void work(const Options& options, Memory& memory) {
 }
 
 [[noreturn]] void usage() {
-  std::fprintf(stderr,
-               "usage: subject --result FILE [--touch-mib N] [--threads N] [--heartbeat]\n"
-               "               [--touch-random] [--walk random|sequential] [--seconds N]\n");
+  std::fprintf(
+      stderr,
+      "usage: subject --result FILE [--touch-mib N] [--shared] [--threads N] [--heartbeat]\n"
+      "               [--touch-random] [--walk random|sequential] [--seconds N]\n");
   std::exit(2);
 }
 
@@ -294,6 +296,10 @@ Options parse(std::span<char*> words) {
     }
     if (word == "--touch-random") {
       options.touch_random = true;
+      continue;
+    }
+    if (word == "--shared") {
+      options.shared = true;
       continue;
     }
     if (++i == words.size()) {
@@ -330,7 +336,7 @@ int main(int argc, char** argv) {
   action.sa_handler = [](int) { mark_wanted = true; };
   action.sa_flags = SA_RESTART;
   ::sigaction(SIGUSR1, &action, nullptr);
-  Memory memory(options.pages);
+  Memory memory(options.pages, options.shared);
   for (int i = 1; i < options.threads; ++i) {
     std::thread(sleep_and_work).detach();
   }

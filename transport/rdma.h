@@ -4,9 +4,11 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
+#include "base/mapping.h"
 #include "base/result.h"
 #include "transport/address.h"
 #include "transport/channel.h"
@@ -53,6 +55,33 @@ struct RdmaOptions {
   std::uint32_t spin_us = 50;
 };
 
+/// Memory of the peer that it lets this side read.
+struct RdmaPlace {
+  std::uint64_t address = 0;
+  std::uint32_t key = 0;
+};
+
+/// A channel over RDMA, by which memory can also be read without the peer's processor doing
+/// anything. Threads: as Channel.
+class RdmaConnection : public Channel {
+ public:
+  /// Most bytes of one read().
+  static constexpr std::size_t kMaxReadBytes = std::size_t{128} << 10U;
+  static constexpr std::size_t kMaxHeadBytes = 64;
+
+  /// Lets the peer read `memory`, which is pinned, until the connection is destroyed; it belongs to
+  /// the connection. What the peer must know to read it. Any thread. Errors: kSystem (it cannot be
+  /// pinned, with what to do).
+  virtual Result<RdmaPlace> expose(Mapping memory) = 0;
+
+  /// Begins to read `length_bytes` of exposed memory. They are received like a message that `head`
+  /// (borrowed) begins. Sending thread; does not block. Errors: kRetry (too many reads are under
+  /// way), kInvalid (lengths), kPeerLost, kSystem. A read that the peer does not allow breaks the
+  /// connection.
+  virtual Result<void> read(std::span<const std::byte> head, const RdmaPlace& place,
+                            std::size_t length_bytes) = 0;
+};
+
 /// Listens for the connections of one session, on a port that the system chooses. RDMA connections
 /// cannot be handed to another process, so that each worker listens for itself; create it in the
 /// process that will use the channels. Owned by one thread.
@@ -65,7 +94,7 @@ class RdmaListener {
 
   struct Accepted {
     Purpose purpose;
-    std::unique_ptr<Channel> channel;
+    std::unique_ptr<RdmaConnection> channel;
   };
 
   /// Listens on `host`, an address of an RDMA port of this host. Connections must show `session`
@@ -89,7 +118,8 @@ class RdmaListener {
 /// the four steps of connecting. Errors: kInvalid (scheme, options), kNotFound (host), kUnsupported
 /// (build, no device that reaches it), kRefused (rejected: session or token), kPeerLost (no one
 /// listens), kRetry (timeout), kSystem.
-Result<std::unique_ptr<Channel>> connect_rdma(const Address& address, const RdmaGreeting& greeting,
-                                              const RdmaOptions& options, int timeout_ms);
+Result<std::unique_ptr<RdmaConnection>> connect_rdma(const Address& address,
+                                                     const RdmaGreeting& greeting,
+                                                     const RdmaOptions& options, int timeout_ms);
 
 }  // namespace migrate

@@ -9,7 +9,7 @@
 namespace migrate {
 
 /// Lets pager and page server, which know no transports, use a channel. Threads: as Channel.
-class ChannelLink final : public PageLink {
+class ChannelLink : public PageLink {
  public:
   explicit ChannelLink(std::shared_ptr<Channel> channel) : channel_(std::move(channel)) {}
 

@@ -156,6 +156,7 @@ SourceMoveOptions HomeWorker::move_options(const Address& destination,
   options.pid = request_.pid;
   options.destination = destination;
   options.mode = mode;
+  options.transport = parse_page_transport(request_.transport).value_or(PageTransport::kAuto);
   options.process = process_;
   options.home = context_.own_address;
   options.token = token_;

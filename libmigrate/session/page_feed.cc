@@ -3,6 +3,7 @@
 #include "base/log.h"
 #include "libmigrate/restore/address_space.h"
 #include "libmigrate/session/channel_link.h"
+#include "libmigrate/session/exposed_memory.h"
 
 namespace migrate {
 namespace {
@@ -71,7 +72,9 @@ Result<std::unique_ptr<PageFeed>> PageFeed::create(pid_t process, const wire::Im
                                                    const PageServerOptions& options) {
   std::unique_ptr<PageFeed> feed(new PageFeed());
   feed->reader_ = MIGRATE_TRY(ProcessPageReader::create(process));
-  feed->server_ = MIGRATE_TRY(PageServer::create(options, *feed->reader_, served_regions(image)));
+  feed->process_ = process;
+  feed->regions_ = served_regions(image);
+  feed->server_ = MIGRATE_TRY(PageServer::create(options, *feed->reader_, feed->regions_));
   return feed;
 }
 
@@ -81,12 +84,23 @@ PageFeed::~PageFeed() {
 
 void PageFeed::serve(std::shared_ptr<Channel> urgent) {
   urgent_ = std::move(urgent);
-  urgent_thread_ = std::thread([this, channel = urgent_] {
-    ChannelLink link(channel);
-    if (auto served = server_->serve_urgent(link); !served) {
+  urgent_link_ = std::make_shared<OfferingLink>(urgent_);
+  exposed_ = false;
+  urgent_thread_ = std::thread([this, channel = urgent_, link = urgent_link_] {
+    if (auto served = server_->serve_urgent(*link); !served) {
       note_broken("urgent channel", *channel, served.error());
     }
   });
+}
+
+void PageFeed::expose_memory() {
+  if (exposed_ || !urgent_) {
+    return;
+  }
+  exposed_ = true;
+  if (auto connection = std::dynamic_pointer_cast<RdmaConnection>(urgent_)) {
+    urgent_link_->offer(expose_shared_memory(process_, regions_, *connection));
+  }
 }
 
 void PageFeed::push(std::shared_ptr<Channel> bulk) {
@@ -129,6 +143,7 @@ void PageFeed::disconnect() {
       thread->join();
     }
   }
+  urgent_link_.reset();
   urgent_.reset();
   bulk_.reset();
   broken_ = false;

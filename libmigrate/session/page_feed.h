@@ -10,6 +10,7 @@
 
 #include "base/result.h"
 #include "libmigrate/proto/image.pb.h"
+#include "libmigrate/session/one_sided_link.h"
 #include "pager/page_reader.h"
 #include "pager/page_server.h"
 #include "transport/channel.h"
@@ -28,6 +29,9 @@ class PageFeed {
 
   /// Serves faults over `urgent` from now on.
   void serve(std::shared_ptr<Channel> urgent);
+  /// Lets the destination read shared memory by itself, where `urgent` is RDMA; once for each. The
+  /// process runs there already: what is pinned takes its time.
+  void expose_memory();
   /// Sends presence and pushes over `bulk` from now on.
   void push(std::shared_ptr<Channel> bulk);
   /// Breaks the channels and ends the threads; serve() and push() may follow.
@@ -46,7 +50,11 @@ class PageFeed {
 
   std::unique_ptr<ProcessPageReader> reader_;
   std::unique_ptr<PageServer> server_;
+  pid_t process_ = 0;
+  std::vector<ServedRegion> regions_;
   std::shared_ptr<Channel> urgent_;
+  std::shared_ptr<OfferingLink> urgent_link_;
+  bool exposed_ = false;  // over urgent_
   std::shared_ptr<Channel> bulk_;
   std::thread urgent_thread_;
   std::thread bulk_thread_;

@@ -34,13 +34,15 @@ void ResidentWorker::move_on() {
   PendingMove pending = std::move(pending_moves_.front());
   pending_moves_.erase(pending_moves_.begin());
   auto destination = Address::parse(pending.request.destination);
-  if (!destination) {
-    pending.sink.finish_failed(kExitFailed, destination.error());
+  auto transport = parse_page_transport(pending.request.transport);
+  if (!destination || !transport) {
+    pending.sink.finish_failed(kExitFailed, !destination ? destination.error() : transport.error());
     return;
   }
   SourceMoveOptions options = onward_options(pending.request.mode);
   options.destination = *destination;
   options.push = pending.request.push;
+  options.transport = *transport;
   SourceMove move(std::move(options), onward_hooks(), pending.sink);
   const MoveOutcome outcome = move.attempt_for(pending.request.retry_seconds);
   if (outcome == MoveOutcome::kRefused) {

@@ -70,6 +70,7 @@ void ResidentWorker::wait_for_events() {
   if (control_) {
     polled.push_back({control_->channel().poll_fd(), POLLIN, 0});
   }
+  polled.push_back({rdma_ ? rdma_->fd() : -1, POLLIN, 0});
   int timeout_ms = independent_ ? kIdleMs : kOwedMs;
   const int wanted = relay_->collect_poll_fds(polled);
   timeout_ms = wanted >= 0 ? std::min(timeout_ms, wanted) : timeout_ms;
@@ -185,6 +186,7 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink) {
   move.pid = cell_->seed();
   move.destination = text_member(request, "destination");
   move.mode = text_member(request, "mode", "lazy");
+  move.transport = text_member(request, "transport", "auto");
   move.wait = text_member(request, "wait", "resumed");
   move.retry_seconds = number_member(request, "retry_seconds", 0.0);
   move.uid = noted_.user();
@@ -243,6 +245,11 @@ KnownObjects ResidentWorker::known_objects() const {
 }
 
 void ResidentWorker::follow_pager() {
+  if (rdma_ && independent_) {
+    rdma_.reset();
+  } else if (rdma_) {
+    accept_rdma();
+  }
   if (pager_ && pager_done_ && !independent_) {
     context_.stops.reach("destination.done");
     independent_ = true;
@@ -288,7 +295,7 @@ void ResidentWorker::watch_waiting() {
 
 void ResidentWorker::resume_pages() {
   link_lost_ = false;
-  auto urgent = std::make_unique<ChannelLink>(std::move(urgent_));
+  auto urgent = make_urgent_link(std::move(urgent_), pages_read_);
   auto bulk = std::make_unique<ChannelLink>(std::move(bulk_));
   auto resumed = pager_->started() ? pager_->resume(std::move(urgent), std::move(bulk))
                                    : pager_->start(std::move(urgent), std::move(bulk));
@@ -408,6 +415,7 @@ wire::Progress ResidentWorker::progress() const {
   progress.set_local_file_pages(statistics.local_file_pages);
   progress.set_zero_pages(statistics.zero_pages);
   progress.set_never_present_pages(statistics.never_present_pages);
+  progress.set_one_sided_pages(pages_read_);
   progress.set_starter_pages(statistics.starter_pages);
   progress.set_faults(statistics.remote_faults);
   progress.set_fault_p50_us(statistics.fault_p50_us);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <limits>
 
 #include "base/file.h"
@@ -29,6 +30,7 @@ namespace {
 
 constexpr int kOfferTimeoutMs = 10000;
 constexpr int kDataTimeoutMs = 10000;
+constexpr int kRdmaTimeoutMs = 25000;  // Two connections that the source waits 10 s for.
 constexpr int kFinalTimeoutMs = 60000;
 constexpr int kRunTimeoutMs = 60000;
 constexpr int kConnectTimeoutMs = 10000;
@@ -113,7 +115,11 @@ Result<bool> ResidentWorker::take_in() {
   record(ProcessState::kMoving);
   context_.stops.reach("destination.prepared");
   wire::ControlMessage ready;
-  ready.mutable_offer_reply()->set_boot_id(boot_id());
+  wire::OfferReply& reply = *ready.mutable_offer_reply();
+  reply.set_boot_id(boot_id());
+  if (offer_.wants_rdma()) {
+    rdma_ = listen_for_pages(context_, session_, reply);
+  }
   MIGRATE_TRY(control_->send(ready));
   MIGRATE_TRY(accept_data());
   context_.stops.reach("destination.connected");
@@ -286,12 +292,42 @@ Result<void> ResidentWorker::connect_home() {
 
 // Waits for the urgent and the bulk connection.
 Result<void> ResidentWorker::accept_data() {
-  const std::int64_t deadline = now_us() + kDataTimeoutMs * 1000LL;
+  const int timeout_ms = rdma_ ? kRdmaTimeoutMs : kDataTimeoutMs;
+  const std::int64_t deadline = now_us() + timeout_ms * 1000LL;
   while (!urgent_ || !bulk_) {
-    const auto left_ms = static_cast<int>((deadline - now_us()) / 1000);
-    take_letter(MIGRATE_TRY(mailbox_->receive(std::max(left_ms, 0))));
+    const auto left_ms = std::max(static_cast<int>((deadline - now_us()) / 1000), 0);
+    if (MIGRATE_TRY(await_connection(left_ms))) {
+      accept_rdma();
+    } else {
+      take_letter(MIGRATE_TRY(mailbox_->receive(0)));
+    }
   }
   return {};
+}
+
+// True: somebody knocks over RDMA. False: a letter is there. Errors: kRetry (neither), kSystem.
+Result<bool> ResidentWorker::await_connection(int timeout_ms) {
+  std::array<pollfd, 2> polled{
+      {{mailbox_->fd(), POLLIN, 0}, {rdma_ ? rdma_->fd() : -1, POLLIN, 0}}};
+  const int ready = ::poll(polled.data(), polled.size(), timeout_ms);
+  if (ready <= 0) {
+    return fail(ready < 0 ? system_error("await the source's connections")
+                          : make_error(ErrorCode::kRetry, "await the source's connections", {},
+                                       "they did not come in time"));
+  }
+  return polled[1].revents != 0;
+}
+
+// Who may not connect was told so, and is no failure of the session.
+void ResidentWorker::accept_rdma() {
+  auto accepted = rdma_->accept(0);
+  if (!accepted) {
+    if (accepted.error().code != ErrorCode::kRetry) {
+      log::warn("session {}: {}", to_hex(session_), accepted.error().message());
+    }
+    return;
+  }
+  (accepted->purpose == Purpose::kBulk ? bulk_ : urgent_) = std::move(accepted->channel);
 }
 
 Result<void> ResidentWorker::restore() {
@@ -373,7 +409,7 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
           pager_->install_starter(page.address(), std::as_bytes(std::span(page.content()))));
     }
   }
-  return pager_->start(std::make_unique<ChannelLink>(std::move(urgent_)),
+  return pager_->start(make_urgent_link(std::move(urgent_), pages_read_),
                        std::make_unique<ChannelLink>(std::move(bulk_)));
 }
 

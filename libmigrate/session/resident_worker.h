@@ -21,6 +21,8 @@
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/mailbox.h"
+#include "libmigrate/session/one_sided_link.h"
+#include "libmigrate/session/page_transport.h"
 #include "libmigrate/session/source_move.h"
 #include "libmigrate/session/worker.h"
 #include "pager/pager.h"
@@ -54,6 +56,8 @@ class ResidentWorker {
   Result<void> open_mailbox();
   Result<void> connect_home();
   Result<void> accept_data();
+  Result<bool> await_connection(int timeout_ms);
+  void accept_rdma();
   Result<void> restore();
   Result<void> check_final(const wire::Image& image);
   Result<void> start_pager(const wire::Image& image, const MappingPlan& plan);
@@ -120,11 +124,13 @@ class ResidentWorker {
   std::optional<Registry> registry_;
   std::optional<Cell> cell_;
   std::optional<Restorer> restorer_;
-  UniqueFd userfault_copy_;  // for the cell's init
+  UniqueFd userfault_copy_;                    // for the cell's init
+  std::atomic<std::uint64_t> pages_read_ = 0;  // by RDMA READ
   std::unique_ptr<Pager> pager_;
   UniqueFd pager_events_;
   std::atomic<bool> pager_done_ = false;
   std::atomic<bool> link_lost_ = false;
+  std::unique_ptr<RdmaListener> rdma_;  // until nothing is owed
   std::unique_ptr<Channel> urgent_;
   std::unique_ptr<Channel> bulk_;
   std::unique_ptr<Channel> home_channel_;

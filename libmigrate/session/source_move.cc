@@ -50,7 +50,10 @@ nlohmann::json to_json(const std::vector<wire::Refusal>& refusals) {
 }
 
 SourceMove::SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink)
-    : options_(std::move(options)), hooks_(std::move(hooks)), sink_(sink) {}
+    : options_(std::move(options)),
+      hooks_(std::move(hooks)),
+      sink_(sink),
+      rdma_(options_.transport, *options_.context) {}
 
 SourceMove::~SourceMove() = default;
 
@@ -154,6 +157,7 @@ Result<void> SourceMove::offer() {
   offer.set_user(options_.user);
   offer.set_token(options_.token);
   offer.set_memory_bytes(memory_bytes(options_.pid));
+  offer.set_wants_rdma(rdma_.wanted() && options_.mode != kCheckMode);
   ClockOffsets offsets = MIGRATE_TRY(clock_offsets(options_.pid));
   offsets.monotonic_ns -= options_.host_clocks.monotonic_ns;
   offsets.boottime_ns -= options_.host_clocks.boottime_ns;
@@ -167,7 +171,7 @@ Result<void> SourceMove::offer() {
   if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
   }
-  return {};
+  return options_.mode == kCheckMode ? Result<void>() : rdma_.settle(session_, reply.offer_reply());
 }
 
 // Tells the time as often as the destination asks, until it answers the offer.
@@ -192,12 +196,21 @@ Result<wire::ControlMessage> SourceMove::await_reply(const ClockOffsets& offsets
 }
 
 Result<void> SourceMove::connect_data() {
-  urgent_ = MIGRATE_TRY(connect(Purpose::kUrgent));
-  bulk_ = MIGRATE_TRY(connect(Purpose::kBulk));
+  urgent_ = MIGRATE_TRY(connect_pages(Purpose::kUrgent));
+  bulk_ = MIGRATE_TRY(connect_pages(Purpose::kBulk));
   // Handing them over takes two daemons' children: not while the process is frozen.
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kConnected, 0, kOfferTimeoutMs));
   options_.context->stops.reach("source.offered");
   return {};
+}
+
+Result<std::shared_ptr<Channel>> SourceMove::connect_pages(Purpose purpose) {
+  std::shared_ptr<Channel> channel = MIGRATE_TRY(rdma_.connect(purpose));
+  page_transport_ = channel ? "rdma" : "tcp";
+  if (!channel) {
+    channel = MIGRATE_TRY(connect(purpose));
+  }
+  return channel;
 }
 
 Result<void> SourceMove::freeze_and_run() {
@@ -334,6 +347,7 @@ nlohmann::json SourceMove::result() const {
                            {"process", to_hex(options_.process)},
                            {"pid", options_.pid},
                            {"mode", options_.mode},
+                           {"transport", page_transport_},
                            {"destination", options_.destination.to_string()},
                            {"phases_us", phases_},
                            {"freeze_us", freeze_us_},
@@ -345,6 +359,7 @@ nlohmann::json SourceMove::result() const {
                              {"zero", progress_.zero_pages()},
                              {"starter", progress_.starter_pages()},
                              {"never_present", progress_.never_present_pages()}}},
+                           {"one_sided_pages", progress_.one_sided_pages()},
                            {"wire_bytes", feed_ ? feed_->wire_bytes() : final_wire_bytes_},
                            {"faults",
                             {{"count", progress_.faults()},

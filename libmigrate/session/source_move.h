@@ -19,7 +19,9 @@
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/event_sink.h"
+#include "libmigrate/session/move_outcome.h"
 #include "libmigrate/session/page_feed.h"
+#include "libmigrate/session/page_transport.h"
 #include "libmigrate/session/worker.h"
 
 namespace migrate {
@@ -30,6 +32,7 @@ struct SourceMoveOptions {
   KnownObjects known;
   Address destination;
   std::string mode = "lazy";
+  PageTransport transport = PageTransport::kAuto;
   SessionId process{};  ///< Id of the process.
   Address home;         ///< Of the process.
   std::string token;    ///< Of the process.
@@ -43,22 +46,6 @@ struct SourceMoveOptions {
 
 /// The mode of an offer that only asks.
 inline constexpr const char* kCheckMode = "check";
-
-/// How an attempt ended.
-enum class MoveOutcome {
-  kCommitted,  ///< It runs at the destination.
-  kRefused,    ///< Nothing was changed; see refusals().
-  kFailed,     ///< The process runs on here; see error().
-  kInDoubt,    ///< Run was sent and no answer came: parked until the peer says what it did.
-};
-
-/// What the destination says of the process.
-enum class Fate {
-  kUnknown,
-  kRuns,      ///< There, or it went on from there.
-  kNeverRan,  ///< And never will.
-  kEnded,     ///< See wait_status().
-};
 
 /// The source's side of one move, up to the moment when nothing is owed. Owned by one thread, which
 /// becomes the tracer of the process.
@@ -136,6 +123,7 @@ class SourceMove {
   Result<void> offer();
   Result<wire::ControlMessage> await_reply(const ClockOffsets& offsets);
   Result<void> connect_data();
+  Result<std::shared_ptr<Channel>> connect_pages(Purpose purpose);
   Result<void> freeze_and_run();
   Result<void> run_there(FrozenProcess& frozen);
   Result<void> send_run();
@@ -168,6 +156,8 @@ class SourceMove {
   std::unique_ptr<ControlChannel> control_;
   std::shared_ptr<Channel> urgent_;
   std::shared_ptr<Channel> bulk_;
+  RdmaRoute rdma_;
+  const char* page_transport_ = "tcp";
   std::unique_ptr<PageFeed> feed_;
   std::optional<ParkedProcess> parked_;
   wire::Progress progress_;

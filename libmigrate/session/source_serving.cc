@@ -36,6 +36,9 @@ Result<void> SourceMove::handle() {
     return {};
   }
   if (feed_) {
+    if (fate_ == Fate::kRuns) {
+      feed_->expose_memory();
+    }
     if (const auto confirmed = feed_->server().take_confirmed(); !confirmed.empty()) {
       MIGRATE_TRY(parked_->free(confirmed));
     }
@@ -203,8 +206,9 @@ void SourceMove::reconnect() {
 
 Result<void> SourceMove::connect_again() {
   bulk_.reset();
-  std::shared_ptr<Channel> urgent = MIGRATE_TRY(connect(Purpose::kUrgent));
-  std::shared_ptr<Channel> bulk = MIGRATE_TRY(connect(Purpose::kBulk));
+  rdma_.allow_tcp();
+  std::shared_ptr<Channel> urgent = MIGRATE_TRY(connect_pages(Purpose::kUrgent));
+  std::shared_ptr<Channel> bulk = MIGRATE_TRY(connect_pages(Purpose::kBulk));
   if (!feed_) {
     feed_ = MIGRATE_TRY(make_feed());
   }

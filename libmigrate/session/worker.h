@@ -23,8 +23,9 @@ struct WorkerContext {
   std::string state_directory;
   std::string socket_path;
   std::string host_name;
-  Address own_address;  ///< As others reach us.
-  PeerTrust trust;      ///< How hosts know each other.
+  Address own_address;    ///< As others reach us.
+  std::string rdma_host;  ///< Where workers listen for pages over RDMA; empty: nowhere.
+  PeerTrust trust;        ///< How hosts know each other.
   std::uint32_t spin_us = 0;
   std::uint32_t end_waiting_s = 0;  ///< After so long a process that waits for pages is ended.
   StopPoints stops;
@@ -44,11 +45,12 @@ struct PushLimits {
 /// A `move` as asked for over the local socket.
 struct MoveRequest {
   pid_t pid = 0;
-  std::string process;      ///< Id, if the process was named by id.
-  std::string destination;  ///< HOST:PORT.
-  std::string mode;         ///< lazy, demand or eager.
-  std::string wait;         ///< resumed, done or exit.
-  uid_t uid = 0;            ///< Whose process it is; that the asker may move it was checked.
+  std::string process;             ///< Id, if the process was named by id.
+  std::string destination;         ///< HOST:PORT.
+  std::string mode;                ///< lazy, demand or eager.
+  std::string transport = "auto";  ///< Of the pages; see PageTransport.
+  std::string wait;                ///< resumed, done or exit.
+  uid_t uid = 0;                   ///< Whose process it is; that the asker may move it was checked.
   double retry_seconds = 0;
   PushLimits push;
 };

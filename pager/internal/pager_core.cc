@@ -157,10 +157,10 @@ Result<void> PagerCore::install_starter(std::uint64_t address, std::span<const s
     const std::uint64_t length = part->destination.bytes();
     const InstallResult result = space.userfault.copy(address, bytes.first(length));
     if (result.outcome != InstallOutcome::kInstalled) {
+      const bool there = result.outcome == InstallOutcome::kAlreadyThere;
       Error error =
-          make_error(result.outcome == InstallOutcome::kAlreadyThere ? ErrorCode::kInvalid
-                                                                     : ErrorCode::kNotFound,
-                     "install a starter page");
+          make_error(there ? ErrorCode::kInvalid : ErrorCode::kNotFound, "install a starter page",
+                     {}, there ? "a page is there already" : "");
       error.address = address + result.page_count * kPageBytes;
       return fail(std::move(error));
     }

@@ -1,4 +1,5 @@
-// Many threads on one heap, under full load. STRESS_THREADS and STRESS_MIB set its size.
+// Many threads on one heap, under full load. STRESS_THREADS and STRESS_MIB set its size;
+// STRESS_PAUSE_MS lets each thread rest after each block.
 #include <mutex>
 #include <numeric>
 #include <thread>
@@ -47,6 +48,7 @@ struct Block {
 
 void heap() {
   const std::uint64_t thread_count = setting("STRESS_THREADS", 64);
+  const std::uint64_t pause_ns = setting("STRESS_PAUSE_MS", 0) * check::kMillisecond;
   std::vector<Block> blocks(setting("STRESS_MIB", 1024) * 1024 * 1024 / (kBlockWords * 8));
   for (std::size_t index = 0; index < blocks.size(); ++index) {
     blocks[index].fill(index);
@@ -54,14 +56,19 @@ void heap() {
   std::atomic<std::uint64_t> rounds{0};
   std::vector<std::thread> threads;
   for (std::uint64_t seed = 0; seed < thread_count; ++seed) {
-    threads.emplace_back([&blocks, &rounds, seed] {
+    threads.emplace_back([&blocks, &rounds, pause_ns, seed] {
       check::Random random(seed + 1000);
       while (!stopping()) {
         Block& block = blocks[random.below(blocks.size())];
-        const std::scoped_lock lock(block.mutex);
-        block.verify();
-        block.change(random);
+        {
+          const std::scoped_lock lock(block.mutex);
+          block.verify();
+          block.change(random);
+        }
         ++rounds;
+        if (pause_ns > 0) {
+          check::sleep_ns(pause_ns);
+        }
       }
     });
   }

@@ -1,13 +1,21 @@
 #!/usr/bin/python3
-"""What is tested in the virtual machine, in one boot. tests/vm/lane starts the machine with it."""
+"""What is tested in the virtual machine, in one boot: the RDMA channel, and moves between two
+daemons whose pages travel over real verbs. Run it by tests/vm/lane, which starts the machine."""
 
 import os
-import pathlib
+import re
+import shutil
 import subprocess
 import sys
+import time
 import unittest
 
-BUILD = pathlib.Path(os.environ["MIGRATE_BUILD_DIR"])
+from hosts import (
+    BUILD, DONE, FAILED, HERE, USAGE, WORK, Daemon, finish, resources, run, start_program,
+    start_shared_keeper, wait_until)
+
+RDMA = {"a": "10.9.0.1", "b": "10.9.0.2"}
+PORTS = {"a": 7071, "b": 7072, "c": 7073}
 
 
 class Channels(unittest.TestCase):
@@ -20,5 +28,195 @@ class Channels(unittest.TestCase):
         print(completed.stdout.splitlines()[-1], file=sys.stderr)
 
 
+class Moves(unittest.TestCase):
+    """Moves of programs that check their own pages."""
+
+    @classmethod
+    def setUpClass(cls):
+        run(HERE / "wires")
+        cls.hosts = {}
+        for name in ("a", "b"):
+            cls.add_host(name)
+
+    @classmethod
+    def add_host(cls, name):
+        if name not in cls.hosts:
+            cls.hosts[name] = Daemon(name, f"127.0.0.1:{PORTS[name]}", RDMA.get(name))
+            cls.addClassCleanup(cls.hosts[name].stop)
+
+    def setUp(self):
+        self.mend()
+
+    def spoil(self, connections="", new_ones=""):
+        """Makes the wire bad for what belongs to connections, and for what sets up new ones."""
+        run("tc", "-batch", "-", text=True, input="".join(
+            f"qdisc change dev {card} handle {handle} netem limit 100000 {how}\n"
+            for card in ("va", "vb") for handle, how in (("11:", new_ones), ("12:", connections))))
+
+    def mend(self):
+        self.spoil()
+
+    def cut(self):
+        self.spoil(connections="loss 100%", new_ones="loss 100%")
+
+    def logs(self):
+        return "".join(f"--- {name}\n{host.log.read_text()[-3000:]}"
+                       for name, host in self.hosts.items())
+
+    def start(self, make=start_program, **options):
+        process = make(**options)
+        self.addCleanup(process.kill)
+        return process
+
+    def move(self, process, to, *options, status=DONE, transport="rdma"):
+        destination = self.hosts[to].address if to in self.hosts else to
+        outcome = self.hosts["a"].move(process, destination, *options)
+        self.assertEqual(outcome.status, status, f"{outcome}\n{self.logs()}")
+        if status == DONE:
+            self.assertEqual(outcome.object["transport"], transport, f"{outcome}\n{self.logs()}")
+        return outcome
+
+    def last_move(self, process):
+        return self.hosts["a"].control("show", process.pid).object.get("last_move", {})
+
+    def finish(self, process):
+        self.assertEqual(finish(process, seconds=120), "", self.logs())
+
+    def test_modes(self):
+        for mode in ("lazy", "demand", "eager"):
+            with self.subTest(mode):
+                process = self.start(mib=1 if mode == "demand" else 8)
+                wait = "resumed" if mode == "demand" else "done"
+                # The address asks for RDMA by itself.
+                to = f"rdma://{self.hosts['b'].address}" if mode == "lazy" else "b"
+                outcome = self.move(process, to, "--mode", mode, "--wait", wait)
+                if mode != "demand":
+                    self.assertEqual(outcome.object["owed_pages"], 0, outcome)
+                self.finish(process)
+
+    def test_on_to_a_third_host(self):
+        """There over RDMA, on over TCP, since the third host has no RDMA."""
+        self.add_host("c")
+        process = self.start()
+        self.move(process, "b", "--wait", "done")
+        outcome = self.move(process, "c", "--wait", "done", transport="tcp")
+        self.assertEqual(outcome.object["owed_pages"], 0, outcome)
+        self.finish(process)
+        self.assertIn("pages go over TCP", self.hosts["b"].log.read_text())
+
+    def test_slow_and_lossy(self):
+        how = "loss 1% delay 20ms"
+        self.spoil(connections=how, new_ones=how)
+        process = self.start()
+        self.move(process, "b", "--wait", "done", "--transport", "rdma")
+        self.finish(process)
+
+    def start_slow_move(self):
+        """A program that runs at b, with pages that still come for some seconds."""
+        process = self.start(pause_ms=200)
+        self.said = len(self.hosts["a"].log.read_text())
+        self.move(process, "b", "--bandwidth", "2")
+        return process
+
+    def says(self, words):
+        """Whether the source did since that move."""
+        return words in self.hosts["a"].log.read_text()[self.said:]
+
+    def ends_over(self, process, transport):
+        waited = self.hosts["a"].control("wait", process.pid, "--for", "done")
+        self.assertEqual(waited.status, DONE, f"{waited}\n{self.logs()}")
+        self.assertEqual(self.last_move(process)["transport"], transport, self.logs())
+        self.finish(process)
+
+    def test_cut_shortly(self):
+        """The devices send again what was lost; the session does not notice."""
+        process = self.start_slow_move()
+        self.cut()
+        time.sleep(1.5)
+        self.mend()
+        self.ends_over(process, "rdma")
+        self.assertFalse(self.says("new connections"), self.logs())
+
+    def test_cut_connections_are_made_anew(self):
+        process = self.start_slow_move()
+        self.spoil(connections="loss 100%")
+        self.assertTrue(wait_until(lambda: self.says("goes on over new connections"), 60),
+                        self.logs())
+        self.mend()
+        self.ends_over(process, "rdma")
+
+    def test_cut_wire_falls_back_to_tcp(self):
+        process = self.start_slow_move()
+        self.cut()
+        self.ends_over(process, "tcp")
+        self.assertTrue(self.says("pages go over TCP"), self.logs())
+        self.mend()
+        # And RDMA is there again for the next one.
+        process = self.start()
+        self.move(process, "b", "--wait", "done", "--transport", "rdma")
+        self.finish(process)
+
+    def test_one_sided(self):
+        """Shared memory is read without the source's processor, and is what it was."""
+        process = self.start(make=start_shared_keeper)
+        self.move(process, "b", "--mode", "demand")
+        self.knock_without_the_token()
+        self.finish(process)
+        # The process ends before the last report of its pages; most were told of while it checked.
+        shown = self.last_move(process)
+        self.assertGreater(shown.get("one_sided_pages", 0), 0, f"{shown}\n{self.logs()}")
+
+    def knock_without_the_token(self):
+        """Who does not know the token is not let into a session that is there."""
+        shown = run("rdma", "resource", "show", "cm_id", capture_output=True, text=True).stdout
+        ports = re.findall(r"state LISTEN .*src-addr 10\.9\.0\.2:(\d+)", shown)
+        self.assertTrue(ports, shown)
+        for purpose in ("2", "3"):
+            peer = subprocess.run([BUILD / "tests" / "transport" / "rdma_peer", ports[0], purpose],
+                                  env=dict(os.environ, MIGRATE_RDMA_ADDRESS=RDMA["b"]), check=False,
+                                  capture_output=True, text=True, timeout=60)
+            self.assertEqual(peer.returncode, 1, peer)
+            self.assertIn("another session, or the token is wrong", peer.stdout)
+        self.assertIn("another session or a wrong token", self.hosts["b"].log.read_text())
+
+    def test_asked_for_where_it_is_not(self):
+        self.add_host("c")
+        process = self.start()
+        outcome = self.move(process, "c", "--transport", "rdma", status=FAILED)
+        self.assertIn("--listen rdma://", str(outcome))
+        outcome = self.move(process, f"rdma://{self.hosts['c'].address}", status=FAILED)
+        outcome = self.move(process, f"rdma://{self.hosts['b'].address}", "--transport", "tcp",
+                            status=USAGE)
+        self.move(process, "b", "--transport", "tcp", transport="tcp")
+        self.finish(process)
+
+    def test_hosts_tell(self):
+        outcome = self.hosts["a"].control("hosts")
+        rdma = outcome.object["hosts"][0]["rdma"]
+        self.assertEqual(rdma["listen"], RDMA["a"], outcome)
+        ports = {port["device"]: port for port in rdma["ports"]}
+        self.assertEqual(ports["rxa"]["transport"], "RoCE")
+        self.assertEqual(ports["rxa"]["state"], "active")
+        self.assertIn(RDMA["a"], ports["rxa"]["addresses"])
+
+    def test_many_sessions(self):
+        """There and back, MIGRATE_MOVES times (5); the last test looks at what they left behind."""
+        process = self.start(mib=1, pause_ms=200)
+        for _ in range(int(os.environ.get("MIGRATE_MOVES", "5"))):
+            self.move(process, "b", "--wait", "done")
+            self.move(process, "a", "--wait", "done")
+        self.finish(process)
+
+    def test_zz_nothing_is_left(self):
+        """After all other moves: no object of verbs outlives its session."""
+        self.assertTrue(
+            wait_until(lambda: all(resources()[device].get("qp") == "1" and
+                                   resources()[device].get("mr", "0") == "0"
+                                   for device in ("rxa", "rxb")), 30), resources())
+
+
 if __name__ == "__main__":
-    unittest.main(verbosity=2)
+    try:
+        unittest.main(verbosity=2)
+    finally:
+        shutil.rmtree(WORK, ignore_errors=True)

@@ -13,6 +13,7 @@ SKIPPED = 77
 
 
 def skip_reason():
+    """Why nothing can be tested, or nothing; then `run` need not prepare the machine any more."""
     if not shutil.which("qemu-system-x86_64"):
         return "there is no qemu-system-x86_64; run scripts/install-packages"
     if not (BUILD / "tests" / "transport" / "rdma_test").exists():
@@ -21,6 +22,7 @@ def skip_reason():
                               text=True, check=False)
     if prepared.returncode != 0:
         return f"there is no kernel for the virtual machine: {prepared.stderr.strip()[-500:]}"
+    os.environ["MIGRATE_VM_FOLDER"] = prepared.stdout.strip()
     return ""
 
 

@@ -34,6 +34,7 @@ struct Options {
   std::string target;
   std::string destination;
   std::string mode = "lazy";
+  std::string transport = "auto";
   std::string wait = "resumed";
   std::string wait_for = "done";
   double retry_seconds = 0;
@@ -69,6 +70,9 @@ void add_options(CLI::App& app, Options& options) {
   move->add_option("HOST", options.destination, "HOST[:PORT] to move it to")->required();
   move->add_option("--mode", options.mode, "How its memory follows")
       ->check(CLI::IsMember({"lazy", "demand", "eager"}));
+  move->add_option("--transport", options.transport,
+                   "How its pages travel; auto: over RDMA where both hosts have it")
+      ->check(CLI::IsMember({"auto", "rdma", "tcp"}));
   move->add_option("--wait", options.wait,
                    "Return when it runs there, nothing is owed any more, or it has ended")
       ->check(CLI::IsMember({"resumed", "done", "exit"}));
@@ -119,6 +123,7 @@ json request_of(const Options& options) {
   }
   if (options.command == "move") {
     request["mode"] = options.mode;
+    request["transport"] = options.transport;
     request["wait"] = options.wait;
     request["retry_seconds"] = options.retry_seconds;
     if (options.bandwidth_mib) {

@@ -63,6 +63,26 @@ std::string owed_text(const nlohmann::json& record) {
          (expected > 0 ? " (" + duration_text(expected) + ")" : std::string());
 }
 
+/// "tcp", "tcp, rdma (mlx5_0/1)", or "tcp" and why there is no RDMA.
+std::string transports_text(const nlohmann::json& host) {
+  std::string text = "tcp";
+  const auto rdma = host.find("rdma");
+  if (rdma == host.end() || !rdma->is_object()) {
+    return text;
+  }
+  if (!text_of(*rdma, "listen").empty()) {
+    text += ", rdma";
+  }
+  std::string ports;
+  for (const nlohmann::json& port : rdma->value("ports", nlohmann::json::array())) {
+    ports += (ports.empty() ? "" : " ") + text_of(port, "device") + "/" + count_of(port, "port");
+    if (const std::string state = text_of(port, "state"); state != "active") {
+      ports += "=" + state;
+    }
+  }
+  return ports.empty() ? text : text + " (" + ports + ")";
+}
+
 }  // namespace
 
 std::string text_of(const nlohmann::json& object, const char* name) {
@@ -163,17 +183,17 @@ std::string process_text(const nlohmann::json& record) {
 
 std::string hosts_text(const nlohmann::json& hosts) {
   std::vector<Row> rows = {
-      {"HOST", "ADDRESS", "STATE", "PROCESSES", "CPUS", "MEMORY FREE", "KERNEL"}};
+      {"HOST", "ADDRESS", "STATE", "PROCESSES", "CPUS", "MEMORY FREE", "PAGES OVER", "KERNEL"}};
   for (const nlohmann::json& host : hosts) {
     const std::string error = error_text(host);
     if (!error.empty()) {
       rows.push_back({text_of(host, "host"), text_of(host, "address"), text_of(host, "state"), "",
-                      "", "", error});
+                      "", "", "", error});
       continue;
     }
     rows.push_back({text_of(host, "host"), text_of(host, "address"), text_of(host, "state"),
                     count_of(host, "processes"), count_of(host, "cpus"),
-                    bytes_text(number_of(host, "memory_available_bytes")),
+                    bytes_text(number_of(host, "memory_available_bytes")), transports_text(host),
                     text_of(host, "kernel")});
   }
   return table(rows);

@@ -157,19 +157,23 @@ Result<void> Daemon::take_socket() {
 }
 
 Result<void> Daemon::take_addresses(const DaemonOptions& options) {
-  const std::vector<Address> addresses = MIGRATE_TRY(listen_addresses(options, context_.trust));
-  for (const Address& address : addresses) {
+  for (const Address& address : MIGRATE_TRY(listen_addresses(options, context_.trust))) {
+    // Not opened here: what RDMA needs does not outlive a fork. The workers listen there.
+    if (address.scheme == "rdma") {
+      context_.rdma_host = address.host;
+      continue;
+    }
     listeners_.push_back(MIGRATE_TRY(TcpListener::create(address)));
+    if (listeners_.size() == 1) {
+      context_.own_address = address;
+      context_.own_address.port = listeners_.front().port();
+      if (address.host == "0.0.0.0" || address.host == "::" || address.host.empty()) {
+        context_.own_address.host = context_.host_name;
+      }
+    }
   }
   if (!options.advertise.empty()) {
     context_.own_address = MIGRATE_TRY(Address::parse(options.advertise));
-  } else if (!addresses.empty()) {
-    context_.own_address = addresses.front();
-    context_.own_address.port = listeners_.front().port();
-    const std::string& host = addresses.front().host;
-    if (host == "0.0.0.0" || host == "::" || host.empty()) {
-      context_.own_address.host = context_.host_name;
-    }
   }
   if (context_.trust.encrypts()) {
     context_.own_address.scheme = "tls";
@@ -195,6 +199,10 @@ Result<void> Daemon::run() {
   for (const TcpListener& listener : listeners_) {
     log::info("listening on port {} for other hosts, which reach this one as {}", listener.port(),
               context_.own_address.to_string());
+  }
+  if (!context_.rdma_host.empty()) {
+    log::info("workers take pages over RDMA on {}{}", context_.rdma_host,
+              context_.trust.encrypts() ? "; these are not encrypted" : "");
   }
   if (context_.trust.authenticates()) {
     log::info("other hosts prove who they are by {}{}", context_.trust.name(),

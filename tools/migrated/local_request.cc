@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "libmigrate/registry/mailbox.h"
 #include "libmigrate/registry/registry.h"
+#include "libmigrate/session/page_transport.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/record_json.h"
 #include "tools/migrated/request.h"
@@ -234,7 +235,8 @@ Result<bool> hand_over(const LocalService& service, const Request& request,
                               "as it was"));
 }
 
-Result<void> check_move(const Request& request) {
+/// Checks a move, and makes of rdma://HOST its daemon's address and the wish for RDMA.
+Result<void> check_move(Request& request) {
   const std::string mode = request.text("mode", "lazy");
   const std::string wait = request.text("wait", "resumed");
   if (mode != "lazy" && mode != "demand" && mode != "eager") {
@@ -246,16 +248,23 @@ Result<void> check_move(const Request& request) {
   if (request.text("destination").empty()) {
     return fail(usage_error("move", "no destination", "give HOST or HOST:PORT"));
   }
+  std::string destination = request.text("destination");
+  const PageTransport transport =
+      MIGRATE_TRY(settle_page_transport(destination, request.text("transport", "auto")));
+  request.body["destination"] = destination;
+  if (transport == PageTransport::kRdma) {
+    request.body["transport"] = "rdma";
+  }
   return {};
 }
 
 /// check and move.
-Result<void> act(const LocalService& service, const Request& request, UniqueFd& client) {
+Result<void> act(const LocalService& service, Request& request, UniqueFd& client) {
   const bool is_move = request.text("command") == "move";
-  const std::string destination = request.text("destination");
   if (is_move) {
     MIGRATE_TRY(check_move(request));
   }
+  const std::string destination = request.text("destination");
   if (!destination.empty()) {
     MIGRATE_TRY(Address::parse(destination));
   }
@@ -275,6 +284,7 @@ Result<void> act(const LocalService& service, const Request& request, UniqueFd& 
   move.pid = request.pid();
   move.destination = destination;
   move.mode = request.text("mode", "lazy");
+  move.transport = request.text("transport", "auto");
   move.wait = request.text("wait", "resumed");
   move.uid = owner;
   move.push = push_limits(request.body, service.context);

@@ -20,8 +20,8 @@ struct LocalService {
 /// Serves one client of the local socket: reads one line, a JSON object
 ///   {"command": "check"|"move"|"resolve"|"ps"|"show"|"wait"|"hosts"|"ping",
 ///    "pid": N (0: the client itself) or "process": "ID or pid", "destination": "HOST[:PORT]",
-///    "action": "resume-source"|"give-up", "mode", "wait", "retry_seconds", "for": "done"|"exit",
-///    "all": bool}
+///    "action": "resume-source"|"give-up", "mode", "transport", "wait", "retry_seconds",
+///    "for": "done"|"exit", "all": bool}
 /// and answers with lines, the last of which is
 ///   {"event":"result","exit":N,...,"error":{"code","message"} if N is not 0}.
 /// If a descriptor comes with the line, the answer goes there instead, and nothing begins before

@@ -8,6 +8,7 @@
 #include <toml++/toml.h>
 
 #include "base/file.h"
+#include "transport/rdma.h"
 
 namespace migrate {
 namespace {
@@ -101,7 +102,8 @@ class Settings {
 };
 
 void add_settings(Settings& settings, DaemonOptions& options) {
-  settings.add("listen", options.listen, "tcp://ADDR:PORT for other hosts (repeatable)");
+  settings.add("listen", options.listen,
+               "tcp://ADDR:PORT for other hosts, rdma://ADDR for their pages (repeatable)");
   settings.add("advertise", options.advertise,
                "tcp://ADDR:PORT by which other hosts reach this one (default: from --listen)");
   settings.add("socket", options.socket_path, "Local socket for migratectl and libmigrate");
@@ -198,6 +200,7 @@ Result<PeerTrust> peer_trust(const DaemonOptions& options, const std::string& ho
 Result<std::vector<Address>> listen_addresses(const DaemonOptions& options,
                                               const PeerTrust& trust) {
   std::vector<Address> addresses;
+  std::size_t rdma_count = 0;
   for (const std::string& text : options.listen) {
     Address address = MIGRATE_TRY(Address::parse(text));
     if (!options.insecure && !trust.authenticates() && !MIGRATE_TRY(address.is_loopback())) {
@@ -209,7 +212,18 @@ Result<std::vector<Address>> listen_addresses(const DaemonOptions& options,
           "or --munge, "
           "listen on 127.0.0.1, or give --insecure on a network that you trust wholly"));
     }
+    if (address.scheme == "rdma" && !rdma_is_built()) {
+      return fail(make_error(ErrorCode::kUnsupported, "listen", text,
+                             "this migrated was built without RDMA; install libibverbs-dev and "
+                             "librdmacm-dev and build it anew"));
+    }
+    rdma_count += address.scheme == "rdma" ? 1 : 0;
     addresses.push_back(std::move(address));
+  }
+  if (rdma_count > 1 || (rdma_count > 0 && rdma_count == addresses.size())) {
+    return fail(make_error(ErrorCode::kInvalid, "listen", "rdma://",
+                           "give one rdma://ADDRESS, or rdma://0.0.0.0 for all, beside a tcp:// "
+                           "address: only pages travel over RDMA"));
   }
   return addresses;
 }

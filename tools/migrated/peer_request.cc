@@ -12,6 +12,7 @@
 #include "libmigrate/registry/registry.h"
 #include "libmigrate/session/json_member.h"
 #include "transport/preamble.h"
+#include "transport/rdma.h"
 
 namespace migrate {
 namespace {
@@ -57,6 +58,26 @@ void pass_on(const WorkerContext& context, UniqueFd connection, const Preamble& 
   } else if (!*handed) {
     log::warn("{}: closed a connection for session {}, which has no worker here", peer, session);
   }
+}
+
+/// Where workers listen, and the ports of this host's devices or why none can be told.
+nlohmann::json rdma_facts(const WorkerContext& context) {
+  nlohmann::json facts = {{"listen", context.rdma_host}};
+  const auto ports = rdma_ports();
+  if (!ports) {
+    facts["error"] = ports.error().message();
+    return facts;
+  }
+  facts["ports"] = nlohmann::json::array();
+  for (const RdmaPort& port : *ports) {
+    facts["ports"].push_back({{"device", port.device},
+                              {"port", port.number},
+                              {"transport", port.transport},
+                              {"state", port.state},
+                              {"mtu_bytes", port.mtu_bytes},
+                              {"addresses", port.addresses}});
+  }
+  return facts;
 }
 
 }  // namespace
@@ -105,6 +126,7 @@ nlohmann::json host_facts(const WorkerContext& context) {
     facts["memory_available_bytes"] =
         (std::uint64_t{memory.freeram} + memory.bufferram) * memory.mem_unit;
   }
+  facts["rdma"] = rdma_facts(context);
   facts["cpus"] = sysconf(_SC_NPROCESSORS_ONLN);
   if (Result<Registry> registry = Registry::open(context.state_directory)) {
     if (const auto rows = registry->list(true)) {

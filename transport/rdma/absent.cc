@@ -25,8 +25,8 @@ Result<std::unique_ptr<RdmaListener>> RdmaListener::create(const std::string&, c
   return not_built("listen for RDMA connections");
 }
 
-Result<std::unique_ptr<Channel>> connect_rdma(const Address&, const RdmaGreeting&,
-                                              const RdmaOptions&, int) {
+Result<std::unique_ptr<RdmaConnection>> connect_rdma(const Address&, const RdmaGreeting&,
+                                                     const RdmaOptions&, int) {
   return not_built("connect over RDMA");
 }
 

@@ -24,10 +24,6 @@ constexpr std::size_t kImmediateBytes = 4;
 // Completions taken at a time.
 constexpr int kBatch = 16;
 
-// What a work request was, in its wr_id.
-constexpr std::uint64_t kMessageWork = 0;
-constexpr std::uint64_t kControlWork = 1;
-
 // Where nothing was heard for so long, an empty write tells whether the peer is there.
 constexpr std::chrono::seconds kQuiet{2};
 constexpr int kQuietMs = 1000;
@@ -99,7 +95,8 @@ Result<std::unique_ptr<RdmaChannel>> RdmaChannel::create(Endpoint endpoint, std:
   if (!poll.valid()) {
     return fail(system_error("create epoll"));
   }
-  for (const int fd : {endpoint.receive_events->fd, endpoint.events->fd, receiver_wake.get()}) {
+  for (const int fd : {endpoint.receive_events->fd, endpoint.send_events->fd, endpoint.events->fd,
+                       receiver_wake.get()}) {
     epoll_event event{};
     event.events = EPOLLIN;
     if (::epoll_ctl(poll.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
@@ -335,10 +332,10 @@ Result<std::optional<std::span<const std::byte>>> RdmaChannel::try_receive() {
 Result<std::optional<std::span<const std::byte>>> RdmaChannel::take_arrival() {
   while (arrived_ > 0) {
     const Arrival arrival = arrivals_[first_arrival_];
-    first_arrival_ = (first_arrival_ + 1) % kReceives;
+    first_arrival_ = (first_arrival_ + 1) % kArrivals;
     --arrived_;
     received_.fetch_add(arrival.length + kImmediateBytes, std::memory_order_relaxed);
-    if (!arrival.more && whole_length_ == 0) {
+    if (arrival.where == Arrival::Where::kRead || (!arrival.more && whole_length_ == 0)) {
       lent_ = arrival;
       return content(arrival);
     }
@@ -361,9 +358,16 @@ Result<std::optional<std::span<const std::byte>>> RdmaChannel::take_arrival() {
 }
 
 std::span<const std::byte> RdmaChannel::content(const Arrival& arrival) const {
-  return arrival.in_ring ? endpoint_.landing.bytes().subspan(arrival.place.offset, arrival.length)
-                         : endpoint_.slots.bytes().subspan(std::size_t{arrival.slot} * kSmallBytes,
-                                                           arrival.length);
+  switch (arrival.where) {
+    case Arrival::Where::kRing:
+      return endpoint_.landing.bytes().subspan(arrival.place.offset, arrival.length);
+    case Arrival::Where::kRead:
+      return {endpoint_.read_place(arrival.slot).data() - reads_[arrival.slot].head_length,
+              arrival.length};
+    default:
+      return endpoint_.slots.bytes().subspan(std::size_t{arrival.slot} * kSmallBytes,
+                                             arrival.length);
+  }
 }
 
 Result<void> RdmaChannel::append_piece(std::span<const std::byte> piece) {
@@ -379,6 +383,11 @@ Result<void> RdmaChannel::append_piece(std::span<const std::byte> piece) {
 }
 
 void RdmaChannel::give_back(const Arrival& arrival) {
+  if (arrival.where == Arrival::Where::kRead) {
+    reads_[arrival.slot].used = false;
+    return;
+  }
+  --held_;
   if (auto posted = endpoint_.post_receive(arrival.slot); !posted) {
     lose(std::move(posted).error());
     return;
@@ -405,7 +414,11 @@ Result<bool> RdmaChannel::arm() {
   const MutexLock lock(mutex_);
   receiver_armed_ = true;
   drain(endpoint_.receive_events.get());
+  drain(endpoint_.send_events.get());
   ::ibv_req_notify_cq(endpoint_.receives.get(), 0);
+  if (reads_under_way_ > 0) {
+    ::ibv_req_notify_cq(endpoint_.sends.get(), 0);
+  }
   keep_alive();
   progress();
   // Credits that could not be given would be waited for by the peer.
@@ -446,14 +459,16 @@ void RdmaChannel::progress() {
 
 void RdmaChannel::take_sent(const ibv_wc& completion) {
   if (completion.status != IBV_WC_SUCCESS) {
-    lose(completion_error(completion.status, true, peer_));
+    lose(completion_error(completion.status, completion.wr_id < kReadWork, peer_));
     return;
   }
   last_sign_ = Clock::now();
   if (completion.wr_id == kMessageWork) {
     window_.completed();
-  } else {
+  } else if (completion.wr_id == kControlWork) {
     --controls_;
+  } else {
+    take_read(static_cast<std::uint32_t>(completion.wr_id - kReadWork));
   }
 }
 
@@ -467,14 +482,14 @@ void RdmaChannel::take_received(const ibv_wc& completion) {
   Arrival arrival;
   arrival.slot = static_cast<std::uint32_t>(completion.wr_id);
   arrival.length = completion.byte_len;
-  arrival.in_ring = completion.opcode == IBV_WC_RECV_RDMA_WITH_IMM;
+  const bool in_ring = completion.opcode == IBV_WC_RECV_RDMA_WITH_IMM;
+  arrival.where = in_ring ? Arrival::Where::kRing : Arrival::Where::kSlot;
   arrival.more = (immediate & kMoreFlag) != 0;
   const std::size_t longest =
-      arrival.in_ring ? landing_.ring_bytes() / kLongestShare : std::size_t{kSmallBytes};
-  const bool only_credits = arrival.length == 0 && !arrival.in_ring;
-  const std::uint32_t held = arrived_ + credits_ + (lent_ ? 1 : 0);
+      in_ring ? landing_.ring_bytes() / kLongestShare : std::size_t{kSmallBytes};
+  const bool only_credits = arrival.length == 0 && !in_ring;
   if ((completion.wc_flags & IBV_WC_WITH_IMM) == 0 || arrival.length > longest ||
-      (arrival.length == 0 && arrival.in_ring) || (!only_credits && held >= kWindow) ||
+      (arrival.length == 0 && in_ring) || (!only_credits && held_ + credits_ >= kWindow) ||
       !window_.credited(immediate & kCreditMask)) {
     lose(make_error(ErrorCode::kCorrupt, "receive from", peer_,
                     "the peer is not a libmigrate of this version"));
@@ -486,19 +501,28 @@ void RdmaChannel::take_received(const ibv_wc& completion) {
     }
     return;
   }
-  if (arrival.in_ring) {
+  if (in_ring) {
     arrival.place = landing_.next(arrival.length);
     landing_.pass(arrival.place, arrival.length);
   }
-  arrivals_[(first_arrival_ + arrived_++) % kReceives] = arrival;
+  ++held_;
+  queue(arrival);
+}
+
+void RdmaChannel::queue(const Arrival& arrival) {
+  arrivals_[(first_arrival_ + arrived_++) % kArrivals] = arrival;
 }
 
 // Whoever takes the events away sees to it that the other sleeper is still woken.
 void RdmaChannel::take_events() {
   take_connection_events();
   drain(endpoint_.receive_events.get());
+  drain(endpoint_.send_events.get());
   if (receiver_armed_ || sender_waits_) {
     ::ibv_req_notify_cq(endpoint_.receives.get(), 0);
+  }
+  if (sender_waits_ || reads_under_way_ > 0) {
+    ::ibv_req_notify_cq(endpoint_.sends.get(), 0);
   }
   progress();
 }

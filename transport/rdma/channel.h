@@ -17,17 +17,18 @@
 
 namespace migrate::rdma {
 
-/// A Channel over a reliable connected queue pair.
+/// An RdmaConnection over a reliable connected queue pair.
 ///
 /// A small message is sent inline and takes one of the receives that the peer has posted. A longer
 /// one is copied into the staging memory and written by RDMA WRITE with immediate data to the same
 /// offset of the peer's landing memory, a ring; one longer than a quarter of the ring goes in
 /// pieces. The immediate data gives back the places of messages that were consumed (credits); where
-/// nothing is sent that they could go with, they go by themselves.
+/// nothing is sent that they could go with, they go by themselves. What is read by RDMA READ lands
+/// in memory of its own and waits among the messages that have come.
 ///
 /// Completions are taken by whoever comes along, sender or receiver, under one lock, which is never
 /// held while waiting.
-class RdmaChannel final : public Channel {
+class RdmaChannel final : public RdmaConnection {
  public:
   /// `endpoint` is connected and has its staging memory. Errors: kSystem.
   static Result<std::unique_ptr<RdmaChannel>> create(Endpoint endpoint, std::string peer,
@@ -46,17 +47,35 @@ class RdmaChannel final : public Channel {
     return received_.load(std::memory_order_relaxed);
   }
   void shutdown() override;
+  Result<RdmaPlace> expose(Mapping memory) override;
+  Result<void> read(std::span<const std::byte> head, const RdmaPlace& place,
+                    std::size_t length_bytes) override;
 
  private:
   using Clock = std::chrono::steady_clock;
 
+  static constexpr std::uint32_t kArrivals = kReceives + kReads;
+
+  // What a work request was, in its wr_id.
+  static constexpr std::uint64_t kMessageWork = 0;
+  static constexpr std::uint64_t kControlWork = 1;
+  static constexpr std::uint64_t kReadWork = 2;  // and the number of the read
+
   /// A message or a piece of one, as it came.
   struct Arrival {
-    std::uint32_t slot = 0;
+    enum class Where : std::uint8_t { kSlot, kRing, kRead };
+    std::uint32_t slot = 0;  ///< Of a receive, or of a read.
     std::uint32_t length = 0;
-    bool in_ring = false;
+    Where where = Where::kSlot;
     bool more = false;  ///< Pieces follow.
     RingCursor::Place place;
+  };
+
+  /// A read, until its bytes are given back.
+  struct ReadUnderWay {
+    bool used = false;
+    std::uint32_t head_length = 0;
+    std::uint32_t length = 0;
   };
 
   RdmaChannel(Endpoint endpoint, std::string peer, std::uint32_t spin_us, UniqueFd poll,
@@ -80,6 +99,8 @@ class RdmaChannel final : public Channel {
   std::span<const std::byte> content(const Arrival& arrival) const MIGRATE_REQUIRES(mutex_);
   Result<void> append_piece(std::span<const std::byte> piece) MIGRATE_REQUIRES(mutex_);
   void give_back(const Arrival& arrival) MIGRATE_REQUIRES(mutex_);
+  void queue(const Arrival& arrival) MIGRATE_REQUIRES(mutex_);
+  void take_read(std::uint32_t number) MIGRATE_REQUIRES(mutex_);
 
   // Completions and events.
   void progress() MIGRATE_REQUIRES(mutex_);
@@ -98,16 +119,19 @@ class RdmaChannel final : public Channel {
   const UniqueFd sender_wake_;
 
   Mutex mutex_;
-  const Endpoint endpoint_;  // its queues are used under the lock
+  Endpoint endpoint_;  // its queues are used under the lock
   SendWindow window_ MIGRATE_GUARDED_BY(mutex_);
   RingCursor landing_ MIGRATE_GUARDED_BY(mutex_);
-  std::array<Arrival, kReceives> arrivals_ MIGRATE_GUARDED_BY(mutex_);
+  std::array<Arrival, kArrivals> arrivals_ MIGRATE_GUARDED_BY(mutex_);
   std::uint32_t first_arrival_ MIGRATE_GUARDED_BY(mutex_) = 0;
   std::uint32_t arrived_ MIGRATE_GUARDED_BY(mutex_) = 0;
   std::optional<Arrival> lent_ MIGRATE_GUARDED_BY(mutex_);
+  std::uint32_t held_ MIGRATE_GUARDED_BY(mutex_) = 0;     // messages that came and are in use
   std::uint32_t credits_ MIGRATE_GUARDED_BY(mutex_) = 0;  // not given back yet: messages
   std::size_t credit_bytes_ MIGRATE_GUARDED_BY(mutex_) = 0;
   std::uint32_t controls_ MIGRATE_GUARDED_BY(mutex_) = 0;  // under way
+  std::array<ReadUnderWay, kReads> reads_ MIGRATE_GUARDED_BY(mutex_);
+  std::uint32_t reads_under_way_ MIGRATE_GUARDED_BY(mutex_) = 0;
   Clock::time_point last_sign_ MIGRATE_GUARDED_BY(mutex_);
   bool receiver_armed_ MIGRATE_GUARDED_BY(mutex_) = false;
   bool sender_waits_ MIGRATE_GUARDED_BY(mutex_) = false;

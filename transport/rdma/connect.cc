@@ -49,9 +49,9 @@ Result<Handle<rdma_cm_id>> resolve(rdma_event_channel* events, const SocketAddre
   return id;
 }
 
-Result<std::unique_ptr<Channel>> connect_to(const SocketAddress& target,
-                                            const RdmaGreeting& greeting,
-                                            const RdmaOptions& options, int timeout_ms) {
+Result<std::unique_ptr<RdmaConnection>> connect_to(const SocketAddress& target,
+                                                   const RdmaGreeting& greeting,
+                                                   const RdmaOptions& options, int timeout_ms) {
   const std::string name = rdma_name(target.get());
   Handle<rdma_event_channel> events = MIGRATE_TRY(open_events());
   Handle<rdma_cm_id> id =
@@ -77,8 +77,9 @@ bool rdma_is_built() {
   return true;
 }
 
-Result<std::unique_ptr<Channel>> connect_rdma(const Address& address, const RdmaGreeting& greeting,
-                                              const RdmaOptions& options, int timeout_ms) {
+Result<std::unique_ptr<RdmaConnection>> connect_rdma(const Address& address,
+                                                     const RdmaGreeting& greeting,
+                                                     const RdmaOptions& options, int timeout_ms) {
   if (address.scheme != "rdma") {
     return fail(make_error(ErrorCode::kInvalid, "connect to", address.to_string(),
                            "RDMA serves rdma:// only"));

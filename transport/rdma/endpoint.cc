@@ -15,6 +15,8 @@ constexpr const char* kConnectionManager = "/dev/infiniband/rdma_cm";
 constexpr std::size_t kPageBytes = 4096;
 constexpr std::size_t kLeastLanding = std::size_t{64} << 10U;
 constexpr std::size_t kMostLanding = std::size_t{1} << 30U;
+constexpr std::uint32_t kMostSends = kWindow + kControls + kReads;
+constexpr std::size_t kReadStride = kPageBytes + RdmaConnection::kMaxReadBytes;
 
 bool valid_landing(std::size_t length_bytes) {
   return length_bytes % kPageBytes == 0 && length_bytes >= kLeastLanding &&
@@ -59,7 +61,7 @@ Result<QueuePair> create_queue_pair(rdma_cm_id* id, const Endpoint& endpoint) {
   attributes.send_cq = endpoint.sends.get();
   attributes.recv_cq = endpoint.receives.get();
   attributes.qp_type = IBV_QPT_RC;
-  attributes.cap.max_send_wr = kWindow + kControls;
+  attributes.cap.max_send_wr = kMostSends;
   attributes.cap.max_recv_wr = kReceives;
   attributes.cap.max_send_sge = 1;
   attributes.cap.max_recv_sge = 1;
@@ -188,10 +190,10 @@ rdma_conn_param connection_parameters(std::span<const std::byte> private_data) {
   rdma_conn_param parameters{};
   parameters.private_data = private_data.data();
   parameters.private_data_len = static_cast<std::uint8_t>(private_data.size());
-  parameters.responder_resources = 1;
-  parameters.initiator_depth = 1;
+  parameters.responder_resources = kReadDepth;
+  parameters.initiator_depth = kReadDepth;
   parameters.retry_count = kRetries;
-  parameters.rnr_retry_count = kRetries;
+  parameters.rnr_retry_count = kNotReadyRetries;
   return parameters;
 }
 
@@ -222,7 +224,7 @@ Result<Endpoint> Endpoint::create(Handle<rdma_event_channel> events, Handle<rdma
   }
   endpoint.send_events = MIGRATE_TRY(create_channel(self));
   endpoint.receive_events = MIGRATE_TRY(create_channel(self));
-  endpoint.sends = MIGRATE_TRY(create_queue(self, kWindow + kControls, endpoint.send_events.get()));
+  endpoint.sends = MIGRATE_TRY(create_queue(self, kMostSends, endpoint.send_events.get()));
   endpoint.receives = MIGRATE_TRY(create_queue(self, kReceives, endpoint.receive_events.get()));
   endpoint.slots = MIGRATE_TRY(RegisteredMemory::create(
       endpoint.domain.get(), std::size_t{kReceives} * kSmallBytes, IBV_ACCESS_LOCAL_WRITE));
@@ -263,6 +265,18 @@ Result<void> Endpoint::prepare_staging(const Landing& announced) {
   staging = MIGRATE_TRY(
       RegisteredMemory::create(domain.get(), announced.length_bytes, IBV_ACCESS_LOCAL_WRITE));
   return {};
+}
+
+Result<void> Endpoint::prepare_reads() {
+  if (reads.bytes().empty()) {
+    reads = MIGRATE_TRY(
+        RegisteredMemory::create(domain.get(), kReads * kReadStride, IBV_ACCESS_LOCAL_WRITE));
+  }
+  return {};
+}
+
+std::span<std::byte> Endpoint::read_place(std::uint32_t number) const {
+  return reads.bytes().subspan(number * kReadStride + kPageBytes, RdmaConnection::kMaxReadBytes);
 }
 
 Landing Endpoint::landing_place() const {

@@ -1,7 +1,9 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "transport/rdma.h"
@@ -21,12 +23,18 @@ inline constexpr std::uint32_t kSpareReceives = 8;
 inline constexpr std::uint32_t kReceives = kWindow + kSpareReceives;
 /// Credits and signs of life that may be under way.
 inline constexpr std::uint32_t kControls = 8;
+/// Reads that may be under way, and how many of them the devices work on at a time.
+inline constexpr std::uint32_t kReads = 8;
+inline constexpr std::uint8_t kReadDepth = 4;
 
 /// How long a sent message may stay unacknowledged before the device sends it again: 4.096 us times
-/// two to this power, half a second. It tries eight times, so that a peer that is gone is noticed
-/// after about four seconds, as over TCP.
+/// two to this power, half a second. It tries seven times, so that a peer that is gone is noticed
+/// after about four seconds, as over TCP. (With one retry more, the most there are, Soft-RoCE tries
+/// for ever.)
 inline constexpr std::uint8_t kAckTimeout = 17;
-inline constexpr std::uint8_t kRetries = 7;
+inline constexpr std::uint8_t kRetries = 6;
+/// For ever: a peer that is not ready to receive is alive, and sees to it that it is ready.
+inline constexpr std::uint8_t kNotReadyRetries = 7;
 
 /// What one side of a connection is made of. Move-only; owned by the channel.
 struct Endpoint {
@@ -38,6 +46,10 @@ struct Endpoint {
   Result<void> post_receive(std::uint32_t slot) const;
   /// Makes the memory to write from into `peer`. Errors: kCorrupt (no such landing), kSystem.
   Result<void> prepare_staging(const Landing& peer);
+  /// Makes the memory for what is read, once. Errors: kSystem.
+  Result<void> prepare_reads();
+  /// Of read `number`: where its content lands; the page before it is free for its head.
+  std::span<std::byte> read_place(std::uint32_t number) const;
   Landing landing_place() const;
 
   // Destroyed in reverse order.
@@ -48,9 +60,11 @@ struct Endpoint {
   Handle<ibv_comp_channel> receive_events;
   Handle<ibv_cq> sends;
   Handle<ibv_cq> receives;
-  RegisteredMemory slots;    // kReceives of kSmallBytes
-  RegisteredMemory landing;  // the peer writes here
-  RegisteredMemory staging;  // what is written there is copied here first
+  RegisteredMemory slots;                 // kReceives of kSmallBytes
+  RegisteredMemory landing;               // the peer writes here
+  RegisteredMemory staging;               // what is written there is copied here first
+  RegisteredMemory reads;                 // for what is read from the peer
+  std::vector<RegisteredMemory> exposed;  // the peer reads here
   QueuePair queue_pair;
   Landing peer;
   std::uint32_t inline_bytes = 0;

@@ -23,14 +23,17 @@ std::string pinning_remedy(std::size_t length_bytes) {
 
 Result<RegisteredMemory> RegisteredMemory::create(ibv_pd* domain, std::size_t length_bytes,
                                                   int access) {
-  Mapping mapping = MIGRATE_TRY(Mapping::create(length_bytes));
+  return of(domain, MIGRATE_TRY(Mapping::create(length_bytes)), access);
+}
+
+Result<RegisteredMemory> RegisteredMemory::of(ibv_pd* domain, Mapping mapping, int access) {
   Handle<ibv_mr> region(
       ::ibv_reg_mr(domain, mapping.bytes().data(), mapping.bytes().size(), access));
   if (!region) {
     const int number = errno;
     const bool too_much = number == ENOMEM || number == EAGAIN || number == EPERM;
     Error error = system_error_from(number, "register memory with", domain->context->device->name,
-                                    too_much ? pinning_remedy(length_bytes) : "");
+                                    too_much ? pinning_remedy(mapping.bytes().size()) : "");
     error.code = ErrorCode::kSystem;
     return fail(std::move(error));
   }

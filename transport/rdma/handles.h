@@ -41,6 +41,7 @@ class RegisteredMemory {
 
   /// `access` as for ibv_reg_mr. Errors: kSystem, with what to do where too little may be pinned.
   static Result<RegisteredMemory> create(ibv_pd* domain, std::size_t length_bytes, int access);
+  static Result<RegisteredMemory> of(ibv_pd* domain, Mapping mapping, int access);
 
   std::span<std::byte> bytes() const { return mapping_.bytes(); }
   std::uint64_t address() const { return reinterpret_cast<std::uint64_t>(bytes().data()); }

@@ -74,8 +74,8 @@ class Listener final : public RdmaListener {
     return Accepted{greeting.purpose, MIGRATE_TRY(establish(std::move(id), *request, peer))};
   }
 
-  Result<std::unique_ptr<Channel>> establish(Handle<rdma_cm_id> id, const Request& request,
-                                             const std::string& peer) {
+  Result<std::unique_ptr<RdmaConnection>> establish(Handle<rdma_cm_id> id, const Request& request,
+                                                    const std::string& peer) {
     // Its events from now on are the channel's.
     Handle<rdma_event_channel> events = MIGRATE_TRY(open_events());
     if (::rdma_migrate_id(id.get(), events.get()) != 0) {
@@ -91,8 +91,12 @@ class Listener final : public RdmaListener {
     if (::rdma_accept(endpoint.id.get(), &parameters) != 0) {
       return fail(system_error("accept", peer));
     }
-    MIGRATE_TRY(expect_event(endpoint.events.get(), RDMA_CM_EVENT_ESTABLISHED,
-                             Deadline(kEstablishMs), "accept", peer));
+    if (auto established = expect_event(endpoint.events.get(), RDMA_CM_EVENT_ESTABLISHED,
+                                        Deadline(kEstablishMs), "accept", peer);
+        !established) {
+      established.error().code = ErrorCode::kPeerLost;  // kRetry: nobody came.
+      return fail(std::move(established).error());
+    }
     return MIGRATE_TRY(RdmaChannel::create(std::move(endpoint), peer, options.spin_us));
   }
 

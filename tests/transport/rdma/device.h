@@ -34,7 +34,7 @@ struct Meeting {
 };
 
 /// Both ends of a new connection, the connecting one first.
-std::pair<std::unique_ptr<Channel>, std::unique_ptr<Channel>> connect_pair(
+std::pair<std::unique_ptr<RdmaConnection>, std::unique_ptr<RdmaConnection>> connect_pair(
     Meeting& meeting, Purpose purpose, const RdmaOptions& options = {});
 
 }  // namespace migrate::test
