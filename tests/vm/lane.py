@@ -199,7 +199,7 @@ class Moves(unittest.TestCase):
         self.assertEqual(ports["rxa"]["state"], "active")
         self.assertIn(RDMA["a"], ports["rxa"]["addresses"])
 
-    def test_many_sessions(self):
+    def test_many_moves(self):
         """There and back, MIGRATE_MOVES times (5); the last test looks at what they left behind."""
         process = self.start(mib=1, pause_ms=200)
         for _ in range(int(os.environ.get("MIGRATE_MOVES", "5"))):
