@@ -21,7 +21,8 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
 /// The pages that must be there before the process runs, because the kernel touches them where it
 /// does not wait for a userfaultfd: rseq areas, robust lists and what is cleared when a thread ends
 /// (handle_userfault() gives up for an exiting thread), futexes that are waited for
-/// (fault_in_user_writeable()), what a poll() goes on with, and the arguments that
+/// (fault_in_user_writeable()), what a poll() goes on with, where what is left of a sleep is
+/// written, and the arguments that
 /// /proc/PID/cmdline shows.
 Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& image);
 

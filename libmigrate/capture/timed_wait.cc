@@ -43,21 +43,6 @@ Result<std::optional<std::uint64_t>> timespec_at(pid_t process, std::uint64_t ad
   return static_cast<std::uint64_t>(time.tv_sec * kNanosecondsPerSecond + time.tv_nsec);
 }
 
-// Where the kernel writes what is left of an interrupted sleep; 0: nowhere.
-std::uint64_t remaining_address(const arch::InterruptedCall& call) {
-  if (!call.restart_block) {
-    return 0;
-  }
-  switch (call.number) {
-    case SYS_nanosleep:
-      return call.arguments[1];
-    case SYS_clock_nanosleep:
-      return call.arguments[3];
-    default:
-      return 0;
-  }
-}
-
 std::uint64_t voluntary_switches(pid_t host_thread) {
   const auto status = read_file("/proc/" + std::to_string(host_thread) + "/status");
   constexpr std::string_view kKey = "\nvoluntary_ctxt_switches:\t";
@@ -78,6 +63,20 @@ bool is_new_wait(const arch::GeneralRegisters& registers) {
 }
 
 }  // namespace
+
+std::uint64_t remaining_address(const arch::InterruptedCall& call) {
+  if (!call.restart_block) {
+    return 0;
+  }
+  switch (call.number) {
+    case SYS_nanosleep:
+      return call.arguments[1];
+    case SYS_clock_nanosleep:
+      return call.arguments[3];
+    default:
+      return 0;
+  }
+}
 
 Result<std::optional<std::uint64_t>> relative_timeout(pid_t process,
                                                       const arch::InterruptedCall& call) {

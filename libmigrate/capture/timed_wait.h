@@ -24,6 +24,9 @@ struct WaitRecord {
   std::uint64_t switches = 0;    ///< Voluntary context switches when the thread was let go.
 };
 
+/// Where the kernel writes what is left of an interrupted sleep, a timespec; 0: nowhere.
+std::uint64_t remaining_address(const arch::InterruptedCall& call);
+
 /// The relative timeout of `call` in nanoseconds; none for calls that do not time out, do so at an
 /// absolute time, or whose remaining time the kernel itself gives back to the caller.
 Result<std::optional<std::uint64_t>> relative_timeout(pid_t process,

@@ -273,12 +273,6 @@ void script_thread(Script& script, const wire::Image& image, const wire::Thread&
   }
 }
 
-void hurry(pid_t host_thread) {
-  sched_param parameter{};
-  parameter.sched_priority = ::sched_get_priority_min(SCHED_FIFO);
-  static_cast<void>(::sched_setscheduler(host_thread, SCHED_FIFO, &parameter));
-}
-
 void set_scheduling(pid_t host_thread, const wire::Thread& thread, std::uint64_t default_slack_ns) {
   const std::string name = "thread " + std::to_string(thread.id());
   const int policy = ::sched_getscheduler(host_thread);

@@ -36,10 +36,6 @@ void script_timers_and_signals(Script& script, const wire::Image& image);
 void script_thread(Script& script, const wire::Image& image, const wire::Thread& thread,
                    const wire::Credentials& own);
 
-/// Lets a thread that is being restored run before ordinary ones until set_scheduling(): its
-/// process stands still meanwhile. Does nothing without CAP_SYS_NICE.
-void hurry(pid_t host_thread);
-
 /// What this process can set for `thread` of `image` from outside: scheduling, affinity, and timer
 /// slack where it is not the default that the thread has. What the system refuses is logged and
 /// left.

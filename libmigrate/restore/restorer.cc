@@ -121,11 +121,7 @@ Result<void> Restorer::prepare(const wire::Image& draft) {
   MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
   limits_ = MIGRATE_TRY(read_limits(cell_->seed()));
   draft_ = draft;
-  MIGRATE_TRY(match_threads(draft));
-  for (const RestoredThread& thread : threads_) {
-    hurry(thread.host_id);
-  }
-  return {};
+  return match_threads(draft);
 }
 
 // Finds a place that neither the seed nor the image uses, and maps the script area there.

@@ -51,6 +51,10 @@ void init_mutexes() {
   }
 }
 
+// Now and then each test lets go of the processors. (With all of them taken all the time, and
+// yielded a million times a second, Linux 6.18 ran no daemon for a minute now and then.)
+constexpr std::int64_t kPause = 100'000;
+
 void mutex_body(int index) {
   check::Random random(static_cast<std::uint64_t>(index) + 1);
   while (!stopping()) {
@@ -59,7 +63,7 @@ void mutex_body(int index) {
     CHECK_EQUAL(counter.first, counter.second);
     ++counter.first;
     if (random.below(64) == 0) {
-      std::this_thread::yield();  // Held while others queue up.
+      check::sleep_ns(kPause);  // Held while others queue up.
     }
     ++counter.second;
     ++counter.expected;
@@ -92,6 +96,9 @@ void produce() {
       pthread_cond_wait(&queue.drained, &queue.mutex);
     }
     queue.numbers.push_back(number);
+    if (number % 64 == 0) {
+      check::sleep_ns(kPause);
+    }
     pthread_cond_signal(&queue.filled);
     pthread_mutex_unlock(&queue.mutex);
   }
@@ -137,6 +144,7 @@ void barrier_body(int index) {
     }
     if (arrived == PTHREAD_BARRIER_SERIAL_THREAD) {
       barrier_stop = stopping();
+      check::sleep_ns(kPause);
     }
     pthread_barrier_wait(&barrier_object);
   }
@@ -164,7 +172,7 @@ void thread_local_body(int index) {
       element = round + 1;
     }
     errno = index + 100;
-    std::this_thread::yield();
+    check::sleep_ns(kPause);
     CHECK_EQUAL(errno, index + 100);
   }
 }
