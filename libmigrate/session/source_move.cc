@@ -285,7 +285,7 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   if (eager) {
     start_push();
   }
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, kFreezeSpinUs,
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, 0,
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
   phases_["restore"] = now_us() - start;
   options_.context->stops.reach("source.restored");
@@ -316,7 +316,7 @@ Result<void> SourceMove::send_run() {
   last_heard_us_ = start;
   MIGRATE_TRY(control_->send(run));
   options_.context->stops.reach("source.run_sent");
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, kFreezeSpinUs, kRunningTimeoutMs));
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, 0, kRunningTimeoutMs));
   phases_["run"] = now_us() - start;
   options_.context->stops.reach("source.running");
   take_fate(Fate::kRuns);
