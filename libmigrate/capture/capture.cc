@@ -21,8 +21,9 @@ namespace migrate {
 namespace {
 
 constexpr std::uint64_t kPageBytes = 4096;
-constexpr std::uint64_t kMaxArgumentBytes = 65536;
-constexpr std::uint64_t kMaxPolled = std::uint64_t{1} << 20U;  // fs.nr_open
+// Of one object: its length is what the process says.
+constexpr std::uint64_t kMaxStarterBytes = 65536;
+constexpr std::uint64_t kMaxPolledBytes = std::uint64_t{8} << 20U;  // fs.nr_open descriptors.
 constexpr std::array<int, 3> kIntervalTimers{ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF};
 
 std::string bytes_of(std::span<const std::byte> bytes) {
@@ -266,8 +267,9 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
 
 Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& image) {
   std::set<std::uint64_t> pages;
-  const auto need = [&pages](std::uint64_t address, std::uint64_t length) {
-    const std::uint64_t end = address + length;
+  const auto need = [&pages](std::uint64_t address, std::uint64_t length,
+                             std::uint64_t limit = kMaxStarterBytes) {
+    const std::uint64_t end = address + std::min(length, limit);
     for (std::uint64_t page = address & ~(kPageBytes - 1); address != 0 && page < end;
          page += kPageBytes) {
       pages.insert(page);
@@ -290,12 +292,12 @@ Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& ima
       need(call.arguments[0], sizeof(std::uint32_t));
       need(call.arguments[4], sizeof(std::uint32_t));
     } else if (call.number == SYS_poll) {
-      need(call.arguments[0], std::min(call.arguments[1], kMaxPolled) * sizeof(pollfd));
+      need(call.arguments[0], call.arguments[1] * sizeof(pollfd), kMaxPolledBytes);
     }
     need(remaining_address(call), sizeof(timespec));
   }
   const wire::MemoryMap& memory = image.memory();
-  need(memory.arg_start(), std::min(memory.arg_end() - memory.arg_start(), kMaxArgumentBytes));
+  need(memory.arg_start(), memory.arg_end() - memory.arg_start());
   need(arch::stack_pointer(frozen.leader().registers), 1);
   std::array<std::byte, kPageBytes> content;
   for (const std::uint64_t page : pages) {
