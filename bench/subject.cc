@@ -7,6 +7,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/utsname.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,6 +25,7 @@
 #include <string>
 #include <string_view>
 #include <thread>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -68,23 +70,54 @@ struct Options {
   int seconds = 600;  // after which it ends by itself
 };
 
-/// The largest gaps between two readings of CLOCK_REALTIME. Kept in the owner's stack, so that
-/// noting one touches no page that a moved process would have to fetch.
-struct Gaps {
+/// The largest gaps between two readings of CLOCK_REALTIME, and the last one at whose end the host
+/// had another name. Kept in the owner's stack, so that noting one touches no page that a moved
+/// process would have to fetch.
+class Gaps {
+ public:
   struct Gap {
     std::int64_t length_ns = 0;
     std::int64_t start_ns = 0;  // CLOCK_REALTIME
   };
-  std::array<Gap, 24> largest{};
 
+  Gaps() { static_cast<void>(::uname(&host_)); }
+
+  const std::array<Gap, 24>& largest() const { return largest_; }
+  const Gap& between_hosts() const { return between_hosts_; }
+
+  /// Reads the clock.
+  std::int64_t beat() {
+    utsname host;
+    static_cast<void>(::uname(&host));
+    const std::int64_t now = now_ns(CLOCK_REALTIME);
+    if (std::strcmp(host.nodename, host_.nodename) != 0) {
+      host_ = host;
+      // The move was since the last reading, or before it and after its host's name.
+      between_hosts_ = {now - before_last_ns_, before_last_ns_};
+    }
+    if (now - last_ns_ > 20'000) {
+      note(last_ns_, now - last_ns_);
+    }
+    before_last_ns_ = std::exchange(last_ns_, now);
+    return now;
+  }
+  void skip_to(std::int64_t now_ns) { before_last_ns_ = last_ns_ = now_ns; }
+
+ private:
   void note(std::int64_t start_ns, std::int64_t length_ns) {
     Gap* const least =
-        std::min_element(largest.begin(), largest.end(),
+        std::min_element(largest_.begin(), largest_.end(),
                          [](const Gap& a, const Gap& b) { return a.length_ns < b.length_ns; });
     if (length_ns > least->length_ns) {
       *least = {length_ns, start_ns};
     }
   }
+
+  std::array<Gap, 24> largest_{};
+  Gap between_hosts_;
+  utsname host_{};
+  std::int64_t last_ns_ = now_ns(CLOCK_REALTIME);
+  std::int64_t before_last_ns_ = last_ns_;
 };
 
 /// Memory whose every page names itself in its first word.
@@ -189,14 +222,17 @@ void write_result(const Options& options, const Gaps& gaps, const Latencies& lat
   }
   std::fprintf(file, "{\"gaps\": [");
   const char* comma = "";
-  for (const Gaps::Gap& gap : gaps.largest) {
+  for (const Gaps::Gap& gap : gaps.largest()) {
     if (gap.length_ns > 0) {
       std::fprintf(file, "%s{\"start_ns\": %lld, \"us\": %.1f}", comma,
                    static_cast<long long>(gap.start_ns), static_cast<double>(gap.length_ns) / 1000);
       comma = ", ";
     }
   }
-  std::fprintf(file, "], \"walk\": {\"count\": %llu, \"bad_pages\": %llu, \"seconds\": %.6f, ",
+  std::fprintf(file,
+               "], \"between_hosts_us\": %.1f, \"walk\": {\"count\": %llu, \"bad_pages\": %llu, "
+               "\"seconds\": %.6f, ",
+               static_cast<double>(gaps.between_hosts().length_ns) / 1000,
                static_cast<unsigned long long>(latencies.count),
                static_cast<unsigned long long>(latencies.bad_pages),
                static_cast<double>(latencies.total_ns) / 1e9);
@@ -236,10 +272,10 @@ void work(const Options& options, Memory& memory) {
   std::uint64_t touches = 0;
   std::uint64_t bad_touches = 0;
   std::uint64_t random = 88172645463325252U;
-  std::int64_t last = now_ns(CLOCK_REALTIME);
-  const std::int64_t end = last + std::int64_t{options.seconds} * 1'000'000'000;
-  std::int64_t next_look = last;
-  while (last < end) {
+  std::int64_t now = now_ns(CLOCK_REALTIME);
+  const std::int64_t end = now + std::int64_t{options.seconds} * 1'000'000'000;
+  std::int64_t next_look = now;
+  while (now < end) {
     if (options.touch_random) {
       for (int i = 0; i < 64; ++i) {
         random ^= random << 13U;
@@ -251,15 +287,11 @@ void work(const Options& options, Memory& memory) {
     } else if (!options.heartbeat) {
       ::usleep(1000);
     }
-    const std::int64_t now = now_ns(CLOCK_REALTIME);
-    if (options.heartbeat && now - last > 20'000) {
-      gaps.note(last, now - last);
-    }
-    last = now;
+    now = options.heartbeat ? gaps.beat() : now_ns(CLOCK_REALTIME);
     if (mark_wanted.exchange(false)) {
-      gaps = {};
+      gaps = Gaps();
       make_file(options.result + ".marked");
-      last = now_ns(CLOCK_REALTIME);
+      gaps.skip_to(now_ns(CLOCK_REALTIME));
     }
     if (now < next_look) {
       continue;
@@ -271,7 +303,7 @@ void work(const Options& options, Memory& memory) {
       latencies = walk(memory, options.walk == "random");
       walked = true;
       make_file(options.result + ".walked");
-      last = now_ns(CLOCK_REALTIME);
+      gaps.skip_to(now_ns(CLOCK_REALTIME));
     }
     next_look = now + kPollNs;
   }
