@@ -128,6 +128,7 @@ class SourceMove {
   Result<void> run_there(FrozenProcess& frozen);
   Result<void> send_run();
   Result<std::unique_ptr<PageFeed>> make_feed() const;
+  Result<void> free_confirmed();
   void read_control();
   void take(const wire::ControlMessage& message);
   void take_verdict(const wire::Verdict& verdict);

@@ -38,9 +38,7 @@ Result<void> SourceMove::handle() {
   if (feed_) {
     if (fate_ == Fate::kRuns) {
       feed_->expose_memory();
-    }
-    if (const auto confirmed = feed_->server().take_confirmed(); !confirmed.empty()) {
-      MIGRATE_TRY(parked_->free(confirmed));
+      MIGRATE_TRY(free_confirmed());
     }
     if (feed_->broken() && control_ && linked_) {
       lose_control(
@@ -52,6 +50,13 @@ Result<void> SourceMove::handle() {
     reconnect();
   }
   return {};
+}
+
+// Not before it is certain that the process runs there: in mode eager pages are confirmed long
+// before Run, and in doubt the process may yet go on here, and needs them.
+Result<void> SourceMove::free_confirmed() {
+  const auto confirmed = feed_->server().take_confirmed();
+  return confirmed.empty() ? Result<void>() : parked_->free(confirmed);
 }
 
 void SourceMove::read_control() {

@@ -64,6 +64,14 @@ def processes_of(host):
     return found
 
 
+def cell_of(pid):
+    """The namespace of process ids that a process is in; None when it has ended."""
+    try:
+        return os.stat(f"/proc/{pid}/ns/pid").st_ino
+    except OSError:
+        return None
+
+
 def send(pid, number):
     try:
         os.kill(pid, number)
@@ -216,9 +224,15 @@ class Case:
         self.testbed.command("kill-daemon", host, "--signal", "KILL", check=True)
 
     def kill_init(self):
-        for pid, name in processes_of(self.hosts[DESTINATION]).items():
-            if name == "migrate-init":
-                send(pid, signal.SIGKILL)
+        """Until what it held is dead as well: a worker that goes on before would not notice."""
+        processes = processes_of(self.hosts[DESTINATION])
+        inits = [pid for pid, name in processes.items() if name == "migrate-init"]
+        cells = {cell_of(pid) for pid in inits}
+        inmates = [pid for pid in processes if pid not in inits and cell_of(pid) in cells]
+        for pid in inits:
+            send(pid, signal.SIGKILL)
+        wait_until(lambda: all(harness.state_of(pid) in ("Z", "X", "") for pid in inmates),
+                   REACH_SECONDS)
 
     def kill_host(self, host):
         self.gone.add(host)
@@ -276,7 +290,9 @@ class Case:
             self.outcome.problem = "wrong page" if self.ledger.wrong else "ran twice"
         elif SOURCE not in self.gone:
             status = self.process.wait(STATUS_SECONDS)
-            if status != harness.SURVIVED or not self.process.output.endswith(b"ok\n"):
+            if status is None and DESTINATION in self.gone and self.resolve():
+                self.outcome.how = "resolved"  # It ended, and its host with what it would report.
+            elif status != harness.SURVIVED or not self.process.output.endswith(b"ok\n"):
                 self.outcome.problem = f"its end was reported as {status}"
 
     def may_be_lost(self):
@@ -337,7 +353,10 @@ class Case:
     # --- afterwards
 
     def report(self):
-        text = f"output: {bytes(self.process.output[-400:])}\n" if self.process else ""
+        text = ""
+        if self.process:
+            text = (f"output: {bytes(self.process.output[-400:])}, "
+                    f"status {self.process.popen.poll()}\n")
         if self.move and self.move.poll() is not None:
             text += f"migratectl: {self.move.stdout.read()[-600:]}\n"
         for host in (SOURCE, DESTINATION):
