@@ -91,6 +91,11 @@ class Recovery(unittest.TestCase):
                     self.assertTrue(self.runs_there(process), self.testbed.logs())
                 self.expect_whole(process, step)
 
+    def test_what_eager_brought_stays_at_the_source_until_it_runs_there(self):
+        for step in ("destination.ready", "destination.run", "destination.kept"):
+            with self.subTest(step):
+                self.expect_whole(self.kill_at(step, "eager"), step)
+
     def test_after_the_decision_new_workers_go_on(self):
         for step in ("source.confirmed", "source.settled", "destination.released",
                      "destination.running"):
