@@ -23,6 +23,7 @@
 #define NO_MARK 6
 #define NO_WITNESS 7
 #define NOT_KEPT 8
+#define FREED_IN_DOUBT 9
 c_decl { \#include <stdlib.h> };
 byte mistake = 0;
 
@@ -137,7 +138,7 @@ inline end_cell() {
   cell_init = false;
   init_keeps = false;
   if
-  :: copy == ARMED -> copy = NO_COPY
+  :: copy == ARMED -> copy = NO_COPY; page_at_copy = false
   :: copy == COPY_RUNS -> copy = COPY_LOST
   :: else
   fi
@@ -184,6 +185,8 @@ end:
   :: atomic { source == OFFERED -> original = FROZEN; source = FREEZING }
   :: atomic { source == FREEZING -> say_to_destination(FINAL); source = CAPTURED }
   :: atomic { source == CAPTURED && to_source?[RESTORED] -> to_source?RESTORED; source = PARKING }
+  :: atomic { source == CAPTURED && up && !page_under_way && !page_at_copy ->  /* mode eager */
+       page_under_way = true }
   :: atomic { source == PARKING && mistake != RUN_BEFORE_PARK ->
        original = PARKED; source = COMMITTING }
   :: atomic { source == COMMITTING -> say_to_destination(RUN); source = RUN_SENT }
@@ -227,6 +230,8 @@ end:
        page_at_source = mistake != FREED_UNCONFIRMED;
        page_under_way = true }
   :: atomic { source == SERVING && up && page_at_copy && page_at_source ->  /* Confirm */
+       page_at_source = false }
+  :: atomic { mistake == FREED_IN_DOUBT && source == IN_DOUBT && page_at_copy ->
        page_at_source = false }
   :: atomic { (source == SERVING || source == ASKED) && to_source?[DONE] -> to_source?DONE;
        settle(); source = OVER; page_at_source = false; source_hangs_up() }
@@ -275,7 +280,8 @@ end:
        :: copy == COPY_LOST -> say_to_source(GONE)
        :: else -> say_to_source(DONE)
        fi }
-  :: atomic { resident == SERVING && page_under_way && copy == COPY_RUNS ->
+  :: atomic { page_under_way && ((resident == SERVING && copy == COPY_RUNS) ||
+                                 (resident == AWAITS_RUN && copy == ARMED)) ->
        page_under_way = false; page_at_copy = true }
   :: atomic { resident == SERVING && (page_at_copy || copy == COPY_ENDED) ->
        init_keeps = false; worker_holds = false; say_to_source(DONE); resident = INDEPENDENT }
