@@ -15,6 +15,8 @@
 
 namespace migrate {
 
+inline constexpr const char* kInitName = "migrate-init";  ///< Of the init of every cell.
+
 /// What a cell needs to know before its first process exists.
 struct CellOptions {
   std::uint32_t process_id = 0;          ///< The id that the moved process keeps inside.

@@ -256,7 +256,7 @@ void Init::run() {
 
 void run_init(const InitOptions& options) {
   ::setsid();
-  ::prctl(PR_SET_NAME, "migrate-init");
+  ::prctl(PR_SET_NAME, kInitName);
   unblock_and_default_signals();
   close_all_but({options.worker_socket, options.seed_socket, options.listener, options.mark});
   Init init(options);

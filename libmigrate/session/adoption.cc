@@ -1,12 +1,15 @@
 #include "libmigrate/session/adoption.h"
 
 #include <signal.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <optional>
 #include <string_view>
 
+#include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/cell/cell.h"
 #include "libmigrate/proto/home.pb.h"
 #include "libmigrate/proto/session.pb.h"
 #include "libmigrate/registry/registry.h"
@@ -80,6 +83,26 @@ std::unique_ptr<Channel> let_in(const WorkerContext& context, UniqueFd connectio
 }
 
 }  // namespace
+
+void clear_session(const WorkerContext& context, SessionFile& file, const SessionId& session) {
+  const pid_t init = file.mark().init;
+  const auto command = read_file("/proc/" + std::to_string(init) + "/comm");
+  if (init != 0 && command && command->starts_with(kInitName)) {
+    ::kill(init, SIGKILL);
+  }
+  const std::string name = cell_session_name(to_hex(session));
+  ::unlink((SessionFile::directory(context.state_directory) + "/" + name + ".socket").c_str());
+  wire::CellSession noted;
+  const auto text = file.load();
+  SessionId process{};
+  if (auto registry = Registry::open(context.state_directory);
+      registry && text && noted.ParseFromString(*text) &&
+      noted.process().size() == process.size()) {
+    noted.process().copy(reinterpret_cast<char*>(process.data()), process.size());
+    static_cast<void>(registry->remove(to_hex(process), ProcessRole::kResident));
+  }
+  file.remove();
+}
 
 void run_adopted_worker(const WorkerContext& context, const std::string& name) {
   auto file = SessionFile::open(context.state_directory, name);
@@ -158,7 +181,9 @@ void answer_resume(const WorkerContext& context, UniqueFd connection, const Prea
   // The source says that it knows, or just hangs up.
   const auto answer = control.receive(0, kGoodbyeMs);
   const bool knows = answer && answer->has_goodbye();
-  if (file && (knows || file->never_ran())) {
+  if (file && file->never_ran()) {
+    clear_session(context, *file, preamble.session);
+  } else if (file && knows) {
     file->remove();
   }
 }

@@ -9,4 +9,8 @@ namespace migrate {
 void run_adopted_home(const WorkerContext& context, SessionFile file, const SessionId& process);
 void run_adopted_resident(const WorkerContext& context, SessionFile file, const SessionId& session);
 
+/// Takes away all that is left on this host of a process that never ran here (SessionFile::
+/// never_ran): its cell, whose init waits for a new worker, its record, its file.
+void clear_session(const WorkerContext& context, SessionFile& file, const SessionId& session);
+
 }  // namespace migrate

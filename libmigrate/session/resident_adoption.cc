@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/restore/file_user.h"
+#include "libmigrate/session/adoption.h"
 #include "libmigrate/session/resident_worker.h"
 
 namespace migrate {
@@ -139,16 +140,10 @@ Result<bool> ResidentWorker::adopt() {
   }
   std::copy_n(reinterpret_cast<const std::byte*>(noted_.process().data()), noted_.process().size(),
               process_.begin());
-  const SessionMark& mark = file_->mark();
   file_->await_start();
   if (file_->never_ran()) {
     log::info("session {}: its worker died before the process ran here", to_hex(session_));
-    if (mark.init != 0) {
-      ::kill(mark.init, SIGKILL);  // If it is there yet: no one else can have its pid so soon.
-    }
-    static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kResident));
-    ::unlink(cell_socket().c_str());
-    file_->remove();
+    clear_session(context_, *file_, session_);
     return false;
   }
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(session_))));

@@ -371,15 +371,16 @@ class Case:
         if self.process:
             self.process.kill()
 
+    def left(self):
+        """What is on the hosts besides their daemons: name and state of each process."""
+        return sorted({f"{name} {harness.state_of(pid)}" for host in self.hosts.values()
+                       for pid, name in processes_of(host).items() if name != "migrated"})
+
     def clean(self):
         """Whether the testbed is as new again, so that another case may follow on it."""
         if self.outcome.problem or self.gone:
             return False
-
-        def only_daemons():
-            return all(name in ("migrated",) for host in self.hosts.values()
-                       for name in processes_of(host).values())
-        return wait_until(only_daemons, CLEAN_SECONDS)
+        return wait_until(lambda: not self.left(), CLEAN_SECONDS)
 
 
 class Lane:
@@ -395,7 +396,7 @@ class Lane:
         outcome = case.run()
         if not case.clean():
             if not outcome.problem and not case.gone:
-                outcome.how += " (left processes)"
+                outcome.problem = f"left {', '.join(case.left())}"
             self.close()
         return outcome
 
