@@ -293,14 +293,19 @@ void read_thread_facts(const ProcessView& view, const ThreadIds& threads, const 
 }
 
 Result<void> read_process_facts(const ProcessView& view, const ThreadIds& threads,
-                                const wire::Image* draft, wire::Image& image, Verdict& verdict) {
-  const int directory = view.directory.get();
+                                wire::Image& image, Verdict& verdict) {
   const std::string_view status = view.status_text;
   image.set_process_id(static_cast<std::uint32_t>(last_number_field(status, "NSpid:")));
   image.set_group_id(static_cast<std::uint32_t>(last_number_field(status, "NSpgid:")));
   image.set_session_id(static_cast<std::uint32_t>(last_number_field(status, "NSsid:")));
   image.set_umask(static_cast<std::uint32_t>(number_field(status, "Umask:", 8)));
   image.set_thp_disabled(number_field(status, "THP_enabled:", 10, 1) == 0);
+  return read_timers(view, threads, image, verdict);
+}
+
+Result<void> read_surroundings(const ProcessView& view, const wire::Image* draft,
+                               wire::Image& image, Verdict& verdict) {
+  const int directory = view.directory.get();
   read_working_directory(view, image, verdict);
   const std::string stat = MIGRATE_TRY(read_file_at(directory, "stat"));
   read_memory_map(stat_fields(stat), *image.mutable_memory());
@@ -312,10 +317,8 @@ Result<void> read_process_facts(const ProcessView& view, const ThreadIds& thread
       static_cast<std::int32_t>(parse_number(adjust_text.substr(negative ? 1 : 0)).value_or(0));
   image.set_oom_score_adjust(negative ? -score : score);
   read_limits(view.pid, image);
-  MIGRATE_TRY(read_timers(view, threads, image, verdict));
   if (draft != nullptr) {
     image.mutable_memory()->set_auxv(draft->memory().auxv());
-    image.mutable_memory()->set_brk(draft->memory().brk());
     image.set_personality(draft->personality());
     *image.mutable_executable() = draft->executable();
     return {};

@@ -122,7 +122,8 @@ Result<Inspection> ProcessInspector::inspect_running() {
   SharedObjects shared;
   MIGRATE_TRY(inspect::MappingReader(view, findings, shared, image, verdict).read_all());
   MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, image, verdict).read(nullptr));
-  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, nullptr, image, verdict));
+  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, image, verdict));
+  MIGRATE_TRY(inspect::read_surroundings(view, nullptr, image, verdict));
   inspect::read_thread_facts(view, state_->threads, nullptr, image, verdict);
   inspect::check_process(view, false, verdict);
   inspect::check_threads(view, state_->threads, false, verdict);
@@ -164,13 +165,13 @@ Result<Inspection> ProcessInspector::inspect_frozen(const wire::Image& draft, As
   return inspection;
 }
 
-// About the process and its threads.
+// About the process and its threads: what capturing needs.
 Result<Inspection> ProcessInspector::read_facts(const wire::Image& draft) {
   ProcessView& view = state_->view;
   Inspection inspection;
   view.status_text = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
   state_->threads = MIGRATE_TRY(inspect::read_threads(view, state_->threads));
-  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, &draft, inspection.image,
+  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, inspection.image,
                                           inspection.refusals));
   inspect::read_thread_facts(view, state_->threads, &draft, inspection.image, inspection.refusals);
   return inspection;
@@ -191,6 +192,7 @@ Result<Inspection> ProcessInspector::read_objects(const wire::Image& draft,
   MIGRATE_TRY(
       inspect::MappingReader(view, findings, shared, image, verdict).read_again(draft, maps));
   MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, image, verdict).read(&draft));
+  MIGRATE_TRY(inspect::read_surroundings(view, &draft, image, verdict));
   return inspection;
 }
 
