@@ -66,4 +66,7 @@ function(migrate_add_program name)
   add_executable(${name} ${ARG_SOURCES})
   migrate_target_defaults(${name})
   target_link_libraries(${name} PRIVATE ${ARG_LINK})
+  # All symbols when it starts: not the first time one is used, which may be while a process stands
+  # still, and their table read-only from then on.
+  target_link_options(${name} PRIVATE LINKER:-z,relro,-z,now)
 endfunction()
