@@ -15,24 +15,20 @@
 #include <cstring>
 #include <set>
 
+#include "base/clock.h"
 #include "libmigrate/trace/tracee.h"
+#include "pager/page_range.h"
 
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kPageBytes = 4096;
 // Of one object: its length is what the process says.
 constexpr std::uint64_t kMaxStarterBytes = 65536;
 constexpr std::uint64_t kMaxPolledBytes = std::uint64_t{8} << 20U;  // fs.nr_open descriptors.
-constexpr std::array<int, 3> kIntervalTimers{ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF};
+constexpr std::array<int, 3> kIntervalTimerKinds{ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF};
 
-std::string bytes_of(std::span<const std::byte> bytes) {
+std::string text_of(std::span<const std::byte> bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
-
-std::uint64_t nanoseconds(const timespec& time) {
-  return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000ULL +
-         static_cast<std::uint64_t>(time.tv_nsec);
 }
 
 std::uint64_t microseconds(const timeval& time) {
@@ -60,7 +56,7 @@ struct ThreadQuestions {
 
   void answer(const Script& script, wire::Thread& thread) const {
     thread.set_clear_child_tid(script.value<std::uint64_t>(tid_address));
-    thread.set_alternate_stack(bytes_of(script.data(alternate_stack, sizeof(stack_t))));
+    thread.set_alternate_stack(text_of(script.data(alternate_stack, sizeof(stack_t))));
     thread.set_parent_death_signal(script.value<std::uint32_t>(death_signal));
     if (script.result(timer_slack) > 0) {
       thread.set_timer_slack_ns(static_cast<std::uint64_t>(script.result(timer_slack)));
@@ -81,7 +77,7 @@ struct ProcessQuestions {
 
   ProcessQuestions(Script& script, const wire::Image& image)
       : actions(script.reserve(arch::kSignals * arch::kSignalActionBytes)),
-        interval_timers(script.reserve(kIntervalTimers.size() * sizeof(itimerval))),
+        interval_timers(script.reserve(kIntervalTimerKinds.size() * sizeof(itimerval))),
         posix_timers(script.reserve(sizeof(itimerspec) *
                                     static_cast<std::size_t>(image.posix_timers_size()))),
         subreaper(script.reserve(4)) {
@@ -90,7 +86,7 @@ struct ProcessQuestions {
                   {signal, 0, actions + (signal - 1) * arch::kSignalActionBytes, 8},
                   "signal " + std::to_string(signal));
     }
-    for (const int timer : kIntervalTimers) {
+    for (const int timer : kIntervalTimerKinds) {
       script.must("read an interval timer", SYS_getitimer,
                   {static_cast<std::uint64_t>(timer),
                    interval_timers + static_cast<std::uint64_t>(timer) * sizeof(itimerval)});
@@ -110,9 +106,9 @@ struct ProcessQuestions {
 
   void answer(const Script& script, wire::Image& image) const {
     image.set_signal_actions(
-        bytes_of(script.data(actions, arch::kSignals * arch::kSignalActionBytes)));
+        text_of(script.data(actions, arch::kSignals * arch::kSignalActionBytes)));
     image.clear_interval_timers();
-    for (std::size_t i = 0; i < kIntervalTimers.size(); ++i) {
+    for (std::size_t i = 0; i < kIntervalTimerKinds.size(); ++i) {
       const auto value = script.value<itimerval>(interval_timers + i * sizeof(itimerval));
       auto& timer = *image.add_interval_timers();
       timer.set_value_us(microseconds(value.it_value));
@@ -121,8 +117,8 @@ struct ProcessQuestions {
     std::uint64_t place = posix_timers;
     for (wire::PosixTimer& timer : *image.mutable_posix_timers()) {
       const auto value = script.value<itimerspec>(place);
-      timer.set_value_ns(nanoseconds(value.it_value));
-      timer.set_interval_ns(nanoseconds(value.it_interval));
+      timer.set_value_ns(to_nanoseconds(value.it_value));
+      timer.set_interval_ns(to_nanoseconds(value.it_interval));
       place += sizeof(itimerspec);
     }
     image.set_child_subreaper(script.value<std::uint32_t>(subreaper) != 0);
@@ -176,7 +172,7 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
     }
   }
   MIGRATE_TRY(capture_wait(frozen, thread, waits, registers, image));
-  image.set_general_registers(bytes_of(std::as_bytes(std::span(&registers, 1))));
+  image.set_general_registers(text_of(std::as_bytes(std::span(&registers, 1))));
   image.set_extended_state(MIGRATE_TRY(arch::read_extended_state(thread.host_id)));
   image.set_signal_mask(thread.signal_mask);
   for (std::string& signal : MIGRATE_TRY(peek_signals(thread.host_id, false))) {
@@ -305,7 +301,7 @@ Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& ima
     if (read_memory(frozen.process(), page, content)) {
       auto& starter = *image.add_starter_pages();
       starter.set_address(page);
-      starter.set_content(bytes_of(content));
+      starter.set_content(text_of(content));
     }
   }
   return {};

@@ -9,22 +9,15 @@
 #include <charconv>
 #include <string>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {
 namespace {
 
-constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
-constexpr std::uint64_t kNanosecondsPerMillisecond = 1'000'000;
 // It blocked in its call, and was stopped in it: anything else is more.
 constexpr std::uint64_t kSwitchesOfOneWait = 2;
-
-std::int64_t monotonic_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_MONOTONIC, &now);
-  return now.tv_sec * kNanosecondsPerSecond + now.tv_nsec;
-}
 
 std::optional<std::uint64_t> milliseconds(std::uint64_t argument) {
   const auto value = static_cast<std::int32_t>(argument);
@@ -40,7 +33,7 @@ Result<std::optional<std::uint64_t>> timespec_at(pid_t process, std::uint64_t ad
   }
   timespec time{};
   MIGRATE_TRY(read_memory(process, address, std::as_writable_bytes(std::span(&time, 1))));
-  return static_cast<std::uint64_t>(time.tv_sec * kNanosecondsPerSecond + time.tv_nsec);
+  return to_nanoseconds(time);
 }
 
 std::uint64_t voluntary_switches(pid_t host_thread) {
@@ -130,7 +123,7 @@ Result<std::optional<std::uint64_t>> remaining_wait(pid_t process, std::uint32_t
     return timeout;
   }
   return static_cast<std::uint64_t>(
-      std::max<std::int64_t>(record->deadline_ns - monotonic_ns(), 0));
+      std::max<std::int64_t>(record->deadline_ns - clock_ns(CLOCK_MONOTONIC), 0));
 }
 
 std::vector<WaitRecord> waits_that_go_on(const FrozenProcess& frozen,
@@ -175,7 +168,8 @@ std::vector<WaitRecord> record_waits(const wire::Image& image,
     record.thread = thread.id();
     record.number = call.number;
     std::copy(std::begin(call.arguments), std::end(call.arguments), record.arguments.begin());
-    record.deadline_ns = monotonic_ns() + static_cast<std::int64_t>(thread.wait_remaining_ns());
+    record.deadline_ns =
+        clock_ns(CLOCK_MONOTONIC) + static_cast<std::int64_t>(thread.wait_remaining_ns());
     record.switches = voluntary_switches(host_threads[i]);
   }
   return records;

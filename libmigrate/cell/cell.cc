@@ -14,6 +14,7 @@
 #include <algorithm>
 #include <string>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/cell/internal_protocol.h"
@@ -21,7 +22,6 @@
 namespace migrate {
 namespace {
 
-constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
 constexpr int kAdoptTimeoutMs = 5000;
 constexpr int kEndTimeoutMs = 10000;
 constexpr std::uint32_t kSpareDescriptors = 64;  // Room for descriptors opened after the draft.

@@ -11,13 +11,12 @@
 namespace migrate {
 namespace {
 
-/// Messages taken from one link before the streams get their turn.
-constexpr int kMessagesPerTurn = 256;
 constexpr std::size_t kMaxPendingLinks = 8;
 /// How often to ask whether the deputy may read its terminal again.
 constexpr int kForegroundIntervalMs = 200;
 
-Error corrupt(const char* what, const std::string& object = "link to the process's place") {
+Error corrupt_from_place(const char* what,
+                         const std::string& object = "link to the process's place") {
   return make_error(ErrorCode::kCorrupt, what, object);
 }
 
@@ -151,7 +150,7 @@ Result<void> DeputyRelay::handle() {
 }
 
 void DeputyRelay::receive_active(Result<void>& outcome) {
-  for (int i = 0; i < kMessagesPerTurn && active_; ++i) {
+  for (int i = 0; i < Link::kMessagesPerTurn && active_; ++i) {
     Result<std::optional<wire::RelayMessage>> message = active_->link.receive();
     if (message && !*message) {
       return;
@@ -211,7 +210,7 @@ Result<bool> DeputyRelay::read_pending(Peer& peer) {
       MIGRATE_TRY(check_resume(peer, message->activate().epoch()));
       return true;
     } else {
-      return fail(corrupt("accept a message before the link is active"));
+      return fail(corrupt_from_place("accept a message before the link is active"));
     }
   }
 }
@@ -225,13 +224,14 @@ Result<void> DeputyRelay::check_resume(const Peer& peer, std::uint64_t activated
       static_cast<std::size_t>(resume.streams_size()) != streams_.size() ||
       resume.next_signal() < first_signal_ ||
       resume.next_signal() > first_signal_ + signals_.size()) {
-    return fail(corrupt("resume the link to the process's place"));
+    return fail(corrupt_from_place("resume the link to the process's place"));
   }
   std::set<std::uint32_t> seen;
   for (const wire::RelayResume::Stream& stream : resume.streams()) {
     const auto found = streams_.find(stream.id());
     if (found == streams_.end() || !seen.insert(stream.id()).second) {
-      return fail(corrupt("resume a stream", "relay stream " + std::to_string(stream.id())));
+      return fail(
+          corrupt_from_place("resume a stream", "relay stream " + std::to_string(stream.id())));
     }
     MIGRATE_TRY(found->second.check_resume(stream));
   }
@@ -284,7 +284,8 @@ void DeputyRelay::receive_retired() {
 Result<HomeStream*> DeputyRelay::find(std::uint32_t id) {
   const auto found = streams_.find(id);
   if (found == streams_.end()) {
-    return fail(corrupt("find the stream of a message", "relay stream " + std::to_string(id)));
+    return fail(
+        corrupt_from_place("find the stream of a message", "relay stream " + std::to_string(id)));
   }
   return &found->second;
 }
@@ -317,13 +318,13 @@ Result<void> DeputyRelay::dispatch(const wire::RelayMessage& message) {
       accept_reply(*active_, message.command_reply());
       return {};
     default:
-      return fail(corrupt("accept a message that the process's place does not send"));
+      return fail(corrupt_from_place("accept a message that the process's place does not send"));
   }
 }
 
 Result<void> DeputyRelay::accept_signal_ack(const wire::RelaySignalAck& ack) {
   if (ack.number() > sent_signal_) {
-    return fail(corrupt("accept the acknowledgement of a signal that was not sent"));
+    return fail(corrupt_from_place("accept the acknowledgement of a signal that was not sent"));
   }
   while (first_signal_ <= ack.number()) {
     signals_.pop_front();

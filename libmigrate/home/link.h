@@ -20,6 +20,9 @@ namespace migrate {
 /// Thread: the owner's only. The destructor breaks the channel and joins the sender.
 class Link {
  public:
+  /// Messages that the owner takes before it gives its streams their turn.
+  static constexpr int kMessagesPerTurn = 256;
+
   explicit Link(std::unique_ptr<Channel> channel);
   ~Link();
   Link(const Link&) = delete;

@@ -6,12 +6,10 @@
 namespace migrate {
 namespace {
 
-/// Messages taken from the link before the streams get their turn.
-constexpr int kMessagesPerTurn = 256;
 /// How often to look at what the process has read where no event tells of it.
 constexpr int kLookIntervalMs = 10;
 
-Error corrupt(const char* what, const std::string& object = "link to home") {
+Error corrupt_from_home(const char* what, const std::string& object = "link to home") {
   return make_error(ErrorCode::kCorrupt, what, object);
 }
 
@@ -32,14 +30,15 @@ wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams) {
 Result<std::unique_ptr<ResidentRelay>> ResidentRelay::create(const wire::RelayState& state,
                                                              Handlers handlers) {
   if (state.epoch() == 0 || state.next_signal() == 0 || state.streams_size() > kMaxRelayStreams) {
-    return fail(corrupt("read the state of a relay", "image"));
+    return fail(corrupt_from_home("read the state of a relay", "image"));
   }
   std::unique_ptr<ResidentRelay> relay(new ResidentRelay(std::move(handlers)));
   for (const wire::RelayStreamState& stream : state.streams()) {
     const bool directions_ok = stream.directions() >= 1 && stream.directions() <= 3;
     if (!directions_ok || !relay->streams_.try_emplace(stream.id(), stream).second) {
-      return fail(corrupt("read the state of a relay",
-                          "relay stream " + std::to_string(stream.id()) + " of the image"));
+      return fail(
+          corrupt_from_home("read the state of a relay",
+                            "relay stream " + std::to_string(stream.id()) + " of the image"));
     }
   }
   relay->state_epoch_ = state.epoch();
@@ -57,7 +56,7 @@ Result<std::unique_ptr<ResidentRelay>> ResidentRelay::adopt(const wire::Resident
   for (const wire::ResidentRelayState::Stream& noted : state.streams()) {
     const auto found = relay->streams_.find(noted.id());
     if (found == relay->streams_.end()) {
-      return fail(corrupt("take over the link to home"));
+      return fail(corrupt_from_home("take over the link to home"));
     }
     UniqueFd descriptors[3];
     for (Adopted& end : ends) {
@@ -178,7 +177,7 @@ Result<void> ResidentRelay::handle() {
 }
 
 void ResidentRelay::receive_all(Result<void>& outcome) {
-  for (int i = 0; i < kMessagesPerTurn && link_ && !frozen_; ++i) {
+  for (int i = 0; i < Link::kMessagesPerTurn && link_ && !frozen_; ++i) {
     Result<std::optional<wire::RelayMessage>> message = link_->receive();
     if (message && !*message) {
       return;
@@ -202,7 +201,8 @@ void ResidentRelay::receive_all(Result<void>& outcome) {
 Result<ResidentStream*> ResidentRelay::find(std::uint32_t id) {
   const auto found = streams_.find(id);
   if (found == streams_.end()) {
-    return fail(corrupt("find the stream of a message", "relay stream " + std::to_string(id)));
+    return fail(
+        corrupt_from_home("find the stream of a message", "relay stream " + std::to_string(id)));
   }
   return &found->second;
 }
@@ -217,7 +217,7 @@ Result<void> ResidentRelay::dispatch(const wire::RelayMessage& message) {
     return {};
   }
   if (!established_) {
-    return fail(corrupt("accept a message before home has taken the link"));
+    return fail(corrupt_from_home("accept a message before home has taken the link"));
   }
   switch (message.body_case()) {
     case Body::kData:
@@ -234,14 +234,14 @@ Result<void> ResidentRelay::dispatch(const wire::RelayMessage& message) {
       }
       return {};
     default:
-      return fail(corrupt("accept a message that home does not send"));
+      return fail(corrupt_from_home("accept a message that home does not send"));
   }
 }
 
 Result<void> ResidentRelay::accept_resumed(const wire::RelayResumed& resumed) {
   if (!active_ || established_ || resumed.epoch() != state_epoch_ ||
       static_cast<std::size_t>(resumed.streams_size()) != streams_.size()) {
-    return fail(corrupt("resume the link to home"));
+    return fail(corrupt_from_home("resume the link to home"));
   }
   for (const wire::RelayResumed::Stream& stream : resumed.streams()) {
     ResidentStream* const ours = MIGRATE_TRY(find(stream.id()));
@@ -256,7 +256,8 @@ Result<void> ResidentRelay::accept_resumed(const wire::RelayResumed& resumed) {
 
 Result<void> ResidentRelay::accept_signal(const wire::RelaySignal& signal) {
   if (signal.number() != next_signal_ || signal.siginfo().size() != kSiginfoBytes) {
-    return fail(corrupt("accept a signal", "signal number " + std::to_string(signal.number())));
+    return fail(
+        corrupt_from_home("accept a signal", "signal number " + std::to_string(signal.number())));
   }
   ++next_signal_;
   if (handlers_.on_signal) {

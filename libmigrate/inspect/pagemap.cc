@@ -9,6 +9,8 @@
 #include <cerrno>
 #include <string>
 
+#include "pager/page_range.h"
+
 namespace migrate::inspect {
 namespace {
 
@@ -51,7 +53,6 @@ int any_page(int pagemap, PagemapScan scan) {
 }
 
 Result<bool> has_private_entries(int pagemap, std::uint64_t start, std::uint64_t end) {
-  constexpr std::uint64_t kPageBytes = 4096;
   constexpr std::uint64_t kEntryPresent = std::uint64_t{1} << 63;
   constexpr std::uint64_t kEntrySwapped = std::uint64_t{1} << 62;
   constexpr std::uint64_t kEntryFile = std::uint64_t{1} << 61;

@@ -13,6 +13,9 @@ namespace migrate {
 // Reading the text of /proc files. All functions are const-thread-safe and do not block, except
 // reread(). Views given back point into what was given.
 
+/// The unit of sizes in these texts.
+inline constexpr std::uint64_t kKibibyte = 1024;
+
 /// Takes the first line off `text`, without its line feed.
 std::string_view take_line(std::string_view& text);
 

@@ -19,7 +19,6 @@ namespace migrate {
 using inspect::Findings;
 using inspect::ProcessView;
 using inspect::SharedObjects;
-using inspect::Verdict;
 
 struct ProcessInspector::State {
   ProcessView view;

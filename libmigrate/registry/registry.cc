@@ -19,7 +19,7 @@ namespace migrate {
 namespace {
 
 constexpr int kBusyTimeoutMs = 5000;
-constexpr std::chrono::milliseconds kRetryPause{5};
+constexpr std::chrono::milliseconds kOpenPause{5};
 constexpr int kSchemaVersion = 2;
 
 constexpr const char* kSchema =
@@ -58,7 +58,7 @@ constexpr std::array<std::string_view, 3> kRoleNames = {"home", "resident", "sou
 constexpr std::array<std::string_view, 7> kStateNames = {"moving", "running-here", "away", "done",
                                                          "exited", "failed",       "lost"};
 
-std::int64_t now_us() {
+std::int64_t calendar_us() {
   return std::chrono::duration_cast<std::chrono::microseconds>(
              std::chrono::system_clock::now().time_since_epoch())
       .count();
@@ -70,7 +70,7 @@ std::string database_path(const std::string& state_directory) {
 
 /// Renames the database and what SQLite keeps beside it.
 Result<std::string> move_aside(const std::string& path) {
-  const std::string aside = path + ".damaged-" + std::to_string(now_us() / 1'000'000);
+  const std::string aside = path + ".damaged-" + std::to_string(calendar_us() / 1'000'000);
   for (const char* suffix : {"", "-wal", "-shm"}) {
     const std::string from = path + suffix;
     const std::string target = aside + suffix;
@@ -209,7 +209,7 @@ Result<Registry> Registry::open(const std::string& state_directory) {
         std::chrono::steady_clock::now() >= deadline) {
       return registry;
     }
-    std::this_thread::sleep_for(kRetryPause);
+    std::this_thread::sleep_for(kOpenPause);
   }
 }
 
@@ -265,7 +265,7 @@ Result<Registry> Registry::open_or_repair(const std::string& state_directory) {
     Statement retire(*registry,
                      "UPDATE processes SET state=?1, updated_us=?2 WHERE state<=?3 AND "
                      "boot<>?4");
-    retire.bind(1, static_cast<std::int64_t>(ProcessState::kLost)).bind(2, now_us());
+    retire.bind(1, static_cast<std::int64_t>(ProcessState::kLost)).bind(2, calendar_us());
     retire.bind(3, static_cast<std::int64_t>(ProcessState::kDone)).bind(4, boot);
     MIGRATE_TRY(retire.step());
   }
@@ -273,7 +273,7 @@ Result<Registry> Registry::open_or_repair(const std::string& state_directory) {
 }
 
 Result<void> Registry::upsert(const ProcessRecord& record) {
-  const std::int64_t now = now_us();
+  const std::int64_t now = calendar_us();
   const std::string boot = boot_id();
   Statement row(*this, kUpsert);
   row.bind(1, record.process).bind(2, static_cast<std::int64_t>(record.role));
@@ -306,7 +306,7 @@ Result<void> Registry::update_state(const std::string& process, ProcessRole role
   Statement row(*this,
                 "UPDATE processes SET state=?1, owed_pages=coalesce(?2, owed_pages), updated_us=?3 "
                 "WHERE process=?4 AND role=?5");
-  row.bind(1, static_cast<std::int64_t>(state)).bind(3, now_us()).bind(4, process);
+  row.bind(1, static_cast<std::int64_t>(state)).bind(3, calendar_us()).bind(4, process);
   row.bind(5, static_cast<std::int64_t>(role));
   if (owed_pages) {
     row.bind(2, static_cast<std::int64_t>(*owed_pages));
@@ -320,7 +320,7 @@ Result<void> Registry::update_exit(const std::string& process, ProcessRole role,
                 "UPDATE processes SET state=?1, exit_status=?2, updated_us=?3 "
                 "WHERE process=?4 AND role=?5");
   row.bind(1, static_cast<std::int64_t>(ProcessState::kExited));
-  row.bind(2, std::int64_t{exit_status}).bind(3, now_us()).bind(4, process);
+  row.bind(2, std::int64_t{exit_status}).bind(3, calendar_us()).bind(4, process);
   row.bind(5, static_cast<std::int64_t>(role));
   MIGRATE_TRY(row.step());
   return changed_row(process, role);
@@ -329,7 +329,10 @@ Result<void> Registry::update_exit(const std::string& process, ProcessRole role,
 Result<void> Registry::update_where(const std::string& process, ProcessRole role,
                                     const std::string& where) {
   Statement row(*this, "UPDATE processes SET place=?1, updated_us=?2 WHERE process=?3 AND role=?4");
-  row.bind(1, where).bind(2, now_us()).bind(3, process).bind(4, static_cast<std::int64_t>(role));
+  row.bind(1, where)
+      .bind(2, calendar_us())
+      .bind(3, process)
+      .bind(4, static_cast<std::int64_t>(role));
   MIGRATE_TRY(row.step());
   return changed_row(process, role);
 }
@@ -338,7 +341,7 @@ Result<void> Registry::update_result(const std::string& process, ProcessRole rol
                                      const std::string& result_json) {
   Statement row(*this,
                 "UPDATE processes SET result=?1, updated_us=?2 WHERE process=?3 AND role=?4");
-  row.bind(1, result_json).bind(2, now_us()).bind(3, process);
+  row.bind(1, result_json).bind(2, calendar_us()).bind(3, process);
   row.bind(4, static_cast<std::int64_t>(role));
   MIGRATE_TRY(row.step());
   return changed_row(process, role);
@@ -349,7 +352,7 @@ Result<void> Registry::update_waiting(const std::string& process, ProcessRole ro
   Statement row(*this,
                 "UPDATE processes SET waits_for=?1, waits_since_us=?2 "
                 "WHERE process=?3 AND role=?4");
-  row.bind(1, waits_for).bind(2, now_us() - waited_us).bind(3, process);
+  row.bind(1, waits_for).bind(2, calendar_us() - waited_us).bind(3, process);
   row.bind(4, static_cast<std::int64_t>(role));
   MIGRATE_TRY(row.step());
   return changed_row(process, role);

@@ -198,6 +198,18 @@ bool SessionFile::worker_gone() const {
   return now == 0 || now != mark().worker_start;
 }
 
+Result<void> SessionFile::await_worker_gone() const {
+  constexpr auto kPause = std::chrono::milliseconds(5);
+  constexpr int kPauses = 1000;
+  for (int i = 0; !worker_gone(); ++i) {
+    if (i == kPauses) {
+      return fail(make_error(ErrorCode::kRetry, "take over from", "a worker that does not end"));
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+  return {};
+}
+
 // A process that was still to die with its tracer was killed before that one was gone.
 void SessionFile::await_start() const {
   constexpr auto kPause = std::chrono::milliseconds(2);

@@ -66,6 +66,8 @@ class SessionFile {
   /// True when the worker that held the file last is wholly gone: the lock goes before its hold on
   /// the threads that it traces.
   bool worker_gone() const;
+  /// Waits for that, for at most five seconds. Errors: kRetry (it is still there).
+  Result<void> await_worker_gone() const;
   /// Of a dead worker: waits until it is certain whether the process died with it before it ran.
   void await_start() const;
   /// Of a dead worker: the process has not run here and never will.

@@ -10,7 +10,7 @@ namespace migrate {
 namespace {
 
 constexpr std::uint64_t kLowest = 0x10000;          // vm.mmap_min_addr's default
-constexpr std::uint64_t kUserEnd = 0x7ffffffff000;  // 47-bit addresses
+constexpr std::uint64_t kTaskEnd = 0x7ffffffff000;  // 47-bit addresses
 
 }  // namespace
 
@@ -45,7 +45,7 @@ Result<std::uint64_t> find_hole(std::vector<NamedRange> taken, std::uint64_t len
     }
     candidate = std::max(candidate, range.end);
   }
-  if (candidate + length_bytes > kUserEnd) {
+  if (candidate + length_bytes > kTaskEnd) {
     return fail(make_error(ErrorCode::kInvalid, "find free address space",
                            std::to_string(length_bytes) + " bytes"));
   }

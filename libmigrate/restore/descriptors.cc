@@ -18,6 +18,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/clock.h"
 #include "base/file.h"
 
 #ifndef TFD_IOC_SET_TICKS
@@ -31,7 +32,6 @@ constexpr std::size_t kDescriptorsPerMessage = 250;
 constexpr std::size_t kMessageBytes = 256;  // More than a cell's message.
 constexpr std::uint32_t kCreationFlags = O_CREAT | O_EXCL | O_TRUNC | O_NOCTTY | O_CLOEXEC;
 constexpr int kExpiryMs = 100;  // For a timer of one nanosecond.
-constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
 
 Result<UniqueFd> owned(int fd, const char* operation, const std::string& object = {}) {
   if (fd < 0) {
@@ -75,11 +75,6 @@ Result<UniqueFd> make_eventfd(const wire::OpenFile& file) {
   }
   MIGRATE_TRY(set_flags(fd.get(), file.flags()));
   return fd;
-}
-
-timespec to_timespec(std::uint64_t nanoseconds) {
-  return {static_cast<time_t>(nanoseconds / kNanosecondsPerSecond),
-          static_cast<long>(nanoseconds % kNanosecondsPerSecond)};
 }
 
 Result<UniqueFd> make_timerfd(const wire::OpenFile& file) {

@@ -20,6 +20,7 @@
 #include <string>
 #include <vector>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/arch/x86_64/registers.h"
@@ -31,18 +32,12 @@
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
 constexpr std::uint64_t kMicrosecondsPerSecond = 1'000'000;
 constexpr std::uint32_t kMaxTimerSearch = 4096;
 constexpr int kCapabilities = 64;
 
 std::span<const std::byte> bytes_of(const std::string& text) {
   return std::as_bytes(std::span(text));
-}
-
-timespec to_timespec(std::uint64_t nanoseconds) {
-  return {static_cast<time_t>(nanoseconds / kNanosecondsPerSecond),
-          static_cast<long>(nanoseconds % kNanosecondsPerSecond)};
 }
 
 timeval to_timeval(std::uint64_t microseconds) {

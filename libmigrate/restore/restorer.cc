@@ -1,5 +1,6 @@
 #include "libmigrate/restore/restorer.h"
 
+#include <linux/rseq.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
@@ -11,6 +12,7 @@
 #include <algorithm>
 #include <string>
 
+#include "base/clock.h"
 #include "libmigrate/capture/frozen_process.h"
 #include "libmigrate/restore/address_space.h"
 #include "libmigrate/restore/descriptors.h"
@@ -22,9 +24,6 @@ namespace {
 
 constexpr std::uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
-constexpr std::uint64_t kNanosecondsPerSecond = 1'000'000'000;
-constexpr std::uint64_t kNanosecondsPerMillisecond = 1'000'000;
-constexpr std::uint64_t kRseqUnregister = 1;  // RSEQ_FLAG_UNREGISTER
 
 // Gives a call that the kernel continues by a restart block another timeout; `place` will hold it
 // where the call takes an address.
@@ -149,7 +148,7 @@ Result<void> Restorer::empty_seed(const wire::Image& draft) {
   const RseqConfiguration rseq = MIGRATE_TRY(read_rseq(seed));
   if (rseq.address != 0) {
     script.must("unregister rseq", SYS_rseq,
-                {rseq.address, rseq.length, kRseqUnregister, rseq.signature});
+                {rseq.address, rseq.length, RSEQ_FLAG_UNREGISTER, rseq.signature});
   }
   script.call(SYS_set_robust_list, {0, 24});
   script.call(SYS_set_tid_address, {0});
@@ -328,8 +327,7 @@ Result<void> Restorer::sleep_on(RestoredThread& thread, const wire::Thread& imag
   script[0].number = call.number;
   std::copy(std::begin(call.arguments), std::end(call.arguments), script[0].arguments);
   set_timeout(script[0], image.wait_remaining_ns(), data);
-  const timespec remaining{static_cast<time_t>(image.wait_remaining_ns() / kNanosecondsPerSecond),
-                           static_cast<long>(image.wait_remaining_ns() % kNanosecondsPerSecond)};
+  const timespec remaining = to_timespec(image.wait_remaining_ns());
   MIGRATE_TRY(write_memory(cell_->seed(), data, std::as_bytes(std::span(&remaining, 1))));
   MIGRATE_TRY(write_memory(cell_->seed(), entries, std::as_bytes(std::span(script))));
   MIGRATE_TRY(arch::write_registers(

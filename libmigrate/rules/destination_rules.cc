@@ -23,8 +23,6 @@
 namespace migrate {
 namespace {
 
-using Verdict = std::vector<wire::Refusal>;
-
 // Flags of /proc/cpuinfo that no program in user mode can come to rely on: the kernel's own
 // features and mitigations, virtualisation, power management, clocks.
 constexpr std::array<std::string_view, 78> kIrrelevantFeatures{"acpi",

@@ -11,8 +11,6 @@
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kKibibyte = 1024;
-
 /// How the two versions of control groups name the same things.
 struct Hierarchy {
   std::string_view key;  ///< What comes before the path in a line of /proc/self/cgroup.

@@ -14,10 +14,7 @@
 namespace migrate {
 namespace {
 
-using Verdict = std::vector<wire::Refusal>;
-
 constexpr std::size_t kMaxPasswdBytes = std::size_t{64} * 1024;
-constexpr int kMaxGroups = 65536;  // NGROUPS_MAX
 
 std::vector<std::string> split(const std::string& list) {
   std::vector<std::string> words;
@@ -46,8 +43,8 @@ std::set<gid_t> groups_of(uid_t user) {
   if (::getpwuid_r(user, &entry, text.data(), text.size(), &found) != 0 || found == nullptr) {
     return {};
   }
-  std::vector<gid_t> groups(kMaxGroups);
-  int count = kMaxGroups;
+  std::vector<gid_t> groups(NGROUPS_MAX);
+  int count = NGROUPS_MAX;
   if (::getgrouplist(entry.pw_name, entry.pw_gid, groups.data(), &count) < 0) {
     return {entry.pw_gid};
   }

@@ -1,6 +1,7 @@
 #include "libmigrate/rules/image_form.h"
 
 #include <fmt/core.h>
+#include <limits.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -12,13 +13,12 @@
 #include <string_view>
 
 #include "libmigrate/arch/x86_64/registers.h"
+#include "pager/page_range.h"
 
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kMaxWaitNs = ~0ULL >> 2U;  // 146 years
-constexpr std::uint64_t kPageBytes = 4096;
-constexpr std::uint64_t kUserEnd = 1ULL << 47U;
+constexpr std::uint64_t kMaxWaitNs = ~0ULL >> 2U;    // 146 years
 constexpr std::uint32_t kMaxId = 1U << 22U;          // PID_MAX_LIMIT
 constexpr std::uint32_t kMaxDescriptor = 1U << 30U;  // The largest that nr_open can allow.
 constexpr std::uint32_t kMaxPipeBytes = 1U << 31U;
@@ -27,7 +27,6 @@ constexpr std::size_t kMaxAffinityBytes = 4096;
 constexpr std::size_t kMaxAuxiliaryBytes = 4096;
 constexpr std::size_t kMaxPathBytes = 4096;
 constexpr std::size_t kMaxMemoryNameBytes = 249;  // memfd_create(2)
-constexpr int kMaxGroups = 65536;                 // NGROUPS_MAX
 constexpr int kIntervalTimers = 3;
 constexpr std::uint32_t kProtections = PROT_READ | PROT_WRITE | PROT_EXEC;
 constexpr std::string_view kNoZero("\0", 1);
@@ -105,7 +104,7 @@ class FormChecker {
       expect(thread.extended_state().size() <= kMaxExtendedStateBytes,
              "extended_state of thread {}", thread.id());
       expect(thread.affinity().size() <= kMaxAffinityBytes, "affinity of thread {}", thread.id());
-      expect(thread.credentials().groups_size() <= kMaxGroups, "groups of thread {}", thread.id());
+      expect(thread.credentials().groups_size() <= NGROUPS_MAX, "groups of thread {}", thread.id());
       expect(thread.wait_remaining_ns() <= kMaxWaitNs, "wait_remaining_ns of thread {}",
              thread.id());
       expect_siginfos(thread.pending_signals(), "pending_signals of a thread");
@@ -134,7 +133,7 @@ class FormChecker {
     for (const wire::Mapping& mapping : image_.mappings()) {
       expect(mapping.start() % kPageBytes == 0 && mapping.end() % kPageBytes == 0 &&
                  mapping.start() >= from && mapping.start() < mapping.end() &&
-                 mapping.end() <= kUserEnd,
+                 mapping.end() <= kAddressLimit,
              "mapping {:x}-{:x}", mapping.start(), mapping.end());
       from = mapping.end();
       expect(mapping.offset() % kPageBytes == 0 && mapping.offset() < (1ULL << 62U) &&
@@ -222,7 +221,7 @@ class FormChecker {
 
   void starter_pages() {
     for (const wire::StarterPage& page : image_.starter_pages()) {
-      expect(page.address() % kPageBytes == 0 && page.address() < kUserEnd &&
+      expect(page.address() % kPageBytes == 0 && page.address() < kAddressLimit &&
                  page.content().size() == kPageBytes,
              "starter page {:x}", page.address());
     }

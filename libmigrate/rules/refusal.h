@@ -8,6 +8,9 @@
 
 namespace migrate {
 
+/// What rules have against a move; empty: nothing.
+using Verdict = std::vector<wire::Refusal>;
+
 /// One row of the table of refusals: what a code means, and what the user can do.
 struct RefusalKind {
   std::string_view code;
@@ -27,6 +30,6 @@ wire::Refusal make_refusal(std::string_view code, std::string object, std::strin
 bool is_transient(const wire::Refusal& refusal);
 
 /// Whether there are refusals, and all of them may pass by themselves.
-bool all_transient(const std::vector<wire::Refusal>& refusals);
+bool all_transient(const Verdict& refusals);
 
 }  // namespace migrate

@@ -20,7 +20,7 @@
 namespace migrate {
 namespace {
 
-constexpr int kGoodbyeMs = 2000;
+constexpr int kAnswerTimeoutMs = 2000;
 constexpr std::string_view kHomePrefix = "home-";
 constexpr std::string_view kCellPrefix = "cell-";
 static_assert(kHomePrefix.size() == kCellPrefix.size());
@@ -66,7 +66,7 @@ std::string token_of(const SessionFile& file) {
 // host that has proved what it is. Null if it is not let in.
 std::unique_ptr<Channel> let_in(const WorkerContext& context, UniqueFd connection,
                                 const Preamble& preamble, const std::string& token) {
-  auto peer = context.trust.accept(std::move(connection), preamble, kGoodbyeMs);
+  auto peer = context.trust.accept(std::move(connection), preamble, kAnswerTimeoutMs);
   if (!peer) {
     log::warn("{}", peer.error().message());
     return nullptr;
@@ -74,7 +74,7 @@ std::unique_ptr<Channel> let_in(const WorkerContext& context, UniqueFd connectio
   // Without a token no answer is right; but the peer gives one.
   const std::string secret =
       token.empty() ? to_hex(random_session_id().value_or(SessionId{})) : token;
-  const auto proved = ask_proof(*peer->channel, secret, preamble, kGoodbyeMs);
+  const auto proved = ask_proof(*peer->channel, secret, preamble, kAnswerTimeoutMs);
   if (!proved && (!token.empty() || proved.error().code != ErrorCode::kRefused)) {
     log::warn("{}: {}", peer->identity.to_string(), proved.error().message());
     return nullptr;
@@ -146,8 +146,9 @@ void answer_resident(const WorkerContext& context, UniqueFd connection, const Pr
   message.mutable_exited_ack();
   const std::string bytes = message.SerializeAsString();
   if (channel->send_one(std::as_bytes(std::span(bytes)))) {
-    static_cast<void>(channel->receive(0, kGoodbyeMs));  // It has begun to speak: no reset now.
-    static_cast<void>(channel->receive(0, kGoodbyeMs));
+    // It has begun to speak: no reset now.
+    static_cast<void>(channel->receive(0, kAnswerTimeoutMs));
+    static_cast<void>(channel->receive(0, kAnswerTimeoutMs));
   }
 }
 
@@ -179,7 +180,7 @@ void answer_resume(const WorkerContext& context, UniqueFd connection, const Prea
     return;
   }
   // The source says that it knows, or just hangs up.
-  const auto answer = control.receive(0, kGoodbyeMs);
+  const auto answer = control.receive(0, kAnswerTimeoutMs);
   const bool knows = answer && answer->has_goodbye();
   if (file && file->never_ran()) {
     clear_session(context, *file, preamble.session);

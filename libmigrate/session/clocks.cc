@@ -3,24 +3,10 @@
 #include <sstream>
 #include <string>
 
+#include "base/clock.h"
 #include "base/file.h"
 
 namespace migrate {
-namespace {
-
-constexpr std::int64_t kNanosecondsPerSecond = 1'000'000'000;
-
-}  // namespace
-
-std::int64_t clock_ns(clockid_t clock) {
-  timespec now{};
-  ::clock_gettime(clock, &now);
-  return now.tv_sec * kNanosecondsPerSecond + now.tv_nsec;
-}
-
-std::int64_t now_us() {
-  return clock_ns(CLOCK_MONOTONIC) / 1000;
-}
 
 Result<ClockOffsets> clock_offsets(pid_t pid) {
   const std::string process = pid == 0 ? "self" : std::to_string(pid);

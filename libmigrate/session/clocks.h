@@ -1,7 +1,6 @@
 #pragma once
 
 #include <sys/types.h>
-#include <time.h>
 
 #include <cstdint>
 
@@ -17,10 +16,5 @@ struct ClockOffsets {
 /// Those of process `pid`, or with 0 of this process: what its children will have, hence its own
 /// only before it has made a cell.
 Result<ClockOffsets> clock_offsets(pid_t pid);
-
-/// A clock of this process in nanoseconds.
-std::int64_t clock_ns(clockid_t clock);
-/// CLOCK_MONOTONIC in microseconds.
-std::int64_t now_us();
 
 }  // namespace migrate

@@ -10,6 +10,11 @@
 
 namespace migrate {
 
+/// How long both sides poll for the next message while the process is frozen.
+inline constexpr std::uint32_t kFreezeSpinUs = 500;
+/// After so long without a message a control connection counts as lost.
+inline constexpr std::int64_t kSilenceUs = 5'000'000;
+
 /// Control messages over a channel, in pieces of 1 MiB where they are longer: an image may carry
 /// the bytes of memory files. Each piece begins with a byte, 1 if more follow. Threads: as Channel,
 /// one sender and one receiver.

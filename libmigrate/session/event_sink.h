@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -29,6 +30,11 @@ class EventSink {
   UniqueFd client_;
   std::unique_ptr<Channel> channel_;
 };
+
+/// How often whoever follows a move hears of its progress.
+inline constexpr std::int64_t kProgressEveryUs = 100'000;
+/// After so long a client hears no more of a move that is in doubt.
+inline constexpr std::int64_t kPatienceUs = 10'000'000;
 
 /// Exit codes of `migratectl move`, which is told them in the result event.
 inline constexpr int kExitDone = 0;

@@ -2,19 +2,11 @@
 #include <signal.h>
 
 #include <algorithm>
-#include <chrono>
-#include <thread>
 
 #include "base/log.h"
 #include "libmigrate/session/home_worker.h"
 
 namespace migrate {
-namespace {
-
-constexpr auto kWorkerPause = std::chrono::milliseconds(5);
-constexpr int kWorkerPauses = 1000;
-
-}  // namespace
 
 void HomeWorker::run_adopted(SessionFile file, const SessionId& process) {
   file_.emplace(std::move(file));
@@ -32,12 +24,7 @@ void HomeWorker::run_adopted(SessionFile file, const SessionId& process) {
 
 // False: nothing is left to do.
 Result<bool> HomeWorker::adopt() {
-  for (int i = 0; !file_->worker_gone(); ++i) {
-    if (i == kWorkerPauses) {
-      return fail(make_error(ErrorCode::kRetry, "take over from", "a worker that does not end"));
-    }
-    std::this_thread::sleep_for(kWorkerPause);
-  }
+  MIGRATE_TRY(file_->await_worker_gone());
   file_->take();
   registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
   if (!noted_.ParseFromString(MIGRATE_TRY(file_->load()))) {

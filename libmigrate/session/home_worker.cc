@@ -12,6 +12,7 @@
 #include <array>
 #include <cctype>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/home/resident_relay.h"
@@ -21,9 +22,7 @@ namespace {
 
 constexpr int kIdleMs = 1000;
 constexpr int kOwingMs = 20;
-constexpr std::int64_t kProgressEveryUs = 100'000;
 constexpr std::int64_t kLingerUs = 2'000'000;
-constexpr std::int64_t kPatienceUs = 10'000'000;  // of a client whose move is in doubt
 constexpr std::size_t kSiginfo = sizeof(siginfo_t);
 
 // siginfo of a signal that no one sent in words, such as a stop seen by wait(2).

@@ -36,11 +36,6 @@ Result<UniqueFd> make_event(unsigned flags) {
   return event;
 }
 
-void signal_event(int event) {
-  const std::uint64_t one = 1;
-  static_cast<void>(::write(event, &one, sizeof(one)));
-}
-
 std::optional<Preamble> preamble_of(const std::vector<std::byte>& bytes) {
   if (bytes.size() != kPreambleBytes || bytes.front() != std::byte{'L'}) {
     return std::nullopt;
@@ -66,7 +61,7 @@ class Mailbox::Door {
   Door& operator=(const Door&) = delete;
 
   ~Door() {
-    signal_event(end_.get());
+    static_cast<void>(::eventfd_write(end_.get(), 1));
     if (keeper_.joinable()) {
       keeper_.join();
     }
@@ -244,7 +239,7 @@ void Mailbox::Door::put(Letter letter) {
     }
     letters_.push_back(std::move(letter));
   }
-  signal_event(news_.get());
+  static_cast<void>(::eventfd_write(news_.get(), 1));
 }
 
 Mailbox::Mailbox(std::unique_ptr<Door> door) : door_(std::move(door)) {}

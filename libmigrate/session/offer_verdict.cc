@@ -13,8 +13,6 @@
 namespace migrate {
 namespace {
 
-using Verdict = std::vector<wire::Refusal>;
-
 bool is_served(const ProcessRecord& record) {
   return record.worker > 0 && (::kill(record.worker, 0) == 0 || errno == EPERM);
 }

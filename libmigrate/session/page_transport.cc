@@ -8,7 +8,7 @@ namespace migrate {
 namespace {
 
 // The connection manager asks again after four to eight seconds.
-constexpr int kConnectTimeoutMs = 10000;
+constexpr int kRdmaConnectMs = 10000;
 // Somebody waits for his pages, and TCP is there too.
 constexpr int kReconnectTimeoutMs = 2000;
 // Only requests and confirmations come this way.
@@ -58,7 +58,7 @@ RdmaRoute::RdmaRoute(PageTransport wanted, const WorkerContext& context)
     : wanted_(wanted),
       has_own_(!context.rdma_host.empty()),
       source_host_(any_host(context.rdma_host) ? "" : context.rdma_host),
-      timeout_ms_(kConnectTimeoutMs) {}
+      timeout_ms_(kRdmaConnectMs) {}
 
 bool RdmaRoute::wanted() const {
   return rdma_is_built() &&

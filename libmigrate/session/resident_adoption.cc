@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <thread>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/restore/file_user.h"
@@ -16,9 +16,6 @@
 
 namespace migrate {
 namespace {
-
-constexpr auto kWorkerPause = std::chrono::milliseconds(5);
-constexpr int kWorkerPauses = 1000;
 
 Kept::Kind kept_kind(RelayEnd::Kind kind) {
   switch (kind) {
@@ -126,12 +123,7 @@ void ResidentWorker::run_adopted(SessionFile file) {
 
 // False: nothing is left to do.
 Result<bool> ResidentWorker::adopt() {
-  for (int i = 0; !file_->worker_gone(); ++i) {
-    if (i == kWorkerPauses) {
-      return fail(make_error(ErrorCode::kRetry, "take over from", "a worker that does not end"));
-    }
-    std::this_thread::sleep_for(kWorkerPause);
-  }
+  MIGRATE_TRY(file_->await_worker_gone());
   file_->take();
   registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
   if (!noted_.ParseFromString(MIGRATE_TRY(file_->load())) ||

@@ -1,6 +1,7 @@
 // How a resident worker moves its process on, and what it does until it owes nothing any more.
 #include <poll.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "libmigrate/session/json_member.h"
 #include "libmigrate/session/resident_worker.h"
@@ -9,8 +10,6 @@ namespace migrate {
 namespace {
 
 constexpr int kStepMs = 20;
-constexpr std::int64_t kProgressEveryUs = 100'000;
-constexpr std::int64_t kPatienceUs = 10'000'000;  // of a client whose move is in doubt
 
 }  // namespace
 

@@ -7,16 +7,18 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/session/channel_link.h"
+#include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/json_member.h"
 #include "libmigrate/session/resident_worker.h"
 
 namespace migrate {
 namespace {
 
-constexpr std::int64_t kLingerUs = 10'000'000;
+constexpr std::int64_t kSourceReturnUs = 10'000'000;
 
 }  // namespace
 
@@ -33,7 +35,7 @@ void ResidentWorker::serve_until_end() {
       move_on();
     }
     // A source that has not heard of the end would serve pages for ever: time for it to come back.
-    const bool source_served = source_knows_ || now_us() - over_since_us_ > kLingerUs;
+    const bool source_served = source_knows_ || now_us() - over_since_us_ > kSourceReturnUs;
     if (!gone_ && cell_over_ && relay_->exit_acknowledged() && relay_->flushed() && source_served) {
       break;
     }
@@ -61,8 +63,8 @@ void ResidentWorker::close_session() {
 }
 
 void ResidentWorker::wait_for_events() {
-  constexpr int kIdleMs = 1000;
-  constexpr int kOwedMs = 50;
+  constexpr int kLongestPollMs = 1000;
+  constexpr int kOwedPollMs = 50;
   std::vector<pollfd> polled;
   polled.push_back({mailbox_->fd(), POLLIN, 0});
   polled.push_back({cell_over_ ? -1 : cell_->event_fd(), POLLIN, 0});
@@ -71,7 +73,7 @@ void ResidentWorker::wait_for_events() {
     polled.push_back({control_->channel().poll_fd(), POLLIN, 0});
   }
   polled.push_back({rdma_ ? rdma_->fd() : -1, POLLIN, 0});
-  int timeout_ms = independent_ ? kIdleMs : kOwedMs;
+  int timeout_ms = independent_ ? kLongestPollMs : kOwedPollMs;
   const int wanted = relay_->collect_poll_fds(polled);
   timeout_ms = wanted >= 0 ? std::min(timeout_ms, wanted) : timeout_ms;
   ::poll(polled.data(), polled.size(), timeout_ms);
@@ -324,8 +326,6 @@ void ResidentWorker::send_verdict() {
 }
 
 void ResidentWorker::follow_control() {
-  constexpr std::int64_t kProgressEveryUs = 100'000;
-  constexpr std::int64_t kSilenceUs = 5'000'000;
   while (control_) {
     auto message = control_->try_receive();
     if (!message) {

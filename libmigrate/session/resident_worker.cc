@@ -13,6 +13,7 @@
 #include <array>
 #include <limits>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/realtime_scope.h"
@@ -33,9 +34,8 @@ constexpr int kDataTimeoutMs = 10000;
 constexpr int kRdmaTimeoutMs = 25000;  // Two connections that the source waits 10 s for.
 constexpr int kFinalTimeoutMs = 60000;
 constexpr int kRunTimeoutMs = 60000;
-constexpr int kConnectTimeoutMs = 10000;
-constexpr int kGoodbyeMs = 1000;
-constexpr std::uint32_t kFreezeSpinUs = 500;
+constexpr int kHomeConnectMs = 10000;
+constexpr int kRefusalReadMs = 1000;
 
 // Those that cannot be opened are none that the pager will read.
 std::vector<UniqueFd> open_mapped_files(const wire::Image& image, const FileUser& user) {
@@ -46,11 +46,6 @@ std::vector<UniqueFd> open_mapped_files(const wire::Image& image, const FileUser
     files.push_back(opened ? std::move(*opened) : UniqueFd());
   }
   return files;
-}
-
-void signal_event(int fd) {
-  const std::uint64_t one = 1;
-  static_cast<void>(::write(fd, &one, sizeof(one)));
 }
 
 }  // namespace
@@ -166,7 +161,7 @@ Result<void> ResidentWorker::answer(const std::vector<wire::Refusal>& verdict) {
   reply.mutable_refusals()->Assign(verdict.begin(), verdict.end());
   MIGRATE_TRY(control_->send(message));
   // The peer closes first, so that no reset overtakes the answer.
-  static_cast<void>(control_->receive(0, kGoodbyeMs));
+  static_cast<void>(control_->receive(0, kRefusalReadMs));
   return {};
 }
 
@@ -221,12 +216,12 @@ PagerOptions ResidentWorker::pager_options() {
   };
   options.on_done = [this] {
     pager_done_ = true;
-    signal_event(pager_events_.get());
+    static_cast<void>(::eventfd_write(pager_events_.get(), 1));
   };
   options.on_link_lost = [this](const Error& error) {
     log::debug("pages of session {}: {}", to_hex(session_), error.message());
     link_lost_ = true;
-    signal_event(pager_events_.get());
+    static_cast<void>(::eventfd_write(pager_events_.get(), 1));
   };
   return options;
 }
@@ -284,8 +279,8 @@ Result<void> ResidentWorker::open_mailbox() {
 Result<void> ResidentWorker::connect_home() {
   const Address home = MIGRATE_TRY(Address::parse(noted_.home()));
   const Preamble preamble{.purpose = Purpose::kHome, .session = process_};
-  auto peer = MIGRATE_TRY(context_.trust.connect(home, preamble, kConnectTimeoutMs));
-  MIGRATE_TRY(give_proof(*peer.channel, noted_.token(), preamble, kConnectTimeoutMs));
+  auto peer = MIGRATE_TRY(context_.trust.connect(home, preamble, kHomeConnectMs));
+  MIGRATE_TRY(give_proof(*peer.channel, noted_.token(), preamble, kHomeConnectMs));
   home_channel_ = std::move(peer.channel);
   return {};
 }

@@ -4,6 +4,7 @@
 #include <thread>
 
 #include "base/assistant.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/realtime_scope.h"
@@ -18,16 +19,14 @@ namespace migrate {
 namespace {
 
 constexpr int kConnectTimeoutMs = 5000;
-constexpr int kOfferTimeoutMs = 30000;
+constexpr int kReplyTimeoutMs = 30000;
 constexpr int kRestoreTimeoutMs = 20000;
 constexpr int kEagerTimeoutMs = 3600 * 1000;
-constexpr std::uint32_t kFreezeSpinUs = 500;
 constexpr int kRunningTimeoutMs = 5000;
 constexpr auto kRetryPause = std::chrono::milliseconds(20);
 
 /// What a process holds of memory that must be moved; 0 if the kernel does not tell.
 std::uint64_t memory_bytes(pid_t pid) {
-  constexpr std::uint64_t kKibibyte = 1024;
   const std::string status = read_file("/proc/" + std::to_string(pid) + "/status").value_or("");
   std::uint64_t kibibytes = 0;
   for (const char* field : {"RssAnon:", "RssShmem:", "VmSwap:"}) {
@@ -177,7 +176,7 @@ Result<void> SourceMove::offer() {
 // Tells the time as often as the destination asks, until it answers the offer.
 Result<wire::ControlMessage> SourceMove::await_reply(const ClockOffsets& offsets) {
   for (;;) {
-    wire::ControlMessage message = MIGRATE_TRY(control_->receive(kFreezeSpinUs, kOfferTimeoutMs));
+    wire::ControlMessage message = MIGRATE_TRY(control_->receive(kFreezeSpinUs, kReplyTimeoutMs));
     if (message.has_clock_request()) {
       wire::ControlMessage answer;
       answer.mutable_clocks()->set_monotonic_ns(clock_ns(CLOCK_MONOTONIC) + offsets.monotonic_ns);
@@ -199,7 +198,7 @@ Result<void> SourceMove::connect_data() {
   urgent_ = MIGRATE_TRY(connect_pages(Purpose::kUrgent));
   bulk_ = MIGRATE_TRY(connect_pages(Purpose::kBulk));
   // Handing them over takes two daemons' children: not while the process is frozen.
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kConnected, 0, kOfferTimeoutMs));
+  MIGRATE_TRY(control_->expect(wire::ControlMessage::kConnected, 0, kReplyTimeoutMs));
   options_.context->stops.reach("source.offered");
   return {};
 }

@@ -2,7 +2,9 @@
 // is owed, over as many connections as it takes.
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/log.h"
+#include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/source_move.h"
 
 namespace migrate {
@@ -11,7 +13,6 @@ namespace {
 constexpr std::int64_t kShortestPauseUs = 100'000;  // between attempts to connect again
 constexpr std::int64_t kLongestPauseUs = 5'000'000;
 constexpr std::int64_t kPingEveryUs = 1'000'000;
-constexpr std::int64_t kSilenceUs = 5'000'000;  // after which a connection counts as lost
 
 }  // namespace
 

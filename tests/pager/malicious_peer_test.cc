@@ -16,7 +16,7 @@ namespace {
 // Made before any thread: what the library does to make it only once, ThreadSanitizer cannot see.
 [[maybe_unused]] const auto kLogger = spdlog::default_logger();
 
-constexpr std::uint64_t kPages = 64;
+constexpr std::uint64_t kServedPages = 64;
 constexpr int kAnswerMs = 10'000;
 
 template <class T>
@@ -35,10 +35,10 @@ void send(PageLink& link, const std::vector<std::byte>& message) {
 class MaliciousPeer : public testing::Test {
  protected:
   void SetUp() override {
-    memory_.start_source([this] { fill(memory_.page(1), kPages - 1); });
+    memory_.start_source([this] { fill(memory_.page(1), kServedPages - 1); });
     memory_.start_destination([this] {
       expect_zero(memory_.base(), 1);
-      expect_filled(memory_.page(1), kPages - 1);
+      expect_filled(memory_.page(1), kServedPages - 1);
     });
     memory_.connect(Mode::kDemand);
     memory_.break_links();
@@ -87,7 +87,7 @@ class MaliciousPeer : public testing::Test {
     memory_.expect_done();
   }
 
-  MovedMemory memory_{kPages};
+  MovedMemory memory_{kServedPages};
   std::unique_ptr<SocketLink> urgent_;
   std::unique_ptr<SocketLink> bulk_;
   PageRequest request_;
@@ -240,7 +240,7 @@ class LyingDestination : public MaliciousPeer {
 TEST_F(LyingDestination, GetsNoPageOutsideTheProcess) {
   converse(serve_urgent);
   for (const std::uint64_t start :
-       {std::uint64_t{0x1000}, address(kPages), address(0) - kPageBytes}) {
+       {std::uint64_t{0x1000}, address(kServedPages), address(0) - kPageBytes}) {
     PageRequest request;
     request.address = start;
     request.page_count = 1;

@@ -18,6 +18,7 @@ void append(Bytes& bytes, const T& value) {
 
 Bytes push_message() {
   Bytes bytes;
+  bytes.reserve(sizeof(PushHeader) + 3 * sizeof(PushRun) + 3 * kPageBytes);
   append(bytes, PushHeader{MessageType::kPush, 3, 7});
   append(bytes, PushRun{0x10000, 2, PageKind::kData});
   append(bytes, PushRun{0x20000, 256, PageKind::kZero});

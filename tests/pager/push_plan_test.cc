@@ -8,20 +8,20 @@
 namespace migrate {
 namespace {
 
-std::uint64_t at(std::uint64_t page) {
+std::uint64_t address_at(std::uint64_t page) {
   return page * kPageBytes;
 }
 
 TEST(PushPlan, FollowsTheLastFault) {
-  PushPlan plan({{at(10), 100}, {at(500), 100}});
-  plan.follow(at(550));
+  PushPlan plan({{address_at(10), 100}, {address_at(500), 100}});
+  plan.follow(address_at(550));
   std::vector<PageRange> runs;
   plan.next_batch(1, 20, 8, runs);
   ASSERT_EQ(runs.size(), 1U);
-  EXPECT_EQ(runs[0], (PageRange{at(550), 20}));
-  plan.follow(at(200));  // between the ranges
+  EXPECT_EQ(runs[0], (PageRange{address_at(550), 20}));
+  plan.follow(address_at(200));  // between the ranges
   plan.next_batch(2, 20, 8, runs);
-  EXPECT_EQ(runs[0], (PageRange{at(500), 20}));
+  EXPECT_EQ(runs[0], (PageRange{address_at(500), 20}));
 }
 
 TEST(PushPlan, PushesEveryPageOnce) {
@@ -31,7 +31,7 @@ TEST(PushPlan, PushesEveryPageOnce) {
   std::uint64_t page = 1;
   for (int i = 0; i < 200; ++i) {
     const std::uint64_t count = 1 + random() % 40;
-    present.push_back({at(page), count});
+    present.push_back({address_at(page), count});
     for (std::uint64_t j = 0; j < count; ++j) {
       wanted.insert(page + j);
     }
@@ -43,10 +43,10 @@ TEST(PushPlan, PushesEveryPageOnce) {
   std::vector<PageRange> runs;
   while (plan.unsent_pages() > 0) {
     if (random() % 3 == 0) {
-      plan.follow(at(random() % page));
+      plan.follow(address_at(random() % page));
     }
     if (random() % 5 == 0) {
-      const PageRange asked{at(random() % page), 1 + random() % 16};
+      const PageRange asked{address_at(random() % page), 1 + random() % 16};
       plan.mark_sent(asked);
       for (std::uint64_t i = 0; i < asked.page_count; ++i) {
         wanted.erase(asked.start / kPageBytes + i);
@@ -64,28 +64,29 @@ TEST(PushPlan, PushesEveryPageOnce) {
 }
 
 TEST(PushPlan, GivesBackOnlyWhatIsConfirmed) {
-  PushPlan plan({{at(0), 100}});
+  PushPlan plan({{address_at(0), 100}});
   std::vector<PageRange> runs;
   plan.next_batch(1, 30, 8, runs);
   plan.next_batch(2, 30, 8, runs);
   EXPECT_TRUE(plan.take_confirmed().empty());
   EXPECT_FALSE(plan.confirm(3));
   EXPECT_TRUE(plan.confirm(1));
-  EXPECT_FALSE(plan.taken({at(0), 30}));
+  EXPECT_FALSE(plan.taken({address_at(0), 30}));
   const auto taken = plan.take_confirmed();
   ASSERT_EQ(taken.size(), 1U);
-  EXPECT_EQ(taken[0], (PageRange{at(0), 30}));
-  EXPECT_TRUE(plan.taken({at(29), 5}));
-  EXPECT_FALSE(plan.taken({at(30), 5}));
-  const auto left = plan.not_taken({at(28), 5});  // The rest of a request still has an answer.
+  EXPECT_EQ(taken[0], (PageRange{address_at(0), 30}));
+  EXPECT_TRUE(plan.taken({address_at(29), 5}));
+  EXPECT_FALSE(plan.taken({address_at(30), 5}));
+  const auto left =
+      plan.not_taken({address_at(28), 5});  // The rest of a request still has an answer.
   ASSERT_EQ(left.size(), 1U);
-  EXPECT_EQ(left[0], (PageRange{at(30), 3}));
+  EXPECT_EQ(left[0], (PageRange{address_at(30), 3}));
   plan.restart();  // the second batch may be lost
   EXPECT_EQ(plan.unsent_pages(), 70U);
   plan.next_batch(3, 1000, 8, runs);
-  EXPECT_EQ(runs[0], (PageRange{at(60), 40}));
+  EXPECT_EQ(runs[0], (PageRange{address_at(60), 40}));
   plan.next_batch(4, 1000, 8, runs);
-  EXPECT_EQ(runs[0], (PageRange{at(30), 30}));
+  EXPECT_EQ(runs[0], (PageRange{address_at(30), 30}));
 }
 
 }  // namespace

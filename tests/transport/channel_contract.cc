@@ -8,6 +8,8 @@
 #include <thread>
 #include <vector>
 
+#include "tests/transport/text_bytes.h"
+
 namespace migrate::test {
 namespace {
 
@@ -32,14 +34,6 @@ std::span<const std::byte> pattern(std::size_t size, unsigned seed) {
 
 bool same(std::span<const std::byte> left, std::span<const std::byte> right) {
   return left.size() == right.size() && std::memcmp(left.data(), right.data(), left.size()) == 0;
-}
-
-std::span<const std::byte> bytes_of(std::string_view text) {
-  return std::as_bytes(std::span(text));
-}
-
-std::string text_of(std::span<const std::byte> bytes) {
-  return std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size());
 }
 
 TEST_P(ChannelContract, CarriesMessagesInOrderBothWays) {

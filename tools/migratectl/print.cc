@@ -6,10 +6,11 @@
 #include <array>
 #include <vector>
 
+#include "pager/page_range.h"
+
 namespace migrate {
 namespace {
 
-constexpr double kPageBytes = 4096;
 constexpr std::size_t kShortIdLength = 8;
 
 using Row = std::vector<std::string>;

@@ -6,12 +6,11 @@
 
 #include <cstdio>
 
+#include "pager/page_range.h"
 #include "tools/migratectl/print.h"
 
 namespace migrate {
 namespace {
-
-constexpr double kPageBytes = 4096;
 
 std::size_t terminal_width() {
   winsize size = {};

@@ -23,7 +23,7 @@ constexpr std::array<std::int64_t, 9> kInterruptedByStops{
     SYS_semtimedop, SYS_msgrcv,      SYS_msgsnd,       SYS_io_getevents};
 
 // AVX-512 and PKRU fit in 2.7 KiB; AMX tiles take 8 KiB more.
-constexpr std::size_t kMaxExtendedStateBytes = 16384;
+constexpr std::size_t kStateBufferBytes = 16384;
 
 Result<std::size_t> get_set(pid_t thread, int set, void* bytes, std::size_t length) {
   iovec vector{bytes, length};
@@ -55,7 +55,7 @@ Result<void> write_registers(pid_t thread, const GeneralRegisters& registers) {
 }
 
 Result<std::string> read_extended_state(pid_t thread) {
-  std::array<char, kMaxExtendedStateBytes> buffer;
+  std::array<char, kStateBufferBytes> buffer;
   const std::size_t length =
       MIGRATE_TRY(get_set(thread, NT_X86_XSTATE, buffer.data(), buffer.size()));
   return std::string(buffer.data(), length);

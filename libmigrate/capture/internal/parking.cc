@@ -1,5 +1,6 @@
 #include "libmigrate/capture/internal/parking.h"
 
+#include <linux/rseq.h>
 #include <signal.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -7,16 +8,15 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
+
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kRseqUnregister = 1;  // RSEQ_FLAG_UNREGISTER
 constexpr std::uint64_t kRobustListBytes = 24;
 
 itimerspec to_itimerspec(std::uint64_t value_ns, std::uint64_t interval_ns) {
-  constexpr std::uint64_t kSecond = 1'000'000'000;
-  return {{static_cast<time_t>(interval_ns / kSecond), static_cast<long>(interval_ns % kSecond)},
-          {static_cast<time_t>(value_ns / kSecond), static_cast<long>(value_ns % kSecond)}};
+  return {to_timespec(interval_ns), to_timespec(value_ns)};
 }
 
 itimerval to_itimerval(std::uint64_t value_us, std::uint64_t interval_us) {
@@ -40,9 +40,9 @@ arch::GeneralRegisters idle_registers(const arch::GeneralRegisters& own, const S
 
 void script_untie(Script& script, const wire::Thread& thread) {
   if (thread.rseq_address() != 0) {
-    script.must(
-        "unregister rseq", SYS_rseq,
-        {thread.rseq_address(), thread.rseq_length(), kRseqUnregister, thread.rseq_signature()});
+    script.must("unregister rseq", SYS_rseq,
+                {thread.rseq_address(), thread.rseq_length(), RSEQ_FLAG_UNREGISTER,
+                 thread.rseq_signature()});
   }
   script.must("drop the robust list", SYS_set_robust_list, {0, kRobustListBytes});
   script.call(SYS_set_tid_address, {0});

@@ -16,8 +16,6 @@
 
 namespace migrate::inspect {
 
-using Verdict = std::vector<wire::Refusal>;
-
 inline void refuse(Verdict& verdict, std::string_view code, std::string object,
                    std::string_view detail = {}) {
   verdict.push_back(make_refusal(code, std::move(object), detail));

@@ -28,6 +28,7 @@
 
 #include "base/file.h"
 #include "libmigrate/inspect/file_identity.h"
+#include "pager/page_range.h"
 #include "tests/libmigrate/inspect/held_process.h"
 
 namespace migrate {
@@ -39,14 +40,12 @@ using test::mapping_at;
 using test::open_file_of;
 using test::text;
 
-constexpr std::size_t kPage = 4096;
-
 // An address that is the same in the parent and the child: reserved before the fork, then remade.
 void* reserve(std::size_t pages) {
-  return ::mmap(nullptr, pages * kPage, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return ::mmap(nullptr, pages * kPageBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 void map_at(void* place, std::size_t pages, int protection, int flags, int fd = -1) {
-  if (::mmap(place, pages * kPage, protection, flags | MAP_FIXED, fd, 0) != place) {
+  if (::mmap(place, pages * kPageBytes, protection, flags | MAP_FIXED, fd, 0) != place) {
     ::_exit(2);
   }
 }
@@ -85,18 +84,18 @@ TEST(Inspect, KindsOfMappings) {
   void* zero = reserve(1);
   const HeldProcess process([&] {
     map_at(anonymous, 2, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
-    ::madvise(anonymous, 2 * kPage, MADV_DONTFORK);
-    ::madvise(anonymous, 2 * kPage, MADV_DONTDUMP);
+    ::madvise(anonymous, 2 * kPageBytes, MADV_DONTFORK);
+    ::madvise(anonymous, 2 * kPageBytes, MADV_DONTDUMP);
     map_at(shared, 2, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS);
     const int memfd = ::memfd_create("notes", MFD_ALLOW_SEALING);
-    if (::ftruncate(memfd, 3 * kPage) != 0 || ::fcntl(memfd, F_ADD_SEALS, F_SEAL_GROW) != 0) {
+    if (::ftruncate(memfd, 3 * kPageBytes) != 0 || ::fcntl(memfd, F_ADD_SEALS, F_SEAL_GROW) != 0) {
       ::_exit(2);
     }
     map_at(memory, 2, PROT_READ, MAP_SHARED, memfd);
     const int file = ::open(library.c_str(), O_RDONLY);
     map_at(modified, 2, PROT_READ | PROT_WRITE, MAP_PRIVATE, file);
     std::memset(modified, 1, 1);
-    ::mprotect(modified, 2 * kPage, PROT_READ);
+    ::mprotect(modified, 2 * kPageBytes, PROT_READ);
     map_at(untouched, 2, PROT_READ, MAP_PRIVATE, file);
     map_at(writable, 2, PROT_READ | PROT_WRITE, MAP_PRIVATE, file);
     ::close(file);
@@ -120,7 +119,7 @@ TEST(Inspect, KindsOfMappings) {
   ASSERT_EQ(memory_mapping.kind(), wire::Mapping::SHARED_MEMORY);
   const auto& object = image.shared_memories(static_cast<int>(memory_mapping.shared_memory()));
   EXPECT_EQ(object.name(), "notes");
-  EXPECT_EQ(object.size_bytes(), 3 * kPage);
+  EXPECT_EQ(object.size_bytes(), 3 * kPageBytes);
   EXPECT_EQ(object.seals(), static_cast<std::uint32_t>(F_SEAL_GROW));
   EXPECT_TRUE(object.open_descriptor());
   EXPECT_EQ(open_file_of(image, 3).kind(), wire::OpenFile::MEMFD);
@@ -144,7 +143,8 @@ TEST(Inspect, MappingsThatChangeMeanwhileDoNotOverlap) {
     std::thread([place] {
       for (std::size_t turn = 0;; ++turn) {  // Each is now one mapping, now two.
         const int protection = turn / kMappings % 2 == 0 ? PROT_READ : PROT_NONE;
-        map_at(place + turn % kMappings * 4 * kPage, 2, protection, MAP_PRIVATE | MAP_ANONYMOUS);
+        map_at(place + turn % kMappings * 4 * kPageBytes, 2, protection,
+               MAP_PRIVATE | MAP_ANONYMOUS);
       }
     }).detach();
   });
@@ -314,9 +314,9 @@ TEST(Inspect, FrozenEqualsRunning) {
   const HeldProcess process([&] {
     ::open(path.c_str(), O_RDWR | O_CREAT, 0600);
     ::eventfd(1, 0);
-    void* place =
-        ::mmap(nullptr, 64 * kPage, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    ::madvise(place, 64 * kPage, MADV_NOHUGEPAGE);
+    void* place = ::mmap(nullptr, 64 * kPageBytes, PROT_READ | PROT_WRITE,
+                         MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    ::madvise(place, 64 * kPageBytes, MADV_NOHUGEPAGE);
     std::array<int, 2> ends{};
     if (::pipe(ends.data()) != 0) {
       ::_exit(2);
@@ -325,7 +325,7 @@ TEST(Inspect, FrozenEqualsRunning) {
       ::dup(ends[1]);
     }
     ::memfd_create("frozen", 0);
-    ::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   });
   auto inspector = ProcessInspector::create(process.pid(), {});
   ASSERT_TRUE(inspector);
@@ -377,7 +377,7 @@ TEST(Inspect, FrozenSeesWhatChanged) {
         ::_exit(2);
       }
       map_at(fresh, 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
-      ::madvise(fresh, 4 * kPage, MADV_WIPEONFORK);
+      ::madvise(fresh, 4 * kPageBytes, MADV_WIPEONFORK);
       ::eventfd(5, 0);                                          // 4
       const int lock = ::open("/tmp", O_RDONLY | O_DIRECTORY);  // 5
       ::flock(lock, 2);

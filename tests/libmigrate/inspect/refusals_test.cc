@@ -27,14 +27,13 @@
 #include <thread>
 
 #include "libmigrate/rules/refusal.h"
+#include "pager/page_range.h"
 #include "tests/libmigrate/inspect/held_process.h"
 
 namespace migrate {
 namespace {
 
 using test::HeldProcess;
-
-constexpr std::size_t kPage = 4096;
 
 struct Case {
   const char* name;
@@ -54,7 +53,7 @@ int make_file() {
 }
 
 void* map(int flags, int fd = -1) {
-  return ::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, flags, fd, 0);
+  return ::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, flags, fd, 0);
 }
 
 [[noreturn]] void wait_forever() {
@@ -162,7 +161,7 @@ const std::array kCases = std::to_array<Case>({
     {"Attached segment",
      {"SYSV_SHM"},
      [] {
-       const int id = ::shmget(IPC_PRIVATE, kPage, 0600);
+       const int id = ::shmget(IPC_PRIVATE, kPageBytes, 0600);
        ::shmat(id, nullptr, 0);
        ::shmctl(id, IPC_RMID, nullptr);
      }},
@@ -198,7 +197,7 @@ const std::array kCases = std::to_array<Case>({
      [] {
        std::array<char, 120> parameters{};
        const long ring = ::syscall(SYS_io_uring_setup, 4, parameters.data());
-       ::mmap(nullptr, kPage, PROT_READ | PROT_WRITE, MAP_SHARED, static_cast<int>(ring), 0);
+       ::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_SHARED, static_cast<int>(ring), 0);
      }},
     {"Aio",
      {"AIO"},
@@ -271,13 +270,13 @@ TEST(Refusals, MemorySharedWithAnother) {
     EXPECT_EQ(test::codes(test::inspect(process.pid()).refusals),
               std::set<std::string>{"SHARED_MEMORY_OUTSIDE"});
   }
-  ::munmap(memory, kPage);
+  ::munmap(memory, kPageBytes);
 }
 
 TEST(Refusals, OwnedSegmentAndSemaphores) {
   static int* ids = static_cast<int*>(map(MAP_SHARED | MAP_ANONYMOUS));
   const HeldProcess process([] {
-    ids[0] = ::shmget(IPC_PRIVATE, kPage, 0600);
+    ids[0] = ::shmget(IPC_PRIVATE, kPageBytes, 0600);
     ids[1] = ::semget(IPC_PRIVATE, 1, 0600);
     sembuf operation{0, 1, SEM_UNDO};
     ::semop(ids[1], &operation, 1);
@@ -285,7 +284,7 @@ TEST(Refusals, OwnedSegmentAndSemaphores) {
   const Inspection inspection = test::inspect(process.pid());
   ::shmctl(ids[0], IPC_RMID, nullptr);
   ::semctl(ids[1], 0, IPC_RMID);
-  ::munmap(ids, kPage);
+  ::munmap(ids, kPageBytes);
   EXPECT_EQ(test::codes(inspection.refusals), (std::set<std::string>{"SYSV_SEM", "SYSV_SHM"}))
       << test::text(inspection.refusals);
 }

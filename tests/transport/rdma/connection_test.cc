@@ -16,17 +16,10 @@
 
 #include "base/unique_fd.h"
 #include "tests/transport/rdma/device.h"
+#include "tests/transport/text_bytes.h"
 
 namespace migrate::test {
 namespace {
-
-std::span<const std::byte> bytes_of(std::string_view text) {
-  return std::as_bytes(std::span(text));
-}
-
-std::string text_of(std::span<const std::byte> bytes) {
-  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
-}
 
 std::string output_of(const std::string& command) {
   std::string output;

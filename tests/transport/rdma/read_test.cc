@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "tests/transport/rdma/device.h"
+#include "tests/transport/text_bytes.h"
 
 namespace migrate::test {
 namespace {
@@ -15,10 +16,6 @@ constexpr std::size_t kExposed = std::size_t{1} << 20U;
 
 std::byte content_at(std::size_t offset) {
   return static_cast<std::byte>(offset * 7 + offset / 4096);
-}
-
-std::span<const std::byte> bytes_of(std::string_view text) {
-  return std::as_bytes(std::span(text));
 }
 
 std::string head_of(std::size_t number) {
