@@ -170,9 +170,11 @@ Result<Inspection> ProcessInspector::read_facts(const wire::Image& draft) {
   Inspection inspection;
   view.status_text = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
   state_->threads = MIGRATE_TRY(inspect::read_threads(view, state_->threads));
-  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, inspection.image,
-                                          inspection.refusals));
+  MIGRATE_TRY(
+      inspect::read_process_facts(view, state_->threads, inspection.image, inspection.refusals));
   inspect::read_thread_facts(view, state_->threads, &draft, inspection.image, inspection.refusals);
+  // Until it is captured, from within the process.
+  inspection.image.mutable_memory()->set_brk(draft.memory().brk());
   return inspection;
 }
 

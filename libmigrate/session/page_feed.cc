@@ -103,9 +103,10 @@ void PageFeed::expose_memory() {
   }
 }
 
-void PageFeed::push(std::shared_ptr<Channel> bulk) {
+void PageFeed::push(std::shared_ptr<Channel> bulk, std::chrono::microseconds pause) {
   bulk_ = std::move(bulk);
-  bulk_thread_ = std::thread([this, channel = bulk_] {
+  bulk_thread_ = std::thread([this, channel = bulk_, pause] {
+    std::this_thread::sleep_for(pause);
     ChannelLink link(channel);
     if (auto pushed = server_->push(link); !pushed) {
       note_broken("bulk channel", *channel, pushed.error());

@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 #include <optional>
 #include <thread>
@@ -32,8 +33,8 @@ class PageFeed {
   /// Lets the destination read shared memory by itself, where `urgent` is RDMA; once for each. The
   /// process runs there already: what is pinned takes its time.
   void expose_memory();
-  /// Sends presence and pushes over `bulk` from now on.
-  void push(std::shared_ptr<Channel> bulk);
+  /// Sends presence and pushes over `bulk`, `pause` from now on.
+  void push(std::shared_ptr<Channel> bulk, std::chrono::microseconds pause);
   /// Breaks the channels and ends the threads; serve() and push() may follow.
   void disconnect();
   /// disconnect() for good.

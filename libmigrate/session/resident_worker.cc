@@ -12,6 +12,8 @@
 #include <algorithm>
 #include <array>
 #include <limits>
+#include <optional>
+#include <thread>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -32,6 +34,9 @@ namespace {
 constexpr int kOfferTimeoutMs = 10000;
 constexpr int kDataTimeoutMs = 10000;
 constexpr int kRdmaTimeoutMs = 25000;  // Two connections that the source waits 10 s for.
+// The process waits for this processor, if there is no other; to yield is no help where the kernel
+// weighs this session against the process's (autogroup, control groups).
+constexpr std::chrono::microseconds kFirstSteps{200};
 constexpr int kFinalTimeoutMs = 60000;
 constexpr int kRunTimeoutMs = 60000;
 constexpr int kHomeConnectMs = 10000;
@@ -120,10 +125,14 @@ Result<bool> ResidentWorker::take_in() {
   context_.stops.reach("destination.connected");
   wire::ControlMessage connected;
   connected.mutable_connected();
-  const RealtimeScope realtime;  // Before: the source that this wakes may take the processor.
+  // Before: the source that this wakes may take the processor.
+  std::optional<RealtimeScope> realtime(std::in_place);
   MIGRATE_TRY(control_->send(connected));
   MIGRATE_TRY(restore());
-  MIGRATE_TRY(run_process());
+  const wire::Run run = MIGRATE_TRY(run_process());
+  realtime.reset();
+  std::this_thread::sleep_for(kFirstSteps);
+  settle_in(run);
   return true;
 }
 
@@ -428,8 +437,9 @@ Result<wire::Run> ResidentWorker::await_run() {
   }
 }
 
-Result<void> ResidentWorker::run_process() {
-  const wire::Run run = MIGRATE_TRY(await_run());
+// Until the source has been told that it runs.
+Result<wire::Run> ResidentWorker::run_process() {
+  wire::Run run = MIGRATE_TRY(await_run());
   context_.stops.reach("destination.run");
   SessionMark& mark = file_->mark();
   mark.stage = RunStage::kStarting;
@@ -448,6 +458,10 @@ Result<void> ResidentWorker::run_process() {
   }
   last_heard_us_ = now_us();
   context_.stops.reach("destination.running");
+  return run;
+}
+
+void ResidentWorker::settle_in(const wire::Run& run) {
   for (const std::string& signal : run.signals()) {
     deliver(std::as_bytes(std::span(signal)));
   }
@@ -455,7 +469,6 @@ Result<void> ResidentWorker::run_process() {
   relay_->activate();
   relay_->report_location(context_.own_address.to_string(), to_hex(session_));
   record(ProcessState::kRunningHere);
-  return {};
 }
 
 void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,

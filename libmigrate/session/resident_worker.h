@@ -63,7 +63,8 @@ class ResidentWorker {
   Result<void> start_pager(const wire::Image& image, const MappingPlan& plan);
   PagerOptions pager_options();
   Result<wire::Run> await_run();
-  Result<void> run_process();
+  Result<wire::Run> run_process();
+  void settle_in(const wire::Run& run);
   void give_up(const Error& error);
 
   // resident_adoption.cc: what a new worker needs, and how it goes on from it

@@ -282,7 +282,7 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   MIGRATE_TRY(ParkedProcess::write_record(frozen, image_, session_, options_.process));
   const bool eager = options_.mode == "eager";
   if (eager) {
-    start_push();
+    start_push(std::chrono::microseconds(0));
   }
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, 0,
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
@@ -322,9 +322,9 @@ Result<void> SourceMove::send_run() {
   return {};
 }
 
-void SourceMove::start_push() {
+void SourceMove::start_push(std::chrono::microseconds pause) {
   if (bulk_ && feed_) {
-    feed_->push(std::exchange(bulk_, nullptr));
+    feed_->push(std::exchange(bulk_, nullptr), pause);
   }
 }
 

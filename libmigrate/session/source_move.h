@@ -138,7 +138,7 @@ class SourceMove {
   void keep_alive();
   void reconnect();
   Result<void> connect_again();
-  void start_push();
+  void start_push(std::chrono::microseconds pause);
   wire::Outgoing outgoing() const;
   void event(const char* phase);
   nlohmann::json expected_independence() const;  // null while it cannot be said

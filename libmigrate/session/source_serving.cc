@@ -1,6 +1,7 @@
 // The source's side of a move once Run was sent: what the destination says, and pages until nothing
 // is owed, over as many connections as it takes.
 #include <algorithm>
+#include <chrono>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -10,6 +11,10 @@
 namespace migrate {
 namespace {
 
+// The process's first faults come before the push: where it, the pager and the page server share
+// two processors, it otherwise waits for a time slice of the push (4 ms) before its first
+// instruction.
+constexpr std::chrono::milliseconds kFirstFaults{2};
 constexpr std::int64_t kShortestPauseUs = 100'000;  // between attempts to connect again
 constexpr std::int64_t kLongestPauseUs = 5'000'000;
 constexpr std::int64_t kPingEveryUs = 1'000'000;
@@ -157,7 +162,7 @@ void SourceMove::take_fate(Fate fate) {
       log::warn("session {}: {}", to_hex(session_), noted.error().message());
     }
     options_.context->stops.reach("source.confirmed");
-    start_push();
+    start_push(kFirstFaults);
   }
 }
 
@@ -220,7 +225,7 @@ Result<void> SourceMove::connect_again() {
   }
   feed_->disconnect();
   feed_->serve(std::move(urgent));
-  feed_->push(std::move(bulk));
+  feed_->push(std::move(bulk), std::chrono::microseconds(0));
   linked_ = true;
   waits_for_.clear();
   log::info("session {} goes on over new connections", to_hex(session_));

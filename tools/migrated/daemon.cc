@@ -366,6 +366,10 @@ void Daemon::fork_child(const Client& client, const std::function<void()>& serve
 
 void Daemon::become_worker(int connection) {
   (void)setsid();
+  // Where the kernel weighs sessions against each other (CONFIG_SCHED_AUTOGROUP, as long as nobody
+  // has put them into control groups), nice values count within one only: without this the pushes
+  // of a worker (nice -5) would be weighed like any other program's work.
+  (void)write_file("/proc/self/autogroup", "-5");
   (void)prctl(PR_SET_NAME, kWorkerName);
   start_logging(kWorkerName);
   const pid_t pid = getpid();
