@@ -29,6 +29,7 @@ Bytes push_message() {
 
 Bytes presence_message() {
   Bytes bytes;
+  bytes.reserve(sizeof(PresenceHeader) + 2 * sizeof(PageRange));
   append(bytes, PresenceHeader{MessageType::kPresence, 1, 0x1000, 0x100000, 2, 0});
   append(bytes, PageRange{0x1000, 4});
   append(bytes, PageRange{0x10000, 1});
@@ -37,6 +38,7 @@ Bytes presence_message() {
 
 Bytes reply_message() {
   Bytes bytes;
+  bytes.reserve(sizeof(ReplyHeader) + kPageBytes);
   append(bytes, ReplyHeader{MessageType::kReply, 5, 0x1000, 1, PageKind::kData});
   bytes.resize(bytes.size() + kPageBytes);
   return bytes;
@@ -44,6 +46,7 @@ Bytes reply_message() {
 
 Bytes request_message() {
   Bytes bytes;
+  bytes.reserve(sizeof(PageRequest));
   append(bytes, PageRequest{MessageType::kRequest, 5, 0x1000, 16, 0});
   return bytes;
 }
@@ -88,6 +91,7 @@ TEST(PageProtocol, RejectsEveryTruncationAndExtension) {
 
 TEST(PageProtocol, RejectsNonsense) {
   Bytes bytes;
+  bytes.reserve(sizeof(PageRequest));
   append(bytes, PageRequest{MessageType::kRequest, 5, 0x1001, 1, 0});
   EXPECT_FALSE(parse_request(bytes));
   bytes.clear();
