@@ -22,15 +22,19 @@ KINDS = ("pid", "mnt", "time", "uts")
 
 
 def inside(testbed):
-    """Processes and namespaces of a testbed: whatever is in the network of one of its hosts."""
-    networks = {os.stat(os.path.join(host["directory"], "net")).st_ino for host in testbed.hosts()}
+    """Processes and namespaces of a testbed: whatever is in the network of one of its hosts, but for
+    its daemon, which may be another one by now."""
+    hosts = testbed.hosts()
+    networks = {os.stat(os.path.join(host["directory"], "net")).st_ino for host in hosts}
+    daemons = {str(host["daemon_pid"]) for host in hosts}
     processes, namespaces = set(), set()
     for process in pathlib.Path("/proc").glob("[0-9]*"):
         try:
             if os.stat(process / "ns" / "net").st_ino in networks:
                 name = (process / "comm").read_text().strip()
                 namespaces |= {os.readlink(process / "ns" / kind) for kind in KINDS}
-                processes.add(f"{process.name} {name}")
+                if process.name not in daemons:
+                    processes.add(f"{process.name} {name}")
         except OSError:
             pass  # It has ended meanwhile.
     return processes, namespaces
