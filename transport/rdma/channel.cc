@@ -377,7 +377,7 @@ Result<void> RdmaChannel::append_piece(std::span<const std::byte> piece) {
   if (piece.size() > kMaxMessageBytes - whole_length_) {
     return fail(make_error(ErrorCode::kCorrupt, "receive from", peer_, "a message is too long"));
   }
-  std::copy(piece.begin(), piece.end(), whole_.bytes().begin() + whole_length_);
+  std::copy(piece.begin(), piece.end(), whole_.bytes().subspan(whole_length_).begin());
   whole_length_ += piece.size();
   return {};
 }
