@@ -226,7 +226,7 @@ Result<arch::GeneralRegisters> ParkedProcess::stop_leader() {
 
 Result<void> ParkedProcess::run_in_leader(Script& script) {
   const arch::GeneralRegisters registers = MIGRATE_TRY(stop_leader());
-  const auto done = script.run(process_, registers, kAllSignals);
+  auto done = script.run(process_, registers, kAllSignals);
   if (!done && done.error().code == ErrorCode::kNotFound) {
     return done;
   }

@@ -76,11 +76,11 @@ Result<ParkedProcess> ParkedProcess::adopt(pid_t process, std::uint64_t area,
 bool ParkedProcess::stands_in_area() const {
   constexpr int kLooks = 5;  // A parked leader may just be taking a signal.
   constexpr auto kPause = std::chrono::milliseconds(10);
-  const std::string path = "/proc/" + std::to_string(process_) + "/task";
+  const std::string path = "/proc/" + std::to_string(process_) + "/task/";
   for (int look = 0; look < kLooks; ++look) {
     for (const std::string& name : list_directory(path).value_or(std::vector<std::string>())) {
       // Number, arguments, stack and instruction pointer of the call that a thread waits in.
-      const std::string call = read_file(path + "/" + name + "/syscall").value_or(std::string());
+      const std::string call = read_file((path + name).append("/syscall")).value_or(std::string());
       const std::size_t at = call.rfind(' ');
       const std::uint64_t place =
           at == std::string::npos ? 0 : std::strtoull(call.c_str() + at, nullptr, 16);

@@ -94,6 +94,7 @@ migrate_script_end:
   .popsection
 )");
 
+// NOLINTBEGIN(readability-identifier-naming): labels of the assembly above.
 extern "C" {
 extern const std::byte migrate_script_start[];
 extern const std::byte migrate_script_call[];
@@ -102,6 +103,7 @@ extern const std::byte migrate_script_park[];
 extern const std::byte migrate_script_idle[];
 extern const std::byte migrate_script_end[];
 }
+// NOLINTEND(readability-identifier-naming)
 
 namespace migrate::arch {
 namespace {
