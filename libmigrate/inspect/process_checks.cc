@@ -195,8 +195,9 @@ void check_threads(const ProcessView& view, const ThreadIds& threads, bool froze
     }
     for (const std::string name :
          {"ns/net", "ns/mnt", "ns/uts", "ns/ipc", "ns/user", "ns/cgroup"}) {
-      const auto theirs = tid != view.pid ? read_link_at(view.tasks.get(), directory + "/" + name)
-                                          : Result<std::string>(std::string());
+      const auto theirs =
+          tid != view.pid ? read_link_at(view.tasks.get(), fmt::format("{}/{}", directory, name))
+                          : Result<std::string>(std::string());
       if (theirs && tid != view.pid &&
           *theirs != read_link_at(view.directory.get(), name).value_or(*theirs)) {
         refuse(verdict, "NAMESPACE", fmt::format("{} {}", who, *theirs));

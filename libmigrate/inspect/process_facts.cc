@@ -155,10 +155,10 @@ void read_executable(const ProcessView& view, wire::Image& image, Verdict& verdi
     constexpr std::size_t kClass = 4;
     constexpr std::size_t kMachine = 18;
     constexpr unsigned kClass64 = 2;
-    constexpr unsigned kX86_64 = 62;
+    constexpr unsigned kMachineX86 = 62;
     const bool whole =
         ::pread(file.get(), header.data(), header.size(), 0) == static_cast<ssize_t>(header.size());
-    if (!whole || header[kClass] != kClass64 || header[kMachine] != kX86_64) {
+    if (!whole || header[kClass] != kClass64 || header[kMachine] != kMachineX86) {
       refuse(verdict, "ARCH", "executable " + *path, "no 64-bit x86 ELF file");
     }
   }

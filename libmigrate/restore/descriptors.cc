@@ -22,6 +22,7 @@
 #include "base/file.h"
 
 #ifndef TFD_IOC_SET_TICKS
+// NOLINTNEXTLINE(readability-identifier-naming): the kernel's name
 #define TFD_IOC_SET_TICKS _IOW('T', 0, std::uint64_t)
 #endif
 

@@ -26,7 +26,8 @@
 #include "libmigrate/arch/x86_64/registers.h"
 
 #ifndef PR_TIMER_CREATE_RESTORE_IDS
-#define PR_TIMER_CREATE_RESTORE_IDS 77  // Linux 6.15
+// NOLINTNEXTLINE(readability-identifier-naming): the kernel's name, Linux 6.15
+#define PR_TIMER_CREATE_RESTORE_IDS 77
 #endif
 
 namespace migrate {

@@ -252,6 +252,7 @@ Result<void> Restorer::make_leader(const wire::Image& image,
   const FileUser user(image.threads(0).credentials(), trusted_);
   const std::vector<UniqueFd> files = MIGRATE_TRY(make_open_files(image, relays, memories_, user));
   std::vector<int> descriptors;
+  descriptors.reserve(files.size());
   for (const UniqueFd& file : files) {
     descriptors.push_back(file.get());
   }
