@@ -197,6 +197,7 @@ Result<void> ResidentWorker::adopt_pager(std::vector<KeptDescriptor>& kept) {
     return {};
   }
   std::vector<AdoptedSpace> all;
+  all.reserve(spaces.size());
   for (auto& [number, space] : spaces) {
     all.push_back(std::move(space));
   }
