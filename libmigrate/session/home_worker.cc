@@ -94,7 +94,7 @@ void HomeWorker::run() {
     if (file_) {
       file_->remove();
     }
-    sink_.finish_failed(kExitOther, prepared.error());
+    sink_.finish_failed(kExitFailed, prepared.error());
     return;
   }
   record(ProcessState::kMoving);

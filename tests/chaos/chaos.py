@@ -236,14 +236,10 @@ class Case:
 
     def kill_host(self, host):
         self.gone.add(host)
-        self.set_link(host, "down")
+        self.testbed.set_link(host, "down")
         for _ in range(3):  # What a process forks meanwhile goes in the next round.
             for pid in processes_of(self.hosts[host]):
                 send(pid, signal.SIGKILL)
-
-    def set_link(self, host, state):
-        subprocess.run(["nsenter", f"--net={self.hosts[host]['directory']}/net", "ip", "link",
-                        "set", "eth0", state], check=True)
 
     def kill(self, stopped):
         victim = self.outcome.victim
@@ -261,7 +257,7 @@ class Case:
         elif victim == "init":
             self.kill_init()
         elif victim == "link":
-            self.set_link(DESTINATION, "down")
+            self.testbed.set_link(DESTINATION, "down")
         if stopped:
             send(stopped, signal.SIGCONT)
         if what == "daemon":
@@ -270,7 +266,7 @@ class Case:
         elif victim == "link":
             longest = float(os.environ.get("CHAOS_CUT_SECONDS", "20"))
             time.sleep(self.source.uniform(0.1, self.source.choice([0.5, 2, longest])))
-            self.set_link(DESTINATION, "up")
+            self.testbed.set_link(DESTINATION, "up")
 
     # --- what is left
 

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """How long two hosts can end a process: shown, bounded by bandwidth and deadline."""
 
+import signal
 import unittest
 
 import harness
@@ -72,6 +73,28 @@ class Exposure(unittest.TestCase):
         text = "\n".join(self.testbed.logs().splitlines())
         self.assertIn("after the 1 ms of its deadline", text)
         self.finish()
+
+
+class EndOfPatience(unittest.TestCase):
+    """A daemon told to end processes that cannot get their pages (`end_waiting_s`)."""
+
+    def test_a_process_that_waits_too_long_is_ended(self):
+        testbed = Testbed(2, ["--daemon-arg=--end-waiting-s=3"])
+        self.addCleanup(testbed.down)
+        process = testbed.start_keeper("hostA", mib=MIB)
+        patient = testbed.start_keeper("hostA", mib=MIB)
+        for each, wait in ((process, "resumed"), (patient, "done")):
+            mode = "demand" if wait == "resumed" else "eager"
+            moved = testbed.move("hostA", each.pid, "hostB", mode, wait)
+            self.assertEqual(moved.status, DONE, f"{moved}\n{testbed.logs()}")
+        testbed.set_link("hostB", "down")
+
+        def told():
+            return "waited for its pages for 3 s, and is ended" in testbed.logs()
+        self.assertTrue(wait_until(told, 30), testbed.logs())
+        testbed.set_link("hostB", "up")
+        self.assertEqual(process.wait(30), -signal.SIGKILL, testbed.logs())
+        self.assertEqual(finish(patient), "", testbed.logs())  # Which was owed nothing.
 
 
 if __name__ == "__main__":

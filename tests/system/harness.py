@@ -232,6 +232,12 @@ class Testbed:
             self._processes.append(process)
         return process
 
+    def set_link(self, host, state):
+        """Cuts a host off (state "down"), or connects it again ("up")."""
+        directory = next(each["directory"] for each in self.hosts() if each["name"] == host)
+        subprocess.run(["nsenter", f"--net={directory}/net", "ip", "link", "set", "eth0", state],
+                       check=True)
+
     def new_path(self, name="stop"):
         """The path of a file that is not there yet, in a folder that all hosts see."""
         return self.work / f"{next(self._files)}.{name}"

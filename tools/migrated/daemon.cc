@@ -36,7 +36,10 @@ constexpr const char* kWorkerName = "migrated-work";
 constexpr const char* kBusyReply =
     "{\"event\":\"result\",\"exit\":1,\"error\":{\"code\":\"retry\",\"message\":"
     "\"the daemon serves as many connections as it may; try again\"}}\n";
-/// Waited after a failure that would come again at once (no descriptors, no memory).
+constexpr const char* kNoDescriptorsReply =
+    "{\"event\":\"result\",\"exit\":1,\"error\":{\"code\":\"retry\",\"message\":"
+    "\"the daemon has no descriptor left; raise its limit of open files, or try again\"}}\n";
+/// Waited after a failure that would come again at once (no memory).
 constexpr std::chrono::milliseconds kPause{50};
 constexpr int kLookForOrphansMs = 500;
 
@@ -216,6 +219,7 @@ Result<void> Daemon::run() {
   for (const TcpListener& listener : listeners_) {
     waits.push_back({listener.fd(), POLLIN, 0});
   }
+  open_spare();
   for (;;) {
     adopt_orphans();
     if (poll(waits.data(), waits.size(), kLookForOrphansMs) < 0 && errno != EINTR) {
@@ -286,13 +290,34 @@ void Daemon::note_promoted() {
   }
 }
 
+// Without a descriptor a connection cannot even be taken to be refused, and would wait for ever:
+// the spare one lets go for a moment.
+void Daemon::turn_away(int listener, const Error& error, std::string_view reply) {
+  if (error.code == ErrorCode::kRetry) {
+    return;  // It went away by itself.
+  }
+  log::error("{}", error.message());
+  if (error.sys_errno != EMFILE && error.sys_errno != ENFILE) {
+    std::this_thread::sleep_for(kPause);
+    return;
+  }
+  spare_.reset();
+  if (const UniqueFd client(::accept4(listener, nullptr, nullptr, SOCK_CLOEXEC)); client.valid()) {
+    (void)!::send(client.get(), reply.data(), reply.size(), MSG_DONTWAIT | MSG_NOSIGNAL);
+  } else {
+    std::this_thread::sleep_for(kPause);
+  }
+  open_spare();
+}
+
+void Daemon::open_spare() {
+  spare_.reset(::open("/dev/null", O_RDONLY | O_CLOEXEC));
+}
+
 void Daemon::accept_local() {
   Result<UniqueFd> client = local_->accept(0);
   if (!client) {
-    if (client.error().code != ErrorCode::kRetry) {
-      log::error("{}", client.error().message());
-      std::this_thread::sleep_for(kPause);
-    }
+    turn_away(local_->fd(), client.error(), kNoDescriptorsReply);
     return;
   }
   const Result<ucred> asker = peer_credentials(client->get());
@@ -312,10 +337,7 @@ void Daemon::accept_local() {
 void Daemon::accept_peer(TcpListener& listener) {
   Result<TcpListener::Accepted> accepted = listener.accept(0);
   if (!accepted) {
-    if (accepted.error().code != ErrorCode::kRetry) {
-      log::error("{}", accepted.error().message());
-      std::this_thread::sleep_for(kPause);
-    }
+    turn_away(listener.fd(), accepted.error(), "");
     return;
   }
   const Client peer{.is_peer = true};
@@ -354,7 +376,7 @@ void Daemon::fork_child(const Client& client, const std::function<void()>& serve
   } else {
     listeners_.clear();
     local_.reset();
-    for (UniqueFd* fd : {&lock_, &signals_, &promoted_read_}) {
+    for (UniqueFd* fd : {&lock_, &signals_, &promoted_read_, &spare_}) {
       fd->reset();
     }
     reset_signals();

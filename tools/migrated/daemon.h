@@ -6,6 +6,7 @@
 #include <functional>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <unordered_map>
 #include <vector>
 
@@ -46,6 +47,8 @@ class Daemon {
   void reap();
   void note_promoted();
   void adopt_orphans();
+  void turn_away(int listener, const Error& error, std::string_view reply);
+  void open_spare();
   void accept_local();
   void accept_peer(TcpListener& listener);
   /// Whom a child serves that is not (yet) a worker.
@@ -67,6 +70,7 @@ class Daemon {
   std::optional<UnixListener> local_;
   std::vector<TcpListener> listeners_;
   UniqueFd signals_;
+  UniqueFd spare_;  ///< Closed to take, and refuse, a connection when descriptors have run out.
   UniqueFd promoted_read_;  ///< Children that became workers write their pid here.
   UniqueFd promoted_write_;
   std::chrono::steady_clock::time_point next_look_;  ///< For orphaned sessions.

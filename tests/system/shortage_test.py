@@ -1,0 +1,121 @@
+#!/usr/bin/python3
+"""Disk, descriptors and memory that run out, at every step of a move, on either host.
+
+The shortage begins a little further into the move each time. However far it comes, the move is done
+or it has failed with the system's reason; the process is whole and in one place, and once there is
+room again it moves.
+"""
+
+import os
+import pathlib
+import re
+import resource
+import unittest
+
+import harness
+from harness import DONE, FAILED, MOVES, OTHER, REFUSED, Testbed, finish, wait_until
+
+PAGE = 4096
+FINE = MOVES > 1  # the long run
+STATE = "/var/lib/migrate"
+FILL = """
+import os, sys
+path, leave = sys.argv[1], int(sys.argv[2])
+ballast = os.open(path + "/ballast", os.O_WRONLY | os.O_CREAT)
+free = os.statvfs(path)
+os.posix_fallocate(ballast, 0, max(1, free.f_bavail * free.f_bsize - leave))
+"""
+
+
+class Shortage(unittest.TestCase):
+
+    @classmethod
+    def setUpClass(cls):
+        cls.testbed = Testbed(2)
+        cls.addClassCleanup(cls.testbed.down)
+
+    def daemon(self, host):
+        return next(each["daemon_pid"] for each in self.testbed.hosts() if each["name"] == host)
+
+    def attempt(self, process):
+        """One move from hostA to hostB; true if it was done. A failure has to say why."""
+        outcome = self.testbed.control("hostA", "move", process.pid, "hostB", "--mode", "demand")
+        if outcome.status == DONE:
+            return True
+        self.assertIn(outcome.status, (OTHER, REFUSED, FAILED), outcome)
+        self.assertRegex(outcome.text + outcome.errors, r"\w{4}", "a failure without a word")
+        return False
+
+    def sweep(self, host, shortages, begin, end):
+        """Attempts a move in each of the shortages; how many were done, how many were not."""
+        counts = {True: 0, False: 0}
+        for shortage in shortages:
+            with self.subTest(host=host, shortage=shortage):
+                process = self.testbed.start_program("hostA", "memory", "churn")
+                try:
+                    begin(shortage)
+                    done = self.attempt(process)
+                finally:
+                    end()
+                counts[done] += 1
+                self.settled(process)
+                if not done:
+                    moved = self.testbed.move("hostA", process.pid, "hostB", "demand")
+                    self.assertEqual(moved.status, DONE, f"{moved}\n{self.testbed.logs()}")
+                problem = finish(process, seconds=40)
+                self.assertFalse(problem, f"{problem}\n{self.testbed.logs()}")
+        self.assertTrue(counts[False], "nothing ran short")
+        self.assertTrue(counts[True], "no move was done")
+
+    def settled(self, process):
+        """Waits until no session of the process is in doubt, or still without a new worker."""
+        def look():
+            records = self.testbed.control("hostA", "ps").object.get("processes", [])
+            return not [each for each in records if each["pid"] == process.pid and
+                        ("doubt" in each.get("waits_for", "") or not each.get("worker_alive"))]
+        self.assertTrue(wait_until(look, 20), self.testbed.logs())
+
+    def test_full_disk(self):
+        for host in ("hostB", "hostA"):
+            mounted = self.testbed.run(host, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs",
+                                       STATE)
+            self.assertEqual(mounted.status, DONE, mounted)
+            self.testbed.command("restart", host, check=True)
+
+            def fill(pages, host=host):
+                filled = self.testbed.run(host, "/usr/bin/python3", "-c", FILL, STATE, pages * PAGE)
+                self.assertEqual(filled.status, DONE, filled)
+            try:
+                self.sweep(host, range(0, 64, 2 if FINE else 9), fill,
+                           lambda host=host: self.testbed.run(host, "rm", f"{STATE}/ballast"))
+            finally:
+                self.testbed.run(host, "umount", "--lazy", STATE)
+                self.testbed.command("restart", host)
+
+    def limit(self, host, kind, value):
+        hard = resource.prlimit(self.daemon(host), kind)[1]
+        resource.prlimit(self.daemon(host), kind, (value, hard))
+
+    def test_no_more_descriptors(self):
+        for host in ("hostB", "hostA"):
+            pid = self.daemon(host)
+            before = resource.prlimit(pid, resource.RLIMIT_NOFILE)[0]
+            highest = max(map(int, os.listdir(f"/proc/{pid}/fd")))
+            self.sweep(host, range(highest + 1, highest + 60, 1 if FINE else 7),
+                       lambda count, host=host: self.limit(host, resource.RLIMIT_NOFILE, count),
+                       lambda host=host: self.limit(host, resource.RLIMIT_NOFILE, before))
+
+    def test_no_more_memory(self):
+        for host in ("hostB", "hostA"):
+            status = pathlib.Path(f"/proc/{self.daemon(host)}/status").read_text()
+            used = int(re.search(r"VmSize:\s+(\d+) kB", status)[1]) << 10
+            steps = [used + (64 << 10 << (power if FINE else 2 * power))
+                     for power in range(15 if FINE else 8)]
+            self.sweep(host, steps,
+                       lambda size, host=host: self.limit(host, resource.RLIMIT_AS, size),
+                       lambda host=host: self.limit(host, resource.RLIMIT_AS,
+                                                    resource.RLIM_INFINITY))
+
+
+if __name__ == "__main__":
+    harness.main()
