@@ -175,7 +175,8 @@ Result<SessionFile> SessionFile::open(const std::string& state_directory, const 
   return file;
 }
 
-std::vector<std::string> SessionFile::list(const std::string& state_directory) {
+std::vector<std::string> SessionFile::list(const std::string& state_directory,
+                                           const std::set<std::string>& known) {
   std::vector<std::string> names;
   for (std::string& name :
        list_directory(directory(state_directory)).value_or(std::vector<std::string>())) {
@@ -183,10 +184,12 @@ std::vector<std::string> SessionFile::list(const std::string& state_directory) {
       continue;
     }
     name.resize(name.size() - std::strlen(kSuffix));
-    const auto file = open(state_directory, name);
-    if (!file && file.error().code == ErrorCode::kCorrupt) {
-      ::unlink((directory(state_directory) + "/" + name + kSuffix).c_str());
-      continue;
+    if (!known.contains(name)) {
+      const auto file = open(state_directory, name);
+      if (!file && file.error().code == ErrorCode::kCorrupt) {
+        ::unlink((directory(state_directory) + "/" + name + kSuffix).c_str());
+        continue;
+      }
     }
     names.push_back(std::move(name));
   }

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,8 +51,10 @@ class SessionFile {
   static Result<SessionFile> create(const std::string& state_directory, const std::string& name);
   /// Locks an existing one. Errors: kNotFound, kRefused (its worker lives), kCorrupt, kSystem.
   static Result<SessionFile> open(const std::string& state_directory, const std::string& name);
-  /// Names of all files there are; those of an earlier boot of the machine are deleted.
-  static std::vector<std::string> list(const std::string& state_directory);
+  /// Names of all files there are; those of an earlier boot of the machine are deleted. The files
+  /// named in `known` are not looked into.
+  static std::vector<std::string> list(const std::string& state_directory,
+                                       const std::set<std::string>& known = {});
 
   SessionFile(SessionFile&&) noexcept = default;
   SessionFile& operator=(SessionFile&&) noexcept = default;

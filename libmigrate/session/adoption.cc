@@ -117,15 +117,23 @@ void run_adopted_worker(const WorkerContext& context, const std::string& name) {
   }
 }
 
-std::vector<std::string> orphaned_sessions(const std::string& state_directory) {
+std::vector<std::string> orphaned_sessions(const std::string& state_directory,
+                                           std::set<std::string>& closed) {
   std::vector<std::string> orphans;
-  for (const std::string& name : SessionFile::list(state_directory)) {
+  std::set<std::string> closed_now;
+  for (const std::string& name : SessionFile::list(state_directory, closed)) {
+    if (closed.contains(name)) {
+      closed_now.insert(name);
+      continue;
+    }
     const auto file = SessionFile::open(state_directory, name);
-    if (file && file->mark().closed == 0 &&
-        (name.starts_with(kHomePrefix) || name.starts_with(kCellPrefix))) {
+    if (file && file->mark().closed != 0) {
+      closed_now.insert(name);
+    } else if (file && (name.starts_with(kHomePrefix) || name.starts_with(kCellPrefix))) {
       orphans.push_back(name);
     }
   }
+  closed = std::move(closed_now);
   return orphans;
 }
 

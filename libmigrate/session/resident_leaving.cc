@@ -104,6 +104,7 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const s
     pollfd polled[2] = {{move.control_fd(), POLLIN, 0}, {mailbox_->fd(), POLLIN, 0}};
     ::poll(polled, 2, kStepMs);
     read_mailbox_while_leaving(move);
+    hear_source();
     if (auto handled = move.handle(); !handled) {
       log::warn("session {}: {}", to_hex(move.session()), handled.error().message());
       if (handled.error().code == ErrorCode::kNotFound) {
@@ -119,12 +120,24 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const s
   if (sink.open()) {
     sink.finish(kExitDone, move.result());
   }
+  await_goodbye();
   // Unless it has come back by another session.
   const auto records = registry_->find_process(to_hex(process_));
   for (const ProcessRecord& record : records.value_or(std::vector<ProcessRecord>())) {
     if (record.role == ProcessRole::kResident && record.session == to_hex(session_)) {
       static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kResident));
     }
+  }
+}
+
+// The source that this process came from answers within a moment that it knows all. Without that a
+// note of the session would stay until the machine is started again.
+void ResidentWorker::await_goodbye() {
+  constexpr std::int64_t kGoodbyeUs = 2'000'000;
+  const std::int64_t deadline_us = now_us() + kGoodbyeUs;
+  for (hear_source(); control_ && now_us() < deadline_us; hear_source()) {
+    pollfd polled{control_->channel().poll_fd(), POLLIN, 0};
+    ::poll(&polled, 1, kStepMs);
   }
 }
 
@@ -137,7 +150,7 @@ void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
     if (letter->preamble->purpose == Purpose::kResume) {
       control_ = std::make_unique<ControlChannel>(std::move(letter->channel));
       send_verdict();
-      follow_control();
+      hear_source();
     }
     return;
   }

@@ -325,7 +325,7 @@ void ResidentWorker::send_verdict() {
   }
 }
 
-void ResidentWorker::follow_control() {
+void ResidentWorker::hear_source() {
   while (control_) {
     auto message = control_->try_receive();
     if (!message) {
@@ -343,6 +343,10 @@ void ResidentWorker::follow_control() {
       pager_->stop();
     }
   }
+}
+
+void ResidentWorker::follow_control() {
+  hear_source();
   if (!control_ || now_us() < next_progress_us_) {
     return;
   }

@@ -88,6 +88,8 @@ class ResidentWorker {
   void take_request(const std::string& text, EventSink sink);
   void check(const nlohmann::json& request, EventSink sink);
   void follow_pager();
+  void hear_source();
+  void await_goodbye();
   void follow_control();
   void record_exposure(const wire::Progress& progress);
   void follow_home();

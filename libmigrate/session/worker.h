@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <functional>
 #include <nlohmann/json_fwd.hpp>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -82,8 +83,10 @@ void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,
 /// worker like the above. Returns at once if its worker lives after all.
 void run_adopted_worker(const WorkerContext& context, const std::string& name);
 
-/// Names of session files of which no worker takes care and some should.
-std::vector<std::string> orphaned_sessions(const std::string& state_directory);
+/// Names of session files of which no worker takes care and some should. `closed` keeps, from one
+/// look to the next, those that are notes of what is over, so that they are not opened again.
+std::vector<std::string> orphaned_sessions(const std::string& state_directory,
+                                           std::set<std::string>& closed);
 
 /// Answers a source that asks what became of `session` when there is no worker for it, if that is
 /// certain; else closes the connection, so that it asks again. Blocks for at most a few seconds.

@@ -338,7 +338,10 @@ class Job(unittest.TestCase):
 
     def work(self):
         problem = self.job()
-        return problem + "\n" + self.testbed.logs() if problem else ""
+        if not problem:
+            return ""
+        print(f"{self.id()}: {problem}", file=sys.stderr, flush=True)  # A long run may be cut short.
+        return problem + "\n" + self.testbed.logs()
 
     def check(self):
         problem = self.future.result() if self.future else self.work()

@@ -56,6 +56,7 @@ class Footprint:
             process = pathlib.Path("/proc") / str(host["daemon_pid"])
             self.held[host["name"]] = {
                 "mounts": len((process / "mountinfo").read_text().splitlines()),
+                "session files": len(os.listdir(pathlib.Path(host["state"]) / "sessions")),
                 "descriptors": len(os.listdir(process / "fd")),
                 "threads": len(os.listdir(process / "task")),
                 "mappings": len((process / "maps").read_text().splitlines()) // 10,

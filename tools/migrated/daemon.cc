@@ -274,7 +274,7 @@ void Daemon::adopt_orphans() {
     return;
   }
   next_look_ = now + std::chrono::milliseconds(kLookForOrphansMs);
-  for (const std::string& name : orphaned_sessions(context_.state_directory)) {
+  for (const std::string& name : orphaned_sessions(context_.state_directory, closed_sessions_)) {
     log::info("the worker of {} has died; starting another", name);
     fork_child({.is_peer = true}, [&] {
       become_worker(-1);

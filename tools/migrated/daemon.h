@@ -5,6 +5,7 @@
 #include <chrono>
 #include <functional>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -73,6 +74,7 @@ class Daemon {
   UniqueFd spare_;  ///< Closed to take, and refuse, a connection when descriptors have run out.
   UniqueFd promoted_read_;  ///< Children that became workers write their pid here.
   UniqueFd promoted_write_;
+  std::set<std::string> closed_sessions_;            ///< Seen to be closed.
   std::chrono::steady_clock::time_point next_look_;  ///< For orphaned sessions.
   std::unordered_map<pid_t, Client> connecting_;     ///< Children that are not (yet) workers.
 };
