@@ -145,6 +145,7 @@ void stack_growth() {
 }
 
 void growsdown() {
+  constexpr std::size_t kMostPages = 1500;  // Such a mapping grows as far as RLIMIT_STACK: 8 MiB.
   // Room below first, so that growing does not meet another mapping.
   constexpr std::size_t kRoom = 64U << 20U;
   auto* room = static_cast<char*>(check::map_memory(kRoom, PROT_NONE));
@@ -160,7 +161,7 @@ void growsdown() {
   }
   check::ready();
   while (!stopping()) {
-    if (pages < 4000) {
+    if (pages < kMostPages) {
       ++pages;
       top[-static_cast<std::ptrdiff_t>(pages * kPage)] = value_of(pages);
     }
