@@ -25,30 +25,10 @@ namespace {
 constexpr std::uint64_t kMagic = 0x31304e53'5347494dULL;  // "MIGSSN01"
 constexpr std::uint64_t kFirstText = 4096;
 constexpr const char* kSuffix = ".session";
+constexpr const char* kDamaged = ".damaged";
 
 static_assert(sizeof(SessionMark) <= kFirstText);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
-
-// In clock ticks since boot; 0 if the process is gone or a zombie.
-std::uint64_t start_time(pid_t process) {
-  constexpr int kFieldsBetween = 18;  // From the state, field 3, to field 22.
-  const auto stat = read_file("/proc/" + std::to_string(process) + "/stat");
-  if (!stat || stat->rfind(')') == std::string::npos) {
-    return 0;
-  }
-  std::istringstream fields(stat->substr(stat->rfind(')') + 1));
-  std::string word;
-  fields >> word;
-  if (word == "Z" || word == "X") {
-    return 0;
-  }
-  for (int i = 0; i < kFieldsBetween; ++i) {
-    fields >> word;
-  }
-  std::uint64_t start = 0;
-  fields >> start;
-  return start;
-}
 
 // Killed, and not yet reaped.
 bool is_dying(pid_t process) {
@@ -87,11 +67,42 @@ Result<Mapping> map_words(const std::string& path) {
   return Mapping::of_file(fd.get(), kFirstText);
 }
 
+bool is_of_earlier_boot(const std::string& path) {
+  struct stat status {};
+  const auto words = ::stat(path.c_str(), &status) == 0 && status.st_size >= off_t{kFirstText}
+                         ? map_words(path)
+                         : Result<Mapping>(fail(make_error(ErrorCode::kCorrupt, "read", path)));
+  const auto* const mark =
+      words ? reinterpret_cast<const SessionMark*>(words->bytes().data()) : nullptr;
+  return mark != nullptr && mark->magic == kMagic &&
+         ::strnlen(mark->boot, sizeof(mark->boot)) == boot_id().size();
+}
+
 Error file_error(const char* operation, const std::string& path) {
   return system_error(operation, path, "check space and permissions of the state directory");
 }
 
 }  // namespace
+
+std::uint64_t start_time(pid_t process) {
+  constexpr int kFieldsBetween = 18;  // From the state, field 3, to field 22.
+  const auto stat = read_file("/proc/" + std::to_string(process) + "/stat");
+  if (!stat || stat->rfind(')') == std::string::npos) {
+    return 0;
+  }
+  std::istringstream fields(stat->substr(stat->rfind(')') + 1));
+  std::string word;
+  fields >> word;
+  if (word == "Z" || word == "X") {
+    return 0;
+  }
+  for (int i = 0; i < kFieldsBetween; ++i) {
+    fields >> word;
+  }
+  std::uint64_t start = 0;
+  fields >> start;
+  return start;
+}
 
 std::string boot_id() {
   std::string id = read_file("/proc/sys/kernel/random/boot_id").value_or(std::string());
@@ -175,6 +186,22 @@ Result<SessionFile> SessionFile::open(const std::string& state_directory, const 
   return file;
 }
 
+// Kept: a cell may live of which it told.
+void SessionFile::set_aside(const std::string& path) {
+  log::error("{} is damaged; set aside as {}{}: what became of its process has to be looked for",
+             path, path, kDamaged);
+  ::rename(path.c_str(), (path + kDamaged).c_str());
+}
+
+void SessionFile::set_aside() const {
+  set_aside(path_);
+}
+
+bool SessionFile::is_damaged(const std::string& state_directory, const std::string& name) {
+  const std::string path = directory(state_directory) + "/" + name + kSuffix + kDamaged;
+  return ::access(path.c_str(), F_OK) == 0;
+}
+
 std::vector<std::string> SessionFile::list(const std::string& state_directory,
                                            const std::set<std::string>& known) {
   std::vector<std::string> names;
@@ -187,7 +214,12 @@ std::vector<std::string> SessionFile::list(const std::string& state_directory,
     if (!known.contains(name)) {
       const auto file = open(state_directory, name);
       if (!file && file.error().code == ErrorCode::kCorrupt) {
-        ::unlink((directory(state_directory) + "/" + name + kSuffix).c_str());
+        const std::string path = directory(state_directory) + "/" + name + kSuffix;
+        if (is_of_earlier_boot(path)) {
+          ::unlink(path.c_str());
+        } else {
+          set_aside(path);
+        }
         continue;
       }
     }
@@ -259,7 +291,14 @@ Result<void> SessionFile::save(std::string_view text) {
 
 Result<std::string> SessionFile::load() const {
   const SessionMark& words = mark();
-  std::string text(words.length[words.slot], '\0');
+  struct stat status {};
+  const std::uint64_t slot = words.slot;
+  const std::uint64_t length = slot < 2 ? words.length[slot].load() : 0;
+  if (slot > 1 || ::fstat(fd_.get(), &status) != 0 ||
+      length > static_cast<std::uint64_t>(status.st_size)) {
+    return fail(make_error(ErrorCode::kCorrupt, "read", path_));
+  }
+  std::string text(length, '\0');
   const ssize_t count = ::pread(fd_.get(), text.data(), text.size(),
                                 static_cast<off_t>(words.offset[words.slot].load()));
   if (count != static_cast<ssize_t>(text.size())) {

@@ -39,7 +39,12 @@ struct SessionMark {
   std::atomic<std::uint64_t> offset[2] = {};
   std::atomic<std::uint64_t> length[2] = {};
   std::atomic<std::uint64_t> capacity[2] = {};
+  std::atomic<std::uint64_t> process_start = 0;  ///< At home: of the process, in clock ticks.
 };
+
+/// When a process was started, in clock ticks since boot: with its pid, it is that one and no later
+/// one. 0 if it has ended, reaped or not.
+std::uint64_t start_time(pid_t process);
 
 /// What a worker leaves behind for the one that takes over when it dies: a file in the state
 /// directory with a mark and one text, a serialised message. Nothing is forced to disk: what a
@@ -51,8 +56,9 @@ class SessionFile {
   static Result<SessionFile> create(const std::string& state_directory, const std::string& name);
   /// Locks an existing one. Errors: kNotFound, kRefused (its worker lives), kCorrupt, kSystem.
   static Result<SessionFile> open(const std::string& state_directory, const std::string& name);
-  /// Names of all files there are; those of an earlier boot of the machine are deleted. The files
-  /// named in `known` are not looked into.
+  /// Names of all files there are. Those of an earlier boot of the machine are deleted; damaged
+  /// ones are set aside as NAME.damaged, and the log says so. The files named in `known` are not
+  /// looked into.
   static std::vector<std::string> list(const std::string& state_directory,
                                        const std::set<std::string>& known = {});
 
@@ -84,6 +90,11 @@ class SessionFile {
   /// Deletes the file. The mark stays usable.
   void remove() const;
 
+  /// For one whose text turns out to be damaged.
+  void set_aside() const;
+  /// True if a file of this name was damaged: what became of its process is not known here.
+  static bool is_damaged(const std::string& state_directory, const std::string& name);
+
   /// The folder of all session files, and of the sockets of cells.
   static std::string directory(const std::string& state_directory);
 
@@ -91,6 +102,7 @@ class SessionFile {
   SessionFile(UniqueFd fd, Mapping words, std::string path)
       : fd_(std::move(fd)), words_(std::move(words)), path_(std::move(path)) {}
   static Result<SessionFile> lock(UniqueFd fd, std::string path);
+  static void set_aside(const std::string& path);
 
   UniqueFd fd_;
   Mapping words_;

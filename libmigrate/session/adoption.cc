@@ -166,6 +166,11 @@ void answer_resume(const WorkerContext& context, UniqueFd connection, const Prea
   if (!file && file.error().code != ErrorCode::kNotFound) {
     return;
   }
+  if (!file && SessionFile::is_damaged(context.state_directory, name)) {
+    log::error("session {}: its source asks what became of it, and its file was damaged",
+               to_hex(preamble.session));
+    return;
+  }
   wire::Verdict verdict;
   verdict.set_fate(wire::Verdict::NEVER_RAN);
   verdict.set_reason("the destination knows nothing of it: it did not run there");

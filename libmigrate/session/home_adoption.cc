@@ -1,7 +1,9 @@
 // How a new worker takes over a process at its home from one that died.
+#include <poll.h>
 #include <signal.h>
 
 #include <algorithm>
+#include <utility>
 
 #include "base/log.h"
 #include "libmigrate/session/home_worker.h"
@@ -12,6 +14,10 @@ void HomeWorker::run_adopted(SessionFile file, const SessionId& process) {
   file_.emplace(std::move(file));
   process_ = process;
   const auto adopted = adopt();
+  if (!adopted && adopted.error().code == ErrorCode::kCorrupt) {
+    file_->set_aside();
+    return;
+  }
   if (!adopted) {
     log::error("process {} could not be taken over: {}", to_hex(process_),
                adopted.error().message());
@@ -41,8 +47,12 @@ Result<bool> HomeWorker::adopt() {
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(process_))));
   MIGRATE_TRY(open_mailbox());
   take_children();
-  const bool going_on = MIGRATE_TRY(adopt_deputy());
-  if (!going_on) {
+  const Adopted adopted = MIGRATE_TRY(adopt_deputy());
+  if (adopted == Adopted::kOver) {
+    file_->remove();
+    return false;
+  }
+  if (adopted == Adopted::kRunsHere) {
     log::info("process {} runs on here: its move was not decided", command_);
     static_cast<void>(
         registry_->update_state(to_hex(process_), ProcessRole::kHome, ProcessState::kFailed));
@@ -54,20 +64,21 @@ Result<bool> HomeWorker::adopt() {
   return true;
 }
 
-// False: the process runs here and nowhere else.
-Result<bool> HomeWorker::adopt_deputy() {
+Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
   SessionId session{};
   const std::string& bytes = noted_.outgoing().session();
   std::copy_n(reinterpret_cast<const std::byte*>(bytes.data()),
               std::min(bytes.size(), session.size()), session.begin());
   wire::Image image;
   auto parked = ParkedProcess::adopt(request_.pid, file_->mark().area, session, image);
-  const bool gone = ::kill(request_.pid, 0) != 0;
+  const std::uint64_t start = start_time(request_.pid);
+  const std::uint64_t noted_start = file_->mark().process_start;
+  const bool gone = start == 0 || (noted_start != 0 && start != noted_start);
   if (!parked && !gone && parked.error().code != ErrorCode::kNotFound) {
     return fail(parked.error());
   }
-  if (!parked && (!gone || !noted_.outgoing().confirmed())) {
-    return false;
+  if (!parked && !gone && !noted_.outgoing().confirmed()) {
+    return Adopted::kRunsHere;
   }
   const Address destination = MIGRATE_TRY(Address::parse(noted_.outgoing().destination()));
   SourceMoveOptions options = move_options(destination, request_.mode);
@@ -79,17 +90,72 @@ Result<bool> HomeWorker::adopt_deputy() {
           {stream.id(), UniqueFd(), static_cast<wire::RelayDirection>(stream.directions())});
     }
     move_ = std::make_unique<SourceMove>(std::move(options), hooks(), sink_);
-    return true;
+    return noted_.outgoing().confirmed() ? Adopted::kAway : adopt_killed(session);
   }
   context_.stops.reach("source.adopting");
   move_ = SourceMove::adopt(std::move(options), hooks(), sink_, std::move(*parked),
                             std::move(image), noted_.outgoing());
   if (move_->fate() == Fate::kUnknown && !settle_doubt()) {
-    return false;
+    return Adopted::kRunsHere;
   }
   MIGRATE_TRY(fetch_streams(move_->image(), true));
   reported_done_ = move_->done();
-  return true;
+  return Adopted::kAway;
+}
+
+// Killed here while it was in doubt where it runs: if it runs there, it is ended there.
+HomeWorker::Adopted HomeWorker::adopt_killed(const SessionId& session) {
+  const auto verdict = ask_about_killed(session);
+  const bool ended_there = verdict && verdict->fate() == wire::Verdict::ENDED;
+  const int status = ended_there ? verdict->wait_status() : SIGKILL;
+  log::info("process {} was killed while its move was under way{}", command_,
+            verdict ? "" : "; an operator gave it up at the destination");
+  static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kHome, status));
+  return Adopted::kOver;
+}
+
+// What became of it at the destination, where it does not run any more then.
+Result<wire::Verdict> HomeWorker::end_there(const SessionId& session) {
+  constexpr int kAnswerMs = 5000;
+  wire::Verdict verdict = MIGRATE_TRY(move_->ask_verdict(session));
+  if (verdict.fate() == wire::Verdict::RUNS) {
+    // Not by the relay: of its streams nothing is known here.
+    const auto channel =
+        MIGRATE_TRY(send_request(move_->destination(), session, {{"command", "end"}}));
+    MIGRATE_TRY(channel->receive(0, kAnswerMs));
+  }
+  return verdict;
+}
+
+// Nothing: an operator does not want to wait for an answer.
+std::optional<wire::Verdict> HomeWorker::ask_about_killed(const SessionId& session) {
+  constexpr int kPauseMs = 1000;
+  for (;;) {
+    auto verdict = end_there(session);
+    if (verdict) {
+      return std::move(*verdict);
+    }
+    if (shown_waiting_.empty()) {
+      shown_waiting_ = "killed here, and in doubt whether it runs at " + move_->destination() +
+                       ": " + verdict.error().message();
+      static_cast<void>(
+          registry_->update_waiting(to_hex(process_), ProcessRole::kHome, shown_waiting_, 0));
+    }
+    pollfd polled{mailbox_->fd(), POLLIN, 0};
+    ::poll(&polled, 1, kPauseMs);
+    read_mailbox();
+    Decision decision = std::exchange(decision_, Decision());
+    if (decision.action == "give-up") {
+      decision.client.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", "give-up"}});
+      return std::nullopt;
+    }
+    if (decision.made()) {
+      decision.client.finish_failed(
+          kExitRefused,
+          make_error(ErrorCode::kRefused, "resume", "process " + command_,
+                     "it was killed here; give it up, or wait for " + move_->destination()));
+    }
+  }
 }
 
 void run_adopted_home(const WorkerContext& context, SessionFile file, const SessionId& process) {

@@ -25,14 +25,7 @@ void HomeWorker::forward_request(Letter letter) {
       return fail(make_error(ErrorCode::kRetry, "carry out a request", "process " + command_,
                              "where it runs is in doubt; see migratectl show"));
     }
-    const Address address = MIGRATE_TRY(Address::parse(where_));
-    const Preamble preamble{.purpose = Purpose::kCommand,
-                            .session = MIGRATE_TRY(session_id_from_hex(where_session_))};
-    auto peer = MIGRATE_TRY(context_.trust.connect(address, preamble, kForwardTimeoutMs));
-    MIGRATE_TRY(give_proof(*peer.channel, token_, preamble, kForwardTimeoutMs));
-    const std::string text = request.dump();
-    MIGRATE_TRY(peer.channel->send_one(std::as_bytes(std::span(text))));
-    return std::move(peer.channel);
+    return send_request(where_, MIGRATE_TRY(session_id_from_hex(where_session_)), request);
   };
   auto channel = forwarded();
   if (!channel) {
@@ -42,17 +35,43 @@ void HomeWorker::forward_request(Letter letter) {
   forwards_.push_back({std::move(*channel), std::move(client), where_session_});
 }
 
+Result<std::unique_ptr<Channel>> HomeWorker::send_request(const std::string& where,
+                                                          const SessionId& session,
+                                                          const nlohmann::json& request) const {
+  const Address address = MIGRATE_TRY(Address::parse(where));
+  const Preamble preamble{.purpose = Purpose::kCommand, .session = session};
+  auto peer = MIGRATE_TRY(context_.trust.connect(address, preamble, kForwardTimeoutMs));
+  MIGRATE_TRY(give_proof(*peer.channel, token_, preamble, kForwardTimeoutMs));
+  const std::string text = request.dump();
+  MIGRATE_TRY(peer.channel->send_one(std::as_bytes(std::span(text))));
+  return std::move(peer.channel);
+}
+
 void HomeWorker::resolve(EventSink client, const std::string& action) {
-  if (action == "give-up") {
-    give_up_ = true;
-  } else if (move_->fate() == Fate::kUnknown && !relay_) {
-    resume_source_ = true;
-  } else {
-    client.finish_failed(kExitRefused,
-                         make_error(ErrorCode::kRefused, "resume", "process " + command_,
-                                    "it is known to have run elsewhere"));
+  const std::string who = "process " + command_;
+  if (move_->fate() == Fate::kUnknown && !relay_) {
+    if (decision_.made()) {
+      client.finish_failed(kExitOther, make_error(ErrorCode::kRetry, "resolve", who,
+                                                  "another such request is being carried out"));
+      return;
+    }
+    decision_ = {action, std::move(client)};
     return;
   }
+  if (action != "give-up") {
+    client.finish_failed(kExitRefused, make_error(ErrorCode::kRefused, "resume", who,
+                                                  "it is known to have run elsewhere"));
+    return;
+  }
+  if (relay_ && relay_->connected()) {
+    client.finish_failed(kExitRefused,
+                         make_error(ErrorCode::kRefused, "give up", who,
+                                    "it is at " + where_ + ", which answers; to end it, kill pid " +
+                                        std::to_string(request_.pid)));
+    return;
+  }
+  log::warn("{}: an operator gives it up, as lost with {}", who, where_);
+  give_up_ = true;
   client.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", action}});
 }
 

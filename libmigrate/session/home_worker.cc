@@ -123,6 +123,7 @@ Result<void> HomeWorker::prepare() {
   file_.emplace(MIGRATE_TRY(
       SessionFile::create(context_.state_directory, home_session_name(to_hex(process_)))));
   file_->mark().process = request_.pid;
+  file_->mark().process_start = start_time(request_.pid);
   noted_.set_pid(request_.pid);
   noted_.set_token(token_);
   noted_.set_command(command_);
@@ -183,7 +184,7 @@ SourceMove::Hooks HomeWorker::hooks() {
 bool HomeWorker::settle_doubt() {
   log::warn("session {} is in doubt: {}", to_hex(move_->session()), move_->error().message());
   const std::int64_t since_us = now_us();
-  while (move_->fate() == Fate::kUnknown && !give_up_ && !resume_source_) {
+  while (move_->fate() == Fate::kUnknown && !decision_.made()) {
     wait_for_events();
     read_mailbox();
     watch_deputy();
@@ -193,14 +194,10 @@ bool HomeWorker::settle_doubt() {
       sink_.finish_failed(kExitAfterCommit, move_->error());
     }
   }
+  const DoubtEnd end = end_doubt(*move_, decision_, command_);
   show_waiting();
-  if (give_up_ || (move_->fate() != Fate::kNeverRan && !resume_source_)) {
-    return true;
-  }
-  if (auto back = move_->resume_here(); !back) {
-    log::error("process {} could not be resumed: {}", request_.pid, back.error().message());
-  }
-  return false;
+  give_up_ = end == DoubtEnd::kGivenUp;
+  return end != DoubtEnd::kHere;
 }
 
 // `adopted`: from the deputy, which has closed what was closed meanwhile.

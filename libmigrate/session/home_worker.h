@@ -13,6 +13,7 @@
 #include "libmigrate/proto/session.pb.h"
 #include "libmigrate/registry/registry.h"
 #include "libmigrate/registry/session_file.h"
+#include "libmigrate/session/doubt.h"
 #include "libmigrate/session/mailbox.h"
 #include "libmigrate/session/source_move.h"
 #include "libmigrate/session/worker.h"
@@ -50,7 +51,15 @@ class HomeWorker {
 
   // home_adoption.cc
   Result<bool> adopt();
-  Result<bool> adopt_deputy();
+  enum class Adopted {
+    kRunsHere,  ///< Its move was not decided.
+    kAway,
+    kOver,
+  };
+  Result<Adopted> adopt_deputy();
+  Adopted adopt_killed(const SessionId& session);
+  Result<wire::Verdict> end_there(const SessionId& session);
+  std::optional<wire::Verdict> ask_about_killed(const SessionId& session);
   void report_not_moved(MoveOutcome outcome);
   Result<void> become_deputy();
   void serve_until_end();
@@ -59,6 +68,8 @@ class HomeWorker {
   void read_mailbox();
   void take_letter(Letter letter);
   void forward_request(Letter letter);
+  Result<std::unique_ptr<Channel>> send_request(const std::string& where, const SessionId& session,
+                                                const nlohmann::json& request) const;
   void resolve(EventSink client, const std::string& action);
   void pump_forwards();
   void follow_move();
@@ -90,8 +101,8 @@ class HomeWorker {
   std::string lost_;                // why it did not end by itself
   std::int64_t told_ended_us_ = 0;  // when the destination said so, other than by the relay
   std::string shown_waiting_;
-  bool give_up_ = false;        // an operator knows that the destination is lost
-  bool resume_source_ = false;  // or that it never ran the process
+  Decision decision_;     // of an operator, about a doubt
+  bool give_up_ = false;  // an operator knows that the destination is lost
   bool deputy_gone_ = false;
   bool reported_done_ = false;
 };

@@ -57,6 +57,10 @@ void ResidentWorker::move_on() {
 // After Run was sent, perhaps by a worker that has died since.
 void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, const std::string& wait) {
   if (move.fate() == Fate::kRuns || settle_doubt(move, sink)) {
+    if (give_up_) {
+      end_given_up(move);
+      return;
+    }
     serve_until_left(move, sink, wait);
     return;
   }
@@ -69,7 +73,8 @@ void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, const std::s
 // True: it runs there. False: it runs here again. Until either is certain, nothing runs.
 bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
   const std::int64_t since_us = now_us();
-  while (move.fate() == Fate::kUnknown && !give_up_ && !resume_source_) {
+  record(ProcessState::kMoving);  // It stands still.
+  while (move.fate() == Fate::kUnknown && !decision_.made()) {
     pollfd polled[2] = {{move.control_fd(), POLLIN, 0}, {mailbox_->fd(), POLLIN, 0}};
     ::poll(polled, 2, kStepMs);
     static_cast<void>(move.handle());
@@ -79,15 +84,22 @@ bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
       sink.finish_failed(kExitAfterCommit, move.error());
     }
   }
+  const DoubtEnd end = end_doubt(move, decision_, noted_.command());
   show_waiting({}, 0);
-  if (give_up_ || (move.fate() != Fate::kNeverRan && !resume_source_)) {
-    return true;
-  }
-  if (auto back = move.resume_here(); !back) {
-    log::error("process {} could not be resumed: {}", noted_.command(), back.error().message());
-  }
-  resume_source_ = false;
-  return false;
+  give_up_ = end == DoubtEnd::kGivenUp;
+  return end != DoubtEnd::kHere;
+}
+
+// Given up while it was in doubt whether it runs at the next place: its home hears that, and why.
+void ResidentWorker::end_given_up(const SourceMove& move) {
+  relay_->thaw();
+  noted_.clear_outgoing();
+  note_change();
+  file_->mark().wait_status = SIGKILL;
+  file_->mark().ended = 1;
+  report_end(SIGKILL, "an operator gave it up while it was in doubt whether it ran at " +
+                          move.destination());
+  cell_->end();
 }
 
 // The process runs elsewhere: serves its pages until it owes nothing, then clears up all of it.
@@ -157,15 +169,20 @@ void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
   EventSink sink(std::move(letter->fd));
   const nlohmann::json request = parse_object(letter->request);
   const std::string action = text_member(request, "action");
+  const std::string who = "process " + noted_.command();
   if (text_member(request, "command") != "resolve") {
     sink.finish_failed(kExitFailed, make_error(ErrorCode::kRetry, "carry out a request",
                                                "process " + noted_.command(),
                                                "it is leaving this host; try again"));
-  } else if (action == "give-up") {
-    give_up_ = true;
-    sink.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", action}});
   } else if (move.fate() == Fate::kUnknown) {
-    resume_source_ = true;
+    decision_ = {action, std::move(sink)};
+  } else if (action == "give-up" && move.waits_for().empty()) {
+    sink.finish_failed(kExitRefused,
+                       make_error(ErrorCode::kRefused, "give up", who,
+                                  "it runs at " + move.destination() + ", which answers"));
+  } else if (action == "give-up") {
+    log::warn("{}: an operator gives it up, as lost with {}", who, move.destination());
+    give_up_ = true;
     sink.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", action}});
   } else {
     sink.finish_failed(kExitRefused,

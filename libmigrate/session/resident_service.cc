@@ -106,19 +106,26 @@ void ResidentWorker::read_cell() {
     if (!exited_) {
       context_.stops.reach("destination.exit");
       std::string lost;
-      exited_ = true;
       if (mark.ended == 0) {  // The init could not say so.
         file_->mark().wait_status = status;
         file_->mark().ended = 1;
         lost = "the cell of process " + noted_.command() + " on host " + context_.host_name +
                " was killed, and the process with it";
-        log::error("{}", lost);
       }
-      relay_->report_exit(status, !cell_over_, lost);
-      record(ProcessState::kExited);
-      static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kResident, status));
+      report_end(status, lost);
     }
   }
+}
+
+// `lost`: why it did not end by itself, if so.
+void ResidentWorker::report_end(int status, const std::string& lost) {
+  if (!lost.empty()) {
+    log::error("process {}: {}", noted_.command(), lost);
+  }
+  exited_ = true;
+  relay_->report_exit(status, !cell_over_, lost);
+  record(ProcessState::kExited);
+  static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kResident, status));
 }
 
 void ResidentWorker::read_mailbox() {
@@ -182,6 +189,14 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink) {
     sink.finish_failed(kExitOther,
                        make_error(ErrorCode::kRefused, "resolve", "process " + noted_.command(),
                                   "it runs here and nothing about it is in doubt"));
+    return;
+  }
+  if (text_member(request, "command") == "end") {  // Which only its home says.
+    report_end(SIGKILL, "it was killed at its home");
+    file_->mark().wait_status = SIGKILL;
+    file_->mark().ended = 1;
+    cell_->end();
+    sink.finish(kExitDone, nlohmann::json::object());
     return;
   }
   MoveRequest move;

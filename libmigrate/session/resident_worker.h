@@ -19,6 +19,7 @@
 #include "libmigrate/registry/session_file.h"
 #include "libmigrate/restore/restorer.h"
 #include "libmigrate/session/control_channel.h"
+#include "libmigrate/session/doubt.h"
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/mailbox.h"
 #include "libmigrate/session/one_sided_link.h"
@@ -88,6 +89,8 @@ class ResidentWorker {
   void take_request(const std::string& text, EventSink sink);
   void check(const nlohmann::json& request, EventSink sink);
   void follow_pager();
+  void report_end(int status, const std::string& lost);
+  void end_given_up(const SourceMove& move);
   void hear_source();
   void await_goodbye();
   void follow_control();
@@ -152,9 +155,9 @@ class ResidentWorker {
   bool cell_kept_ = false;          // the init is there and holds what a new worker needs
   bool cell_over_ = false;
   bool exited_ = false;
-  bool gone_ = false;           // moved on
-  bool give_up_ = false;        // an operator knows that the destination is lost
-  bool resume_source_ = false;  // or that it never ran the process
+  bool gone_ = false;     // moved on
+  Decision decision_;     // of an operator, about a doubt
+  bool give_up_ = false;  // an operator knows that the destination is lost
   std::string shown_waiting_;
   std::int64_t waits_since_us_ = 0;
 };

@@ -93,6 +93,7 @@ class SourceMove {
   /// After the commit: what is left here, and the link to the other side.
   ParkedProcess& parked() { return *parked_; }
   int control_fd() const;
+  std::string destination() const { return options_.destination.to_string(); }
   /// Reads what the destination reports, frees what it confirmed, and re-makes broken connections.
   /// Call every now and then, and when control_fd() polls readable. Errors: none that matter.
   Result<void> handle();
@@ -100,6 +101,11 @@ class SourceMove {
   /// can follow.
   Fate fate() const { return fate_; }
   int wait_status() const { return wait_status_; }
+  /// Asks the destination, by a new connection if there is none. Blocks for up to seven seconds.
+  void ask_once_more();
+  /// Asks the destination what became of `session`, of which nothing else is left here. Blocks for
+  /// up to eight seconds.
+  Result<wire::Verdict> ask_verdict(const SessionId& session);
   /// Brings the process back here: when fate() is kNeverRan, or someone takes that on himself.
   Result<void> resume_here();
   /// Since when (now_us()) and for what it waits; empty while all is well.

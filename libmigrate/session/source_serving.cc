@@ -1,5 +1,7 @@
 // The source's side of a move once Run was sent: what the destination says, and pages until nothing
 // is owed, over as many connections as it takes.
+#include <poll.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -108,6 +110,30 @@ void SourceMove::take(const wire::ControlMessage& message) {
     default:
       break;
   }
+}
+
+// Blocks: a host that does not answer is given the time of a connection and of an answer.
+void SourceMove::ask_once_more() {
+  constexpr std::int64_t kAnswerUs = 2'000'000;
+  constexpr int kStepMs = 50;
+  if (!control_) {
+    reconnect();
+  }
+  const std::int64_t deadline_us = now_us() + kAnswerUs;
+  while (control_ && fate_ == Fate::kUnknown && now_us() < deadline_us) {
+    pollfd polled{control_fd(), POLLIN, 0};
+    ::poll(&polled, 1, kStepMs);
+    read_control();
+  }
+}
+
+Result<wire::Verdict> SourceMove::ask_verdict(const SessionId& session) {
+  constexpr int kAnswerMs = 3000;
+  session_ = session;
+  ControlChannel control(MIGRATE_TRY(connect(Purpose::kResume)));
+  control.set_longest_message(kMaxReplyBytes);
+  auto message = MIGRATE_TRY(control.expect(wire::ControlMessage::kVerdict, 0, kAnswerMs));
+  return std::move(*message.mutable_verdict());
 }
 
 void SourceMove::say_goodbye() {

@@ -10,70 +10,13 @@ import pathlib
 import signal
 import threading
 import time
-import unittest
 
 import harness
-from harness import DONE, Testbed, finish, state_of, wait_until
+from harness import DONE
+from steps import StepCase
 
 
-class Recovery(unittest.TestCase):
-    @classmethod
-    def setUpClass(cls):
-        cls.testbed = Testbed(2, ["--daemon-arg=--debug-stops"])
-        cls.states = {host["name"]: pathlib.Path(host["directory"]) / "state"
-                      for host in cls.testbed.hosts()}
-
-    @classmethod
-    def tearDownClass(cls):
-        cls.testbed.down()
-
-    def arm(self, step):
-        host = "hostA" if step.startswith("source") else "hostB"
-        (self.states[host] / "stops" / step).touch()
-        return host
-
-    def stopped_at(self, step, host, seconds=15):
-        """The pid of the worker that stands at a step."""
-        folder = self.states[host] / "stops"
-
-        def look():
-            for claimed in folder.glob(step + ".[0-9]*"):
-                pid = int(claimed.name.rpartition(".")[2])
-                if state_of(pid) in ("T", "t"):
-                    claimed.unlink()
-                    return pid
-            return None
-        pid = wait_until(look, seconds)
-        self.assertTrue(pid, f"no worker came to {step}\n{self.testbed.logs()}")
-        return pid
-
-    def kill_at(self, step, mode="demand", program=("memory", "churn"), more=()):
-        """Moves a program from hostA to hostB and kills the worker at a step; the program."""
-        process = self.testbed.start_program("hostA", *program)
-        host = self.arm(step)
-        mover = threading.Thread(target=lambda: setattr(process, "moved", self.testbed.control(
-            "hostA", "move", process.pid, "hostB", "--mode", mode)))
-        mover.start()
-        pid = self.stopped_at(step, host)
-        for action in more:
-            action()
-        os.kill(pid, signal.SIGKILL)
-        mover.join()
-        return process
-
-    def expect_whole(self, process, step):
-        problem = finish(process, seconds=40)
-        self.assertFalse(problem, f"killed at {step}: {problem}\n{self.testbed.logs()}")
-
-    def records(self, host):
-        return self.testbed.control(host, "ps").object["processes"]
-
-    def runs_there(self, process):
-        """True once hostB says that it runs the process."""
-        return wait_until(lambda: [record for record in self.records("hostB")
-                                   if record["state"] == "running-here"
-                                   and record.get("worker_alive")], 10)
-
+class Recovery(StepCase):
     def test_before_the_decision_it_runs_on_at_the_source(self):
         for step in ("source.offered", "source.captured", "source.restored",
                      "destination.prepared", "destination.restored", "destination.ready"):
@@ -131,11 +74,6 @@ class Recovery(unittest.TestCase):
         self.assertTrue(self.in_doubt(process), self.testbed.logs())
         os.kill(process.pid, signal.SIGKILL)
         self.assertEqual(process.wait(10), -signal.SIGKILL, self.testbed.logs())
-
-    def in_doubt(self, process):
-        return wait_until(lambda: [record for record in self.records("hostA")
-                                   if record["pid"] == process.pid
-                                   and "doubt" in record.get("waits_for", "")], 10)
 
     def test_everything_killed_at_once(self):
         process = self.testbed.start_program("hostA", "memory", "churn")

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <string>
+
+#include "libmigrate/session/event_sink.h"
+#include "libmigrate/session/source_move.h"
+
+namespace migrate {
+
+/// What an operator decided about a session (`migratectl resolve`). Noted by whoever reads the
+/// request, carried out and answered by the worker's loop.
+struct Decision {
+  std::string action;  ///< "resume-source" or "give-up"; empty: none
+  EventSink client;
+
+  bool made() const { return !action.empty(); }
+};
+
+/// How a doubt ended.
+enum class DoubtEnd {
+  kThere,    ///< It ran, runs or ended at the destination.
+  kHere,     ///< It runs here again.
+  kGivenUp,  ///< An operator gave it up.
+};
+
+/// Ends the doubt of `move`, whose fate is known or about which `decision` was made. An operator's
+/// word counts only if the destination, asked once more, says nothing: this blocks for at most
+/// seven seconds then. `process` names it in the log. Answers the client; `decision` is none
+/// afterwards.
+DoubtEnd end_doubt(SourceMove& move, Decision& decision, const std::string& process);
+
+}  // namespace migrate
