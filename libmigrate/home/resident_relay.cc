@@ -213,7 +213,8 @@ Result<void> ResidentRelay::dispatch(const wire::RelayMessage& message) {
     return accept_resumed(message.resumed());
   }
   if (message.body_case() == Body::kExitedAck) {
-    exit_acked_ = exited_.has_value();  // Also instead of an answer, when home has ended already.
+    exit_acked_ = exited_.has_value();
+    home_over_ = home_over_ || !established_;  // Instead of an answer: home has ended already.
     return {};
   }
   if (!established_) {
@@ -364,6 +365,9 @@ void ResidentRelay::send_reply(std::uint64_t id, const std::string& json) {
 bool ResidentRelay::flushed() const {
   if (exited_ && !exit_acked_) {
     return false;
+  }
+  if (home_over_) {
+    return true;  // What it took, and did not come to confirm, nobody will confirm any more.
   }
   for (const auto& [id, stream] : streams_) {
     if (!stream.flushed()) {

@@ -130,6 +130,7 @@ class ResidentRelay {
   bool frozen_ = false;
   bool exit_sent_ = false;
   bool exit_acked_ = false;
+  bool home_over_ = false;
 };
 
 }  // namespace migrate

@@ -8,11 +8,10 @@ against a pattern, on all pages, before it ends well.
 import os
 import pathlib
 import signal
-import threading
 import time
 
 import harness
-from harness import DONE
+from harness import DONE, wait_until
 from steps import StepCase
 
 
@@ -60,6 +59,23 @@ class Recovery(StepCase):
                 process.stop_file.touch()
                 os.kill(self.stopped_at(step, host, 40), signal.SIGKILL)
                 self.expect_whole(process, step)
+
+    def test_a_place_that_has_reported_the_end_ends_without_its_home(self):
+        """Home has ended before the new worker there can hear what it took."""
+        process = self.testbed.start_program("hostA", "memory", "sequential")
+        moved = self.testbed.move("hostA", process.pid, "hostB", wait="done")
+        self.assertEqual(moved.status, DONE, moved)
+        self.arm("source.exit")
+        place = next(each for each in self.records("hostB") if each["state"] == "running-here")
+        process.stop_file.touch()
+        home = self.stopped_at("source.exit", "hostA", 40)
+        if pathlib.Path(f"/proc/{place['worker']}").exists():  # It may have ended by now.
+            os.kill(place["worker"], signal.SIGKILL)
+        os.kill(home, signal.SIGCONT)
+        self.expect_whole(process, "source.exit")
+        sessions = self.states["hostB"] / "sessions"
+        self.assertTrue(wait_until(lambda: not list(sessions.glob("*.socket")), 14),
+                        self.testbed.logs())
 
     def test_a_process_killed_in_doubt_has_ended(self):
         """One with several threads, of which each has to be reaped by the worker that traces it."""
