@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "transport/internal/local_peer.h"
 #include "transport/tcp.h"
 
 namespace migrate {
@@ -107,6 +108,9 @@ Result<PeerTrust::Peer> PeerTrust::accept(UniqueFd connection, const Preamble& p
     return fail(make_error(ErrorCode::kRefused, "take a connection from", identity.to_string(),
                            "it wants TLS, for which this host's daemon has no keys; give it "
                            "--keys"));
+  }
+  if (!authenticates()) {
+    MIGRATE_TRY(check_local_peer(connection.get()));
   }
   auto channel =
       MIGRATE_TRY(TcpChannel::create(std::move(connection), options_for(preamble.purpose)));

@@ -44,7 +44,8 @@ class PeerTrust {
 
   /// The other side: `connection` has had its preamble read. Blocks up to `timeout_ms` for each
   /// message. Errors: as TlsChannel::accept() and Munge; kRefused for a peer that uses TLS where
-  /// this host does not.
+  /// this host does not, and, where nobody proves anything, for a connection over loopback that is
+  /// neither root's nor this process's own user's.
   Result<Peer> accept(UniqueFd connection, const Preamble& preamble, int timeout_ms) const;
 
  private:
