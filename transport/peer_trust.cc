@@ -4,6 +4,7 @@
 
 #include <array>
 
+#include "base/log.h"
 #include "transport/internal/local_peer.h"
 #include "transport/tcp.h"
 
@@ -61,6 +62,15 @@ std::optional<PeerIdentity> PeerTrust::own_identity() const {
 
 Result<PeerTrust::Peer> PeerTrust::connect(const Address& address, const Preamble& preamble,
                                            int timeout_ms) const {
+  Result<Peer> peer = try_connect(address, preamble, timeout_ms);
+  if (!peer && peer.error().code == ErrorCode::kRefused) {
+    log::warn("no connection to {}: {}", address.to_string(), peer.error().message());
+  }
+  return peer;
+}
+
+Result<PeerTrust::Peer> PeerTrust::try_connect(const Address& address, const Preamble& preamble,
+                                               int timeout_ms) const {
   if (address.scheme == "tls" && !encrypts()) {
     return fail(make_error(ErrorCode::kRefused, "connect to", address.to_string(),
                            "this host's daemon has no keys for TLS; give it --keys"));

@@ -105,6 +105,7 @@ class TlsChannel final : public Channel, private ByteSource {
   const TlsContext context_;
   const std::string peer_;
   PeerIdentity identity_;
+  std::string expected_host_;
   std::uint64_t records_per_key_ = 0;
   bool established_ = false;
 

@@ -128,6 +128,28 @@ class Encrypted(SecurityCase):
         self.assertEqual(again.status, OTHER, again)  # Never overwritten.
         self.assertIn("there already", again.errors)
 
+    def test_hosts_that_this_one_refuses(self):
+        """The log of the refusing host says so on the connecting side too."""
+        process = self.start("hostA", "memory", "anonymous")
+        keys = self.testbed.work / "other-keys"
+        for words in (["init"], ["add-host", "hostB", "--also", ADDRESSES["hostB"]]):
+            outcome = self.testbed.run("hostB", "migratectl", "keys", *words, "--dir", keys)
+            self.assertEqual(outcome.status, DONE, outcome)
+        daemon = self.testbed.start(
+            "hostB", "migrated", "--listen", f"tcp://{ADDRESSES['hostB']}:7171", "--keys", keys,
+            "--state", "/run/migrate/7171-state", "--socket", "/run/migrate/7171.sock")
+        self.addCleanup(daemon.kill)
+        self.assertTrue(daemon.wait_output(b"state in", 10), bytes(daemon.output))
+        outcome = self.testbed.control("hostA", "check", process.pid, "--to", "hostB:7171")
+        self.assertIn("not trusted", outcome.text)
+        self.assert_logged("hostA", "hostB:7171", "not trusted", "ca.crt")
+        # The same address in a form that the certificate does not name.
+        outcome = self.testbed.control("hostA", "check", process.pid, "--to", "10.213.2")
+        self.assertIn("--also 10.213.2", outcome.text)
+        self.assert_logged("hostA", f"it is for hostB, {ADDRESSES['hostB']}, not for 10.213.2",
+                           "--also 10.213.2")
+        self.assertEqual(finish(process), "", self.testbed.logs())
+
     def test_own_certificate_is_good(self):
         """What the tests above lack is the only thing that they lack."""
         answer = self.peer("hostA", "tls", ADDRESSES["hostB"], wire.COMMAND, SESSION, KEYS, "hostA")

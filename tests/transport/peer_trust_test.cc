@@ -104,7 +104,11 @@ TEST_F(PeerTrustTest, HostsOfAnotherAuthorityAreRefused) {
 TEST_F(PeerTrustTest, AHostThatIsNotTheOneMeantIsRefused) {
   const Ends ends = meet(host("hosta"), PeerTrust(cluster_.host("hostb")));  // not for 127.0.0.1
   ASSERT_FALSE(ends.client);
-  EXPECT_EQ(ends.client.error().code, ErrorCode::kRefused) << ends.client.error().message();
+  const std::string message = ends.client.error().message();
+  EXPECT_EQ(ends.client.error().code, ErrorCode::kRefused) << message;
+  for (const char* words : {"for hostb, not for 127.0.0.1", "migratectl keys add-host", "--also"}) {
+    EXPECT_NE(message.find(words), std::string::npos) << message;
+  }
 }
 
 constexpr uid_t kNobody = 65534;
