@@ -4,6 +4,8 @@
 
 #include <array>
 
+#include "base/log.h"
+#include "transport/internal/local_peer.h"
 #include "transport/tcp.h"
 
 namespace migrate {
@@ -60,6 +62,15 @@ std::optional<PeerIdentity> PeerTrust::own_identity() const {
 
 Result<PeerTrust::Peer> PeerTrust::connect(const Address& address, const Preamble& preamble,
                                            int timeout_ms) const {
+  Result<Peer> peer = try_connect(address, preamble, timeout_ms);
+  if (!peer && peer.error().code == ErrorCode::kRefused) {
+    log::warn("no connection to {}: {}", address.to_string(), peer.error().message());
+  }
+  return peer;
+}
+
+Result<PeerTrust::Peer> PeerTrust::try_connect(const Address& address, const Preamble& preamble,
+                                               int timeout_ms) const {
   if (address.scheme == "tls" && !encrypts()) {
     return fail(make_error(ErrorCode::kRefused, "connect to", address.to_string(),
                            "this host's daemon has no keys for TLS; give it --keys"));
@@ -107,6 +118,9 @@ Result<PeerTrust::Peer> PeerTrust::accept(UniqueFd connection, const Preamble& p
     return fail(make_error(ErrorCode::kRefused, "take a connection from", identity.to_string(),
                            "it wants TLS, for which this host's daemon has no keys; give it "
                            "--keys"));
+  }
+  if (!authenticates()) {
+    MIGRATE_TRY(check_local_peer(connection.get()));
   }
   auto channel =
       MIGRATE_TRY(TcpChannel::create(std::move(connection), options_for(preamble.purpose)));

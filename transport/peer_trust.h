@@ -39,15 +39,18 @@ class PeerTrust {
 
   /// Connects to the daemon at `address`, sends the preamble and proves who this host is. With TLS
   /// the peer must prove to be address.host. Blocks up to `timeout_ms` for the connection and again
-  /// for each message of the proof. Errors: as connect_tcp(), TlsChannel::connect() and Munge.
+  /// for each message of the proof. What is refused is logged too, as whoever asked may be no
+  /// administrator. Errors: as connect_tcp(), TlsChannel::connect() and Munge.
   Result<Peer> connect(const Address& address, const Preamble& preamble, int timeout_ms) const;
 
   /// The other side: `connection` has had its preamble read. Blocks up to `timeout_ms` for each
   /// message. Errors: as TlsChannel::accept() and Munge; kRefused for a peer that uses TLS where
-  /// this host does not.
+  /// this host does not, and, where nobody proves anything, for a connection over loopback that is
+  /// neither root's nor this process's own user's.
   Result<Peer> accept(UniqueFd connection, const Preamble& preamble, int timeout_ms) const;
 
  private:
+  Result<Peer> try_connect(const Address& address, const Preamble& preamble, int timeout_ms) const;
   Result<Peer> connect_tls(UniqueFd connection, const Address& address, const Preamble& preamble,
                            int timeout_ms) const;
 

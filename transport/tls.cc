@@ -88,6 +88,7 @@ void TlsChannel::part() {
 Result<void> TlsChannel::shake_hands(const TlsOptions& options, Role role) {
   const Deadline deadline(options.handshake_timeout_ms);
   records_per_key_ = options.records_per_key;
+  expected_host_ = options.expected_host;
   session_->wire.fd = fd_.get();
   session_->ssl.reset(::SSL_new(context_.state_->context.get()));
   UniqueBio bio = make_wire_bio(context_.state_->wire_method.get(), session_->wire);
@@ -166,7 +167,6 @@ Error TlsChannel::failed(const char* operation, int ssl_error) {
   const int number = errno;
   const unsigned long code = ::ERR_peek_error();
   const int reason = ERR_GET_REASON(code);
-  const long verified = ::SSL_get_verify_result(session_->ssl.get());
   if (established_) {
     shutdown();
   }
@@ -180,8 +180,7 @@ Error TlsChannel::failed(const char* operation, int ssl_error) {
   if (reason == SSL_R_CERTIFICATE_VERIFY_FAILED) {
     ::ERR_clear_error();
     return make_error(ErrorCode::kRefused, operation, peer_,
-                      std::string("its certificate is not trusted: ") +
-                          ::X509_verify_cert_error_string(verified));
+                      why_not_trusted(session_->ssl.get(), expected_host_));
   }
   if (ERR_GET_LIB(code) == ERR_LIB_SSL && reason == SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) {
     return openssl_error(ErrorCode::kRefused, operation, peer_);

@@ -24,7 +24,8 @@ class TlsContext {
  public:
   /// Reads PEM files: `certificate` (with its chain, if any), its private `key`, and the
   /// certificate of the `authority`. Errors: kNotFound, kSystem (a file), kCorrupt (no such
-  /// thing in a file, key and certificate do not match), kRefused (others may read the key).
+  /// thing in a file, key and certificate do not match), kRefused (others may read the key, or a
+  /// file or its directory is another user's than root or this process's, or others may write it).
   static Result<TlsContext> create(const std::string& certificate, const std::string& key,
                                    const std::string& authority);
 
@@ -104,6 +105,7 @@ class TlsChannel final : public Channel, private ByteSource {
   const TlsContext context_;
   const std::string peer_;
   PeerIdentity identity_;
+  std::string expected_host_;
   std::uint64_t records_per_key_ = 0;
   bool established_ = false;
 

@@ -1,6 +1,9 @@
 #include <fcntl.h>
 #include <openssl/err.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "base/file.h"
 #include "transport/internal/tls_identity.h"
@@ -10,14 +13,58 @@
 namespace migrate {
 namespace {
 
-/// A private key that others can read is no secret.
-Result<void> check_private(const std::string& path) {
+/// Whoever owns a file or its directory, or may write to them, chooses whom this host trusts.
+Result<void> check_guarded(const char* operation, const std::string& path,
+                           const struct stat& status) {
+  if (status.st_uid != 0 && status.st_uid != ::geteuid()) {
+    return fail(make_error(ErrorCode::kRefused, operation, path,
+                           "it belongs to user " + std::to_string(status.st_uid) +
+                               ", who may change it; chown it to root, and replace the keys if "
+                               "that was not meant"));
+  }
+  if ((status.st_mode & (S_IWGRP | S_IWOTH)) != 0) {
+    return fail(make_error(ErrorCode::kRefused, operation, path,
+                           "others may change it; chmod go-w it, and replace the keys if they "
+                           "did"));
+  }
+  return {};
+}
+
+Result<void> check_directory(const char* operation, const std::filesystem::path& file) {
+  const std::string directory = file.has_parent_path() ? file.parent_path().string() : ".";
+  struct stat status {};
+  if (::stat(directory.c_str(), &status) != 0) {
+    return fail(system_error(operation, directory));
+  }
+  return check_guarded(operation, directory, status);
+}
+
+/// The file, the directory in which it is named, and that in which it is if it was a link.
+Result<struct stat> check_file(const char* operation, const std::string& path) {
   struct stat status {};
   if (::stat(path.c_str(), &status) != 0) {
-    return fail(system_error("read private key", path, "make one with migratectl keys add-host"));
+    return fail(system_error(operation, path, "make it with migratectl keys, or check the path"));
   }
+  if (!S_ISREG(status.st_mode)) {
+    return fail(make_error(ErrorCode::kRefused, operation, path,
+                           "it is not a regular file; give a PEM file"));
+  }
+  MIGRATE_TRY(check_guarded(operation, path, status));
+  MIGRATE_TRY(check_directory(operation, path));
+  std::error_code error;
+  const std::filesystem::path target = std::filesystem::canonical(path, error);
+  if (error) {
+    return fail(system_error_from(error.value(), operation, path));
+  }
+  MIGRATE_TRY(check_directory(operation, target));
+  return status;
+}
+
+/// A private key that others can read is no secret.
+Result<void> check_private(const char* operation, const std::string& path) {
+  const struct stat status = MIGRATE_TRY(check_file(operation, path));
   if ((status.st_mode & (S_IRWXG | S_IRWXO)) != 0) {
-    return fail(make_error(ErrorCode::kRefused, "read private key", path,
+    return fail(make_error(ErrorCode::kRefused, operation, path,
                            "others may read it; chmod 600 it, and replace it if they did"));
   }
   return {};
@@ -25,10 +72,12 @@ Result<void> check_private(const std::string& path) {
 
 Result<void> load(SSL_CTX* context, const std::string& certificate, const std::string& key,
                   const std::string& authority) {
+  MIGRATE_TRY(check_file("read certificate", certificate));
+  MIGRATE_TRY(check_file("read certificate of the authority", authority));
+  MIGRATE_TRY(check_private("read private key", key));
   for (const std::string& path : {certificate, authority}) {
     MIGRATE_TRY(open_file(path, O_RDONLY));
   }
-  MIGRATE_TRY(check_private(key));
   ::ERR_clear_error();
   if (::SSL_CTX_use_certificate_chain_file(context, certificate.c_str()) != 1) {
     return fail(openssl_error(ErrorCode::kCorrupt, "read certificate", certificate));

@@ -128,6 +128,28 @@ class Encrypted(SecurityCase):
         self.assertEqual(again.status, OTHER, again)  # Never overwritten.
         self.assertIn("there already", again.errors)
 
+    def test_hosts_that_this_one_refuses(self):
+        """The log of the refusing host says so on the connecting side too."""
+        process = self.start("hostA", "memory", "anonymous")
+        keys = self.testbed.work / "other-keys"
+        for words in (["init"], ["add-host", "hostB", "--also", ADDRESSES["hostB"]]):
+            outcome = self.testbed.run("hostB", "migratectl", "keys", *words, "--dir", keys)
+            self.assertEqual(outcome.status, DONE, outcome)
+        daemon = self.testbed.start(
+            "hostB", "migrated", "--listen", f"tcp://{ADDRESSES['hostB']}:7171", "--keys", keys,
+            "--state", "/run/migrate/7171-state", "--socket", "/run/migrate/7171.sock")
+        self.addCleanup(daemon.kill)
+        self.assertTrue(daemon.wait_output(b"state in", 10), bytes(daemon.output))
+        outcome = self.testbed.control("hostA", "check", process.pid, "--to", "hostB:7171")
+        self.assertIn("not trusted", outcome.text)
+        self.assert_logged("hostA", "hostB:7171", "not trusted", "ca.crt")
+        # The same address in a form that the certificate does not name.
+        outcome = self.testbed.control("hostA", "check", process.pid, "--to", "10.213.2")
+        self.assertIn("--also 10.213.2", outcome.text)
+        self.assert_logged("hostA", f"it is for hostB, {ADDRESSES['hostB']}, not for 10.213.2",
+                           "--also 10.213.2")
+        self.assertEqual(finish(process), "", self.testbed.logs())
+
     def test_own_certificate_is_good(self):
         """What the tests above lack is the only thing that they lack."""
         answer = self.peer("hostA", "tls", ADDRESSES["hostB"], wire.COMMAND, SESSION, KEYS, "hostA")
@@ -229,6 +251,55 @@ class Plain(SecurityCase):
             f"c.sendall(wire.preamble(1, {SESSION!r}, version=9)); print(wire.receive_all(c).hex())")
         self.assertEqual(answer.text.strip(), wire.preamble(0, 32 * "0").hex(), answer)
         self.assert_logged("hostB", "speaks version 9")
+
+
+class Local(SecurityCase):
+    """Daemons on loopback, as without settings: nothing authenticates who connects."""
+
+    hosts = 1
+
+    def daemon(self, port):
+        daemon = self.testbed.start(
+            "hostA", "migrated", "--listen", f"tcp://127.0.0.1:{port}", "--allow", "root@*",
+            "--host-name", f"local{port}", "--state", f"/run/migrate/{port}-state",
+            "--socket", f"/run/migrate/{port}.sock")
+        self.addCleanup(daemon.kill)
+        self.assertTrue(daemon.wait_output(b"state in", 10), bytes(daemon.output))
+        return daemon
+
+    def ask(self, port, purpose, source, prefix=()):
+        """How many bytes a program of the host gets that connects from the address `source`."""
+        outcome = self.testbed.run(
+            "hostA", *prefix, "/usr/bin/python3", "-c",
+            f"import socket, sys; sys.path.insert(0, {str(HERE)!r}); import wire\n"
+            f"c = socket.create_connection(('127.0.0.1', {port}), wire.SECONDS, ({source!r}, 0))\n"
+            f"c.sendall(wire.preamble({purpose}, {SESSION!r}))\n"
+            "try:\n    print(len(wire.receive_frame(c)))\n"
+            "except (ConnectionError, EOFError):\n    print(0)", cwd="/")
+        self.assertEqual(outcome.status, 0, outcome)
+        return int(outcome.text)
+
+    def test_other_users_are_refused(self):
+        daemon = self.daemon(7501)
+        for source in ("127.0.0.1", "127.0.0.9", ADDRESSES["hostA"]):
+            for purpose in (wire.OFFER, wire.QUERY, wire.RESUME, wire.HOME):
+                self.assertEqual(self.ask(7501, purpose, source, NOBODY), 0, (source, purpose))
+            self.assertTrue(daemon.wait_output(f"connection from tcp://{source}:".encode(), 5))
+            self.assertGreater(self.ask(7501, wire.QUERY, source), 0)
+        lines = [line for line in daemon.output.decode().splitlines() if "user 65534" in line]
+        self.assertEqual(len(lines), 12, bytes(daemon.output))
+        for line in lines:
+            self.assertIn("migratectl keys", line)
+
+    def test_roots_daemons_know_each_other(self):
+        process = self.start("hostA", "memory", "anonymous")
+        daemons = {port: self.daemon(port) for port in (7502, 7503)}
+        for port in (7503, 7502):
+            outcome = self.testbed.control("hostA", "--socket", "/run/migrate/7502.sock", "move",
+                                           process.pid, f"127.0.0.1:{port}", "--wait", "done")
+            self.assertEqual(outcome.status, DONE,
+                             (str(outcome), *(bytes(each.output) for each in daemons.values())))
+        self.assertEqual(finish(process), "")
 
 
 @unittest.skipUnless(shutil.which("munged") or os.path.exists("/usr/sbin/munged"),

@@ -1,7 +1,10 @@
 #include "transport/peer_trust.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <future>
 
@@ -101,7 +104,87 @@ TEST_F(PeerTrustTest, HostsOfAnotherAuthorityAreRefused) {
 TEST_F(PeerTrustTest, AHostThatIsNotTheOneMeantIsRefused) {
   const Ends ends = meet(host("hosta"), PeerTrust(cluster_.host("hostb")));  // not for 127.0.0.1
   ASSERT_FALSE(ends.client);
-  EXPECT_EQ(ends.client.error().code, ErrorCode::kRefused) << ends.client.error().message();
+  const std::string message = ends.client.error().message();
+  EXPECT_EQ(ends.client.error().code, ErrorCode::kRefused) << message;
+  for (const char* words : {"for hostb, not for 127.0.0.1", "migratectl keys add-host", "--also"}) {
+    EXPECT_NE(message.find(words), std::string::npos) << message;
+  }
+}
+
+constexpr uid_t kNobody = 65534;
+
+/// What a host without keys says to a process of `user` that connects to `to`, by way of `host`.
+/// With `stays`, the process waits for its end of the connection to be closed; else it ends first.
+Result<PeerTrust::Peer> connect_as(uid_t user, const std::string& to, const std::string& host,
+                                   bool stays = true) {
+  TcpListener listener = MIGRATE_TRY(TcpListener::create(Address{"tcp", to, 0}));
+  const pid_t child = ::fork();
+  if (child == 0) {
+    const bool changed = ::setresuid(user, user, user) == 0;
+    const auto fd = connect_tcp(Address{"tcp", host, listener.port()}, kTimeoutMs);
+    const bool sent = changed && fd && send_preamble(fd->get(), {});
+    pollfd closed{sent ? fd->get() : -1, POLLIN, 0};
+    ::_exit(sent && (!stays || ::poll(&closed, 1, kTimeoutMs) == 1) ? 0 : 1);
+  }
+  UniqueFd connection = MIGRATE_TRY(listener.accept(kTimeoutMs)).fd;
+  const Preamble read = MIGRATE_TRY(receive_preamble(connection.get(), kTimeoutMs));
+  int status = -1;
+  if (!stays) {
+    EXPECT_EQ(::waitpid(child, &status, 0), child);
+  }
+  auto peer = PeerTrust().accept(std::move(connection), read, kTimeoutMs);
+  if (stays) {
+    if (peer) {
+      peer->channel.reset();
+    }
+    EXPECT_EQ(::waitpid(child, &status, 0), child);
+  }
+  EXPECT_EQ(status, 0);
+  return peer;
+}
+
+struct LoopbackWay {
+  std::string listens;
+  std::string connects;
+};
+
+std::vector<LoopbackWay> loopback_ways() {
+  std::vector<LoopbackWay> ways{{"127.0.0.1", "127.0.0.1"}, {"127.0.0.2", "127.0.0.2"}};
+  if (TcpListener::create(Address{"tcp", "::1", 0})) {
+    ways.insert(ways.end(),
+                {{"127.0.0.1", "::ffff:127.0.0.1"}, {"::", "127.0.0.1"}, {"::1", "::1"}});
+  }
+  return ways;
+}
+
+TEST(LocalPeer, OfAnotherUserIsRefused) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "only root can connect as other users";
+  }
+  for (const auto& [listens, connects] : loopback_ways()) {
+    SCOPED_TRACE(connects + " to " + listens);
+    const auto refused = connect_as(kNobody, listens, connects);
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kRefused) << refused.error().message();
+    for (const char* word : {"user 65534", "tcp://", "migratectl keys", "--munge"}) {
+      EXPECT_NE(refused.error().message().find(word), std::string::npos)
+          << refused.error().message();
+    }
+  }
+}
+
+TEST(LocalPeer, OfTheSameUserIsTaken) {
+  for (const auto& [listens, connects] : loopback_ways()) {
+    SCOPED_TRACE(connects + " to " + listens);
+    const auto taken = connect_as(::geteuid(), listens, connects);
+    EXPECT_TRUE(taken) << taken.error().message();
+  }
+}
+
+TEST(LocalPeer, ThatIsGoneIsRefused) {
+  const auto refused = connect_as(::geteuid(), "127.0.0.1", "127.0.0.1", false);
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().code, ErrorCode::kRefused) << refused.error().message();
 }
 
 class ProofTest : public testing::Test {

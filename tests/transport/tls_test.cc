@@ -6,9 +6,11 @@
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <array>
 #include <thread>
+#include <utility>
 
 #include "base/file.h"
 #include "tests/transport/channel_factories.h"
@@ -263,6 +265,85 @@ TEST_F(TlsTest, ContextReportsBadFiles) {
   const auto readable = TlsContext::create(certificate, key, authority);
   ASSERT_FALSE(readable);
   EXPECT_EQ(readable.error().code, ErrorCode::kRefused);
+}
+
+class KeyFilesTest : public TlsTest {
+ protected:
+  void expect_refused(const std::string& object, const std::string& remedy) {
+    const auto context = TlsContext::create(certificate_, key_, authority_);
+    ASSERT_FALSE(context) << object;
+    const std::string message = context.error().message();
+    EXPECT_EQ(context.error().code, ErrorCode::kRefused) << message;
+    EXPECT_EQ(context.error().object, object) << message;
+    EXPECT_NE(message.find(remedy), std::string::npos) << message;
+  }
+  void expect_taken() {
+    const auto context = TlsContext::create(certificate_, key_, authority_);
+    EXPECT_TRUE(context) << context.error().message();
+  }
+
+  std::string directory_ = cluster_.directory();
+  std::string certificate_ = directory_ + "/hosta.crt";
+  std::string key_ = directory_ + "/hosta.key";
+  std::string authority_ = cluster_.authority();
+};
+
+TEST_F(KeyFilesTest, MayNotBeWrittenByOthers) {
+  for (const std::string& path : {certificate_, authority_, key_}) {
+    for (const mode_t mode : {0620, 0602}) {
+      ASSERT_EQ(::chmod(path.c_str(), mode), 0);
+      expect_refused(path, "chmod go-w");
+    }
+    ASSERT_EQ(::chmod(path.c_str(), 0600), 0);
+  }
+  for (const mode_t mode : {0770, 0703, 01777}) {
+    ASSERT_EQ(::chmod(directory_.c_str(), mode), 0);
+    expect_refused(directory_, "chmod go-w");
+  }
+  ASSERT_EQ(::chmod(directory_.c_str(), 0755), 0);
+  for (const std::string& path : {certificate_, authority_}) {
+    ASSERT_EQ(::chmod(path.c_str(), 0644), 0);
+  }
+  expect_taken();
+}
+
+TEST_F(KeyFilesTest, MayNotBeOfAnotherUser) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "only root can give files away";
+  }
+  for (const std::string& path : {certificate_, authority_, key_, directory_}) {
+    ASSERT_EQ(::chown(path.c_str(), 65534, 0), 0);
+    expect_refused(path, "user 65534, who may change it; chown it to root");
+    ASSERT_EQ(::chown(path.c_str(), 0, 0), 0);
+  }
+  expect_taken();
+}
+
+TEST_F(KeyFilesTest, AreRegularFiles) {
+  for (std::string* path : {&certificate_, &authority_, &key_}) {
+    const std::string pipe = *path + ".pipe";
+    ASSERT_EQ(::mkfifo(pipe.c_str(), 0600), 0);
+    const std::string before = std::exchange(*path, pipe);
+    expect_refused(pipe, "not a regular file");
+    *path = before;
+  }
+}
+
+TEST_F(KeyFilesTest, MayBeLinksIntoGuardedDirectories) {
+  const test::TemporaryDirectory elsewhere;
+  const std::string link = elsewhere.file("hosta.key");
+  ASSERT_EQ(::symlink(key_.c_str(), link.c_str()), 0);
+  key_ = link;
+  expect_taken();
+  ASSERT_EQ(::chmod(elsewhere.path().c_str(), 0777), 0);
+  expect_refused(elsewhere.path(), "chmod go-w");
+  ASSERT_EQ(::chmod(elsewhere.path().c_str(), 0700), 0);
+  const Cluster open;
+  ASSERT_TRUE(create_host_certificate(open.directory(), "hosta"));
+  ASSERT_EQ(::unlink(link.c_str()), 0);
+  ASSERT_EQ(::symlink((open.directory() + "/hosta.key").c_str(), link.c_str()), 0);
+  ASSERT_EQ(::chmod(open.directory().c_str(), 0777), 0);
+  expect_refused(open.directory(), "chmod go-w");
 }
 
 }  // namespace

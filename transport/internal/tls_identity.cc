@@ -2,6 +2,7 @@
 
 #include <arpa/inet.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 
@@ -23,6 +24,25 @@ std::string address_of(const ASN1_OCTET_STRING* bytes) {
   }
   ::inet_ntop(family, ::ASN1_STRING_get0_data(bytes), text.data(), text.size());
   return text.data();
+}
+
+/// Names for people. Nobody has vouched for them yet, so they must not upset a log.
+std::string listed(const std::vector<std::string>& names) {
+  constexpr std::size_t kMaxShown = 400;
+  std::string text;
+  for (const std::string& name : names) {
+    text += (text.empty() ? "" : ", ") + name;
+  }
+  text.resize(std::min(text.size(), kMaxShown));
+  std::replace_if(
+      text.begin(), text.end(), [](char c) { return c < ' ' || c > '~'; }, '?');
+  return text.empty() ? "no name" : text;
+}
+
+std::string why_another_host(const X509* certificate, const std::string& expected) {
+  return "it is for " + listed(identity_of(certificate).alternative_names) + ", not for " +
+         expected + ", which was asked for; use a name that it is for, or make that host a " +
+         "certificate that has this one too: migratectl keys add-host HOST --also " + expected;
 }
 
 }  // namespace
@@ -50,6 +70,25 @@ PeerIdentity identity_of(const X509* certificate) {
     }
   }
   return identity;
+}
+
+std::string why_not_trusted(const SSL* ssl, const std::string& expected) {
+  const long result = ::SSL_get_verify_result(ssl);
+  const std::string reason =
+      std::string("its certificate is not trusted: ") + ::X509_verify_cert_error_string(result);
+  const STACK_OF(X509)* chain = ::SSL_get0_verified_chain(ssl);
+  switch (result) {
+    case X509_V_ERR_HOSTNAME_MISMATCH:
+    case X509_V_ERR_IP_ADDRESS_MISMATCH:
+      return reason + ": " +
+             why_another_host(chain == nullptr ? nullptr : sk_X509_value(chain, 0), expected);
+    case X509_V_ERR_CERT_HAS_EXPIRED:
+    case X509_V_ERR_CERT_NOT_YET_VALID:
+      return reason + "; make a new one (migratectl keys), or set the hosts' clocks";
+    default:
+      return reason +
+             "; both hosts need certificates of one authority, and its ca.crt (migratectl keys)";
+  }
 }
 
 bool is_numeric_address(const std::string& host) {
