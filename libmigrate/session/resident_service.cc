@@ -123,6 +123,7 @@ void ResidentWorker::report_end(int status, const std::string& lost) {
     log::error("process {}: {}", noted_.command(), lost);
   }
   exited_ = true;
+  lost_ = lost;
   relay_->report_exit(status, !cell_over_, lost);
   record(ProcessState::kExited);
   static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kResident, status));
@@ -362,13 +363,17 @@ void ResidentWorker::hear_source() {
 
 void ResidentWorker::follow_control() {
   hear_source();
-  if (!control_ || now_us() < next_progress_us_) {
+  const bool is_owed = pager_ && !independent_;  // `ps` here tells of it without a link, too
+  if ((!control_ && !is_owed) || now_us() < next_progress_us_) {
     return;
   }
   next_progress_us_ = now_us() + kProgressEveryUs;
   wire::ControlMessage message;
   *message.mutable_progress() = independent_ ? last_progress_ : progress();
   record_exposure(message.progress());
+  if (!control_) {
+    return;
+  }
   if (!control_->send(message) || now_us() - last_heard_us_ > kSilenceUs) {
     control_.reset();
   }
@@ -382,10 +387,10 @@ void ResidentWorker::record_exposure(const wire::Progress& progress) {
   }
   static_cast<void>(registry_->update_state(to_hex(process_), ProcessRole::kResident,
                                             ProcessState::kRunningHere, progress.owed_pages()));
-  nlohmann::json exposure = nlohmann::json::object();
+  nlohmann::json exposure = {{"expected_independence_us", nullptr}};
   if (progress.done()) {
     exposure["expected_independence_us"] = 0;
-  } else if (const auto remaining = drain_.remaining_us()) {
+  } else if (const auto remaining = drain_.remaining_us(now_us())) {
     exposure["expected_independence_us"] = *remaining;
   }
   static_cast<void>(
@@ -466,6 +471,7 @@ void ResidentWorker::record(ProcessState state) {
   row.owed_pages = pager_ && !independent_ ? pager_->owed_pages() : 0;
   row.uid = noted_.user();
   row.command = noted_.command();
+  row.result = lost_.empty() ? std::string() : nlohmann::json{{"lost", lost_}}.dump();
   if (auto written = registry_->upsert(row); !written) {
     log::warn("{}", written.error().message());
   }

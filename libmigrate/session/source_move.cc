@@ -380,7 +380,7 @@ nlohmann::json SourceMove::expected_independence() const {
   if (done_) {
     return 0;
   }
-  const auto remaining = drain_.remaining_us();
+  const auto remaining = drain_.remaining_us(now_us());
   return remaining ? nlohmann::json(*remaining) : nlohmann::json();
 }
 

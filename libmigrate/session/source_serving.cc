@@ -17,6 +17,8 @@ namespace {
 // two processors, it otherwise waits for a time slice of the push (4 ms) before its first
 // instruction.
 constexpr std::chrono::milliseconds kFirstFaults{2};
+// An attempt may block for seconds: before the first one, the caller shows that it waits.
+constexpr std::int64_t kFirstPauseUs = 50'000;
 constexpr std::int64_t kShortestPauseUs = 100'000;  // between attempts to connect again
 constexpr std::int64_t kLongestPauseUs = 5'000'000;
 constexpr std::int64_t kPingEveryUs = 1'000'000;
@@ -196,7 +198,7 @@ void SourceMove::lose_control(const Error& error) {
   log::debug("session {}: {}", to_hex(session_), error.message());
   if (waits_for_.empty()) {
     waits_since_us_ = now_us();
-    next_reconnect_us_ = 0;
+    next_reconnect_us_ = now_us() + kFirstPauseUs;
     reconnect_pause_us_ = kShortestPauseUs;
   }
   waits_for_ = options_.destination.to_string() + ": " + error.message();

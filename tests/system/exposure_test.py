@@ -2,6 +2,7 @@
 """How long two hosts can end a process: shown, bounded by bandwidth and deadline."""
 
 import signal
+import time
 import unittest
 
 import harness
@@ -47,6 +48,30 @@ class Exposure(unittest.TestCase):
         for words in (["ps"], ["show", self.identity]):
             text = self.testbed.run("hostA", "migratectl", *words).text
             self.assertRegex(text, r"\(.* s\)|independent in +\d", words)
+        self.finish()
+
+    def test_a_cut_link_shows_on_both_sides(self):
+        self.identity = self.move("--bandwidth", "1")["process"]
+
+        def known():
+            return all(self.shown(host).get("expected_independence_us")
+                       for host in ("hostA", "hostB"))
+        self.assertTrue(wait_until(known, 10), [self.shown("hostA"), self.shown("hostB")])
+        self.addCleanup(self.testbed.set_link, "hostB", "up")
+        self.testbed.set_link("hostB", "down")
+        cut = time.monotonic()
+
+        def unknown():
+            return all(self.shown(host).get("expected_independence_us", 0) is None
+                       for host in ("hostA", "hostB"))
+        self.assertTrue(wait_until(unknown, 4.5), [self.shown("hostA"), self.shown("hostB")])
+        self.assertTrue(wait_until(lambda: self.shown("hostA").get("waits_for"), 20),
+                        self.testbed.logs())
+        # Five seconds of silence; an attempt to connect again would take as long.
+        self.assertLess(time.monotonic() - cut, 8)
+        wait_until(lambda: self.shown("hostB").get("waits_for"), 20)
+        self.assertIsNone(self.shown("hostB")["expected_independence_us"])  # no link at all by now
+        self.testbed.set_link("hostB", "up")
         self.finish()
 
     def test_bandwidth_bounds_the_push(self):
