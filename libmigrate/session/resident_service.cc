@@ -123,6 +123,7 @@ void ResidentWorker::report_end(int status, const std::string& lost) {
     log::error("process {}: {}", noted_.command(), lost);
   }
   exited_ = true;
+  lost_ = lost;
   relay_->report_exit(status, !cell_over_, lost);
   record(ProcessState::kExited);
   static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kResident, status));
@@ -470,6 +471,7 @@ void ResidentWorker::record(ProcessState state) {
   row.owed_pages = pager_ && !independent_ ? pager_->owed_pages() : 0;
   row.uid = noted_.user();
   row.command = noted_.command();
+  row.result = lost_.empty() ? std::string() : nlohmann::json{{"lost", lost_}}.dump();
   if (auto written = registry_->upsert(row); !written) {
     log::warn("{}", written.error().message());
   }

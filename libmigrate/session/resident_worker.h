@@ -160,6 +160,7 @@ class ResidentWorker {
   bool give_up_ = false;  // an operator knows that the destination is lost
   std::string shown_waiting_;
   std::int64_t waits_since_us_ = 0;
+  std::string lost_;  // why the process did not end by itself
 };
 
 }  // namespace migrate

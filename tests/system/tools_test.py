@@ -291,6 +291,55 @@ class Users(ToolsCase):
         self.finish(process)
 
 
+class Lost(ToolsCase):
+    """A process that did not end by itself: whoever asks is told why."""
+
+    def text(self, *words, status=DONE):
+        outcome = self.testbed.run("hostA", "migratectl", *words)
+        self.assertEqual(outcome.status, status, f"{words}: {outcome}\n{self.testbed.logs()}")
+        return outcome.text + outcome.errors
+
+    def shown(self, host, identity):
+        return self.testbed.control(host, "show", identity).object
+
+    def check_told(self, identity, reason):
+        text = self.text("show", identity)
+        self.assertRegex(text, rf"(?m)^lost .*{reason}")
+        for wrong in ("independent in", "owed nothing after", "owed_pages", "waits_for", "  state"):
+            self.assertNotIn(wrong, text)
+        for condition in ("done", "exit"):
+            said = self.text("wait", identity, "--for", condition, status=harness.LOST)
+            self.assertRegex(said, f"the process was lost: .*{reason}")
+        waited = self.testbed.control("hostA", "wait", identity)
+        self.assertRegex(waited.object["error"]["message"], reason)
+
+    def test_the_init_of_its_cell_is_killed(self):
+        process = self.testbed.start_keeper("hostA")
+        identity = self.move(process, "hostB", mode="demand")["process"]
+        (record,) = self.records("hostB", process=identity)
+        status = pathlib.Path(f"/proc/{record['pid']}/stat").read_text()
+        os.kill(int(status.rpartition(")")[2].split()[1]), signal.SIGKILL)
+        self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
+        wait_until(lambda: "lost" in self.shown("hostA", identity), 5)
+        self.check_told(identity, "cell of process .* was killed")
+        self.assertIn("was killed", self.shown("hostB", identity)["lost"])
+
+    def test_an_operator_gives_it_up(self):
+        process = self.testbed.start_keeper("hostA")
+        identity = self.move(process, "hostB", mode="demand")["process"]
+        self.addCleanup(self.testbed.set_link, "hostB", "up")
+        self.testbed.set_link("hostB", "down")
+        self.assertTrue(wait_until(lambda: self.shown("hostA", identity).get("waits_for"), 20))
+
+        def given_up():  # Refused until the relay, too, has noticed that nobody answers.
+            return self.testbed.control("hostA", "resolve", identity, "--give-up",
+                                        "--yes").status == DONE
+        self.assertTrue(wait_until(given_up, 20), self.testbed.logs())
+        self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
+        wait_until(lambda: "lost" in self.shown("hostA", identity), 5)
+        self.check_told(identity, "an operator gave it up")
+
+
 class Restarts(ToolsCase):
     """The registry and the moved processes survive their daemons."""
 

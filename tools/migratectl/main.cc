@@ -181,7 +181,8 @@ void print_text(const Options& options, const json& result, int exit_code) {
     fmt::print("{}not movable: {}\n", refusals_text(refusals), outcome_text(exit_code));
   } else if (exit_code != kExitDone) {
     const std::string error = error_text(result);
-    const bool says_all = exit_code == kExitOther || exit_code == kExitUsage;
+    const bool says_all =
+        exit_code == kExitOther || exit_code == kExitUsage || options.command == "wait";
     fmt::print(stderr, "migratectl: {}\n",
                error.empty() ? outcome_text(exit_code)
                : says_all    ? error

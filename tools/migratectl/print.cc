@@ -46,6 +46,10 @@ std::string state_text(const nlohmann::json& record) {
   if (exit != record.end() && exit->is_string()) {
     state += " (" + exit->get<std::string>() + ")";
   }
+  constexpr std::size_t kShortReason = 40;
+  if (const std::string lost = text_of(record, "lost"); !lost.empty()) {
+    state += lost.size() <= kShortReason ? " [lost: " + lost + "]" : " [lost]";
+  }
   const auto alive = record.find("worker_alive");
   if (alive != record.end() && alive->is_boolean() && !alive->get<bool>()) {
     state += " [worker gone]";
@@ -53,10 +57,15 @@ std::string state_text(const nlohmann::json& record) {
   return state;
 }
 
+bool has_ended(const nlohmann::json& record) {
+  const std::string state = text_of(record, "state");
+  return state == "exited" || state == "lost";
+}
+
 /// What is still owed, and how long that is expected to last.
 std::string owed_text(const nlohmann::json& record) {
   const double owed = number_of(record, "owed_pages");
-  if (owed <= 0) {
+  if (owed <= 0 || has_ended(record)) {
     return "-";
   }
   const double expected = number_of(record, "expected_independence_us");
@@ -156,6 +165,9 @@ std::string processes_text(const nlohmann::json& processes) {
 std::string process_text(const nlohmann::json& record) {
   std::vector<Row> rows;
   for (const auto& [name, value] : record.items()) {
+    if (name == "owed_pages" && has_ended(record)) {
+      continue;
+    }
     if (name == "waits_us") {
       rows.push_back({"waits since", duration_text(number_of(record, "waits_us")) + " ago"});
     } else if (name == "age_us" || name == "updated_us_ago") {
@@ -171,7 +183,9 @@ std::string process_text(const nlohmann::json& record) {
   std::string out = table(rows);
   const auto last = record.find("last_move");
   if (last != record.end() && last->is_object()) {
-    out += "last move:\n" + move_text(*last);
+    nlohmann::json move = *last;
+    move.erase("lost");  // said above
+    out += move.empty() ? "" : "last move:\n" + move_text(move);
   }
   const auto others = record.find("other_roles");
   if (others != record.end() && others->is_array()) {
@@ -244,6 +258,9 @@ std::string move_text(const nlohmann::json& result) {
   }
   if (result.contains("state")) {
     rows.push_back({"  state", text_of(result, "state")});
+  }
+  if (result.contains("lost")) {
+    rows.push_back({"  lost", text_of(result, "lost")});
   }
   return table(rows);
 }

@@ -370,13 +370,14 @@ struct WaitEnd {
 };
 
 std::optional<WaitEnd> wait_end(const ProcessRecord& record, bool for_exit) {
+  if (const std::string reason = lost_reason(record); !reason.empty()) {
+    return WaitEnd{kExitLost, "the process was lost: " + reason};
+  }
   switch (record.state) {
     case ProcessState::kExited:
       return WaitEnd{};
     case ProcessState::kFailed:
       return WaitEnd{kExitFailed, "the move failed; the process runs on as if never moved"};
-    case ProcessState::kLost:
-      return WaitEnd{kExitLost, "the process was lost with its worker or host"};
     default:
       break;
   }

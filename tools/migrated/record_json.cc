@@ -8,6 +8,8 @@
 #include <csignal>
 #include <cstring>
 
+#include "libmigrate/session/json_member.h"
+
 namespace migrate {
 namespace {
 
@@ -18,7 +20,41 @@ std::int64_t age_us(std::int64_t since_us) {
   return std::max<std::int64_t>(now - since_us, 0);
 }
 
+nlohmann::json result_of(const ProcessRecord& record) {
+  nlohmann::json result = parse_object(record.result);
+  return result.is_object() ? result : nlohmann::json::object();
+}
+
+/// What the last move came to; of a process that has ended nothing is still to come.
+void add_last_move(const ProcessRecord& record, nlohmann::json& object) {
+  nlohmann::json result = result_of(record);
+  result.erase("event");
+  result.erase("exit");
+  const auto expected = result.find("expected_independence_us");
+  if (expected != result.end()) {
+    if (is_live(record.state)) {
+      object["expected_independence_us"] = *expected;
+    }
+    result.erase(expected);
+  }
+  const auto drained = result.find("owed_nothing_after_us");
+  if (!is_live(record.state) &&
+      (result.contains("lost") || drained == result.end() || drained->is_null())) {
+    result.erase("owed_nothing_after_us");  // It ended, perhaps with pages owed.
+    result.erase("state");
+  }
+  if (!result.empty()) {
+    object["last_move"] = std::move(result);
+  }
+}
+
 }  // namespace
+
+std::string lost_reason(const ProcessRecord& record) {
+  const std::string reason = text_member(result_of(record), "lost");
+  return reason.empty() && record.state == ProcessState::kLost ? "this host was started again"
+                                                               : reason;
+}
 
 bool worker_alive(const ProcessRecord& record) {
   return record.worker > 0 && (kill(record.worker, 0) == 0 || errno == EPERM);
@@ -50,7 +86,7 @@ nlohmann::json record_json(const ProcessRecord& record, const std::string& here)
   if (is_live(record.state)) {
     object["worker_alive"] = worker_alive(record);
   }
-  if (!record.waits_for.empty()) {
+  if (!record.waits_for.empty() && is_live(record.state)) {
     object["waits_for"] = record.waits_for;
     object["waits_us"] = age_us(record.waits_since_us);
   }
@@ -58,20 +94,10 @@ nlohmann::json record_json(const ProcessRecord& record, const std::string& here)
     object["exit_status"] = *record.exit_status;
     object["exit_text"] = exit_text(*record.exit_status);
   }
-  if (!record.result.empty()) {
-    nlohmann::json result = nlohmann::json::parse(record.result, nullptr, false);
-    if (result.is_object()) {
-      result.erase("event");
-      result.erase("exit");
-      if (const auto expected = result.find("expected_independence_us"); expected != result.end()) {
-        object["expected_independence_us"] = *expected;
-        result.erase(expected);
-      }
-      if (!result.empty()) {
-        object["last_move"] = std::move(result);
-      }
-    }
+  if (const std::string reason = lost_reason(record); !reason.empty()) {
+    object["lost"] = reason;
   }
+  add_last_move(record, object);
   return object;
 }
 

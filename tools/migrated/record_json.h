@@ -14,6 +14,9 @@ nlohmann::json record_json(const ProcessRecord& record, const std::string& here)
 /// Whether the worker that looks after the process still lives.
 bool worker_alive(const ProcessRecord& record);
 
+/// Why the process did not end by itself; empty if it did, or has not ended.
+std::string lost_reason(const ProcessRecord& record);
+
 /// "exited with status 3", "ended by signal 9 (Killed)".
 std::string exit_text(int wait_status);
 
