@@ -105,6 +105,9 @@ Result<HostPolicy::Users> HostPolicy::parse_users(const std::string& word) {
   if (const std::size_t dash = word.find('-'); dash != std::string::npos &&
                                                parse_number(word.substr(0, dash), users.first) &&
                                                parse_number(word.substr(dash + 1), users.last)) {
+    if (users.first > users.last) {
+      return fail(bad_rule(word, "the range holds nobody; write the smaller number first"));
+    }
     return users;
   }
   if (parse_number(word, users.first)) {

@@ -268,12 +268,45 @@ TEST_F(DaemonTest, ReadsItsConfiguration) {
   EXPECT_EQ(hosts[0]["host"], "from-file");
   EXPECT_EQ(hosts[1]["state"], "unreachable");
   EXPECT_EQ(run(control("hosts")).exit_code, 0);
-  for (const char* wrong :
-       {"colour = \"red\"\n", "insecure = 1\n", "spin_us = -1\n", "listen = [1]\n", "a = = b\n"}) {
+  using Case = std::pair<const char*, const char*>;
+  for (const auto& [wrong, remedy] :
+       {Case("colour = \"red\"\n", "long options"), Case("insecure = 1\n", "true or false"),
+        Case("spin_us = -1\n", "whole number from 0"), Case("listen = [1]\n", "[\"TEXT\""),
+        Case("state = 5\n", "\"TEXT\""), Case("a = = b\n", "line 1")}) {
     std::ofstream(path) << wrong;
     const Outcome outcome = run(daemon("--config " + path));
     EXPECT_EQ(outcome.exit_code, 2) << wrong;
     EXPECT_NE(outcome.output.find("migrated.toml"), std::string::npos) << outcome.output;
+    EXPECT_NE(outcome.output.find(remedy), std::string::npos) << outcome.output;
+  }
+}
+
+TEST_F(DaemonTest, RefusesSettingsThatCannotBeMeant) {
+  const std::string rest =
+      " --listen tcp://127.0.0.1:0 --socket " + socket() + " --state " + state();
+  for (const char* wrong :
+       {"--allow 20-10@hostA", "--peers ::::", "--advertise tcp://0.0.0.0", "--advertise [::]:7070",
+        "--advertise 127.0.0.1:0", "--advertise a:b:c"}) {
+    const Outcome outcome = run("timeout 5 " + daemon(wrong + rest));
+    EXPECT_TRUE(outcome.exit_code == 1 || outcome.exit_code == 2) << wrong << outcome.output;
+    EXPECT_NE(outcome.output.find("; "), std::string::npos) << outcome.output;  // What to write.
+  }
+}
+
+TEST_F(DaemonTest, ErrorsSayWhatToWrite) {
+  start();
+  for (const char* pid : {"4194000", "99999999"}) {
+    const Outcome missing = run(control(std::string("move ") + pid + " 127.0.0.1"));
+    EXPECT_EQ(missing.exit_code, 1);
+    EXPECT_NE(missing.output.find("no process of this host has this pid"), std::string::npos)
+        << missing.output;
+  }
+  for (const char* wrong : {"--deadline -1", "--deadline 1e300", "--deadline inf", "--retry -1",
+                            "--retry nan", "--bandwidth nan", "--bandwidth 1x"}) {
+    const Outcome outcome = run(control(std::string("move 1 hostB ") + wrong));
+    EXPECT_EQ(outcome.exit_code, 2) << wrong;
+    EXPECT_NE(outcome.output.find("from 0 to 1000000"), std::string::npos) << outcome.output;
+    EXPECT_LT(outcome.output.size(), 200U) << outcome.output;
   }
 }
 

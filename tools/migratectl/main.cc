@@ -27,6 +27,8 @@ constexpr int kExitUsage = 2;
 constexpr int kExitRefused = 3;
 constexpr int kExitFailed = 4;
 constexpr int kExitLost = 5;
+constexpr double kMostSeconds = 1e6;  // Nobody waits for longer,
+constexpr double kMostMib = 1e6;      // and no network is faster.
 
 struct Options {
   std::string socket;
@@ -49,6 +51,19 @@ struct Options {
 
 std::string dump(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
+}
+
+/// Not CLI::Range, which takes nan and whose message writes out the largest number there is.
+CLI::Validator up_to(double most, const std::string& unit) {
+  const auto check = [=](const std::string& text) {
+    char* end = nullptr;
+    const double number = std::strtod(text.c_str(), &end);
+    const bool fits = end != text.c_str() && *end == '\0' && number >= 0 && number <= most;
+    return fits ? std::string()
+                : fmt::format("\"{}\" is no number that it can have; write {} from 0 to {:.0f}",
+                              text, unit, most);
+  };
+  return {check, ""};
 }
 
 void add_options(CLI::App& app, Options& options) {
@@ -78,17 +93,17 @@ void add_options(CLI::App& app, Options& options) {
       ->check(CLI::IsMember({"resumed", "done", "exit"}));
   move->add_option("--retry", options.retry_seconds,
                    "Seconds to wait for transient reasons against the move to pass")
-      ->check(CLI::NonNegativeNumber);
+      ->check(up_to(kMostSeconds, "seconds"));
 
   move->add_option("--bandwidth", options.bandwidth_mib,
                    "MiB a second of its memory that are pushed (default: the daemon's setting; 0: "
                    "as fast as can be)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(up_to(kMostMib, "MiB a second"));
   move->add_option(
           "--deadline", options.deadline_seconds,
           "Seconds after which its source is to owe nothing: pushes faster than the "
           "bandwidth, and in mode demand too, as far as that needs; says so if it is missed")
-      ->check(CLI::NonNegativeNumber);
+      ->check(up_to(kMostSeconds, "seconds"));
 
   app.add_subcommand("ps", "List the processes that came here or went away");
   CLI::App* show = app.add_subcommand("show", "Show everything about one of them");

@@ -9,6 +9,7 @@
 #include <array>
 #include <cerrno>
 #include <cmath>
+#include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
@@ -177,9 +178,14 @@ Result<std::vector<ProcessRecord>> find_records(Registry& registry, const Reques
 
 Error unknown_process(const Request& request) {
   const std::string id = request.text("process");
+  const pid_t pid = request.pid();
+  const bool is_number = id.find_first_not_of("0123456789") == std::string::npos;
+  const bool no_such_pid = id.empty() ? kill(pid, 0) != 0 && errno == ESRCH : is_number;
   return make_error(ErrorCode::kNotFound, "find the process",
-                    id.empty() ? "with pid " + std::to_string(request.pid()) : id,
-                    "this host has not moved or received it; see `migratectl ps`, or ask its home");
+                    id.empty() ? "with pid " + std::to_string(pid) : id,
+                    std::string(no_such_pid ? "no process of this host has this pid, and " : "") +
+                        "this host has not moved or received it; see `migratectl ps`, or ask its "
+                        "home");
 }
 
 /// Who looks after the process that a move or check is about: a row, or nobody yet.

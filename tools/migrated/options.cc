@@ -1,5 +1,8 @@
 #include "tools/migrated/options.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+
 #include <CLI/CLI.hpp>
 #include <limits>
 #include <set>
@@ -26,8 +29,8 @@ class Settings {
     } else {
       option = app_.add_option(flag_of(key), value, help);
     }
-    bindings_.push_back(
-        {key, option, [&value](const toml::node& node) { return set(value, node); }});
+    bindings_.push_back({key, option, form_of(value),
+                         [&value](const toml::node& node) { return set(value, node); }});
   }
 
   /// Applies the file's keys that the command line left open.
@@ -43,7 +46,8 @@ class Settings {
       }
       if (binding->option->count() == 0 && !binding->set(node)) {
         return fail(make_error(ErrorCode::kInvalid, "read the configuration",
-                               path + ": key \"" + name + "\" has a value of the wrong type"));
+                               path + ": key \"" + name + "\" has a value that it cannot have",
+                               "write " + name + " = " + binding->form));
       }
     }
     return {};
@@ -53,12 +57,21 @@ class Settings {
   struct Binding {
     std::string key;
     CLI::Option* option;
+    const char* form;  // how its value is written in the file
     std::function<bool(const toml::node&)> set;
   };
 
   static std::string flag_of(std::string key) {
     std::replace(key.begin(), key.end(), '_', '-');
     return "--" + key;
+  }
+  static const char* form_of(const std::string& /*value*/) { return "\"TEXT\""; }
+  static const char* form_of(const bool& /*value*/) { return "true or false"; }
+  static const char* form_of(const std::uint32_t& /*value*/) {
+    return "a whole number from 0 to 4294967295";
+  }
+  static const char* form_of(const std::vector<std::string>& /*value*/) {
+    return "[\"TEXT\", \"TEXT\"]";
   }
   static bool set(std::string& value, const toml::node& node) {
     const auto text = node.value_exact<std::string>();
@@ -140,6 +153,41 @@ void add_settings(Settings& settings, DaemonOptions& options) {
   settings.add("peers", options.peers, "HOST[:PORT] to ask in `migratectl hosts` (repeatable)");
 }
 
+Error bad_address(const char* setting, const std::string& text, std::string remedy) {
+  return make_error(ErrorCode::kInvalid, "read the setting",
+                    std::string(setting) + " \"" + text + "\"", std::move(remedy));
+}
+
+/// 0.0.0.0 and ::, however they are written: all addresses to listen on, and none to connect to.
+bool is_any_address(const std::string& host) {
+  in_addr v4{};
+  in6_addr v6{};
+  return (inet_aton(host.c_str(), &v4) != 0 && v4.s_addr == INADDR_ANY) ||
+         (inet_pton(AF_INET6, host.c_str(), &v6) == 1 && IN6_IS_ADDR_UNSPECIFIED(&v6));
+}
+
+/// Those that other hosts or this one will connect to; names are not looked up.
+Result<void> check_addresses(const DaemonOptions& options) {
+  for (const std::string& peer : options.peers) {
+    if (const auto address = Address::parse(peer); !address) {
+      return fail(bad_address("peers", peer, address.error().remedy));
+    }
+  }
+  if (options.advertise.empty()) {
+    return {};
+  }
+  const auto address = Address::parse(options.advertise);
+  if (!address) {
+    return fail(bad_address("advertise", options.advertise, address.error().remedy));
+  }
+  if (is_any_address(address->host) || address->port == 0) {
+    return fail(bad_address("advertise", options.advertise,
+                            "other hosts cannot connect to that; write tcp://HOST:PORT with a name "
+                            "or address of this host that they know"));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* argv) {
@@ -171,6 +219,7 @@ Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* 
     }
     MIGRATE_TRY(settings.apply(parsed.table(), config));
   }
+  MIGRATE_TRY(check_addresses(options));
   return std::optional<DaemonOptions>(std::move(options));
 }
 

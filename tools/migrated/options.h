@@ -40,8 +40,8 @@ struct DaemonOptions {
 
 /// Reads the command line, and the TOML file that --config names: its keys are the long options
 /// with _ for -, and an option on the command line wins. Nothing is returned when help or the
-/// version was asked for and printed. Errors: kInvalid (unknown or malformed option or key), or
-/// what kept the file from being read.
+/// version was asked for and printed. Errors: kInvalid (unknown or malformed option or key, an
+/// address that nobody can connect to), or what kept the file from being read.
 Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* argv);
 
 /// What the options say of trust between hosts. `host_name` names the files of `keys_directory`.

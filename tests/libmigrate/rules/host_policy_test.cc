@@ -64,7 +64,8 @@ TEST(HostPolicy, NamesUsersAndHosts) {
 }
 
 TEST(HostPolicy, RefusesWhatIsNoRule) {
-  for (const char* rule : {"", "alice", "@hosta", "root@", "no such user@hosta", "-5@*", ",@*"}) {
+  for (const char* rule :
+       {"", "alice", "@hosta", "root@", "no such user@hosta", "-5@*", ",@*", "20-10@hosta"}) {
     EXPECT_FALSE(HostPolicy::parse({rule})) << rule;
   }
 }
