@@ -330,7 +330,11 @@ class Lost(ToolsCase):
         self.addCleanup(self.testbed.set_link, "hostB", "up")
         self.testbed.set_link("hostB", "down")
         self.assertTrue(wait_until(lambda: self.shown("hostA", identity).get("waits_for"), 20))
-        self.text("resolve", identity, "--give-up", "--yes")
+
+        def given_up():  # Refused until the relay, too, has noticed that nobody answers.
+            return self.testbed.control("hostA", "resolve", identity, "--give-up",
+                                        "--yes").status == DONE
+        self.assertTrue(wait_until(given_up, 20), self.testbed.logs())
         self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
         wait_until(lambda: "lost" in self.shown("hostA", identity), 5)
         self.check_told(identity, "an operator gave it up")
