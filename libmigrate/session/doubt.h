@@ -16,6 +16,9 @@ struct Decision {
   bool made() const { return !action.empty(); }
 };
 
+/// What a client is told of a move of `process` that is in doubt.
+Error doubt_error(const SourceMove& move, const std::string& process);
+
 /// How a doubt ended.
 enum class DoubtEnd {
   kThere,    ///< It ran, runs or ended at the destination.

@@ -29,7 +29,8 @@ void HomeWorker::forward_request(Letter letter) {
   };
   auto channel = forwarded();
   if (!channel) {
-    client.finish_failed(kExitFailed, channel.error());
+    const bool runs_on = relay_ != nullptr && text_member(request, "command") == "move";
+    client.finish_failed(runs_on ? kExitFailed : kExitOther, channel.error());
     return;
   }
   forwards_.push_back({std::move(*channel), std::move(client), where_session_});

@@ -191,7 +191,7 @@ bool HomeWorker::settle_doubt() {
     static_cast<void>(move_->handle());
     show_waiting();
     if (sink_.open() && now_us() - since_us > kPatienceUs) {
-      sink_.finish_failed(kExitAfterCommit, move_->error());
+      sink_.finish_failed(kExitAfterCommit, doubt_error(*move_, command_));
     }
   }
   const DoubtEnd end = end_doubt(*move_, decision_, command_);
@@ -478,7 +478,6 @@ void HomeWorker::end_deputy(int wait_status) {
     deputy_gone_ = true;
     move_->stop_serving();
   }
-  static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kHome, wait_status));
   nlohmann::json result = move_->result();
   if (!lost_.empty()) {
     log::error("process {} is lost: {}", command_, lost_);
@@ -486,10 +485,15 @@ void HomeWorker::end_deputy(int wait_status) {
     static_cast<void>(
         registry_->update_result(to_hex(process_), ProcessRole::kHome, result.dump()));
   }
+  // After the reason, which whoever waits for the end then reads.
+  static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kHome, wait_status));
   if (sink_.open()) {
     result["state"] = "exited";
     result["exit_status"] = wait_status;
-    sink_.finish(kExitDone, std::move(result));
+    if (!lost_.empty()) {
+      result["error"] = {{"code", "state"}, {"message", "the process was lost: " + lost_}};
+    }
+    sink_.finish(lost_.empty() ? kExitDone : kExitAfterCommit, std::move(result));
   }
 }
 

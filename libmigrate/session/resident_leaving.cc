@@ -81,7 +81,7 @@ bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
     read_mailbox_while_leaving(move);
     show_waiting("in doubt: " + move.waits_for(), move.waits_since_us());
     if (sink.open() && now_us() - since_us > kPatienceUs) {
-      sink.finish_failed(kExitAfterCommit, move.error());
+      sink.finish_failed(kExitAfterCommit, doubt_error(move, noted_.command()));
     }
   }
   const DoubtEnd end = end_doubt(move, decision_, noted_.command());

@@ -110,6 +110,9 @@ def others():
     write("request", "deep", b'{"command":' + b"[" * 2000)
     write("image", "whole", image())
     write("registry", "row", b"\1\x21process\0\2\0\4\x05h\x05w\x05s")
+    write("session_file", "zeros", bytes(400))
+    write("session_file", "long", bytes(range(256)) * 8)
+    write("session_file", "raw", b"\xff" + b"MIGSSN01")
     write("registry", "no-database", b"\0SQLite format 3\0garbage")
 
 

@@ -1,4 +1,5 @@
 // The state database as it is read back: the file's bytes, or rows with anything in their columns.
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <stdlib.h>
 
@@ -45,7 +46,12 @@ void fuzz_file(std::span<const std::byte> bytes) {
   for (const char* suffix : {"", "-wal", "-shm"}) {
     std::filesystem::remove(path + suffix);
   }
-  static_cast<void>(write_file(path, {reinterpret_cast<const char*>(bytes.data()), bytes.size()}));
+  {
+    const auto file = open_file(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    if (!file || !write_all(file->get(), bytes)) {
+      std::abort();
+    }
+  }
   read_all();
 }
 
