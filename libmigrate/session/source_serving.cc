@@ -117,14 +117,14 @@ void SourceMove::take(const wire::ControlMessage& message) {
 // Blocks: a host that does not answer is given the time of a connection and of an answer.
 void SourceMove::ask_once_more() {
   constexpr std::int64_t kAnswerUs = 2'000'000;
-  constexpr int kStepMs = 50;
+  constexpr int kLookMs = 50;
   if (!control_) {
     reconnect();
   }
   const std::int64_t deadline_us = now_us() + kAnswerUs;
   while (control_ && fate_ == Fate::kUnknown && now_us() < deadline_us) {
     pollfd polled{control_fd(), POLLIN, 0};
-    ::poll(&polled, 1, kStepMs);
+    ::poll(&polled, 1, kLookMs);
     read_control();
   }
 }
