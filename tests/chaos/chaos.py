@@ -315,17 +315,21 @@ class Case:
             self.outcome.problem = "lost without a report"
 
     def resolve(self):
-        """What an operator does about a destination that will not come back."""
+        """What an operator does about a destination that will not come back. Where the process may
+        have run there he gives it up: brought back it would be an earlier state of itself."""
         for record in self.records(SOURCE):
-            resumed = self.testbed.control(SOURCE, "resolve", record["process"], "--resume-source",
-                                           "--yes")
-            if resumed.status != 0:
-                given_up = self.testbed.control(SOURCE, "resolve", record["process"], "--give-up",
-                                                "--yes")
-                return given_up.status == 0 and self.process.wait(STATUS_SECONDS) is not None
-            self.process.stop_file.touch()
-            return wait_until(lambda: self.ledger.whole, WHOLE_SECONDS)
+            if self.outcome.step in BEFORE_THE_RUN:
+                resumed = self.decide(record, "--resume-source")
+                if resumed.status == 0:
+                    self.process.stop_file.touch()
+                    return wait_until(lambda: self.ledger.whole, WHOLE_SECONDS)
+            # Refused until its home has noticed that nobody answers.
+            given_up = wait_until(lambda: self.decide(record, "--give-up").status == 0, 20)
+            return given_up and self.process.wait(STATUS_SECONDS) is not None
         return False
+
+    def decide(self, record, action):
+        return self.testbed.control(SOURCE, "resolve", record["process"], action, "--yes")
 
     def records(self, host):
         if host in self.gone:
