@@ -48,6 +48,18 @@ Result<std::unique_ptr<Channel>> HomeWorker::send_request(const std::string& whe
   return std::move(peer.channel);
 }
 
+// Asked anew: a link that is up may be one whose other end is lost. Blocks for up to ten seconds.
+bool HomeWorker::place_answers() const {
+  const auto address = Address::parse(where_);
+  const auto session = session_id_from_hex(where_session_);
+  if (!address || !session) {
+    return false;
+  }
+  const Preamble preamble{.purpose = Purpose::kCommand, .session = *session};
+  const auto peer = context_.trust.connect(*address, preamble, kForwardTimeoutMs);
+  return peer && give_proof(*peer->channel, token_, preamble, kForwardTimeoutMs).has_value();
+}
+
 void HomeWorker::resolve(EventSink client, const std::string& action) {
   const std::string who = "process " + command_;
   if (move_->fate() == Fate::kUnknown && !relay_) {
@@ -64,7 +76,7 @@ void HomeWorker::resolve(EventSink client, const std::string& action) {
                                                   "it is known to have run elsewhere"));
     return;
   }
-  if (relay_ && relay_->connected()) {
+  if (place_answers()) {
     client.finish_failed(kExitRefused,
                          make_error(ErrorCode::kRefused, "give up", who,
                                     "it is at " + where_ + ", which answers; to end it, kill pid " +

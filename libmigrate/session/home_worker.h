@@ -70,6 +70,7 @@ class HomeWorker {
   void forward_request(Letter letter);
   Result<std::unique_ptr<Channel>> send_request(const std::string& where, const SessionId& session,
                                                 const nlohmann::json& request) const;
+  bool place_answers() const;
   void resolve(EventSink client, const std::string& action);
   void pump_forwards();
   void follow_move();
