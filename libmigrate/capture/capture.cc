@@ -294,6 +294,7 @@ Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& ima
   }
   const wire::MemoryMap& memory = image.memory();
   need(memory.arg_start(), memory.arg_end() - memory.arg_start());
+  need(memory.env_start(), memory.env_end() - memory.env_start());
   need(arch::stack_pointer(frozen.leader().registers), 1);
   std::array<std::byte, kPageBytes> content;
   for (const std::uint64_t page : pages) {

@@ -13,7 +13,7 @@
 #include <map>
 
 #include "libmigrate/inspect/file_identity.h"
-#include "libmigrate/inspect/internal/pagemap.h"
+#include "libmigrate/inspect/pagemap.h"
 
 namespace migrate::inspect {
 namespace {

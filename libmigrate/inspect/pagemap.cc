@@ -1,4 +1,4 @@
-#include "libmigrate/inspect/internal/pagemap.h"
+#include "libmigrate/inspect/pagemap.h"
 
 #include <linux/ioctl.h>
 #include <sys/ioctl.h>

@@ -46,10 +46,7 @@ timeval to_timeval(std::uint64_t microseconds) {
           static_cast<suseconds_t>(microseconds % kMicrosecondsPerSecond)};
 }
 
-// `executable`: an open descriptor in the process, or none to leave that as it is.
-void script_memory_map(Script& script, const wire::Image& image,
-                       std::optional<std::uint64_t> executable) {
-  const wire::MemoryMap& memory = image.memory();
+prctl_mm_map memory_map(const wire::MemoryMap& memory) {
   prctl_mm_map map{};
   map.start_code = memory.start_code();
   map.end_code = memory.end_code();
@@ -62,9 +59,15 @@ void script_memory_map(Script& script, const wire::Image& image,
   map.arg_end = memory.arg_end();
   map.env_start = memory.env_start();
   map.env_end = memory.env_end();
-  map.auxv = reinterpret_cast<__u64*>(script.put(bytes_of(memory.auxv())));  // NOLINT
-  map.auxv_size = static_cast<__u32>(memory.auxv().size());
-  map.exe_fd = static_cast<__u32>(executable.value_or(~0ULL));
+  return map;
+}
+
+// `executable`: an open descriptor in the process, or -1 to leave that as it is.
+void script_memory_map(Script& script, const wire::Image& image, prctl_mm_map map, int executable) {
+  const std::string& auxv = image.memory().auxv();
+  map.auxv = reinterpret_cast<__u64*>(script.put(bytes_of(auxv)));  // NOLINT
+  map.auxv_size = static_cast<__u32>(auxv.size());
+  map.exe_fd = static_cast<__u32>(executable);
   script.must("set the memory map", SYS_prctl,
               {PR_SET_MM, PR_SET_MM_MAP, script.put_value(map), sizeof(map), 0},
               image.executable().path());
@@ -196,12 +199,18 @@ void script_pending(Script& script, const google::protobuf::RepeatedPtrField<std
 
 }  // namespace
 
-void script_draft_process(Script& script, const wire::Image& draft, std::uint64_t scratch) {
+void script_draft_process(Script& script, const wire::Image& draft, int scratch) {
   const std::string& path = draft.executable().path();
+  // No command line and no environment yet: /proc/PID/cmdline and environ, which anybody may read
+  // at any time, would make pages of zeros before the pager has that memory.
+  prctl_mm_map map = memory_map(draft.memory());
+  map.arg_end = map.arg_start;
+  map.env_start = map.arg_start;
+  map.env_end = map.arg_start;
   script.must("open", SYS_openat,
               {static_cast<std::uint64_t>(AT_FDCWD), script.put_string(path), O_RDONLY}, path);
-  script_memory_map(script, draft, scratch);
-  script.must("close", SYS_close, {scratch}, path);
+  script_memory_map(script, draft, map, scratch);
+  script.must("close", SYS_close, {static_cast<std::uint64_t>(scratch)}, path);
   script.must("enter", SYS_chdir, {script.put_string(draft.working_directory())},
               draft.working_directory());
   const std::uint64_t action = script.put_value(std::array<std::byte, arch::kSignalActionBytes>{});
@@ -211,7 +220,7 @@ void script_draft_process(Script& script, const wire::Image& draft, std::uint64_
 }
 
 void script_process(Script& script, const wire::Image& image, const wire::Image& draft) {
-  script_memory_map(script, image, std::nullopt);
+  script_memory_map(script, image, memory_map(image.memory()), -1);
   if (image.working_directory() != draft.working_directory()) {
     script.must("enter", SYS_chdir, {script.put_string(image.working_directory())},
                 image.working_directory());

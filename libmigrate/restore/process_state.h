@@ -19,9 +19,10 @@ struct ProcessLimits {
 };
 
 /// Adds the calls by which the leader takes on, while the process still runs at the source, what of
-/// it belongs to the whole process: executable, memory map, working directory; and makes every
-/// signal action the default. `scratch` must be the lowest free descriptor.
-void script_draft_process(Script& script, const wire::Image& draft, std::uint64_t scratch);
+/// it belongs to the whole process: executable, memory map (with no command line and environment
+/// yet: to be called before its memory is mapped), working directory; and makes every signal action
+/// the default. `scratch` must be the lowest free descriptor.
+void script_draft_process(Script& script, const wire::Image& draft, int scratch);
 
 /// Adds the calls for what differs from the draft, and for what only the image knows, after
 /// script_draft_process().

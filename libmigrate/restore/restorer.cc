@@ -114,10 +114,10 @@ Result<void> Restorer::prepare(const wire::Image& draft) {
       everything.map.push_back(&mapping);
     }
   }
-  MIGRATE_TRY(map(draft, everything));
   Script script(area_);
   script_draft_process(script, draft, 0);
   MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
+  MIGRATE_TRY(map(draft, everything));
   limits_ = MIGRATE_TRY(read_limits(cell_->seed()));
   draft_ = draft;
   return match_threads(draft);

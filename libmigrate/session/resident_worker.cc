@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <iterator>
 #include <limits>
 #include <optional>
 #include <thread>
@@ -19,6 +20,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/realtime_scope.h"
+#include "libmigrate/inspect/pagemap.h"
 #include "libmigrate/restore/address_space.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/rules/host_facts.h"
@@ -206,6 +208,7 @@ Result<void> ResidentWorker::prepare() {
                                      pager_regions(draft),
                                      open_mapped_files(draft, restorer_->file_user())));
   pager_->launch();
+  MIGRATE_TRY(check_untouched(pager_regions(draft)));
   MIGRATE_TRY(file_->save(noted_.SerializeAsString()));
   return connect_home();
 }
@@ -369,6 +372,25 @@ Result<void> ResidentWorker::restore() {
 }
 
 // What was taken on was the draft: nobody may have become someone else since.
+// A page that somebody made before the pager had the memory, such as a debugger that looked, would
+// be taken for one of the process's own.
+Result<void> ResidentWorker::check_untouched(const std::vector<PagerRegion>& regions) const {
+  const UniqueFd pagemap = MIGRATE_TRY(
+      open_file("/proc/" + std::to_string(cell_->seed()) + "/pagemap", O_RDONLY | O_CLOEXEC));
+  for (const PagerRegion& region : regions) {
+    const PageRange& range = region.destination;
+    if (MIGRATE_TRY(inspect::has_private_pages(pagemap.get(), range.start, range.end()))) {
+      Error error = make_error(ErrorCode::kRetry, "take in", "process " + noted_.command(),
+                               "something on " + context_.host_name +
+                                   " read or wrote its memory before it was there; end what looks "
+                                   "into other processes (a debugger?), and try again");
+      error.address = range.start;
+      return fail(std::move(error));
+    }
+  }
+  return {};
+}
+
 Result<void> ResidentWorker::check_final(const wire::Image& image) {
   if (trusted_ || same_rights(offer_.draft(), image)) {
     return {};
@@ -400,6 +422,11 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
   if (wanted != pager_regions(offer_.draft())) {
     MIGRATE_TRY(pager_->update_regions(wanted));
     pager_->set_local_files(open_mapped_files(image, restorer_->file_user()));
+    std::vector<PagerRegion> changed;
+    std::copy_if(
+        wanted.begin(), wanted.end(), std::back_inserter(changed),
+        [&](const auto& region) { return std::ranges::find(known, region) == known.end(); });
+    MIGRATE_TRY(check_untouched(changed));
   }
   if (offer_.mode() != "demand") {
     pager_->ask_first(pages_touched_first(image));

@@ -60,6 +60,7 @@ class ResidentWorker {
   Result<bool> await_connection(int timeout_ms);
   void accept_rdma();
   Result<void> restore();
+  Result<void> check_untouched(const std::vector<PagerRegion>& regions) const;
   Result<void> check_final(const wire::Image& image);
   Result<void> start_pager(const wire::Image& image, const MappingPlan& plan);
   PagerOptions pager_options();

@@ -3,6 +3,7 @@
 
 import os
 import select
+import subprocess
 import time
 
 import harness
@@ -145,6 +146,39 @@ def make_terminal(mode):
     return job
 
 
+WATCHER = """
+import glob
+while True:
+    for path in glob.glob("/proc/[0-9]*/cmdline") + glob.glob("/proc/[0-9]*/environ"):
+        try:
+            with open(path, "rb") as file:
+                file.read()
+        except OSError:
+            pass
+"""
+
+
+def make_watched(mode):
+    """Something on the machine looks at every process all the time, as monitors and ps do."""
+    def job(test):
+        watcher = subprocess.Popen(["nice", "python3", "-c", WATCHER])
+        try:
+            stop = test.testbed.new_path()
+            variables = [f"VARIABLE{number}={'x' * 200}" for number in range(200)]
+            process = test.testbed.start("hostA", "env", *variables, harness.PROGRAMS / "process",
+                                         "names", stop, 600)
+            process.stop_file = stop
+            if not process.wait_ready():
+                return f"not ready: {bytes(process.output)}"
+            problem = travel(test.testbed, process, mode, 4 * MOVES, random_of("watched", mode),
+                             longest=0.1)
+            return problem or finish(process)
+        finally:
+            watcher.kill()
+            watcher.wait()
+    return job
+
+
 def make_cases():
     for program in PROGRAMS:
         case = type(program.title().replace("_", ""), (harness.GeneratedJobs,), {})
@@ -159,6 +193,7 @@ def make_cases():
         harness.add_job(case, f"ticks_{mode}", make_ticks(mode))
         harness.add_job(case, f"closed_output_{mode}", make_closed_output(mode))
         harness.add_job(case, f"terminal_{mode}", make_terminal(mode))
+        harness.add_job(case, f"watched_{mode}", make_watched(mode))
     yield case
 
 
