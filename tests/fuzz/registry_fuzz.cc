@@ -4,6 +4,7 @@
 #include <stdlib.h>
 
 #include <array>
+#include <cstdlib>
 #include <filesystem>
 #include <string>
 
@@ -19,6 +20,10 @@ const std::string& directory() {
     if (::mkdtemp(name.data()) == nullptr) {
       std::abort();
     }
+    std::atexit([] {
+      std::error_code ignored;
+      std::filesystem::remove_all(directory(), ignored);
+    });
     return name;
   }();
   return path;
@@ -65,12 +70,15 @@ void fuzz_row(std::span<const std::byte> bytes) {
   }
   sqlite3* database = nullptr;
   sqlite3_open(path.c_str(), &database);
-  constexpr int kColumns = 18;
+  constexpr int kColumns = 20;
   sqlite3_stmt* insert = nullptr;
   sqlite3_prepare_v2(database,
                      "INSERT OR REPLACE INTO processes VALUES "
-                     "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+                     "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
                      -1, &insert, nullptr);
+  if (insert == nullptr) {
+    std::abort();  // The table has other columns than this.
+  }
   for (int column = 1; column <= kColumns && bytes.size() > 1; ++column) {
     const auto kind = std::to_integer<unsigned>(bytes[0]);
     const std::size_t length = std::min<std::size_t>(kind / 4, bytes.size() - 1);

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstring>
+#include <filesystem>
 #include <string>
 
 #include "base/file.h"
@@ -25,6 +26,10 @@ const std::string& directory() {
     if (::mkdtemp(name.data()) == nullptr || ::mkdir((name + "/sessions").c_str(), 0700) != 0) {
       std::abort();
     }
+    std::atexit([] {
+      std::error_code ignored;
+      std::filesystem::remove_all(directory(), ignored);
+    });
     ::setenv("MIGRATE_LOG", "off", 1);  // Each damaged file would be told of.
     start_logging("fuzz");
     return name;
