@@ -42,6 +42,8 @@ constexpr const char* kNoDescriptorsReply =
 /// Waited after a failure that would come again at once (no memory).
 constexpr std::chrono::milliseconds kPause{50};
 constexpr int kLookForOrphansMs = 500;
+/// Between attempts to take over a session: begins with Adoption::pause and doubles up to this.
+constexpr std::chrono::milliseconds kLongestAdoptionPause{30'000};
 
 Result<void> make_directory(const std::string& path, mode_t mode, bool enforce) {
   std::error_code error;
@@ -274,7 +276,17 @@ void Daemon::adopt_orphans() {
     return;
   }
   next_look_ = now + std::chrono::milliseconds(kLookForOrphansMs);
-  for (const std::string& name : orphaned_sessions(context_.state_directory, closed_sessions_)) {
+  const auto orphans = orphaned_sessions(context_.state_directory, closed_sessions_);
+  std::erase_if(adoptions_, [&](const auto& adoption) {
+    return std::find(orphans.begin(), orphans.end(), adoption.first) == orphans.end();
+  });
+  for (const std::string& name : orphans) {
+    Adoption& adoption = adoptions_[name];
+    if (now < adoption.next) {
+      continue;  // The last one failed, or has not taken over yet.
+    }
+    adoption.next = now + adoption.pause;
+    adoption.pause = std::min(2 * adoption.pause, kLongestAdoptionPause);
     log::info("the worker of {} has died; starting another", name);
     fork_child({.is_peer = true}, [&] {
       become_worker(-1);

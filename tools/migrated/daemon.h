@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <functional>
+#include <map>
 #include <optional>
 #include <set>
 #include <string>
@@ -74,7 +75,14 @@ class Daemon {
   UniqueFd spare_;  ///< Closed to take, and refuse, a connection when descriptors have run out.
   UniqueFd promoted_read_;  ///< Children that became workers write their pid here.
   UniqueFd promoted_write_;
+  /// Attempts to have a worker take over one session.
+  struct Adoption {
+    std::chrono::steady_clock::time_point next;  ///< Not to be tried again before.
+    std::chrono::milliseconds pause{1000};
+  };
+
   std::set<std::string> closed_sessions_;            ///< Seen to be closed.
+  std::map<std::string, Adoption> adoptions_;        ///< By session, while it is without a worker.
   std::chrono::steady_clock::time_point next_look_;  ///< For orphaned sessions.
   std::unordered_map<pid_t, Client> connecting_;     ///< Children that are not (yet) workers.
 };
