@@ -32,4 +32,9 @@ inline std::int64_t now_us() {
   return clock_ns(CLOCK_MONOTONIC) / 1000;
 }
 
+/// CLOCK_REALTIME in microseconds.
+inline std::int64_t calendar_us() {
+  return clock_ns(CLOCK_REALTIME) / 1000;
+}
+
 }  // namespace migrate

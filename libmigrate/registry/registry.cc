@@ -11,6 +11,7 @@
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/registry/session_file.h"
@@ -48,25 +49,16 @@ constexpr const char* kColumns =
 
 constexpr const char* kUpsert =
     "INSERT INTO processes (process, role, pid, home, place, session, mode, state, exit_status,"
-    " owed_pages, created_us, updated_us, uid, command, result, worker, mailbox, boot)"
-    " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18)"
+    " owed_pages, created_us, updated_us, uid, command, result, worker, mailbox, boot, waits_for,"
+    " waits_since_us)"
+    " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)"
     " ON CONFLICT (process, role) DO UPDATE SET pid=?3, home=?4, place=?5, session=?6, mode=?7,"
     " state=?8, exit_status=?9, owed_pages=?10, updated_us=?12, uid=?13, command=?14, result=?15,"
-    " worker=?16, mailbox=?17, boot=?18";
+    " worker=?16, mailbox=?17, boot=?18, waits_for=?19, waits_since_us=?20";
 
 constexpr std::array<std::string_view, 3> kRoleNames = {"home", "resident", "source"};
 constexpr std::array<std::string_view, 7> kStateNames = {"moving", "running-here", "away", "done",
                                                          "exited", "failed",       "lost"};
-
-std::int64_t calendar_us() {
-  return std::chrono::duration_cast<std::chrono::microseconds>(
-             std::chrono::system_clock::now().time_since_epoch())
-      .count();
-}
-
-std::string database_path(const std::string& state_directory) {
-  return state_directory + "/registry.sqlite";
-}
 
 /// Renames the database and what SQLite keeps beside it.
 Result<std::string> move_aside(const std::string& path) {
@@ -172,6 +164,10 @@ ProcessRecord record_from(const Statement& row) {
 
 }  // namespace
 
+std::string Registry::path(const std::string& state_directory) {
+  return state_directory + "/registry.sqlite";
+}
+
 void Registry::Closer::operator()(sqlite3* database) const {
   sqlite3_close(database);
 }
@@ -214,12 +210,12 @@ Result<Registry> Registry::open(const std::string& state_directory) {
 }
 
 Result<Registry> Registry::try_open(const std::string& state_directory) {
-  std::string path = database_path(state_directory);
+  const std::string file = path(state_directory);
   sqlite3* raw = nullptr;
   const int status =
-      sqlite3_open_v2(path.c_str(), &raw,
+      sqlite3_open_v2(file.c_str(), &raw,
                       SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
-  Registry registry(raw, path);
+  Registry registry(raw, file);
   if (status != SQLITE_OK) {
     return fail(registry.database_error("open the registry"));
   }
@@ -235,7 +231,7 @@ Result<Registry> Registry::try_open(const std::string& state_directory) {
   }
   if (version > kSchemaVersion) {
     return fail(make_error(ErrorCode::kUnsupported, "open the registry",
-                           path + ": written by a newer version of migrated",
+                           file + ": written by a newer version of migrated",
                            "use that version, or another --state directory"));
   }
   if (version == 1) {
@@ -256,7 +252,7 @@ Result<Registry> Registry::open_or_repair(const std::string& state_directory) {
   }
   if (damaged) {
     registry = fail(make_error(ErrorCode::kCorrupt, "open the registry"));  // closes it
-    const std::string aside = MIGRATE_TRY(move_aside(database_path(state_directory)));
+    const std::string aside = MIGRATE_TRY(move_aside(path(state_directory)));
     log::error("the registry was damaged; moved aside to {}, beginning a new one", aside);
     registry = open(state_directory);
   }
@@ -272,10 +268,10 @@ Result<Registry> Registry::open_or_repair(const std::string& state_directory) {
   return registry;
 }
 
-Result<void> Registry::upsert(const ProcessRecord& record) {
+Result<void> Registry::write(const char* sql, const ProcessRecord& record) {
   const std::int64_t now = calendar_us();
   const std::string boot = boot_id();
-  Statement row(*this, kUpsert);
+  Statement row(*this, sql);
   row.bind(1, record.process).bind(2, static_cast<std::int64_t>(record.role));
   row.bind(3, std::int64_t{record.pid}).bind(4, record.home).bind(5, record.where);
   row.bind(6, record.session).bind(7, record.mode);
@@ -284,90 +280,30 @@ Result<void> Registry::upsert(const ProcessRecord& record) {
     row.bind(9, std::int64_t{*record.exit_status});  // else it stays NULL
   }
   row.bind(10, static_cast<std::int64_t>(record.owed_pages));
-  row.bind(11, record.created_us != 0 ? record.created_us : now).bind(12, now);
+  row.bind(11, record.created_us != 0 ? record.created_us : now);
+  row.bind(12, record.updated_us != 0 ? record.updated_us : now);
   row.bind(13, std::int64_t{record.uid}).bind(14, record.command).bind(15, record.result);
   row.bind(16, std::int64_t{record.worker != 0 ? record.worker : getpid()});
   row.bind(17, record.mailbox).bind(18, boot);
+  row.bind(19, record.waits_for).bind(20, record.waits_since_us);
   MIGRATE_TRY(row.step());
   return {};
 }
 
-namespace {
-
-Error no_such_row(const std::string& process, ProcessRole role) {
-  return make_error(ErrorCode::kNotFound, "update the registry",
-                    "process " + process + " in role " + std::string(to_string(role)));
+Result<void> Registry::upsert(const ProcessRecord& record) {
+  return write(kUpsert, record);
 }
 
-}  // namespace
+Result<bool> Registry::upsert_own(const ProcessRecord& record) {
+  const std::string sql = std::string(kUpsert) + " WHERE worker=?16";
+  MIGRATE_TRY(write(sql.c_str(), record));
+  return sqlite3_changes(database_.get()) != 0;
+}
 
-Result<void> Registry::update_state(const std::string& process, ProcessRole role,
-                                    ProcessState state, std::optional<std::uint64_t> owed_pages) {
+Result<void> Registry::remove(const std::string& process, ProcessRole role, pid_t worker) {
   Statement row(*this,
-                "UPDATE processes SET state=?1, owed_pages=coalesce(?2, owed_pages), updated_us=?3 "
-                "WHERE process=?4 AND role=?5");
-  row.bind(1, static_cast<std::int64_t>(state)).bind(3, calendar_us()).bind(4, process);
-  row.bind(5, static_cast<std::int64_t>(role));
-  if (owed_pages) {
-    row.bind(2, static_cast<std::int64_t>(*owed_pages));
-  }
-  MIGRATE_TRY(row.step());
-  return changed_row(process, role);
-}
-
-Result<void> Registry::update_exit(const std::string& process, ProcessRole role, int exit_status) {
-  Statement row(*this,
-                "UPDATE processes SET state=?1, exit_status=?2, updated_us=?3 "
-                "WHERE process=?4 AND role=?5");
-  row.bind(1, static_cast<std::int64_t>(ProcessState::kExited));
-  row.bind(2, std::int64_t{exit_status}).bind(3, calendar_us()).bind(4, process);
-  row.bind(5, static_cast<std::int64_t>(role));
-  MIGRATE_TRY(row.step());
-  return changed_row(process, role);
-}
-
-Result<void> Registry::update_where(const std::string& process, ProcessRole role,
-                                    const std::string& where) {
-  Statement row(*this, "UPDATE processes SET place=?1, updated_us=?2 WHERE process=?3 AND role=?4");
-  row.bind(1, where)
-      .bind(2, calendar_us())
-      .bind(3, process)
-      .bind(4, static_cast<std::int64_t>(role));
-  MIGRATE_TRY(row.step());
-  return changed_row(process, role);
-}
-
-Result<void> Registry::update_result(const std::string& process, ProcessRole role,
-                                     const std::string& result_json) {
-  Statement row(*this,
-                "UPDATE processes SET result=?1, updated_us=?2 WHERE process=?3 AND role=?4");
-  row.bind(1, result_json).bind(2, calendar_us()).bind(3, process);
-  row.bind(4, static_cast<std::int64_t>(role));
-  MIGRATE_TRY(row.step());
-  return changed_row(process, role);
-}
-
-Result<void> Registry::update_waiting(const std::string& process, ProcessRole role,
-                                      const std::string& waits_for, std::int64_t waited_us) {
-  Statement row(*this,
-                "UPDATE processes SET waits_for=?1, waits_since_us=?2 "
-                "WHERE process=?3 AND role=?4");
-  row.bind(1, waits_for).bind(2, calendar_us() - waited_us).bind(3, process);
-  row.bind(4, static_cast<std::int64_t>(role));
-  MIGRATE_TRY(row.step());
-  return changed_row(process, role);
-}
-
-Result<void> Registry::changed_row(const std::string& process, ProcessRole role) const {
-  if (sqlite3_changes(database_.get()) == 0) {
-    return fail(no_such_row(process, role));
-  }
-  return {};
-}
-
-Result<void> Registry::remove(const std::string& process, ProcessRole role) {
-  Statement row(*this, "DELETE FROM processes WHERE process=?1 AND role=?2");
-  row.bind(1, process).bind(2, static_cast<std::int64_t>(role));
+                "DELETE FROM processes WHERE process=?1 AND role=?2 AND (?3=0 OR worker=?3)");
+  row.bind(1, process).bind(2, static_cast<std::int64_t>(role)).bind(3, std::int64_t{worker});
   MIGRATE_TRY(row.step());
   return {};
 }

@@ -52,7 +52,7 @@ struct ProcessRecord {
   std::optional<int> exit_status;  ///< As waitpid gives it.
   std::uint64_t owed_pages = 0;    ///< By this host if it runs elsewhere, to this host if here.
   std::int64_t created_us = 0;     ///< CLOCK_REALTIME; upsert keeps the first.
-  std::int64_t updated_us = 0;     ///< CLOCK_REALTIME; set by each write.
+  std::int64_t updated_us = 0;     ///< CLOCK_REALTIME; 0: filled with the time of the write.
   uid_t uid = 0;
   std::string command;              ///< The command line, for people.
   std::string result;               ///< The last move's result, a JSON object, or empty.
@@ -66,7 +66,8 @@ struct ProcessRecord {
 
 /// The daemon's record of moves: an SQLite database `registry.sqlite` in the state directory.
 ///
-/// Several processes may have it open at once, each through a Registry of its own that was opened
+/// Each row is its worker's, which keeps it by ProcessRow. Several processes may have the database
+/// open at once, each through a Registry of its own that was opened
 /// after fork. Writers wait up to 5 s for each other. Owned by one thread.
 /// Errors of every call: kSystem (disk full, permission), kRetry (locked for over 5 s), kCorrupt
 /// (not or no longer a database; open_or_repair at the daemon's next start moves it aside).
@@ -79,27 +80,18 @@ class Registry {
   /// an empty one made; rows of processes that lived before the machine's last boot become kLost.
   static Result<Registry> open_or_repair(const std::string& state_directory);
 
+  /// Of the database.
+  static std::string path(const std::string& state_directory);
+
   Registry(Registry&&) noexcept = default;
   Registry& operator=(Registry&&) noexcept = default;
 
   /// Inserts, or replaces the row of the same process and role (its created_us stays).
   Result<void> upsert(const ProcessRecord& record);
-
-  /// Sets the state, and the number of owed pages if given. Errors: kNotFound.
-  Result<void> update_state(const std::string& process, ProcessRole role, ProcessState state,
-                            std::optional<std::uint64_t> owed_pages = std::nullopt);
-  /// Sets kExited with `exit_status`, as waitpid gives it. Errors: kNotFound.
-  Result<void> update_exit(const std::string& process, ProcessRole role, int exit_status);
-  /// Sets the address where the process runs now. Errors: kNotFound.
-  Result<void> update_where(const std::string& process, ProcessRole role, const std::string& where);
-  /// Sets the last move's result. Errors: kNotFound.
-  Result<void> update_result(const std::string& process, ProcessRole role,
-                             const std::string& result_json);
-  /// Sets for what its worker waits (empty: nothing), and since how long. Errors: kNotFound.
-  Result<void> update_waiting(const std::string& process, ProcessRole role,
-                              const std::string& waits_for, std::int64_t waited_us);
-  /// Forgets a row; success if there is none.
-  Result<void> remove(const std::string& process, ProcessRole role);
+  /// As upsert(), but leaves the row alone, and says so by false, if it names another worker.
+  Result<bool> upsert_own(const ProcessRecord& record);
+  /// Forgets a row; success if there is none, or if it names another worker than `worker` (0: any).
+  Result<void> remove(const std::string& process, ProcessRole role, pid_t worker = 0);
 
   /// The live row with this pid on this host, the most recently updated first, if any.
   Result<std::optional<ProcessRecord>> find_pid(pid_t pid);
@@ -118,7 +110,7 @@ class Registry {
   static Result<Registry> try_open(const std::string& state_directory);
   Result<std::vector<ProcessRecord>> select(const char* rest, const std::string& text,
                                             std::int64_t number);
-  Result<void> changed_row(const std::string& process, ProcessRole role) const;
+  Result<void> write(const char* sql, const ProcessRecord& record);
   Result<void> execute(const char* sql);
   Error database_error(const char* operation) const;
 

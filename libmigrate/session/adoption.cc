@@ -99,7 +99,8 @@ void clear_session(const WorkerContext& context, SessionFile& file, const Sessio
       registry && text && noted.ParseFromString(*text) &&
       noted.process().size() == process.size()) {
     noted.process().copy(reinterpret_cast<char*>(process.data()), process.size());
-    static_cast<void>(registry->remove(to_hex(process), ProcessRole::kResident));
+    static_cast<void>(
+        registry->remove(to_hex(process), ProcessRole::kResident, file.mark().worker));
   }
   file.remove();
 }

@@ -32,7 +32,8 @@ void HomeWorker::run_adopted(SessionFile file, const SessionId& process) {
 Result<bool> HomeWorker::adopt() {
   MIGRATE_TRY(file_->await_worker_gone());
   file_->take();
-  registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
+  row_.emplace(MIGRATE_TRY(
+      ProcessRow::open(context_.state_directory, to_hex(process_), ProcessRole::kHome)));
   if (!noted_.ParseFromString(MIGRATE_TRY(file_->load()))) {
     return fail(make_error(ErrorCode::kCorrupt, "read the session of a process"));
   }
@@ -54,8 +55,7 @@ Result<bool> HomeWorker::adopt() {
   }
   if (adopted == Adopted::kRunsHere) {
     log::info("process {} runs on here: its move was not decided", command_);
-    static_cast<void>(
-        registry_->update_state(to_hex(process_), ProcessRole::kHome, ProcessState::kFailed));
+    row_->set_state(ProcessState::kFailed);
     file_->remove();
     return false;
   }
@@ -110,7 +110,7 @@ HomeWorker::Adopted HomeWorker::adopt_killed(const SessionId& session) {
   const int status = ended_there ? verdict->wait_status() : SIGKILL;
   log::info("process {} was killed while its move was under way{}", command_,
             verdict ? "" : "; an operator gave it up at the destination");
-  static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kHome, status));
+  row_->set_exit(status);
   return Adopted::kOver;
 }
 
@@ -130,17 +130,15 @@ Result<wire::Verdict> HomeWorker::end_there(const SessionId& session) {
 // Nothing: an operator does not want to wait for an answer.
 std::optional<wire::Verdict> HomeWorker::ask_about_killed(const SessionId& session) {
   constexpr int kPauseMs = 1000;
+  const std::int64_t since_us = now_us();
   for (;;) {
     auto verdict = end_there(session);
     if (verdict) {
       return std::move(*verdict);
     }
-    if (shown_waiting_.empty()) {
-      shown_waiting_ = "killed here, and in doubt whether it runs at " + move_->destination() +
-                       ": " + verdict.error().message();
-      static_cast<void>(
-          registry_->update_waiting(to_hex(process_), ProcessRole::kHome, shown_waiting_, 0));
-    }
+    row_->set_waiting("killed here, and in doubt whether it runs at " + move_->destination(),
+                      now_us() - since_us);
+    row_->refresh();
     pollfd polled{mailbox_->fd(), POLLIN, 0};
     ::poll(&polled, 1, kPauseMs);
     read_mailbox();

@@ -119,7 +119,8 @@ Result<void> HomeWorker::prepare() {
   command_ = command_line(request_.pid);
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(process_))));
   MIGRATE_TRY(open_mailbox());
-  registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
+  row_.emplace(MIGRATE_TRY(
+      ProcessRow::open(context_.state_directory, to_hex(process_), ProcessRole::kHome)));
   file_.emplace(MIGRATE_TRY(
       SessionFile::create(context_.state_directory, home_session_name(to_hex(process_)))));
   file_->mark().process = request_.pid;
@@ -190,6 +191,7 @@ bool HomeWorker::settle_doubt() {
     watch_deputy();
     static_cast<void>(move_->handle());
     show_waiting();
+    row_->refresh();
     if (sink_.open() && now_us() - since_us > kPatienceUs) {
       sink_.finish_failed(kExitAfterCommit, doubt_error(*move_, command_));
     }
@@ -216,7 +218,7 @@ Result<void> HomeWorker::fetch_streams(const wire::Image& image, bool adopted) {
 }
 
 void HomeWorker::report_not_moved(MoveOutcome outcome) {
-  static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kHome));
+  row_->remove();
   file_->remove();
   if (outcome == MoveOutcome::kFailed) {
     sink_.finish_failed(kExitFailed, move_->error());
@@ -295,6 +297,7 @@ void HomeWorker::serve_until_end() {
     watch_deputy();
     read_signals();
     follow_move();
+    row_->refresh();
     pump_forwards();
     if (relay_) {
       if (auto handled = relay_->handle(); !handled) {
@@ -341,17 +344,13 @@ void HomeWorker::note_change() {
   }
 }
 
-// What `show` tells; only when it has changed.
+// What `show` tells.
 void HomeWorker::show_waiting() {
   std::string waits_for = move_->waits_for();
   if (!waits_for.empty() && move_->fate() == Fate::kUnknown) {
     waits_for = "in doubt whether it runs at " + waits_for;
   }
-  if (waits_for != shown_waiting_) {
-    shown_waiting_ = waits_for;
-    static_cast<void>(registry_->update_waiting(to_hex(process_), ProcessRole::kHome, waits_for,
-                                                now_us() - move_->waits_since_us()));
-  }
+  row_->set_waiting(waits_for, now_us() - move_->waits_since_us());
 }
 
 void HomeWorker::wait_for_events() {
@@ -453,17 +452,14 @@ void HomeWorker::follow_move() {
       }
     }
     record(ProcessState::kDone);
-    static_cast<void>(
-        registry_->update_result(to_hex(process_), ProcessRole::kHome, move_->result().dump()));
+    row_->set_result(move_->result().dump());
     if (request_.wait == "done") {
       sink_.finish(kExitDone, move_->result());
     }
   } else if (!was_done && now_us() >= next_progress_us_) {
     next_progress_us_ = now_us() + kProgressEveryUs;
-    static_cast<void>(registry_->update_state(to_hex(process_), ProcessRole::kHome,
-                                              ProcessState::kAway, move_->owed_pages()));
-    static_cast<void>(
-        registry_->update_result(to_hex(process_), ProcessRole::kHome, move_->result().dump()));
+    row_->set_state(ProcessState::kAway, move_->owed_pages());
+    row_->set_result(move_->result().dump());
     if (sink_.open()) {
       sink_.send(move_->progress_event());
     }
@@ -482,11 +478,10 @@ void HomeWorker::end_deputy(int wait_status) {
   if (!lost_.empty()) {
     log::error("process {} is lost: {}", command_, lost_);
     result["lost"] = lost_;
-    static_cast<void>(
-        registry_->update_result(to_hex(process_), ProcessRole::kHome, result.dump()));
+    row_->set_result(result.dump());
   }
   // After the reason, which whoever waits for the end then reads.
-  static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kHome, wait_status));
+  row_->set_exit(wait_status);
   if (sink_.open()) {
     result["state"] = "exited";
     result["exit_status"] = wait_status;
@@ -499,8 +494,6 @@ void HomeWorker::end_deputy(int wait_status) {
 
 void HomeWorker::record(ProcessState state) {
   ProcessRecord row;
-  row.process = to_hex(process_);
-  row.role = ProcessRole::kHome;
   row.pid = request_.pid;
   row.where = where_;
   row.session = where_session_;
@@ -512,9 +505,7 @@ void HomeWorker::record(ProcessState state) {
   if (state != ProcessState::kMoving) {
     row.result = move_->result().dump();
   }
-  if (auto written = registry_->upsert(row); !written) {
-    log::warn("{}", written.error().message());
-  }
+  row_->write(std::move(row));
 }
 
 void run_source_worker(const WorkerContext& context, UniqueFd client, const MoveRequest& request) {

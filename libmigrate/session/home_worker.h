@@ -11,7 +11,7 @@
 #include "base/result.h"
 #include "libmigrate/home/deputy_relay.h"
 #include "libmigrate/proto/session.pb.h"
-#include "libmigrate/registry/registry.h"
+#include "libmigrate/registry/process_row.h"
 #include "libmigrate/registry/session_file.h"
 #include "libmigrate/session/doubt.h"
 #include "libmigrate/session/mailbox.h"
@@ -91,7 +91,7 @@ class HomeWorker {
   std::optional<SessionFile> file_;
   wire::HomeSession noted_;  // the file's text
   std::optional<Mailbox> mailbox_;
-  std::optional<Registry> registry_;
+  std::optional<ProcessRow> row_;
   std::unique_ptr<SourceMove> move_;
   std::vector<DeputyRelay::Stream> streams_;
   std::unique_ptr<DeputyRelay> relay_;
@@ -101,9 +101,8 @@ class HomeWorker {
   std::optional<int> exit_status_;
   std::string lost_;                // why it did not end by itself
   std::int64_t told_ended_us_ = 0;  // when the destination said so, other than by the relay
-  std::string shown_waiting_;
-  Decision decision_;     // of an operator, about a doubt
-  bool give_up_ = false;  // an operator knows that the destination is lost
+  Decision decision_;               // of an operator, about a doubt
+  bool give_up_ = false;            // an operator knows that the destination is lost
   bool deputy_gone_ = false;
   bool reported_done_ = false;
 };

@@ -125,7 +125,6 @@ void ResidentWorker::run_adopted(SessionFile file) {
 Result<bool> ResidentWorker::adopt() {
   MIGRATE_TRY(file_->await_worker_gone());
   file_->take();
-  registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
   if (!noted_.ParseFromString(MIGRATE_TRY(file_->load())) ||
       noted_.process().size() != process_.size()) {
     noted_.Clear();
@@ -138,6 +137,8 @@ Result<bool> ResidentWorker::adopt() {
     clear_session(context_, *file_, session_);
     return false;
   }
+  row_.emplace(MIGRATE_TRY(
+      ProcessRow::open(context_.state_directory, to_hex(process_), ProcessRole::kResident)));
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(session_))));
   source_.common_name = noted_.source_name();
   source_.alternative_names.assign(noted_.source_names().begin(), noted_.source_names().end());

@@ -79,13 +79,15 @@ bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
     ::poll(polled, 2, kStepMs);
     static_cast<void>(move.handle());
     read_mailbox_while_leaving(move);
-    show_waiting("in doubt: " + move.waits_for(), move.waits_since_us());
+    row_->set_waiting("in doubt whether it runs at " + move.waits_for(),
+                      now_us() - move.waits_since_us());
+    row_->refresh();
     if (sink.open() && now_us() - since_us > kPatienceUs) {
       sink.finish_failed(kExitAfterCommit, doubt_error(move, noted_.command()));
     }
   }
   const DoubtEnd end = end_doubt(move, decision_, noted_.command());
-  show_waiting({}, 0);
+  row_->set_waiting({}, 0);
   give_up_ = end == DoubtEnd::kGivenUp;
   return end != DoubtEnd::kHere;
 }
@@ -106,8 +108,7 @@ void ResidentWorker::end_given_up(const SourceMove& move) {
 void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait) {
   gone_ = true;
   relay_.reset();
-  static_cast<void>(
-      registry_->update_state(to_hex(process_), ProcessRole::kResident, ProcessState::kAway));
+  row_->set_state(ProcessState::kAway);
   if (wait == "resumed") {
     sink.finish(kExitDone, move.result());
   }
@@ -123,7 +124,8 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const s
         break;  // The parked process is gone.
       }
     }
-    show_waiting(move.waits_for(), move.waits_since_us());
+    row_->set_waiting(move.waits_for(), now_us() - move.waits_since_us());
+    row_->refresh();
     if (sink.open() && now_us() >= next_progress_us) {
       next_progress_us = now_us() + kProgressEveryUs;
       sink.send(move.progress_event());
@@ -133,13 +135,7 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const s
     sink.finish(kExitDone, move.result());
   }
   await_goodbye();
-  // Unless it has come back by another session.
-  const auto records = registry_->find_process(to_hex(process_));
-  for (const ProcessRecord& record : records.value_or(std::vector<ProcessRecord>())) {
-    if (record.role == ProcessRole::kResident && record.session == to_hex(session_)) {
-      static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kResident));
-    }
-  }
+  row_->remove();
 }
 
 // The source that this process came from answers within a moment that it knows all. Without that a

@@ -31,6 +31,7 @@ void ResidentWorker::serve_until_end() {
     follow_control();
     follow_home();
     watch_waiting();
+    row_->refresh();
     if (!pending_moves_.empty() && independent_ && !exited_) {
       move_on();
     }
@@ -126,7 +127,7 @@ void ResidentWorker::report_end(int status, const std::string& lost) {
   lost_ = lost;
   relay_->report_exit(status, !cell_over_, lost);
   record(ProcessState::kExited);
-  static_cast<void>(registry_->update_exit(to_hex(process_), ProcessRole::kResident, status));
+  row_->set_exit(status);
 }
 
 void ResidentWorker::read_mailbox() {
@@ -291,17 +292,22 @@ void ResidentWorker::follow_pager() {
   }
 }
 
-// A process that is owed pages and has no link to who has them.
+// A process that is owed pages and has no link to who has them, or none to its home.
 void ResidentWorker::watch_waiting() {
+  constexpr std::int64_t kHomePatienceUs = 2'000'000;
+  const std::int64_t away_us = home_lost_us_ == 0 ? 0 : now_us() - home_lost_us_;
   const bool waits = !independent_ && (link_lost_ || (pager_ && !pager_->started()));
   if (!waits) {
     waits_since_us_ = 0;
-    show_waiting({}, 0);
+    const bool shown = away_us > kHomePatienceUs;
+    row_->set_waiting(shown ? "its home at " + noted_.home() + ", for its signals, output and end"
+                            : std::string(),
+                      away_us);
     return;
   }
   if (waits_since_us_ == 0) {
     waits_since_us_ = now_us();
-    show_waiting("the pages that its source owes it", waits_since_us_);
+    row_->set_waiting("the pages that its source owes it", 0);
   }
   const std::int64_t limit_us = std::int64_t{context_.end_waiting_s} * 1'000'000;
   if (limit_us != 0 && now_us() - waits_since_us_ > limit_us && !cell_over_) {
@@ -385,20 +391,23 @@ void ResidentWorker::record_exposure(const wire::Progress& progress) {
   if (exited_) {
     return;
   }
-  static_cast<void>(registry_->update_state(to_hex(process_), ProcessRole::kResident,
-                                            ProcessState::kRunningHere, progress.owed_pages()));
+  row_->set_state(ProcessState::kRunningHere, progress.owed_pages());
   nlohmann::json exposure = {{"expected_independence_us", nullptr}};
   if (progress.done()) {
     exposure["expected_independence_us"] = 0;
   } else if (const auto remaining = drain_.remaining_us(now_us())) {
     exposure["expected_independence_us"] = *remaining;
   }
-  static_cast<void>(
-      registry_->update_result(to_hex(process_), ProcessRole::kResident, exposure.dump()));
+  row_->set_result(exposure.dump());
 }
 
 void ResidentWorker::follow_home() {
   constexpr std::int64_t kReconnectEveryUs = 500'000;
+  if (relay_->connected()) {
+    home_lost_us_ = 0;
+  } else if (home_lost_us_ == 0) {
+    home_lost_us_ = now_us();
+  }
   if (!relay_->connected() && now_us() >= next_home_us_) {
     next_home_us_ = now_us() + kReconnectEveryUs;
     if (auto connected = connect_home(); connected) {
@@ -448,20 +457,8 @@ wire::Progress ResidentWorker::progress() const {
   return progress;
 }
 
-// What `show` tells; only when it has changed.
-void ResidentWorker::show_waiting(const std::string& waits_for, std::int64_t since_us) {
-  if (waits_for == shown_waiting_) {
-    return;
-  }
-  shown_waiting_ = waits_for;
-  static_cast<void>(registry_->update_waiting(to_hex(process_), ProcessRole::kResident, waits_for,
-                                              now_us() - since_us));
-}
-
 void ResidentWorker::record(ProcessState state) {
   ProcessRecord row;
-  row.process = to_hex(process_);
-  row.role = ProcessRole::kResident;
   row.pid = cell_->seed();
   row.home = noted_.home();
   row.session = to_hex(session_);
@@ -472,9 +469,7 @@ void ResidentWorker::record(ProcessState state) {
   row.uid = noted_.user();
   row.command = noted_.command();
   row.result = lost_.empty() ? std::string() : nlohmann::json{{"lost", lost_}}.dump();
-  if (auto written = registry_->upsert(row); !written) {
-    log::warn("{}", written.error().message());
-  }
+  row_->write(std::move(row));
 }
 
 }  // namespace migrate

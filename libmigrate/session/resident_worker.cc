@@ -80,8 +80,8 @@ void ResidentWorker::run() {
 
 // Says that the process never ran here only when nothing of it is left that could.
 void ResidentWorker::give_up(const Error& error) {
-  if (registry_) {
-    static_cast<void>(registry_->remove(to_hex(process_), ProcessRole::kResident));
+  if (row_) {
+    row_->remove();
   }
   const bool over = !cell_ || cell_->end_and_wait();
   const bool may_have_run = file_ && file_->mark().stage == RunStage::kReleased;
@@ -108,7 +108,8 @@ Result<bool> ResidentWorker::take_in() {
     return false;
   }
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(session_))));
-  registry_.emplace(MIGRATE_TRY(Registry::open(context_.state_directory)));
+  row_.emplace(MIGRATE_TRY(
+      ProcessRow::open(context_.state_directory, to_hex(process_), ProcessRole::kResident)));
   host_clocks_ = MIGRATE_TRY(clock_offsets(0));
   pager_events_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   file_.emplace(MIGRATE_TRY(
@@ -207,8 +208,8 @@ Result<void> ResidentWorker::prepare() {
   pager_ = MIGRATE_TRY(Pager::create(pager_options(), Userfault::adopt(std::move(userfault)),
                                      pager_regions(draft),
                                      open_mapped_files(draft, restorer_->file_user())));
-  pager_->launch();
   MIGRATE_TRY(check_untouched(pager_regions(draft)));
+  pager_->launch();
   MIGRATE_TRY(file_->save(noted_.SerializeAsString()));
   return connect_home();
 }
@@ -371,7 +372,6 @@ Result<void> ResidentWorker::restore() {
   return note_image(image);
 }
 
-// What was taken on was the draft: nobody may have become someone else since.
 // A page that somebody made before the pager had the memory, such as a debugger that looked, would
 // be taken for one of the process's own.
 Result<void> ResidentWorker::check_untouched(const std::vector<PagerRegion>& regions) const {
@@ -391,6 +391,7 @@ Result<void> ResidentWorker::check_untouched(const std::vector<PagerRegion>& reg
   return {};
 }
 
+// What was taken on was the draft: nobody may have become someone else since.
 Result<void> ResidentWorker::check_final(const wire::Image& image) {
   if (trusted_ || same_rights(offer_.draft(), image)) {
     return {};
@@ -419,14 +420,14 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
     MIGRATE_TRY(pager_->update_regions(std::move(stay)));
   }
   MIGRATE_TRY(restorer_->adapt(image, plan));
-  if (wanted != pager_regions(offer_.draft())) {
+  if (const auto known = pager_regions(offer_.draft()); wanted != known) {
     MIGRATE_TRY(pager_->update_regions(wanted));
-    pager_->set_local_files(open_mapped_files(image, restorer_->file_user()));
     std::vector<PagerRegion> changed;
     std::copy_if(
         wanted.begin(), wanted.end(), std::back_inserter(changed),
         [&](const auto& region) { return std::ranges::find(known, region) == known.end(); });
     MIGRATE_TRY(check_untouched(changed));
+    pager_->set_local_files(open_mapped_files(image, restorer_->file_user()));
   }
   if (offer_.mode() != "demand") {
     pager_->ask_first(pages_touched_first(image));

@@ -15,7 +15,7 @@
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/home/resident_relay.h"
 #include "libmigrate/proto/session.pb.h"
-#include "libmigrate/registry/registry.h"
+#include "libmigrate/registry/process_row.h"
 #include "libmigrate/registry/session_file.h"
 #include "libmigrate/restore/restorer.h"
 #include "libmigrate/session/control_channel.h"
@@ -107,7 +107,6 @@ class ResidentWorker {
   void read_mailbox_while_leaving(SourceMove& move);
   void send_verdict();
   void close_session();
-  void show_waiting(const std::string& waits_for, std::int64_t since_us);
   void deliver(std::span<const std::byte> siginfo);
   wire::Progress progress() const;
   KnownObjects known_objects() const;
@@ -128,7 +127,7 @@ class ResidentWorker {
   wire::CellSession noted_;  // the file's text
   std::set<std::pair<Kept::Kind, std::uint32_t>> kept_ends_;
   std::optional<Mailbox> mailbox_;
-  std::optional<Registry> registry_;
+  std::optional<ProcessRow> row_;
   std::optional<Cell> cell_;
   std::optional<Restorer> restorer_;
   UniqueFd userfault_copy_;                    // for the cell's init
@@ -159,9 +158,9 @@ class ResidentWorker {
   bool gone_ = false;     // moved on
   Decision decision_;     // of an operator, about a doubt
   bool give_up_ = false;  // an operator knows that the destination is lost
-  std::string shown_waiting_;
   std::int64_t waits_since_us_ = 0;
-  std::string lost_;  // why the process did not end by itself
+  std::int64_t home_lost_us_ = 0;  // when the link to the home was lost; 0: it is there
+  std::string lost_;               // why the process did not end by itself
 };
 
 }  // namespace migrate

@@ -54,6 +54,9 @@ std::string state_text(const nlohmann::json& record) {
   if (alive != record.end() && alive->is_boolean() && !alive->get<bool>()) {
     state += " [worker gone]";
   }
+  if (!text_of(record, "waits_for").empty()) {
+    state += " [waits]";
+  }
   return state;
 }
 

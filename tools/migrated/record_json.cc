@@ -8,16 +8,14 @@
 #include <csignal>
 #include <cstring>
 
+#include "base/clock.h"
 #include "libmigrate/session/json_member.h"
 
 namespace migrate {
 namespace {
 
 std::int64_t age_us(std::int64_t since_us) {
-  const std::int64_t now = std::chrono::duration_cast<std::chrono::microseconds>(
-                               std::chrono::system_clock::now().time_since_epoch())
-                               .count();
-  return std::max<std::int64_t>(now - since_us, 0);
+  return std::max<std::int64_t>(calendar_us() - since_us, 0);
 }
 
 nlohmann::json result_of(const ProcessRecord& record) {

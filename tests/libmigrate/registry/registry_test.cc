@@ -80,33 +80,24 @@ TEST_F(RegistryTest, UpsertReplacesButKeepsTheTimeOfCreation) {
   EXPECT_EQ(all.front().created_us, first.created_us);
 }
 
-TEST_F(RegistryTest, UpdatesTouchOneRowAndMissingRowsAreErrors) {
+TEST_F(RegistryTest, ARowOfAnotherWorkerIsLeftAlone) {
   Registry rows = registry();
-  ASSERT_TRUE(rows.upsert(record("ab12", 17)));
+  ProcessRecord other = record("ab12", 17);
+  other.worker = getpid() + 1;
+  ASSERT_TRUE(rows.upsert(other));
   ProcessRecord resident = record("ab12", 18);
   resident.role = ProcessRole::kResident;
-  ASSERT_TRUE(rows.upsert(resident));
-  ASSERT_TRUE(rows.update_state("ab12", ProcessRole::kHome, ProcessState::kDone, 0));
-  ASSERT_TRUE(rows.update_where("ab12", ProcessRole::kHome, "tcp://hostC:7070"));
-  ASSERT_TRUE(rows.update_result("ab12", ProcessRole::kHome, "{\"freeze_us\":300}"));
-  ASSERT_TRUE(rows.update_exit("ab12", ProcessRole::kResident, 3 << 8));
+  EXPECT_TRUE(rows.upsert_own(resident).value());  // There was none.
+  resident.state = ProcessState::kExited;
+  EXPECT_TRUE(rows.upsert_own(resident).value());
+  EXPECT_FALSE(rows.upsert_own(record("ab12", 19)).value());
+  ASSERT_TRUE(rows.remove("ab12", ProcessRole::kHome, getpid()));
+  EXPECT_EQ(rows.find_pid(17).value()->worker, getpid() + 1);
   const std::vector<ProcessRecord> found = rows.find_process("ab12").value();
   ASSERT_EQ(found.size(), 2U);
   for (const ProcessRecord& row : found) {
-    if (row.role == ProcessRole::kHome) {
-      EXPECT_EQ(row.state, ProcessState::kDone);
-      EXPECT_EQ(row.owed_pages, 0U);
-      EXPECT_EQ(row.where, "tcp://hostC:7070");
-      EXPECT_EQ(row.result, "{\"freeze_us\":300}");
-    } else {
-      EXPECT_EQ(row.state, ProcessState::kExited);
-      EXPECT_EQ(row.exit_status, 3 << 8);
-      EXPECT_EQ(row.owed_pages, 77U);
-    }
+    EXPECT_EQ(row.state == ProcessState::kExited, row.role == ProcessRole::kResident);
   }
-  const auto missing = rows.update_state("ff", ProcessRole::kHome, ProcessState::kDone);
-  ASSERT_FALSE(missing);
-  EXPECT_EQ(missing.error().code, ErrorCode::kNotFound);
   ASSERT_TRUE(rows.remove("ab12", ProcessRole::kHome));
   EXPECT_EQ(rows.list().value().size(), 1U);
 }
@@ -116,7 +107,9 @@ TEST_F(RegistryTest, FindsPidsOfLiveRowsOnly) {
   ASSERT_TRUE(rows.upsert(record("ab12", 17)));
   EXPECT_TRUE(rows.find_pid(17).value().has_value());
   EXPECT_FALSE(rows.find_pid(18).value().has_value());
-  ASSERT_TRUE(rows.update_exit("ab12", ProcessRole::kHome, 0));
+  ProcessRecord ended = record("ab12", 17);
+  ended.state = ProcessState::kExited;
+  ASSERT_TRUE(rows.upsert(ended));
   EXPECT_FALSE(rows.find_pid(17).value().has_value());
   EXPECT_TRUE(rows.list(true).value().empty());
 }
@@ -143,9 +136,6 @@ TEST_F(RegistryTest, ManyProcessesWriteAtOnce) {
       const std::string id = "a" + std::to_string(writer);
       for (int i = 0; good && i < kWrites; ++i) {
         good = rows->upsert(record(id, i + 1));
-        if (good) {
-          good = rows->update_state(id, ProcessRole::kHome, ProcessState::kAway, i);
-        }
       }
       EXPECT_TRUE(good) << good.error().message();
       _exit(good ? 0 : 1);

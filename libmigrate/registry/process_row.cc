@@ -1,0 +1,131 @@
+#include "libmigrate/registry/process_row.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <utility>
+
+#include "base/clock.h"
+#include "base/log.h"
+
+namespace migrate {
+
+Result<ProcessRow> ProcessRow::open(const std::string& state_directory, const std::string& process,
+                                    ProcessRole role) {
+  Registry registry = MIGRATE_TRY(Registry::open(state_directory));
+  ProcessRecord record;
+  for (ProcessRecord& row : MIGRATE_TRY(registry.find_process(process))) {
+    if (row.process == process && row.role == role) {
+      record = std::move(row);
+    }
+  }
+  record.process = process;
+  record.role = role;
+  record.worker = getpid();
+  return ProcessRow(std::move(registry), state_directory, std::move(record));
+}
+
+ProcessRow::ProcessRow(Registry registry, std::string state_directory, ProcessRecord record)
+    : registry_(std::move(registry)),
+      state_directory_(std::move(state_directory)),
+      file_(file_id()),
+      record_(std::move(record)) {}
+
+void ProcessRow::write(ProcessRecord record) {
+  record.process = record_.process;
+  record.role = record_.role;
+  record.worker = record_.worker;
+  record.created_us = record_.created_us;
+  record.waits_for = record_.waits_for;
+  record.waits_since_us = record_.waits_since_us;
+  record_ = std::move(record);
+  save_change();
+}
+
+void ProcessRow::set_state(ProcessState state, std::optional<std::uint64_t> owed_pages) {
+  record_.state = state;
+  record_.owed_pages = owed_pages.value_or(record_.owed_pages);
+  save_change();
+}
+
+void ProcessRow::set_exit(int wait_status) {
+  record_.state = ProcessState::kExited;
+  record_.exit_status = wait_status;
+  save_change();
+}
+
+void ProcessRow::set_result(std::string json) {
+  record_.result = std::move(json);
+  save_change();
+}
+
+void ProcessRow::set_waiting(const std::string& waits_for, std::int64_t waited_us) {
+  if (waits_for != record_.waits_for) {
+    record_.waits_for = waits_for;
+    record_.waits_since_us = calendar_us() - waited_us;
+    save();
+  }
+}
+
+void ProcessRow::remove() {
+  begun_ = false;
+  if (auto removed = registry_.remove(record_.process, record_.role, record_.worker); !removed) {
+    log::warn("{}", removed.error().message());
+  }
+}
+
+void ProcessRow::refresh() {
+  constexpr std::int64_t kRefreshEveryUs = 1'000'000;
+  if (!begun_ || now_us() < next_refresh_us_) {
+    return;
+  }
+  next_refresh_us_ = now_us() + kRefreshEveryUs;
+  if (!missed_ && file_ == file_id()) {
+    return;
+  }
+  auto registry = Registry::open(state_directory_);
+  if (!registry) {
+    note(fail(registry.error()));
+    return;
+  }
+  registry_ = std::move(*registry);
+  file_ = file_id();
+  save();
+}
+
+// Another file, or none, once the database was moved aside.
+ProcessRow::FileId ProcessRow::file_id() const {
+  struct stat status = {};
+  if (::stat(Registry::path(state_directory_).c_str(), &status) != 0) {
+    return {};
+  }
+  return {status.st_dev, status.st_ino};
+}
+
+void ProcessRow::save_change() {
+  record_.updated_us = calendar_us();
+  if (record_.created_us == 0) {
+    record_.created_us = record_.updated_us;
+  }
+  save();
+}
+
+void ProcessRow::save() {
+  if (begun_) {
+    note(registry_.upsert_own(record_));
+    return;
+  }
+  const auto saved = registry_.upsert(record_);
+  note(saved ? Result<bool>(true) : fail(saved.error()));
+  begun_ = true;
+}
+
+void ProcessRow::note(const Result<bool>& saved) {
+  if (!saved && !missed_) {
+    log::warn("the row of process {} is not up to date: {}", record_.process,
+              saved.error().message());
+  }
+  missed_ = !saved;
+}
+
+}  // namespace migrate

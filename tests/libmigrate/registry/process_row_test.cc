@@ -1,0 +1,123 @@
+#include "libmigrate/registry/process_row.h"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+namespace migrate {
+namespace {
+
+class ProcessRowTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "rowXXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    directory_ = pattern;
+  }
+  void TearDown() override { std::filesystem::remove_all(directory_); }
+
+  ProcessRow open() { return ProcessRow::open(directory_, "ab12", ProcessRole::kHome).value(); }
+
+  std::vector<ProcessRecord> rows() { return Registry::open(directory_).value().list().value(); }
+
+  static ProcessRecord away() {
+    ProcessRecord record;
+    record.pid = 17;
+    record.state = ProcessState::kAway;
+    record.command = "xz";
+    return record;
+  }
+
+  // Writes the row in another process, as another worker.
+  void write_elsewhere() {
+    const pid_t child = fork();
+    if (child == 0) {
+      ProcessRecord record = away();
+      record.pid = 18;
+      open().write(record);
+      _exit(0);
+    }
+    int status = -1;
+    waitpid(child, &status, 0);
+    ASSERT_EQ(status, 0);
+  }
+
+  std::string directory_;
+};
+
+TEST_F(ProcessRowTest, ChangesKeepTheRest) {
+  ProcessRow row = open();
+  row.write(away());
+  row.set_waiting("pages", 3'000'000);
+  row.set_state(ProcessState::kDone, 0);
+  row.set_result("{}");
+  row.set_exit(9);
+  const auto found = rows();
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found.front().command, "xz");
+  EXPECT_EQ(found.front().state, ProcessState::kExited);
+  EXPECT_EQ(found.front().exit_status, 9);
+  EXPECT_EQ(found.front().result, "{}");
+  EXPECT_EQ(found.front().waits_for, "pages");
+  EXPECT_LE(found.front().waits_since_us, found.front().created_us - 2'000'000);
+  row.remove();
+  EXPECT_TRUE(rows().empty());
+}
+
+TEST_F(ProcessRowTest, ARowThatWasLostIsWrittenAgain) {
+  ProcessRow row = open();
+  row.write(away());
+  std::filesystem::remove_all(directory_);
+  row.set_exit(9);  // Nowhere to be seen.
+  std::filesystem::create_directory(directory_);
+  row.refresh();
+  const auto found = rows();
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found.front().command, "xz");
+  EXPECT_EQ(found.front().exit_status, 9);
+}
+
+TEST_F(ProcessRowTest, ADamagedRegistryIsFilledAgainOnceItIsMovedAside) {
+  ProcessRow row = open();
+  row.write(away());
+  for (const char* suffix : {"-wal", "-shm"}) {
+    std::filesystem::remove(Registry::path(directory_) + suffix);
+  }
+  std::ofstream(Registry::path(directory_)) << std::string(8192, 'x');
+  row.set_state(ProcessState::kDone);
+  ASSERT_TRUE(Registry::open_or_repair(directory_));
+  row.refresh();
+  const auto found = rows();
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found.front().state, ProcessState::kDone);
+}
+
+TEST_F(ProcessRowTest, ANewerWorkersRowIsLeftAlone) {
+  ProcessRow row = open();
+  row.write(away());
+  write_elsewhere();
+  row.set_exit(9);
+  row.remove();
+  const auto found = rows();
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found.front().pid, 18);
+  EXPECT_EQ(found.front().state, ProcessState::kAway);
+}
+
+TEST_F(ProcessRowTest, WhoTakesOverBeginsWithWhatIsThere) {
+  write_elsewhere();
+  ProcessRow row = open();
+  row.set_exit(9);
+  const auto found = rows();
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found.front().pid, 18);
+  EXPECT_EQ(found.front().worker, getpid());
+}
+
+}  // namespace
+}  // namespace migrate
