@@ -95,12 +95,17 @@ void clear_session(const WorkerContext& context, SessionFile& file, const Sessio
   wire::CellSession noted;
   const auto text = file.load();
   SessionId process{};
-  if (auto registry = Registry::open(context.state_directory);
-      registry && text && noted.ParseFromString(*text) &&
+  auto registry = Registry::open(context.state_directory);
+  if (registry && text && noted.ParseFromString(*text) &&
       noted.process().size() == process.size()) {
     noted.process().copy(reinterpret_cast<char*>(process.data()), process.size());
-    static_cast<void>(
-        registry->remove(to_hex(process), ProcessRole::kResident, file.mark().worker));
+    const auto rows = registry->find_process(to_hex(process));
+    for (const ProcessRecord& row : rows.value_or(std::vector<ProcessRecord>())) {
+      // Unless it has come again by another session.
+      if (row.role == ProcessRole::kResident && row.session == to_hex(session)) {
+        static_cast<void>(registry->remove(row.process, row.role, row.worker));
+      }
+    }
   }
   file.remove();
 }

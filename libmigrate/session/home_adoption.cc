@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "libmigrate/session/home_worker.h"
 
@@ -77,7 +78,8 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
   if (!parked && !gone && parked.error().code != ErrorCode::kNotFound) {
     return fail(parked.error());
   }
-  if (!parked && !gone && !noted_.outgoing().confirmed()) {
+  const bool never_left = !noted_.has_outgoing();  // However it went on, it did so here.
+  if (!parked && (never_left || (!gone && !noted_.outgoing().confirmed()))) {
     return Adopted::kRunsHere;
   }
   const Address destination = MIGRATE_TRY(Address::parse(noted_.outgoing().destination()));

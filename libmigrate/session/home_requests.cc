@@ -1,4 +1,5 @@
 // What a home worker does with the requests of local clients: most go to where the process is.
+#include "base/log.h"
 #include "libmigrate/session/home_worker.h"
 #include "libmigrate/session/json_member.h"
 #include "transport/proof.h"

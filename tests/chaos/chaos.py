@@ -37,6 +37,7 @@ BEFORE_THE_RUN = {"source." + step for step in ("offered", "frozen", "captured",
 MIB = os.environ.get("CHAOS_MIB", "16")
 
 REACH_SECONDS = 15     # for a worker to come to the step
+LIVE_STATES = ("moving", "running-here", "away", "done")
 RUN_SECONDS = 30       # for a copy to run again after the kill
 WHOLE_SECONDS = 60     # for all pages to be checked
 STATUS_SECONDS = 20    # for the deputy to end as the copy did
@@ -374,9 +375,16 @@ class Case:
             self.process.kill()
 
     def left(self):
-        """What is on the hosts besides their daemons: name and state of each process."""
-        return sorted({f"{name} {harness.state_of(pid)}" for host in self.hosts.values()
-                       for pid, name in processes_of(host).items() if name != "migrated"})
+        """What is on the hosts besides their daemons: name and state of each process, and what a
+        registry says to be there when nothing is."""
+        processes = {f"{name} {harness.state_of(pid)}" for host in self.hosts.values()
+                     for pid, name in processes_of(host).items() if name != "migrated"}
+        if processes:
+            return sorted(processes)
+        return sorted(f"a row of {host}: {record['role']} {record['state']}"
+                      for host in self.hosts
+                      for record in self.testbed.control(host, "ps").object.get("processes", [])
+                      if record["state"] in LIVE_STATES)
 
     def clean(self):
         """Whether the testbed is as new again, so that another case may follow on it."""
