@@ -31,7 +31,7 @@ alignas(4096) const std::array<std::byte, kPageBytes> kZeroPage{};
 /// failure, over `range` until it is through or stops for a reason that the caller must know.
 /// The one place that knows what the kernel's answers mean.
 template <class Step>
-InstallResult install(PageRange range, Step step) {
+InstallResult install(const Userfault& userfault, PageRange range, Step step) {
   InstallResult result;
   std::uint64_t stride = range.bytes();
   while (result.page_count < range.page_count) {
@@ -68,7 +68,13 @@ InstallResult install(PageRange range, Step step) {
           stride = std::max(kPageBytes, page_floor(bytes / 2));
           continue;
         }
-        result.outcome = InstallOutcome::kGone;
+        // Since 6.9 the kernel looks for the mapping before it looks whether mappings change: what
+        // is moved in this moment is not there for it. Whoever holds the events back until we are
+        // done (all callers) sees by them that it was a change.
+        result.outcome = userfault.probe();
+        if (result.outcome == InstallOutcome::kInstalled) {
+          result.outcome = InstallOutcome::kGone;
+        }
         return result;
       default:
         // Out of memory, or what should not be. To wait is right: to go on would lose the page.
@@ -140,49 +146,52 @@ Result<void> Userfault::unregister_range(PageRange range) const {
 InstallResult Userfault::copy(std::uint64_t destination, std::span<const std::byte> bytes) const {
   const PageRange range{destination, bytes.size() / kPageBytes};
   const auto source = reinterpret_cast<std::uint64_t>(bytes.data());
-  return install(range, [&](std::uint64_t address, std::uint64_t length, std::int64_t& done) {
-    uffdio_copy argument{};
-    argument.dst = address;
-    argument.src = source + (address - destination);
-    argument.len = length;
-    const int result = ::ioctl(fd_.get(), UFFDIO_COPY, &argument);
-    done = argument.copy;
-    return result;
-  });
+  return install(*this, range,
+                 [&](std::uint64_t address, std::uint64_t length, std::int64_t& done) {
+                   uffdio_copy argument{};
+                   argument.dst = address;
+                   argument.src = source + (address - destination);
+                   argument.len = length;
+                   const int result = ::ioctl(fd_.get(), UFFDIO_COPY, &argument);
+                   done = argument.copy;
+                   return result;
+                 });
 }
 
 InstallResult Userfault::zero(PageRange range) const {
-  return install(range, [&](std::uint64_t address, std::uint64_t length, std::int64_t& done) {
-    uffdio_zeropage argument{};
-    argument.range = {address, length};
-    int result = ::ioctl(fd_.get(), UFFDIO_ZEROPAGE, &argument);
-    done = argument.zeropage;
-    if (result != 0 && errno == EINVAL) {  // a kind of memory that has no zero page
-      uffdio_copy copy{};
-      copy.dst = address;
-      copy.src = reinterpret_cast<std::uint64_t>(kZeroPage.data());
-      copy.len = kPageBytes;
-      result = ::ioctl(fd_.get(), UFFDIO_COPY, &copy);
-      done = copy.copy;
-      if (result == 0) {
-        result = length == kPageBytes ? 0 : -1;
-      }
-    }
-    return result;
-  });
+  return install(*this, range,
+                 [&](std::uint64_t address, std::uint64_t length, std::int64_t& done) {
+                   uffdio_zeropage argument{};
+                   argument.range = {address, length};
+                   int result = ::ioctl(fd_.get(), UFFDIO_ZEROPAGE, &argument);
+                   done = argument.zeropage;
+                   if (result != 0 && errno == EINVAL) {  // a kind of memory that has no zero page
+                     uffdio_copy copy{};
+                     copy.dst = address;
+                     copy.src = reinterpret_cast<std::uint64_t>(kZeroPage.data());
+                     copy.len = kPageBytes;
+                     result = ::ioctl(fd_.get(), UFFDIO_COPY, &copy);
+                     done = copy.copy;
+                     if (result == 0) {
+                       result = length == kPageBytes ? 0 : -1;
+                     }
+                   }
+                   return result;
+                 });
 }
 
 InstallResult Userfault::poison(PageRange range) const {
-  return install(range, [&](std::uint64_t address, std::uint64_t length, std::int64_t& done) {
-    PoisonArgument argument{};
-    argument.range = {address, length};
-    const int result = ::ioctl(fd_.get(), kPoisonRequest, &argument);
-    done = argument.updated;
-    if (result != 0 && (errno == EINVAL || errno == ENOTTY)) {
-      errno = EOPNOTSUPP;
-    }
-    return result;
-  });
+  return install(*this, range,
+                 [&](std::uint64_t address, std::uint64_t length, std::int64_t& done) {
+                   PoisonArgument argument{};
+                   argument.range = {address, length};
+                   const int result = ::ioctl(fd_.get(), kPoisonRequest, &argument);
+                   done = argument.updated;
+                   if (result != 0 && (errno == EINVAL || errno == ENOTTY)) {
+                     errno = EOPNOTSUPP;
+                   }
+                   return result;
+                 });
 }
 
 void Userfault::wake(PageRange range) const {

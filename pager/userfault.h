@@ -17,7 +17,8 @@ enum class InstallOutcome : std::uint8_t {
   kInstalled,     ///< All pages are in place.
   kAlreadyThere,  ///< Stopped at a page that is present already.
   kChanging,      ///< The address space is changing: read the events, then look again.
-  kGone,          ///< Stopped at a page that is not registered (any more).
+  kGone,          ///< Stopped at a page that is not registered (any more), and no change is under
+                  ///< way. Certain only if no events are read meanwhile.
   kProcessGone,   ///< The address space has ended (exit or exec).
   kUnsupported,   ///< This kernel cannot do it (poison only).
 };

@@ -396,12 +396,13 @@ class Case:
 class Lane:
     """A testbed on which cases run one after the other; made anew when one has spoilt it."""
 
-    def __init__(self):
+    def __init__(self, options=()):
         self.testbed = None
+        self.options = options  # of testbed up
 
     def run(self, step, victim, source):
         if self.testbed is None:
-            self.testbed = Testbed(2, ["--daemon-arg=--debug-stops"])
+            self.testbed = Testbed(2, ["--daemon-arg=--debug-stops", *self.options])
         case = Case(self.testbed, step, victim, source)
         outcome = case.run()
         if not case.clean():
