@@ -14,19 +14,29 @@
 namespace migrate {
 namespace {
 
-const std::string& directory() {
-  static const std::string path = [] {
-    std::string name = "/dev/shm/fuzz-registry-XXXXXX";
-    if (::mkdtemp(name.data()) == nullptr) {
+// Of this run, and gone with it.
+class Folder {
+ public:
+  Folder() {
+    if (::mkdtemp(path_.data()) == nullptr) {
       std::abort();
     }
-    std::atexit([] {
-      std::error_code ignored;
-      std::filesystem::remove_all(directory(), ignored);
-    });
-    return name;
-  }();
-  return path;
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_ = "/dev/shm/fuzz-registry-XXXXXX";
+};
+
+const std::string& directory() {
+  static const Folder folder;
+  return folder.path();
 }
 
 void read_all() {

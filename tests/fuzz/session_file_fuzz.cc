@@ -20,21 +20,31 @@ namespace {
 constexpr const char* kName = "cell-00000000000000000000000000000000";
 constexpr std::size_t kTextAt = 4096;
 
-const std::string& directory() {
-  static const std::string path = [] {
-    std::string name = "/dev/shm/fuzz-session-XXXXXX";
-    if (::mkdtemp(name.data()) == nullptr || ::mkdir((name + "/sessions").c_str(), 0700) != 0) {
+// Of this run, and gone with it.
+class Folder {
+ public:
+  Folder() {
+    if (::mkdtemp(path_.data()) == nullptr || ::mkdir((path_ + "/sessions").c_str(), 0700) != 0) {
       std::abort();
     }
-    std::atexit([] {
-      std::error_code ignored;
-      std::filesystem::remove_all(directory(), ignored);
-    });
     ::setenv("MIGRATE_LOG", "off", 1);  // Each damaged file would be told of.
     start_logging("fuzz");
-    return name;
-  }();
-  return path;
+  }
+  Folder(const Folder&) = delete;
+  Folder& operator=(const Folder&) = delete;
+  ~Folder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_ = "/dev/shm/fuzz-session-XXXXXX";
+};
+
+const std::string& directory() {
+  static const Folder folder;
+  return folder.path();
 }
 
 // Of this machine's present boot, or it would not be looked at.
