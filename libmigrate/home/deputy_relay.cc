@@ -1,8 +1,12 @@
 #include "libmigrate/home/deputy_relay.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
 #include <sys/sysmacros.h>
 
 #include <csignal>
+#include <limits>
 #include <sstream>
 #include <utility>
 
@@ -106,6 +110,15 @@ bool DeputyRelay::may_read(const HomeStream& stream) const {
   return active_ && (!exited_ || exited_->keep_streams()) &&
          (!stream.wants_terminal() || deputy_ == 0 ||
           is_in_foreground(deputy_, stream.terminal_device()));
+}
+
+std::uint32_t DeputyRelay::silent_ms() const {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  if (::getsockopt(active_->link.poll_fd(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
+    return std::numeric_limits<std::uint32_t>::max();
+  }
+  return std::min(info.tcpi_last_ack_recv, info.tcpi_last_data_recv);
 }
 
 int DeputyRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {

@@ -72,6 +72,9 @@ class DeputyRelay {
   void attach(std::unique_ptr<Channel> channel);
   /// A link to the process's present place is up.
   bool connected() const { return active_ != nullptr; }
+  /// For how long the other end's kernel has not said that it is there, in milliseconds; the most
+  /// there is where that is not known. Only if connected().
+  std::uint32_t silent_ms() const;
   /// The epoch of the present place; 0 before the first.
   std::uint64_t epoch() const { return epoch_; }
 

@@ -9,10 +9,17 @@
 #include "base/log.h"
 
 namespace migrate {
+namespace {
+
+/// Others write for microseconds. What takes longer is written by refresh(): a worker has to serve.
+constexpr int kPatienceMs = 100;
+
+}  // namespace
 
 Result<ProcessRow> ProcessRow::open(const std::string& state_directory, const std::string& process,
                                     ProcessRole role) {
   Registry registry = MIGRATE_TRY(Registry::open(state_directory));
+  registry.set_patience(kPatienceMs);
   ProcessRecord record;
   for (ProcessRecord& row : MIGRATE_TRY(registry.find_process(process))) {
     if (row.process == process && row.role == role) {
@@ -83,7 +90,7 @@ void ProcessRow::refresh() {
   if (!missed_ && file_ == file_id()) {
     return;
   }
-  auto registry = Registry::open(state_directory_);
+  auto registry = Registry::open(state_directory_, kPatienceMs);
   if (!registry) {
     note(fail(registry.error()));
     return;

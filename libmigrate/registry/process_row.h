@@ -13,11 +13,11 @@ namespace migrate {
 
 /// The row of one process in the registry, as its worker keeps it.
 ///
-/// It holds the whole row, so that refresh() can write again what the database missed (disk full)
-/// or lost (damaged and moved aside, removed by hand). A row is of the worker that began last to
-/// write it: what an earlier one, that is still leaving, would change is dropped.
-/// A process does not depend on its row: failures are logged, once until a write succeeds, and not
-/// returned. Blocks as Registry does. Owned by one thread, opened after fork.
+/// It waits 0.1 s for other writers, and holds the whole row, so that refresh() can write again
+/// what the database missed (disk full) or lost (damaged and moved aside, removed by hand). A row
+/// is of the worker that began last to write it: what an earlier one, that is still leaving, would
+/// change is dropped. A process does not depend on its row: failures are logged, once until a write
+/// succeeds, and not returned. Blocks as Registry does. Owned by one thread, opened after fork.
 class ProcessRow {
  public:
   /// Begins with the row that is there, if any. Errors: as Registry::open() and find_process().

@@ -19,7 +19,6 @@
 namespace migrate {
 namespace {
 
-constexpr int kBusyTimeoutMs = 5000;
 constexpr std::chrono::milliseconds kOpenPause{5};
 constexpr int kSchemaVersion = 2;
 
@@ -194,13 +193,12 @@ Result<void> Registry::execute(const char* sql) {
   return {};
 }
 
-Result<Registry> Registry::open(const std::string& state_directory) {
+Result<Registry> Registry::open(const std::string& state_directory, int patience_ms) {
   // While another process switches to WAL, recovers it or closes as the last one, SQLite reports
   // the database as locked without waiting, whatever the busy timeout.
-  const auto deadline =
-      std::chrono::steady_clock::now() + std::chrono::milliseconds(kBusyTimeoutMs);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(patience_ms);
   for (;;) {
-    Result<Registry> registry = try_open(state_directory);
+    Result<Registry> registry = try_open(state_directory, patience_ms);
     if (registry || registry.error().code != ErrorCode::kRetry ||
         std::chrono::steady_clock::now() >= deadline) {
       return registry;
@@ -209,7 +207,7 @@ Result<Registry> Registry::open(const std::string& state_directory) {
   }
 }
 
-Result<Registry> Registry::try_open(const std::string& state_directory) {
+Result<Registry> Registry::try_open(const std::string& state_directory, int patience_ms) {
   const std::string file = path(state_directory);
   sqlite3* raw = nullptr;
   const int status =
@@ -219,7 +217,7 @@ Result<Registry> Registry::try_open(const std::string& state_directory) {
   if (status != SQLITE_OK) {
     return fail(registry.database_error("open the registry"));
   }
-  sqlite3_busy_timeout(raw, kBusyTimeoutMs);
+  sqlite3_busy_timeout(raw, patience_ms);
   // A row lost by a crash of the whole machine is lost with the process it tells of, so that the
   // database need not be synchronised at each write (WAL with NORMAL keeps it whole).
   MIGRATE_TRY(registry.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"));
@@ -248,7 +246,7 @@ Result<Registry> Registry::open_or_repair(const std::string& state_directory) {
   if (registry) {
     Statement check(*registry, "PRAGMA quick_check(1)");
     const Result<bool> row = check.step();
-    damaged = !row || check.text(0) != "ok";
+    damaged = !row || check.text(0) != "ok" || !registry->list();
   }
   if (damaged) {
     registry = fail(make_error(ErrorCode::kCorrupt, "open the registry"));  // closes it
@@ -266,6 +264,10 @@ Result<Registry> Registry::open_or_repair(const std::string& state_directory) {
     MIGRATE_TRY(retire.step());
   }
   return registry;
+}
+
+void Registry::set_patience(int milliseconds) {
+  sqlite3_busy_timeout(database_.get(), milliseconds);
 }
 
 Result<void> Registry::write(const char* sql, const ProcessRecord& record) {

@@ -67,14 +67,15 @@ struct ProcessRecord {
 /// The daemon's record of moves: an SQLite database `registry.sqlite` in the state directory.
 ///
 /// Each row is its worker's, which keeps it by ProcessRow. Several processes may have the database
-/// open at once, each through a Registry of its own that was opened
-/// after fork. Writers wait up to 5 s for each other. Owned by one thread.
-/// Errors of every call: kSystem (disk full, permission), kRetry (locked for over 5 s), kCorrupt
+/// open at once, each through a Registry of its own that was opened after fork. Writers wait for each
+/// other. Owned by one thread.
+/// Errors of every call: kSystem (disk full, permission), kRetry (locked for longer), kCorrupt
 /// (not or no longer a database; open_or_repair at the daemon's next start moves it aside).
 class Registry {
  public:
   /// Opens the database, creating it if missing. The directory must exist. Blocks on disk.
-  static Result<Registry> open(const std::string& state_directory);
+  /// Each call waits up to `patience_ms` for other writers.
+  static Result<Registry> open(const std::string& state_directory, int patience_ms = 5000);
 
   /// As open(), for the daemon's start: a damaged database is renamed (its new name is logged) and
   /// an empty one made; rows of processes that lived before the machine's last boot become kLost.
@@ -85,6 +86,9 @@ class Registry {
 
   Registry(Registry&&) noexcept = default;
   Registry& operator=(Registry&&) noexcept = default;
+
+  /// For how long each call waits for other writers, from now on.
+  void set_patience(int milliseconds);
 
   /// Inserts, or replaces the row of the same process and role (its created_us stays).
   Result<void> upsert(const ProcessRecord& record);
@@ -107,7 +111,7 @@ class Registry {
   };
   explicit Registry(sqlite3* database, std::string path)
       : database_(database), path_(std::move(path)) {}
-  static Result<Registry> try_open(const std::string& state_directory);
+  static Result<Registry> try_open(const std::string& state_directory, int patience_ms);
   Result<std::vector<ProcessRecord>> select(const char* rest, const std::string& text,
                                             std::int64_t number);
   Result<void> write(const char* sql, const ProcessRecord& record);

@@ -13,11 +13,13 @@
 #include <cstdlib>
 #include <cstring>
 #include <new>
+#include <span>
 #include <sstream>
 #include <thread>
 
 #include "base/file.h"
 #include "base/log.h"
+#include "transport/preamble.h"
 
 namespace migrate {
 namespace {
@@ -26,6 +28,8 @@ constexpr std::uint64_t kMagic = 0x31304e53'5347494dULL;  // "MIGSSN01"
 constexpr std::uint64_t kFirstText = 4096;
 constexpr const char* kSuffix = ".session";
 constexpr const char* kDamaged = ".damaged";
+constexpr const char* kIdName = "/id";
+constexpr std::size_t kIdDigits = 32;
 
 static_assert(sizeof(SessionMark) <= kFirstText);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
@@ -122,6 +126,38 @@ std::string cell_session_name(const std::string& session) {
 
 std::string SessionFile::directory(const std::string& state_directory) {
   return state_directory + "/sessions";
+}
+
+Result<void> SessionFile::prepare(const std::string& state_directory) {
+  const std::string path = directory(state_directory);
+  if (::mkdir(path.c_str(), 0700) != 0 && errno != EEXIST) {
+    return fail(system_error("create the directory", path));
+  }
+  if (::chmod(path.c_str(), 0700) != 0) {
+    return fail(system_error("chmod", path));
+  }
+  const std::string id_path = path + kIdName;
+  if (const auto known = read_file(id_path); known && known->size() == kIdDigits) {
+    return {};
+  }
+  const std::string id = to_hex(MIGRATE_TRY(random_session_id()));
+  const std::string draft = id_path + ".new";
+  const UniqueFd file = MIGRATE_TRY(open_file(draft, O_WRONLY | O_CREAT | O_TRUNC, 0600));
+  MIGRATE_TRY(write_all(file.get(), std::as_bytes(std::span(id))));
+  if (::rename(draft.c_str(), id_path.c_str()) != 0) {
+    return fail(system_error("rename", draft));
+  }
+  return {};
+}
+
+Result<std::string> SessionFile::incarnation(const std::string& state_directory) {
+  const std::string path = directory(state_directory) + kIdName;
+  const auto id = read_file(path);
+  if (!id || id->size() != kIdDigits) {
+    return fail(make_error(ErrorCode::kNotFound, "read", path,
+                           "the state directory was emptied; start migrated again"));
+  }
+  return boot_id() + "/" + *id;
 }
 
 Result<SessionFile> SessionFile::lock(UniqueFd fd, std::string path) {

@@ -52,6 +52,12 @@ std::uint64_t start_time(pid_t process);
 /// so that whoever can lock it knows that the worker is dead. Owned by one thread.
 class SessionFile {
  public:
+  /// Makes the directory of all, if there is none, and what incarnation() tells. Errors: kSystem.
+  static Result<void> prepare(const std::string& state_directory);
+  /// Names this boot of the machine and this directory: as long as it is the same, a file that is
+  /// not there was never made, or was removed by us. Errors: kNotFound (somebody has removed it).
+  static Result<std::string> incarnation(const std::string& state_directory);
+
   /// Makes the file `name` and locks it. Errors: kRefused (it exists), kSystem (disk full).
   static Result<SessionFile> create(const std::string& state_directory, const std::string& name);
   /// Locks an existing one. Errors: kNotFound, kRefused (its worker lives), kCorrupt, kSystem.

@@ -187,7 +187,12 @@ void answer_resume(const WorkerContext& context, UniqueFd connection, const Prea
     }
     verdict = *certain;
   }
-  verdict.set_boot_id(boot_id());
+  const auto incarnation = SessionFile::incarnation(context.state_directory);
+  if (!incarnation) {
+    log::error("session {}: {}", to_hex(preamble.session), incarnation.error().message());
+    return;
+  }
+  verdict.set_incarnation(*incarnation);
   auto channel = let_in(context, std::move(connection), preamble, file ? token_of(*file) : "");
   if (!channel) {
     return;

@@ -78,6 +78,10 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
   if (!parked && !gone && parked.error().code != ErrorCode::kNotFound) {
     return fail(parked.error());
   }
+  if (!parked && gone && file_->mark().ended != 0) {
+    row_->set_exit(file_->mark().wait_status);
+    return Adopted::kOver;
+  }
   const bool never_left = !noted_.has_outgoing();  // However it went on, it did so here.
   if (!parked && (never_left || (!gone && !noted_.outgoing().confirmed()))) {
     return Adopted::kRunsHere;
@@ -119,7 +123,7 @@ HomeWorker::Adopted HomeWorker::adopt_killed(const SessionId& session) {
 // What became of it at the destination, where it does not run any more then.
 Result<wire::Verdict> HomeWorker::end_there(const SessionId& session) {
   constexpr int kAnswerMs = 5000;
-  wire::Verdict verdict = MIGRATE_TRY(move_->ask_verdict(session));
+  wire::Verdict verdict = MIGRATE_TRY(move_->ask_verdict(session, noted_.outgoing().incarnation()));
   if (verdict.fate() == wire::Verdict::RUNS) {
     // Not by the relay: of its streams nothing is known here.
     const auto channel =

@@ -23,6 +23,7 @@ namespace {
 constexpr int kIdleMs = 1000;
 constexpr int kOwingMs = 20;
 constexpr std::int64_t kLingerUs = 2'000'000;
+constexpr std::int64_t kCallUs = 2'000'000;  // for a process to call home that runs elsewhere
 constexpr std::size_t kSiginfo = sizeof(siginfo_t);
 
 // siginfo of a signal that no one sent in words, such as a stop seen by wait(2).
@@ -185,9 +186,15 @@ SourceMove::Hooks HomeWorker::hooks() {
 bool HomeWorker::settle_doubt() {
   log::warn("session {} is in doubt: {}", to_hex(move_->session()), move_->error().message());
   const std::int64_t since_us = now_us();
-  while (move_->fate() == Fate::kUnknown && !decision_.made()) {
+  std::int64_t decided_us = 0;
+  const auto decided = [&] {
+    decided_us = decision_.made() && decided_us == 0 ? now_us() : decided_us;
+    return decided_us != 0 && now_us() - decided_us > kCallUs;
+  };
+  while (move_->fate() == Fate::kUnknown && !decided()) {
     wait_for_events();
     read_mailbox();
+    hear_caller();
     watch_deputy();
     static_cast<void>(move_->handle());
     show_waiting();
@@ -200,6 +207,23 @@ bool HomeWorker::settle_doubt() {
   show_waiting();
   give_up_ = end == DoubtEnd::kGivenUp;
   return end != DoubtEnd::kHere;
+}
+
+// Where the process runs, its worker calls home every half second, and speaks first. A connection
+// alone is none: it is made before the process may run.
+void HomeWorker::hear_caller() {
+  if (!caller_) {
+    return;
+  }
+  const auto message = caller_->try_receive();
+  if (message && !*message) {
+    return;
+  }
+  if (message) {
+    log::info("process {} has called from {}: it runs there", command_, move_->destination());
+    move_->confirm_runs();
+  }
+  caller_.reset();  // It calls again.
 }
 
 // `adopted`: from the deputy, which has closed what was closed meanwhile.
@@ -253,6 +277,9 @@ Result<void> HomeWorker::become_deputy() {
   };
   relay_ = std::make_unique<DeputyRelay>(std::move(streams_), request_.pid, std::move(handlers));
   relay_->adopt(noted_.relay());
+  if (caller_) {
+    relay_->attach(std::move(caller_));
+  }
   if (deputy_gone_) {
     return relay_->send_signal(plain_siginfo(SIGKILL));
   }
@@ -388,11 +415,13 @@ void HomeWorker::take_letter(Letter letter) {
     forward_request(std::move(letter));
     return;
   }
-  if (letter.preamble->purpose != Purpose::kHome || !relay_) {
+  if (letter.preamble->purpose != Purpose::kHome) {
     log::warn("closed a connection that is not for a deputy");
-    return;
+  } else if (relay_) {
+    relay_->attach(std::move(letter.channel));
+  } else {
+    caller_ = std::move(letter.channel);
   }
-  relay_->attach(std::move(letter.channel));
 }
 
 // Signals that the parked leader received.
@@ -467,6 +496,9 @@ void HomeWorker::follow_move() {
 }
 
 void HomeWorker::end_deputy(int wait_status) {
+  // First, so that a worker that takes over knows why there is no deputy.
+  file_->mark().wait_status = wait_status;
+  file_->mark().ended = 1;
   if (!deputy_gone_) {
     if (auto ended = move_->parked().end_as(wait_status); !ended) {
       log::error("deputy of process {}: {}", request_.pid, ended.error().message());

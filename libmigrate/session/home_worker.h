@@ -76,6 +76,7 @@ class HomeWorker {
   void follow_move();
   void watch_deputy();
   void hear_of_end();
+  void hear_caller();
   void close_stream(std::uint32_t id, wire::RelayDirection direction);
   void end_deputy(int wait_status);
   void record(ProcessState state);
@@ -95,6 +96,7 @@ class HomeWorker {
   std::unique_ptr<SourceMove> move_;
   std::vector<DeputyRelay::Stream> streams_;
   std::unique_ptr<DeputyRelay> relay_;
+  std::unique_ptr<Channel> caller_;  // from where the process may be, before there is a relay
   std::vector<Forward> forwards_;
   UniqueFd child_signals_;
   std::int64_t next_progress_us_ = 0;

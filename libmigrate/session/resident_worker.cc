@@ -119,7 +119,7 @@ Result<bool> ResidentWorker::take_in() {
   context_.stops.reach("destination.prepared");
   wire::ControlMessage ready;
   wire::OfferReply& reply = *ready.mutable_offer_reply();
-  reply.set_boot_id(boot_id());
+  reply.set_incarnation(MIGRATE_TRY(SessionFile::incarnation(context_.state_directory)));
   if (offer_.wants_rdma()) {
     rdma_ = listen_for_pages(context_, session_, reply);
   }

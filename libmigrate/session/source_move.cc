@@ -165,7 +165,7 @@ Result<void> SourceMove::offer() {
   MIGRATE_TRY(control_->send(message));
   const auto reply = MIGRATE_TRY(await_reply(offsets));
   phases_["offer"] = now_us() - start;
-  boot_id_ = reply.offer_reply().boot_id();
+  incarnation_ = reply.offer_reply().incarnation();
   refusals_.assign(reply.offer_reply().refusals().begin(), reply.offer_reply().refusals().end());
   if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));

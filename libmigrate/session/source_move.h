@@ -103,9 +103,11 @@ class SourceMove {
   int wait_status() const { return wait_status_; }
   /// Asks the destination, by a new connection if there is none. Blocks for up to seven seconds.
   void ask_once_more();
-  /// Asks the destination what became of `session`, of which nothing else is left here. Blocks for
-  /// up to eight seconds.
-  Result<wire::Verdict> ask_verdict(const SessionId& session);
+  /// Asks the destination what became of `session`, of which nothing else is left here;
+  /// `incarnation` is that of its offer. Blocks for up to eight seconds.
+  Result<wire::Verdict> ask_verdict(const SessionId& session, const std::string& incarnation);
+  /// Its home knows that it runs there: the process has called from there.
+  void confirm_runs() { take_fate(Fate::kRuns); }
   /// Brings the process back here: when fate() is kNeverRan, or someone takes that on himself.
   Result<void> resume_here();
   /// Since when (now_us()) and for what it waits; empty while all is well.
@@ -180,7 +182,7 @@ class SourceMove {
   std::int64_t last_sent_us_ = 0;
   std::string waits_for_;
   std::int64_t waits_since_us_ = 0;
-  std::string boot_id_;  // of the destination
+  std::string incarnation_;  // of the destination
   Fate fate_ = Fate::kUnknown;
   int wait_status_ = 0;
   std::uint64_t final_wire_bytes_ = 0;

@@ -129,12 +129,20 @@ void SourceMove::ask_once_more() {
   }
 }
 
-Result<wire::Verdict> SourceMove::ask_verdict(const SessionId& session) {
+Result<wire::Verdict> SourceMove::ask_verdict(const SessionId& session,
+                                              const std::string& incarnation) {
   constexpr int kAnswerMs = 3000;
   session_ = session;
+  incarnation_ = incarnation;
   ControlChannel control(MIGRATE_TRY(connect(Purpose::kResume)));
   control.set_longest_message(kMaxReplyBytes);
   auto message = MIGRATE_TRY(control.expect(wire::ControlMessage::kVerdict, 0, kAnswerMs));
+  if (message.verdict().fate() == wire::Verdict::NEVER_RAN &&
+      message.verdict().incarnation() != incarnation_) {
+    return fail(make_error(ErrorCode::kPeerLost, "learn what became of the process at",
+                           options_.destination.to_string(),
+                           "that host was started again, or has lost its state directory"));
+  }
   return std::move(*message.mutable_verdict());
 }
 
@@ -158,14 +166,15 @@ void SourceMove::take_verdict(const wire::Verdict& verdict) {
       break;
     }
     case wire::Verdict::NEVER_RAN:
-      if (fate_ == Fate::kUnknown && verdict.boot_id() == boot_id_) {
+      if (fate_ == Fate::kUnknown && verdict.incarnation() == incarnation_) {
         error_ = make_error(ErrorCode::kPeerLost, "move", {}, verdict.reason());
         take_fate(Fate::kNeverRan);
       } else {
         // It knows nothing of what it did before it was started again.
         lose_control(make_error(ErrorCode::kPeerLost, "learn what became of the process at",
                                 options_.destination.to_string(),
-                                "that host was started again; see migratectl resolve"));
+                                "that host was started again, or has lost its state directory; see "
+                                "migratectl resolve"));
       }
       break;
     default:
@@ -273,7 +282,7 @@ wire::Outgoing SourceMove::outgoing() const {
   wire::Outgoing outgoing;
   outgoing.set_session(session_.data(), session_.size());
   outgoing.set_destination(options_.destination.to_string());
-  outgoing.set_boot_id(boot_id_);
+  outgoing.set_incarnation(incarnation_);
   outgoing.set_mode(options_.mode);
   outgoing.set_confirmed(fate_ == Fate::kRuns);
   outgoing.set_done(done_);
@@ -287,7 +296,7 @@ std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks h
   const auto* const bytes = reinterpret_cast<const std::byte*>(outgoing.session().data());
   std::copy_n(bytes, std::min(outgoing.session().size(), move->session_.size()),
               move->session_.begin());
-  move->boot_id_ = outgoing.boot_id();
+  move->incarnation_ = outgoing.incarnation();
   move->image_ = std::move(image);
   move->parked_.emplace(std::move(parked));
   move->fate_ = outgoing.confirmed() ? Fate::kRuns : Fate::kUnknown;
@@ -296,7 +305,9 @@ std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks h
   move->begun_us_ = now_us();
   move->running_us_ = now_us();
   move->waits_since_us_ = now_us();
-  move->waits_for_ = outgoing.destination() + ": the worker here was started again";
+  if (!move->done_) {
+    move->waits_for_ = outgoing.destination() + ": the worker here was started again";
+  }
   return move;
 }
 

@@ -307,7 +307,8 @@ class Case:
         if DESTINATION in self.gone and self.resolve():
             self.outcome.how = "resolved"
             return
-        if SOURCE in self.gone and not self.records(DESTINATION):
+        early = self.outcome.step in BEFORE_THE_RUN or self.outcome.step == ANY_MOMENT
+        if SOURCE in self.gone and early and not self.records(DESTINATION):
             self.outcome.how = "lost with its host"  # It had not come to the other one.
             return
         said = self.said()

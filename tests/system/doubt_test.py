@@ -95,6 +95,58 @@ class Doubt(StepCase):
         self.assertIn("which answers", refused.text)
         self.assertEqual(finish(process), "", self.testbed.logs())
 
+    def test_who_calls_home_is_not_resumed(self):
+        process, worker = self.begin("source.run_sent")
+        self.assertTrue(wait_until(lambda: self.runs_at("hostB")), self.testbed.logs())
+        self.testbed.command("kill-daemon", "hostB", check=True)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: self.in_doubt(process), 5)  # For a moment, until its worker calls.
+        refused = self.resolve(process, "resume-source")
+        self.assertEqual(refused.status, REFUSED, f"{refused}\n{self.testbed.logs()}")
+        self.testbed.command("restart", "hostB", check=True)
+        self.assertEqual(finish(process), "", self.testbed.logs())
+
+    def test_who_is_heard_is_not_given_up(self):
+        process = self.testbed.start_program("hostA", "memory", "anonymous")
+        moved = self.testbed.move("hostA", process.pid, "hostB", wait="done")
+        self.assertEqual(moved.status, DONE, moved)
+        self.testbed.command("kill-daemon", "hostB", check=True)
+        refused = self.resolve(process, "give-up")
+        self.testbed.command("restart", "hostB", check=True)
+        self.assertEqual(refused.status, REFUSED, f"{refused}\n{self.testbed.logs()}")
+        self.assertEqual(finish(process), "", self.testbed.logs())
+
+    def test_an_emptied_state_directory_is_no_proof(self):
+        process, worker = self.begin("source.run_sent")
+        self.assertTrue(wait_until(lambda: self.runs_at("hostB")), self.testbed.logs())
+        there = self.runs_at("hostB")[0]
+        os.kill(there["worker"], signal.SIGSTOP)  # Or it would call home.
+        self.testbed.command("kill-daemon", "hostB", check=True)
+        for path in [*self.states["hostB"].glob("*/*"), *self.states["hostB"].glob("registry*")]:
+            if path.is_file() or path.is_socket():
+                path.unlink()
+        self.testbed.command("restart", "hostB", check=True)
+        os.kill(worker, signal.SIGKILL)
+        told = wait_until(lambda: [record for record in self.records("hostA")
+                                   if "lost its state" in record.get("waits_for", "")], 15)
+        os.kill(there["worker"], signal.SIGCONT)
+        self.assertTrue(told, self.testbed.logs())
+        self.assertEqual(finish(process), "", self.testbed.logs())
+
+    def test_a_new_worker_waits_for_nothing(self):
+        process = self.testbed.start_program("hostA", "memory", "anonymous")
+        moved = self.testbed.move("hostA", process.pid, "hostB", wait="done")
+        self.assertEqual(moved.status, DONE, moved)
+        old = [record for record in self.records("hostA") if record["pid"] == process.pid][0]
+        os.kill(old["worker"], signal.SIGKILL)
+
+        def new():
+            return [record for record in self.records("hostA")
+                    if record["pid"] == process.pid and record["worker"] != old["worker"]]
+        self.assertTrue(wait_until(new), self.testbed.logs())
+        self.assertNotIn("waits_for", new()[0])
+        self.assertEqual(finish(process), "", self.testbed.logs())
+
     def test_home_hears_what_was_given_up_on_the_way(self):
         process, worker = self.begin("source.parked", host="hostB", to="hostC")
         self.testbed.set_link("hostC", "down")

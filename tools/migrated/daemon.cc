@@ -43,7 +43,7 @@ constexpr const char* kNoDescriptorsReply =
 constexpr std::chrono::milliseconds kPause{50};
 constexpr int kLookForOrphansMs = 500;
 /// Between attempts to take over a session: begins with Adoption::pause and doubles up to this.
-constexpr std::chrono::milliseconds kLongestAdoptionPause{30'000};
+constexpr std::chrono::milliseconds kLongestAdoptionPause{5'000};
 
 Result<void> make_directory(const std::string& path, mode_t mode, bool enforce) {
   std::error_code error;
@@ -134,7 +134,7 @@ Result<void> Daemon::take_state(const DaemonOptions& options) {
     context_.stops = StopPoints(stops);
   }
 
-  MIGRATE_TRY(make_directory(SessionFile::directory(context_.state_directory), 0700, true));
+  MIGRATE_TRY(SessionFile::prepare(context_.state_directory));
   const std::string path = context_.state_directory + "/lock";
   lock_ = MIGRATE_TRY(open_file(path, O_RDWR | O_CREAT, 0600));
   if (flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
