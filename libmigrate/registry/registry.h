@@ -67,10 +67,10 @@ struct ProcessRecord {
 /// The daemon's record of moves: an SQLite database `registry.sqlite` in the state directory.
 ///
 /// Each row is its worker's, which keeps it by ProcessRow. Several processes may have the database
-/// open at once, each through a Registry of its own that was opened after fork. Writers wait for each
-/// other. Owned by one thread.
-/// Errors of every call: kSystem (disk full, permission), kRetry (locked for longer), kCorrupt
-/// (not or no longer a database; open_or_repair at the daemon's next start moves it aside).
+/// open at once, each through a Registry of its own that was opened after fork. Writers wait for
+/// each other. Owned by one thread. Errors of every call: kSystem (disk full, permission), kRetry
+/// (locked for longer), kCorrupt (not or no longer a database; open_or_repair at the daemon's next
+/// start moves it aside).
 class Registry {
  public:
   /// Opens the database, creating it if missing. The directory must exist. Blocks on disk.

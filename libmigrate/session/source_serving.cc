@@ -306,6 +306,8 @@ std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks h
   move->running_us_ = now_us();
   move->waits_since_us_ = now_us();
   if (!move->done_) {
+    move->error_ = make_error(ErrorCode::kPeerLost, "hear from", outgoing.destination(),
+                              "the worker here was started again");
     move->waits_for_ = outgoing.destination() + ": the worker here was started again";
   }
   return move;

@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Each step of a move with a victim, as many as fit into CHAOS_SECONDS (40); `bench/chaos` does all.
+"""Each step of a move with a victim, as many as fit into CHAOS_SECONDS (100); `bench/chaos` does all.
 
 The victims change with CHAOS_SEED (1), so that runs with other seeds see other pairs.
 """
@@ -14,7 +14,7 @@ import unittest
 import chaos
 import harness
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "40"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "100"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 LANES = 3
 
