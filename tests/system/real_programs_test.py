@@ -244,7 +244,7 @@ def run_moved(test, work, name, mode, took):
         outcome = test.testbed.move("hostA", process.pid, ["hostB", "hostA"][number % 2], mode,
                                     options=work.options)
         if outcome.status != DONE:
-            if outcome.status == OTHER and moved and process.wait(1) is not None:
+            if outcome.status in (OTHER, REFUSED) and moved and process.wait(1) is not None:
                 break  # It had ended already.
             process.kill()
             return None, f"move {number + 1}: {outcome}; output {bytes(process.output[-300:])}"
