@@ -10,7 +10,7 @@ import threading
 import time
 
 import harness
-from harness import DONE, MODES, OTHER, PROGRAMS, SCALE, random_of
+from harness import DONE, MODES, OTHER, PROGRAMS, REFUSED, SCALE, random_of
 
 INPUTS = harness.BUILD / "tests" / "inputs"
 PYTHON = "/usr/bin/python3"
