@@ -13,6 +13,7 @@ namespace {
 
 /// Others write for microseconds. What takes longer is written by refresh(): a worker has to serve.
 constexpr int kPatienceMs = 100;
+constexpr int kLastPatienceMs = 5000;
 
 }  // namespace
 
@@ -75,8 +76,12 @@ void ProcessRow::set_waiting(const std::string& waits_for, std::int64_t waited_u
 }
 
 void ProcessRow::remove() {
+  // Nobody will try again.
+  registry_.set_patience(kLastPatienceMs);
+  // A predecessor's row that could not be taken over yet is ours all the same.
+  const pid_t worker = begun_ && !owned_ ? 0 : record_.worker;
   begun_ = false;
-  if (auto removed = registry_.remove(record_.process, record_.role, record_.worker); !removed) {
+  if (auto removed = registry_.remove(record_.process, record_.role, worker); !removed) {
     log::warn("{}", removed.error().message());
   }
 }
@@ -118,13 +123,14 @@ void ProcessRow::save_change() {
 }
 
 void ProcessRow::save() {
-  if (begun_) {
+  begun_ = true;
+  if (owned_) {
     note(registry_.upsert_own(record_));
     return;
   }
   const auto saved = registry_.upsert(record_);
+  owned_ = saved.has_value();
   note(saved ? Result<bool>(true) : fail(saved.error()));
-  begun_ = true;
 }
 
 void ProcessRow::note(const Result<bool>& saved) {

@@ -58,7 +58,8 @@ class ProcessRow {
   std::string state_directory_;
   FileId file_;
   ProcessRecord record_;
-  bool begun_ = false;   // has written the row, and not removed it
+  bool begun_ = false;   // was told to write the row, and not to remove it
+  bool owned_ = false;   // has written it, so that it names this worker or a later one
   bool missed_ = false;  // the last write failed
   std::int64_t next_refresh_us_ = 0;
 };

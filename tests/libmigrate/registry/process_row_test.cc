@@ -1,6 +1,7 @@
 #include "libmigrate/registry/process_row.h"
 
 #include <gtest/gtest.h>
+#include <sqlite3.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -95,6 +96,22 @@ TEST_F(ProcessRowTest, ADamagedRegistryIsFilledAgainOnceItIsMovedAside) {
   const auto found = rows();
   ASSERT_EQ(found.size(), 1U);
   EXPECT_EQ(found.front().state, ProcessState::kDone);
+}
+
+TEST_F(ProcessRowTest, WhoTakesOverWhileItIsLockedDoesSoLater) {
+  write_elsewhere();
+  ProcessRow row = open();
+  sqlite3* other = nullptr;
+  ASSERT_EQ(sqlite3_open(Registry::path(directory_).c_str(), &other), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(other, "BEGIN IMMEDIATE", nullptr, nullptr, nullptr), SQLITE_OK);
+  row.set_exit(9);
+  sqlite3_close(other);
+  EXPECT_EQ(rows().front().state, ProcessState::kAway);
+  row.refresh();
+  EXPECT_EQ(rows().front().state, ProcessState::kExited);
+  EXPECT_EQ(rows().front().worker, getpid());
+  row.remove();
+  EXPECT_TRUE(rows().empty());
 }
 
 TEST_F(ProcessRowTest, ANewerWorkersRowIsLeftAlone) {
