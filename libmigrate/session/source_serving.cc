@@ -305,6 +305,7 @@ std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks h
   move->begun_us_ = now_us();
   move->running_us_ = now_us();
   move->waits_since_us_ = now_us();
+  move->next_reconnect_us_ = now_us() + kFirstPauseUs;
   if (!move->done_) {
     move->error_ = make_error(ErrorCode::kPeerLost, "hear from", outgoing.destination(),
                               "the worker here was started again");
