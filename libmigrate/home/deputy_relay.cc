@@ -154,6 +154,7 @@ Result<void> DeputyRelay::handle() {
   receive_active(outcome);
   receive_pending(outcome);
   receive_retired();
+  tell_superseded();
   pump_streams();
   handlers_.on_change();
   deliver_exit();
@@ -206,6 +207,18 @@ void DeputyRelay::receive_pending(Result<void>& outcome) {
       activate(std::move(peer));
     } else if (activated.error().code != ErrorCode::kPeerLost) {
       outcome = fail(activated.error());
+    }
+  }
+}
+
+// A place that is in doubt where the process runs asks by a link that it does not activate.
+void DeputyRelay::tell_superseded() {
+  for (const auto& peer : pending_) {
+    if (peer->resume && peer->resume->epoch() < epoch_ && !peer->told_newer) {
+      wire::RelayMessage message;
+      message.mutable_resumed()->set_epoch(epoch_);
+      peer->link.send(message);
+      peer->told_newer = true;
     }
   }
 }

@@ -68,7 +68,7 @@ class DeputyRelay {
   wire::DeputyRelayState note() const;
 
   /// Takes a new link, which stays pending until its side activates it. At most 8 wait; an older
-  /// one gives way.
+  /// one gives way. One that waits is told when a later place than its own has called.
   void attach(std::unique_ptr<Channel> channel);
   /// A link to the process's present place is up.
   bool connected() const { return active_ != nullptr; }
@@ -102,12 +102,14 @@ class DeputyRelay {
     explicit Peer(std::unique_ptr<Channel> channel) : link(std::move(channel)) {}
     Link link;
     std::optional<wire::RelayResume> resume;
+    bool told_newer = false;           // that there is a later place
     std::set<std::uint64_t> commands;  // sent here, not answered
   };
 
   void receive_active(Result<void>& outcome);
   void receive_pending(Result<void>& outcome);
   void receive_retired();
+  void tell_superseded();
   Result<bool> read_pending(Peer& peer);
   Result<void> check_resume(const Peer& peer, std::uint64_t activated_epoch) const;
   void activate(std::unique_ptr<Peer> peer);

@@ -20,6 +20,11 @@ void refuse(Decision decision, const std::string& process, const std::string& re
 
 }  // namespace
 
+bool Decision::is_due() const {
+  constexpr std::int64_t kCallUs = 2'000'000;
+  return made() && now_us() - made_us > kCallUs;
+}
+
 Error doubt_error(const SourceMove& move, const std::string& process) {
   return make_error(move.error().code, "learn whether the move was done of", "process " + process,
                     "it stands still until " + move.destination() +

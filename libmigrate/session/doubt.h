@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstdint>
 #include <string>
 
+#include "base/clock.h"
 #include "libmigrate/session/event_sink.h"
 #include "libmigrate/session/source_move.h"
 
@@ -12,8 +14,11 @@ namespace migrate {
 struct Decision {
   std::string action;  ///< "resume-source" or "give-up"; empty: none
   EventSink client;
+  std::int64_t made_us = now_us();
 
   bool made() const { return !action.empty(); }
+  /// Made, and where the process runs elsewhere it has had the time to call its home.
+  bool is_due() const;
 };
 
 /// What a client is told of a move of `process` that is in doubt.

@@ -23,7 +23,6 @@ namespace {
 constexpr int kIdleMs = 1000;
 constexpr int kOwingMs = 20;
 constexpr std::int64_t kLingerUs = 2'000'000;
-constexpr std::int64_t kCallUs = 2'000'000;  // for a process to call home that runs elsewhere
 constexpr std::size_t kSiginfo = sizeof(siginfo_t);
 
 // siginfo of a signal that no one sent in words, such as a stop seen by wait(2).
@@ -186,12 +185,7 @@ SourceMove::Hooks HomeWorker::hooks() {
 bool HomeWorker::settle_doubt() {
   log::warn("session {} is in doubt: {}", to_hex(move_->session()), move_->error().message());
   const std::int64_t since_us = now_us();
-  std::int64_t decided_us = 0;
-  const auto decided = [&] {
-    decided_us = decision_.made() && decided_us == 0 ? now_us() : decided_us;
-    return decided_us != 0 && now_us() - decided_us > kCallUs;
-  };
-  while (move_->fate() == Fate::kUnknown && !decided()) {
+  while (move_->fate() == Fate::kUnknown && !decision_.is_due()) {
     wait_for_events();
     read_mailbox();
     hear_caller();

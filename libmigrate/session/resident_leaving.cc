@@ -74,11 +74,12 @@ void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, const std::s
 bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
   const std::int64_t since_us = now_us();
   record(ProcessState::kMoving);  // It stands still.
-  while (move.fate() == Fate::kUnknown && !decision_.made()) {
+  while (move.fate() == Fate::kUnknown && !decision_.is_due()) {
     pollfd polled[2] = {{move.control_fd(), POLLIN, 0}, {mailbox_->fd(), POLLIN, 0}};
     ::poll(polled, 2, kStepMs);
     static_cast<void>(move.handle());
     read_mailbox_while_leaving(move);
+    ask_home(move);
     row_->set_waiting("in doubt whether it runs at " + move.waits_for(),
                       now_us() - move.waits_since_us());
     row_->refresh();
@@ -86,10 +87,32 @@ bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
       sink.finish_failed(kExitAfterCommit, doubt_error(move, noted_.command()));
     }
   }
+  enquiry_.reset();
   const DoubtEnd end = end_doubt(move, decision_, noted_.command());
   row_->set_waiting({}, 0);
   give_up_ = end == DoubtEnd::kGivenUp;
   return end != DoubtEnd::kHere;
+}
+
+// Where the process runs, its worker has called home, which therefore may know what this host does
+// not.
+void ResidentWorker::ask_home(SourceMove& move) {
+  constexpr std::int64_t kAskEveryUs = 1'000'000;
+  constexpr int kConnectMs = 2000;
+  if (!enquiry_ && now_us() >= next_home_us_) {
+    if (connect_home(kConnectMs)) {
+      enquiry_ = std::make_unique<HomeEnquiry>(std::move(home_channel_), relay_->epoch());
+    }
+    next_home_us_ = now_us() + kAskEveryUs;
+  }
+  const auto superseded = enquiry_ ? enquiry_->is_superseded() : Result<bool>(false);
+  if (!superseded) {
+    enquiry_.reset();
+  } else if (*superseded) {
+    log::info("process {} has called its home from a later place: it runs at {}", noted_.command(),
+              move.destination());
+    move.confirm_runs();
+  }
 }
 
 // Given up while it was in doubt whether it runs at the next place: its home hears that, and why.
@@ -170,6 +193,9 @@ void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
     sink.finish_failed(kExitFailed, make_error(ErrorCode::kRetry, "carry out a request",
                                                "process " + noted_.command(),
                                                "it is leaving this host; try again"));
+  } else if (decision_.made()) {
+    sink.finish_failed(kExitOther, make_error(ErrorCode::kRetry, "resolve", who,
+                                              "another such request is being carried out"));
   } else if (move.fate() == Fate::kUnknown) {
     decision_ = {action, std::move(sink)};
   } else if (action == "give-up" && move.waits_for().empty()) {

@@ -410,7 +410,7 @@ void ResidentWorker::follow_home() {
   }
   if (!relay_->connected() && now_us() >= next_home_us_) {
     next_home_us_ = now_us() + kReconnectEveryUs;
-    if (auto connected = connect_home(); connected) {
+    if (auto connected = connect_home(kHomeConnectMs); connected) {
       relay_->attach(std::move(home_channel_));
     } else {
       log::info("home of process {}: {}", to_hex(process_), connected.error().message());

@@ -41,7 +41,6 @@ constexpr int kRdmaTimeoutMs = 25000;  // Two connections that the source waits 
 constexpr std::chrono::microseconds kFirstSteps{200};
 constexpr int kFinalTimeoutMs = 60000;
 constexpr int kRunTimeoutMs = 60000;
-constexpr int kHomeConnectMs = 10000;
 constexpr int kRefusalReadMs = 1000;
 
 // Those that cannot be opened are none that the pager will read.
@@ -211,7 +210,7 @@ Result<void> ResidentWorker::prepare() {
   MIGRATE_TRY(check_untouched(pager_regions(draft)));
   pager_->launch();
   MIGRATE_TRY(file_->save(noted_.SerializeAsString()));
-  return connect_home();
+  return connect_home(kHomeConnectMs);
 }
 
 PagerOptions ResidentWorker::pager_options() {
@@ -289,11 +288,11 @@ Result<void> ResidentWorker::open_mailbox() {
                                    {Purpose::kCommand, from_home}}});
 }
 
-Result<void> ResidentWorker::connect_home() {
+Result<void> ResidentWorker::connect_home(int timeout_ms) {
   const Address home = MIGRATE_TRY(Address::parse(noted_.home()));
   const Preamble preamble{.purpose = Purpose::kHome, .session = process_};
-  auto peer = MIGRATE_TRY(context_.trust.connect(home, preamble, kHomeConnectMs));
-  MIGRATE_TRY(give_proof(*peer.channel, noted_.token(), preamble, kHomeConnectMs));
+  auto peer = MIGRATE_TRY(context_.trust.connect(home, preamble, timeout_ms));
+  MIGRATE_TRY(give_proof(*peer.channel, noted_.token(), preamble, timeout_ms));
   home_channel_ = std::move(peer.channel);
   return {};
 }

@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "libmigrate/cell/cell.h"
+#include "libmigrate/home/home_enquiry.h"
 #include "libmigrate/home/resident_relay.h"
 #include "libmigrate/proto/session.pb.h"
 #include "libmigrate/registry/process_row.h"
@@ -43,6 +44,8 @@ class ResidentWorker {
   void run_adopted(SessionFile file);
 
  private:
+  static constexpr int kHomeConnectMs = 10000;
+
   /// A request to be carried out when nothing is owed any more.
   struct PendingMove {
     MoveRequest request;
@@ -55,7 +58,7 @@ class ResidentWorker {
   Result<void> prepare();
   Result<void> ask_clocks(CellOptions& options);
   Result<void> open_mailbox();
-  Result<void> connect_home();
+  Result<void> connect_home(int timeout_ms);
   Result<void> accept_data();
   Result<bool> await_connection(int timeout_ms);
   void accept_rdma();
@@ -103,6 +106,7 @@ class ResidentWorker {
   SourceMove::Hooks onward_hooks();
   void finish_move(SourceMove& move, EventSink& sink, const std::string& wait);
   bool settle_doubt(SourceMove& move, EventSink& sink);
+  void ask_home(SourceMove& move);
   void serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait);
   void read_mailbox_while_leaving(SourceMove& move);
   void send_verdict();
@@ -141,6 +145,7 @@ class ResidentWorker {
   std::unique_ptr<Channel> bulk_;
   std::unique_ptr<Channel> home_channel_;
   std::unique_ptr<ResidentRelay> relay_;
+  std::unique_ptr<HomeEnquiry> enquiry_;  // while it is in doubt where the process runs
   std::map<std::uint64_t, std::uint64_t> relay_inodes_;
   std::vector<WaitRecord> waits_;  // of the threads when they came
   std::vector<PendingMove> pending_moves_;

@@ -147,6 +147,23 @@ class Doubt(StepCase):
         self.assertNotIn("waits_for", new()[0])
         self.assertEqual(finish(process), "", self.testbed.logs())
 
+    def test_the_home_is_asked_on_the_way(self):
+        """Only the two places cannot reach each other; the home hears both."""
+        process, worker = self.begin("source.run_sent", host="hostB", to="hostC")
+        self.assertTrue(wait_until(lambda: self.runs_at("hostC")), self.testbed.logs())
+        address = [host["address"] for host in self.testbed.hosts() if host["name"] == "hostC"][0]
+        route = ("blackhole", address + "/32")
+        self.assertEqual(self.testbed.run("hostB", "ip", "route", "add", *route).status, 0)
+        self.addCleanup(self.testbed.run, "hostB", "ip", "route", "del", *route)
+        os.kill(worker, signal.SIGKILL)
+        away = wait_until(lambda: [record for record in self.records("hostB")
+                                   if record["state"] == "away"], 20)
+        self.assertTrue(away, self.testbed.logs())
+        refused = self.testbed.control("hostB", "resolve", away[0]["process"], "--resume-source",
+                                       "--yes")
+        self.assertEqual(refused.status, REFUSED, refused)
+        self.assertEqual(finish(process), "", self.testbed.logs())
+
     def test_home_hears_what_was_given_up_on_the_way(self):
         process, worker = self.begin("source.parked", host="hostB", to="hostC")
         self.testbed.set_link("hostC", "down")

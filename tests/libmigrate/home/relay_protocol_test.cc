@@ -2,6 +2,7 @@
 #include <chrono>
 #include <thread>
 
+#include "libmigrate/home/home_enquiry.h"
 #include "tests/libmigrate/home/relay_world.h"
 
 namespace migrate::relay_testing {
@@ -144,6 +145,44 @@ TEST_F(RelayProtocol, HomeKeepsTheNewerPlace) {
   EXPECT_EQ(home_says(), ErrorCode::kRetry);
   EXPECT_EQ(deputy_relay->epoch(), 3U);
   EXPECT_TRUE(deputy_relay->connected());
+}
+
+// A place that asks, and whether it has been told of a later one by now.
+TEST_F(RelayProtocol, HomeTellsOfALaterPlace) {
+  start_as_resident();
+  send(*peer, resume(1));
+  activate(1);
+  EXPECT_EQ(home_says(), ErrorCode::kRetry);
+  auto asking = make_memory_channels();
+  auto later = make_memory_channels();
+  ASSERT_TRUE(asking);
+  ASSERT_TRUE(later);
+  deputy_relay->attach(std::move(asking->second));
+  HomeEnquiry enquiry(std::move(asking->first), 1);
+  EXPECT_EQ(home_says(), ErrorCode::kRetry);
+  EXPECT_FALSE(enquiry.is_superseded().value_or(true));
+
+  const std::unique_ptr<Channel> older = std::exchange(peer, std::move(later->first));
+  deputy_relay->attach(std::move(later->second));
+  send(*peer, resume(2));
+  EXPECT_EQ(home_says(), ErrorCode::kRetry);
+  EXPECT_FALSE(enquiry.is_superseded().value_or(true)) << "a later place that does not run it";
+  activate(2);
+  EXPECT_EQ(home_says(), ErrorCode::kRetry);
+  EXPECT_TRUE(enquiry.is_superseded().value_or(false));
+  EXPECT_TRUE(deputy_relay->connected());
+}
+
+TEST_F(RelayProtocol, AnEnquiryTakesNothingElse) {
+  auto channels = make_memory_channels();
+  ASSERT_TRUE(channels);
+  HomeEnquiry enquiry(std::move(channels->first), 5);
+  wire::RelayMessage message;
+  message.mutable_resumed()->set_epoch(5);
+  send(*channels->second, message);
+  const auto told = enquiry.is_superseded();
+  ASSERT_FALSE(told);
+  EXPECT_EQ(told.error().code, ErrorCode::kCorrupt);
 }
 
 TEST_F(RelayProtocol, ThePlaceRefusesWhatHomeMayNotSend) {
