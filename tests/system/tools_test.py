@@ -150,9 +150,14 @@ class Lists(ToolsCase):
         self.assertEqual(waiting.wait(), harness.SURVIVED)  # As a shell would give it.
 
     def test_wait_for_exit_of_move(self):
-        process = self.start("threads", "ids", seconds=2)
-        outcome = self.testbed.move("hostA", process.pid, "hostB", wait="exit")
-        self.assertIn(outcome.status, (DONE, harness.SURVIVED), outcome)
+        process = self.start("threads", "ids")
+        mover = self.testbed.start("hostA", "migratectl", "move", process.pid, "hostB", "--wait",
+                                   "exit")
+        away = wait_until(lambda: self.records("hostA", pid=process.pid, state="away") or
+                          self.records("hostA", pid=process.pid, state="done"))
+        self.assertTrue(away, self.testbed.logs())
+        process.stop_file.touch()
+        self.assertIn(mover.wait(), (DONE, harness.SURVIVED), self.testbed.logs())
         self.assertEqual(process.wait(), harness.SURVIVED)
 
     def test_move_by_the_host_pid(self):
