@@ -185,6 +185,8 @@ end:
   :: atomic { source == OFFERED -> original = FROZEN; source = FREEZING }
   :: atomic { source == FREEZING -> say_to_destination(FINAL); source = CAPTURED }
   :: atomic { source == CAPTURED && to_source?[RESTORED] -> to_source?RESTORED; source = PARKING }
+  :: atomic { source == CAPTURED && original == FROZEN && mistake != RUN_BEFORE_PARK ->
+       original = PARKED }  /* but for mode eager, which parks when the destination is ready */
   :: atomic { source == CAPTURED && up && !page_under_way && !page_at_copy ->  /* mode eager */
        page_under_way = true }
   :: atomic { source == PARKING && mistake != RUN_BEFORE_PARK ->
@@ -194,9 +196,10 @@ end:
        say_to_destination(RUN); source = RUN_SENT }
   :: atomic { source == RUN_SENT && to_source?[RUNNING] -> to_source?RUNNING; settle() }
 
-  /* Before the park the worker gives up for any reason, a time limit among them. */
+  /* Before it knows the destination ready the worker gives up for any reason, a time limit among
+   * them; a process that is parked already is brought back. */
   :: atomic { (source == FREEZING || source == CAPTURED) -> thaw() }
-  /* After it the worker stops waiting for any reason, too. */
+  /* After Run the worker stops waiting for any reason, too. */
   :: atomic { source == RUN_SENT ->
        original = (mistake == SETTLED_IN_DOUBT -> DEPUTY : PARKED);
        source = IN_DOUBT; source_hangs_up() }

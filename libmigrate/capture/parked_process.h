@@ -48,8 +48,9 @@ class ParkedProcess {
   static Result<void> write_record(const FrozenProcess& frozen, const wire::Image& image,
                                    const SessionId& session, const SessionId& process);
 
-  /// Parks, after write_record() of the same image: this is the commit of a move. On error the
-  /// process runs on. Signals that arrived since `image` was captured are in signals().
+  /// Parks, after write_record() of the same image: only then may another host be told to run the
+  /// process. On error the process runs on. Signals that arrived since `image` was captured are in
+  /// signals().
   static Result<ParkedProcess> park(FrozenProcess& frozen, const wire::Image& image);
 
   /// Takes over a process whose tracer died: becomes the tracer of every thread and reads the

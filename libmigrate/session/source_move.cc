@@ -261,6 +261,7 @@ Result<void> SourceMove::freeze_and_run() {
     done = run_there(frozen);
   }
   if (!done && !run_sent_) {
+    unpark();
     hooks_.thaw_relay();
     return done;
   }
@@ -283,16 +284,37 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   const bool eager = options_.mode == "eager";
   if (eager) {
     start_push(std::chrono::microseconds(0));
+  } else {
+    MIGRATE_TRY(park(frozen));
   }
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, 0,
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
-  phases_["restore"] = now_us() - start;
+  phases_["restore"] = now_us() - start - phases_.value("park", std::int64_t{0});
   options_.context->stops.reach("source.restored");
-  const std::int64_t park_start = now_us();
-  parked_.emplace(MIGRATE_TRY(ParkedProcess::park(frozen, image_)));
-  phases_["park"] = now_us() - park_start;
-  options_.context->stops.reach("source.parked");
+  if (eager) {  // Not before: while all its pages travel, it is frozen for long.
+    MIGRATE_TRY(park(frozen));
+  }
   return send_run();
+}
+
+Result<void> SourceMove::park(FrozenProcess& frozen) {
+  const std::int64_t start = now_us();
+  parked_.emplace(MIGRATE_TRY(ParkedProcess::park(frozen, image_)));
+  phases_["park"] = now_us() - start;
+  options_.context->stops.reach("source.parked");
+  return {};
+}
+
+// The destination failed before it was told to run the process.
+void SourceMove::unpark() {
+  if (!parked_) {
+    return;
+  }
+  feed_.reset();
+  if (auto back = parked_->unpark(image_); !back) {
+    log::error("process {} could not be resumed: {}", options_.pid, back.error().message());
+  }
+  parked_.reset();
 }
 
 Result<std::unique_ptr<PageFeed>> SourceMove::make_feed() const {

@@ -134,6 +134,8 @@ class SourceMove {
   Result<std::shared_ptr<Channel>> connect_pages(Purpose purpose);
   Result<void> freeze_and_run();
   Result<void> run_there(FrozenProcess& frozen);
+  Result<void> park(FrozenProcess& frozen);
+  void unpark();
   Result<void> send_run();
   Result<std::unique_ptr<PageFeed>> make_feed() const;
   Result<void> free_confirmed();
