@@ -223,7 +223,7 @@ void SourceMove::keep_alive() {
   }
   const std::int64_t now = now_us();
   if (now - last_heard_us_ > kSilenceUs) {
-    lose_control(make_error(ErrorCode::kPeerLost, "hear from", options_.destination.to_string(),
+    lose_control(make_error(ErrorCode::kPeerLost, "hear from the destination", {},
                             "nothing came for five seconds"));
     return;
   }
@@ -307,7 +307,7 @@ std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks h
   move->waits_since_us_ = now_us();
   move->next_reconnect_us_ = now_us() + kFirstPauseUs;
   if (!move->done_) {
-    move->error_ = make_error(ErrorCode::kPeerLost, "hear from", outgoing.destination(),
+    move->error_ = make_error(ErrorCode::kPeerLost, "hear from the destination", {},
                               "the worker here was started again");
     move->waits_for_ = outgoing.destination() + ": the worker here was started again";
   }

@@ -1,41 +1,20 @@
 // The state database as it is read back: the file's bytes, or rows with anything in their columns.
 #include <fcntl.h>
 #include <sqlite3.h>
-#include <stdlib.h>
 
 #include <array>
 #include <cstdlib>
-#include <filesystem>
 #include <string>
 
 #include "base/file.h"
 #include "libmigrate/registry/registry.h"
+#include "tests/transport/temporary_directory.h"
 
 namespace migrate {
 namespace {
 
-// Of this run, and gone with it.
-class Folder {
- public:
-  Folder() {
-    if (::mkdtemp(path_.data()) == nullptr) {
-      std::abort();
-    }
-  }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_ = "/dev/shm/fuzz-registry-XXXXXX";
-};
-
 const std::string& directory() {
-  static const Folder folder;
+  static const test::TemporaryDirectory folder;
   return folder.path();
 }
 

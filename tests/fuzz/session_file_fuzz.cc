@@ -1,18 +1,18 @@
 // A session file as a new worker reads it back: the words of its mark, and its text.
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <string>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/proto/session.pb.h"
 #include "libmigrate/registry/session_file.h"
+#include "tests/transport/temporary_directory.h"
 
 namespace migrate {
 namespace {
@@ -20,30 +20,16 @@ namespace {
 constexpr const char* kName = "cell-00000000000000000000000000000000";
 constexpr std::size_t kTextAt = 4096;
 
-// Of this run, and gone with it.
-class Folder {
- public:
-  Folder() {
-    if (::mkdtemp(path_.data()) == nullptr || ::mkdir((path_ + "/sessions").c_str(), 0700) != 0) {
-      std::abort();
-    }
+const std::string& directory() {
+  static const test::TemporaryDirectory folder;
+  static const bool ready = [] {
     ::setenv("MIGRATE_LOG", "off", 1);  // Each damaged file would be told of.
     start_logging("fuzz");
+    return ::mkdir(folder.file("sessions").c_str(), 0700) == 0;
+  }();
+  if (!ready) {
+    std::abort();
   }
-  Folder(const Folder&) = delete;
-  Folder& operator=(const Folder&) = delete;
-  ~Folder() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  const std::string& path() const { return path_; }
-
- private:
-  std::string path_ = "/dev/shm/fuzz-session-XXXXXX";
-};
-
-const std::string& directory() {
-  static const Folder folder;
   return folder.path();
 }
 
