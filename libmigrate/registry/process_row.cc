@@ -56,6 +56,18 @@ void ProcessRow::set_state(ProcessState state, std::optional<std::uint64_t> owed
   save_change();
 }
 
+void ProcessRow::set_progress(ProcessState state, std::uint64_t owed_pages, std::string json) {
+  constexpr std::int64_t kProgressEveryUs = 500'000;
+  const bool changes = state != record_.state || owed_pages == 0;
+  record_.state = state;
+  record_.owed_pages = owed_pages;
+  record_.result = std::move(json);
+  if (changes || now_us() >= next_progress_us_) {
+    next_progress_us_ = now_us() + kProgressEveryUs;
+    save_change();
+  }
+}
+
 void ProcessRow::set_exit(int wait_status) {
   record_.state = ProcessState::kExited;
   record_.exit_status = wait_status;

@@ -31,6 +31,9 @@ class ProcessRow {
   void write(ProcessRecord record);
   /// Sets the state, and the number of owed pages if given.
   void set_state(ProcessState state, std::optional<std::uint64_t> owed_pages = std::nullopt);
+  /// What a move has come to: state, owed pages and the last move's result, a JSON object. Written
+  /// when the state changes, when nothing is owed, and else twice a second at most.
+  void set_progress(ProcessState state, std::uint64_t owed_pages, std::string json);
   /// Sets kExited with `wait_status`, as waitpid gives it.
   void set_exit(int wait_status);
   /// Sets the last move's result, a JSON object.
@@ -62,6 +65,7 @@ class ProcessRow {
   bool owned_ = false;   // has written it, so that it names this worker or a later one
   bool missed_ = false;  // the last write failed
   std::int64_t next_refresh_us_ = 0;
+  std::int64_t next_progress_us_ = 0;
 };
 
 }  // namespace migrate

@@ -481,8 +481,7 @@ void HomeWorker::follow_move() {
     }
   } else if (!was_done && now_us() >= next_progress_us_) {
     next_progress_us_ = now_us() + kProgressEveryUs;
-    row_->set_state(ProcessState::kAway, move_->owed_pages());
-    row_->set_result(move_->result().dump());
+    row_->set_progress(ProcessState::kAway, move_->owed_pages(), move_->result().dump());
     if (sink_.open()) {
       sink_.send(move_->progress_event());
     }

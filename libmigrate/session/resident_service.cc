@@ -391,14 +391,13 @@ void ResidentWorker::record_exposure(const wire::Progress& progress) {
   if (exited_) {
     return;
   }
-  row_->set_state(ProcessState::kRunningHere, progress.owed_pages());
   nlohmann::json exposure = {{"expected_independence_us", nullptr}};
   if (progress.done()) {
     exposure["expected_independence_us"] = 0;
   } else if (const auto remaining = drain_.remaining_us(now_us())) {
     exposure["expected_independence_us"] = *remaining;
   }
-  row_->set_result(exposure.dump());
+  row_->set_progress(ProcessState::kRunningHere, progress.owed_pages(), exposure.dump());
 }
 
 void ResidentWorker::follow_home() {
