@@ -10,6 +10,7 @@
 #include <cstring>
 #include <tuple>
 
+#include "base/processors.h"
 #include "transport/frame.h"
 #include "transport/rdma/completion.h"
 
@@ -39,10 +40,19 @@ void clear(const UniqueFd& event) {
   std::ignore = ::eventfd_read(event.get(), &count);
 }
 
-void drain(ibv_comp_channel* channel) {
+/// What poll_fd() may be readable for.
+enum Waker : std::uint32_t {
+  kReceiveEvents,
+  kSendEvents,
+  kConnectionEvents,
+  kReceiverWake,
+  kWakers
+};
+
+void take_event(ibv_comp_channel* channel) {
   ibv_cq* queue = nullptr;
   void* context = nullptr;
-  while (::ibv_get_cq_event(channel, &queue, &context) == 0) {
+  if (::ibv_get_cq_event(channel, &queue, &context) == 0) {
     ::ibv_ack_cq_events(queue, 1);
   }
 }
@@ -95,12 +105,14 @@ Result<std::unique_ptr<RdmaChannel>> RdmaChannel::create(Endpoint endpoint, std:
   if (!poll.valid()) {
     return fail(system_error("create epoll"));
   }
-  for (const int fd : {endpoint.receive_events->fd, endpoint.send_events->fd, endpoint.events->fd,
-                       receiver_wake.get()}) {
+  const std::array<int, kWakers> wakers{endpoint.receive_events->fd, endpoint.send_events->fd,
+                                        endpoint.events->fd, receiver_wake.get()};
+  for (std::uint32_t waker = 0; waker < kWakers; ++waker) {
     epoll_event event{};
     event.events = EPOLLIN;
-    if (::epoll_ctl(poll.get(), EPOLL_CTL_ADD, fd, &event) != 0) {
-      return fail(system_error("poll", "descriptor " + std::to_string(fd)));
+    event.data.u32 = waker;
+    if (::epoll_ctl(poll.get(), EPOLL_CTL_ADD, wakers[waker], &event) != 0) {
+      return fail(system_error("poll", "descriptor " + std::to_string(wakers[waker])));
     }
   }
   return std::unique_ptr<RdmaChannel>(new RdmaChannel(std::move(endpoint), std::move(peer), spin_us,
@@ -134,7 +146,7 @@ void RdmaChannel::await_completions() {
       if (shut_ || lost_ || window_.incomplete() == 0 || Clock::now() > until) {
         return;
       }
-      drain(endpoint_.send_events.get());
+      take_event(endpoint_.send_events.get());
       ::ibv_req_notify_cq(endpoint_.sends.get(), 0);
     }
     pollfd entry{endpoint_.send_events->fd, POLLIN, 0};
@@ -209,7 +221,8 @@ Result<void> RdmaChannel::send_piece(Gather& message, std::uint32_t length, bool
 }
 
 Result<RingCursor::Place> RdmaChannel::await_room(std::size_t ring_length) {
-  const auto spin_until = Clock::now() + std::chrono::microseconds(spin_us_);
+  const auto spin_until =
+      Clock::now() + std::chrono::microseconds(has_several_processors() ? spin_us_ : 0);
   for (;;) {
     {
       const MutexLock lock(mutex_);
@@ -250,8 +263,7 @@ void RdmaChannel::sleep_for_room(std::size_t ring_length) {
   const MutexLock lock(mutex_);
   sender_waits_ = false;
   clear(sender_wake_);
-  drain(endpoint_.send_events.get());
-  take_events();
+  take_events(false);
 }
 
 Result<void> RdmaChannel::post(ibv_send_wr& work) {
@@ -317,8 +329,7 @@ Result<std::optional<std::span<const std::byte>>> RdmaChannel::try_receive() {
   }
   if (receiver_armed_) {
     receiver_armed_ = false;
-    clear(receiver_wake_);
-    take_events();
+    take_events(true);
   } else {
     progress();
   }
@@ -413,8 +424,6 @@ Result<std::span<const std::byte>> RdmaChannel::receive(std::uint32_t spin_us, i
 Result<bool> RdmaChannel::arm() {
   const MutexLock lock(mutex_);
   receiver_armed_ = true;
-  drain(endpoint_.receive_events.get());
-  drain(endpoint_.send_events.get());
   ::ibv_req_notify_cq(endpoint_.receives.get(), 0);
   if (reads_under_way_ > 0) {
     ::ibv_req_notify_cq(endpoint_.sends.get(), 0);
@@ -514,14 +523,33 @@ void RdmaChannel::queue(const Arrival& arrival) {
 }
 
 // Whoever takes the events away sees to it that the other sleeper is still woken.
-void RdmaChannel::take_events() {
-  take_connection_events();
-  drain(endpoint_.receive_events.get());
-  drain(endpoint_.send_events.get());
+// Of all that is ready one event each; what is left wakes again. The other side, if it sleeps, was
+// to be woken by them, too.
+void RdmaChannel::take_events(bool by_receiver) {
+  std::array<epoll_event, kWakers> ready{};
+  const int count = ::epoll_wait(poll_.get(), ready.data(), kWakers, 0);
+  for (int i = 0; i < count; ++i) {
+    switch (ready[static_cast<std::size_t>(i)].data.u32) {
+      case kReceiveEvents:
+        take_event(endpoint_.receive_events.get());
+        break;
+      case kSendEvents:
+        take_event(endpoint_.send_events.get());
+        break;
+      case kConnectionEvents:
+        take_connection_events();
+        break;
+      default:
+        if (by_receiver) {
+          clear(receiver_wake_);
+        }
+        break;
+    }
+  }
   if (receiver_armed_ || sender_waits_) {
     ::ibv_req_notify_cq(endpoint_.receives.get(), 0);
   }
-  if (sender_waits_ || reads_under_way_ > 0) {
+  if (sender_waits_ || (receiver_armed_ && reads_under_way_ > 0)) {
     ::ibv_req_notify_cq(endpoint_.sends.get(), 0);
   }
   progress();

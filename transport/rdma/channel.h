@@ -106,7 +106,7 @@ class RdmaChannel final : public RdmaConnection {
   void progress() MIGRATE_REQUIRES(mutex_);
   void take_sent(const ibv_wc& completion) MIGRATE_REQUIRES(mutex_);
   void take_received(const ibv_wc& completion) MIGRATE_REQUIRES(mutex_);
-  void take_events() MIGRATE_REQUIRES(mutex_);
+  void take_events(bool by_receiver) MIGRATE_REQUIRES(mutex_);
   void take_connection_events() MIGRATE_REQUIRES(mutex_);
   void lose(Error error) MIGRATE_REQUIRES(mutex_);
   Error lost(const char* operation) const MIGRATE_REQUIRES(mutex_);
