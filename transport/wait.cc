@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <climits>
 
+#include "base/processors.h"
+
 namespace migrate {
 
 using std::chrono::steady_clock;
@@ -42,7 +44,7 @@ Result<std::span<const std::byte>> receive_by_polling(Channel& channel, std::uin
   if (auto message = MIGRATE_TRY(channel.try_receive())) {
     return *message;
   }
-  if (spin_us > 0) {
+  if (spin_us > 0 && has_several_processors()) {
     const auto until = steady_clock::now() + std::chrono::microseconds(spin_us);
     do {
       ::sched_yield();

@@ -28,7 +28,7 @@ class Deadline {
 Result<short> wait_for(int fd, short events, const Deadline& deadline);
 
 /// receive() of any channel in terms of its try_receive(), arm() and poll_fd(): yields the CPU
-/// between attempts for `spin_us`, then sleeps.
+/// between attempts for `spin_us`, then sleeps; sleeps at once where there is one processor.
 Result<std::span<const std::byte>> receive_by_polling(Channel& channel, std::uint32_t spin_us,
                                                       int timeout_ms);
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/processors.h"
 #include "pager/internal/pager_core.h"
 
 namespace migrate {
@@ -32,7 +33,7 @@ void PagerCore::run_faults() {
   faults_.reserve(kOutstandingCount);
   poll_descriptors_.reserve(kOutstandingCount);
   await_start();
-  const std::chrono::microseconds spin(options_.spin_us);
+  const std::chrono::microseconds spin(has_several_processors() ? options_.spin_us : 0);
   auto last_probe = Clock::now();
   // Asleep until the first fault: the process is still being restored, and needs the processor.
   auto last_activity = last_probe - spin;
