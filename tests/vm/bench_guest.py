@@ -1,4 +1,4 @@
-"""What `bench` does in the virtual machine. Only ratios are of use: the machine is emulated."""
+"""What `bench` does in the virtual machine. Its clocks count instructions: only ratios are of use."""
 
 import argparse
 import json
@@ -104,6 +104,7 @@ def walk(source, mib, *options):
     subject.path("walk").touch()
     subject.wait_mark("walked")
     used = processor_seconds(worker) - before
+    time.sleep(1)  # Until its row is up to date.
     shown = source.control("show", subject.process.pid).object["last_move"]
     seen = subject.finish()["walk"]
     if seen["bad_pages"]:
