@@ -15,6 +15,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <utility>
 
 #include "base/file.h"
 #include "base/log.h"
@@ -214,10 +215,13 @@ Result<arch::GeneralRegisters> ParkedProcess::stop_leader() {
     MIGRATE_TRY(interrupt(process_));
     for (;;) {
       const Stop stop = MIGRATE_TRY(wait_stop(process_));
+      const bool job_stop = stop.event == 0 && stop.signal == SIGSTOP;
+      // One that check_state() has not seen is to come again, for it.
+      stop_again_ = stop_again_ || ((job_stop || stop.group_stop) && !listening_);
       if (stop.event == PTRACE_EVENT_STOP) {
         break;
       }
-      MIGRATE_TRY(resume(process_, stop.event == 0 ? stop.signal : 0));
+      MIGRATE_TRY(resume(process_, stop.event == 0 && !job_stop ? stop.signal : 0));
     }
     looping_ = false;
   }
@@ -234,6 +238,9 @@ Result<void> ParkedProcess::run_in_leader(Script& script) {
   MIGRATE_TRY(arch::write_registers(process_, registers));
   MIGRATE_TRY(resume(process_));
   looping_ = true;
+  if (std::exchange(stop_again_, false)) {
+    ::kill(process_, SIGSTOP);
+  }
   return done;
 }
 

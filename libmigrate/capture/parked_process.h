@@ -118,7 +118,8 @@ class ParkedProcess {
   std::set<std::uint32_t> pipe_descriptors_;  // in the process
   std::vector<std::string> signals_;
   bool looping_ = false;
-  bool listening_ = false;  // in a job control stop
+  bool listening_ = false;   // in a job control stop
+  bool stop_again_ = false;  // a job control stop came while a script was to run
 };
 
 }  // namespace migrate

@@ -23,6 +23,12 @@ bool is_error(std::int64_t result) {
   return result < 0 && result >= -kMaxErrno;
 }
 
+// No mask holds SIGSTOP back: what runs for the tracer takes it, and must not keep it. It waits
+// then until the process itself goes on. `thread`: any of the process.
+void send_stop_again(pid_t thread) {
+  ::kill(thread, SIGSTOP);
+}
+
 }  // namespace
 
 Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
@@ -32,11 +38,16 @@ Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
   MIGRATE_TRY(arch::write_registers(
       thread, arch::system_call_registers(base, instruction, number, arguments)));
   // To the call's entry, then to its exit. Stepping would do too, but forces a SIGTRAP.
+  bool job_stop = false;
   for (int side = 0; side < 2;) {
     MIGRATE_TRY(resume_to_call(thread));
     const Stop stop = MIGRATE_TRY(wait_stop(thread));
     if (stop.event == PTRACE_EVENT_STOP) {
       continue;  // An interrupt of ours that came late.
+    }
+    if (stop.signal == SIGSTOP) {
+      job_stop = true;
+      continue;
     }
     if (stop.signal != SIGTRAP) {
       return fail(make_error(ErrorCode::kSystem, "run a system call in",
@@ -44,6 +55,9 @@ Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
                                  std::to_string(stop.signal) + ")"));
     }
     ++side;
+  }
+  if (job_stop) {
+    send_stop_again(thread);
   }
   const auto registers = MIGRATE_TRY(arch::read_registers(thread));
   return arch::result_of(registers);
@@ -158,7 +172,11 @@ Result<void> Script::run_part(pid_t thread, const arch::GeneralRegisters& base,
       arch::script_registers(base, area_.code() + arch::interpreter_code().run_offset, address)));
   MIGRATE_TRY(write_signal_mask(thread, kScriptSignalMask));
   MIGRATE_TRY(resume(thread));
-  MIGRATE_TRY(wait_for_end(thread));
+  const auto ended = wait_for_end(thread);
+  if (std::exchange(job_stop_, false)) {
+    send_stop_again(area_.process);
+  }
+  MIGRATE_TRY(ended);
   // Not by way of the block: that is the next script's.
   MIGRATE_TRY(arch::write_registers(thread, base));
   if (back.signal_mask != kScriptSignalMask) {
@@ -208,12 +226,14 @@ Result<void> Script::wait_for_end(pid_t thread) {
       if (arch::instruction_pointer(MIGRATE_TRY(arch::read_registers(thread))) == end) {
         return give_back_signals(thread);
       }
-    } else if (stop.event == 0 && stop.signal != SIGSTOP) {
+    } else if (stop.event == 0 && stop.signal == SIGSTOP) {
+      job_stop_ = true;
+    } else if (stop.event == 0) {
       return fail(make_error(
           ErrorCode::kSystem, "run a script in",
           "thread " + std::to_string(thread) + " (signal " + std::to_string(stop.signal) + ")"));
     }
-    // Anything else (an interrupt of ours, job control) must not keep the script from its end.
+    // Neither an interrupt of ours nor job control keeps the script from its end.
     MIGRATE_TRY(resume(thread));
   }
 }

@@ -92,8 +92,9 @@ class Script {
   /// Runs all calls on the stopped `thread`, and leaves it stopped with the registers `base` and
   /// the mask `signal_mask`. The calls run to the end whatever fails. Reports the first must() that
   /// failed. Threads born of clone calls are left for the caller in new_threads(), each with its
-  /// first stop still to be awaited. If the tracer dies meanwhile, the thread runs the script to
-  /// its end and then goes on by itself with `base` and `signal_mask`.
+  /// first stop still to be awaited. A SIGSTOP that comes is sent again when the script is over. If
+  /// the tracer dies meanwhile, the thread runs the script to its end and then goes on by itself
+  /// with `base` and `signal_mask`.
   Result<void> run(pid_t thread, const arch::GeneralRegisters& base, std::uint64_t signal_mask);
 
   std::int64_t result(std::size_t index) const { return entries_[index].result; }
@@ -128,6 +129,7 @@ class Script {
   std::vector<pid_t> new_threads_;
   std::vector<siginfo_t> foreign_;  // signals like that which ends a script, sent by someone else
   std::vector<std::string>* kept_signals_ = nullptr;
+  bool job_stop_ = false;  // SIGSTOP came
 };
 
 }  // namespace migrate

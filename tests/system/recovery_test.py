@@ -11,7 +11,7 @@ import signal
 import time
 
 import harness
-from harness import DONE, wait_until
+from harness import DONE, state_of, wait_until
 from steps import StepCase
 
 
@@ -90,6 +90,29 @@ class Recovery(StepCase):
         self.assertTrue(self.in_doubt(process), self.testbed.logs())
         os.kill(process.pid, signal.SIGKILL)
         self.assertEqual(process.wait(10), -signal.SIGKILL, self.testbed.logs())
+
+    def test_a_stop_on_the_way_is_kept(self):
+        """SIGSTOP, which no mask holds back, while the process stands still for a move."""
+        for mode, step, number in (("demand", "destination.restored", signal.SIGCONT),
+                                   ("demand", "destination.restored", signal.SIGKILL),
+                                   ("eager", "destination.ready", signal.SIGCONT),
+                                   ("eager", "destination.ready", signal.SIGKILL)):
+            with self.subTest(mode=mode, worker=number.name):
+                process = self.testbed.start_program("hostA", "memory", "churn")
+                host = self.arm(step)
+                mover = self.testbed.start("hostA", "migratectl", "move", process.pid, "hostB",
+                                           "--mode", mode)
+                worker = self.stopped_at(step, host)
+                os.kill(process.pid, signal.SIGSTOP)
+                os.kill(worker, number)
+                mover.wait()
+                where = process.pid
+                if number == signal.SIGCONT:
+                    where = [record["pid"] for record in self.records("hostB")
+                             if record["state"] == "running-here"][-1]
+                self.assertTrue(wait_until(lambda: state_of(where) == "T"), self.testbed.logs())
+                os.kill(process.pid, signal.SIGCONT)
+                self.expect_whole(process, step)
 
     def test_everything_killed_at_once(self):
         process = self.testbed.start_program("hostA", "memory", "churn")
