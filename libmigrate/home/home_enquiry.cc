@@ -11,15 +11,18 @@ HomeEnquiry::HomeEnquiry(std::unique_ptr<Channel> channel, std::uint64_t epoch)
   link_.send(message);
 }
 
-Result<bool> HomeEnquiry::is_superseded() {
+Result<HomeEnquiry::Answer> HomeEnquiry::answer() {
   const auto message = MIGRATE_TRY(link_.receive());
   if (!message) {
-    return false;
+    return Answer::kNone;
+  }
+  if (message->has_exited_ack()) {
+    return Answer::kEnded;
   }
   if (!message->has_resumed() || message->resumed().epoch() <= epoch_) {
     return fail(make_error(ErrorCode::kCorrupt, "read the home's answer", "link to home"));
   }
-  return true;
+  return Answer::kLaterPlace;
 }
 
 }  // namespace migrate

@@ -17,9 +17,13 @@ class HomeEnquiry {
   /// `channel`: a new one to the home. `epoch`: that of the relay of the place that asks.
   HomeEnquiry(std::unique_ptr<Channel> channel, std::uint64_t epoch);
 
-  /// True: a later place has called, so the process has run there. False: none has, so far; ask
-  /// again. Blocks: no. Errors: kPeerLost, kCorrupt; the enquiry is over then.
-  Result<bool> is_superseded();
+  enum class Answer : std::uint8_t {
+    kNone,        ///< So far; ask again.
+    kLaterPlace,  ///< A later place has called: the process has run there.
+    kEnded,       ///< The process is over for its home.
+  };
+  /// Blocks: no. Errors: kPeerLost, kCorrupt; the enquiry is over then.
+  Result<Answer> answer();
 
  private:
   Link link_;

@@ -25,6 +25,12 @@ bool Decision::is_due() const {
   return made() && now_us() - made_us > kCallUs;
 }
 
+void refuse_decision(Decision& decision, const std::string& process, const std::string& reason) {
+  if (decision.made()) {
+    refuse(std::exchange(decision, Decision()), process, reason);
+  }
+}
+
 Error doubt_error(const SourceMove& move, const std::string& process) {
   return make_error(move.error().code, "learn whether the move was done of", "process " + process,
                     "it stands still until " + move.destination() +

@@ -31,6 +31,9 @@ enum class DoubtEnd {
   kGivenUp,  ///< An operator gave it up.
 };
 
+/// Tells who made `decision`, if anybody did, why it is not carried out; it is none afterwards.
+void refuse_decision(Decision& decision, const std::string& process, const std::string& reason);
+
 /// Ends the doubt of `move`, whose fate is known or about which `decision` was made. An operator's
 /// word counts only if the destination, asked once more, says nothing: this blocks for at most
 /// seven seconds then. `process` names it in the log. Answers the client; `decision` is none

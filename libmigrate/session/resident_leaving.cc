@@ -74,7 +74,7 @@ void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, const std::s
 bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
   const std::int64_t since_us = now_us();
   record(ProcessState::kMoving);  // It stands still.
-  while (move.fate() == Fate::kUnknown && !decision_.is_due()) {
+  while (move.fate() == Fate::kUnknown && !decision_.is_due() && !home_ended_) {
     pollfd polled[2] = {{move.control_fd(), POLLIN, 0}, {mailbox_->fd(), POLLIN, 0}};
     ::poll(polled, 2, kStepMs);
     static_cast<void>(move.handle());
@@ -88,6 +88,11 @@ bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
     }
   }
   enquiry_.reset();
+  if (home_ended_) {
+    refuse_decision(decision_, noted_.command(), "its home has just answered: it has ended");
+    give_up_ = true;
+    return true;
+  }
   const DoubtEnd end = end_doubt(move, decision_, noted_.command());
   row_->set_waiting({}, 0);
   give_up_ = end == DoubtEnd::kGivenUp;
@@ -105,25 +110,31 @@ void ResidentWorker::ask_home(SourceMove& move) {
     }
     next_home_us_ = now_us() + kAskEveryUs;
   }
-  const auto superseded = enquiry_ ? enquiry_->is_superseded() : Result<bool>(false);
-  if (!superseded) {
+  const auto answer =
+      enquiry_ ? enquiry_->answer() : Result<HomeEnquiry::Answer>(HomeEnquiry::Answer::kNone);
+  if (!answer) {
     enquiry_.reset();
-  } else if (*superseded) {
+  } else if (*answer == HomeEnquiry::Answer::kLaterPlace) {
     log::info("process {} has called its home from a later place: it runs at {}", noted_.command(),
               move.destination());
     move.confirm_runs();
+  } else if (*answer == HomeEnquiry::Answer::kEnded) {
+    home_ended_ = true;
   }
 }
 
-// Given up while it was in doubt whether it runs at the next place: its home hears that, and why.
+// Over while it was in doubt whether it runs at the next place: its home hears that, and why,
+// unless it has said so itself.
 void ResidentWorker::end_given_up(const SourceMove& move) {
   relay_->thaw();
   noted_.clear_outgoing();
   note_change();
   file_->mark().wait_status = SIGKILL;
   file_->mark().ended = 1;
-  report_end(SIGKILL, "an operator gave it up while it was in doubt whether it ran at " +
-                          move.destination());
+  report_end(SIGKILL, home_ended_
+                          ? "its home says that it has ended"
+                          : "an operator gave it up while it was in doubt whether it ran at " +
+                                move.destination());
   cell_->end();
 }
 

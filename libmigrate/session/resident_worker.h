@@ -160,9 +160,10 @@ class ResidentWorker {
   bool cell_kept_ = false;          // the init is there and holds what a new worker needs
   bool cell_over_ = false;
   bool exited_ = false;
-  bool gone_ = false;     // moved on
-  Decision decision_;     // of an operator, about a doubt
-  bool give_up_ = false;  // an operator knows that the destination is lost
+  bool gone_ = false;        // moved on
+  Decision decision_;        // of an operator, about a doubt
+  bool home_ended_ = false;  // its home says that it is over
+  bool give_up_ = false;     // an operator knows that the destination is lost
   std::int64_t waits_since_us_ = 0;
   std::int64_t home_lost_us_ = 0;  // when the link to the home was lost; 0: it is there
   std::string lost_;               // why the process did not end by itself

@@ -147,14 +147,20 @@ class Doubt(StepCase):
         self.assertNotIn("waits_for", new()[0])
         self.assertEqual(finish(process), "", self.testbed.logs())
 
-    def test_the_home_is_asked_on_the_way(self):
-        """Only the two places cannot reach each other; the home hears both."""
+    def cut_on_the_way(self):
+        """Runs at hostC; hostB, where it came from, has no answer and cannot reach hostC. Its worker
+        there stands still."""
         process, worker = self.begin("source.run_sent", host="hostB", to="hostC")
         self.assertTrue(wait_until(lambda: self.runs_at("hostC")), self.testbed.logs())
         address = [host["address"] for host in self.testbed.hosts() if host["name"] == "hostC"][0]
         route = ("blackhole", address + "/32")
         self.assertEqual(self.testbed.run("hostB", "ip", "route", "add", *route).status, 0)
         self.addCleanup(self.testbed.run, "hostB", "ip", "route", "del", *route)
+        return process, worker
+
+    def test_the_home_is_asked_on_the_way(self):
+        """Only the two places cannot reach each other; the home hears both."""
+        process, worker = self.cut_on_the_way()
         os.kill(worker, signal.SIGKILL)
         away = wait_until(lambda: [record for record in self.records("hostB")
                                    if record["state"] == "away"], 20)
@@ -163,6 +169,16 @@ class Doubt(StepCase):
                                        "--yes")
         self.assertEqual(refused.status, REFUSED, refused)
         self.assertEqual(finish(process), "", self.testbed.logs())
+
+    def test_what_ended_for_its_home_is_over_on_the_way(self):
+        process, worker = self.cut_on_the_way()
+        parked = [record["pid"] for record in self.records("hostB")][-1]
+        os.kill(process.pid, signal.SIGKILL)
+        self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
+        self.assertTrue(wait_until(lambda: not self.records("hostA"), 20), self.testbed.logs())
+        os.kill(worker, signal.SIGKILL)
+        self.assertTrue(wait_until(lambda: not self.records("hostB"), 20), self.testbed.logs())
+        self.assertFalse(os.path.exists(f"/proc/{parked}"), self.testbed.logs())
 
     def test_home_hears_what_was_given_up_on_the_way(self):
         process, worker = self.begin("source.parked", host="hostB", to="hostC")

@@ -160,16 +160,17 @@ TEST_F(RelayProtocol, HomeTellsOfALaterPlace) {
   deputy_relay->attach(std::move(asking->second));
   HomeEnquiry enquiry(std::move(asking->first), 1);
   EXPECT_EQ(home_says(), ErrorCode::kRetry);
-  EXPECT_FALSE(enquiry.is_superseded().value_or(true));
+  EXPECT_EQ(enquiry.answer().value(), HomeEnquiry::Answer::kNone);
 
   const std::unique_ptr<Channel> older = std::exchange(peer, std::move(later->first));
   deputy_relay->attach(std::move(later->second));
   send(*peer, resume(2));
   EXPECT_EQ(home_says(), ErrorCode::kRetry);
-  EXPECT_FALSE(enquiry.is_superseded().value_or(true)) << "a later place that does not run it";
+  EXPECT_EQ(enquiry.answer().value(), HomeEnquiry::Answer::kNone)
+      << "a later place that does not run it";
   activate(2);
   EXPECT_EQ(home_says(), ErrorCode::kRetry);
-  EXPECT_TRUE(enquiry.is_superseded().value_or(false));
+  EXPECT_EQ(enquiry.answer().value(), HomeEnquiry::Answer::kLaterPlace);
   EXPECT_TRUE(deputy_relay->connected());
 }
 
@@ -180,7 +181,7 @@ TEST_F(RelayProtocol, AnEnquiryTakesNothingElse) {
   wire::RelayMessage message;
   message.mutable_resumed()->set_epoch(5);
   send(*channels->second, message);
-  const auto told = enquiry.is_superseded();
+  const auto told = enquiry.answer();
   ASSERT_FALSE(told);
   EXPECT_EQ(told.error().code, ErrorCode::kCorrupt);
 }
