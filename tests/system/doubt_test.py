@@ -173,12 +173,14 @@ class Doubt(StepCase):
     def test_what_ended_for_its_home_is_over_on_the_way(self):
         process, worker = self.cut_on_the_way()
         parked = [record["pid"] for record in self.records("hostB")][-1]
+        home = [record["worker"] for record in self.records("hostA")][-1]
         os.kill(process.pid, signal.SIGKILL)
         self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
-        self.assertTrue(wait_until(lambda: not self.records("hostA"), 20), self.testbed.logs())
+        self.assertTrue(wait_until(lambda: not os.path.exists(f"/proc/{home}"), 20),
+                        self.testbed.logs())
         os.kill(worker, signal.SIGKILL)
-        self.assertTrue(wait_until(lambda: not self.records("hostB"), 20), self.testbed.logs())
-        self.assertFalse(os.path.exists(f"/proc/{parked}"), self.testbed.logs())
+        self.assertTrue(wait_until(lambda: not self.records("hostB") and
+                                   not os.path.exists(f"/proc/{parked}"), 20), self.testbed.logs())
 
     def test_home_hears_what_was_given_up_on_the_way(self):
         process, worker = self.begin("source.parked", host="hostB", to="hostC")
