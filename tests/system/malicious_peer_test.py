@@ -11,6 +11,7 @@ import pathlib
 import socket
 import struct
 import sys
+import threading
 import time
 import unittest
 
@@ -225,6 +226,69 @@ def destination(what):
     return ""
 
 
+def spoil(what, purpose, message):
+    """What a source sends instead of a message of pages; None: this one is not to be spoilt."""
+    kind = struct.unpack_from("<I", message)[0] if len(message) >= 16 else 0
+    reply = purpose == URGENT and kind == 2 and len(message) == 24 + 4096
+    push = purpose == BULK and kind == 4 and len(message) > 32
+    presence = purpose == BULK and kind == 3 and len(message) >= 48
+    other = b"\xee" * 4096
+    if what == "a reply twice" and reply:
+        return [message, message[:24] + other]
+    if what == "a reply that was never asked for" and reply:
+        return [struct.pack("<IIQII", 2, 0xabcdef, *struct.unpack_from("<Q", message, 8), 1, 0) + other,
+                message]
+    if what == "a reply with another page" and reply:
+        return [message[:8] + struct.pack("<Q", 0x1000) + message[16:24] + other]
+    if what == "a reply of more pages than it has" and reply:
+        return [message[:16] + struct.pack("<I", 500) + message[20:]]
+    if what == "a push outside the process" and push:
+        return [message[:16] + struct.pack("<QII", 0xffffffff81000000, 1, 0) + other]
+    if what == "a push of more runs than it has" and push:
+        return [message[:4] + struct.pack("<I", 0x7fffffff) + message[8:]]
+    if what == "a presence beyond its end" and presence:
+        return [message[:32] + struct.pack("<QQ", 0xfffffffffffff000, 1 << 40) + message[48:]]
+    return None
+
+
+def source(address, what):
+    """Stands between an honest source and `address`, and spoils one message of its pages."""
+    listener = socket.create_server(("", EVIL_PORT))
+    print("listening", flush=True)
+    spoilt = []
+
+    def carry(origin, target, purpose):
+        try:
+            while purpose and not spoilt:
+                message = receive_frame(origin)
+                instead = spoil(what, purpose, message)
+                if instead:
+                    spoilt.append(what)
+                    print("spoilt", flush=True)
+                for each in instead or [message]:
+                    target.sendall(frame(each))
+            while data := origin.recv(1 << 18):
+                target.sendall(data)
+        except (EOFError, OSError):
+            pass
+        for end in (origin, target):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    while True:
+        near, _ = listener.accept()
+        first = near.recv(32, socket.MSG_WAITALL)
+        far = socket.create_connection((address, PORT), 10)
+        far.settimeout(None)
+        for end in (near, far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        far.sendall(first)
+        for words in ((near, far, first[6]), (far, near, 0)):
+            threading.Thread(target=carry, args=words, daemon=True).start()
+
+
 # --- the tests
 
 class MaliciousPeer(unittest.TestCase):
@@ -277,6 +341,30 @@ class MaliciousPeer(unittest.TestCase):
         self.assertEqual(back.status, 0, f"{back}\n{self.testbed.logs()}")
         self.assertEqual(finish(process), "")
 
+    def test_sources(self):
+        """After Run. The link is cut and made anew, and the process never sees what was wrong."""
+        for what, mode in (("a reply twice", "demand"),
+                           ("a reply that was never asked for", "demand"),
+                           ("a reply with another page", "demand"),
+                           ("a reply of more pages than it has", "demand"),
+                           ("a push outside the process", "lazy"),
+                           ("a push of more runs than it has", "lazy"),
+                           ("a presence beyond its end", "lazy")):
+            with self.subTest(what):
+                process = self.testbed.start_program("hostA", "memory", "anonymous")
+                evil = self.testbed.start("hostA", sys.executable, HERE, "source",
+                                          self.addresses["hostB"], what)
+                self.addCleanup(evil.kill)
+                self.assertTrue(evil.wait_output(b"listening\n"))
+                moved = self.testbed.move("hostA", process.pid,
+                                          f"{self.addresses['hostA']}:{EVIL_PORT}", mode)
+                self.assertEqual(moved.status, harness.DONE, f"{moved}\n{self.testbed.logs()}")
+                self.assertTrue(evil.wait_output(b"spoilt\n"), self.testbed.logs())
+                self.assertEqual(finish(process), "", self.testbed.logs())
+                evil.kill()
+        self.assert_serves("hostB")
+        self.assert_serves("hostA")
+
     def test_destinations(self):
         for what in ("garbage", "running at once", "silence, then the end", "endless reply",
                      "the end after the image", "running before it was told to", "failed",
@@ -295,7 +383,7 @@ class MaliciousPeer(unittest.TestCase):
 
 if __name__ == "__main__":
     peers = {peer.__name__: peer for peer in (lying_lengths, no_preamble, endless_image,
-                                              offers_nonsense, commands, destination)}
+                                              offers_nonsense, commands, destination, source)}
     if len(sys.argv) > 1 and sys.argv[1] in peers:
         sys.stdout.write(peers[sys.argv[1]](*sys.argv[2:]))
     else:
