@@ -28,9 +28,9 @@ void ResidentWorker::serve_until_end() {
     read_mailbox();
     read_cell();
     follow_pager();
+    watch_waiting();  // Before what may block: users are to see it.
     follow_control();
     follow_home();
-    watch_waiting();
     row_->refresh();
     if (!pending_moves_.empty() && independent_ && !exited_) {
       move_on();
@@ -402,6 +402,7 @@ void ResidentWorker::record_exposure(const wire::Progress& progress) {
 
 void ResidentWorker::follow_home() {
   constexpr std::int64_t kReconnectEveryUs = 500'000;
+  constexpr int kReconnectMs = 2000;  // The loop stands still in that time.
   if (relay_->connected()) {
     home_lost_us_ = 0;
   } else if (home_lost_us_ == 0) {
@@ -409,7 +410,7 @@ void ResidentWorker::follow_home() {
   }
   if (!relay_->connected() && now_us() >= next_home_us_) {
     next_home_us_ = now_us() + kReconnectEveryUs;
-    if (auto connected = connect_home(kHomeConnectMs); connected) {
+    if (auto connected = connect_home(kReconnectMs); connected) {
       relay_->attach(std::move(home_channel_));
     } else {
       log::info("home of process {}: {}", to_hex(process_), connected.error().message());

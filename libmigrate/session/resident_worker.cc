@@ -41,6 +41,7 @@ constexpr int kRdmaTimeoutMs = 25000;  // Two connections that the source waits 
 constexpr std::chrono::microseconds kFirstSteps{200};
 constexpr int kFinalTimeoutMs = 60000;
 constexpr int kRunTimeoutMs = 60000;
+constexpr int kHomeConnectMs = 10000;
 constexpr int kRefusalReadMs = 1000;
 
 // Those that cannot be opened are none that the pager will read.

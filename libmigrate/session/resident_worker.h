@@ -44,8 +44,6 @@ class ResidentWorker {
   void run_adopted(SessionFile file);
 
  private:
-  static constexpr int kHomeConnectMs = 10000;
-
   /// A request to be carried out when nothing is owed any more.
   struct PendingMove {
     MoveRequest request;

@@ -97,8 +97,7 @@ class SourceMove {
   /// Reads what the destination reports, frees what it confirmed, and re-makes broken connections.
   /// Call every now and then, and when control_fd() polls readable. Errors: none that matter.
   Result<void> handle();
-  /// What is known of the process since Run was sent. Once it is other than kUnknown, only the end
-  /// can follow.
+  /// What is known since Run was sent. Once it is other than kUnknown, only the end can follow.
   Fate fate() const { return fate_; }
   int wait_status() const { return wait_status_; }
   /// Asks the destination, by a new connection if there is none. Blocks for up to seven seconds.
