@@ -13,6 +13,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <thread>
+#include <utility>
 
 #include "base/file.h"
 #include "libmigrate/capture/internal/parking.h"
@@ -274,6 +275,9 @@ Result<void> ParkedProcess::unpark(const wire::Image& image) {
   }
   if (looping_) {
     MIGRATE_TRY(stop_leader());
+  }
+  if (std::exchange(stop_again_, false)) {
+    ::kill(process_, SIGSTOP);  // It stops once it is back.
   }
   // The leader last: with its timers and signals the others must be whole.
   for (std::size_t left = threads_.size(); left > 0; --left) {
