@@ -96,7 +96,9 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
           {stream.id(), UniqueFd(), static_cast<wire::RelayDirection>(stream.directions())});
     }
     move_ = std::make_unique<SourceMove>(std::move(options), hooks(), sink_);
-    return noted_.outgoing().confirmed() ? Adopted::kAway : adopt_killed(session);
+    // Without a note of its streams, its place could not resume the link.
+    const bool linked = noted_.outgoing().confirmed() && noted_.has_relay();
+    return linked ? Adopted::kAway : adopt_killed(session);
   }
   context_.stops.reach("source.adopting");
   move_ = SourceMove::adopt(std::move(options), hooks(), sink_, std::move(*parked),
