@@ -54,6 +54,12 @@ bool is_terminal(unsigned major_number, unsigned minor_number) {
          (major_number >= kFirstPty && major_number <= kLastPty);
 }
 
+bool is_kvm(unsigned major_number, unsigned minor_number) {
+  constexpr unsigned kMiscellaneous = 10;
+  constexpr unsigned kKvm = 232;  // KVM_MINOR
+  return major_number == kMiscellaneous && minor_number == kKvm;
+}
+
 bool is_harmless(unsigned major_number, unsigned minor_number) {
   constexpr std::array<unsigned, 5> kMinors{3, 5, 7, 8, 9};  // null zero full random urandom
   return major_number == 1 && std::ranges::find(kMinors, minor_number) != kMinors.end();
@@ -332,7 +338,8 @@ bool DescriptorReader::classify_special(const Entry& entry, wire::OpenFile& file
     file.set_kind(wire::OpenFile::DEVICE);
     return true;
   }
-  return refuse_descriptor("DEVICE", entry);
+  const bool kvm = is_kvm(identity.device_major(), identity.device_minor());
+  return refuse_descriptor(kvm ? "KVM" : "DEVICE", entry);
 }
 
 bool DescriptorReader::classify_memfd(const Entry& entry, wire::OpenFile& file) {
