@@ -49,6 +49,9 @@ struct Address {
   /// machine can be meant. Blocks and fails as resolve().
   Result<bool> is_loopback() const;
 
+  /// Whether the host stands for all addresses of this machine: "0.0.0.0" or "::".
+  bool is_any() const { return host == "0.0.0.0" || host == "::"; }
+
   bool operator==(const Address&) const = default;
 };
 

@@ -29,6 +29,10 @@ struct RdmaPort {
   std::vector<std::string> addresses;  ///< IP addresses that the port has, by its GIDs.
 };
 
+/// Why connections to `host`, an address of this host, cannot come in over RDMA; empty: they can,
+/// as far as the ports tell. Of "0.0.0.0" and "::" any port will do. Blocks: on the resolver.
+std::string rdma_listen_problem(const std::string& host);
+
 /// The ports of all RDMA devices. None is no error. Errors: kUnsupported (build), kSystem (such as
 /// no permission to open a device, with what to do about it).
 Result<std::vector<RdmaPort>> rdma_ports();
@@ -99,14 +103,16 @@ class RdmaListener {
 
   /// Listens on `host`, an address of an RDMA port of this host. Connections must show `session`
   /// and `token`; all others are rejected. Errors: kUnsupported (build, no device), kNotFound
-  /// (host), kSystem (no permission, address without RDMA).
+  /// (host), kSystem (no permission, address without RDMA). A port that is not active is
+  /// kUnsupported, too.
   static Result<std::unique_ptr<RdmaListener>> create(const std::string& host,
                                                       const SessionId& session,
                                                       const RdmaToken& token);
 
   /// The next connection. Blocks up to `timeout_ms` for a request (< 0: for ever), then up to two
   /// seconds until it stands. Errors: kRetry (none came), kRefused (someone without the token was
-  /// rejected), kPeerLost, kSystem (such as no memory may be pinned). It stays usable.
+  /// rejected), kPeerLost, kSystem (such as no memory may be pinned); it stays usable after these.
+  /// kUnsupported: the device was removed, which waits until this is destroyed.
   virtual Result<Accepted> accept(int timeout_ms) = 0;
 
   /// Polls readable when accept() has something. Borrowed.

@@ -99,7 +99,10 @@ void PageFeed::expose_memory() {
   }
   exposed_ = true;
   if (auto connection = std::dynamic_pointer_cast<RdmaConnection>(urgent_)) {
-    urgent_link_->offer(expose_shared_memory(process_, regions_, *connection));
+    ends_exposing_ = false;
+    exposing_thread_ = std::thread([this, connection = std::move(connection), link = urgent_link_] {
+      link->offer(expose_shared_memory(process_, regions_, *connection, ends_exposing_));
+    });
   }
 }
 
@@ -133,13 +136,14 @@ void PageFeed::stop() {
 }
 
 void PageFeed::disconnect() {
+  ends_exposing_ = true;
   for (const auto& channel : {urgent_, bulk_}) {
     if (channel) {
       channel->shutdown();
       earlier_bytes_ += channel->bytes_sent();
     }
   }
-  for (std::thread* thread : {&urgent_thread_, &bulk_thread_}) {
+  for (std::thread* thread : {&urgent_thread_, &bulk_thread_, &exposing_thread_}) {
     if (thread->joinable()) {
       thread->join();
     }

@@ -30,8 +30,8 @@ class PageFeed {
 
   /// Serves faults over `urgent` from now on.
   void serve(std::shared_ptr<Channel> urgent);
-  /// Lets the destination read shared memory by itself, where `urgent` is RDMA; once for each. The
-  /// process runs there already: what is pinned takes its time.
+  /// Begins to let the destination read shared memory by itself, where `urgent` is RDMA; once for
+  /// each. A thread of its own pins it, which takes seconds where there is much.
   void expose_memory();
   /// Sends presence and pushes over `bulk`, `pause` from now on.
   void push(std::shared_ptr<Channel> bulk, std::chrono::microseconds pause);
@@ -55,10 +55,12 @@ class PageFeed {
   std::vector<ServedRegion> regions_;
   std::shared_ptr<Channel> urgent_;
   std::shared_ptr<OfferingLink> urgent_link_;
-  bool exposed_ = false;  // over urgent_
+  bool exposed_ = false;  // over urgent_, or begun to be
+  std::atomic<bool> ends_exposing_ = false;
   std::shared_ptr<Channel> bulk_;
   std::thread urgent_thread_;
   std::thread bulk_thread_;
+  std::thread exposing_thread_;
   std::atomic<bool> broken_ = false;
   std::uint64_t earlier_bytes_ = 0;  // over channels that broke
 };

@@ -7,20 +7,22 @@
 namespace migrate {
 namespace {
 
-// The connection manager asks again after four to eight seconds.
-constexpr int kRdmaConnectMs = 10000;
+// The connection manager asks again after four to eight seconds: one request may be lost, and where
+// there is nothing but RDMA, two.
+constexpr int kRdmaConnectMs = 6000;
+constexpr int kOnlyRdmaConnectMs = 10000;
 // Somebody waits for his pages, and TCP is there too.
 constexpr int kReconnectTimeoutMs = 2000;
 // Only requests and confirmations come this way.
 constexpr std::size_t kSourceLanding = std::size_t{64} << 10U;
 
-bool any_host(const std::string& host) {
-  return host == "0.0.0.0" || host == "::";
+bool listens_on_all(const WorkerContext& context) {
+  return Address{.host = context.rdma_host}.is_any();
 }
 
 /// The address of this host that workers listen on, as others reach it.
 std::string announced_host(const WorkerContext& context) {
-  return any_host(context.rdma_host) ? context.own_address.host : context.rdma_host;
+  return listens_on_all(context) ? context.own_address.host : context.rdma_host;
 }
 
 }  // namespace
@@ -57,8 +59,8 @@ Result<PageTransport> settle_page_transport(std::string& destination, std::strin
 RdmaRoute::RdmaRoute(PageTransport wanted, const WorkerContext& context)
     : wanted_(wanted),
       has_own_(!context.rdma_host.empty()),
-      source_host_(any_host(context.rdma_host) ? "" : context.rdma_host),
-      timeout_ms_(kRdmaConnectMs) {}
+      source_host_(listens_on_all(context) ? "" : context.rdma_host),
+      timeout_ms_(wanted == PageTransport::kRdma ? kOnlyRdmaConnectMs : kRdmaConnectMs) {}
 
 bool RdmaRoute::wanted() const {
   return rdma_is_built() &&

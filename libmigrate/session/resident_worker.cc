@@ -306,32 +306,49 @@ Result<void> ResidentWorker::accept_data() {
     const auto left_ms = std::max(static_cast<int>((deadline - now_us()) / 1000), 0);
     if (MIGRATE_TRY(await_connection(left_ms))) {
       accept_rdma();
-    } else {
-      take_letter(MIGRATE_TRY(mailbox_->receive(0)));
+    } else if (auto letter = mailbox_->receive(0)) {
+      take_letter(std::move(*letter));
+    } else if (letter.error().code != ErrorCode::kRetry) {
+      return fail(std::move(letter).error());
     }
   }
   return {};
 }
 
-// True: somebody knocks over RDMA. False: a letter is there. Errors: kRetry (neither), kSystem.
+// True: somebody knocks over RDMA. False: a letter is there, or nothing yet. Errors: kRetry
+// (neither in time), kPeerLost (the source gave up), kCorrupt, kSystem.
 Result<bool> ResidentWorker::await_connection(int timeout_ms) {
-  std::array<pollfd, 2> polled{
-      {{mailbox_->fd(), POLLIN, 0}, {rdma_ ? rdma_->fd() : -1, POLLIN, 0}}};
+  constexpr const char* kOperation = "await the source's connections";
+  std::array<pollfd, 3> polled{{{mailbox_->fd(), POLLIN, 0},
+                                {rdma_ ? rdma_->fd() : -1, POLLIN, 0},
+                                {control_->channel().poll_fd(), POLLIN, 0}}};
   const int ready = ::poll(polled.data(), polled.size(), timeout_ms);
   if (ready <= 0) {
-    return fail(ready < 0 ? system_error("await the source's connections")
-                          : make_error(ErrorCode::kRetry, "await the source's connections", {},
-                                       "they did not come in time"));
+    return fail(ready < 0
+                    ? system_error(kOperation)
+                    : make_error(ErrorCode::kRetry, kOperation, {}, "they did not come in time"));
+  }
+  // The source says nothing meanwhile, unless it closes the connection.
+  if (polled[2].revents != 0 && MIGRATE_TRY(control_->try_receive())) {
+    return fail(make_error(ErrorCode::kCorrupt, kOperation, {}, "it sent a message instead"));
   }
   return polled[1].revents != 0;
 }
 
 // Who may not connect was told so, and is no failure of the session.
 void ResidentWorker::accept_rdma() {
+  constexpr int kRefusalsTold = 10;
   auto accepted = rdma_->accept(0);
   if (!accepted) {
-    if (accepted.error().code != ErrorCode::kRetry) {
-      log::warn("session {}: {}", to_hex(session_), accepted.error().message());
+    const Error& error = accepted.error();
+    const bool refused = error.code == ErrorCode::kRefused;
+    rdma_refusals_ += refused ? 1 : 0;
+    if (error.code != ErrorCode::kRetry && (!refused || rdma_refusals_ <= kRefusalsTold)) {
+      log::warn("session {}: {}{}", to_hex(session_), error.message(),
+                refused && rdma_refusals_ == kRefusalsTold ? "; no more of these are told" : "");
+    }
+    if (error.code == ErrorCode::kUnsupported) {
+      rdma_.reset();  // The device waits for it to go.
     }
     return;
   }

@@ -139,6 +139,7 @@ class ResidentWorker {
   std::atomic<bool> pager_done_ = false;
   std::atomic<bool> link_lost_ = false;
   std::unique_ptr<RdmaListener> rdma_;  // until nothing is owed
+  int rdma_refusals_ = 0;
   std::unique_ptr<Channel> urgent_;
   std::unique_ptr<Channel> bulk_;
   std::unique_ptr<Channel> home_channel_;

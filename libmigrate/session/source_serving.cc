@@ -265,7 +265,8 @@ Result<void> SourceMove::connect_again() {
   feed_->push(std::move(bulk), std::chrono::microseconds(0));
   linked_ = true;
   waits_for_.clear();
-  log::info("session {} goes on over new connections", to_hex(session_));
+  log::info("session {} goes on over new connections, its pages over {}", to_hex(session_),
+            page_transport_);
   return {};
 }
 

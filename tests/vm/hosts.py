@@ -32,14 +32,15 @@ def resources():
 class Daemon:
     """migrated as one host, of several perhaps on this machine."""
 
-    def __init__(self, name, address, rdma=None):
+    def __init__(self, name, address, rdma=None, prefix=()):
+        """`prefix`: the words before the command, such as of prlimit."""
         self.name = name
         self.address = address
         self.folder = WORK / name
         self.folder.mkdir()
         self.socket = self.folder / "socket"
         self.log = self.folder / "log"
-        words = [BIN / "migrated", "--listen", f"tcp://{address}", "--host-name", name,
+        words = [*prefix, BIN / "migrated", "--listen", f"tcp://{address}", "--host-name", name,
                  "--socket", self.socket, "--state", self.folder / "state", "--insecure",
                  "--allow=*@*", "--allow=root@*"]
         if rdma:
@@ -81,10 +82,10 @@ if held[:] == text * count:
 """
 
 
-def start(command, **environment):
+def start(command, prefix=(), **environment):
     """Starts a program, with the path of the file that stops it, when nobody else wants to run."""
     stop = WORK / f"stop-{time.monotonic_ns()}"
-    process = Process(["nice", "-n", "19", *command(stop)], cwd="/",  # which all hosts have
+    process = Process([*prefix, "nice", "-n", "19", *command(stop)], cwd="/",  # which all hosts have
                       env=dict(os.environ, **environment))
     process.stop_file = stop
     if not process.wait_ready(120):
@@ -93,10 +94,10 @@ def start(command, **environment):
     return process
 
 
-def start_program(mib=8, pause_ms=0):
+def start_program(mib=8, pause_ms=0, prefix=()):
     """Threads that check and change a heap, with a pause after each block."""
     return start(lambda stop: [str(PROGRAMS / "stress"), "heap", str(stop), "300"],
-                 STRESS_THREADS="3", STRESS_MIB=str(mib), STRESS_PAUSE_MS=str(pause_ms))
+                 prefix, STRESS_THREADS="3", STRESS_MIB=str(mib), STRESS_PAUSE_MS=str(pause_ms))
 
 
 def start_shared_keeper():

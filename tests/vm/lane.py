@@ -10,12 +10,9 @@ import sys
 import time
 import unittest
 
-from hosts import (
-    BUILD, DONE, FAILED, HERE, USAGE, WORK, Daemon, finish, resources, run, start_program,
-    start_shared_keeper, wait_until)
-
-RDMA = {"a": "10.9.0.1", "b": "10.9.0.2"}
-PORTS = {"a": 7071, "b": 7072, "c": 7073}
+from hosts import BUILD, FAILED, USAGE, WORK, resources, run, start_shared_keeper, wait_until
+from move_case import RDMA, MoveCase
+from troubles import Troubles  # noqa: F401  # a class of tests
 
 
 class Channels(unittest.TestCase):
@@ -28,59 +25,8 @@ class Channels(unittest.TestCase):
         print(completed.stdout.splitlines()[-1], file=sys.stderr)
 
 
-class Moves(unittest.TestCase):
-    """Moves of programs that check their own pages."""
-
-    @classmethod
-    def setUpClass(cls):
-        run(HERE / "wires")
-        cls.hosts = {}
-        for name in ("a", "b"):
-            cls.add_host(name)
-
-    @classmethod
-    def add_host(cls, name):
-        if name not in cls.hosts:
-            cls.hosts[name] = Daemon(name, f"127.0.0.1:{PORTS[name]}", RDMA.get(name))
-            cls.addClassCleanup(cls.hosts[name].stop)
-
-    def setUp(self):
-        self.mend()
-
-    def spoil(self, connections="", new_ones=""):
-        """Makes the wire bad for what belongs to connections, and for what sets up new ones."""
-        run("tc", "-batch", "-", text=True, input="".join(
-            f"qdisc change dev {card} handle {handle} netem limit 100000 {how}\n"
-            for card in ("va", "vb") for handle, how in (("11:", new_ones), ("12:", connections))))
-
-    def mend(self):
-        self.spoil()
-
-    def cut(self):
-        self.spoil(connections="loss 100%", new_ones="loss 100%")
-
-    def logs(self):
-        return "".join(f"--- {name}\n{host.log.read_text()[-3000:]}"
-                       for name, host in self.hosts.items())
-
-    def start(self, make=start_program, **options):
-        process = make(**options)
-        self.addCleanup(process.kill)
-        return process
-
-    def move(self, process, to, *options, status=DONE, transport="rdma"):
-        destination = self.hosts[to].address if to in self.hosts else to
-        outcome = self.hosts["a"].move(process, destination, *options)
-        self.assertEqual(outcome.status, status, f"{outcome}\n{self.logs()}")
-        if status == DONE:
-            self.assertEqual(outcome.object["transport"], transport, f"{outcome}\n{self.logs()}")
-        return outcome
-
-    def last_move(self, process):
-        return self.hosts["a"].control("show", process.pid).object.get("last_move", {})
-
-    def finish(self, process):
-        self.assertEqual(finish(process, seconds=120), "", self.logs())
+class Moves(MoveCase):
+    """Between two hosts, and to one that has no RDMA."""
 
     def test_modes(self):
         for mode in ("lazy", "demand", "eager"):
@@ -121,12 +67,6 @@ class Moves(unittest.TestCase):
     def says(self, words):
         """Whether the source did since that move."""
         return words in self.hosts["a"].log.read_text()[self.said:]
-
-    def ends_over(self, process, transport):
-        waited = self.hosts["a"].control("wait", process.pid, "--for", "done")
-        self.assertEqual(waited.status, DONE, f"{waited}\n{self.logs()}")
-        self.assertEqual(self.last_move(process)["transport"], transport, self.logs())
-        self.finish(process)
 
     def test_cut_shortly(self):
         """The devices send again what was lost; the session does not notice."""

@@ -76,14 +76,20 @@ std::string owed_text(const nlohmann::json& record) {
          (expected > 0 ? " (" + duration_text(expected) + ")" : std::string());
 }
 
-/// "tcp", "tcp, rdma (mlx5_0/1)", or "tcp" and why there is no RDMA.
+/// Why pages do not come to a host over RDMA though it listens for them; empty: they do.
+std::string rdma_problem(const nlohmann::json& host) {
+  const auto rdma = host.find("rdma");
+  return rdma != host.end() && rdma->is_object() ? text_of(*rdma, "problem") : std::string();
+}
+
+/// "tcp" or "tcp, rdma", and the ports of RDMA devices: "tcp, rdma (mlx5_0/1)".
 std::string transports_text(const nlohmann::json& host) {
   std::string text = "tcp";
   const auto rdma = host.find("rdma");
   if (rdma == host.end() || !rdma->is_object()) {
     return text;
   }
-  if (!text_of(*rdma, "listen").empty()) {
+  if (!text_of(*rdma, "listen").empty() && rdma_problem(host).empty()) {
     text += ", rdma";
   }
   std::string ports;
@@ -202,7 +208,11 @@ std::string process_text(const nlohmann::json& record) {
 std::string hosts_text(const nlohmann::json& hosts) {
   std::vector<Row> rows = {
       {"HOST", "ADDRESS", "STATE", "PROCESSES", "CPUS", "MEMORY FREE", "PAGES OVER", "KERNEL"}};
+  std::string notes;
   for (const nlohmann::json& host : hosts) {
+    if (const std::string problem = rdma_problem(host); !problem.empty()) {
+      notes += text_of(host, "host") + ": no pages over rdma: " + problem + "\n";
+    }
     const std::string error = error_text(host);
     if (!error.empty()) {
       rows.push_back({text_of(host, "host"), text_of(host, "address"), text_of(host, "state"), "",
@@ -214,7 +224,7 @@ std::string hosts_text(const nlohmann::json& hosts) {
                     bytes_text(number_of(host, "memory_available_bytes")), transports_text(host),
                     text_of(host, "kernel")});
   }
-  return table(rows);
+  return table(rows) + notes;
 }
 
 std::string move_text(const nlohmann::json& result) {

@@ -28,6 +28,7 @@
 #include "tools/migrated/local_request.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/privileges.h"
+#include "transport/rdma.h"
 
 namespace migrate {
 namespace {
@@ -183,7 +184,21 @@ Result<void> Daemon::take_addresses(const DaemonOptions& options) {
   if (context_.trust.encrypts()) {
     context_.own_address.scheme = "tls";
   }
+  MIGRATE_TRY(check_rdma());
   return check_certificate();
+}
+
+/// Workers that listen on all addresses tell the sources the daemon's own one.
+Result<void> Daemon::check_rdma() const {
+  const std::string& own = context_.own_address.host;
+  const bool on_all = Address{.host = context_.rdma_host}.is_any();
+  if (on_all && own != context_.host_name && MIGRATE_TRY(context_.own_address.is_loopback())) {
+    return fail(make_error(ErrorCode::kInvalid, "listen on", "rdma://" + context_.rdma_host,
+                           "other hosts would be told to connect to " + own +
+                               "; give the address of the RDMA port (rdma://ADDRESS), or "
+                               "--advertise one that leads to it"));
+  }
+  return {};
 }
 
 /// Peers will expect the certificate to be for the address by which they reach this host.
@@ -208,6 +223,9 @@ Result<void> Daemon::run() {
   if (!context_.rdma_host.empty()) {
     log::info("workers take pages over RDMA on {}{}", context_.rdma_host,
               context_.trust.encrypts() ? "; these are not encrypted" : "");
+    if (const std::string problem = rdma_listen_problem(context_.rdma_host); !problem.empty()) {
+      log::warn("until this is mended, pages go over TCP: {}", problem);
+    }
   }
   if (context_.trust.authenticates()) {
     log::info("other hosts prove who they are by {}{}", context_.trust.name(),

@@ -43,6 +43,7 @@ class Daemon {
   Result<void> take_state(const DaemonOptions& options);
   Result<void> take_socket();
   Result<void> take_addresses(const DaemonOptions& options);
+  Result<void> check_rdma() const;
   Result<void> check_certificate() const;
   /// False once told to end.
   bool handle_signals();

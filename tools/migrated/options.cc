@@ -249,6 +249,7 @@ Result<PeerTrust> peer_trust(const DaemonOptions& options, const std::string& ho
 Result<std::vector<Address>> listen_addresses(const DaemonOptions& options,
                                               const PeerTrust& trust) {
   std::vector<Address> addresses;
+  std::string rdma;  // what was given
   std::size_t rdma_count = 0;
   for (const std::string& text : options.listen) {
     Address address = MIGRATE_TRY(Address::parse(text));
@@ -266,11 +267,14 @@ Result<std::vector<Address>> listen_addresses(const DaemonOptions& options,
                              "this migrated was built without RDMA; install libibverbs-dev and "
                              "librdmacm-dev and build it anew"));
     }
-    rdma_count += address.scheme == "rdma" ? 1 : 0;
+    if (address.scheme == "rdma") {
+      rdma += (rdma.empty() ? "" : ", ") + text;
+      ++rdma_count;
+    }
     addresses.push_back(std::move(address));
   }
   if (rdma_count > 1 || (rdma_count > 0 && rdma_count == addresses.size())) {
-    return fail(make_error(ErrorCode::kInvalid, "listen", "rdma://",
+    return fail(make_error(ErrorCode::kInvalid, "listen", rdma,
                            "give one rdma://ADDRESS, or rdma://0.0.0.0 for all, beside a tcp:// "
                            "address: only pages travel over RDMA"));
   }

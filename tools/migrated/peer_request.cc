@@ -60,9 +60,15 @@ void pass_on(const WorkerContext& context, UniqueFd connection, const Preamble& 
   }
 }
 
-/// Where workers listen, and the ports of this host's devices or why none can be told.
+/// Where workers listen and why that is in vain, if it is; the ports of this host's devices or why
+/// none can be told.
 nlohmann::json rdma_facts(const WorkerContext& context) {
   nlohmann::json facts = {{"listen", context.rdma_host}};
+  if (!context.rdma_host.empty()) {
+    if (const std::string problem = rdma_listen_problem(context.rdma_host); !problem.empty()) {
+      facts["problem"] = problem;
+    }
+  }
   const auto ports = rdma_ports();
   if (!ports) {
     facts["error"] = ports.error().message();

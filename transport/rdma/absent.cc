@@ -20,6 +20,10 @@ Result<std::vector<RdmaPort>> rdma_ports() {
   return not_built("list RDMA ports");
 }
 
+std::string rdma_listen_problem(const std::string&) {
+  return not_built("listen for RDMA connections").value().message();
+}
+
 Result<std::unique_ptr<RdmaListener>> RdmaListener::create(const std::string&, const SessionId&,
                                                            const RdmaToken&) {
   return not_built("listen for RDMA connections");

@@ -33,14 +33,15 @@ Result<Handle<rdma_cm_id>> resolve(rdma_event_channel* events, const SocketAddre
   auto* const from = source ? const_cast<sockaddr*>(source->get()) : nullptr;
   auto* const to = const_cast<sockaddr*>(target.get());
   if (::rdma_resolve_addr(id.get(), from, to, timeout_ms) != 0) {
-    Error error = system_error("find the RDMA port that leads to", name,
-                               "see `rdma link`: a port must be ACTIVE on the network device that "
-                               "leads there");
+    const int number = errno;
+    Error error = system_error_from(number, "find the RDMA port that leads to", name,
+                                    port_remedy(source_host));
     error.code = ErrorCode::kUnsupported;
     return fail(std::move(error));
   }
   MIGRATE_TRY(expect_event(events, RDMA_CM_EVENT_ADDR_RESOLVED, Deadline(timeout_ms),
                            "find the RDMA port that leads to", name));
+  MIGRATE_TRY(check_port(*id, "find the RDMA port that leads to", name));
   if (::rdma_resolve_route(id.get(), timeout_ms) != 0) {
     return fail(system_error("find the RDMA route to", name));
   }
@@ -53,10 +54,11 @@ Result<std::unique_ptr<RdmaConnection>> connect_to(const SocketAddress& target,
                                                    const RdmaGreeting& greeting,
                                                    const RdmaOptions& options, int timeout_ms) {
   const std::string name = rdma_name(target.get());
-  Handle<rdma_event_channel> events = MIGRATE_TRY(open_events());
-  Handle<rdma_cm_id> id =
-      MIGRATE_TRY(resolve(events.get(), target, options.source_host, name, timeout_ms));
-  Endpoint endpoint = MIGRATE_TRY(Endpoint::create(std::move(events), std::move(id), options));
+  Endpoint endpoint;
+  endpoint.events = MIGRATE_TRY(open_events());
+  endpoint.id =
+      MIGRATE_TRY(resolve(endpoint.events.get(), target, options.source_host, name, timeout_ms));
+  MIGRATE_TRY(endpoint.prepare(options));
   const auto request = encode_request({greeting, endpoint.landing_place()});
   rdma_conn_param parameters = connection_parameters(request);
   if (::rdma_connect(endpoint.id.get(), &parameters) != 0) {

@@ -14,7 +14,8 @@ namespace {
 constexpr const char* kConnectionManager = "/dev/infiniband/rdma_cm";
 constexpr std::size_t kPageBytes = 4096;
 constexpr std::size_t kLeastLanding = std::size_t{64} << 10U;
-constexpr std::size_t kMostLanding = std::size_t{1} << 30U;
+// Twice what a listener has: a peer's is pinned here once more, to write from.
+constexpr std::size_t kMostLanding = std::size_t{16} << 20U;
 constexpr std::uint32_t kMostSends = kWindow + kControls + kReads;
 constexpr std::size_t kReadStride = kPageBytes + RdmaConnection::kMaxReadBytes;
 
@@ -83,16 +84,22 @@ std::uint32_t inline_bytes_of(ibv_qp* queue_pair) {
   return known ? std::min(initial.cap.max_inline_data, kSmallBytes) : 0;
 }
 
+/// Of an event, or of one that did not come.
 const char* event_remedy(rdma_cm_event_type type) {
   switch (type) {
+    case RDMA_CM_EVENT_ADDR_RESOLVED:
     case RDMA_CM_EVENT_ADDR_ERROR:
       return "no RDMA port of this host reaches it; see `rdma link` and `ip route get`: the port "
              "must be ACTIVE and its network device must lead there";
+    case RDMA_CM_EVENT_ROUTE_RESOLVED:
     case RDMA_CM_EVENT_ROUTE_ERROR:
       return "no path to it; on InfiniBand check that a subnet manager runs";
+    case RDMA_CM_EVENT_ESTABLISHED:
     case RDMA_CM_EVENT_UNREACHABLE:
-      return "no answer; check that no firewall drops UDP port 4791 and that GIDs and MTU of both "
-             "ports agree (ibv_devinfo -v)";
+      return "no answer; check that the other host's port is ACTIVE (rdma link, migratectl hosts), "
+             "that no firewall drops UDP port 4791 (RoCE) and that GIDs and MTU of both ports "
+             "agree "
+             "(ibv_devinfo -v)";
     case RDMA_CM_EVENT_DEVICE_REMOVAL:
       return "the device was removed";
     default:
@@ -164,7 +171,7 @@ Result<ConnectionEvent> expect_event(rdma_event_channel* events, rdma_cm_event_t
                                      const std::string& object) {
   auto event = next_event(events, deadline);
   if (!event && event.error().code == ErrorCode::kRetry) {
-    return fail(make_error(ErrorCode::kRetry, operation, object, "no answer in the time given"));
+    return fail(make_error(ErrorCode::kRetry, operation, object, event_remedy(wanted)));
   }
   if (!event || event->type == wanted) {
     return event;
@@ -186,6 +193,27 @@ Result<ConnectionEvent> expect_event(rdma_event_channel* events, rdma_cm_event_t
   return fail(std::move(error));
 }
 
+std::string port_remedy(const std::string& host) {
+  std::string problem = rdma_listen_problem(host.empty() ? "::" : host);
+  return problem.empty()
+             ? "see `rdma link` and `ip route get`: a port must be ACTIVE on the network "
+               "device that leads there"
+             : problem;
+}
+
+Result<void> check_port(const rdma_cm_id& id, const char* operation, const std::string& object) {
+  ibv_port_attr port{};
+  if (id.verbs == nullptr || ::ibv_query_port(id.verbs, id.port_num, &port) != 0 ||
+      port.state == IBV_PORT_ACTIVE) {
+    return {};
+  }
+  return fail(make_error(ErrorCode::kUnsupported, operation, object,
+                         std::string("port ") + id.verbs->device->name + "/" +
+                             std::to_string(id.port_num) + " of this host is " +
+                             port_state_name(port.state) +
+                             "; bring up its link and its network device (rdma link, ip link)"));
+}
+
 rdma_conn_param connection_parameters(std::span<const std::byte> private_data) {
   rdma_conn_param parameters{};
   parameters.private_data = private_data.data();
@@ -204,39 +232,34 @@ std::string rdma_name(const sockaddr* address) {
   return "rdma://" + name.to_string();
 }
 
-Result<Endpoint> Endpoint::create(Handle<rdma_event_channel> events, Handle<rdma_cm_id> id,
-                                  const RdmaOptions& options) {
+Result<void> Endpoint::prepare(const RdmaOptions& options) {
   if (!valid_landing(options.landing_bytes)) {
     return fail(make_error(ErrorCode::kInvalid, "make an RDMA channel",
                            std::to_string(options.landing_bytes) + " bytes of landing memory"));
   }
-  Endpoint endpoint;
-  endpoint.events = std::move(events);
-  endpoint.id = std::move(id);
-  rdma_cm_id& self = *endpoint.id;
+  rdma_cm_id& self = *id;
   std::uint8_t timeout = kAckTimeout;
   // Old kernels have their own, longer one.
   static_cast<void>(::rdma_set_option(&self, RDMA_OPTION_ID, RDMA_OPTION_ID_ACK_TIMEOUT, &timeout,
                                       sizeof timeout));
-  endpoint.domain.reset(::ibv_alloc_pd(self.verbs));
-  if (!endpoint.domain) {
+  domain.reset(::ibv_alloc_pd(self.verbs));
+  if (!domain) {
     return fail(device_error("allocate a protection domain of", self));
   }
-  endpoint.send_events = MIGRATE_TRY(create_channel(self));
-  endpoint.receive_events = MIGRATE_TRY(create_channel(self));
-  endpoint.sends = MIGRATE_TRY(create_queue(self, kMostSends, endpoint.send_events.get()));
-  endpoint.receives = MIGRATE_TRY(create_queue(self, kReceives, endpoint.receive_events.get()));
-  endpoint.slots = MIGRATE_TRY(RegisteredMemory::create(
-      endpoint.domain.get(), std::size_t{kReceives} * kSmallBytes, IBV_ACCESS_LOCAL_WRITE));
-  endpoint.landing =
-      MIGRATE_TRY(RegisteredMemory::create(endpoint.domain.get(), options.landing_bytes,
-                                           IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE));
-  endpoint.queue_pair = MIGRATE_TRY(create_queue_pair(&self, endpoint));
-  endpoint.inline_bytes = inline_bytes_of(self.qp);
+  send_events = MIGRATE_TRY(create_channel(self));
+  receive_events = MIGRATE_TRY(create_channel(self));
+  sends = MIGRATE_TRY(create_queue(self, kMostSends, send_events.get()));
+  receives = MIGRATE_TRY(create_queue(self, kReceives, receive_events.get()));
+  slots = MIGRATE_TRY(RegisteredMemory::create(domain.get(), std::size_t{kReceives} * kSmallBytes,
+                                               IBV_ACCESS_LOCAL_WRITE));
+  landing = MIGRATE_TRY(RegisteredMemory::create(domain.get(), options.landing_bytes,
+                                                 IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE));
+  queue_pair = MIGRATE_TRY(create_queue_pair(&self, *this));
+  inline_bytes = inline_bytes_of(self.qp);
   for (std::uint32_t slot = 0; slot < kReceives; ++slot) {
-    MIGRATE_TRY(endpoint.post_receive(slot));
+    MIGRATE_TRY(post_receive(slot));
   }
-  return endpoint;
+  return {};
 }
 
 Result<void> Endpoint::post_receive(std::uint32_t slot) const {

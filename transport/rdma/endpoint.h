@@ -38,10 +38,9 @@ inline constexpr std::uint8_t kNotReadyRetries = 7;
 
 /// What one side of a connection is made of. Move-only; owned by the channel.
 struct Endpoint {
-  /// Makes everything for `id`, which has a device, and posts all receives.
+  /// Makes everything for `id`, which has a device, and posts all receives. Once.
   /// Errors: kInvalid (options), kSystem.
-  static Result<Endpoint> create(Handle<rdma_event_channel> events, Handle<rdma_cm_id> id,
-                                 const RdmaOptions& options);
+  Result<void> prepare(const RdmaOptions& options);
   /// Posts receive number `slot`. Errors: kSystem.
   Result<void> post_receive(std::uint32_t slot) const;
   /// Makes the memory to write from into `peer`. Errors: kCorrupt (no such landing), kSystem.
@@ -88,10 +87,19 @@ struct ConnectionEvent {
 /// The next event. Errors: kRetry (none by the deadline), kSystem.
 Result<ConnectionEvent> next_event(rdma_event_channel* events, const Deadline& deadline);
 
-/// next_event() that must be of type `wanted`; any other one becomes an Error for `object`.
+/// next_event() that must be of type `wanted`; any other one becomes an Error for `object`, with
+/// what to do. Errors: kRetry (none by the deadline), kUnsupported (no port leads there), kRefused,
+/// kPeerLost, kSystem.
 Result<ConnectionEvent> expect_event(rdma_event_channel* events, rdma_cm_event_type wanted,
                                      const Deadline& deadline, const char* operation,
                                      const std::string& object);
+
+/// What to do where no port can be found for `host` of this machine (may be empty: any).
+std::string port_remedy(const std::string& host);
+
+/// Whether the port that leads to `object` is active. Nothing is known of an `id` without a device.
+/// Errors: kUnsupported (it is not, with what to do).
+Result<void> check_port(const rdma_cm_id& id, const char* operation, const std::string& object);
 
 /// What a connecting and an accepting side ask of the connection.
 rdma_conn_param connection_parameters(std::span<const std::byte> private_data);

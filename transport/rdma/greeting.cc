@@ -156,6 +156,11 @@ Error rejection(std::span<const std::byte> bytes, const std::string& object) {
       case RejectReason::kPurpose:
         why = "the listener takes no connection for this purpose";
         break;
+      case RejectReason::kResources:
+        why =
+            "the listener could not set it up; its log tells why. Most often it may not pin enough "
+            "memory: raise RLIMIT_MEMLOCK there (ulimit -l, LimitMEMLOCK=)";
+        break;
     }
   }
   return make_error(ErrorCode::kRefused, "connect to", object, std::move(why));

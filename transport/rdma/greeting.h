@@ -29,7 +29,7 @@ inline constexpr std::size_t kReplyBytes = 24;
 inline constexpr std::size_t kRejectBytes = 8;
 
 /// Why a listener does not want a connection.
-enum class RejectReason : std::uint16_t { kVersion = 1, kSession, kPurpose };
+enum class RejectReason : std::uint16_t { kVersion = 1, kSession, kPurpose, kResources };
 
 struct Request {
   RdmaGreeting greeting;

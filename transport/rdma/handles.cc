@@ -21,6 +21,21 @@ std::string pinning_remedy(std::size_t length_bytes) {
 
 }  // namespace
 
+const char* port_state_name(ibv_port_state state) {
+  switch (state) {
+    case IBV_PORT_DOWN:
+      return "down";
+    case IBV_PORT_INIT:
+      return "initializing";
+    case IBV_PORT_ARMED:
+      return "armed";
+    case IBV_PORT_ACTIVE:
+      return "active";
+    default:
+      return "unknown";
+  }
+}
+
 Result<RegisteredMemory> RegisteredMemory::create(ibv_pd* domain, std::size_t length_bytes,
                                                   int access) {
   return of(domain, MIGRATE_TRY(Mapping::create(length_bytes)), access);

@@ -25,6 +25,9 @@ struct Destroyer {
   void operator()(rdma_cm_id* id) const { ::rdma_destroy_id(id); }
 };
 
+/// As RdmaPort::state has it.
+const char* port_state_name(ibv_port_state state);
+
 template <class T>
 using Handle = std::unique_ptr<T, Destroyer>;
 

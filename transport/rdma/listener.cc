@@ -36,7 +36,7 @@ class Listener final : public RdmaListener {
         return take(event);
       }
       if (event.type == RDMA_CM_EVENT_DEVICE_REMOVAL) {
-        return fail(make_error(ErrorCode::kSystem, "accept RDMA connections", name(),
+        return fail(make_error(ErrorCode::kUnsupported, "accept RDMA connections", name(),
                                "the device was removed"));
       }
     }
@@ -55,6 +55,7 @@ class Listener final : public RdmaListener {
     if (!request) {
       reject(id.get(), RejectReason::kVersion);
       Error error = request.error();
+      error.code = ErrorCode::kRefused;
       error.object = peer;
       return fail(std::move(error));
     }
@@ -77,15 +78,23 @@ class Listener final : public RdmaListener {
   Result<std::unique_ptr<RdmaConnection>> establish(Handle<rdma_cm_id> id, const Request& request,
                                                     const std::string& peer) {
     // Its events from now on are the channel's.
-    Handle<rdma_event_channel> events = MIGRATE_TRY(open_events());
-    if (::rdma_migrate_id(id.get(), events.get()) != 0) {
+    Endpoint endpoint;
+    endpoint.events = MIGRATE_TRY(open_events());
+    endpoint.id = std::move(id);
+    if (::rdma_migrate_id(endpoint.id.get(), endpoint.events.get()) != 0) {
       return fail(system_error("accept", peer));
     }
     RdmaOptions options;
     options.landing_bytes =
         request.greeting.purpose == Purpose::kBulk ? kBulkLanding : kUrgentLanding;
-    Endpoint endpoint = MIGRATE_TRY(Endpoint::create(std::move(events), std::move(id), options));
-    MIGRATE_TRY(endpoint.prepare_staging(request.landing));
+    auto prepared = endpoint.prepare(options);
+    if (prepared) {
+      prepared = endpoint.prepare_staging(request.landing);
+    }
+    if (!prepared) {
+      reject(endpoint.id.get(), RejectReason::kResources);
+      return fail(std::move(prepared).error());
+    }
     const auto reply = encode_reply(endpoint.landing_place());
     rdma_conn_param parameters = connection_parameters(reply);
     if (::rdma_accept(endpoint.id.get(), &parameters) != 0) {
@@ -123,12 +132,13 @@ Result<std::unique_ptr<RdmaListener>> RdmaListener::create(const std::string& ho
     // The library does not change the address.
     auto* const raw = const_cast<sockaddr*>(candidate.get());
     if (::rdma_bind_addr(id.get(), raw) != 0 || ::rdma_listen(id.get(), rdma::kBacklog) != 0) {
-      error = system_error("listen on", rdma::rdma_name(raw),
-                           "it must be an address of this host whose network device has an RDMA "
-                           "port; see `rdma link`");
+      const int number = errno;
+      error = system_error_from(number, "listen on", rdma::rdma_name(raw),
+                                rdma::port_remedy(candidate.host()));
       error.code = ErrorCode::kSystem;
       continue;
     }
+    MIGRATE_TRY(rdma::check_port(*id, "listen on", rdma::rdma_name(raw)));
     return std::make_unique<rdma::Listener>(std::move(events), std::move(id), session, token);
   }
   return fail(std::move(error));

@@ -21,21 +21,6 @@ const char* transport_name(const ibv_device& device, const ibv_port_attr& port) 
   return port.link_layer == IBV_LINK_LAYER_ETHERNET ? "RoCE" : "InfiniBand";
 }
 
-const char* state_name(ibv_port_state state) {
-  switch (state) {
-    case IBV_PORT_DOWN:
-      return "down";
-    case IBV_PORT_INIT:
-      return "initializing";
-    case IBV_PORT_ARMED:
-      return "armed";
-    case IBV_PORT_ACTIVE:
-      return "active";
-    default:
-      return "unknown";
-  }
-}
-
 /// The IP addresses among the GIDs of a port, IPv4 in its own form.
 std::vector<std::string> addresses_of(ibv_context* context, int number, int gid_count) {
   std::set<std::string> found;
@@ -78,14 +63,56 @@ Result<void> add_ports(ibv_device* device, std::vector<RdmaPort>& ports) {
     entry.device = device->name;
     entry.number = number;
     entry.transport = transport_name(*device, port);
-    entry.state = state_name(port.state);
+    entry.state = rdma::port_state_name(port.state);
     entry.mtu_bytes = port.active_mtu >= IBV_MTU_256 ? 128U << port.active_mtu : 0;
     entry.addresses = addresses_of(context.get(), number, port.gid_tbl_len);
   }
   return {};
 }
 
+std::string name_of(const RdmaPort& port) {
+  return port.device + "/" + std::to_string(port.number);
+}
+
+/// Whether connections to one of `hosts` may come in by `port`. GIDs are IP addresses on RoCE only.
+bool may_have(const RdmaPort& port, const std::vector<std::string>& hosts) {
+  return hosts.empty() || port.transport != "RoCE" ||
+         std::any_of(hosts.begin(), hosts.end(), [&](const std::string& host) {
+           return std::count(port.addresses.begin(), port.addresses.end(), host) > 0;
+         });
+}
+
 }  // namespace
+
+std::string rdma_listen_problem(const std::string& host) {
+  const auto ports = rdma_ports();
+  if (!ports) {
+    return ports.error().message();
+  }
+  std::vector<std::string> hosts;
+  const Address address{.scheme = "rdma", .host = host, .port = 0};
+  if (!address.is_any()) {
+    const auto candidates = address.resolve(/*passive=*/true);
+    if (!candidates) {
+      return candidates.error().message();
+    }
+    for (const SocketAddress& candidate : *candidates) {
+      hosts.push_back(candidate.host());
+    }
+  }
+  std::string others;
+  for (const RdmaPort& port : *ports) {
+    if (may_have(port, hosts)) {
+      return port.state == "active" ? ""
+                                    : "port " + name_of(port) + " is " + port.state +
+                                          "; bring up its link and its network device (rdma link)";
+    }
+    others += (others.empty() ? "" : ", ") + name_of(port);
+  }
+  return others.empty() ? "there is no RDMA device; see `rdma link`"
+                        : "no RDMA port has the address " + host + "; there are " + others +
+                              " (migratectl --json hosts tells theirs)";
+}
 
 Result<std::vector<RdmaPort>> rdma_ports() {
   int count = 0;

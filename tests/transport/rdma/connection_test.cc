@@ -203,6 +203,12 @@ TEST(RdmaConnection, ListsThePort) {
   EXPECT_TRUE(found);
 }
 
+/// Of this process: each completion channel and each channel of connection events is one.
+std::size_t open_descriptors() {
+  const std::filesystem::directory_iterator all("/proc/self/fd");
+  return static_cast<std::size_t>(std::distance(begin(all), end(all)));
+}
+
 // Objects of every kind as the kernel counts them: "0: rxe0: pd 3 cq 2 qp 2 cm_id 0 mr 1 ctx 1".
 TEST(RdmaConnection, LeavesNothingBehind) {
   const char* const more = std::getenv("MIGRATE_RDMA_SESSIONS");
@@ -212,6 +218,7 @@ TEST(RdmaConnection, LeavesNothingBehind) {
   { auto first = connect_pair(meeting, Purpose::kUrgent); }
   const std::string before = output_of(command);
   ASSERT_NE(before.find("qp"), std::string::npos) << before;
+  const std::size_t descriptors_before = open_descriptors();
   for (int i = 0; i < sessions; ++i) {
     auto [left, right] = connect_pair(meeting, i % 2 == 0 ? Purpose::kUrgent : Purpose::kBulk);
     ASSERT_TRUE(left && right);
@@ -222,6 +229,7 @@ TEST(RdmaConnection, LeavesNothingBehind) {
     }
   }
   EXPECT_EQ(output_of(command), before);
+  EXPECT_EQ(open_descriptors(), descriptors_before);
 }
 
 }  // namespace

@@ -61,6 +61,7 @@ TEST(RdmaGreeting, RejectionsSayWhy) {
   };
   EXPECT_NE(text(RejectReason::kSession).find("token"), std::string::npos);
   EXPECT_NE(text(RejectReason::kVersion).find("version"), std::string::npos);
+  EXPECT_NE(text(RejectReason::kResources).find("RLIMIT_MEMLOCK"), std::string::npos);
   EXPECT_NE(text(RejectReason::kPurpose).find("purpose"), std::string::npos);
   EXPECT_EQ(rejection({}, "rdma://h:1").code, ErrorCode::kRefused);
   EXPECT_NE(rejection({}, "rdma://h:1").message().find("rejected"), std::string::npos);
