@@ -239,7 +239,7 @@ Result<void> ParkedProcess::run_in_leader(Script& script) {
   MIGRATE_TRY(resume(process_));
   looping_ = true;
   if (std::exchange(stop_again_, false)) {
-    ::kill(process_, SIGSTOP);
+    send_stop_again(process_);
   }
   return done;
 }

@@ -277,7 +277,7 @@ Result<void> ParkedProcess::unpark(const wire::Image& image) {
     MIGRATE_TRY(stop_leader());
   }
   if (std::exchange(stop_again_, false)) {
-    ::kill(process_, SIGSTOP);  // It stops once it is back.
+    send_stop_again(process_);  // It stops once it is back.
   }
   // The leader last: with its timers and signals the others must be whole.
   for (std::size_t left = threads_.size(); left > 0; --left) {

@@ -10,7 +10,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
-#include <cstdlib>
 #include <cstring>
 #include <new>
 #include <span>
@@ -19,6 +18,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/trace/tracee.h"
 #include "transport/preamble.h"
 
 namespace migrate {
@@ -36,13 +36,10 @@ static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
 // Killed, and not yet reaped.
 bool is_dying(pid_t process) {
-  constexpr std::uint64_t kKillBit = 1ULL << (SIGKILL - 1);
   constexpr std::uint64_t kExiting = 4;  // PF_EXITING
   constexpr int kFlagsField = 9;
-  const std::string base = "/proc/" + std::to_string(process);
-  const auto stat = read_file(base + "/stat");
-  const auto status = read_file(base + "/status");
-  if (!stat || !status) {
+  const auto stat = read_file("/proc/" + std::to_string(process) + "/stat");
+  if (!stat) {
     return false;
   }
   std::istringstream fields(stat->substr(stat->rfind(')') + 1));
@@ -54,14 +51,7 @@ bool is_dying(pid_t process) {
     fields >> value;
     flags = static_cast<std::uint64_t>(value);
   }
-  std::uint64_t pending = 0;
-  for (const char* name : {"\nSigPnd:", "\nShdPnd:"}) {
-    const std::size_t at = status->find(name);
-    if (at != std::string::npos) {
-      pending |= std::strtoull(status->c_str() + at + std::strlen(name), nullptr, 16);
-    }
-  }
-  return state == "Z" || state == "X" || (flags & kExiting) != 0 || (pending & kKillBit) != 0;
+  return state == "Z" || state == "X" || (flags & kExiting) != 0 || is_pending(process, SIGKILL);
 }
 
 // By a descriptor of its own: a lock lives as long as any mapping made by the locked one, and

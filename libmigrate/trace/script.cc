@@ -23,13 +23,13 @@ bool is_error(std::int64_t result) {
   return result < 0 && result >= -kMaxErrno;
 }
 
-// No mask holds SIGSTOP back: what runs for the tracer takes it, and must not keep it. It waits
-// then until the process itself goes on. `thread`: any of the process.
-void send_stop_again(pid_t thread) {
-  ::kill(thread, SIGSTOP);
-}
-
 }  // namespace
+
+void send_stop_again(pid_t process) {
+  if (!is_pending(process, SIGCONT)) {
+    ::kill(process, SIGSTOP);
+  }
+}
 
 Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
                                std::uint64_t instruction, std::int64_t number,

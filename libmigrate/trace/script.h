@@ -45,6 +45,10 @@ inline constexpr std::uint64_t kAllSignals = ~0ULL;
 inline constexpr std::uint64_t kScriptSignalMask =
     ~(1ULL << (static_cast<unsigned>(arch::kScriptSignal) - 1U));
 
+/// Sends the SIGSTOP again that was taken by what ran in `process` for the tracer, as no mask holds
+/// it back: it waits then until the process itself goes on. One that a SIGCONT followed is over.
+void send_stop_again(pid_t process);
+
 /// Runs one system call in a stopped thread by the system call instruction at `instruction` and
 /// leaves the thread stopped with changed registers and all signals blocked. If the tracer dies
 /// meanwhile (some microseconds), the thread goes astray. Thread: the tracer.

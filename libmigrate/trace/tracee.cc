@@ -8,6 +8,9 @@
 #include <array>
 #include <cerrno>
 
+#include "base/file.h"
+#include "libmigrate/inspect/proc_text.h"
+
 namespace migrate {
 namespace {
 
@@ -95,6 +98,15 @@ Result<std::uint64_t> read_signal_mask(pid_t thread) {
 Result<void> write_signal_mask(pid_t thread, std::uint64_t mask) {
   return check(trace_call(PTRACE_SETSIGMASK, thread, sizeof(mask), &mask), "set the signal mask of",
                thread);
+}
+
+bool is_pending(pid_t thread, int signal) {
+  const auto status = read_file("/proc/" + std::to_string(thread) + "/status");
+  std::uint64_t pending = 0;
+  for (const char* name : {"SigPnd:", "ShdPnd:"}) {
+    pending |= status ? number_field(*status, name, 16) : 0;
+  }
+  return (pending >> (static_cast<unsigned>(signal) - 1U) & 1U) != 0;
 }
 
 Result<std::vector<std::string>> peek_signals(pid_t thread, bool shared) {

@@ -47,6 +47,9 @@ Result<void> write_signal_mask(pid_t thread, std::uint64_t mask);
 /// `shared`: those of the whole process.
 Result<std::vector<std::string>> peek_signals(pid_t thread, bool shared);
 
+/// Whether `signal` waits for a thread, which need not be traced, or for its whole process.
+bool is_pending(pid_t thread, int signal);
+
 /// The rseq area that a stopped thread registered; address 0 without one.
 struct RseqConfiguration {
   std::uint64_t address = 0;

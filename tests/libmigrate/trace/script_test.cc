@@ -18,6 +18,7 @@
 #include "base/mapping.h"
 #include "libmigrate/capture/frozen_process.h"
 #include "libmigrate/restore/address_space.h"
+#include "libmigrate/trace/tracee.h"
 
 /// hold_general.S: loads the 15 registers from `patterns`, counts down, stores them into `found`.
 extern "C" void hold_general(const std::uint64_t* patterns, std::uint64_t* found,
@@ -74,8 +75,8 @@ class DeadTracerTest : public testing::Test {
     return call.starts_with(std::to_string(number) + " ");
   }
 
-  /// Freezes the subject, has it run a script that takes its time, and dies in the middle of it.
-  void lose_tracer() {
+  /// A tracer that freezes the subject and has it run a script, in the middle of which it is now.
+  pid_t start_tracer() {
     const pid_t tracer = fork_child([this] {
       std::uint64_t instruction = 0;
       const std::vector<NamedRange> mappings = read_mappings(subject_).value();
@@ -93,7 +94,12 @@ class DeadTracerTest : public testing::Test {
       static_cast<void>(script.run(frozen.leader().host_id, frozen.leader().registers,
                                    frozen.leader().signal_mask));
     });
-    ASSERT_TRUE(wait_until([this] { return is_in_call(SYS_pselect6); }));
+    EXPECT_TRUE(wait_until([this] { return is_in_call(SYS_pselect6); }));
+    return tracer;
+  }
+
+  void lose_tracer() {
+    const pid_t tracer = start_tracer();
     ::kill(tracer, SIGKILL);
     ::waitpid(tracer, nullptr, 0);
     ASSERT_TRUE(is_in_call(SYS_pselect6));  // Else the script was over before its tracer.
@@ -130,6 +136,47 @@ TEST_F(DeadTracerTest, LeavesEveryRegister) {
   shared_->stop = true;
   EXPECT_EQ(exit_status(), 0);
   EXPECT_EQ(shared_->wrong, 0);
+}
+
+/// A subject that is stopped while it runs a script.
+class JobStopTest : public DeadTracerTest {
+ protected:
+  /// Sends `after` once the script's tracer has taken a SIGSTOP, and waits for the end of both.
+  void stop_in_script(int after) {
+    subject_ = fork_child([this] {
+      while (!shared_->stop) {
+        ++shared_->rounds;
+      }
+    });
+    ASSERT_TRUE(wait_until([this] { return shared_->rounds > 0; }));
+    const pid_t tracer = start_tracer();
+    ::kill(subject_, SIGSTOP);
+    ASSERT_TRUE(wait_until([this] { return !is_pending(subject_, SIGSTOP); }));
+    ASSERT_TRUE(is_in_call(SYS_pselect6));  // Else it was over before.
+    if (after != 0) {
+      ::kill(subject_, after);
+    }
+    ::waitpid(tracer, nullptr, 0);
+  }
+
+  bool is_stopped() const {
+    const auto stat = read_file("/proc/" + std::to_string(subject_) + "/stat").value_or("");
+    return stat.find(") T ") != std::string::npos;
+  }
+};
+
+TEST_F(JobStopTest, StopsWhenItGoesOn) {
+  stop_in_script(0);
+  EXPECT_TRUE(wait_until([this] { return is_stopped(); }));
+}
+
+TEST_F(JobStopTest, GoesOnIfToldSoMeanwhile) {
+  stop_in_script(SIGCONT);
+  const int before = shared_->rounds;
+  EXPECT_TRUE(wait_until([&] { return shared_->rounds > before; }));
+  EXPECT_FALSE(is_stopped());
+  shared_->stop = true;
+  EXPECT_EQ(exit_status(), 0);
 }
 
 TEST_F(DeadTracerTest, LeavesTheCallThatItInterrupted) {
