@@ -197,7 +197,7 @@ void answer_resume(const WorkerContext& context, UniqueFd connection, const Prea
   if (!channel) {
     return;
   }
-  ControlChannel control(std::move(channel));
+  ControlChannel control(std::move(channel), "the source of session " + to_hex(preamble.session));
   wire::ControlMessage message;
   *message.mutable_verdict() = verdict;
   if (!control.send(message)) {

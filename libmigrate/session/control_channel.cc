@@ -46,7 +46,13 @@ Result<std::optional<wire::ControlMessage>> ControlChannel::take(std::span<const
 
 Result<wire::ControlMessage> ControlChannel::receive(std::uint32_t spin_us, int timeout_ms) {
   for (;;) {
-    auto message = MIGRATE_TRY(take(MIGRATE_TRY(channel_->receive(spin_us, timeout_ms))));
+    const auto piece = channel_->receive(spin_us, timeout_ms);
+    if (!piece && piece.error().code == ErrorCode::kRetry) {
+      return fail(make_error(ErrorCode::kRetry, "hear from", peer_,
+                             "it said nothing for " + std::to_string(timeout_ms) +
+                                 " ms; look at the load and at migrated's log there"));
+    }
+    auto message = MIGRATE_TRY(take(MIGRATE_TRY(piece)));
     if (message) {
       return std::move(*message);
     }

@@ -20,7 +20,9 @@ inline constexpr std::int64_t kSilenceUs = 5'000'000;
 /// one sender and one receiver.
 class ControlChannel {
  public:
-  explicit ControlChannel(std::unique_ptr<Channel> channel) : channel_(std::move(channel)) {}
+  /// `peer`: the other side, as messages name it.
+  ControlChannel(std::unique_ptr<Channel> channel, std::string peer)
+      : channel_(std::move(channel)), peer_(std::move(peer)) {}
 
   /// Errors: as Channel::send.
   Result<void> send(const wire::ControlMessage& message);
@@ -43,6 +45,7 @@ class ControlChannel {
   Result<std::optional<wire::ControlMessage>> take(std::span<const std::byte> piece);
 
   std::unique_ptr<Channel> channel_;
+  std::string peer_;
   std::size_t longest_message_ = std::size_t{512} << 20U;
   std::string arriving_;  // the pieces of a message that is not complete
 };

@@ -190,7 +190,8 @@ void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
   }
   if (letter->preamble) {
     if (letter->preamble->purpose == Purpose::kResume) {
-      control_ = std::make_unique<ControlChannel>(std::move(letter->channel));
+      control_ =
+          std::make_unique<ControlChannel>(std::move(letter->channel), letter->peer.to_string());
       send_verdict();
       hear_source();
     }

@@ -163,7 +163,8 @@ void ResidentWorker::take_letter(Letter letter) {
       if (file_->mark().stage != RunStage::kReleased) {
         break;  // Only what runs here can be resumed; await_run() looks for these itself.
       }
-      control_ = std::make_unique<ControlChannel>(std::move(letter.channel));
+      control_ =
+          std::make_unique<ControlChannel>(std::move(letter.channel), letter.peer.to_string());
       send_verdict();
       break;
     case Purpose::kUrgent:

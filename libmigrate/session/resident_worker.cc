@@ -64,7 +64,7 @@ ResidentWorker::ResidentWorker(const WorkerContext& context, PeerTrust::Peer sou
       session_(session),
       source_(std::move(source.identity)),
       become_worker_(std::move(become_worker)),
-      control_(std::make_unique<ControlChannel>(std::move(source.channel))) {}
+      control_(std::make_unique<ControlChannel>(std::move(source.channel), source_.to_string())) {}
 
 void ResidentWorker::run() {
   const auto taken = take_in();

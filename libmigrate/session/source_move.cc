@@ -142,7 +142,8 @@ Result<void> SourceMove::offer() {
   event("offer");
   const std::int64_t start = now_us();
   session_ = MIGRATE_TRY(random_session_id());
-  control_ = std::make_unique<ControlChannel>(MIGRATE_TRY(connect(Purpose::kOffer)));
+  control_ = std::make_unique<ControlChannel>(MIGRATE_TRY(connect(Purpose::kOffer)),
+                                              options_.destination.to_string());
   control_->set_longest_message(kMaxReplyBytes);
   wire::ControlMessage message;
   wire::Offer& offer = *message.mutable_offer();

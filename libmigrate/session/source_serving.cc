@@ -134,7 +134,7 @@ Result<wire::Verdict> SourceMove::ask_verdict(const SessionId& session,
   constexpr int kAnswerMs = 3000;
   session_ = session;
   incarnation_ = incarnation;
-  ControlChannel control(MIGRATE_TRY(connect(Purpose::kResume)));
+  ControlChannel control(MIGRATE_TRY(connect(Purpose::kResume)), options_.destination.to_string());
   control.set_longest_message(kMaxReplyBytes);
   auto message = MIGRATE_TRY(control.expect(wire::ControlMessage::kVerdict, 0, kAnswerMs));
   if (message.verdict().fate() == wire::Verdict::NEVER_RAN &&
@@ -247,7 +247,8 @@ void SourceMove::reconnect() {
     lose_control(control.error());
     return;
   }
-  control_ = std::make_unique<ControlChannel>(std::move(*control));
+  control_ =
+      std::make_unique<ControlChannel>(std::move(*control), options_.destination.to_string());
   control_->set_longest_message(kMaxReplyBytes);
   last_heard_us_ = now_us();
 }
