@@ -111,7 +111,7 @@ std::string rdma_listen_problem(const std::string& host) {
   }
   return others.empty() ? "there is no RDMA device; see `rdma link`"
                         : "no RDMA port has the address " + host + "; there are " + others +
-                              " (migratectl --json hosts tells theirs)";
+                              " (`rdma link`; migratectl --json hosts tells their addresses)";
 }
 
 Result<std::vector<RdmaPort>> rdma_ports() {
