@@ -96,7 +96,7 @@ def start(command, prefix=(), **environment):
 
 def start_program(mib=8, pause_ms=0, prefix=()):
     """Threads that check and change a heap, with a pause after each block."""
-    return start(lambda stop: [str(PROGRAMS / "stress"), "heap", str(stop), "300"],
+    return start(lambda stop: [str(PROGRAMS / "stress"), "heap", str(stop), "3600"],
                  prefix, STRESS_THREADS="3", STRESS_MIB=str(mib), STRESS_PAUSE_MS=str(pause_ms))
 
 
