@@ -11,6 +11,7 @@
 #include <array>
 #include <functional>
 #include <map>
+#include <tuple>
 
 #include "libmigrate/inspect/file_identity.h"
 #include "libmigrate/inspect/pagemap.h"
@@ -117,6 +118,15 @@ MappedKey key_of(const MapsEntry& entry) {
   return {entry.device, entry.inode, entry.name};
 }
 
+/// Whether smaps tells of the same mappings as maps.
+bool same_mappings(const std::vector<MapsEntry>& smaps, const std::vector<MapsEntry>& maps) {
+  const auto line_of = [](const MapsEntry& entry) {
+    return std::tie(entry.start, entry.end, entry.protection, entry.shared, entry.offset,
+                    entry.device, entry.inode, entry.name);
+  };
+  return std::ranges::equal(smaps, maps, {}, line_of, line_of);
+}
+
 // The advice that all draft mappings agree on which `entry` overlaps and which are of its nature.
 std::optional<std::uint32_t> draft_advice(const MapsEntry& entry, const wire::Image& draft) {
   const auto& mappings = draft.mappings();
@@ -213,7 +223,10 @@ Result<void> MappingReader::read_all() {
   for (const MapsEntry& entry : entries) {
     add(entry, advice_of(entry), &entry);
   }
-  if (before == after && verdict_.size() == refusals) {
+  // Both readings of maps may be the same though a mapping was another one in between, when smaps
+  // was read (memory that is protected and made writable again all the time).
+  if (before == after && verdict_.size() == refusals &&
+      same_mappings(entries, MIGRATE_TRY(parse_maps(before)))) {
     findings_.maps_text = std::move(before);
   }
   return {};

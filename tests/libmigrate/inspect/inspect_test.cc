@@ -28,6 +28,7 @@
 
 #include "base/file.h"
 #include "libmigrate/inspect/file_identity.h"
+#include "libmigrate/inspect/proc_text.h"
 #include "pager/page_range.h"
 #include "tests/libmigrate/inspect/held_process.h"
 
@@ -360,6 +361,43 @@ TEST(Inspect, FrozenEqualsRunning) {
               times[kRounds / 2], times.front(), draft->image.mappings_size(),
               draft->image.descriptors_size());
   ::unlink(path.c_str());
+}
+
+// A mapping that is another one for a moment while the draft is read, and then what it was again.
+TEST(Inspect, FrozenSeesWhatIsAndNotWhatWasForAMoment) {
+  constexpr int kRounds = 60;
+  const auto assistant = Assistant::create().value();
+  for (int round = 0; round < kRounds; ++round) {
+    auto* const place = static_cast<std::byte*>(reserve(3));
+    std::byte* const middle = place + kPageBytes;
+    const HeldProcess process([place, middle] {
+      map_at(place, 3, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+      std::thread([middle] {
+        for (;;) {
+          ::mprotect(middle, kPageBytes, PROT_NONE);
+          ::mprotect(middle, kPageBytes, PROT_READ | PROT_WRITE);
+        }
+      }).detach();
+    });
+    ::munmap(place, 3 * kPageBytes);
+    auto inspector = ProcessInspector::create(process.pid(), {});
+    ASSERT_TRUE(inspector);
+    const auto draft = inspector->inspect_running();
+    ASSERT_TRUE(draft);
+    process.freeze();
+    const auto frozen = inspector->inspect_frozen(draft->image, *assistant,
+                                                  [](wire::Image&) { return Result<void>(); });
+    ASSERT_TRUE(frozen);
+    const std::string maps = read_file("/proc/" + std::to_string(process.pid()) + "/maps").value();
+    const auto entries = parse_maps(maps).value();
+    const auto address = reinterpret_cast<std::uint64_t>(middle);
+    const auto is = std::ranges::find_if(entries, [address](const MapsEntry& entry) {
+      return entry.start <= address && address < entry.end;
+    });
+    ASSERT_NE(is, entries.end());
+    ASSERT_EQ(mapping_at(frozen->image, middle).protection(), is->protection) << "round " << round;
+    ASSERT_EQ(mapping_at(frozen->image, middle).end(), is->end) << "round " << round;
+  }
 }
 
 // What the process does between draft and freeze: it waits for a byte, then changes.
