@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <optional>
 #include <span>
 
@@ -37,6 +38,10 @@ class PageLink {
 
   /// Prepares for sleeping on poll_fd(). True: a message may be there already, do not sleep.
   virtual Result<bool> arm() = 0;
+
+  /// How many requests may wait for replies at a time. With more, whoever sends requests could
+  /// block while the other side blocks sending replies, each for the other to receive.
+  virtual std::size_t most_requests() const { return std::numeric_limits<std::size_t>::max(); }
 
   /// Breaks the link: every later and every blocked call, here and at the peer, gives kPeerLost.
   virtual void shutdown() = 0;

@@ -131,7 +131,7 @@ class Pager {
   /// (any)
   PagerStatistics statistics() const;
 
-  /// Ends both threads and shuts the links down. Unless done(), the userfaultfd is closed only with
+  /// Ends both threads and closes the links. Unless done(), the userfaultfd is closed only with
   /// the pager: until then faults wait. Threads that touch a page still owed after the last
   /// duplicate of the userfaultfd is closed would find zeros: end the process first, or hand the
   /// descriptor on.

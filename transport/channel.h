@@ -45,6 +45,10 @@ class Channel {
   /// Prepares for sleeping on poll_fd(). True: a message may be there already, do not sleep.
   virtual Result<bool> arm() { return false; }
 
+  /// Messages that may be under way each way before send() blocks, however short; 0: only bytes
+  /// count.
+  virtual std::size_t window() const { return 0; }
+
   /// Bytes sent and received so far, framing included. Const-thread-safe.
   virtual std::uint64_t bytes_sent() const = 0;
   virtual std::uint64_t bytes_received() const = 0;

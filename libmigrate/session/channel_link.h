@@ -24,6 +24,11 @@ class ChannelLink : public PageLink {
   }
   int poll_fd() const override { return channel_->poll_fd(); }
   Result<bool> arm() override { return channel_->arm(); }
+  /// Half a window: the places of the other half may not have been given back yet.
+  std::size_t most_requests() const override {
+    const std::size_t window = channel_->window();
+    return window == 0 ? PageLink::most_requests() : window / 2;
+  }
   void shutdown() override { channel_->shutdown(); }
 
  private:

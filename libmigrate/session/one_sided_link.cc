@@ -4,6 +4,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/log.h"
 #include "pager/page_protocol.h"
 
 namespace migrate {
@@ -133,7 +134,11 @@ Result<void> ReadingLink::send(std::span<const std::span<const std::byte>> parts
                         window->place.key};
   auto read = connection_->read(message_bytes(reply), place, length);
   if (!read && read.error().code != ErrorCode::kPeerLost) {
-    return ChannelLink::send(parts);  // Too many at a time, or too little memory for it here.
+    if (read.error().code != ErrorCode::kRetry) {  // Not only too many at a time.
+      log::warn("shared memory is asked for, not read: {}", read.error().message());
+      windows_.clear();
+    }
+    return ChannelLink::send(parts);
   }
   if (read) {
     pages_read_ += asked.page_count;

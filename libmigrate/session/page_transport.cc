@@ -7,10 +7,8 @@
 namespace migrate {
 namespace {
 
-// The connection manager asks again after four to eight seconds: one request may be lost, and where
-// there is nothing but RDMA, two.
-constexpr int kRdmaConnectMs = 6000;
-constexpr int kOnlyRdmaConnectMs = 10000;
+// The connection manager asks again after four to eight seconds.
+constexpr int kRdmaConnectMs = 10000;
 // Somebody waits for his pages, and TCP is there too.
 constexpr int kReconnectTimeoutMs = 2000;
 // Only requests and confirmations come this way.
@@ -60,7 +58,7 @@ RdmaRoute::RdmaRoute(PageTransport wanted, const WorkerContext& context)
     : wanted_(wanted),
       has_own_(!context.rdma_host.empty()),
       source_host_(listens_on_all(context) ? "" : context.rdma_host),
-      timeout_ms_(wanted == PageTransport::kRdma ? kOnlyRdmaConnectMs : kRdmaConnectMs) {}
+      timeout_ms_(kRdmaConnectMs) {}
 
 bool RdmaRoute::wanted() const {
   return rdma_is_built() &&

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <thread>
+#include <utility>
 
 #include "base/assistant.h"
 #include "base/clock.h"
@@ -275,7 +276,7 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   const std::int64_t start = now_us();
   MIGRATE_TRY(hooks_.on_captured(image_));
   feed_ = MIGRATE_TRY(make_feed());
-  feed_->serve(urgent_);
+  feed_->serve(std::exchange(urgent_, nullptr));
   // While the destination restores: the rules that the image does not wait for, and the record.
   refusals_ = inspector_->check_frozen();
   if (!refusals_.empty()) {

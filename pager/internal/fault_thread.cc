@@ -79,6 +79,7 @@ void PagerCore::take_new_link() {
   }
   urgent_link_ = urgent_;
   urgent_usable_ = true;
+  most_requests_ = std::min<std::size_t>(kOutstandingCount, urgent_link_->most_requests());
   requests_.clear();
   outstanding_.fill({});
   free_slots_.clear();
@@ -296,7 +297,7 @@ std::uint64_t* PagerCore::sequential_stream(std::uint64_t address) {
 }
 
 bool PagerCore::add_request(PageRange source, bool prefetch, Clock::time_point start) {
-  if (free_slots_.empty()) {
+  if (kOutstandingCount - free_slots_.size() >= most_requests_) {
     return false;
   }
   const std::uint32_t slot = free_slots_.back();

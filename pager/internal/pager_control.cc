@@ -127,6 +127,16 @@ void PagerCore::stop() {
   if (bulk_thread_.joinable()) {
     bulk_thread_.join();
   }
+  // What the links hold, such as pinned memory, is not to live as long as the process.
+  std::shared_ptr<PageLink> urgent;
+  std::shared_ptr<PageLink> bulk;
+  {
+    const MutexLock lock(mutex_);
+    urgent.swap(urgent_);
+    bulk.swap(bulk_);
+  }
+  urgent_link_.reset();
+  urgent_usable_ = false;
 }
 
 void PagerCore::link_lost(const PageLink& link, const Error& error) {

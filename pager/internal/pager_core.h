@@ -168,6 +168,7 @@ class PagerCore {
   // Owned by the fault thread.
   std::shared_ptr<PageLink> urgent_link_;
   bool urgent_usable_ = false;
+  std::size_t most_requests_ = kOutstandingCount;
   std::array<uffd_msg, kMessageCount> messages_{};
   std::vector<Fault> faults_;
   std::vector<Fault> deferred_;      // to be looked at again

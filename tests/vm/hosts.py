@@ -94,10 +94,10 @@ def start(command, prefix=(), **environment):
     return process
 
 
-def start_program(mib=8, pause_ms=0, prefix=()):
+def start_program(mib=8, pause_ms=0, threads=3, prefix=()):
     """Threads that check and change a heap, with a pause after each block."""
     return start(lambda stop: [str(PROGRAMS / "stress"), "heap", str(stop), "3600"],
-                 prefix, STRESS_THREADS="3", STRESS_MIB=str(mib), STRESS_PAUSE_MS=str(pause_ms))
+                 prefix, STRESS_THREADS=str(threads), STRESS_MIB=str(mib), STRESS_PAUSE_MS=str(pause_ms))
 
 
 def start_shared_keeper():

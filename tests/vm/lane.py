@@ -28,6 +28,12 @@ class Channels(unittest.TestCase):
 class Moves(MoveCase):
     """Between two hosts, and to one that has no RDMA."""
 
+    def nothing_is_left(self):
+        """Of each kind what a device has by itself: queue pair 1, which sets up connections."""
+        own = {"pd": "1", "cq": "1", "qp": "1", "cm_id": "0", "mr": "0"}
+        self.assertTrue(wait_until(lambda: all(resources()[device] == own
+                                               for device in ("rxa", "rxb")), 30), resources())
+
     def test_modes(self):
         for mode in ("lazy", "demand", "eager"):
             with self.subTest(mode):
@@ -119,6 +125,20 @@ class Moves(MoveCase):
             self.assertIn("another session, or the token is wrong", peer.stdout)
         self.assertIn("another session or a wrong token", self.hosts["b"].log.read_text())
 
+    def test_many_threads_fault_at_once(self):
+        """More of them than messages may be under way."""
+        process = self.start(threads=200)
+        self.move(process, "b", "--mode", "demand")
+        self.finish(process)
+
+    def test_a_session_that_is_over_holds_nothing(self):
+        """Its process lives."""
+        self.nothing_is_left()
+        process = self.start(make=start_shared_keeper)
+        self.move(process, "b", "--wait", "done")
+        self.nothing_is_left()
+        self.finish(process)
+
     def test_asked_for_where_it_is_not(self):
         self.add_host("c")
         process = self.start()
@@ -149,10 +169,7 @@ class Moves(MoveCase):
 
     def test_zz_nothing_is_left(self):
         """After all other moves: no object of verbs outlives its session."""
-        self.assertTrue(
-            wait_until(lambda: all(resources()[device].get("qp") == "1" and
-                                   resources()[device].get("mr", "0") == "0"
-                                   for device in ("rxa", "rxb")), 30), resources())
+        self.nothing_is_left()
 
 
 if __name__ == "__main__":

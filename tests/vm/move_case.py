@@ -7,7 +7,7 @@ import unittest
 from hosts import DONE, HERE, Daemon, finish, run, start_program
 
 RDMA = {"a": "10.9.0.1", "b": "10.9.0.2"}
-PORTS = {"a": 7071, "b": 7072, "c": 7073, "d": 7074, "e": 7075}
+PORTS = {"a": 7071, "b": 7072, "c": 7073, "d": 7074, "e": 7075, "f": 7076}
 
 
 class MoveCase(unittest.TestCase):
@@ -66,10 +66,13 @@ class MoveCase(unittest.TestCase):
     def last_move(self, process, name="a"):
         return self.hosts[name].control("show", process.pid).object.get("last_move", {})
 
-    def ends_over(self, process, transport, name="a"):
+    def is_done_over(self, process, transport, name="a"):
         waited = self.hosts[name].control("wait", process.pid, "--for", "done")
         self.assertEqual(waited.status, DONE, f"{waited}\n{self.logs()}")
         self.assertEqual(self.last_move(process, name)["transport"], transport, self.logs())
+
+    def ends_over(self, process, transport):
+        self.is_done_over(process, transport)
         self.finish(process)
 
     def finish(self, process):

@@ -78,11 +78,13 @@ class Troubles(MoveCase):
         self.finish(process)
 
     def test_device_removed(self):
-        """Its pages go on over TCP, and the device is gone as soon as the session is."""
+        """Its pages go on over TCP, and the device is gone as soon as the process is."""
         process = self.start(pause_ms=200)
         self.move_from("d", process, "e", "--bandwidth", "2")
         with subprocess.Popen(["rdma", "link", "delete", DEVICE]) as removal:
-            self.ends_over(process, "tcp", "d")
+            self.addCleanup(removal.kill)
+            self.is_done_over(process, "tcp", "d")
+            self.finish(process)
             self.assertEqual(removal.wait(60), 0, self.logs())
         self.add_device()
         process = self.start()
@@ -91,16 +93,16 @@ class Troubles(MoveCase):
 
     def test_too_little_may_be_pinned(self):
         without = ["setpriv", "--bounding-set", "-ipc_lock", "--inh-caps", "-ipc_lock"]
-        self.add_host("c", RDMA["b"], prefix=[*without, "prlimit", "--memlock=1048576:1048576"])
-        process = self.start(prefix=without)  # or c could not give it what it had
-        outcome = self.move(process, "c", "--transport", "rdma", status=FAILED)
+        self.add_host("f", RDMA["b"], prefix=[*without, "prlimit", "--memlock=1048576:1048576"])
+        process = self.start(prefix=without)  # or f could not give it what it had
+        outcome = self.move(process, "f", "--transport", "rdma", status=FAILED)
         self.assertIn("may not pin enough memory", str(outcome))
-        self.assertTrue(self.says("c", "RLIMIT_MEMLOCK is 1048576"), self.logs())
-        self.move(process, "c", "--wait", "done", transport="tcp")
+        self.assertTrue(self.says("f", "RLIMIT_MEMLOCK is 1048576"), self.logs())
+        self.move(process, "f", "--wait", "done", transport="tcp")
         self.finish(process)
         # And as a source.
         process = self.start(prefix=without)
-        outcome = self.move_from("c", process, "b", "--transport", "rdma", status=FAILED)
+        outcome = self.move_from("f", process, "b", "--transport", "rdma", status=FAILED)
         self.assertIn("RLIMIT_MEMLOCK is 1048576", str(outcome))
-        self.move_from("c", process, "b", "--wait", "done", transport="tcp")
+        self.move_from("f", process, "b", "--wait", "done", transport="tcp")
         self.finish(process)

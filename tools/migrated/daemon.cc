@@ -190,9 +190,15 @@ Result<void> Daemon::take_addresses(const DaemonOptions& options) {
 
 /// Workers that listen on all addresses tell the sources the daemon's own one.
 Result<void> Daemon::check_rdma() const {
+  const Address rdma{.scheme = "rdma", .host = context_.rdma_host};
+  if (!rdma.host.empty() && MIGRATE_TRY(rdma.is_loopback())) {
+    return fail(make_error(ErrorCode::kInvalid, "listen on", "rdma://" + rdma.host,
+                           "no RDMA port has a loopback address; `rdma link` and `ip address` tell "
+                           "those that have one"));
+  }
   const std::string& own = context_.own_address.host;
-  const bool on_all = Address{.host = context_.rdma_host}.is_any();
-  if (on_all && own != context_.host_name && MIGRATE_TRY(context_.own_address.is_loopback())) {
+  if (rdma.is_any() && own != context_.host_name &&
+      MIGRATE_TRY(context_.own_address.is_loopback())) {
     return fail(make_error(ErrorCode::kInvalid, "listen on", "rdma://" + context_.rdma_host,
                            "other hosts would be told to connect to " + own +
                                "; give the address of the RDMA port (rdma://ADDRESS), or "

@@ -42,6 +42,7 @@ class RdmaChannel final : public RdmaConnection {
                                              int timeout_ms = -1) override;
   int poll_fd() const override { return poll_.get(); }
   Result<bool> arm() override;
+  std::size_t window() const override { return kWindow; }
   std::uint64_t bytes_sent() const override { return sent_.load(std::memory_order_relaxed); }
   std::uint64_t bytes_received() const override {
     return received_.load(std::memory_order_relaxed);

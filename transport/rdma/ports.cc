@@ -101,13 +101,19 @@ std::string rdma_listen_problem(const std::string& host) {
     }
   }
   std::string others;
+  std::string down;
   for (const RdmaPort& port : *ports) {
-    if (may_have(port, hosts)) {
-      return port.state == "active" ? ""
-                                    : "port " + name_of(port) + " is " + port.state +
-                                          "; bring up its link and its network device (rdma link)";
+    const bool fits = may_have(port, hosts);
+    if (fits && port.state == "active") {
+      return {};
+    }
+    if (fits) {
+      down += (down.empty() ? "port " : ", port ") + name_of(port) + " is " + port.state;
     }
     others += (others.empty() ? "" : ", ") + name_of(port);
+  }
+  if (!down.empty()) {
+    return down + "; bring up its link and its network device (rdma link)";
   }
   return others.empty() ? "there is no RDMA device; see `rdma link`"
                         : "no RDMA port has the address " + host + "; there are " + others +
