@@ -16,6 +16,7 @@
 #include <set>
 
 #include "base/clock.h"
+#include "libmigrate/arch/x86_64/settings.h"
 #include "libmigrate/trace/tracee.h"
 #include "pager/page_range.h"
 
@@ -62,6 +63,59 @@ struct ThreadQuestions {
       thread.set_timer_slack_ns(static_cast<std::uint64_t>(script.result(timer_slack)));
     }
   }
+};
+
+// What a thread, and the leader for the process, may have set for itself and is not carried.
+class SettingQuestions {
+ public:
+  SettingQuestions(Script& script, bool of_process) {
+    for (const arch::Setting& setting : arch::kThreadSettings) {
+      ask(script, setting);
+    }
+    ask(script, {"machine checks (PR_MCE_KILL)", SYS_prctl, PR_MCE_KILL_GET, PR_MCE_KILL_DEFAULT});
+    ask_value(script, "time stamps (PR_SET_TSC)", SYS_prctl, PR_GET_TSC, PR_TSC_ENABLE);
+    if (of_process) {
+      ask(script, {"merging of memory (PR_SET_MEMORY_MERGE)", SYS_prctl, kGetMemoryMerge, 0});
+      const std::uint64_t table = script.reserve(kDescriptorBytes);
+      asked_.push_back({"local descriptor table (modify_ldt)",
+                        script.call(arch::kReadDescriptorTable, {0, table, kDescriptorBytes}), 0,
+                        0});
+    }
+  }
+
+  void check(const Script& script, const std::string& who, Verdict& verdict) const {
+    for (const Asked& asked : asked_) {
+      const std::int64_t result = script.result(asked.call);
+      const std::int64_t value =
+          asked.value == 0 ? result : std::int64_t{script.value<std::int32_t>(asked.value)};
+      if (result >= 0 && value != asked.common) {
+        verdict.push_back(make_refusal("UNKNOWN_ATTRIBUTE", who, asked.name));
+      }
+    }
+  }
+
+ private:
+  static constexpr std::uint64_t kGetMemoryMerge = 68;  // PR_GET_MEMORY_MERGE, Linux 6.4
+  static constexpr std::uint64_t kDescriptorBytes = 8;
+
+  struct Asked {
+    const char* name;
+    std::size_t call;
+    std::uint64_t value;  // where the call puts it; 0: it is the result
+    std::int64_t common;
+  };
+
+  void ask(Script& script, const arch::Setting& setting) {
+    asked_.push_back({setting.name, script.call(setting.call, {setting.first_argument, 0, 0, 0, 0}),
+                      0, setting.common_result});
+  }
+  void ask_value(Script& script, const char* name, std::int64_t number, std::uint64_t what,
+                 std::int64_t common) {
+    const std::uint64_t place = script.reserve(sizeof(std::int32_t));
+    asked_.push_back({name, script.call(number, {what, place}), place, common});
+  }
+
+  std::vector<Asked> asked_;
 };
 
 // The calls that the leader answers about the whole process.
@@ -227,8 +281,18 @@ std::vector<std::uint64_t> robust_entries(pid_t process, std::uint64_t head) {
 
 }  // namespace
 
+void check_scripts_can_run(const FrozenProcess& frozen, Verdict& verdict) {
+  for (const FrozenThread& thread : frozen.threads()) {
+    if (dispatches_calls(thread.host_id)) {
+      verdict.push_back(make_refusal("UNKNOWN_ATTRIBUTE", "thread " + std::to_string(thread.id),
+                                     "its system calls come back to it "
+                                     "(PR_SET_SYSCALL_USER_DISPATCH)"));
+    }
+  }
+}
+
 Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>& waits,
-                           wire::Image& image) {
+                           wire::Image& image, Verdict& verdict) {
   if (image.threads_size() != static_cast<int>(frozen.threads().size())) {
     return fail(make_error(ErrorCode::kRetry, "capture the threads of",
                            "process " + std::to_string(frozen.process()),
@@ -246,6 +310,7 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
     MIGRATE_TRY(capture_thread(frozen, thread, waits, *found));
     Script script(frozen.area());
     const ThreadQuestions questions(script);
+    const SettingQuestions settings(script, i == 0);
     if (i == 0) {
       const ProcessQuestions process(script, image);
       MIGRATE_TRY(script.run(thread.host_id, thread.registers, thread.signal_mask));
@@ -254,6 +319,7 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
       MIGRATE_TRY(script.run(thread.host_id, thread.registers, thread.signal_mask));
     }
     questions.answer(script, *found);
+    settings.check(script, "thread " + std::to_string(thread.id), verdict);
   }
   for (std::string& signal : MIGRATE_TRY(peek_signals(frozen.leader().host_id, true))) {
     image.add_pending_signals(std::move(signal));

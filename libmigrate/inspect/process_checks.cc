@@ -24,6 +24,10 @@ std::string describe(const ProcessView& view) {
 void check_namespaces(const ProcessView& view, Verdict& verdict) {
   for (const auto& [name, own] : view.own_namespaces) {
     const auto theirs = read_link_at(view.directory.get(), "ns/" + name);
+    // A PID namespace without a process, as after unshare(CLONE_NEWPID), has no link.
+    if (!theirs && name == "pid_for_children" && read_link_at(view.directory.get(), "ns/pid")) {
+      refuse(verdict, "NAMESPACE", "pid_for_children namespace, in which no process is yet");
+    }
     if (theirs && *theirs != own && !view.known.own_namespaces.contains(*theirs)) {
       refuse(verdict, "NAMESPACE", fmt::format("{} namespace {}", name, *theirs));
     }

@@ -349,6 +349,7 @@ void ResidentWorker::send_verdict() {
 }
 
 void ResidentWorker::hear_source() {
+  const bool knew = source_knows_;
   while (control_) {
     auto message = control_->try_receive();
     if (!message) {
@@ -360,7 +361,7 @@ void ResidentWorker::hear_source() {
       source_knows_ = source_knows_ || (*message)->has_goodbye();
     }
   }
-  if (source_knows_ && control_) {
+  if (source_knows_ && !knew) {  // It may have closed the connection since.
     control_.reset();
     if (pager_) {
       pager_->stop();

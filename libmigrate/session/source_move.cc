@@ -1,6 +1,7 @@
 #include "libmigrate/session/source_move.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <thread>
 #include <utility>
 
@@ -234,10 +235,24 @@ Result<void> SourceMove::freeze_and_run() {
   const std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
   phases_["stop"] = now_us() - start;
   options_.context->stops.reach("source.frozen");
+  check_scripts_can_run(frozen, refusals_);
+  if (!refusals_.empty()) {
+    return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
+  }
+  Verdict unseen;  // before it was frozen
   const auto capture = [&](wire::Image& facts) -> Result<void> {
-    MIGRATE_TRY(frozen.open_area(ParkedProcess::record_bytes(draft_)));
+    if (auto opened = frozen.open_area(ParkedProcess::record_bytes(draft_)); !opened) {
+      if (opened.error().sys_errno == EACCES) {
+        refusals_.push_back(make_refusal("UNKNOWN_ATTRIBUTE",
+                                         "process " + std::to_string(options_.pid),
+                                         "it may not have memory that is both written and executed "
+                                         "(PR_SET_MDWE), which moving it needs"));
+        opened.error().code = ErrorCode::kRefused;
+      }
+      return opened;
+    }
     hooks_.on_area(frozen.area().address);
-    MIGRATE_TRY(capture_state(frozen, waits, facts));
+    MIGRATE_TRY(capture_state(frozen, waits, facts, unseen));
     phases_["capture"] = now_us() - start;
     return {};
   };
@@ -245,6 +260,7 @@ Result<void> SourceMove::freeze_and_run() {
   phases_["reinspect"] = now_us() - start;
   image_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
+  refusals_.insert(refusals_.end(), unseen.begin(), unseen.end());
   if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
   }

@@ -2,8 +2,10 @@
 
 #include <signal.h>
 #include <sys/ptrace.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
@@ -138,6 +140,19 @@ Result<RseqConfiguration> read_rseq(pid_t thread) {
   }
   return RseqConfiguration{configuration.rseq_abi_pointer, configuration.rseq_abi_size,
                            configuration.signature, configuration.flags};
+}
+
+bool dispatches_calls(pid_t thread) {
+  constexpr int kGetConfiguration = 0x4211;  // PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
+  struct Configuration {                     // ptrace_sud_config
+    std::uint64_t mode;
+    std::uint64_t selector;
+    std::uint64_t offset;
+    std::uint64_t length;
+  } configuration{};
+  const long status =
+      ::syscall(SYS_ptrace, kGetConfiguration, thread, sizeof(configuration), &configuration);
+  return status == 0 && configuration.mode != 0;
 }
 
 Result<void> read_memory(pid_t process, std::uint64_t address, std::span<std::byte> into) {

@@ -59,6 +59,10 @@ struct RseqConfiguration {
 };
 Result<RseqConfiguration> read_rseq(pid_t thread);
 
+/// Whether a stopped thread has its system calls sent to itself (PR_SET_SYSCALL_USER_DISPATCH): no
+/// script can run in it then. False where the kernel does not tell (before Linux 6.4).
+bool dispatches_calls(pid_t thread);
+
 /// Copies memory of another process; short copies are errors (kSystem, EFAULT, with address).
 Result<void> read_memory(pid_t process, std::uint64_t address, std::span<std::byte> into);
 Result<void> write_memory(pid_t process, std::uint64_t address, std::span<const std::byte> from);

@@ -377,6 +377,50 @@ Verify secret_memory() {
   return [] {};
 }
 
+/// A setting of the process that only it can read: refused when it is stopped, and not before.
+Verify hidden(std::int64_t set, std::function<std::int64_t()> get) {
+  available(set, "set it");
+  return [get, before = get()] { CHECK_EQUAL(get(), before); };
+}
+
+Verify hidden_call_dispatch() {
+  static char selector = 0;  // SYSCALL_DISPATCH_FILTER_ALLOW
+  available(::prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_ON, 0, 0, &selector),
+            "PR_SET_SYSCALL_USER_DISPATCH");
+  return
+      [] { CHECK_EQUAL(::prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_OFF, 0, 0, 0), 0); };
+}
+
+Verify hidden_machine_checks() {
+  return hidden(::prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0),
+                [] { return ::prctl(PR_MCE_KILL_GET, 0, 0, 0, 0); });
+}
+
+Verify hidden_merging() {
+  constexpr int kSetMemoryMerge = 67;  // and 68 reads it
+  return hidden(::prctl(kSetMemoryMerge, 1, 0, 0, 0),
+                [] { return ::prctl(kSetMemoryMerge + 1, 0, 0, 0, 0); });
+}
+
+Verify hidden_execution() {
+  constexpr int kSetMdwe = 65;  // and 66 reads it
+  return hidden(::prctl(kSetMdwe, 1, 0, 0, 0), [] { return ::prctl(kSetMdwe + 1, 0, 0, 0, 0); });
+}
+
+Verify hidden_segments() {
+  // A struct user_desc: number, base, limit in pages, flags of a 32-bit data segment.
+  const std::array<std::uint32_t, 4> segment{0, 0, 0xfffff, 0x51};
+  return hidden(::syscall(SYS_modify_ldt, 1, &segment, sizeof segment), [] {
+    std::array<char, 8> entry{};
+    return ::syscall(SYS_modify_ldt, 0, entry.data(), entry.size());
+  });
+}
+
+Verify unborn_namespace() {
+  available(::unshare(CLONE_NEWPID), "unshare(CLONE_NEWPID)");
+  return [] {};
+}
+
 /// Everything at once: a verdict names all, not the first.
 Verify several() {
   std::array<Verify, 4> parts = {inotify(), tcp(), flock_held(), proc_file()};
@@ -430,6 +474,12 @@ constexpr Refused kRefused[] = {
     {"path_descriptor", "PATH_DESCRIPTOR", path_descriptor},
     {"landlock", "UNKNOWN_DESCRIPTOR", landlock},
     {"secret_memory", "UNKNOWN_MAPPING", secret_memory},
+    {"unborn_namespace", "NAMESPACE", unborn_namespace},
+    {"hidden_call_dispatch", "UNKNOWN_ATTRIBUTE", hidden_call_dispatch},
+    {"hidden_machine_checks", "UNKNOWN_ATTRIBUTE", hidden_machine_checks},
+    {"hidden_merging", "UNKNOWN_ATTRIBUTE", hidden_merging},
+    {"hidden_execution", "UNKNOWN_ATTRIBUTE", hidden_execution},
+    {"hidden_segments", "UNKNOWN_ATTRIBUTE", hidden_segments},
     {"several", "INOTIFY,SOCKET,FILE_LOCK,PROC_FILE", several},
 };
 

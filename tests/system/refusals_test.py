@@ -36,6 +36,10 @@ def make_refusal(name, codes):
             status = process.wait(1)
             return "" if status == SKIPPED else f"not ready: {status} {bytes(process.output)}"
         checked = test.testbed.control("hostA", "check", process.pid)
+        if name.startswith("hidden_"):  # Nobody sees it from outside: move looks once it is stopped.
+            problem = "" if checked.status == DONE else f"check: {checked}"
+            moved = test.testbed.move("hostA", process.pid, "hostB", patience=0)
+            return problem or verdict_problem(moved, codes, "move") or finish(process)
         problem = verdict_problem(checked, codes, "check")
         if not problem and checked.object.get("movable") is not False:
             problem = f"check does not say that it is not movable: {checked}"
