@@ -6,12 +6,14 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <utility>
 
+#include "base/file.h"
 #include "libmigrate/inspect/file_identity.h"
 #include "libmigrate/inspect/internal/mappings.h"
 #include "libmigrate/inspect/proc_text.h"
@@ -398,7 +400,24 @@ bool DescriptorReader::read_timer(const Entry& entry, wire::OpenFile& file) {
   file.set_settime_flags(static_cast<std::uint32_t>(number_field(details, "settime flags:", 8)));
   file.set_value_ns(parenthesised_time(details, "it_value:"));
   file.set_interval_ns(parenthesised_time(details, "it_interval:"));
+  if (file.ticks() != 0 && file.interval_ns() != 0) {
+    count_ticks(entry, file);
+  }
   return true;
+}
+
+// A periodic timer that has expired and was not looked at since stands still; the kernel adds what
+// it missed, and starts it again, when somebody asks for its time. The process would find the same.
+void DescriptorReader::count_ticks(const Entry& entry, wire::OpenFile& file) const {
+  const UniqueFd timer = fetch(entry.number);
+  itimerspec now{};
+  if (!timer.valid() || ::timerfd_gettime(timer.get(), &now) != 0) {
+    return;
+  }
+  if (const auto details = read_file("/proc/self/fdinfo/" + std::to_string(timer.get()))) {
+    file.set_ticks(number_field(*details, "ticks:"));
+    file.set_value_ns(parenthesised_time(*details, "it_value:"));
+  }
 }
 
 // Lines "tfd: 4 events: 19 data: 4d pos:0 ino:40e sdev:10", in the kernel's order.

@@ -156,6 +156,27 @@ void timerfd() {
   }
 }
 
+/// A timer that nobody looks at in all the time.
+void timerfd_unread() {
+  const int timer = called(::timerfd_create(CLOCK_MONOTONIC, 0), "timerfd_create");
+  const std::int64_t begin = check::now_ns();
+  const timespec interval = check::to_timespec(check::kMillisecond);
+  const itimerspec setting{.it_interval = interval, .it_value = interval};
+  called(::timerfd_settime(timer, 0, &setting, nullptr), "timerfd_settime");
+  check::ready();
+  while (!stopping()) {
+    check::sleep_ns(kInterval);
+  }
+  std::int64_t ticks = 0;
+  CHECK_EQUAL(::read(timer, &ticks, 8), 8);
+  // Its time stands still while the process does.
+  const std::int64_t most = (check::now_ns() - begin) / check::kMillisecond + 2;
+  if (ticks > most || ticks < most / 2) {
+    check::fail("%lld ticks, where %lld were due", static_cast<long long>(ticks),
+                static_cast<long long>(most));
+  }
+}
+
 void signalfd() {
   sigset_t wanted{};
   sigemptyset(&wanted);
@@ -215,8 +236,13 @@ void memfd() {
 }
 
 constexpr check::Property kProperties[] = {
-    {"pipe", pipe},       {"eventfd", eventfd},   {"epoll", epoll},
-    {"timerfd", timerfd}, {"signalfd", signalfd}, {"memfd", memfd},
+    {"pipe", pipe},
+    {"eventfd", eventfd},
+    {"epoll", epoll},
+    {"timerfd", timerfd},
+    {"timerfd_unread", timerfd_unread},
+    {"signalfd", signalfd},
+    {"memfd", memfd},
 };
 
 }  // namespace

@@ -42,6 +42,7 @@ class DescriptorReader {
   bool classify_memfd(const Entry& entry, wire::OpenFile& file);
   bool classify_kernel_object(const Entry& entry, wire::OpenFile& file);
   bool read_timer(const Entry& entry, wire::OpenFile& file);
+  void count_ticks(const Entry& entry, wire::OpenFile& file) const;
   bool relay(const std::string& object, wire::OpenFile& file);
   void read_watches(const Entry& entry, wire::OpenFile& file);
   void check_watches();
