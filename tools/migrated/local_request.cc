@@ -34,7 +34,7 @@ using nlohmann::json;
 
 constexpr int kRequestTimeoutMs = 5000;
 constexpr int kQueryTimeoutMs = 1000;
-constexpr std::size_t kMaxRequestBytes = 64 * 1024;
+constexpr std::size_t kMaxRequestBytes = std::size_t{64} << 10U;
 constexpr int kShortestPollMs = 10;
 constexpr int kLongestPollMs = 250;
 constexpr int kExitDone = 0;

@@ -1,13 +1,14 @@
 #include "tools/migrated/options.h"
 
 #include <arpa/inet.h>
+#include <fmt/format.h>
 #include <netinet/in.h>
 
 #include <CLI/CLI.hpp>
 #include <limits>
 #include <set>
 
-#define TOML_EXCEPTIONS 0
+#define TOML_EXCEPTIONS 0  // NOLINT(readability-identifier-naming): toml++ reads it.
 #include <toml++/toml.h>
 
 #include "base/file.h"
@@ -41,13 +42,14 @@ class Settings {
                                         [&](const Binding& each) { return each.key == name; });
       if (binding == bindings_.end()) {
         return fail(make_error(ErrorCode::kInvalid, "read the configuration",
-                               path + ": unknown key \"" + name + "\"",
+                               fmt::format("{}: unknown key \"{}\"", path, name),
                                "the keys are the long options of `migrated --help`, with _ for -"));
       }
       if (binding->option->count() == 0 && !binding->set(node)) {
-        return fail(make_error(ErrorCode::kInvalid, "read the configuration",
-                               path + ": key \"" + name + "\" has a value that it cannot have",
-                               "write " + name + " = " + binding->form));
+        return fail(
+            make_error(ErrorCode::kInvalid, "read the configuration",
+                       fmt::format("{}: key \"{}\" has a value that it cannot have", path, name),
+                       "write " + name + " = " + binding->form));
       }
     }
     return {};

@@ -19,7 +19,7 @@ namespace {
 
 constexpr int kPreambleTimeoutMs = 5000;
 constexpr int kHandshakeTimeoutMs = 5000;
-constexpr std::size_t kMaxFactsBytes = 64 * 1024;
+constexpr std::size_t kMaxFactsBytes = std::size_t{64} << 10U;
 
 Result<void> answer_query(const WorkerContext& context, Channel& channel) {
   const std::string facts =

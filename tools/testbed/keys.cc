@@ -55,7 +55,8 @@ Result<void> give_keys(const std::string& directory, const Host& host) {
   std::filesystem::permissions(own, std::filesystem::perms::owner_all, error);
   for (const std::string& name : {std::string("ca.crt"), host.name + ".crt", host.name + ".key"}) {
     if (!error) {
-      std::filesystem::copy_file(directory + "/" + name, own + "/" + name, error);
+      std::filesystem::copy_file(std::filesystem::path(directory) / name,
+                                 std::filesystem::path(own) / name, error);
     }
   }
   if (error) {
