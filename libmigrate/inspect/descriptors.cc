@@ -224,6 +224,9 @@ bool DescriptorReader::classify_pipe(const Entry& entry, wire::OpenFile& file) {
     file.set_object(known->second);
     return true;
   }
+  if ((entry.flags & O_DIRECT) != 0) {
+    return refuse_descriptor("UNKNOWN_DESCRIPTOR", entry, "a pipe in packet mode (O_DIRECT)");
+  }
   const std::uint32_t access = entry.flags & O_ACCMODE;
   PipeEnds& ends = pipes_[inode];
   ends.readable |= access != O_WRONLY;

@@ -10,6 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/inspect/proc_text.h"
 #include "libmigrate/session/channel_link.h"
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/json_member.h"
@@ -19,6 +20,20 @@ namespace migrate {
 namespace {
 
 constexpr std::int64_t kSourceReturnUs = 10'000'000;
+
+/// Whether a signal of a terminal would stop the process: it neither handles, ignores nor blocks
+/// it.
+bool stops_by_default(pid_t process, int signal) {
+  if (signal != SIGTSTP && signal != SIGTTIN && signal != SIGTTOU) {
+    return false;
+  }
+  const auto status = read_file("/proc/" + std::to_string(process) + "/status");
+  std::uint64_t minded = 0;
+  for (const char* field : {"SigBlk:", "SigIgn:", "SigCgt:"}) {
+    minded |= status ? number_field(*status, field, 16) : ~0ULL;
+  }
+  return (minded >> (static_cast<unsigned>(signal) - 1U) & 1U) == 0;
+}
 
 }  // namespace
 
@@ -255,6 +270,9 @@ SourceMoveOptions ResidentWorker::onward_options(const std::string& mode) const 
 KnownObjects ResidentWorker::known_objects() const {
   KnownObjects known;
   known.relays = relay_inodes_;
+  // The pager has let go of them all, but the kernel may not have seen its last descriptor close
+  // yet.
+  known.own_userfaultfd = true;
   for (const char* kind : {"pid", "pid_for_children", "mnt", "time", "time_for_children"}) {
     auto link = read_link("/proc/" + std::to_string(cell_->seed()) + "/ns/" + kind);
     if (link) {
@@ -428,6 +446,12 @@ void ResidentWorker::deliver(std::span<const std::byte> siginfo) {
   std::copy_n(siginfo.begin(), std::min(siginfo.size(), sizeof(information)),
               reinterpret_cast<std::byte*>(&information));
   const pid_t pid = cell_->seed();
+  if (stops_by_default(pid, information.si_signo)) {
+    // In the cell nobody could let it go on, the kernel thinks (its process group is orphaned), and
+    // ignores ^Z; its home can.
+    ::kill(pid, SIGSTOP);
+    return;
+  }
   // The kernel lets no one forge a signal of kill(2) or of its own for another process.
   if (information.si_code >= 0 || information.si_code == SI_TKILL) {
     ::kill(pid, information.si_signo);

@@ -354,6 +354,13 @@ Verify pipe_shared() {
   };
 }
 
+Verify packet_pipe() {
+  std::array<int, 2> ends{};
+  called(::pipe2(ends.data(), O_DIRECT), "pipe2(O_DIRECT)");
+  ::close(ends[0]);
+  return still_open(ends[1]);
+}
+
 Verify proc_file() {
   return still_open(called(::open("/proc/self/maps", O_RDONLY), "open"));
 }
@@ -470,6 +477,7 @@ constexpr Refused kRefused[] = {
     {"deleted_executable", "DELETED_FILE", deleted_executable},
     {"hugetlb", "HUGETLB", hugetlb},
     {"pipe_shared", "PIPE_SHARED", pipe_shared},
+    {"packet_pipe", "UNKNOWN_DESCRIPTOR", packet_pipe},
     {"proc_file", "PROC_FILE", proc_file},
     {"path_descriptor", "PATH_DESCRIPTOR", path_descriptor},
     {"landlock", "UNKNOWN_DESCRIPTOR", landlock},

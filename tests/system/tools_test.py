@@ -239,6 +239,28 @@ class Signals(ToolsCase):
         self.assertTrue(wait_until(lambda: len(process.output) > length + 20, 5))
         self.finish(process)
 
+    def test_terminal_stops_it(self):
+        """^Z reaches a process that does not mind it, and who handles it is asked."""
+        for handles in (False, True):
+            with self.subTest(handles=handles):
+                handler = '$SIG{TSTP} = sub { print "handled\\n" };' if handles else ""
+                process = self.testbed.start(
+                    "hostA", "perl", "-e", f'$| = 1; {handler} print "ready\\n"; '
+                    'while (1) { print "."; select(undef, undef, undef, 0.01) }')
+                self.addCleanup(process.kill)
+                self.assertTrue(process.wait_ready())
+                self.move(process, "hostB", wait="done")
+                os.kill(process.pid, signal.SIGTSTP)
+                if handles:
+                    self.assertTrue(process.wait_output(b"handled", 5), self.testbed.logs())
+                    continue
+                time.sleep(0.5)
+                length = len(process.output)
+                time.sleep(0.3)
+                self.assertEqual(len(process.output), length)
+                os.kill(process.pid, signal.SIGCONT)
+                self.assertTrue(wait_until(lambda: len(process.output) > length + 20, 5))
+
     def end_by(self, number, after=()):
         process = self.start("threads", "many")
         identity = self.move(process, "hostB")["process"]
