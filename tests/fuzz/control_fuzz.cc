@@ -38,7 +38,7 @@ class Pieces final : public Channel {
 };
 
 void fuzz_control(std::span<const std::byte> input) {
-  ControlChannel channel(std::make_unique<Pieces>(fuzz::messages_of(input)));
+  ControlChannel channel(std::make_unique<Pieces>(fuzz::messages_of(input)), "a peer");
   for (;;) {
     const auto message = channel.receive(0, 0);
     if (!message) {
