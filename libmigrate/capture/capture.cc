@@ -13,6 +13,7 @@
 #include <array>
 #include <cerrno>
 #include <cstring>
+#include <map>
 #include <set>
 
 #include "base/clock.h"
@@ -35,6 +36,30 @@ std::string text_of(std::span<const std::byte> bytes) {
 std::uint64_t microseconds(const timeval& time) {
   return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000ULL +
          static_cast<std::uint64_t>(time.tv_usec);
+}
+
+// A timer has one signal pending at most, which counts what it missed. One that came along with the
+// process is another one to the kernel: both are one again.
+std::vector<std::string> join_timer_signals(const std::vector<std::string>& signals) {
+  std::vector<std::string> joined;
+  std::map<int, std::size_t> of_timers;  // by id, where in `joined`
+  for (const std::string& signal : signals) {
+    siginfo_t information{};
+    std::memcpy(&information, signal.data(), std::min(signal.size(), sizeof(information)));
+    const bool of_timer = information.si_code == SI_TIMER;
+    const auto [place, first] =
+        of_timers.emplace(of_timer ? information.si_timerid : -1, joined.size());
+    if (!of_timer || first) {
+      joined.push_back(signal);
+      continue;
+    }
+    siginfo_t earlier{};
+    std::string& text = joined[place->second];
+    std::memcpy(&earlier, text.data(), std::min(text.size(), sizeof(earlier)));
+    earlier.si_overrun += information.si_overrun + 1;
+    text = text_of(std::as_bytes(std::span(&earlier, 1)).first(text.size()));
+  }
+  return joined;
 }
 
 // The calls that every thread answers about itself.
@@ -229,7 +254,7 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
   image.set_general_registers(text_of(std::as_bytes(std::span(&registers, 1))));
   image.set_extended_state(MIGRATE_TRY(arch::read_extended_state(thread.host_id)));
   image.set_signal_mask(thread.signal_mask);
-  for (std::string& signal : MIGRATE_TRY(peek_signals(thread.host_id, false))) {
+  for (std::string& signal : join_timer_signals(MIGRATE_TRY(peek_signals(thread.host_id, false)))) {
     image.add_pending_signals(std::move(signal));
   }
   const RseqConfiguration rseq = MIGRATE_TRY(read_rseq(thread.host_id));
@@ -321,7 +346,8 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
     questions.answer(script, *found);
     settings.check(script, "thread " + std::to_string(thread.id), verdict);
   }
-  for (std::string& signal : MIGRATE_TRY(peek_signals(frozen.leader().host_id, true))) {
+  for (std::string& signal :
+       join_timer_signals(MIGRATE_TRY(peek_signals(frozen.leader().host_id, true)))) {
     image.add_pending_signals(std::move(signal));
   }
   return {};

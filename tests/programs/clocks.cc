@@ -121,6 +121,27 @@ void on_timer(int, siginfo_t* info, void*) {
   ticks += 1 + info->si_overrun;
 }
 
+/// A timer whose signal nobody takes: it waits once, and once more at most that came along.
+void posix_timer_blocked() {
+  sigset_t blocked{};
+  sigemptyset(&blocked);
+  sigaddset(&blocked, SIGRTMIN);
+  called(::sigprocmask(SIG_BLOCK, &blocked, nullptr), "sigprocmask");
+  start_timer(make_timer(SIGEV_SIGNAL, SIGRTMIN, kTimerValue, 0));
+  check::ready();
+  while (!stopping()) {
+    check::sleep_ns(kInterval);
+  }
+  int waiting = 0;
+  const timespec now{};
+  siginfo_t info{};
+  while (::sigtimedwait(&blocked, &info, &now) == SIGRTMIN) {
+    CHECK_EQUAL(info.si_value.sival_int, kTimerValue);
+    ++waiting;
+  }
+  CHECK(waiting >= 1 && waiting <= 2);
+}
+
 /// Timers whose ids leave a gap, one of them running, one set but far away, one disarmed.
 void posix_timer() {
   struct sigaction action {};
@@ -227,6 +248,7 @@ constexpr check::Property kProperties[] = {
     {"itimer_profiling", itimer_of_processor<ITIMER_PROF, SIGPROF>},
     {"posix_timer", posix_timer},
     {"posix_timer_signal", posix_timer_signal},
+    {"posix_timer_blocked", posix_timer_blocked},
     {"monotonic", monotonic},
 };
 
