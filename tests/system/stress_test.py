@@ -115,7 +115,7 @@ class Stress(unittest.TestCase):
                 time.sleep(source.uniform(0, 1))
             self.assertEqual(finish(process, seconds=300), "", testbed.logs())
             self.assertEqual(self.settle(testbed, before), [], testbed.logs())
-            wait_until(lambda: available_mib() > memory_before - 200, 10)
+            wait_until(lambda: available_mib() > memory_before - 200, 60)  # The kernel takes its time.
             self.assertGreater(available_mib(), memory_before - 200)
 
     def test_many_short_processes(self):
