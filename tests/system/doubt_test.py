@@ -78,21 +78,21 @@ class Doubt(StepCase):
         self.assertTrue(wait_until(lambda: not self.runs_at("hostB"), 20), self.testbed.logs())
         self.assertNotIn("its move was not decided", self.testbed.logs())
 
-    def test_killed_in_doubt_is_killed_there(self):
-        process, worker = self.begin("source.run_sent")
+    def check_killed_there(self, step):
+        """The worker at home dies at a step, and the process with it."""
+        process, worker = self.begin(step)
         self.assertTrue(wait_until(lambda: self.runs_at("hostB")), self.testbed.logs())
         os.kill(worker, signal.SIGKILL)
         self.kill_at_home(process)
         self.assertTrue(wait_until(lambda: not self.runs_at("hostB"), 20), self.testbed.logs())
         self.assertNotIn("its move was not decided", self.testbed.logs())
 
+    def test_killed_in_doubt_is_killed_there(self):
+        self.check_killed_there("source.run_sent")
+
     def test_killed_before_its_link_is_noted_is_killed_there(self):
-        """A worker that dies in the instant in which it has become the deputy's."""
-        process, worker = self.begin("source.settled")
-        self.assertTrue(wait_until(lambda: self.runs_at("hostB")), self.testbed.logs())
-        os.kill(worker, signal.SIGKILL)
-        self.kill_at_home(process)
-        self.assertTrue(wait_until(lambda: not self.runs_at("hostB"), 20), self.testbed.logs())
+        """The worker has become the deputy's in that instant."""
+        self.check_killed_there("source.settled")
 
     def test_who_answers_is_not_given_up(self):
         process = self.testbed.start_program("hostA", "memory", "anonymous")

@@ -3,6 +3,7 @@
 
 import pathlib
 import shutil
+import sys
 import tempfile
 import unittest
 
@@ -34,7 +35,11 @@ def make_refusal(name, codes):
         process.stop_file = stop
         if not process.wait_ready():
             status = process.wait(1)
-            return "" if status == SKIPPED else f"not ready: {status} {bytes(process.output)}"
+            said = bytes(process.output).decode(errors="replace").strip()
+            if status == SKIPPED:
+                print(f"refusals: {name} SKIPPED on this machine: {said}", file=sys.stderr)
+                return ""
+            return f"not ready: {status} {said}"
         checked = test.testbed.control("hostA", "check", process.pid)
         if name.startswith("hidden_"):  # Nobody sees it from outside: move looks once it is stopped.
             problem = "" if checked.status == DONE else f"check: {checked}"

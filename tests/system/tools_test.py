@@ -231,13 +231,17 @@ class Signals(ToolsCase):
         process = self.start("streams", "ticks")
         self.move(process, "hostB", wait="done")
         os.kill(process.pid, signal.SIGSTOP)
-        time.sleep(0.3)
+        self.stands_still_until_continued(process)
+        self.finish(process)
+
+    def stands_still_until_continued(self, process):
+        """A process that was sent a stop, and prints all the time."""
+        time.sleep(0.4)
         length = len(process.output)
         time.sleep(0.3)
         self.assertEqual(len(process.output), length)
         os.kill(process.pid, signal.SIGCONT)
         self.assertTrue(wait_until(lambda: len(process.output) > length + 20, 5))
-        self.finish(process)
 
     def test_terminal_stops_it(self):
         """^Z reaches a process that does not mind it, and who handles it is asked."""
@@ -253,13 +257,8 @@ class Signals(ToolsCase):
                 os.kill(process.pid, signal.SIGTSTP)
                 if handles:
                     self.assertTrue(process.wait_output(b"handled", 5), self.testbed.logs())
-                    continue
-                time.sleep(0.5)
-                length = len(process.output)
-                time.sleep(0.3)
-                self.assertEqual(len(process.output), length)
-                os.kill(process.pid, signal.SIGCONT)
-                self.assertTrue(wait_until(lambda: len(process.output) > length + 20, 5))
+                else:
+                    self.stands_still_until_continued(process)
 
     def end_by(self, number, after=()):
         process = self.start("threads", "many")
