@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/polling.h"
 
 namespace migrate {
 namespace {
@@ -236,14 +237,20 @@ Result<void> PageServer::serve_urgent(PageLink& link) {
   // was.
   static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kUrgentNice));
   Result<void> result;
-  std::uint32_t spin_us = 0;  // Until the first request: the process is still being restored.
+  Polling polling{std::chrono::microseconds(options_.spin_us)};
+  bool asleep = true;  // Until the first request: the process is still being restored.
   while (!stop_ && !done_) {
-    const auto message = link.receive(spin_us, 1000);
-    if (!message && message.error().code == ErrorCode::kRetry) {
-      spin_us = 0;
+    const auto limit = asleep ? std::chrono::microseconds(0) : polling.limit();
+    const auto start = std::chrono::steady_clock::now();
+    const auto message = link.receive(static_cast<std::uint32_t>(limit.count()), 1000);
+    const bool in_time = std::chrono::steady_clock::now() - start < limit;
+    if (!asleep) {
+      polling.note(in_time);
+    }
+    asleep = !message && message.error().code == ErrorCode::kRetry;
+    if (asleep) {
       continue;
     }
-    spin_us = options_.spin_us;
     if (!message) {
       result = fail(message.error());
       break;

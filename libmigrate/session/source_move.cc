@@ -68,8 +68,8 @@ Result<std::unique_ptr<Channel>> SourceMove::connect(Purpose purpose) {
   return std::move(peer.channel);
 }
 
-void SourceMove::event(const char* phase) {
-  sink_.send({{"event", "phase"}, {"phase", phase}, {"at_us", now_us() - begun_us_}});
+void SourceMove::event(const char* phase, std::int64_t start_us) {
+  sink_.send({{"event", "phase"}, {"phase", phase}, {"at_us", start_us - begun_us_}});
 }
 
 MoveOutcome SourceMove::attempt_for(double seconds) {
@@ -128,7 +128,7 @@ Result<std::vector<wire::Refusal>> SourceMove::check() {
 }
 
 Result<void> SourceMove::inspect() {
-  event("inspect");
+  event("inspect", begun_us_);
   inspector_ = MIGRATE_TRY(ProcessInspector::create(options_.pid, options_.known));
   Inspection inspection = MIGRATE_TRY(inspector_->inspect_running());
   draft_ = std::move(inspection.image);
@@ -141,8 +141,8 @@ Result<void> SourceMove::inspect() {
 }
 
 Result<void> SourceMove::offer() {
-  event("offer");
   const std::int64_t start = now_us();
+  event("offer", start);
   session_ = MIGRATE_TRY(random_session_id());
   control_ = std::make_unique<ControlChannel>(MIGRATE_TRY(connect(Purpose::kOffer)),
                                               options_.destination.to_string());
@@ -216,7 +216,6 @@ Result<std::shared_ptr<Channel>> SourceMove::connect_pages(Purpose purpose) {
 }
 
 Result<void> SourceMove::freeze_and_run() {
-  event("freeze");
   std::uint64_t system_call = 0;
   for (const wire::Mapping& mapping : draft_.mappings()) {
     if (mapping.kind() == wire::Mapping::VDSO) {
@@ -276,7 +275,7 @@ Result<void> SourceMove::freeze_and_run() {
   phases_["image"] = now_us() - image_start;
   options_.context->stops.reach("source.image_sent");
   if (done) {
-    done = run_there(frozen);
+    done = run_there(frozen, start);
   }
   if (!done && !run_sent_) {
     unpark();
@@ -288,7 +287,7 @@ Result<void> SourceMove::freeze_and_run() {
   return done;
 }
 
-Result<void> SourceMove::run_there(FrozenProcess& frozen) {
+Result<void> SourceMove::run_there(FrozenProcess& frozen, std::int64_t frozen_since_us) {
   const std::int64_t start = now_us();
   MIGRATE_TRY(hooks_.on_captured(image_));
   feed_ = MIGRATE_TRY(make_feed());
@@ -305,6 +304,7 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen) {
   } else {
     MIGRATE_TRY(park(frozen));
   }
+  event("freeze", frozen_since_us);  // Whoever is told wakes up, which takes a processor.
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, 0,
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
   phases_["restore"] = now_us() - start - phases_.value("park", std::int64_t{0});

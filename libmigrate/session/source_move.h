@@ -132,7 +132,7 @@ class SourceMove {
   Result<void> connect_data();
   Result<std::shared_ptr<Channel>> connect_pages(Purpose purpose);
   Result<void> freeze_and_run();
-  Result<void> run_there(FrozenProcess& frozen);
+  Result<void> run_there(FrozenProcess& frozen, std::int64_t frozen_since_us);
   Result<void> park(FrozenProcess& frozen);
   void unpark();
   Result<void> send_run();
@@ -149,7 +149,7 @@ class SourceMove {
   Result<void> connect_again();
   void start_push(std::chrono::microseconds pause);
   wire::Outgoing outgoing() const;
-  void event(const char* phase);
+  void event(const char* phase, std::int64_t start_us);
   nlohmann::json expected_independence() const;  // null while it cannot be said
   void watch_deadline();
   void finish();

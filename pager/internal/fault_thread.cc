@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/polling.h"
 #include "base/processors.h"
 #include "pager/internal/pager_core.h"
 
@@ -18,7 +19,6 @@ namespace {
 constexpr std::chrono::seconds kProbeInterval{1};
 constexpr std::uint64_t kZeroAroundPages = 64;       // of memory that never existed
 constexpr std::uint64_t kRezeroAroundPages = 16;     // of memory given back with madvise
-constexpr std::chrono::microseconds kLongYield{50};  // someone else needs the processor
 constexpr int kFaultNice = -10;
 constexpr std::uint64_t kSequentialPages = 16;  // a fault at most so far beyond the last one
 
@@ -33,10 +33,14 @@ void PagerCore::run_faults() {
   faults_.reserve(kOutstandingCount);
   poll_descriptors_.reserve(kOutstandingCount);
   await_start();
-  const std::chrono::microseconds spin(has_several_processors() ? options_.spin_us : 0);
-  auto last_probe = Clock::now();
+  const std::chrono::microseconds most(has_several_processors() ? options_.spin_us : 0);
+  Polling for_replies(most);
+  Polling for_faults(most);
+  Polling* waiting = nullptr;
   // Asleep until the first fault: the process is still being restored, and needs the processor.
-  auto last_activity = last_probe - spin;
+  bool asleep = true;
+  auto last_probe = Clock::now();
+  auto waiting_since = last_probe;
   while (!stop_) {
     take_new_link();
     bool active = read_spaces();
@@ -55,13 +59,23 @@ void PagerCore::run_faults() {
       drop_gone_spaces();
     }
     if (active) {
-      last_activity = now;
-    } else if (now - last_activity < spin || !deferred_.empty()) {
-      ::sched_yield();
-      // On a busy processor a sleeper is scheduled sooner than one that polls and yields.
-      if (Clock::now() - now > kLongYield) {
-        last_activity = now - spin;
+      if (waiting != nullptr && !asleep) {
+        waiting->note(true);
       }
+      waiting = nullptr;
+      asleep = false;
+      continue;
+    }
+    if (waiting == nullptr) {
+      waiting = free_slots_.size() < kOutstandingCount ? &for_replies : &for_faults;
+      waiting_since = now;
+    }
+    if (!asleep && now - waiting_since >= waiting->limit()) {
+      waiting->note(false);
+      asleep = true;
+    }
+    if (!asleep || !deferred_.empty()) {
+      ::sched_yield();
     } else {
       sleep_until_something();
     }
