@@ -1,7 +1,5 @@
 #pragma once
 
-#include <sys/types.h>
-
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -12,40 +10,19 @@
 
 #include "base/result.h"
 #include "libmigrate/capture/parked_process.h"
-#include "libmigrate/capture/timed_wait.h"
 #include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/proto/session.pb.h"
 #include "libmigrate/session/clocks.h"
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/event_sink.h"
+#include "libmigrate/session/farewell.h"
 #include "libmigrate/session/move_outcome.h"
 #include "libmigrate/session/page_feed.h"
 #include "libmigrate/session/page_transport.h"
-#include "libmigrate/session/worker.h"
+#include "libmigrate/session/source_move_options.h"
 
 namespace migrate {
-
-/// One process to be moved away from here.
-struct SourceMoveOptions {
-  pid_t pid = 0;
-  KnownObjects known;
-  Address destination;
-  std::string mode = "lazy";
-  PageTransport transport = PageTransport::kAuto;
-  SessionId process{};  ///< Id of the process.
-  Address home;         ///< Of the process.
-  std::string token;    ///< Of the process.
-  std::string command;  ///< Command line.
-  uid_t user = 0;
-  std::vector<WaitRecord> waits;  ///< As the threads came here.
-  PushLimits push;
-  ClockOffsets host_clocks;                ///< Of this worker's own time namespace.
-  const WorkerContext* context = nullptr;  ///< Borrowed.
-};
-
-/// The mode of an offer that only asks.
-inline constexpr const char* kCheckMode = "check";
 
 /// The source's side of one move, up to the moment when nothing is owed. Owned by one thread, which
 /// becomes the tracer of the process.
@@ -115,8 +92,9 @@ class SourceMove {
   /// The parked process is gone, its pages with it: answers no more questions. handle() goes on
   /// listening, until the destination has nothing more to say.
   void stop_serving();
-  /// The destination owes us no more questions: all pages are there, or the process has ended.
-  bool done() const { return done_; }
+  /// The destination owes us no more questions: all pages are there, or the process has ended. And
+  /// it knows that we know, or did not say so in time.
+  bool done() const { return done_ && farewell_.over(); }
   std::uint64_t owed_pages() const { return progress_.owed_pages(); }
   /// The object that `move --json` prints, without "exit".
   nlohmann::json result() const;
@@ -141,7 +119,6 @@ class SourceMove {
   void read_control();
   void take(const wire::ControlMessage& message);
   void take_verdict(const wire::Verdict& verdict);
-  void say_goodbye();
   void take_fate(Fate fate);
   void lose_control(const Error& error);
   void keep_alive();
@@ -164,6 +141,7 @@ class SourceMove {
   std::vector<wire::Refusal> refusals_;
   Error error_;
   std::unique_ptr<ControlChannel> control_;
+  Farewell farewell_;
   std::shared_ptr<Channel> urgent_;
   std::shared_ptr<Channel> bulk_;
   RdmaRoute rdma_;

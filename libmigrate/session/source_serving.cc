@@ -33,19 +33,20 @@ void SourceMove::stop_serving() {
 }
 
 int SourceMove::control_fd() const {
-  return control_ ? control_->channel().poll_fd() : -1;
+  return control_ ? control_->channel().poll_fd() : farewell_.poll_fd();
 }
 
 Result<void> SourceMove::handle() {
+  farewell_.follow();
   if (done_ || !parked_ || fate_ == Fate::kNeverRan) {
     return {};
   }
   read_control();
   watch_deadline();
-  if (serving_stopped_ || done_ || fate_ == Fate::kNeverRan) {
+  if (done_ || fate_ == Fate::kNeverRan) {
     return {};
   }
-  if (feed_) {
+  if (feed_ && !serving_stopped_) {
     if (fate_ == Fate::kRuns) {
       feed_->expose_memory();
       MIGRATE_TRY(free_confirmed());
@@ -93,7 +94,6 @@ void SourceMove::take(const wire::ControlMessage& message) {
       drain_.note(now_us(), progress_.owed_pages());
       take_fate(Fate::kRuns);
       if (progress_.done()) {
-        say_goodbye();
         finish();
       }
       break;
@@ -146,19 +146,13 @@ Result<wire::Verdict> SourceMove::ask_verdict(const SessionId& session,
   return std::move(*message.mutable_verdict());
 }
 
-void SourceMove::say_goodbye() {
-  wire::ControlMessage message;
-  message.mutable_goodbye();
-  static_cast<void>(control_->send(message));
-}
-
 void SourceMove::take_verdict(const wire::Verdict& verdict) {
   switch (verdict.fate()) {
     case wire::Verdict::RUNS: {
       wire::ControlMessage message;
       *message.mutable_progress() = verdict.progress();
       take(message);
-      if (!done_) {
+      if (!done_ && !serving_stopped_) {
         if (auto linked = connect_again(); !linked) {
           lose_control(linked.error());
         }
@@ -181,7 +175,6 @@ void SourceMove::take_verdict(const wire::Verdict& verdict) {
       error_ = make_error(ErrorCode::kPeerLost, "keep", "the process", verdict.reason());
       wait_status_ = verdict.wait_status();
       take_fate(Fate::kEnded);
-      say_goodbye();
       finish();
       break;
   }
@@ -325,7 +318,10 @@ void SourceMove::finish() {
     final_wire_bytes_ = feed_->wire_bytes();
     feed_.reset();
   }
-  control_.reset();
+  wire::ControlMessage goodbye;
+  goodbye.mutable_goodbye();
+  static_cast<void>(control_->send(goodbye));
+  farewell_.begin(std::move(control_));
   waits_for_.clear();
   if (auto noted = hooks_.on_outgoing(outgoing()); !noted) {
     log::warn("session {}: {}", to_hex(session_), noted.error().message());
