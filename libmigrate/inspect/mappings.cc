@@ -191,6 +191,15 @@ Result<std::uint32_t> add_memory(int directory, const std::string& name, const s
   return place->second;
 }
 
+// A running process unmaps what it likes between two looks at it.
+bool MappingReader::refuse_unless_gone(const MapsEntry& entry, const Error& error) {
+  if (draft_ == nullptr && error.sys_errno == ENOENT) {
+    vanished_ = true;
+    return false;
+  }
+  return refuse_mapping("UNKNOWN_MAPPING", entry, error.message());
+}
+
 bool MappingReader::refuse_mapping(std::string_view code, const MapsEntry& entry,
                                    std::string_view detail) {
   refuse(verdict_, code, describe(entry), detail);
@@ -225,7 +234,7 @@ Result<void> MappingReader::read_all() {
   }
   // Both readings of maps may be the same though a mapping was another one in between, when smaps
   // was read (memory that is protected and made writable again all the time).
-  if (before == after && verdict_.size() == refusals &&
+  if (before == after && verdict_.size() == refusals && !vanished_ &&
       same_mappings(entries, MIGRATE_TRY(parse_maps(before)))) {
     findings_.maps_text = std::move(before);
   }
@@ -332,9 +341,9 @@ bool MappingReader::classify_memory(const MapsEntry& entry, wire::Mapping& mappi
     const auto added =
         add_memory(view_.directory.get(), name, entry.name, file.get(), findings_, shared_, image_);
     if (!added) {
-      const bool huge = added.error().code == ErrorCode::kUnsupported;
-      return refuse_mapping(huge ? "HUGETLB" : "UNKNOWN_MAPPING", entry,
-                            huge ? std::string() : added.error().message());
+      return added.error().code == ErrorCode::kUnsupported
+                 ? refuse_mapping("HUGETLB", entry)
+                 : refuse_unless_gone(entry, added.error());
     }
     index = *added;
     findings_.mapped_memories.emplace(key_of(entry), index);
@@ -396,7 +405,7 @@ bool MappingReader::find_file(const MapsEntry& entry, std::uint32_t& index) {
   const std::string name = map_files_name(entry);
   auto identity = identify_at(view_.directory.get(), name, entry.name);
   if (!identity) {
-    return refuse_mapping("UNKNOWN_MAPPING", entry, identity.error().message());
+    return refuse_unless_gone(entry, identity.error());
   }
   if (!S_ISREG(identity->mode())) {
     return refuse_mapping(

@@ -58,6 +58,12 @@ std::optional<wire::Refusal> unmovable(const ProcessView& view, std::string_view
   return std::nullopt;
 }
 
+// The maps that were opened are those of a program that is no more.
+Error another_program(const char* operation, pid_t pid) {
+  return make_error(ErrorCode::kRetry, operation, fmt::format("pid {}", pid),
+                    "it has ended, or runs another program now (execve): try again");
+}
+
 }  // namespace
 
 ProcessInspector::ProcessInspector(std::unique_ptr<State> state) : state_(std::move(state)) {}
@@ -129,6 +135,9 @@ Result<Inspection> ProcessInspector::inspect_running() {
   inspect::check_system_v(view, verdict);
   inspect::check_relatives(view, verdict);
   inspect::check_outsiders(view, shared, findings, verdict);
+  if (MIGRATE_TRY(reread(view.maps.get(), "/proc/PID/maps")).empty()) {
+    return fail(another_program("inspect", view.pid));
+  }
   state_->findings = std::move(findings);
   state_->inspected = true;
   return inspection;
@@ -144,8 +153,7 @@ Result<Inspection> ProcessInspector::inspect_frozen(const wire::Image& draft, As
   // Before anything of ours is among the mappings.
   const std::string maps = MIGRATE_TRY(reread(view.maps.get(), "/proc/PID/maps"));
   if (maps.empty()) {
-    return fail(make_error(ErrorCode::kRetry, "inspect the frozen", fmt::format("pid {}", view.pid),
-                           "it runs another program now: inspect it anew"));
+    return fail(another_program("inspect the frozen", view.pid));
   }
   Result<Inspection> objects;
   assistant.start([&] { objects = read_objects(draft, maps); });

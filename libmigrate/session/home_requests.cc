@@ -1,4 +1,5 @@
 // What a home worker does with the requests of local clients: most go to where the process is.
+#include "base/clock.h"
 #include "base/log.h"
 #include "libmigrate/session/home_worker.h"
 #include "libmigrate/session/json_member.h"
@@ -34,7 +35,20 @@ void HomeWorker::forward_request(Letter letter) {
     client.finish_failed(runs_on ? kExitFailed : kExitOther, channel.error());
     return;
   }
-  forwards_.push_back({std::move(*channel), std::move(client), where_session_});
+  forwards_.push_back(
+      {std::move(request), std::move(client), std::move(*channel), where_session_, {}});
+}
+
+// Those that came while a move was tried that has failed: the process is nobody's any more.
+void HomeWorker::refuse_requests() {
+  for (auto letter = mailbox_->receive(0); letter; letter = mailbox_->receive(0)) {
+    if (!letter->preamble) {
+      EventSink(std::move(letter->fd))
+          .finish_failed(kExitFailed, make_error(ErrorCode::kRetry, "carry out a request",
+                                                 "process " + command_,
+                                                 "a move of it has just failed; try again"));
+    }
+  }
 }
 
 Result<std::unique_ptr<Channel>> HomeWorker::send_request(const std::string& where,
@@ -96,32 +110,66 @@ void HomeWorker::resolve(EventSink client, const std::string& action) {
 
 void HomeWorker::pump_forwards() {
   std::erase_if(forwards_, [this](Forward& forward) {
-    for (;;) {
-      auto message = forward.channel->try_receive();
-      if (!message) {
-        if (forward.client.open()) {
-          forward.client.finish_failed(kExitOther, message.error());
-        }
-        return true;
-      }
-      if (!*message) {
-        return false;
-      }
-      const nlohmann::json event =
-          parse_object({reinterpret_cast<const char*>((*message)->data()), (*message)->size()});
-      if (event.is_object() && text_member(event, "event") == "result") {
-        // It has moved on: the next request may come before the new place reports itself.
-        if (integer_member(event, "exit", kExitOther) == kExitDone &&
-            event.contains("destination") && where_session_ == forward.session) {
-          where_ = text_member(event, "destination", where_);
-          where_session_ = text_member(event, "id", where_session_);
-        }
-        forward.client.finish(integer_member(event, "exit", kExitOther), event);
-        return true;
-      }
-      forward.client.send(event);
-    }
+    return forward.channel ? pump_forward(forward) : send_again(forward);
   });
+}
+
+// True: the client has its answer.
+bool HomeWorker::pump_forward(Forward& forward) {
+  for (;;) {
+    auto message = forward.channel->try_receive();
+    if (!message) {
+      forward.channel.reset();
+      forward.error = std::move(message).error();
+      forward.lost_us = now_us();
+      return !forward.client.open();
+    }
+    if (!*message) {
+      return false;
+    }
+    const nlohmann::json event =
+        parse_object({reinterpret_cast<const char*>((*message)->data()), (*message)->size()});
+    if (event.is_object() && text_member(event, "event") == "result") {
+      // It has moved on: the next request may come before the new place reports itself.
+      if (integer_member(event, "exit", kExitOther) == kExitDone && event.contains("destination") &&
+          where_session_ == forward.session) {
+        where_ = text_member(event, "destination", where_);
+        where_session_ = text_member(event, "id", where_session_);
+      }
+      forward.client.finish(integer_member(event, "exit", kExitOther), event);
+      return true;
+    }
+    forward.client.send(event);
+  }
+}
+
+// A worker from which the process has moved on by another request hangs up: the request goes after
+// it. True: the client has its answer, or none is to be had.
+bool HomeWorker::send_again(Forward& forward) {
+  constexpr std::int64_t kNewsUs = 3'000'000;  // The new place calls within half a second.
+  const std::string who = "process " + command_;
+  if (where_session_ != forward.session) {
+    const auto session = session_id_from_hex(where_session_);
+    auto channel = session
+                       ? send_request(where_, *session, forward.request)
+                       : Result<std::unique_ptr<Channel>>(fail(make_error(
+                             ErrorCode::kCorrupt, "pass on a request", who, "no session is known")));
+    if (!channel) {
+      forward.client.finish_failed(kExitFailed, channel.error());
+      return true;
+    }
+    forward.channel = std::move(*channel);
+    forward.session = where_session_;
+    return false;
+  }
+  if (now_us() - forward.lost_us < kNewsUs && !exit_status_) {
+    return false;
+  }
+  forward.client.finish_failed(
+      kExitOther, make_error(ErrorCode::kPeerLost, "carry out a request", who,
+                             "its host, " + where_ + ", has not said what became of it (" +
+                                 forward.error.message() + "); see migratectl show"));
+  return true;
 }
 
 }  // namespace migrate

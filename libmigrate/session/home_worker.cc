@@ -114,6 +114,7 @@ void HomeWorker::run() {
 }
 
 Result<void> HomeWorker::prepare() {
+  pid_lock_ = MIGRATE_TRY(PidLock::take(context_.state_directory, request_.pid));
   process_ = MIGRATE_TRY(random_session_id());
   token_ = to_hex(MIGRATE_TRY(random_session_id()));
   command_ = command_line(request_.pid);
@@ -237,6 +238,7 @@ Result<void> HomeWorker::fetch_streams(const wire::Image& image, bool adopted) {
 
 void HomeWorker::report_not_moved(MoveOutcome outcome) {
   row_->remove();
+  refuse_requests();
   file_->remove();
   if (outcome == MoveOutcome::kFailed) {
     sink_.finish_failed(kExitFailed, move_->error());
@@ -382,7 +384,11 @@ void HomeWorker::wait_for_events() {
   polled.push_back({deputy_gone_ ? -1 : move_->parked().signal_pipe(), POLLIN, 0});
   polled.push_back({move_->control_fd(), POLLIN, 0});
   for (const Forward& forward : forwards_) {
-    polled.push_back({forward.channel->poll_fd(), POLLIN, 0});
+    if (forward.channel) {
+      polled.push_back({forward.channel->poll_fd(), POLLIN, 0});
+    } else {
+      timeout_ms = std::min(timeout_ms, kOwingMs);
+    }
   }
   if (relay_) {
     const int wanted = relay_->collect_poll_fds(polled);
@@ -499,6 +505,7 @@ void HomeWorker::end_deputy(int wait_status) {
     deputy_gone_ = true;
     move_->stop_serving();
   }
+  pid_lock_.reset();
   nlohmann::json result = move_->result();
   if (!lost_.empty()) {
     log::error("process {} is lost: {}", command_, lost_);

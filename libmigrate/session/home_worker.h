@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "libmigrate/home/deputy_relay.h"
 #include "libmigrate/proto/session.pb.h"
+#include "libmigrate/registry/pid_lock.h"
 #include "libmigrate/registry/process_row.h"
 #include "libmigrate/registry/session_file.h"
 #include "libmigrate/session/doubt.h"
@@ -34,9 +35,12 @@ class HomeWorker {
  private:
   /// A request passed on to the host where the process is, and its client here.
   struct Forward {
-    std::unique_ptr<Channel> channel;
+    nlohmann::json request;
     EventSink client;
-    std::string session;  // to which it was sent
+    std::unique_ptr<Channel> channel;  // null: lost before there was a result
+    std::string session;               // to which it was sent
+    Error error;                       // of the lost channel
+    std::int64_t lost_us = 0;
   };
 
   Result<void> prepare();
@@ -73,6 +77,9 @@ class HomeWorker {
   bool place_answers() const;
   void resolve(EventSink client, const std::string& action);
   void pump_forwards();
+  bool pump_forward(Forward& forward);
+  bool send_again(Forward& forward);
+  void refuse_requests();
   void follow_move();
   void watch_deputy();
   void hear_of_end();
@@ -89,6 +96,7 @@ class HomeWorker {
   std::string command_;
   std::string where_;          // address of the host where the process is
   std::string where_session_;  // its worker's mailbox there
+  std::optional<PidLock> pid_lock_;
   std::optional<SessionFile> file_;
   wire::HomeSession noted_;  // the file's text
   std::optional<Mailbox> mailbox_;

@@ -1,5 +1,7 @@
 #include "libmigrate/session/source_move.h"
 
+#include <signal.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <thread>
@@ -26,6 +28,9 @@ constexpr int kRestoreTimeoutMs = 20000;
 constexpr int kEagerTimeoutMs = 3600 * 1000;
 constexpr int kRunningTimeoutMs = 5000;
 constexpr auto kRetryPause = std::chrono::milliseconds(20);
+// A process that changes (threads, mappings, its program) between the inspection and the freeze is
+// tried again for so long, asked for or not.
+constexpr std::int64_t kChangesUs = 2'000'000;
 
 /// What a process holds of memory that must be moved; 0 if the kernel does not tell.
 std::uint64_t memory_bytes(pid_t pid) {
@@ -73,12 +78,14 @@ void SourceMove::event(const char* phase, std::int64_t start_us) {
 }
 
 MoveOutcome SourceMove::attempt_for(double seconds) {
-  const std::int64_t deadline = now_us() + static_cast<std::int64_t>(seconds * 1e6);
+  const std::int64_t start_us = now_us();
+  const auto refused_until_us = start_us + static_cast<std::int64_t>(seconds * 1e6);
+  const std::int64_t changed_until_us = std::max(refused_until_us, start_us + kChangesUs);
   for (;;) {
     const MoveOutcome outcome = attempt();
-    const bool transient = (outcome == MoveOutcome::kRefused && all_transient(refusals_)) ||
-                           (outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kRetry);
-    if (!transient || now_us() >= deadline) {
+    const bool refused = outcome == MoveOutcome::kRefused && all_transient(refusals_);
+    const bool changed = outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kRetry;
+    if ((!refused || now_us() >= refused_until_us) && (!changed || now_us() >= changed_until_us)) {
       return outcome;
     }
     std::this_thread::sleep_for(kRetryPause);
@@ -117,6 +124,12 @@ MoveOutcome SourceMove::attempt() {
 
 Result<std::vector<wire::Refusal>> SourceMove::check() {
   auto checked = inspect();
+  for (const std::int64_t until_us = now_us() + kChangesUs;
+       !checked && checked.error().code == ErrorCode::kRetry && now_us() < until_us;) {
+    std::this_thread::sleep_for(kRetryPause);
+    refusals_.clear();
+    checked = inspect();
+  }
   if (checked && !options_.destination.host.empty()) {
     checked = offer();
     control_.reset();
@@ -129,8 +142,14 @@ Result<std::vector<wire::Refusal>> SourceMove::check() {
 
 Result<void> SourceMove::inspect() {
   event("inspect", begun_us_);
-  inspector_ = MIGRATE_TRY(ProcessInspector::create(options_.pid, options_.known));
-  Inspection inspection = MIGRATE_TRY(inspector_->inspect_running());
+  auto inspected = [&]() -> Result<Inspection> {
+    inspector_ = MIGRATE_TRY(ProcessInspector::create(options_.pid, options_.known));
+    return inspector_->inspect_running();
+  }();
+  if (!inspected && inspected.error().sys_errno == ESRCH && ::kill(options_.pid, 0) == 0) {
+    inspected.error().code = ErrorCode::kRetry;  // Between two programs (execve).
+  }
+  Inspection inspection = MIGRATE_TRY(std::move(inspected));
   draft_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
   phases_["inspect"] = now_us() - begun_us_;
@@ -219,7 +238,13 @@ Result<void> SourceMove::freeze_and_run() {
   std::uint64_t system_call = 0;
   for (const wire::Mapping& mapping : draft_.mappings()) {
     if (mapping.kind() == wire::Mapping::VDSO) {
-      system_call = MIGRATE_TRY(find_system_call_in(options_.pid, mapping.start(), mapping.end()));
+      auto found = find_system_call_in(options_.pid, mapping.start(), mapping.end());
+      if (!found && found.error().sys_errno == EFAULT) {
+        return fail(make_error(ErrorCode::kRetry, "freeze",
+                               "process " + std::to_string(options_.pid),
+                               "it runs another program now (execve): inspect it anew"));
+      }
+      system_call = MIGRATE_TRY(std::move(found));
     }
   }
   if (system_call == 0) {

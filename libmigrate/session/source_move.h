@@ -59,7 +59,8 @@ class SourceMove {
 
   /// Tries once.
   MoveOutcome attempt();
-  /// Tries until the time is over while all that is in the way is transient.
+  /// Tries until the time is over while all that is in the way is transient, and for two seconds at
+  /// least while the process changes too quickly.
   MoveOutcome attempt_for(double seconds);
 
   const std::vector<wire::Refusal>& refusals() const { return refusals_; }

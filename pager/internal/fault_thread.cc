@@ -17,8 +17,8 @@ namespace migrate {
 namespace {
 
 constexpr std::chrono::seconds kProbeInterval{1};
-constexpr std::uint64_t kZeroAroundPages = 64;       // of memory that never existed
-constexpr std::uint64_t kRezeroAroundPages = 16;     // of memory given back with madvise
+constexpr std::uint64_t kZeroAroundPages = 64;    // of memory that never existed
+constexpr std::uint64_t kRezeroAroundPages = 16;  // of memory given back with madvise
 constexpr int kFaultNice = -10;
 constexpr std::uint64_t kSequentialPages = 16;  // a fault at most so far beyond the last one
 

@@ -40,6 +40,7 @@ constexpr int kLongestPollMs = 250;
 constexpr int kExitDone = 0;
 constexpr int kExitError = 1;
 constexpr int kExitUsage = 2;
+constexpr int kExitRefused = 3;
 constexpr int kExitFailed = 4;
 constexpr int kExitLost = 5;
 
@@ -51,7 +52,9 @@ void send_result(const UniqueFd& client, int exit_code, json members) {
 }
 
 void send_error(const UniqueFd& client, const Error& error) {
-  const int exit_code = error.code == ErrorCode::kInvalid ? kExitUsage : kExitError;
+  const int exit_code = error.code == ErrorCode::kInvalid   ? kExitUsage
+                        : error.code == ErrorCode::kRefused ? kExitRefused
+                                                            : kExitError;
   send_result(client, exit_code,
               {{"error", {{"code", to_string(error.code)}, {"message", error.message()}}}});
 }

@@ -39,6 +39,7 @@ class MappingReader {
   void check_flags(const MapsEntry& entry);
   void refresh_files();
   bool refuse_mapping(std::string_view code, const MapsEntry& entry, std::string_view detail = {});
+  bool refuse_unless_gone(const MapsEntry& entry, const Error& error);
 
   const ProcessView& view_;
   Findings& findings_;
@@ -46,6 +47,7 @@ class MappingReader {
   wire::Image& image_;
   Verdict& verdict_;
   const wire::Image* draft_ = nullptr;
+  bool vanished_ = false;  // a mapping was gone before it could be looked at
 };
 
 /// Adds the memfd or shared anonymous memory that `name` in `directory` leads to, shown as `link`,
