@@ -7,9 +7,9 @@
 
 namespace migrate {
 
-/// A connection on which all is said, kept until the peer has closed it: a connection that is closed
-/// while the peer still speaks is reset, and a peer that meets the reset when it sends does not read
-/// our last words any more. Owned by one thread.
+/// A connection on which all is said, kept until the peer has closed it: a connection that is
+/// closed while the peer still speaks is reset, and a peer that meets the reset when it sends does
+/// not read our last words any more. Owned by one thread.
 class Farewell {
  public:
   /// Keeps `channel` for two seconds at most. None may be kept already.

@@ -44,9 +44,9 @@ void HomeWorker::refuse_requests() {
   for (auto letter = mailbox_->receive(0); letter; letter = mailbox_->receive(0)) {
     if (!letter->preamble) {
       EventSink(std::move(letter->fd))
-          .finish_failed(kExitFailed, make_error(ErrorCode::kRetry, "carry out a request",
-                                                 "process " + command_,
-                                                 "a move of it has just failed; try again"));
+          .finish_failed(kExitFailed,
+                         make_error(ErrorCode::kRetry, "carry out a request", "process " + command_,
+                                    "a move of it has just failed; try again"));
     }
   }
 }
@@ -127,7 +127,7 @@ bool HomeWorker::pump_forward(Forward& forward) {
     if (!*message) {
       return false;
     }
-    const nlohmann::json event =
+    nlohmann::json event =
         parse_object({reinterpret_cast<const char*>((*message)->data()), (*message)->size()});
     if (event.is_object() && text_member(event, "event") == "result") {
       // It has moved on: the next request may come before the new place reports itself.
@@ -136,7 +136,12 @@ bool HomeWorker::pump_forward(Forward& forward) {
         where_ = text_member(event, "destination", where_);
         where_session_ = text_member(event, "id", where_session_);
       }
-      forward.client.finish(integer_member(event, "exit", kExitOther), event);
+      const int exit_code = integer_member(event, "exit", kExitOther);
+      if (exit_code == kExitDone && text_member(forward.request, "wait") == "exit") {
+        end_clients_.push_back({std::move(forward.client), std::move(event)});
+      } else {
+        forward.client.finish(exit_code, std::move(event));
+      }
       return true;
     }
     forward.client.send(event);
@@ -150,10 +155,10 @@ bool HomeWorker::send_again(Forward& forward) {
   const std::string who = "process " + command_;
   if (where_session_ != forward.session) {
     const auto session = session_id_from_hex(where_session_);
-    auto channel = session
-                       ? send_request(where_, *session, forward.request)
-                       : Result<std::unique_ptr<Channel>>(fail(make_error(
-                             ErrorCode::kCorrupt, "pass on a request", who, "no session is known")));
+    auto channel =
+        session ? send_request(where_, *session, forward.request)
+                : Result<std::unique_ptr<Channel>>(fail(make_error(
+                      ErrorCode::kCorrupt, "pass on a request", who, "no session is known")));
     if (!channel) {
       forward.client.finish_failed(kExitFailed, channel.error());
       return true;

@@ -514,14 +514,22 @@ void HomeWorker::end_deputy(int wait_status) {
   }
   // After the reason, which whoever waits for the end then reads.
   row_->set_exit(wait_status);
-  if (sink_.open()) {
-    result["state"] = "exited";
-    result["exit_status"] = wait_status;
-    if (!lost_.empty()) {
-      result["error"] = {{"code", "state"}, {"message", "the process was lost: " + lost_}};
-    }
-    sink_.finish(lost_.empty() ? kExitDone : kExitAfterCommit, std::move(result));
+  tell_end(sink_, std::move(result));
+  for (EndClient& waiting : end_clients_) {
+    tell_end(waiting.client, std::move(waiting.result));
   }
+}
+
+void HomeWorker::tell_end(EventSink& client, nlohmann::json result) const {
+  if (!client.open()) {
+    return;
+  }
+  result["state"] = "exited";
+  result["exit_status"] = exit_status_.value_or(0);
+  if (!lost_.empty()) {
+    result["error"] = {{"code", "state"}, {"message", "the process was lost: " + lost_}};
+  }
+  client.finish(lost_.empty() ? kExitDone : kExitAfterCommit, std::move(result));
 }
 
 void HomeWorker::record(ProcessState state) {

@@ -43,6 +43,12 @@ class HomeWorker {
     std::int64_t lost_us = 0;
   };
 
+  /// A client that has its move and waits for the process's end.
+  struct EndClient {
+    EventSink client;
+    nlohmann::json result;
+  };
+
   Result<void> prepare();
   SourceMove::Hooks hooks();
   SourceMoveOptions move_options(const Address& destination, const std::string& mode) const;
@@ -86,6 +92,7 @@ class HomeWorker {
   void hear_caller();
   void close_stream(std::uint32_t id, wire::RelayDirection direction);
   void end_deputy(int wait_status);
+  void tell_end(EventSink& client, nlohmann::json result) const;
   void record(ProcessState state);
 
   const WorkerContext& context_;
@@ -106,6 +113,7 @@ class HomeWorker {
   std::unique_ptr<DeputyRelay> relay_;
   std::unique_ptr<Channel> caller_;  // from where the process may be, before there is a relay
   std::vector<Forward> forwards_;
+  std::vector<EndClient> end_clients_;
   UniqueFd child_signals_;
   std::int64_t next_progress_us_ = 0;
   std::optional<int> exit_status_;

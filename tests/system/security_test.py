@@ -222,7 +222,7 @@ class Plain(SecurityCase):
         process = self.start()
         outcome = self.testbed.run("hostA", *NOBODY, "migratectl", "--json", "move", process.pid,
                                    "hostB", cwd="/")
-        self.assertEqual(outcome.status, OTHER, outcome)
+        self.assertEqual(outcome.status, REFUSED, outcome)
         self.assert_logged("hostA", "refused user 65534", f"process {process.pid}")
         self.assertEqual(finish(process), "")
 

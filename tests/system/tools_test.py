@@ -160,6 +160,20 @@ class Lists(ToolsCase):
         self.assertIn(mover.wait(), (DONE, harness.SURVIVED), self.testbed.logs())
         self.assertEqual(process.wait(), harness.SURVIVED)
 
+    def test_wait_for_exit_of_the_second_move(self):
+        """Which is another host's, that has nothing to do with the process's end."""
+        process = self.start("threads", "ids")
+        self.move(process, "hostB", wait="done")
+        mover = self.testbed.start("hostA", "migratectl", "--json", "move", process.pid, "hostC",
+                                   "--wait", "exit")
+        self.assertTrue(wait_until(lambda: self.records("hostC", owed_pages=0)),
+                        self.testbed.logs())
+        time.sleep(0.5)
+        self.assertIsNone(mover.popen.poll())
+        self.finish(process)
+        self.assertIn(mover.wait(), (DONE, harness.SURVIVED), self.testbed.logs())
+        self.assertIn('"state":"exited"', bytes(mover.output).decode().replace(" ", ""))
+
     def test_move_by_the_host_pid(self):
         """Where it runs now, another pid names it."""
         process = self.start("threads", "ids")
