@@ -376,11 +376,11 @@ Result<void> ResidentWorker::restore() {
     relay_inodes_.emplace(end.inode, end.id);
   }
   MIGRATE_TRY(restorer_->finish(image, relays));
+  // Here, and not after Run: until then nothing of the threads changes but the time.
+  waits_ = record_waits(image, restorer_->host_threads());
   if (offer_.mode() == "eager") {
     MIGRATE_TRY(pager_->wait_all_present(-1));
   }
-  // Here, and not after Run: until then nothing of the threads changes but the time.
-  waits_ = record_waits(image, restorer_->host_threads());
   context_.stops.reach("destination.restored");
   wire::ControlMessage restored;
   restored.mutable_restored();
