@@ -137,10 +137,13 @@ bool HomeWorker::pump_forward(Forward& forward) {
         where_session_ = text_member(event, "id", where_session_);
       }
       const int exit_code = integer_member(event, "exit", kExitOther);
-      if (exit_code == kExitDone && text_member(forward.request, "wait") == "exit") {
-        end_clients_.push_back({std::move(forward.client), std::move(event)});
-      } else {
+      const bool wants_end = text_member(forward.request, "wait") == "exit";
+      if (exit_code != kExitDone || !wants_end) {
         forward.client.finish(exit_code, std::move(event));
+      } else if (exit_status_) {
+        tell_end(forward.client, std::move(event));
+      } else {
+        end_clients_.push_back({std::move(forward.client), std::move(event)});
       }
       return true;
     }

@@ -334,8 +334,14 @@ void HomeWorker::serve_until_end() {
       linger_until = now_us() + kLingerUs;
       end_deputy(*exit_status_);
     }
-    const bool heard = move_->done() && (!relay_ || (relay_->finished() && !relay_->connected()));
+    const bool heard = move_->done() && forwards_.empty() &&
+                       (!relay_ || (relay_->finished() && !relay_->connected()));
     if (ended && (heard || now_us() > *linger_until)) {
+      for (Forward& forward : forwards_) {
+        forward.client.finish_failed(kExitOther,
+                                     make_error(ErrorCode::kNotFound, "carry out a request",
+                                                "process " + command_, "it has ended meanwhile"));
+      }
       file_->remove();
       return;
     }
