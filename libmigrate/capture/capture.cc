@@ -346,6 +346,8 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
     questions.answer(script, *found);
     settings.check(script, "thread " + std::to_string(thread.id), verdict);
   }
+  // After the last of them, so that none ends too early.
+  image.set_timers_read_ns(static_cast<std::uint64_t>(clock_ns(CLOCK_MONOTONIC)));
   for (std::string& signal :
        join_timer_signals(MIGRATE_TRY(peek_signals(frozen.leader().host_id, true)))) {
     image.add_pending_signals(std::move(signal));

@@ -15,9 +15,11 @@
 #include <thread>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "libmigrate/capture/internal/parking.h"
 #include "libmigrate/capture/parked_process.h"
+#include "libmigrate/capture/timer_advance.h"
 #include "libmigrate/rules/image_form.h"
 #include "libmigrate/trace/tracee.h"
 
@@ -49,6 +51,16 @@ void script_signals(Script& script, const std::vector<std::string>& signals,
       script.call(SYS_rt_sigqueueinfo, {image.process_id(), number, place});
     }
   }
+}
+
+// The timers of `image` as they would be if they had run on.
+wire::Image timers_now(const wire::Image& image) {
+  wire::Image timers;
+  *timers.mutable_interval_timers() = image.interval_timers();
+  *timers.mutable_posix_timers() = image.posix_timers();
+  timers.set_timers_read_ns(image.timers_read_ns());  // here
+  advance_timers(timers, clock_ns(CLOCK_MONOTONIC));
+  return timers;
 }
 
 }  // namespace
@@ -258,7 +270,7 @@ Result<void> ParkedProcess::unpark_thread(const ParkedThread& thread, const wire
       script.call(SYS_close, {descriptor});
     }
     script_signals(script, MIGRATE_TRY(signals_to_give_back(image)), image, thread.id);
-    script_timers(script, image, true);
+    script_timers(script, timers_now(image), true);
   }
   // If we die: the others wait until the leader, the last of all, has been brought back.
   const arch::GeneralRegisters own = registers_of(*wanted);

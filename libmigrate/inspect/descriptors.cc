@@ -13,6 +13,7 @@
 #include <array>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "libmigrate/inspect/file_identity.h"
 #include "libmigrate/inspect/internal/mappings.h"
@@ -406,6 +407,7 @@ bool DescriptorReader::read_timer(const Entry& entry, wire::OpenFile& file) {
   if (file.ticks() != 0 && file.interval_ns() != 0) {
     count_ticks(entry, file);
   }
+  file.set_read_ns(static_cast<std::uint64_t>(clock_ns(CLOCK_MONOTONIC)));
   return true;
 }
 

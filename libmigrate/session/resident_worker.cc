@@ -20,6 +20,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "base/realtime_scope.h"
+#include "libmigrate/capture/timer_advance.h"
 #include "libmigrate/inspect/pagemap.h"
 #include "libmigrate/restore/address_space.h"
 #include "libmigrate/restore/descriptors.h"
@@ -194,6 +195,7 @@ Result<void> ResidentWorker::prepare() {
   CellOptions options;
   options.process_id = draft.process_id();
   MIGRATE_TRY(ask_clocks(options));
+  cell_offset_ns_ = options.monotonic_offset_ns;
   options.highest_descriptor = highest_descriptor(draft);
   options.socket_path = cell_socket();
   options.session_file = file_->fd();
@@ -356,10 +358,9 @@ void ResidentWorker::accept_rdma() {
 }
 
 Result<void> ResidentWorker::restore() {
-  const auto message =
-      MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, 0, kFinalTimeoutMs));
+  auto message = MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, 0, kFinalTimeoutMs));
   context_.stops.reach("destination.image");
-  const wire::Image& image = message.final().image();
+  wire::Image& image = *message.mutable_final()->mutable_image();
   MIGRATE_TRY(check_form(image, ImageStage::kFinal));
   MIGRATE_TRY(check_final(image));
   const MappingPlan plan = restorer_->plan(image);
@@ -375,6 +376,7 @@ Result<void> ResidentWorker::restore() {
     relays.emplace(end.id, end.process_end.get());
     relay_inodes_.emplace(end.inode, end.id);
   }
+  advance_timers(image, clock_ns(CLOCK_MONOTONIC) + cell_offset_ns_);
   MIGRATE_TRY(restorer_->finish(image, relays));
   // Here, and not after Run: until then nothing of the threads changes but the time.
   waits_ = record_waits(image, restorer_->host_threads());

@@ -124,6 +124,7 @@ class ResidentWorker {
   bool trusted_ = false;  // the source may bring root's processes
   wire::HostFacts own_facts_;
   ClockOffsets host_clocks_;
+  std::int64_t cell_offset_ns_ = 0;  // CLOCK_MONOTONIC of the cell minus ours
   SessionId process_{};
   std::optional<SessionFile> file_;
   wire::CellSession noted_;  // the file's text

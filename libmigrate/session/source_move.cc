@@ -183,6 +183,7 @@ Result<void> SourceMove::offer() {
   offsets.monotonic_ns -= options_.host_clocks.monotonic_ns;
   offsets.boottime_ns -= options_.host_clocks.boottime_ns;
   offer.set_monotonic_offset_ns(offsets.monotonic_ns);
+  clock_offset_ns_ = offsets.monotonic_ns;
   offer.set_boottime_offset_ns(offsets.boottime_ns);
   MIGRATE_TRY(control_->send(message));
   const auto reply = MIGRATE_TRY(await_reply(offsets));
@@ -289,6 +290,7 @@ Result<void> SourceMove::freeze_and_run() {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
   }
   const std::int64_t image_start = now_us();
+  image_.set_clock_offset_ns(clock_offset_ns_);
   MIGRATE_TRY(capture_contents(options_.pid, image_));
   MIGRATE_TRY(capture_starter_pages(frozen, image_));
   wire::ControlMessage message;

@@ -152,6 +152,7 @@ class SourceMove {
   wire::Progress progress_;
   DrainEstimate drain_;
   nlohmann::json phases_ = nlohmann::json::object();
+  std::int64_t clock_offset_ns_ = 0;  // CLOCK_MONOTONIC of the process minus ours
   std::int64_t begun_us_ = 0;
   std::int64_t running_us_ = 0;
   std::int64_t independent_us_ = 0;  // when nothing was owed any more

@@ -169,7 +169,6 @@ void timerfd_unread() {
   }
   std::int64_t ticks = 0;
   CHECK_EQUAL(::read(timer, &ticks, 8), 8);
-  // Its time stands still while the process does.
   const std::int64_t most = (check::now_ns() - begin) / check::kMillisecond + 2;
   if (ticks > most || ticks < most / 2) {
     check::fail("%lld ticks, where %lld were due", static_cast<long long>(ticks),
