@@ -27,6 +27,7 @@ constexpr int kReplyTimeoutMs = 30000;
 constexpr int kRestoreTimeoutMs = 20000;
 constexpr int kEagerTimeoutMs = 3600 * 1000;
 constexpr int kRunningTimeoutMs = 5000;
+constexpr auto kFirstPages = std::chrono::milliseconds(1);
 constexpr auto kRetryPause = std::chrono::milliseconds(20);
 // A process that changes (threads, mappings, its program) between the inspection and the freeze is
 // tried again for so long, asked for or not.
@@ -104,6 +105,8 @@ MoveOutcome SourceMove::attempt() {
     return freeze_and_run();
   }();
   if (moved) {
+    // Its first pages come before what is left to do here.
+    std::this_thread::sleep_for(kFirstPages);
     return MoveOutcome::kCommitted;
   }
   error_ = std::move(moved).error();
@@ -309,8 +312,10 @@ Result<void> SourceMove::freeze_and_run() {
     hooks_.thaw_relay();
     return done;
   }
-  freeze_us_ = now_us() - start;
-  running_us_ = now_us();
+  if (!done) {  // In doubt.
+    running_us_ = now_us();
+  }
+  freeze_us_ = running_us_ - start;
   return done;
 }
 
