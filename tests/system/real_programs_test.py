@@ -229,10 +229,10 @@ def run_unmoved(test, work, name):
     return work.results(folder, status, bytes(process.output)), took
 
 
-def run_moved(test, work, name, mode, took):
+def run_moved(test, work, name, mode, took, tries=3):
     """The results of a run moved in its midst; what went wrong, or nothing."""
     source = random_of(name, mode)
-    folder = test.testbed.work / f"{name}.{mode}"
+    folder = test.testbed.work / f"{name}.{mode}.{tries}"
     folder.mkdir()
     with_input = work.open_input()
     process = test.testbed.start("hostA", *work.command, cwd=folder, stdin=with_input)
@@ -244,8 +244,11 @@ def run_moved(test, work, name, mode, took):
         outcome = test.testbed.move("hostA", process.pid, ["hostB", "hostA"][number % 2], mode,
                                     options=work.options)
         if outcome.status != DONE:
-            if outcome.status in (OTHER, REFUSED) and moved and process.wait(1) is not None:
-                break  # It had ended already.
+            if outcome.status in (OTHER, REFUSED) and process.wait(1) is not None:
+                if moved:
+                    break  # It had ended already.
+                if tries > 1:  # Far quicker than the unmoved run: the machine is busy at times.
+                    return run_moved(test, work, name, mode, took / 3, tries - 1)
             process.kill()
             return None, f"move {number + 1}: {outcome}; output {bytes(process.output[-300:])}"
         moved += 1
