@@ -3,6 +3,7 @@
 #include <linux/prctl.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
@@ -153,13 +154,15 @@ struct ProcessQuestions {
   std::size_t thp_disabled;
   std::size_t secure_bits;
   std::size_t program_break;
+  std::uint64_t resident;
 
   ProcessQuestions(Script& script, const wire::Image& image)
       : actions(script.reserve(arch::kSignals * arch::kSignalActionBytes)),
         interval_timers(script.reserve(kIntervalTimerKinds.size() * sizeof(itimerval))),
         posix_timers(script.reserve(sizeof(itimerspec) *
                                     static_cast<std::size_t>(image.posix_timers_size()))),
-        subreaper(script.reserve(4)) {
+        subreaper(script.reserve(4)),
+        resident(script.reserve(1)) {
     for (std::uint64_t signal = 1; signal <= arch::kSignals; ++signal) {
       script.must("read a signal action", SYS_rt_sigaction,
                   {signal, 0, actions + (signal - 1) * arch::kSignalActionBytes, 8},
@@ -181,6 +184,12 @@ struct ProcessQuestions {
     thp_disabled = script.call(SYS_prctl, {PR_GET_THP_DISABLE});
     secure_bits = script.call(SYS_prctl, {PR_GET_SECUREBITS});
     program_break = script.call(SYS_brk, {0});
+    // A page mapped anew is there at once only where what is mapped is locked (mlockall).
+    const std::uint64_t page = script.spare_page();
+    script.must("map a page in", SYS_mmap,
+                {page, kPageBytes, PROT_READ | PROT_WRITE | PROT_EXEC,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ULL, 0});
+    script.call(SYS_mincore, {page, kPageBytes, resident});
   }
 
   void answer(const Script& script, wire::Image& image) const {
@@ -203,6 +212,7 @@ struct ProcessQuestions {
     image.set_child_subreaper(script.value<std::uint32_t>(subreaper) != 0);
     image.set_dumpable(static_cast<std::uint32_t>(script.result(dumpable)));
     image.set_thp_disabled(script.result(thp_disabled) > 0);
+    image.set_locks_future_memory((script.value<std::uint8_t>(resident) & 1U) != 0);
     image.mutable_memory()->set_brk(static_cast<std::uint64_t>(script.result(program_break)));
     for (wire::Thread& thread : *image.mutable_threads()) {
       thread.mutable_credentials()->set_secure_bits(

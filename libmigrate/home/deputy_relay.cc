@@ -445,7 +445,7 @@ void DeputyRelay::deliver_exit() {
     accept_exited(*exited_);
   }
   if (handlers_.on_exit) {
-    handlers_.on_exit(exited_->wait_status(), exited_->lost());
+    handlers_.on_exit(*exited_);
   }
 }
 

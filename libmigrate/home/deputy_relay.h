@@ -42,10 +42,9 @@ class DeputyRelay {
 
   /// Called from handle(). They may call the relay, but not destroy it.
   struct Handlers {
-    /// The process ended with this wait status; all its output was written, and the real
-    /// descriptors are closed unless descendants still use them. `lost`: for people, why it did not
-    /// end by itself; empty if it did.
-    std::function<void(int wait_status, const std::string& lost)> on_exit;
+    /// The process ended; all its output was written, and the real
+    /// descriptors are closed unless descendants still use them.
+    std::function<void(const wire::RelayExited& exited)> on_exit;
     /// Job control: stopped by a signal, going on.
     std::function<void(int signal)> on_stopped;
     std::function<void()> on_continued;

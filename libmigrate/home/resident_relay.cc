@@ -334,7 +334,8 @@ void ResidentRelay::send_location() {
   }
 }
 
-void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::string& lost) {
+void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::string& lost,
+                                const std::map<std::uint64_t, std::uint64_t>& positions) {
   if (exited_) {
     return;
   }
@@ -342,6 +343,11 @@ void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::s
   exited_->set_wait_status(wait_status);
   exited_->set_keep_streams(keep_streams);
   exited_->set_lost(lost);
+  for (const auto& [id, offset] : positions) {
+    wire::RelayExited::Position& position = *exited_->add_positions();
+    position.set_shared_id(id);
+    position.set_offset(offset);
+  }
   for (auto& [id, stream] : streams_) {
     stream.drain();
     if (!keep_streams) {

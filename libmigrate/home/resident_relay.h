@@ -95,7 +95,9 @@ class ResidentRelay {
   /// The process has ended: takes out the rest of its output, then tells home, again on every
   /// link until home has confirmed it. `keep_streams`: descendants still use them.
   /// `lost`: for people, why it did not end by itself.
-  void report_exit(int wait_status, bool keep_streams = false, const std::string& lost = {});
+  /// `positions`: of shared files, by their id.
+  void report_exit(int wait_status, bool keep_streams = false, const std::string& lost = {},
+                   const std::map<std::uint64_t, std::uint64_t>& positions = {});
   /// Answers a command; lost if the link breaks.
   void send_reply(std::uint64_t id, const std::string& json);
 

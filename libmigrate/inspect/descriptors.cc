@@ -17,6 +17,7 @@
 #include "base/file.h"
 #include "libmigrate/inspect/file_identity.h"
 #include "libmigrate/inspect/internal/mappings.h"
+#include "libmigrate/inspect/internal/shared_files.h"
 #include "libmigrate/inspect/proc_text.h"
 
 namespace migrate::inspect {
@@ -304,6 +305,10 @@ bool DescriptorReader::classify_regular(const Entry& entry, wire::OpenFile& file
     return refuse_descriptor("DELETED_FILE", entry);
   }
   file.set_kind(S_ISDIR(identity.mode()) ? wire::OpenFile::DIRECTORY : wire::OpenFile::REGULAR);
+  if (const auto shared = findings_.shared_files.find(shared_file_key(entry.number, entry.link));
+      draft_ != nullptr && shared != findings_.shared_files.end()) {
+    file.set_shared_id(shared->second);
+  }
   if (!S_ISREG(identity.mode()) || (entry.flags & O_ACCMODE) != O_RDONLY ||
       identity.size_bytes() > view_.known.open_file_hash_limit_bytes ||
       find_field(entry.details, "lock:")) {

@@ -15,6 +15,7 @@
 
 #include "libmigrate/inspect/file_identity.h"
 #include "libmigrate/inspect/pagemap.h"
+#include "pager/page_range.h"
 
 namespace migrate::inspect {
 namespace {
@@ -232,6 +233,7 @@ Result<void> MappingReader::read_all() {
   for (const MapsEntry& entry : entries) {
     add(entry, advice_of(entry), &entry);
   }
+  check_ends();
   // Both readings of maps may be the same though a mapping was another one in between, when smaps
   // was read (memory that is protected and made writable again all the time).
   if (before == after && verdict_.size() == refusals && !vanished_ &&
@@ -245,6 +247,7 @@ Result<void> MappingReader::read_again(const wire::Image& draft, const std::stri
   draft_ = &draft;
   if (text == findings_.maps_text) {
     keep_draft(draft);
+    check_ends();
     return {};
   }
   const std::vector<MapsEntry> entries = MIGRATE_TRY(parse_maps(text));
@@ -264,6 +267,7 @@ Result<void> MappingReader::read_again(const wire::Image& draft, const std::stri
     add(entry, advice.value_or(0), flags);
   }
   refresh_files();
+  check_ends();
   return {};
 }
 
@@ -315,6 +319,9 @@ bool MappingReader::classify(const MapsEntry& entry, wire::Mapping& mapping) {
   }
   if (is_memory(entry)) {
     return classify_memory(entry, mapping);
+  }
+  if (entry.name.starts_with("/memfd:")) {
+    return refuse_mapping("UNKNOWN_MAPPING", entry, "a private mapping of a memfd");
   }
   for (const RefusedName& refused : kRefusedNames) {
     const bool nameless = refused.prefix.front() == '/';
@@ -378,6 +385,23 @@ bool MappingReader::classify_file(const MapsEntry& entry, wire::Mapping& mapping
                     has_private_pages(view_.pagemap.get(), entry.start, entry.end).value_or(true);
   mapping.set_kind(copy ? wire::Mapping::FILE_COPY : wire::Mapping::FILE_LOCAL);
   return true;
+}
+
+// A copy knows its pages only: beyond the end of the file the kernel raises SIGBUS, and shows what
+// is appended.
+void MappingReader::check_ends() {
+  for (const wire::Mapping& mapping : image_.mappings()) {
+    if (mapping.kind() != wire::Mapping::FILE_COPY) {
+      continue;
+    }
+    const std::uint64_t size = image_.mapped_files(static_cast<int>(mapping.file())).size_bytes();
+    const std::uint64_t pages_end = (size + kPageBytes - 1) & ~(kPageBytes - 1);
+    if (mapping.offset() + (mapping.end() - mapping.start()) > pages_end) {
+      refuse(verdict_, "UNKNOWN_MAPPING",
+             fmt::format("{:x}-{:x} {}", mapping.start(), mapping.end(), mapping.name()),
+             "a private mapping that goes beyond the end of its file");
+    }
+  }
 }
 
 // What was modified once stays so.

@@ -123,6 +123,8 @@ void check_relative(const ProcessView& view, pid_t other, Verdict& verdict) {
   } else if (fields[0] != "Z" && fields[0] != "X" &&
              (same_object(view.pid, other, KCMP_VM) || same_object(view.pid, other, KCMP_FILES))) {
     refuse(verdict, "SHARED_ADDRESS_SPACE", describe_process(other));
+  } else if (fields[0] != "Z" && fields[0] != "X" && same_object(view.pid, other, KCMP_FS)) {
+    refuse(verdict, "SHARED_ADDRESS_SPACE", describe_process(other), "the working directory");
   }
 }
 

@@ -23,6 +23,7 @@ namespace migrate::inspect {
 namespace {
 
 constexpr std::uint64_t kHashLimitBytes = std::uint64_t{1} << 28;
+constexpr int kIoPriorityOfProcess = 1;   // IOPRIO_WHO_PROCESS, of a thread
 constexpr int kResetOnFork = 0x40000000;  // SCHED_RESET_ON_FORK, as sched_setscheduler takes it
 constexpr std::uint64_t kResetOnForkFlag =
     1;  // SCHED_FLAG_RESET_ON_FORK, as sched_getattr gives it
@@ -89,6 +90,9 @@ void read_scheduling(pid_t tid, wire::Thread& thread, Verdict& verdict) {
   errno = 0;
   const int nice = ::getpriority(PRIO_PROCESS, static_cast<id_t>(tid));
   thread.set_nice(errno == 0 ? nice : attributes.nice);
+  if (const long priority = ::syscall(SYS_ioprio_get, kIoPriorityOfProcess, tid); priority > 0) {
+    thread.set_io_priority(static_cast<std::uint32_t>(priority));
+  }
   std::array<char, 1024> mask{};
   const long length = ::syscall(SYS_sched_getaffinity, tid, mask.size(), mask.data());
   if (length > 0) {
@@ -317,6 +321,11 @@ Result<void> read_surroundings(const ProcessView& view, const wire::Image* draft
       static_cast<std::int32_t>(parse_number(adjust_text.substr(negative ? 1 : 0)).value_or(0));
   image.set_oom_score_adjust(negative ? -score : score);
   read_limits(view.pid, image);
+  if (const auto filter = read_file_at(directory, "coredump_filter")) {
+    std::string_view filter_text = *filter;
+    image.set_coredump_filter(
+        static_cast<std::uint32_t>(parse_number(take_line(filter_text), 16).value_or(0)));
+  }
   if (draft != nullptr) {
     image.mutable_memory()->set_auxv(draft->memory().auxv());
     image.set_personality(draft->personality());

@@ -12,6 +12,7 @@
 #include "libmigrate/inspect/internal/outsiders.h"
 #include "libmigrate/inspect/internal/process_facts.h"
 #include "libmigrate/inspect/internal/process_view.h"
+#include "libmigrate/inspect/internal/shared_files.h"
 #include "libmigrate/inspect/proc_text.h"
 
 namespace migrate {
@@ -135,6 +136,7 @@ Result<Inspection> ProcessInspector::inspect_running() {
   inspect::check_system_v(view, verdict);
   inspect::check_relatives(view, verdict);
   inspect::check_outsiders(view, shared, findings, verdict);
+  inspect::check_shared_files(view, findings, image, verdict);
   if (MIGRATE_TRY(reread(view.maps.get(), "/proc/PID/maps")).empty()) {
     return fail(another_program("inspect", view.pid));
   }

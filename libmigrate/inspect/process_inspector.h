@@ -22,6 +22,7 @@ namespace migrate {
 struct KnownObjects {
   std::map<std::uint64_t, std::uint64_t> relays;  ///< Inode of a relay's end to its stream id.
   std::set<std::string> own_namespaces;           ///< Links such as "pid:[4026531836]" of its cell.
+  std::map<std::uint64_t, int> shared_files;      ///< OpenFile.shared_id to our own descriptor.
   bool own_userfaultfd = false;  ///< Mappings may be registered with our own pager.
   /// Files open for reading only, up to this size, are hashed, so that a host that shares no file
   /// system can tell whether its own are the same. 0: none.

@@ -36,6 +36,7 @@ namespace {
 constexpr std::uint64_t kMicrosecondsPerSecond = 1'000'000;
 constexpr std::uint32_t kMaxTimerSearch = 4096;
 constexpr int kCapabilities = 64;
+constexpr int kIoPriorityOfProcess = 1;  // IOPRIO_WHO_PROCESS, of a thread
 
 std::span<const std::byte> bytes_of(const std::string& text) {
   return std::as_bytes(std::span(text));
@@ -242,6 +243,9 @@ void script_process(Script& script, const wire::Image& image, const wire::Image&
   if (image.thp_disabled()) {
     script.call(SYS_prctl, {PR_SET_THP_DISABLE, 1, 0, 0, 0});
   }
+  if (image.locks_future_memory()) {
+    script.must("lock memory mapped from now on", SYS_mlockall, {MCL_FUTURE});
+  }
 }
 
 void script_timers_and_signals(Script& script, const wire::Image& image) {
@@ -299,6 +303,10 @@ void set_scheduling(pid_t host_thread, const wire::Thread& thread, std::uint64_t
       ::setpriority(PRIO_PROCESS, static_cast<id_t>(host_thread), thread.nice()) != 0) {
     log::warn("{}", system_error("set the nice value of", name).message());
   }
+  if (thread.io_priority() != 0 &&
+      ::syscall(SYS_ioprio_set, kIoPriorityOfProcess, host_thread, thread.io_priority()) != 0) {
+    log::warn("{}", system_error("set the I/O priority of", name).message());
+  }
   if (!thread.affinity().empty() &&
       ::syscall(SYS_sched_setaffinity, host_thread, thread.affinity().size(),
                 thread.affinity().data()) != 0) {
@@ -318,6 +326,9 @@ Result<ProcessLimits> read_limits(pid_t process) {
   std::istringstream text(
       MIGRATE_TRY(read_file("/proc/" + std::to_string(process) + "/oom_score_adj")));
   text >> limits.oom_score_adjust;
+  if (const auto filter = read_file("/proc/" + std::to_string(process) + "/coredump_filter")) {
+    std::istringstream(*filter) >> std::hex >> limits.coredump_filter;
+  }
   return limits;
 }
 
@@ -341,6 +352,12 @@ Result<void> set_limits(pid_t process, const wire::Image& image, const ProcessLi
   if (present.oom_score_adjust != image.oom_score_adjust()) {
     const std::string path = "/proc/" + std::to_string(process) + "/oom_score_adj";
     if (auto set = write_file(path, std::to_string(image.oom_score_adjust())); !set) {
+      log::warn("{}", set.error().message());
+    }
+  }
+  if (present.coredump_filter != image.coredump_filter()) {
+    const std::string path = "/proc/" + std::to_string(process) + "/coredump_filter";
+    if (auto set = write_file(path, std::to_string(image.coredump_filter())); !set) {
       log::warn("{}", set.error().message());
     }
   }

@@ -16,6 +16,7 @@ namespace migrate {
 struct ProcessLimits {
   std::array<rlimit64, RLIM_NLIMITS> resources{};
   int oom_score_adjust = 0;
+  std::uint32_t coredump_filter = 0;
 };
 
 /// Adds the calls by which the leader takes on, while the process still runs at the source, what of

@@ -250,7 +250,7 @@ Result<void> Restorer::finish(const wire::Image& image,
 Result<void> Restorer::make_leader(const wire::Image& image,
                                    const std::map<std::uint64_t, int>& relays) {
   const FileUser user(image.threads(0).credentials(), trusted_);
-  const std::vector<UniqueFd> files = MIGRATE_TRY(make_open_files(image, relays, memories_, user));
+  std::vector<UniqueFd> files = MIGRATE_TRY(make_open_files(image, relays, memories_, user));
   std::vector<int> descriptors;
   descriptors.reserve(files.size());
   for (const UniqueFd& file : files) {
@@ -262,7 +262,13 @@ Result<void> Restorer::make_leader(const wire::Image& image,
   script_descriptor_table(script, image, cell_->seed_descriptor());
   script_timers_and_signals(script, image);
   script_thread(script, image, image.threads(0), own_);
-  return script.run(cell_->seed(), base_, kScriptSignalMask);
+  MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
+  for (std::size_t i = 0; i < files.size(); ++i) {
+    if (const auto id = image.files(static_cast<int>(i)).shared_id(); id != 0) {
+      shared_files_.emplace(id, std::move(files[i]));
+    }
+  }
+  return {};
 }
 
 // Makes the threads those of the image, in its order: most are the draft's.

@@ -41,6 +41,9 @@ class Restorer {
   /// pages, since the kernel may touch memory of the process. `relays`: see make_open_files.
   Result<void> finish(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
 
+  /// After finish(): open files whose position counts at home, by OpenFile.shared_id.
+  std::map<std::uint64_t, UniqueFd> take_shared_files() { return std::move(shared_files_); }
+
   /// The threads in this host's numbers, in the image's order.
   std::vector<pid_t> host_threads() const;
 
@@ -82,6 +85,7 @@ class Restorer {
   wire::Image draft_;
   wire::Image mapped_;  // whose mappings the seed has
   std::vector<UniqueFd> memories_;
+  std::map<std::uint64_t, UniqueFd> shared_files_;
   std::vector<RestoredThread> threads_;
   std::size_t traced_ = 1;
 };

@@ -59,6 +59,13 @@ std::vector<std::pair<std::uint32_t, const wire::OpenFile*>> relayed(const wire:
   return found;
 }
 
+// Gone, or nobody has asked for its end yet.
+bool has_ended(pid_t pid) {
+  const auto status = read_file("/proc/" + std::to_string(pid) + "/status");
+  return !status || status->find("\nState:\tZ") != std::string::npos ||
+         status->find("\nState:\tX") != std::string::npos;
+}
+
 wire::RelayState fresh_relay(const wire::Image& image) {
   std::vector<RelayStreamSpec> specs;
   for (const auto& [number, file] : relayed(image)) {
@@ -240,6 +247,12 @@ void HomeWorker::report_not_moved(MoveOutcome outcome) {
   row_->remove();
   refuse_requests();
   file_->remove();
+  if (outcome == MoveOutcome::kFailed && has_ended(request_.pid)) {
+    sink_.finish_failed(kExitOther,
+                        make_error(ErrorCode::kNotFound, "move", "process " + command_,
+                                   "it ended meanwhile (" + move_->error().message() + ")"));
+    return;
+  }
   if (outcome == MoveOutcome::kFailed) {
     sink_.finish_failed(kExitFailed, move_->error());
     return;
@@ -255,9 +268,10 @@ Result<void> HomeWorker::become_deputy() {
   }
   record(move_->done() ? ProcessState::kDone : ProcessState::kAway);
   DeputyRelay::Handlers handlers;
-  handlers.on_exit = [this](int status, const std::string& lost) {
-    exit_status_ = status;
-    lost_ = lost;
+  handlers.on_exit = [this](const wire::RelayExited& exited) {
+    exit_status_ = exited.wait_status();
+    lost_ = exited.lost();
+    set_positions(exited);
   };
   handlers.on_change = [this] { note_change(); };
   handlers.on_stopped = [this](int) { ::kill(request_.pid, SIGSTOP); };
@@ -281,10 +295,12 @@ Result<void> HomeWorker::become_deputy() {
   }
   std::set<std::uint32_t> kept;
   for (const wire::Descriptor& descriptor : move_->image().descriptors()) {
-    if (move_->image().files(static_cast<int>(descriptor.file())).kind() == wire::OpenFile::RELAY) {
+    const wire::OpenFile& file = move_->image().files(static_cast<int>(descriptor.file()));
+    if (file.kind() == wire::OpenFile::RELAY || file.shared_id() != 0) {
       kept.insert(descriptor.number());
     }
   }
+  fetch_shared_files();
   MIGRATE_TRY(move_->parked().settle(kept));
   context_.stops.reach("source.settled");
   sink_.send({{"event", "phase"}, {"phase", "run"}});
@@ -292,6 +308,31 @@ Result<void> HomeWorker::become_deputy() {
     sink_.finish(kExitDone, move_->result());
   }
   return {};
+}
+
+// Open files that an ancestor of the process has open too.
+void HomeWorker::fetch_shared_files() {
+  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, request_.pid, 0)));
+  for (const wire::Descriptor& descriptor : move_->image().descriptors()) {
+    const wire::OpenFile& file = move_->image().files(static_cast<int>(descriptor.file()));
+    if (file.shared_id() != 0 && !shared_files_.contains(file.shared_id())) {
+      shared_files_.emplace(file.shared_id(),
+                            UniqueFd(static_cast<int>(
+                                ::syscall(SYS_pidfd_getfd, pidfd.get(), descriptor.number(), 0))));
+    }
+  }
+}
+
+// Who goes on with such a file goes on where the process left it.
+void HomeWorker::set_positions(const wire::RelayExited& exited) {
+  for (const wire::RelayExited::Position& position : exited.positions()) {
+    const auto file = shared_files_.find(position.shared_id());
+    if (file != shared_files_.end() &&
+        ::lseek(file->second.get(), static_cast<off_t>(position.offset()), SEEK_SET) < 0) {
+      log::warn("{}",
+                system_error("set the position of a file of", "process " + command_).message());
+    }
+  }
 }
 
 // The process closed one of its ends: whoever is at the other end of the real one shall see it.

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <map>
 #include <memory>
 #include <optional>
 #include <set>
@@ -90,6 +91,8 @@ class HomeWorker {
   void watch_deputy();
   void hear_of_end();
   void hear_caller();
+  void fetch_shared_files();
+  void set_positions(const wire::RelayExited& exited);
   void close_stream(std::uint32_t id, wire::RelayDirection direction);
   void end_deputy(int wait_status);
   void tell_end(EventSink& client, nlohmann::json result) const;
@@ -110,6 +113,7 @@ class HomeWorker {
   std::optional<ProcessRow> row_;
   std::unique_ptr<SourceMove> move_;
   std::vector<DeputyRelay::Stream> streams_;
+  std::map<std::uint64_t, UniqueFd> shared_files_;  // by OpenFile.shared_id
   std::unique_ptr<DeputyRelay> relay_;
   std::unique_ptr<Channel> caller_;  // from where the process may be, before there is a relay
   std::vector<Forward> forwards_;

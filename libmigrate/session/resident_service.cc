@@ -140,7 +140,13 @@ void ResidentWorker::report_end(int status, const std::string& lost) {
   }
   exited_ = true;
   lost_ = lost;
-  relay_->report_exit(status, !cell_over_, lost);
+  std::map<std::uint64_t, std::uint64_t> positions;
+  for (const auto& [id, file] : shared_files_) {
+    if (const off_t position = ::lseek(file.get(), 0, SEEK_CUR); position >= 0) {
+      positions.emplace(id, static_cast<std::uint64_t>(position));
+    }
+  }
+  relay_->report_exit(status, !cell_over_, lost, positions);
   record(ProcessState::kExited);
   row_->set_exit(status);
 }
@@ -270,6 +276,9 @@ SourceMoveOptions ResidentWorker::onward_options(const std::string& mode) const 
 KnownObjects ResidentWorker::known_objects() const {
   KnownObjects known;
   known.relays = relay_inodes_;
+  for (const auto& [id, file] : shared_files_) {
+    known.shared_files.emplace(id, file.get());
+  }
   // The pager has let go of them all, but the kernel may not have seen its last descriptor close
   // yet.
   known.own_userfaultfd = true;

@@ -378,6 +378,7 @@ Result<void> ResidentWorker::restore() {
   }
   advance_timers(image, clock_ns(CLOCK_MONOTONIC) + cell_offset_ns_);
   MIGRATE_TRY(restorer_->finish(image, relays));
+  shared_files_ = restorer_->take_shared_files();
   // Here, and not after Run: until then nothing of the threads changes but the time.
   waits_ = record_waits(image, restorer_->host_threads());
   if (offer_.mode() == "eager") {

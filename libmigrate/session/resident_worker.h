@@ -149,6 +149,7 @@ class ResidentWorker {
   std::map<std::uint64_t, std::uint64_t> relay_inodes_;
   std::vector<WaitRecord> waits_;  // of the threads when they came
   std::vector<PendingMove> pending_moves_;
+  std::map<std::uint64_t, UniqueFd> shared_files_;  // by OpenFile.shared_id
   wire::Progress last_progress_;
   DrainEstimate drain_;
   std::int64_t next_progress_us_ = 0;

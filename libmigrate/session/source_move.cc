@@ -85,8 +85,8 @@ MoveOutcome SourceMove::attempt_for(double seconds) {
   for (;;) {
     const MoveOutcome outcome = attempt();
     const bool refused = outcome == MoveOutcome::kRefused && all_transient(refusals_);
-    const bool changed = outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kRetry;
-    if ((!refused || now_us() >= refused_until_us) && (!changed || now_us() >= changed_until_us)) {
+    const bool failed = outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kRetry;
+    if ((!refused && !failed) || now_us() >= (changes_ ? changed_until_us : refused_until_us)) {
       return outcome;
     }
     std::this_thread::sleep_for(kRetryPause);
@@ -95,6 +95,7 @@ MoveOutcome SourceMove::attempt_for(double seconds) {
 
 MoveOutcome SourceMove::attempt() {
   refusals_.clear();
+  changes_ = false;
   begun_us_ = now_us();
   phases_ = nlohmann::json::object();
   auto moved = [&]() -> Result<void> {
@@ -102,7 +103,9 @@ MoveOutcome SourceMove::attempt() {
     MIGRATE_TRY(offer());
     MIGRATE_TRY(connect_data());
     MIGRATE_TRY(hooks_.on_outgoing(outgoing()));
-    return freeze_and_run();
+    auto ran = freeze_and_run();
+    changes_ = !ran && ran.error().code == ErrorCode::kRetry;
+    return ran;
   }();
   if (moved) {
     // Its first pages come before what is left to do here.
@@ -151,6 +154,12 @@ Result<void> SourceMove::inspect() {
   }();
   if (!inspected && inspected.error().sys_errno == ESRCH && ::kill(options_.pid, 0) == 0) {
     inspected.error().code = ErrorCode::kRetry;  // Between two programs (execve).
+  }
+  changes_ = !inspected && inspected.error().code == ErrorCode::kRetry;
+  if (!inspected &&
+      (inspected.error().sys_errno == EACCES || inspected.error().sys_errno == EPERM)) {
+    refusals_.push_back(make_refusal("NOT_READABLE", "process " + std::to_string(options_.pid),
+                                     inspected.error().message()));
   }
   Inspection inspection = MIGRATE_TRY(std::move(inspected));
   draft_ = std::move(inspection.image);
@@ -258,8 +267,11 @@ Result<void> SourceMove::freeze_and_run() {
   const auto assistant = MIGRATE_TRY(Assistant::create());
   const RealtimeScope realtime;
   const std::int64_t start = now_us();
-  FrozenProcess frozen =
-      MIGRATE_TRY(FrozenProcess::freeze(options_.pid, system_call, inspector_->threads()));
+  auto stopped = FrozenProcess::freeze(options_.pid, system_call, inspector_->threads());
+  if (!stopped && stopped.error().code == ErrorCode::kRefused) {
+    refusals_.push_back(make_refusal("STOPPED", "process " + std::to_string(options_.pid)));
+  }
+  FrozenProcess frozen = MIGRATE_TRY(std::move(stopped));
   const std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
   phases_["stop"] = now_us() - start;
   options_.context->stops.reach("source.frozen");

@@ -168,6 +168,7 @@ class SourceMove {
   int wait_status_ = 0;
   std::uint64_t final_wire_bytes_ = 0;
   bool deadline_missed_ = false;
+  bool changes_ = false;  // the process did, while it was inspected or stopped
   bool run_sent_ = false;
   bool linked_ = false;  // urgent and bulk are up, or the first ones were not seen broken
   bool done_ = false;

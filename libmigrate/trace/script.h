@@ -89,6 +89,9 @@ class Script {
 
   bool empty() const { return entries_.empty(); }
 
+  /// A page of the area that scripts do not use: the last one, of the record.
+  std::uint64_t spare_page() const { return area_.address + area_.length_bytes - 4096; }
+
   /// Keeps what others send of the signal that ends a script in `signals`, as siginfo_t bytes.
   /// Without this it is sent again when the script is over.
   void keep_signals(std::vector<std::string>& signals) { kept_signals_ = &signals; }

@@ -226,6 +226,24 @@ void advice() {
   } while (!stopping());
 }
 
+/// What is mapped from now on is there at once, and stays.
+void locked_future() {
+  constexpr std::size_t kBytes = 16 * kPage;
+  called(::mlockall(MCL_FUTURE), "mlockall");
+  check::ready();
+  while (!stopping()) {
+    void* const memory =
+        check::map_memory(kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS);
+    std::array<unsigned char, 16> present{};
+    called(::mincore(memory, kBytes, present.data()), "mincore");
+    for (const unsigned char page : present) {
+      CHECK_EQUAL(page & 1, 1);
+    }
+    called(::munmap(memory, kBytes), "munmap");
+    check::sleep_ns(2 * check::kMillisecond);
+  }
+}
+
 /// The program break, up and down, with what lies below it.
 void program_break() {
   char* const begin = static_cast<char*>(::sbrk(0));
@@ -252,8 +270,9 @@ void program_break() {
 }
 
 constexpr check::Property kProperties[] = {
-    {"protections", protections}, {"code", code},     {"stack_growth", stack_growth},
-    {"growsdown", growsdown},     {"advice", advice}, {"program_break", program_break},
+    {"protections", protections},     {"code", code},     {"stack_growth", stack_growth},
+    {"growsdown", growsdown},         {"advice", advice}, {"program_break", program_break},
+    {"locked_future", locked_future},
 };
 
 }  // namespace

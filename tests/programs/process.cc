@@ -197,6 +197,8 @@ void places() {
   keep(describe_places);
 }
 
+constexpr int kIoPriorityOfProcess = 1;  // IOPRIO_WHO_PROCESS, of a thread
+
 std::string describe_scheduling() {
   std::ostringstream text;
   sched_param parameters{};
@@ -204,7 +206,8 @@ std::string describe_scheduling() {
   errno = 0;
   text << ::sched_getscheduler(0) << " " << parameters.sched_priority << " "
        << ::getpriority(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_gettid))) << " "
-       << ::prctl(PR_GET_TIMERSLACK);
+       << ::prctl(PR_GET_TIMERSLACK) << " " << ::syscall(SYS_ioprio_get, kIoPriorityOfProcess, 0)
+       << " ";
   cpu_set_t allowed{};
   called(::sched_getaffinity(0, sizeof allowed, &allowed), "sched_getaffinity");
   for (int processor = 0; processor < CPU_SETSIZE; ++processor) {
@@ -219,11 +222,20 @@ void set_scheduling(int policy, int nice_value, int processor) {
   called(::setpriority(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_gettid)), nice_value),
          "setpriority");
   called(::prctl(PR_SET_TIMERSLACK, 70'000 + nice_value), "prctl(PR_SET_TIMERSLACK)");
+  constexpr int kBestEffort = 2 << 13;
+  called(::syscall(SYS_ioprio_set, kIoPriorityOfProcess, 0, kBestEffort | (nice_value + 1)),
+         "ioprio_set");
   if (processor >= 0) {
     cpu_set_t one{};
     CPU_SET(processor, &one);
     called(::sched_setaffinity(0, sizeof one, &one), "sched_setaffinity");
   }
+}
+
+/// Which of its memory a core file would hold.
+void core_filter() {
+  check::write_text("/proc/self/coredump_filter", "0x7f");
+  keep([] { return check::read_text("/proc/self/coredump_filter"); }, kSeldom);
 }
 
 /// Policy, nice value, timer slack and allowed processors, different in each thread.
@@ -275,6 +287,7 @@ constexpr check::Property kProperties[] = {
     {"places", places},
     {"scheduling", scheduling},
     {"switches", switches},
+    {"core_filter", core_filter},
 };
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include <mqueue.h>
 #include <netinet/in.h>
 #include <sched.h>
+#include <sys/eventfd.h>
 #include <sys/fanotify.h>
 #include <sys/file.h>
 #include <sys/inotify.h>
@@ -354,6 +355,46 @@ Verify pipe_shared() {
   };
 }
 
+/// A counter that somebody else, who is no ancestor, counts too.
+Verify eventfd_shared() {
+  const int event = called(::eventfd(3, 0), "eventfd");
+  start_outsider([] {});
+  return [event] {
+    std::uint64_t value = 0;
+    CHECK_EQUAL(::read(event, &value, sizeof value), 8);
+    CHECK_EQUAL(value, 3U);
+  };
+}
+
+/// A file whose position somebody else moves too.
+Verify file_shared() {
+  const int fd = make_file("shared");
+  start_outsider([fd] { called(::lseek(fd, 3, SEEK_SET), "lseek"); });
+  return still_open(fd);
+}
+
+/// Beyond the end of its file, memory raises SIGBUS, and shows what is appended.
+Verify mapping_beyond_end() {
+  const int fd = make_file("short");
+  called(::ftruncate(fd, 5000), "ftruncate");
+  auto* memory =
+      static_cast<char*>(check::map_memory(16384, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd));
+  memory[0] = 1;
+  return [memory, fd] {
+    called(::ftruncate(fd, 16384), "ftruncate");
+    CHECK_EQUAL(memory[10000], 0);
+  };
+}
+
+Verify private_memfd() {
+  const int fd = called(::memfd_create("private", 0), "memfd_create");
+  called(::ftruncate(fd, 8192), "ftruncate");
+  auto* memory =
+      static_cast<char*>(check::map_memory(8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd));
+  ::close(fd);
+  return [memory] { memory[5000] = 1; };
+}
+
 Verify packet_pipe() {
   std::array<int, 2> ends{};
   called(::pipe2(ends.data(), O_DIRECT), "pipe2(O_DIRECT)");
@@ -477,6 +518,10 @@ constexpr Refused kRefused[] = {
     {"deleted_executable", "DELETED_FILE", deleted_executable},
     {"hugetlb", "HUGETLB", hugetlb},
     {"pipe_shared", "PIPE_SHARED", pipe_shared},
+    {"eventfd_shared", "SHARED_FILE", eventfd_shared},
+    {"file_shared", "SHARED_FILE", file_shared},
+    {"mapping_beyond_end", "UNKNOWN_MAPPING", mapping_beyond_end},
+    {"private_memfd", "UNKNOWN_MAPPING", private_memfd},
     {"packet_pipe", "UNKNOWN_DESCRIPTOR", packet_pipe},
     {"proc_file", "PROC_FILE", proc_file},
     {"path_descriptor", "PATH_DESCRIPTOR", path_descriptor},

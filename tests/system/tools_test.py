@@ -328,6 +328,69 @@ class Signals(ToolsCase):
         self.assertEqual(process.wait(), -signal.SIGABRT)
 
 
+class SharedFiles(ToolsCase):
+    """A shell and the program that it started write and read through the same open file."""
+
+    host_count = 3
+
+    WRITER = ("import os, time\n"
+              "for i in range(30):\n"
+              "    os.write(1, b'line %03d\\n' % i)\n"
+              "    time.sleep(0.05)\n")
+    READER = ("import os, time\n"
+              "for i in range(20):\n"
+              "    os.read(0, 1000)\n"
+              "    time.sleep(0.05)\n")
+
+    def shell(self, line, program):
+        """Runs a line of shell in which PROGRAM notes its pid; both, once it has."""
+        folder = self.testbed.new_path("folder")
+        folder.mkdir()
+        (folder / "program.py").write_text(program)
+        (folder / "in").write_text("".join(f"{i}\n" for i in range(10_000)))
+        line = line.replace("PROGRAM", "sh -c 'echo $$ > pid; exec /usr/bin/python3 program.py'")
+        process = self.testbed.start("hostA", "sh", "-c", line, cwd=folder)
+        self.addCleanup(process.kill)
+        pid = wait_until(lambda: (folder / "pid").exists() and (folder / "pid").read_text().strip())
+        time.sleep(0.5)
+        return process, int(pid), folder
+
+    def move_all(self, pid, hosts):
+        for host in hosts:
+            outcome = self.testbed.move("hostA", pid, host, wait="done")
+            self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+
+    def test_the_shell_writes_on_behind_it(self):
+        expected = ["begin", *(f"line {i:03}" for i in range(30)), "end"]
+        for hosts in (["hostB"], ["hostB", "hostA"], ["hostB", "hostC"]):
+            process, pid, folder = self.shell("(echo begin; PROGRAM; echo end) > log", self.WRITER)
+            self.move_all(pid, hosts)
+            self.assertEqual(process.wait(), 0, self.testbed.logs())
+            self.assertEqual((folder / "log").read_text().splitlines(), expected, hosts)
+
+    def test_the_shell_reads_on_behind_it(self):
+        process, pid, folder = self.shell("(PROGRAM; wc -c > rest) < in", self.READER)
+        self.move_all(pid, ["hostB"])
+        self.assertEqual(process.wait(), 0, self.testbed.logs())
+        size = (folder / "in").stat().st_size
+        self.assertEqual(int((folder / "rest").read_text()), size - 20 * 1000)
+
+    def test_siblings_are_refused(self):
+        process, pid, folder = self.shell("exec > log; sleep 3 & PROGRAM; wait", self.WRITER)
+        outcome = self.testbed.control("hostA", "move", pid, "hostB")
+        self.assertEqual(outcome.status, REFUSED, outcome)
+        self.assertEqual(outcome.codes(), ["SHARED_FILE"], outcome)
+        self.assertIn("sleep", outcome.text)
+        self.assertEqual(process.wait(), 0)
+        self.assertEqual(len((folder / "log").read_text().splitlines()), 30)
+
+    def test_appending_is_no_sharing(self):
+        process, pid, folder = self.shell("exec >> log; sleep 3 & PROGRAM; wait", self.WRITER)
+        self.move_all(pid, ["hostB"])
+        self.assertEqual(process.wait(), 0)
+        self.assertEqual(len((folder / "log").read_text().splitlines()), 30)
+
+
 class Users(ToolsCase):
     """Root may move anything, a user only their own processes."""
 

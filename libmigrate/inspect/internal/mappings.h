@@ -38,6 +38,7 @@ class MappingReader {
   bool find_file(const MapsEntry& entry, std::uint32_t& index);
   void check_flags(const MapsEntry& entry);
   void refresh_files();
+  void check_ends();
   bool refuse_mapping(std::string_view code, const MapsEntry& entry, std::string_view detail = {});
   bool refuse_unless_gone(const MapsEntry& entry, const Error& error);
 

@@ -62,6 +62,7 @@ struct Findings {
   std::set<std::uint64_t> private_pipes;
   std::set<StatKey> private_memories;
   std::set<MappedKey> private_mappings;
+  std::map<std::string, std::uint64_t> shared_files;  ///< By shared_file_key(), to the shared_id.
   std::uint64_t newest_pid = 0;
   std::string maps_text;  ///< Of the draft, if its mappings were all accepted; else empty.
 };

@@ -46,7 +46,9 @@ class RelayWorld : public ::testing::Test {
       specs.push_back({stream.id, stream.directions});
     }
     DeputyRelay::Handlers handlers;
-    handlers.on_exit = [this](int status, const std::string&) { exits.push_back(status); };
+    handlers.on_exit = [this](const wire::RelayExited& exited) {
+      exits.push_back(exited.wait_status());
+    };
     handlers.on_stopped = [this](int signal) { jobs.push_back(signal); };
     handlers.on_continued = [this] { jobs.push_back(0); };
     handlers.on_located = [this](const std::string& host, const std::string&) {

@@ -1,0 +1,151 @@
+#include "libmigrate/inspect/internal/shared_files.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <linux/kcmp.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <map>
+#include <set>
+
+#include "base/file.h"
+#include "libmigrate/inspect/internal/outsiders.h"
+#include "libmigrate/inspect/proc_text.h"
+
+namespace migrate::inspect {
+namespace {
+
+/// An open file of the process, by one of its descriptors.
+struct Candidate {
+  std::uint32_t number = 0;
+  std::string link;
+  wire::OpenFile* file = nullptr;
+};
+
+bool same_file(pid_t one, std::uint32_t number, pid_t other, std::uint32_t their_number) {
+  return ::syscall(SYS_kcmp, one, other, KCMP_FILE, number, their_number) == 0;
+}
+
+// What has a state that the kernel keeps with the open file. Who only appends has no position.
+bool has_state(const wire::OpenFile& file) {
+  constexpr std::uint32_t kAppends = O_WRONLY | O_APPEND;
+  switch (file.kind()) {
+    case wire::OpenFile::REGULAR:
+      return (file.flags() & (O_ACCMODE | O_APPEND)) != kAppends;
+    case wire::OpenFile::EVENTFD:
+    case wire::OpenFile::EPOLL:
+    case wire::OpenFile::TIMERFD:
+      return true;
+    default:
+      return false;
+  }
+}
+
+std::multimap<std::string, Candidate> find_candidates(const ProcessView& view, wire::Image& image) {
+  std::multimap<std::string, Candidate> candidates;
+  std::set<std::uint32_t> seen;
+  for (const wire::Descriptor& descriptor : image.descriptors()) {
+    wire::OpenFile& file = *image.mutable_files(static_cast<int>(descriptor.file()));
+    if (!has_state(file) || !seen.insert(descriptor.file()).second) {
+      continue;
+    }
+    if (auto link = read_link_at(view.descriptors.get(), std::to_string(descriptor.number()))) {
+      candidates.emplace(*link, Candidate{descriptor.number(), *link, &file});
+    }
+  }
+  return candidates;
+}
+
+std::uint64_t parent_of(std::uint64_t pid) {
+  const auto text = read_file("/proc/" + std::to_string(pid) + "/stat");
+  const auto fields = text ? stat_fields(*text) : std::vector<std::string_view>();
+  return fields.size() > 1 ? parse_number(fields[1]).value_or(0) : 0;
+}
+
+std::set<pid_t> ancestors_of(pid_t pid) {
+  std::set<pid_t> ancestors;
+  for (std::uint64_t parent = parent_of(static_cast<std::uint64_t>(pid)); parent != 0;
+       parent = parent_of(parent)) {
+    if (!ancestors.insert(static_cast<pid_t>(parent)).second) {
+      break;
+    }
+  }
+  return ancestors;
+}
+
+void note_shared(Candidate& candidate, std::uint64_t id, Findings& findings) {
+  candidate.file->set_shared_id(id);
+  findings.shared_files[shared_file_key(candidate.number, candidate.link)] = id;
+}
+
+// Those that an earlier move brought along.
+void find_known(const ProcessView& view, std::multimap<std::string, Candidate>& candidates,
+                Findings& findings) {
+  for (auto& [link, candidate] : candidates) {
+    for (const auto& [id, own] : view.known.shared_files) {
+      if (same_file(view.pid, candidate.number, ::getpid(), static_cast<std::uint32_t>(own))) {
+        note_shared(candidate, id, findings);
+      }
+    }
+  }
+  std::erase_if(candidates, [](const auto& entry) { return entry.second.file->shared_id() != 0; });
+}
+
+void search(const ProcessView& view, pid_t other, bool ancestor,
+            std::multimap<std::string, Candidate>& candidates, Findings& findings,
+            Verdict& verdict) {
+  const auto directory =
+      open_file("/proc/" + std::to_string(other) + "/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (!directory) {
+    return;
+  }
+  for (const std::uint32_t number :
+       numbered_entries(directory->get(), "fd").value_or(std::vector<std::uint32_t>())) {
+    const auto link = read_link_at(directory->get(), std::to_string(number));
+    if (!link) {
+      continue;
+    }
+    const auto [first, last] = candidates.equal_range(*link);
+    for (auto place = first; place != last;) {
+      Candidate& candidate = place->second;
+      if (!same_file(view.pid, candidate.number, other, number)) {
+        ++place;
+        continue;
+      }
+      if (ancestor && candidate.file->kind() == wire::OpenFile::REGULAR) {
+        note_shared(candidate, std::uint64_t{candidate.number} + 1, findings);
+        ++place;  // Somebody else may have it too.
+      } else {
+        refuse(verdict, "SHARED_FILE",
+               fmt::format("descriptor {} -> {}", candidate.number, candidate.link),
+               describe_process(other));
+        place = candidates.erase(place);
+      }
+    }
+  }
+}
+
+}  // namespace
+
+std::string shared_file_key(std::uint32_t number, const std::string& path) {
+  return fmt::format("{} {}", number, path);
+}
+
+void check_shared_files(const ProcessView& view, Findings& findings, wire::Image& image,
+                        Verdict& verdict) {
+  std::multimap<std::string, Candidate> candidates = find_candidates(view, image);
+  find_known(view, candidates, findings);
+  if (candidates.empty()) {
+    return;
+  }
+  const std::set<pid_t> ancestors = ancestors_of(view.pid);
+  for (const std::string& name : list_directory("/proc").value_or(std::vector<std::string>())) {
+    const auto pid = static_cast<pid_t>(parse_number(name).value_or(0));
+    if (pid != 0 && pid != view.pid && pid != ::getpid()) {
+      search(view, pid, ancestors.contains(pid), candidates, findings, verdict);
+    }
+  }
+}
+
+}  // namespace migrate::inspect
