@@ -53,12 +53,18 @@ class HomeWorker {
   Result<void> prepare();
   SourceMove::Hooks hooks();
   SourceMoveOptions move_options(const Address& destination, const std::string& mode) const;
-  Result<void> fetch_streams(const wire::Image& image, bool adopted);
   Result<void> open_mailbox();
   void take_children();
   bool settle_doubt();
   void note_change();
   void show_waiting();
+
+  // home_files.cc
+  static wire::RelayState fresh_relay(const wire::Image& image);
+  Result<void> fetch_streams(const wire::Image& image, bool adopted);
+  void fetch_shared_files();
+  void set_positions(const wire::RelayExited& exited);
+  void close_stream(std::uint32_t id, wire::RelayDirection direction);
 
   // home_adoption.cc
   Result<bool> adopt();
@@ -91,9 +97,6 @@ class HomeWorker {
   void watch_deputy();
   void hear_of_end();
   void hear_caller();
-  void fetch_shared_files();
-  void set_positions(const wire::RelayExited& exited);
-  void close_stream(std::uint32_t id, wire::RelayDirection direction);
   void end_deputy(int wait_status);
   void tell_end(EventSink& client, nlohmann::json result) const;
   void record(ProcessState state);
