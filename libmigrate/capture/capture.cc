@@ -155,6 +155,7 @@ struct ProcessQuestions {
   std::size_t secure_bits;
   std::size_t program_break;
   std::uint64_t resident;
+  std::size_t fresh_page;
 
   ProcessQuestions(Script& script, const wire::Image& image)
       : actions(script.reserve(arch::kSignals * arch::kSignalActionBytes)),
@@ -186,9 +187,8 @@ struct ProcessQuestions {
     program_break = script.call(SYS_brk, {0});
     // A page mapped anew is there at once only where what is mapped is locked (mlockall).
     const std::uint64_t page = script.spare_page();
-    script.must("map a page in", SYS_mmap,
-                {page, kPageBytes, PROT_READ | PROT_WRITE | PROT_EXEC,
-                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ULL, 0});
+    fresh_page = script.call(SYS_mmap, {page, kPageBytes, PROT_READ | PROT_WRITE | PROT_EXEC,
+                                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, ~0ULL, 0});
     script.call(SYS_mincore, {page, kPageBytes, resident});
   }
 
@@ -212,7 +212,9 @@ struct ProcessQuestions {
     image.set_child_subreaper(script.value<std::uint32_t>(subreaper) != 0);
     image.set_dumpable(static_cast<std::uint32_t>(script.result(dumpable)));
     image.set_thp_disabled(script.result(thp_disabled) > 0);
-    image.set_locks_future_memory((script.value<std::uint8_t>(resident) & 1U) != 0);
+    // Or not at all, for the limit of what may be locked.
+    image.set_locks_future_memory((script.value<std::uint8_t>(resident) & 1U) != 0 ||
+                                  script.result(fresh_page) == -EAGAIN);
     image.mutable_memory()->set_brk(static_cast<std::uint64_t>(script.result(program_break)));
     for (wire::Thread& thread : *image.mutable_threads()) {
       thread.mutable_credentials()->set_secure_bits(

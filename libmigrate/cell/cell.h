@@ -35,6 +35,7 @@ struct Kept {
     kRelayIn,        ///< Our ends of a relayed stream; `number`: its id and 1.
     kRelayOut,
     kRelayUnread,
+    kSharedFile,  ///< `number`: OpenFile.shared_id.
   };
   Kind kind = Kind::kUserfault;
   std::uint32_t number = 0;

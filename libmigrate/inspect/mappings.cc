@@ -391,7 +391,9 @@ bool MappingReader::classify_file(const MapsEntry& entry, wire::Mapping& mapping
 // is appended.
 void MappingReader::check_ends() {
   for (const wire::Mapping& mapping : image_.mappings()) {
-    if (mapping.kind() != wire::Mapping::FILE_COPY) {
+    // Nobody sees what a mapping without rights holds, such as the gaps between a library's
+    // segments.
+    if (mapping.kind() != wire::Mapping::FILE_COPY || mapping.protection() == PROT_NONE) {
       continue;
     }
     const std::uint64_t size = image_.mapped_files(static_cast<int>(mapping.file())).size_bytes();

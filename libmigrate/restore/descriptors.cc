@@ -94,6 +94,13 @@ Result<UniqueFd> make_timerfd(const wire::OpenFile& file) {
     ::poll(&polled, 1, kExpiryMs);
   }
   std::uint64_t ticks = file.ticks();
+  std::uint64_t since =
+      0;  // It may have expired already, of which the ticks that are set say nothing.
+  if (pollfd polled{fd.get(), POLLIN, 0};
+      ticks != 0 && !expired && ::poll(&polled, 1, 0) == 1 &&
+      ::read(fd.get(), &since, sizeof(since)) == sizeof(since)) {
+    ticks += since;
+  }
   if (ticks != 0 && ::ioctl(fd.get(), TFD_IOC_SET_TICKS, &ticks) != 0) {
     return fail(system_error("set the ticks of a timerfd", {},
                              "the kernel needs CONFIG_CHECKPOINT_RESTORE"));

@@ -40,6 +40,9 @@ Result<bool> HomeWorker::adopt() {
   }
   request_.pid = noted_.pid();
   request_.uid = noted_.user();
+  if (auto lock = PidLock::take(context_.state_directory, request_.pid)) {
+    pid_lock_ = std::move(*lock);
+  }
   request_.destination = noted_.outgoing().destination();
   request_.mode = noted_.outgoing().mode();
   token_ = noted_.token();

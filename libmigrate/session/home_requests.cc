@@ -35,8 +35,12 @@ void HomeWorker::forward_request(Letter letter) {
     client.finish_failed(runs_on ? kExitFailed : kExitOther, channel.error());
     return;
   }
-  forwards_.push_back(
-      {std::move(request), std::move(client), std::move(*channel), where_session_, {}});
+  Forward forward;
+  forward.request = std::move(request);
+  forward.client = std::move(client);
+  forward.channel = std::move(*channel);
+  forward.session = where_session_;
+  forwards_.push_back(std::move(forward));
 }
 
 // Those that came while a move was tried that has failed: the process is nobody's any more.
@@ -147,6 +151,7 @@ bool HomeWorker::pump_forward(Forward& forward) {
       }
       return true;
     }
+    forward.begun = true;
     forward.client.send(event);
   }
 }
@@ -156,7 +161,12 @@ bool HomeWorker::pump_forward(Forward& forward) {
 bool HomeWorker::send_again(Forward& forward) {
   constexpr std::int64_t kNewsUs = 3'000'000;  // The new place calls within half a second.
   const std::string who = "process " + command_;
-  if (where_session_ != forward.session) {
+  if (exit_status_) {
+    forward.client.finish_failed(kExitOther, make_error(ErrorCode::kNotFound, "carry out a request",
+                                                        who, "it has ended meanwhile"));
+    return true;
+  }
+  if (where_session_ != forward.session && !forward.begun) {
     const auto session = session_id_from_hex(where_session_);
     auto channel =
         session ? send_request(where_, *session, forward.request)
@@ -170,7 +180,7 @@ bool HomeWorker::send_again(Forward& forward) {
     forward.session = where_session_;
     return false;
   }
-  if (now_us() - forward.lost_us < kNewsUs && !exit_status_) {
+  if (now_us() - forward.lost_us < kNewsUs) {
     return false;
   }
   forward.client.finish_failed(

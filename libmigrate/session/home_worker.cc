@@ -223,6 +223,7 @@ Result<void> HomeWorker::become_deputy() {
     exit_status_ = exited.wait_status();
     lost_ = exited.lost();
     set_positions(exited);
+    shared_files_.clear();  // Who comes after it may be moved at once.
   };
   handlers.on_change = [this] { note_change(); };
   handlers.on_stopped = [this](int) { ::kill(request_.pid, SIGSTOP); };

@@ -40,6 +40,7 @@ class HomeWorker {
     EventSink client;
     std::unique_ptr<Channel> channel;  // null: lost before there was a result
     std::string session;               // to which it was sent
+    bool begun = false;                // there were events
     Error error;                       // of the lost channel
     std::int64_t lost_us = 0;
   };

@@ -71,6 +71,10 @@ Result<void> ResidentWorker::note_image(const wire::Image& image) {
   for (const PagerSpace& space : pager_->spaces()) {
     MIGRATE_TRY(cell_->keep({.kind = Kept::Kind::kLedger, .number = space.number}, space.ledger));
   }
+  for (const auto& [id, file] : shared_files_) {
+    const auto number = static_cast<std::uint32_t>(id);
+    MIGRATE_TRY(cell_->keep({.kind = Kept::Kind::kSharedFile, .number = number}, file.get()));
+  }
   *noted_.mutable_relay() = relay_->note();
   note_waits();
   keep_relay_ends();
@@ -222,6 +226,10 @@ Result<void> ResidentWorker::adopt_relay(std::vector<KeptDescriptor>& kept) {
   handlers.on_change = [this] { note_change(); };
   std::vector<ResidentRelay::Adopted> ends;
   for (KeptDescriptor& each : kept) {
+    if (each.what.kind == Kept::Kind::kSharedFile) {
+      shared_files_.emplace(each.what.number, std::move(each.fd));
+      continue;
+    }
     for (const auto kind : {RelayEnd::Kind::kIn, RelayEnd::Kind::kOut, RelayEnd::Kind::kUnread}) {
       if (each.what.kind == kept_kind(kind)) {
         kept_ends_.emplace(each.what.kind, each.what.number);

@@ -152,7 +152,9 @@ void SourceMove::take_verdict(const wire::Verdict& verdict) {
       wire::ControlMessage message;
       *message.mutable_progress() = verdict.progress();
       take(message);
-      if (!done_ && !serving_stopped_) {
+      if (serving_stopped_) {
+        waits_for_.clear();
+      } else if (!done_) {
         if (auto linked = connect_again(); !linked) {
           lose_control(linked.error());
         }

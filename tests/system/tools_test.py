@@ -375,6 +375,15 @@ class SharedFiles(ToolsCase):
         size = (folder / "in").stat().st_size
         self.assertEqual(int((folder / "rest").read_text()), size - 20 * 1000)
 
+    def test_its_worker_there_is_killed(self):
+        process, pid, folder = self.shell("(echo begin; PROGRAM; echo end) > log", self.WRITER)
+        self.move_all(pid, ["hostB"])
+        (record,) = [record for record in self.records("hostB") if record["worker_alive"]]
+        os.kill(record["worker"], signal.SIGKILL)
+        self.assertEqual(process.wait(), 0, self.testbed.logs())
+        self.assertEqual((folder / "log").read_text().splitlines(),
+                         ["begin", *(f"line {i:03}" for i in range(30)), "end"])
+
     def test_siblings_are_refused(self):
         process, pid, folder = self.shell("exec > log; sleep 3 & PROGRAM; wait", self.WRITER)
         outcome = self.testbed.control("hostA", "move", pid, "hostB")

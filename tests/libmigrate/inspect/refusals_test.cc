@@ -120,7 +120,7 @@ const std::array kCases = std::to_array<Case>({
        ::unlink(scratch().c_str());
      }},
     {"Private memfd",
-     {"DELETED_FILE"},
+     {"UNKNOWN_MAPPING"},
      [] {
        const int memory = ::memfd_create("x", 0);
        map(MAP_PRIVATE, memory);
