@@ -320,6 +320,7 @@ def bench_freeze(bed, report, arguments):
         report.threshold(f"freeze with {mib} MiB", freeze, FREEZE_LIMIT_US, " us")
         report.threshold(f"heartbeat gap with {mib} MiB", gap, FREEZE_LIMIT_US, " us")
     medians = [freeze for freeze, _ in by_size.values()]
+    report.threshold("largest size to smallest", medians[-1] / medians[0], FREEZE_GROWTH)
     report.threshold("slowest size to fastest", max(medians) / min(medians), FREEZE_GROWTH)
     for count, (freeze, _) in by_count.items():
         report.threshold(f"freeze with {count} threads", freeze, FREEZE_LIMIT_US, " us")
