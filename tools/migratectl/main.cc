@@ -110,7 +110,8 @@ void add_options(CLI::App& app, Options& options) {
   show->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
   CLI::App* wait = app.add_subcommand("wait", "Wait for one of them");
   wait->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
-  wait->add_option("--for", options.wait_for, "Until nothing is owed any more, or it has ended")
+  wait->add_option("--for", options.wait_for,
+                   "Until nothing is owed any more, or it has ended: then with its exit status")
       ->check(CLI::IsMember({"done", "exit"}));
   CLI::App* resolve = app.add_subcommand(
       "resolve", "Decide about a process whose move is in doubt, or whose host is lost for good");
