@@ -15,10 +15,12 @@
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "base/clock.h"
 #include "libmigrate/arch/x86_64/settings.h"
+#include "libmigrate/trace/script_group.h"
 #include "libmigrate/trace/tracee.h"
 #include "pager/page_range.h"
 
@@ -284,6 +286,34 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
   return {};
 }
 
+// What only the threads themselves can tell; the first of them for the whole process.
+Result<void> ask_threads(const FrozenProcess& frozen, std::span<const ScriptThread> threads,
+                         std::span<wire::Thread* const> images, wire::Image& image,
+                         Verdict& verdict) {
+  struct Asked {
+    ThreadQuestions of_thread;
+    SettingQuestions settings;
+    std::optional<ProcessQuestions> of_process;
+  };
+  std::vector<std::optional<Asked>> asked(threads.size());
+  return run_scripts(
+      frozen.area(), threads,
+      [&](std::size_t i, Script& script) -> Result<void> {
+        asked[i].emplace(Asked{ThreadQuestions(script), SettingQuestions(script, i == 0), {}});
+        if (i == 0) {
+          asked[i]->of_process.emplace(script, image);
+        }
+        return {};
+      },
+      [&](std::size_t i, const Script& script) {
+        asked[i]->of_thread.answer(script, *images[i]);
+        asked[i]->settings.check(script, "thread " + std::to_string(images[i]->id()), verdict);
+        if (asked[i]->of_process) {
+          asked[i]->of_process->answer(script, image);
+        }
+      });
+}
+
 // Addresses of a thread's robust list: its head, the locks in it (their futex words too), and the
 // one being taken. Bounded as the kernel bounds it (ROBUST_LIST_LIMIT).
 std::vector<std::uint64_t> robust_entries(pid_t process, std::uint64_t head) {
@@ -335,8 +365,9 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
                            "process " + std::to_string(frozen.process()),
                            "its threads changed meanwhile; try again"));
   }
-  for (std::size_t i = 0; i < frozen.threads().size(); ++i) {
-    const FrozenThread& thread = frozen.threads()[i];
+  std::vector<wire::Thread*> images;
+  std::vector<ScriptThread> threads;
+  for (const FrozenThread& thread : frozen.threads()) {
     const auto found =
         std::find_if(image.mutable_threads()->begin(), image.mutable_threads()->end(),
                      [&](const wire::Thread& other) { return other.id() == thread.id; });
@@ -345,19 +376,10 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
                              "the threads changed meanwhile; try again"));
     }
     MIGRATE_TRY(capture_thread(frozen, thread, waits, *found));
-    Script script(frozen.area());
-    const ThreadQuestions questions(script);
-    const SettingQuestions settings(script, i == 0);
-    if (i == 0) {
-      const ProcessQuestions process(script, image);
-      MIGRATE_TRY(script.run(thread.host_id, thread.registers, thread.signal_mask));
-      process.answer(script, image);
-    } else {
-      MIGRATE_TRY(script.run(thread.host_id, thread.registers, thread.signal_mask));
-    }
-    questions.answer(script, *found);
-    settings.check(script, "thread " + std::to_string(thread.id), verdict);
+    images.push_back(&*found);
+    threads.push_back({thread.host_id, thread.registers, thread.signal_mask});
   }
+  MIGRATE_TRY(ask_threads(frozen, threads, images, image, verdict));
   // After the last of them, so that none ends too early.
   image.set_timers_read_ns(static_cast<std::uint64_t>(clock_ns(CLOCK_MONOTONIC)));
   for (std::string& signal :

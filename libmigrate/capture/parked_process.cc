@@ -21,6 +21,7 @@
 #include "base/log.h"
 #include "libmigrate/capture/internal/parking.h"
 #include "libmigrate/restore/address_space.h"
+#include "libmigrate/trace/script_group.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {
@@ -90,18 +91,21 @@ Result<void> ParkedProcess::write_record(const FrozenProcess& frozen, const wire
 Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::Image& image) {
   const FrozenThread& leader = frozen.leader();
   const arch::InterpreterCode code = arch::interpreter_code();
+  // If we die, those that were not touched run on, and the others wait.
+  std::vector<ScriptThread> others;
+  std::vector<const wire::Thread*> known;
   for (std::size_t i = 1; i < frozen.threads().size(); ++i) {
     const FrozenThread& thread = frozen.threads()[i];
-    // One by one: if we die, those that were not touched run on, and the others wait.
-    const arch::GeneralRegisters idle = idle_registers(thread.registers, area_);
-    Script script(area_);
-    const wire::Thread* const known = find_thread(image, thread.id);
-    if (known == nullptr) {
+    known.push_back(find_thread(image, thread.id));
+    if (known.back() == nullptr) {
       return fail(make_error(ErrorCode::kRetry, "park", "thread " + std::to_string(thread.id)));
     }
-    script_untie(script, *known);
-    MIGRATE_TRY(script.run(thread.host_id, idle, kAllSignals));
+    others.push_back({thread.host_id, idle_registers(thread.registers, area_), kAllSignals});
   }
+  MIGRATE_TRY(run_scripts(area_, others, [&](std::size_t i, Script& script) -> Result<void> {
+    script_untie(script, *known[i]);
+    return {};
+  }));
   MIGRATE_TRY(park_leader(frozen, image));
   // The last step, and the decision: see read_state().
   return arch::write_registers(
@@ -149,8 +153,8 @@ Result<void> ParkedProcess::park_leader(const FrozenProcess& frozen, const wire:
       all_signals += signal;
     }
     // Scripts are over: their data has room for as many signals as a script could take.
-    MIGRATE_TRY(write_memory(process_, area_.address + ScriptArea::kDataOffset,
-                             std::as_bytes(std::span(all_signals))));
+    MIGRATE_TRY(
+        write_memory(process_, area_.place().data(), std::as_bytes(std::span(all_signals))));
   }
   MIGRATE_TRY(write_memory(process_, area_.parking(), std::as_bytes(std::span(&page, 1))));
   return fetch_pipe(page.notes);

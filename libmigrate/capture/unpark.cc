@@ -97,7 +97,7 @@ bool ParkedProcess::stands_in_area() const {
       const std::size_t at = call.rfind(' ');
       const std::uint64_t place =
           at == std::string::npos ? 0 : std::strtoull(call.c_str() + at, nullptr, 16);
-      if (place >= area_.code() && place < area_.parking()) {
+      if (area_.contains(place)) {
         return true;
       }
     }
@@ -113,7 +113,7 @@ Result<void> ParkedProcess::bring_back_strays(const wire::Image& image) {
     const ParkedThread& thread = threads_[left - 1];
     const std::uint64_t place =
         arch::instruction_pointer(MIGRATE_TRY(arch::read_registers(thread.host_id)));
-    if (place < area_.code() || place >= area_.parking()) {
+    if (!area_.contains(place)) {
       continue;
     }
     MIGRATE_TRY(unpark_thread(thread, image));
@@ -210,8 +210,8 @@ Result<bool> ParkedProcess::read_state() {
   }
   std::string signals(page.notes.signal_count * sizeof(siginfo_t), '\0');
   if (!signals.empty()) {
-    MIGRATE_TRY(read_memory(process_, area_.address + ScriptArea::kDataOffset,
-                            std::as_writable_bytes(std::span(signals))));
+    MIGRATE_TRY(
+        read_memory(process_, area_.place().data(), std::as_writable_bytes(std::span(signals))));
     for (std::size_t at = 0; at < signals.size(); at += sizeof(siginfo_t)) {
       signals_.push_back(signals.substr(at, sizeof(siginfo_t)));
     }

@@ -198,6 +198,21 @@ void script_pending(Script& script, const google::protobuf::RepeatedPtrField<std
   }
 }
 
+// Only if it is another one: the kernel takes longer to set it than to tell.
+void set_affinity(pid_t host_thread, const wire::Thread& thread) {
+  std::string present(std::max<std::size_t>(thread.affinity().size(), sizeof(cpu_set_t)), '\0');
+  const long length = ::syscall(SYS_sched_getaffinity, host_thread, present.size(), present.data());
+  present.resize(static_cast<std::size_t>(std::max(length, 0L)));
+  if (!thread.affinity().empty() && thread.affinity() != present &&
+      ::syscall(SYS_sched_setaffinity, host_thread, thread.affinity().size(),
+                thread.affinity().data()) != 0) {
+    // A host with other CPUs: the thread may use all of them.
+    log::debug(
+        "{}",
+        system_error("set the affinity of", "thread " + std::to_string(thread.id())).message());
+  }
+}
+
 }  // namespace
 
 void script_draft_process(Script& script, const wire::Image& draft, int scratch) {
@@ -307,12 +322,7 @@ void set_scheduling(pid_t host_thread, const wire::Thread& thread, std::uint64_t
       ::syscall(SYS_ioprio_set, kIoPriorityOfProcess, host_thread, thread.io_priority()) != 0) {
     log::warn("{}", system_error("set the I/O priority of", name).message());
   }
-  if (!thread.affinity().empty() &&
-      ::syscall(SYS_sched_setaffinity, host_thread, thread.affinity().size(),
-                thread.affinity().data()) != 0) {
-    // A host with other CPUs: the thread may use all of them.
-    log::debug("{}", system_error("set the affinity of", name).message());
-  }
+  set_affinity(host_thread, thread);
 }
 
 Result<ProcessLimits> read_limits(pid_t process) {

@@ -10,13 +10,16 @@
 #include <time.h>
 
 #include <algorithm>
+#include <array>
 #include <string>
+#include <utility>
 
 #include "base/clock.h"
 #include "libmigrate/capture/frozen_process.h"
 #include "libmigrate/restore/address_space.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/restore/process_state.h"
+#include "libmigrate/trace/script_group.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {
@@ -25,24 +28,18 @@ namespace {
 constexpr std::uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 
-// Gives a call that the kernel continues by a restart block another timeout; `place` will hold it
-// where the call takes an address.
-void set_timeout(arch::ScriptEntry& call, std::uint64_t timeout_ns, std::uint64_t place) {
-  switch (call.number) {
-    case SYS_poll:
-      call.arguments[2] =
-          (timeout_ns + kNanosecondsPerMillisecond - 1) / kNanosecondsPerMillisecond;
-      break;
-    case SYS_nanosleep:
-      call.arguments[0] = place;
-      break;
-    case SYS_futex:
-      call.arguments[3] = place;
-      break;
-    default:
-      call.arguments[2] = place;
-      break;
+// The call that the kernel continues by a restart block, with another timeout.
+void script_wait(Script& script, const arch::InterruptedCall& call, std::uint64_t timeout_ns) {
+  std::array<std::uint64_t, 6> arguments{};
+  std::copy(std::begin(call.arguments), std::end(call.arguments), arguments.begin());
+  if (call.number == SYS_poll) {
+    arguments[2] = (timeout_ns + kNanosecondsPerMillisecond - 1) / kNanosecondsPerMillisecond;
+  } else {
+    const std::uint64_t place = script.put_value(to_timespec(timeout_ns));
+    arguments[call.number == SYS_nanosleep ? 0 : call.number == SYS_futex ? 3 : 2] = place;
   }
+  script.call(call.number,
+              {arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]});
 }
 
 bool is_kernel_mapping(const std::string& name) {
@@ -229,17 +226,18 @@ Result<void> Restorer::finish(const wire::Image& image,
         .general_registers()
         .copy(reinterpret_cast<char*>(&threads_[i].registers), sizeof(threads_[i].registers));
   }
-  for (std::size_t i = threads_.size() - 1; i > 0; --i) {
-    Script script(area_);
-    script_thread(script, image, image.threads(static_cast<int>(i)), own_);
-    MIGRATE_TRY(script.run(threads_[i].host_id, base_, kScriptSignalMask));
+  std::vector<ScriptThread> others;
+  for (std::size_t i = 1; i < threads_.size(); ++i) {
+    others.push_back({threads_[i].host_id, base_, kScriptSignalMask});
   }
+  MIGRATE_TRY(run_scripts(area_, others, [&](std::size_t i, Script& script) -> Result<void> {
+    script_thread(script, image, image.threads(static_cast<int>(i + 1)), own_);
+    return {};
+  }));
   // Last: its timers may name any thread.
   MIGRATE_TRY(make_leader(image, relays));
   MIGRATE_TRY(set_limits(cell_->seed(), image, limits_));
-  for (std::size_t i = 0; i < threads_.size(); ++i) {
-    MIGRATE_TRY(sleep_on(threads_[i], image.threads(static_cast<int>(i))));
-  }
+  MIGRATE_TRY(sleep_on(image));
   if (system_call_ != 0) {
     MIGRATE_TRY(unmap_script_area(area_, cell_->seed(), base_, system_call_));
   }
@@ -321,44 +319,55 @@ Result<void> Restorer::end_thread(const RestoredThread& thread) {
   return !ended && ended.error().code == ErrorCode::kNotFound ? Result<void>() : ended;
 }
 
-// Starts what remains of an interrupted wait and interrupts it again, so that the kernel holds in
-// this thread how to continue it.
-Result<void> Restorer::sleep_on(RestoredThread& thread, const wire::Thread& image) {
-  const arch::InterruptedCall call = arch::interrupted_call(thread.registers);
-  if (image.wait_remaining_ns() == 0 || !call.restart_block) {
-    return {};
-  }
-  const std::uint64_t data = area_.address + ScriptArea::kDataOffset;
-  const std::uint64_t entries = area_.address + ScriptArea::kEntriesOffset;
-  arch::ScriptEntry script[2];
-  script[0].number = call.number;
-  std::copy(std::begin(call.arguments), std::end(call.arguments), script[0].arguments);
-  set_timeout(script[0], image.wait_remaining_ns(), data);
-  const timespec remaining = to_timespec(image.wait_remaining_ns());
-  MIGRATE_TRY(write_memory(cell_->seed(), data, std::as_bytes(std::span(&remaining, 1))));
-  MIGRATE_TRY(write_memory(cell_->seed(), entries, std::as_bytes(std::span(script))));
-  MIGRATE_TRY(arch::write_registers(
-      thread.host_id,
-      arch::script_registers(base_, area_.code() + arch::interpreter_code().run_offset, entries)));
-  // Interrupted at the call's entry, hence in it: an interrupt at any other time may come before
-  // it.
-  do {
-    MIGRATE_TRY(resume_to_call(thread.host_id));
-  } while (MIGRATE_TRY(wait_stop(thread.host_id)).event != 0);
-  MIGRATE_TRY(interrupt(thread.host_id));
-  for (;;) {
-    MIGRATE_TRY(resume(thread.host_id));
-    const Stop stop = MIGRATE_TRY(wait_stop(thread.host_id));
-    const arch::GeneralRegisters now = MIGRATE_TRY(arch::read_registers(thread.host_id));
-    if (arch::can_continue(now, call.number)) {
-      return {};
+// Starts what remains of interrupted waits and interrupts them again, so that the kernel holds in
+// their threads how to continue them. As many at once as there are slots for their calls.
+Result<void> Restorer::sleep_on(const wire::Image& image) {
+  std::vector<Sleeper> sleepers;
+  for (std::size_t i = 0; i < threads_.size(); ++i) {
+    const wire::Thread& thread = image.threads(static_cast<int>(i));
+    const arch::InterruptedCall call = arch::interrupted_call(threads_[i].registers);
+    if (thread.wait_remaining_ns() == 0 || !call.restart_block) {
+      continue;
     }
-    if (stop.event == 0) {  // The script has ended: the wait was over at once.
-      MIGRATE_TRY(read_memory(cell_->seed(), entries, std::as_writable_bytes(std::span(script))));
-      arch::complete_call(thread.registers, script[0].result);
-      return {};
+    if (sleepers.size() == ScriptArea::kSlots) {
+      MIGRATE_TRY(interrupt_sleepers(sleepers));
+      sleepers.clear();
+    }
+    Script script(area_, area_.slot(sleepers.size()));
+    script_wait(script, call, thread.wait_remaining_ns());
+    MIGRATE_TRY(script.load(threads_[i].host_id, base_, kScriptSignalMask));
+    MIGRATE_TRY(resume_to_call(threads_[i].host_id));
+    sleepers.push_back({&threads_[i], call.number, std::move(script)});
+  }
+  return interrupt_sleepers(sleepers);
+}
+
+// Interrupted at the call's entry, hence in it: an interrupt at any other time may come before it.
+Result<void> Restorer::interrupt_sleepers(std::vector<Sleeper>& sleepers) {
+  for (const Sleeper& sleeper : sleepers) {
+    const pid_t thread = sleeper.thread->host_id;
+    while (MIGRATE_TRY(wait_stop(thread)).event != 0) {
+      MIGRATE_TRY(resume_to_call(thread));
+    }
+    MIGRATE_TRY(interrupt(thread));
+    MIGRATE_TRY(resume(thread));
+  }
+  for (Sleeper& sleeper : sleepers) {
+    const pid_t thread = sleeper.thread->host_id;
+    for (;;) {
+      const Stop stop = MIGRATE_TRY(wait_stop(thread));
+      if (arch::can_continue(MIGRATE_TRY(arch::read_registers(thread)), sleeper.call)) {
+        break;
+      }
+      if (stop.event == 0) {  // The script has ended: the wait was over at once.
+        MIGRATE_TRY(sleeper.script.fetch());
+        arch::complete_call(sleeper.thread->registers, sleeper.script.result(0));
+        break;
+      }
+      MIGRATE_TRY(resume(thread));
     }
   }
+  return {};
 }
 
 Result<void> Restorer::set_registers(const wire::Image& image) {

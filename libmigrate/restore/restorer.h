@@ -62,6 +62,12 @@ class Restorer {
     arch::GeneralRegisters registers{};  // of the image, to be set at the very end
   };
 
+  struct Sleeper {
+    RestoredThread* thread;
+    std::int64_t call;
+    Script script;
+  };
+
   Restorer(Cell& cell, bool trusted) : cell_(&cell), trusted_(trusted) {}
 
   Result<void> map_area(const wire::Image& image);
@@ -70,7 +76,8 @@ class Restorer {
   Result<void> make_leader(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
   Result<void> match_threads(const wire::Image& image);
   Result<void> end_thread(const RestoredThread& thread);
-  Result<void> sleep_on(RestoredThread& thread, const wire::Thread& image);
+  Result<void> sleep_on(const wire::Image& image);
+  static Result<void> interrupt_sleepers(std::vector<Sleeper>& sleepers);
   Result<void> set_registers(const wire::Image& image);
 
   Cell* cell_;

@@ -16,7 +16,6 @@
 namespace migrate {
 namespace {
 
-constexpr std::size_t kEntriesPerRun = ScriptArea::kEntriesBytes / sizeof(arch::ScriptEntry) - 1;
 constexpr std::int64_t kMaxErrno = 4095;
 
 bool is_error(std::int64_t result) {
@@ -110,7 +109,7 @@ std::size_t Script::must(const char* operation, std::int64_t number,
 std::uint64_t Script::reserve(std::size_t length_bytes) {
   const std::size_t offset = (data_.size() + 15) & ~std::size_t{15};
   data_.resize(offset + length_bytes);
-  return area_.address + ScriptArea::kDataOffset + offset;
+  return place_.data() + offset;
 }
 
 std::uint64_t Script::put(std::span<const std::byte> bytes) {
@@ -125,27 +124,56 @@ std::uint64_t Script::put_string(const std::string& text) {
 }
 
 std::span<const std::byte> Script::data(std::uint64_t address, std::size_t length_bytes) const {
-  return std::span(data_).subspan(address - area_.address - ScriptArea::kDataOffset, length_bytes);
+  return std::span(data_).subspan(address - place_.data(), length_bytes);
+}
+
+bool Script::fits() const {
+  return entries_.size() <= place_.most_entries() &&
+         data_.size() <= place_.length_bytes - place_.data_offset;
 }
 
 Result<void> Script::run(pid_t thread, const arch::GeneralRegisters& base,
                          std::uint64_t signal_mask) {
-  if (data_.size() > ScriptArea::kDataBytes) {
-    return fail(make_error(ErrorCode::kInvalid, "run a script",
-                           std::to_string(data_.size()) + " bytes of data"));
+  const std::size_t most = place_.most_entries();
+  for (std::size_t first = 0; first < entries_.size(); first += most) {
+    const std::size_t count = std::min(most, entries_.size() - first);
+    MIGRATE_TRY(start_part(thread, base, signal_mask, first, count));
+    MIGRATE_TRY(finish_part(thread, base, signal_mask));
+    MIGRATE_TRY(read(first, count));
   }
-  const std::uint64_t data_address = area_.address + ScriptArea::kDataOffset;
-  if (!data_.empty()) {
-    MIGRATE_TRY(write_memory(area_.process, data_address, data_));
-  }
-  const arch::WayBack back = arch::way_back(base, signal_mask);
-  for (std::size_t first = 0; first < entries_.size(); first += kEntriesPerRun) {
-    MIGRATE_TRY(
-        run_part(thread, base, back, first, std::min(kEntriesPerRun, entries_.size() - first)));
-  }
-  if (!data_.empty()) {
-    MIGRATE_TRY(read_memory(area_.process, data_address, data_));
-  }
+  return check();
+}
+
+Result<void> Script::start(pid_t thread, const arch::GeneralRegisters& base,
+                           std::uint64_t signal_mask) {
+  return start_part(thread, base, signal_mask, 0, entries_.size());
+}
+
+Result<void> Script::finish(pid_t thread, const arch::GeneralRegisters& base,
+                            std::uint64_t signal_mask) {
+  MIGRATE_TRY(finish_part(thread, base, signal_mask));
+  return fetch();
+}
+
+Result<void> Script::load(pid_t thread, const arch::GeneralRegisters& base,
+                          std::uint64_t signal_mask) {
+  return load_part(thread, base, signal_mask, 0, entries_.size());
+}
+
+Result<void> Script::load_part(pid_t thread, const arch::GeneralRegisters& base,
+                               std::uint64_t signal_mask, std::size_t first, std::size_t count) {
+  MIGRATE_TRY(write(arch::way_back(base, signal_mask), first, count));
+  return arch::write_registers(
+      thread, arch::script_registers(base, place_.address + arch::interpreter_code().run_offset,
+                                     place_.entries()));
+}
+
+Result<void> Script::fetch() {
+  MIGRATE_TRY(read(0, entries_.size()));
+  return check();
+}
+
+Result<void> Script::check() const {
   for (const Requirement& requirement : requirements_) {
     const std::int64_t value = entries_[requirement.index].result;
     if (is_error(value)) {
@@ -155,23 +183,50 @@ Result<void> Script::run(pid_t thread, const arch::GeneralRegisters& base,
   }
   return {};
 }
-
-Result<void> Script::run_part(pid_t thread, const arch::GeneralRegisters& base,
-                              const arch::WayBack& back, std::size_t first, std::size_t count) {
-  const std::uint64_t address = area_.address + ScriptArea::kEntriesOffset;
+// A slot is small, and has no code yet: all of it is one write.
+Result<void> Script::write(const arch::WayBack& back, std::size_t first, std::size_t count) {
+  const std::size_t data_bytes = first == 0 ? data_.size() : 0;
+  if (count > place_.most_entries() || data_bytes > place_.length_bytes - place_.data_offset) {
+    return fail(make_error(
+        ErrorCode::kInvalid, "run a script",
+        std::to_string(count) + " calls, " + std::to_string(data_bytes) + " bytes of data"));
+  }
+  const bool in_slot = place_.address != area_.address;
+  const std::size_t start = in_slot ? 0 : arch::kWayBackOffset;
+  const std::size_t entries = ScriptPlace::kEntriesOffset - start;
   const arch::ScriptEntry end;
-  std::vector<std::byte> bytes(sizeof(back) + (count + 1) * sizeof(end));
-  std::memcpy(bytes.data(), &back, sizeof(back));
-  const std::span<std::byte> part = std::span(bytes).subspan(sizeof(back));
-  std::memcpy(part.data(), &entries_[first], count * sizeof(end));
-  std::memcpy(&part[count * sizeof(end)], &end, sizeof(end));
-  MIGRATE_TRY(write_memory(area_.process, area_.address + ScriptArea::kWayBackOffset, bytes));
+  std::vector<std::byte> bytes(entries + (count + 1) * sizeof(end));
+  std::memcpy(&bytes[arch::kWayBackOffset - start], &back, sizeof(back));
+  std::memcpy(&bytes[entries], &entries_[first], count * sizeof(end));
+  std::memcpy(&bytes[entries + count * sizeof(end)], &end, sizeof(end));
+  if (in_slot) {
+    const auto code = arch::interpreter_code().bytes;
+    std::copy(code.begin(), code.end(), bytes.begin());
+    bytes.resize(place_.data_offset);
+    bytes.insert(bytes.end(), data_.begin(), data_.end());
+  } else if (data_bytes != 0) {
+    MIGRATE_TRY(write_memory(area_.process, place_.data(), data_));
+  }
+  return write_memory(area_.process, place_.address + start, bytes);
+}
+
+Result<void> Script::read(std::size_t first, std::size_t count) {
+  MIGRATE_TRY(read_memory(area_.process, place_.entries(),
+                          std::as_writable_bytes(std::span(entries_).subspan(first, count))));
+  const bool last = first + count == entries_.size();
+  return last && !data_.empty() ? read_memory(area_.process, place_.data(), data_) : Result<void>();
+}
+
+Result<void> Script::start_part(pid_t thread, const arch::GeneralRegisters& base,
+                                std::uint64_t signal_mask, std::size_t first, std::size_t count) {
+  MIGRATE_TRY(load_part(thread, base, signal_mask, first, count));
   // The mask comes after the registers: whoever runs with a script's mask finds the way back.
-  MIGRATE_TRY(arch::write_registers(
-      thread,
-      arch::script_registers(base, area_.code() + arch::interpreter_code().run_offset, address)));
   MIGRATE_TRY(write_signal_mask(thread, kScriptSignalMask));
-  MIGRATE_TRY(resume(thread));
+  return resume(thread);
+}
+
+Result<void> Script::finish_part(pid_t thread, const arch::GeneralRegisters& base,
+                                 std::uint64_t signal_mask) {
   const auto ended = wait_for_end(thread);
   if (std::exchange(job_stop_, false)) {
     send_stop_again(area_.process);
@@ -179,11 +234,7 @@ Result<void> Script::run_part(pid_t thread, const arch::GeneralRegisters& base,
   MIGRATE_TRY(ended);
   // Not by way of the block: that is the next script's.
   MIGRATE_TRY(arch::write_registers(thread, base));
-  if (back.signal_mask != kScriptSignalMask) {
-    MIGRATE_TRY(write_signal_mask(thread, back.signal_mask));
-  }
-  return read_memory(area_.process, address,
-                     std::as_writable_bytes(std::span(entries_).subspan(first, count)));
+  return signal_mask != kScriptSignalMask ? write_signal_mask(thread, signal_mask) : Result<void>();
 }
 
 // Sends what came for the thread itself again: it waits there until the thread's own mask is back.
@@ -206,7 +257,7 @@ Result<void> Script::give_back_signals(pid_t thread) {
 }
 
 Result<void> Script::wait_for_end(pid_t thread) {
-  const std::uint64_t end = area_.code() + arch::interpreter_code().end_offset;
+  const std::uint64_t end = place_.address + arch::interpreter_code().end_offset;
   for (;;) {
     const Stop stop = MIGRATE_TRY(wait_stop(thread));
     if (stop.event == PTRACE_EVENT_CLONE) {

@@ -17,27 +17,49 @@
 
 namespace migrate {
 
-/// Memory that we map into a traced process to run scripts there: code, the parking data, the way
-/// back and script entries, script data, and a record that outlives the tracer. One anonymous
-/// mapping, readable, writable and executable. A value: it names memory of the process and owns
-/// nothing.
+/// Where a script runs: the interpreter's code, the way back, entries, and data, in this order.
+struct ScriptPlace {
+  static constexpr std::uint64_t kEntriesOffset = arch::kWayBackOffset + sizeof(arch::WayBack);
+
+  std::uint64_t address = 0;      ///< Of the code.
+  std::uint64_t data_offset = 0;  ///< From there, and so the end of the entries.
+  std::uint64_t length_bytes = 0;
+
+  std::uint64_t entries() const { return address + kEntriesOffset; }
+  std::uint64_t data() const { return address + data_offset; }
+  std::size_t most_entries() const {
+    return (data_offset - kEntriesOffset) / sizeof(arch::ScriptEntry) - 1;  // One ends them.
+  }
+};
+
+/// Memory that we map into a traced process to run scripts there: the place of one script, the
+/// parking data, and a record that outlives the tracer. One anonymous mapping, readable, writable
+/// and executable. Where the place has its data, the scripts of several threads have a slot each
+/// that run at once. A value: it names memory of the process and owns nothing.
 struct ScriptArea {
-  static constexpr std::uint64_t kParkingOffset = 4096;
-  static constexpr std::uint64_t kWayBackOffset = arch::kWayBackOffset;
-  static constexpr std::uint64_t kEntriesOffset = kWayBackOffset + sizeof(arch::WayBack);
-  static constexpr std::uint64_t kEntriesBytes = 131072 - sizeof(arch::WayBack);
-  static constexpr std::uint64_t kDataOffset = kEntriesOffset + kEntriesBytes;
+  static constexpr std::uint64_t kDataOffset = 131072;
   static constexpr std::uint64_t kDataBytes = 262144;
-  static constexpr std::uint64_t kRecordOffset = kDataOffset + kDataBytes;
+  static constexpr std::uint64_t kParkingOffset = kDataOffset + kDataBytes;
+  static constexpr std::uint64_t kRecordOffset = kParkingOffset + 4096;
+  static constexpr std::uint64_t kSlotBytes = 4096;
+  static constexpr std::uint64_t kSlotDataOffset = 2432;  ///< For 24 calls.
+  static constexpr std::size_t kSlots = kDataBytes / kSlotBytes;
 
   pid_t process = 0;
   std::uint64_t address = 0;
   std::uint64_t length_bytes = 0;
 
   std::uint64_t code() const { return address; }
+  ScriptPlace place() const { return {address, kDataOffset, kParkingOffset}; }
+  ScriptPlace slot(std::size_t number) const {
+    return {address + kDataOffset + number * kSlotBytes, kSlotDataOffset, kSlotBytes};
+  }
   std::uint64_t parking() const { return address + kParkingOffset; }
   std::uint64_t record() const { return address + kRecordOffset; }
   std::uint64_t record_bytes() const { return length_bytes - kRecordOffset; }
+  bool contains(std::uint64_t place) const {
+    return place >= address && place - address < length_bytes;
+  }
 };
 
 /// The signals that a thread which runs scripts has blocked: all but that by which a script ends.
@@ -69,7 +91,9 @@ Result<void> unmap_script_area(const ScriptArea& area, pid_t thread,
 /// write. Build it, run() it, look at results. Thread: the tracer.
 class Script {
  public:
-  explicit Script(const ScriptArea& area) : area_(area) {}
+  explicit Script(const ScriptArea& area) : Script(area, area.place()) {}
+  /// In a slot of `area`, where others run at the same time. For few calls: see fits().
+  Script(const ScriptArea& area, const ScriptPlace& place) : area_(area), place_(place) {}
 
   /// Adds a call whose failure the caller looks at by result(). Returns its index.
   std::size_t call(std::int64_t number, std::initializer_list<std::uint64_t> arguments);
@@ -88,6 +112,8 @@ class Script {
   std::uint64_t reserve(std::size_t length_bytes);
 
   bool empty() const { return entries_.empty(); }
+  /// Whether there is room for it. Only a script in a slot may have too many calls.
+  bool fits() const;
 
   /// A page of the area that scripts do not use: the last one, of the record.
   std::uint64_t spare_page() const { return area_.address + area_.length_bytes - 4096; }
@@ -103,6 +129,15 @@ class Script {
   /// the tracer dies meanwhile, the thread runs the script to its end and then goes on by itself
   /// with `base` and `signal_mask`.
   Result<void> run(pid_t thread, const arch::GeneralRegisters& base, std::uint64_t signal_mask);
+  /// The same in two steps, for one that fits at once. After start() finish() must follow, whatever
+  /// becomes of other scripts.
+  Result<void> start(pid_t thread, const arch::GeneralRegisters& base, std::uint64_t signal_mask);
+  Result<void> finish(pid_t thread, const arch::GeneralRegisters& base, std::uint64_t signal_mask);
+
+  /// Only puts the script and the thread's registers into place, for who resumes it otherwise.
+  Result<void> load(pid_t thread, const arch::GeneralRegisters& base, std::uint64_t signal_mask);
+  /// Reads the results of what was loaded and has run.
+  Result<void> fetch();
 
   std::int64_t result(std::size_t index) const { return entries_[index].result; }
   const std::vector<pid_t>& new_threads() const { return new_threads_; }
@@ -124,12 +159,20 @@ class Script {
     std::string object;
   };
 
-  Result<void> run_part(pid_t thread, const arch::GeneralRegisters& base, const arch::WayBack& back,
-                        std::size_t first, std::size_t count);
+  Result<void> write(const arch::WayBack& back, std::size_t first, std::size_t count);
+  Result<void> read(std::size_t first, std::size_t count);
+  Result<void> load_part(pid_t thread, const arch::GeneralRegisters& base,
+                         std::uint64_t signal_mask, std::size_t first, std::size_t count);
+  Result<void> start_part(pid_t thread, const arch::GeneralRegisters& base,
+                          std::uint64_t signal_mask, std::size_t first, std::size_t count);
+  Result<void> finish_part(pid_t thread, const arch::GeneralRegisters& base,
+                           std::uint64_t signal_mask);
+  Result<void> check() const;
   Result<void> wait_for_end(pid_t thread);
   Result<void> give_back_signals(pid_t thread);
 
   ScriptArea area_;
+  ScriptPlace place_;
   std::vector<arch::ScriptEntry> entries_;
   std::vector<Requirement> requirements_;
   std::vector<std::byte> data_;

@@ -7,10 +7,10 @@
 // Never executed here: copied into the script area of a traced process.
 // Numbers: getpid 39, gettid 186, rt_tgsigqueueinfo 297, rt_sigprocmask 14; rt_sigtimedwait 128,
 // write 1, pause 34. The way back: flags while no signal can want the stack, then stack and mask,
-// then all that system calls change, and all others.
+// then all that system calls change, and all others. (.org fails if the code reaches that far.)
 asm(R"(
   .pushsection .rodata
-  .set way_back, migrate_script_start + 8192
+  .set way_back, migrate_script_start + 512
   .globl migrate_script_start, migrate_script_call, migrate_script_told, migrate_script_park
   .globl migrate_script_idle, migrate_script_end
   .hidden migrate_script_start, migrate_script_call, migrate_script_told, migrate_script_park
@@ -91,6 +91,7 @@ migrate_script_idle:
     syscall
     jmp 5b
 migrate_script_end:
+  .org way_back
   .popsection
 )");
 
@@ -108,7 +109,7 @@ extern const std::byte migrate_script_end[];
 namespace migrate::arch {
 namespace {
 
-static_assert(kScriptSignal == 23 && kWayBackOffset == 8192);  // In the code above.
+static_assert(kScriptSignal == 23 && kWayBackOffset == 512);  // In the code above.
 
 constexpr std::uint64_t kTrapFlag = 0x100;
 constexpr int kScriptMark = 0x4c4d5343;

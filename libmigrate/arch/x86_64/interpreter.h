@@ -40,7 +40,7 @@ static_assert(offsetof(WayBack, signal_mask) == 8 && offsetof(WayBack, signal_in
               offsetof(WayBack, flags) == 144 && offsetof(WayBack, rax) == 168 &&
               offsetof(WayBack, r8) == 224 && offsetof(WayBack, r15) == 280);
 static_assert(sizeof(WayBack) == 5 * sizeof(ScriptEntry));
-inline constexpr std::size_t kWayBackOffset = 8192;  ///< From the start of the code.
+inline constexpr std::size_t kWayBackOffset = 512;  ///< From the start of the code.
 
 /// The way back to where a thread was stopped with `registers`. A system call that was interrupted
 /// there is restarted, as the kernel would.

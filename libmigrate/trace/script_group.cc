@@ -1,0 +1,70 @@
+#include "libmigrate/trace/script_group.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+namespace migrate {
+namespace {
+
+using Build = std::function<Result<void>(std::size_t, Script&)>;
+using Read = std::function<void(std::size_t, const Script&)>;
+
+struct Started {
+  std::size_t index;
+  Script script;
+};
+
+// Those of `threads` from `first` to `end`, one in each slot. The others are added to `alone`.
+Result<void> run_together(const ScriptArea& area, std::span<const ScriptThread> threads,
+                          std::size_t first, std::size_t end, const Build& build, const Read& read,
+                          std::vector<std::size_t>& alone) {
+  std::vector<Started> started;
+  Result<void> outcome;
+  for (std::size_t i = first; i < end && outcome; ++i) {
+    Script script(area, area.slot(i - first));
+    outcome = build(i, script);
+    if (outcome && !script.fits()) {
+      alone.push_back(i);
+    } else if (outcome) {
+      const ScriptThread& thread = threads[i];
+      outcome = script.start(thread.thread, thread.base, thread.signal_mask);
+      if (outcome) {
+        started.push_back({i, std::move(script)});
+      }
+    }
+  }
+  for (Started& one : started) {
+    const ScriptThread& thread = threads[one.index];
+    auto finished = one.script.finish(thread.thread, thread.base, thread.signal_mask);
+    if (finished && read) {
+      read(one.index, one.script);
+    }
+    if (!finished && outcome) {
+      outcome = std::move(finished);
+    }
+  }
+  return outcome;
+}
+
+}  // namespace
+
+Result<void> run_scripts(const ScriptArea& area, std::span<const ScriptThread> threads,
+                         const Build& build, const Read& read) {
+  std::vector<std::size_t> alone;
+  for (std::size_t first = 0; first < threads.size(); first += ScriptArea::kSlots) {
+    const std::size_t end = std::min(first + ScriptArea::kSlots, threads.size());
+    MIGRATE_TRY(run_together(area, threads, first, end, build, read, alone));
+  }
+  for (const std::size_t i : alone) {
+    Script script(area);
+    MIGRATE_TRY(build(i, script));
+    MIGRATE_TRY(script.run(threads[i].thread, threads[i].base, threads[i].signal_mask));
+    if (read) {
+      read(i, script);
+    }
+  }
+  return {};
+}
+
+}  // namespace migrate

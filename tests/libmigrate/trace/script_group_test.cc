@@ -1,0 +1,190 @@
+// Scripts of many threads at once, in a process of their own that goes on afterwards.
+#include "libmigrate/trace/script_group.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <thread>
+
+#include "base/file.h"
+#include "libmigrate/capture/frozen_process.h"
+#include "libmigrate/restore/address_space.h"
+#include "libmigrate/trace/tracee.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::size_t kThreads = ScriptArea::kSlots + 7;  // more than run at once
+
+using Counts = std::array<std::atomic<std::uint64_t>, kThreads>;
+
+[[noreturn]] void count_for_ever(std::atomic<std::uint64_t>& count) {
+  for (;;) {
+    ++count;
+    ::usleep(1000);
+  }
+}
+
+class ScriptGroupTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    void* const memory =
+        ::mmap(nullptr, sizeof(Counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(memory, MAP_FAILED);
+    counts_ = new (memory) Counts;
+    subject_ = ::fork();
+    if (subject_ == 0) {
+      ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      for (std::size_t i = 1; i < kThreads; ++i) {
+        std::thread([this, i] { count_for_ever((*counts_)[i]); }).detach();
+      }
+      count_for_ever((*counts_)[0]);
+    }
+    ASSERT_TRUE(all_count_on());
+  }
+
+  void TearDown() override {
+    if (subject_ > 0) {
+      ::kill(subject_, SIGKILL);
+      ::waitpid(subject_, nullptr, 0);
+    }
+    ::munmap(counts_, sizeof(Counts));
+  }
+
+  bool all_count_on() const {
+    std::array<std::uint64_t, kThreads> before{};
+    std::copy(counts_->begin(), counts_->end(), before.begin());
+    for (int i = 0; i < 2000; ++i) {
+      if (std::equal(counts_->begin(), counts_->end(), before.begin(),
+                     [](const auto& now, std::uint64_t then) { return now > then; })) {
+        return true;
+      }
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return false;
+  }
+
+  FrozenProcess freeze() const {
+    std::uint64_t instruction = 0;
+    const std::vector<NamedRange> mappings = read_mappings(subject_).value();
+    for (const NamedRange& range : mappings) {
+      if (range.name == "[vdso]") {
+        instruction = find_system_call_in(subject_, range.start, range.end).value();
+      }
+    }
+    FrozenProcess frozen = FrozenProcess::freeze(subject_, instruction, {}).value();
+    EXPECT_TRUE(frozen.open_area(4096));
+    return frozen;
+  }
+
+  static std::vector<ScriptThread> threads_of(const FrozenProcess& frozen) {
+    std::vector<ScriptThread> threads;
+    for (const FrozenThread& thread : frozen.threads()) {
+      threads.push_back({thread.host_id, thread.registers, thread.signal_mask});
+    }
+    return threads;
+  }
+
+  Counts* counts_ = nullptr;
+  pid_t subject_ = 0;
+};
+
+TEST_F(ScriptGroupTest, EachThreadRunsItsOwn) {
+  {
+    const FrozenProcess frozen = freeze();
+    const std::vector<ScriptThread> threads = threads_of(frozen);
+    ASSERT_EQ(threads.size(), kThreads);
+    std::vector<std::int64_t> ids(kThreads);
+    std::vector<std::string> data(kThreads);
+    std::vector<std::uint64_t> places(kThreads);
+    const auto ran = run_scripts(
+        frozen.area(), threads,
+        [&](std::size_t i, Script& script) -> Result<void> {
+          // Every tenth has too many calls for a slot.
+          for (int call = 0; call < (i % 10 == 3 ? 100 : 1); ++call) {
+            script.must("ask", SYS_gettid, {});
+          }
+          places[i] = script.put_string("thread " + std::to_string(i));
+          return {};
+        },
+        [&](std::size_t i, const Script& script) {
+          ids[i] = script.result(0);
+          data[i] = reinterpret_cast<const char*>(script.data(places[i], 1).data());
+        });
+    ASSERT_TRUE(ran) << ran.error().message();
+    for (std::size_t i = 0; i < kThreads; ++i) {
+      EXPECT_EQ(ids[i], frozen.threads()[i].id);
+      EXPECT_EQ(data[i], "thread " + std::to_string(i));
+    }
+  }
+  EXPECT_TRUE(all_count_on());
+}
+
+TEST_F(ScriptGroupTest, OneThatFailsLeavesTheOthersWhole) {
+  {
+    const FrozenProcess frozen = freeze();
+    std::vector<std::size_t> read;
+    const auto ran = run_scripts(
+        frozen.area(), threads_of(frozen),
+        [&](std::size_t i, Script& script) -> Result<void> {
+          script.must("work", i == 5 ? SYS_close : SYS_getpid, {9999});
+          return {};
+        },
+        [&](std::size_t i, const Script&) { read.push_back(i); });
+    ASSERT_FALSE(ran);
+    EXPECT_EQ(ran.error().sys_errno, EBADF);
+    EXPECT_EQ(read.size(), ScriptArea::kSlots - 1);  // No more were started.
+    const auto refused = run_scripts(
+        frozen.area(), threads_of(frozen), [](std::size_t i, Script& script) -> Result<void> {
+          script.call(SYS_getpid, {});
+          return i == 9 ? fail(make_error(ErrorCode::kRetry, "build a script")) : Result<void>();
+        });
+    ASSERT_FALSE(refused);
+    EXPECT_EQ(refused.error().code, ErrorCode::kRetry);
+  }
+  EXPECT_TRUE(all_count_on());
+}
+
+TEST_F(ScriptGroupTest, AllGoOnWithoutTheirTracer) {
+  const pid_t tracer = ::fork();
+  if (tracer == 0) {
+    const FrozenProcess frozen = freeze();
+    static_cast<void>(run_scripts(
+        frozen.area(), threads_of(frozen), [](std::size_t, Script& script) -> Result<void> {
+          const timespec while_killed{0, 300'000'000};
+          script.call(SYS_pselect6, {0, 0, 0, 0, script.put_value(while_killed), 0});
+          return {};
+        }));
+    ::_exit(0);
+  }
+  const std::string path = "/proc/" + std::to_string(subject_) + "/task/";
+  const auto all_in_scripts = [&] {
+    const auto names = list_directory(path).value();
+    const auto in_script = [&](const std::string& name) {
+      const auto call = read_file((path + name).append("/syscall")).value_or("");
+      return call.starts_with(std::to_string(SYS_pselect6) + " ");
+    };
+    return std::count_if(names.begin(), names.end(), in_script) ==
+           static_cast<std::ptrdiff_t>(ScriptArea::kSlots);
+  };
+  for (int i = 0; i < 2000 && !all_in_scripts(); ++i) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  EXPECT_TRUE(all_in_scripts());
+  ::kill(tracer, SIGKILL);
+  ::waitpid(tracer, nullptr, 0);
+  EXPECT_TRUE(all_count_on());
+}
+
+}  // namespace
+}  // namespace migrate
