@@ -375,11 +375,14 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
       return fail(make_error(ErrorCode::kRetry, "capture", "thread " + std::to_string(thread.id),
                              "the threads changed meanwhile; try again"));
     }
-    MIGRATE_TRY(capture_thread(frozen, thread, waits, *found));
     images.push_back(&*found);
     threads.push_back({thread.host_id, thread.registers, thread.signal_mask});
   }
+  // First: a signal that a script takes is sent again, and pending then.
   MIGRATE_TRY(ask_threads(frozen, threads, images, image, verdict));
+  for (std::size_t i = 0; i < images.size(); ++i) {
+    MIGRATE_TRY(capture_thread(frozen, frozen.threads()[i], waits, *images[i]));
+  }
   // After the last of them, so that none ends too early.
   image.set_timers_read_ns(static_cast<std::uint64_t>(clock_ns(CLOCK_MONOTONIC)));
   for (std::string& signal :

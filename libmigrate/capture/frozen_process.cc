@@ -81,7 +81,7 @@ FrozenThread& FrozenProcess::find(pid_t thread) {
 // True when the thread is stopped, false when it has ended.
 Result<bool> FrozenProcess::stop_one(pid_t thread) {
   for (;;) {
-    auto stopped = wait_stop(thread);
+    auto stopped = thread == process_ ? wait_stop_of_first(thread) : wait_stop(thread);
     if (!stopped) {
       if (stopped.error().code == ErrorCode::kNotFound) {
         return false;
@@ -129,6 +129,7 @@ Result<void> FrozenProcess::stop_all() {
       fresh.push_back(thread);
       threads_.push_back({.host_id = thread});
     }
+    std::reverse(fresh.begin(), fresh.end());  // The first thread last.
     for (const pid_t thread : fresh) {
       if (!MIGRATE_TRY(stop_one(thread))) {
         std::erase_if(threads_, [&](const auto& known_one) { return known_one.host_id == thread; });

@@ -102,10 +102,17 @@ Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::Imag
     }
     others.push_back({thread.host_id, idle_registers(thread.registers, area_), kAllSignals});
   }
-  MIGRATE_TRY(run_scripts(area_, others, [&](std::size_t i, Script& script) -> Result<void> {
-    script_untie(script, *known[i]);
-    return {};
-  }));
+  std::vector<std::vector<std::string>> came(others.size());
+  const auto parked =
+      run_scripts(area_, others, [&](std::size_t i, Script& script) -> Result<void> {
+        script.keep_signals(came[i]);
+        script_untie(script, *known[i]);
+        return {};
+      });
+  for (std::size_t i = 0; i < came.size(); ++i) {
+    MIGRATE_TRY(keep_signals_of(others[i].thread, *known[i], std::move(came[i]), image));
+  }
+  MIGRATE_TRY(parked);
   MIGRATE_TRY(park_leader(frozen, image));
   // The last step, and the decision: see read_state().
   return arch::write_registers(
@@ -158,6 +165,23 @@ Result<void> ParkedProcess::park_leader(const FrozenProcess& frozen, const wire:
   }
   MIGRATE_TRY(write_memory(process_, area_.parking(), std::as_bytes(std::span(&page, 1))));
   return fetch_pipe(page.notes);
+}
+
+// What the image has as the thread's own stays with it; all else was sent to the process.
+Result<void> ParkedProcess::keep_signals_of(pid_t thread, const wire::Thread& known,
+                                            std::vector<std::string> taken,
+                                            const wire::Image& image) {
+  const auto& own = known.pending_signals();
+  for (std::string& signal : taken) {
+    if (std::find(own.begin(), own.end(), signal) == own.end()) {
+      keep_signals({std::move(signal)}, image);
+      continue;
+    }
+    siginfo_t information{};
+    signal.copy(reinterpret_cast<char*>(&information), sizeof(information));
+    MIGRATE_TRY(send_again(process_, thread, information));
+  }
+  return {};
 }
 
 // Of the signals taken, those that the image does not bring to the destination.
@@ -218,7 +242,7 @@ Result<arch::GeneralRegisters> ParkedProcess::stop_leader() {
   if (looping_) {
     MIGRATE_TRY(interrupt(process_));
     for (;;) {
-      const Stop stop = MIGRATE_TRY(wait_stop(process_));
+      const Stop stop = MIGRATE_TRY(wait_stop_of_first(process_));
       const bool job_stop = stop.event == 0 && stop.signal == SIGSTOP;
       // One that check_state() has not seen is to come again, for it.
       stop_again_ = stop_again_ || ((job_stop || stop.group_stop) && !listening_);

@@ -24,7 +24,7 @@ struct ParkingNotes {
 
 /// What stands at the start of a parked process's record, before the serialised image.
 struct ParkingRecord {
-  static constexpr std::uint64_t kMagic = 0x313050'4b52414d4cULL;  // "LMARKP01", a mark to find it
+  static constexpr std::uint64_t kMagic = 0x323050'4b52414d4cULL;  // "LMARKP02", a mark to find it
 
   std::uint64_t magic = kMagic;
   SessionId session{};
@@ -96,6 +96,8 @@ class ParkedProcess {
 
   Result<void> park_threads(FrozenProcess& frozen, const wire::Image& image);
   Result<void> park_leader(const FrozenProcess& frozen, const wire::Image& image);
+  Result<void> keep_signals_of(pid_t thread, const wire::Thread& known,
+                               std::vector<std::string> taken, const wire::Image& image);
   void keep_signals(std::vector<std::string> taken, const wire::Image& image);
   Result<void> fetch_pipe(const ParkingNotes& notes);
   Result<void> read_record(const SessionId& session, wire::Image& image);

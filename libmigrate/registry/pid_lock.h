@@ -17,7 +17,7 @@ namespace migrate {
 /// directory (F_OFD_SETLK, Linux 3.15), which is shared with children that have the descriptor.
 class PidLock {
  public:
-  /// Errors: kRetry (another worker has it), kSystem.
+  /// Waits up to 2 s for whoever has it. Errors: kRetry (another worker has it still), kSystem.
   static Result<PidLock> take(const std::string& state_directory, pid_t pid);
 
  private:

@@ -320,12 +320,14 @@ Result<void> Restorer::end_thread(const RestoredThread& thread) {
 }
 
 // Starts what remains of interrupted waits and interrupts them again, so that the kernel holds in
-// their threads how to continue them. As many at once as there are slots for their calls.
+// their threads how to continue them. As many at once as there are slots for their calls, the first
+// thread last.
 Result<void> Restorer::sleep_on(const wire::Image& image) {
   std::vector<Sleeper> sleepers;
-  for (std::size_t i = 0; i < threads_.size(); ++i) {
-    const wire::Thread& thread = image.threads(static_cast<int>(i));
-    const arch::InterruptedCall call = arch::interrupted_call(threads_[i].registers);
+  for (std::size_t left = threads_.size(); left > 0; --left) {
+    RestoredThread& waiting = threads_[left - 1];
+    const wire::Thread& thread = image.threads(static_cast<int>(left - 1));
+    const arch::InterruptedCall call = arch::interrupted_call(waiting.registers);
     if (thread.wait_remaining_ns() == 0 || !call.restart_block) {
       continue;
     }
@@ -335,39 +337,44 @@ Result<void> Restorer::sleep_on(const wire::Image& image) {
     }
     Script script(area_, area_.slot(sleepers.size()));
     script_wait(script, call, thread.wait_remaining_ns());
-    MIGRATE_TRY(script.load(threads_[i].host_id, base_, kScriptSignalMask));
-    MIGRATE_TRY(resume_to_call(threads_[i].host_id));
-    sleepers.push_back({&threads_[i], call.number, std::move(script)});
+    MIGRATE_TRY(script.load(waiting.host_id, base_, kAllSignals));
+    MIGRATE_TRY(write_signal_mask(waiting.host_id, kAllSignals));  // Those pending would end it.
+    MIGRATE_TRY(resume_to_call(waiting.host_id));
+    sleepers.push_back({&waiting, call.number});
   }
   return interrupt_sleepers(sleepers);
 }
 
 // Interrupted at the call's entry, hence in it: an interrupt at any other time may come before it.
-Result<void> Restorer::interrupt_sleepers(std::vector<Sleeper>& sleepers) {
+// It stops the thread when the call has returned, also one whose time was over at once.
+Result<void> Restorer::interrupt_sleepers(const std::vector<Sleeper>& sleepers) {
   for (const Sleeper& sleeper : sleepers) {
     const pid_t thread = sleeper.thread->host_id;
-    while (MIGRATE_TRY(wait_stop(thread)).event != 0) {
+    for (;;) {
+      const Stop stop = MIGRATE_TRY(await_stop(thread));
+      if (stop.event == 0 && stop.signal == SIGTRAP) {
+        break;
+      }
       MIGRATE_TRY(resume_to_call(thread));
     }
     MIGRATE_TRY(interrupt(thread));
     MIGRATE_TRY(resume(thread));
   }
-  for (Sleeper& sleeper : sleepers) {
+  for (const Sleeper& sleeper : sleepers) {
     const pid_t thread = sleeper.thread->host_id;
-    for (;;) {
-      const Stop stop = MIGRATE_TRY(wait_stop(thread));
-      if (arch::can_continue(MIGRATE_TRY(arch::read_registers(thread)), sleeper.call)) {
-        break;
-      }
-      if (stop.event == 0) {  // The script has ended: the wait was over at once.
-        MIGRATE_TRY(sleeper.script.fetch());
-        arch::complete_call(sleeper.thread->registers, sleeper.script.result(0));
-        break;
-      }
+    while (MIGRATE_TRY(await_stop(thread)).event != PTRACE_EVENT_STOP) {
       MIGRATE_TRY(resume(thread));
+    }
+    const auto registers = MIGRATE_TRY(arch::read_registers(thread));
+    if (!arch::can_continue(registers, sleeper.call)) {
+      arch::complete_call(sleeper.thread->registers, arch::result_of(registers));
     }
   }
   return {};
+}
+
+Result<Stop> Restorer::await_stop(pid_t thread) const {
+  return thread == cell_->seed() ? wait_stop_of_first(thread) : wait_stop(thread);
 }
 
 Result<void> Restorer::set_registers(const wire::Image& image) {

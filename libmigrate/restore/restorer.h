@@ -65,7 +65,6 @@ class Restorer {
   struct Sleeper {
     RestoredThread* thread;
     std::int64_t call;
-    Script script;
   };
 
   Restorer(Cell& cell, bool trusted) : cell_(&cell), trusted_(trusted) {}
@@ -77,7 +76,8 @@ class Restorer {
   Result<void> match_threads(const wire::Image& image);
   Result<void> end_thread(const RestoredThread& thread);
   Result<void> sleep_on(const wire::Image& image);
-  static Result<void> interrupt_sleepers(std::vector<Sleeper>& sleepers);
+  Result<void> interrupt_sleepers(const std::vector<Sleeper>& sleepers);
+  Result<Stop> await_stop(pid_t thread) const;
   Result<void> set_registers(const wire::Image& image);
 
   Cell* cell_;

@@ -30,6 +30,22 @@ void send_stop_again(pid_t process) {
   }
 }
 
+Result<void> send_again(pid_t process, pid_t thread, siginfo_t information) {
+  const int signal = information.si_signo;
+  long sent = 0;
+  if (information.si_code >= 0) {
+    sent = ::kill(process, signal);
+  } else if (information.si_code == SI_TKILL) {
+    sent = ::syscall(SYS_tgkill, process, thread, signal);
+  } else {
+    sent = ::syscall(SYS_rt_tgsigqueueinfo, process, thread, signal, &information);
+  }
+  if (sent != 0) {
+    return fail(system_error("send a signal again to", "thread " + std::to_string(thread)));
+  }
+  return {};
+}
+
 Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
                                std::uint64_t instruction, std::int64_t number,
                                const std::uint64_t (&arguments)[6]) {
@@ -40,7 +56,7 @@ Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
   bool job_stop = false;
   for (int side = 0; side < 2;) {
     MIGRATE_TRY(resume_to_call(thread));
-    const Stop stop = MIGRATE_TRY(wait_stop(thread));
+    const Stop stop = MIGRATE_TRY(wait_stop_of_first(thread));
     if (stop.event == PTRACE_EVENT_STOP) {
       continue;  // An interrupt of ours that came late.
     }
@@ -152,7 +168,8 @@ Result<void> Script::start(pid_t thread, const arch::GeneralRegisters& base,
 Result<void> Script::finish(pid_t thread, const arch::GeneralRegisters& base,
                             std::uint64_t signal_mask) {
   MIGRATE_TRY(finish_part(thread, base, signal_mask));
-  return fetch();
+  MIGRATE_TRY(read(0, entries_.size()));
+  return check();
 }
 
 Result<void> Script::load(pid_t thread, const arch::GeneralRegisters& base,
@@ -166,11 +183,6 @@ Result<void> Script::load_part(pid_t thread, const arch::GeneralRegisters& base,
   return arch::write_registers(
       thread, arch::script_registers(base, place_.address + arch::interpreter_code().run_offset,
                                      place_.entries()));
-}
-
-Result<void> Script::fetch() {
-  MIGRATE_TRY(read(0, entries_.size()));
-  return check();
 }
 
 Result<void> Script::check() const {
@@ -197,7 +209,7 @@ Result<void> Script::write(const arch::WayBack& back, std::size_t first, std::si
   const arch::ScriptEntry end;
   std::vector<std::byte> bytes(entries + (count + 1) * sizeof(end));
   std::memcpy(&bytes[arch::kWayBackOffset - start], &back, sizeof(back));
-  std::memcpy(&bytes[entries], &entries_[first], count * sizeof(end));
+  std::memcpy(&bytes[entries], entries_.data() + first, count * sizeof(end));
   std::memcpy(&bytes[entries + count * sizeof(end)], &end, sizeof(end));
   if (in_slot) {
     const auto code = arch::interpreter_code().bytes;
@@ -237,29 +249,26 @@ Result<void> Script::finish_part(pid_t thread, const arch::GeneralRegisters& bas
   return signal_mask != kScriptSignalMask ? write_signal_mask(thread, signal_mask) : Result<void>();
 }
 
-// Sends what came for the thread itself again: it waits there until the thread's own mask is back.
+// What came for the program itself waits until the thread's own mask is back.
 Result<void> Script::give_back_signals(pid_t thread) {
-  for (siginfo_t& information : std::exchange(foreign_, {})) {
+  for (const siginfo_t& information : std::exchange(foreign_, {})) {
     if (kept_signals_ != nullptr) {
       kept_signals_->emplace_back(reinterpret_cast<const char*>(&information), sizeof(information));
-      continue;
-    }
-    // The kernel lets no one forge a signal of kill(2) for another process.
-    const bool forgeable = information.si_code < 0 && information.si_code != SI_TKILL;
-    const long sent = forgeable ? ::syscall(SYS_rt_tgsigqueueinfo, area_.process, thread,
-                                            arch::kScriptSignal, &information)
-                                : ::syscall(SYS_tgkill, area_.process, thread, arch::kScriptSignal);
-    if (sent != 0) {
-      return fail(system_error("send a signal again to", "thread " + std::to_string(thread)));
+    } else {
+      MIGRATE_TRY(send_again(area_.process, thread, information));
     }
   }
   return {};
 }
 
+Result<Stop> Script::await_stop(pid_t thread) const {
+  return thread == area_.process ? wait_stop_of_first(thread) : wait_stop(thread);
+}
+
 Result<void> Script::wait_for_end(pid_t thread) {
   const std::uint64_t end = place_.address + arch::interpreter_code().end_offset;
   for (;;) {
-    const Stop stop = MIGRATE_TRY(wait_stop(thread));
+    const Stop stop = MIGRATE_TRY(await_stop(thread));
     if (stop.event == PTRACE_EVENT_CLONE) {
       unsigned long child = 0;
       if (::ptrace(PTRACE_GETEVENTMSG, thread, nullptr, &child) != 0) {
@@ -271,10 +280,12 @@ Result<void> Script::wait_for_end(pid_t thread) {
       if (::ptrace(PTRACE_GETSIGINFO, thread, nullptr, &information) != 0) {
         return fail(system_error("learn the signal of", "thread " + std::to_string(thread)));
       }
-      if (!arch::is_script_signal(information)) {
+      const auto registers = MIGRATE_TRY(arch::read_registers(thread));
+      const bool at_end = arch::instruction_pointer(registers) == end;
+      if (!at_end || !arch::is_script_signal(information)) {
         foreign_.push_back(information);  // Which may stand for that of the script, too.
       }
-      if (arch::instruction_pointer(MIGRATE_TRY(arch::read_registers(thread))) == end) {
+      if (at_end) {
         return give_back_signals(thread);
       }
     } else if (stop.event == 0 && stop.signal == SIGSTOP) {

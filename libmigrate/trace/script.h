@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "libmigrate/arch/x86_64/interpreter.h"
 #include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/trace/tracee.h"
 
 namespace migrate {
 
@@ -71,9 +72,13 @@ inline constexpr std::uint64_t kScriptSignalMask =
 /// it back: it waits then until the process itself goes on. One that a SIGCONT followed is over.
 void send_stop_again(pid_t process);
 
-/// Runs one system call in a stopped thread by the system call instruction at `instruction` and
-/// leaves the thread stopped with changed registers and all signals blocked. If the tracer dies
-/// meanwhile (some microseconds), the thread goes astray. Thread: the tracer.
+/// Sends a signal again that was taken in `thread` of `process`: to the process if kill(2) or the
+/// kernel sent it, else to the thread. The kernel lets no one forge the sender of all of them.
+Result<void> send_again(pid_t process, pid_t thread, siginfo_t information);
+
+/// Runs one system call in a stopped first thread of a process by the system call instruction at
+/// `instruction` and leaves the thread stopped with changed registers and all signals blocked. If
+/// the tracer dies meanwhile (some microseconds), the thread goes astray. Thread: the tracer.
 Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
                                std::uint64_t instruction, std::int64_t number,
                                const std::uint64_t (&arguments)[6]);
@@ -136,8 +141,6 @@ class Script {
 
   /// Only puts the script and the thread's registers into place, for who resumes it otherwise.
   Result<void> load(pid_t thread, const arch::GeneralRegisters& base, std::uint64_t signal_mask);
-  /// Reads the results of what was loaded and has run.
-  Result<void> fetch();
 
   std::int64_t result(std::size_t index) const { return entries_[index].result; }
   const std::vector<pid_t>& new_threads() const { return new_threads_; }
@@ -170,6 +173,7 @@ class Script {
   Result<void> check() const;
   Result<void> wait_for_end(pid_t thread);
   Result<void> give_back_signals(pid_t thread);
+  Result<Stop> await_stop(pid_t thread) const;
 
   ScriptArea area_;
   ScriptPlace place_;

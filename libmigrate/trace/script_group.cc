@@ -34,7 +34,9 @@ Result<void> run_together(const ScriptArea& area, std::span<const ScriptThread> 
       }
     }
   }
-  for (Started& one : started) {
+  // The first thread of a process last: see wait_stop_of_first().
+  for (auto at = started.rbegin(); at != started.rend(); ++at) {
+    Started& one = *at;
     const ScriptThread& thread = threads[one.index];
     auto finished = one.script.finish(thread.thread, thread.base, thread.signal_mask);
     if (finished && read) {

@@ -90,6 +90,27 @@ Result<Stop> wait_stop(pid_t thread) {
   return stop;
 }
 
+Result<Stop> wait_stop_of_first(pid_t process) {
+  const std::string threads = "/proc/" + std::to_string(process) + "/task/";
+  for (;;) {
+    siginfo_t told{};
+    if (::waitid(P_ALL, 0, &told, WEXITED | WSTOPPED | WNOWAIT | __WALL) != 0) {
+      if (errno == EINTR) {
+        continue;
+      }
+      break;
+    }
+    const bool ended =
+        told.si_code == CLD_EXITED || told.si_code == CLD_KILLED || told.si_code == CLD_DUMPED;
+    if (told.si_pid == process || !ended ||
+        ::access((threads + std::to_string(told.si_pid)).c_str(), F_OK) != 0) {
+      break;  // Or there is something else to be told of, and no way to wait for both.
+    }
+    ::waitpid(told.si_pid, nullptr, __WALL | WNOHANG);
+  }
+  return wait_stop(process);
+}
+
 Result<std::uint64_t> read_signal_mask(pid_t thread) {
   std::uint64_t mask = 0;
   MIGRATE_TRY(check(trace_call(PTRACE_GETSIGMASK, thread, sizeof(mask), &mask),

@@ -39,6 +39,11 @@ struct Stop {
 /// Waits for `thread` to stop. Blocks. kNotFound (with the wait status as text) if it ended.
 Result<Stop> wait_stop(pid_t thread);
 
+/// The same for the first thread of `process`, whose other threads are all stopped, each with its
+/// stop awaited. When a process is killed, the kernel tells of its first thread last, and of the
+/// others their tracer only: they are reaped here.
+Result<Stop> wait_stop_of_first(pid_t process);
+
 /// The signal mask of a stopped thread.
 Result<std::uint64_t> read_signal_mask(pid_t thread);
 Result<void> write_signal_mask(pid_t thread, std::uint64_t mask);

@@ -25,6 +25,7 @@ namespace {
 constexpr const char* kTestbeds = "/run/migrate-testbed";
 constexpr std::size_t kMaximalNameLength = 32;
 constexpr std::chrono::milliseconds kEndPatience{2000};
+constexpr int kDirectoryAttempts = 100;
 
 bool is_plain(const std::string& name) {
   return !name.empty() && name.size() <= kMaximalNameLength &&
@@ -133,8 +134,15 @@ Result<void> Testbed::build(const UpOptions& options) {
 }
 
 Result<void> Testbed::up(const UpOptions& options) {
-  MIGRATE_TRY(make_directories(kTestbeds));
-  if (::mkdir(directory_.c_str(), 0755) != 0) {
+  int made = -1;
+  for (int attempt = 0; made != 0 && attempt < kDirectoryAttempts; ++attempt) {
+    MIGRATE_TRY(make_directories(kTestbeds));
+    made = ::mkdir(directory_.c_str(), 0755);
+    if (made != 0 && errno != ENOENT) {  // The last other testbed took the folder with it.
+      break;
+    }
+  }
+  if (made != 0) {
     if (errno == EEXIST) {
       return fail(make_error(ErrorCode::kRefused, "bring up",
                              fmt::format("testbed '{}' exists already", name_),

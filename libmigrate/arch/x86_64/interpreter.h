@@ -50,7 +50,7 @@ WayBack way_back(const GeneralRegisters& registers, std::uint64_t signal_mask);
 /// the user's queue is full.)
 bool is_script_signal(const siginfo_t& information);
 
-/// What the parked leader's loop uses; lives in the process, in the script area's first data page.
+/// What the parked leader's loop uses; lives in the process, in the script area's parking page.
 struct ParkingData {
   std::uint64_t all_signals = ~0ULL;  ///< The set that it waits for.
   std::uint64_t pipe_descriptor = 0;  ///< Where siginfo records go, 128 bytes each.

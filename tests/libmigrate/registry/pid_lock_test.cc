@@ -2,8 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <chrono>
 #include <optional>
 #include <string>
+#include <thread>
 
 #include "tests/transport/temporary_directory.h"
 
@@ -19,6 +21,17 @@ TEST(PidLock, IsHeldByOneAtATime) {
   EXPECT_NE(second.error().message().find("process 1234"), std::string::npos);
   first.reset();
   EXPECT_TRUE(PidLock::take(state.path(), 1234));
+}
+
+TEST(PidLock, IsWaitedForWhileItsHolderEnds) {
+  const test::TemporaryDirectory state;
+  std::optional<PidLock> first(PidLock::take(state.path(), 1234).value());
+  std::thread holder([&first] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    first.reset();
+  });
+  EXPECT_TRUE(PidLock::take(state.path(), 1234));
+  holder.join();
 }
 
 TEST(PidLock, IsOfOnePidOnly) {

@@ -26,7 +26,15 @@ namespace {
 
 constexpr std::size_t kThreads = ScriptArea::kSlots + 7;  // more than run at once
 
-using Counts = std::array<std::atomic<std::uint64_t>, kThreads>;
+using Counts = std::array<std::atomic<std::uint64_t>, kThreads + 1>;
+std::atomic<std::uint64_t>* urgent = nullptr;  // how many SIGURG the first thread has had
+
+void set_urgent_mask(int how) {
+  sigset_t set;
+  sigemptyset(&set);
+  sigaddset(&set, SIGURG);
+  ::pthread_sigmask(how, &set, nullptr);
+}
 
 [[noreturn]] void count_for_ever(std::atomic<std::uint64_t>& count) {
   for (;;) {
@@ -35,19 +43,32 @@ using Counts = std::array<std::atomic<std::uint64_t>, kThreads>;
   }
 }
 
+/// Builds scripts that only wait.
+auto pause_for(int milliseconds) {
+  return [=](std::size_t, Script& script) -> Result<void> {
+    const timespec time{0, milliseconds * 1'000'000L};
+    script.call(SYS_pselect6, {0, 0, 0, 0, script.put_value(time), 0});
+    return {};
+  };
+}
+
 class ScriptGroupTest : public testing::Test {
  protected:
   void SetUp() override {
     void* const memory =
         ::mmap(nullptr, sizeof(Counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     ASSERT_NE(memory, MAP_FAILED);
-    counts_ = new (memory) Counts;
+    counts_ = new (memory) Counts{};
+    urgent = &counts_->back();
     subject_ = ::fork();
     if (subject_ == 0) {
       ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+      ::signal(SIGURG, [](int) { ++*urgent; });
+      set_urgent_mask(SIG_BLOCK);  // in all but the first
       for (std::size_t i = 1; i < kThreads; ++i) {
         std::thread([this, i] { count_for_ever((*counts_)[i]); }).detach();
       }
+      set_urgent_mask(SIG_UNBLOCK);
       count_for_ever((*counts_)[0]);
     }
     ASSERT_TRUE(all_count_on());
@@ -63,10 +84,10 @@ class ScriptGroupTest : public testing::Test {
 
   bool all_count_on() const {
     std::array<std::uint64_t, kThreads> before{};
-    std::copy(counts_->begin(), counts_->end(), before.begin());
+    std::copy_n(counts_->begin(), kThreads, before.begin());
     for (int i = 0; i < 2000; ++i) {
-      if (std::equal(counts_->begin(), counts_->end(), before.begin(),
-                     [](const auto& now, std::uint64_t then) { return now > then; })) {
+      if (std::equal(before.begin(), before.end(), counts_->begin(),
+                     [](std::uint64_t then, const auto& now) { return now > then; })) {
         return true;
       }
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
@@ -155,16 +176,56 @@ TEST_F(ScriptGroupTest, OneThatFailsLeavesTheOthersWhole) {
   EXPECT_TRUE(all_count_on());
 }
 
+TEST_F(ScriptGroupTest, ASignalForTheProcessStaysOne) {
+  for (std::uint64_t round = 1; round <= 20; ++round) {
+    {
+      const FrozenProcess frozen = freeze();
+      ::kill(subject_, SIGURG);
+      const auto ran =
+          run_scripts(frozen.area(), threads_of(frozen), [](std::size_t, Script& script) {
+            script.call(SYS_getpid, {});
+            return Result<void>();
+          });
+      ASSERT_TRUE(ran) << ran.error().message();
+    }
+    EXPECT_TRUE(all_count_on());
+    EXPECT_EQ(*urgent, round);
+  }
+}
+
+TEST_F(ScriptGroupTest, AKilledProcessIsToldOf) {
+  const FrozenProcess frozen = freeze();
+  std::thread killer([this] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    ::kill(subject_, SIGKILL);
+  });
+  const auto ran = run_scripts(frozen.area(), threads_of(frozen), pause_for(300));
+  killer.join();
+  ASSERT_FALSE(ran);
+  EXPECT_EQ(ran.error().code, ErrorCode::kNotFound) << ran.error().message();
+}
+
+// Which the kernel tells of only when all other threads have been reaped.
+TEST_F(ScriptGroupTest, AProcessKilledInItsFirstThreadIsToldOf) {
+  const FrozenProcess frozen = freeze();
+  std::thread killer([this] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    ::kill(subject_, SIGKILL);
+  });
+  Script script(frozen.area());
+  ASSERT_TRUE(pause_for(300)(0, script));
+  const ScriptThread first = threads_of(frozen).front();
+  const auto ran = script.run(first.thread, first.base, first.signal_mask);
+  killer.join();
+  ASSERT_FALSE(ran);
+  EXPECT_EQ(ran.error().code, ErrorCode::kNotFound) << ran.error().message();
+}
+
 TEST_F(ScriptGroupTest, AllGoOnWithoutTheirTracer) {
   const pid_t tracer = ::fork();
   if (tracer == 0) {
     const FrozenProcess frozen = freeze();
-    static_cast<void>(run_scripts(
-        frozen.area(), threads_of(frozen), [](std::size_t, Script& script) -> Result<void> {
-          const timespec while_killed{0, 300'000'000};
-          script.call(SYS_pselect6, {0, 0, 0, 0, script.put_value(while_killed), 0});
-          return {};
-        }));
+    static_cast<void>(run_scripts(frozen.area(), threads_of(frozen), pause_for(300)));
     ::_exit(0);
   }
   const std::string path = "/proc/" + std::to_string(subject_) + "/task/";
