@@ -228,13 +228,14 @@ struct ProcessQuestions {
 // A wait that has begun goes on where it was: the destination starts what is left of it where the
 // kernel keeps such calls in a restart block; others are repeated whole, or are over.
 Result<void> capture_wait(const FrozenProcess& frozen, const FrozenThread& thread,
-                          const std::vector<WaitRecord>& waits, arch::GeneralRegisters& registers,
-                          wire::Thread& image) {
+                          const std::vector<WaitRecord>& waits, std::int64_t now_ns,
+                          arch::GeneralRegisters& registers, wire::Thread& image) {
   const arch::InterruptedCall call = arch::interrupted_call(registers);
   if (!call.restart_block && !arch::is_repeated(registers)) {
     return {};
   }
-  const auto remaining = MIGRATE_TRY(remaining_wait(frozen.process(), thread.id, call, waits));
+  const auto remaining =
+      MIGRATE_TRY(remaining_wait(frozen.process(), thread.id, call, waits, now_ns));
   if (remaining && *remaining == 0 && !call.restart_block) {
     arch::complete_call(registers, timeout_result(call.number));
   } else if (remaining) {
@@ -247,7 +248,8 @@ Result<void> capture_wait(const FrozenProcess& frozen, const FrozenThread& threa
 
 // What the tracer reads without the thread's help.
 Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thread,
-                            const std::vector<WaitRecord>& waits, wire::Thread& image) {
+                            const std::vector<WaitRecord>& waits, std::int64_t now_ns,
+                            wire::Thread& image) {
   image.set_id(thread.id);
   arch::GeneralRegisters registers = thread.registers;
   if (arch::is_restarted_call(registers)) {
@@ -264,7 +266,7 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
       arch::name_restarted_call(registers, before);
     }
   }
-  MIGRATE_TRY(capture_wait(frozen, thread, waits, registers, image));
+  MIGRATE_TRY(capture_wait(frozen, thread, waits, now_ns, registers, image));
   image.set_general_registers(text_of(std::as_bytes(std::span(&registers, 1))));
   image.set_extended_state(MIGRATE_TRY(arch::read_extended_state(thread.host_id)));
   image.set_signal_mask(thread.signal_mask);
@@ -380,11 +382,12 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
   }
   // First: a signal that a script takes is sent again, and pending then.
   MIGRATE_TRY(ask_threads(frozen, threads, images, image, verdict));
+  // After the last timer was read, so that none ends too early.
+  const std::int64_t now_ns = clock_ns(CLOCK_MONOTONIC);
+  image.set_timers_read_ns(static_cast<std::uint64_t>(now_ns));
   for (std::size_t i = 0; i < images.size(); ++i) {
-    MIGRATE_TRY(capture_thread(frozen, frozen.threads()[i], waits, *images[i]));
+    MIGRATE_TRY(capture_thread(frozen, frozen.threads()[i], waits, now_ns, *images[i]));
   }
-  // After the last of them, so that none ends too early.
-  image.set_timers_read_ns(static_cast<std::uint64_t>(clock_ns(CLOCK_MONOTONIC)));
   for (std::string& signal :
        join_timer_signals(MIGRATE_TRY(peek_signals(frozen.leader().host_id, true)))) {
     image.add_pending_signals(std::move(signal));

@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/capture/critical_section.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {
@@ -78,10 +79,14 @@ FrozenThread& FrozenProcess::find(pid_t thread) {
                        [&](const auto& other) { return other.host_id == thread; });
 }
 
+Result<Stop> FrozenProcess::await_stop(pid_t thread) const {
+  return thread == process_ ? wait_stop_of_first(thread) : wait_stop(thread);
+}
+
 // True when the thread is stopped, false when it has ended.
 Result<bool> FrozenProcess::stop_one(pid_t thread) {
   for (;;) {
-    auto stopped = thread == process_ ? wait_stop_of_first(thread) : wait_stop(thread);
+    auto stopped = await_stop(thread);
     if (!stopped) {
       if (stopped.error().code == ErrorCode::kNotFound) {
         return false;
@@ -155,6 +160,7 @@ Result<void> FrozenProcess::read_state(const ThreadIds& known) {
                                       : MIGRATE_TRY(inner_thread_id(process_, thread.host_id));
     thread.registers = MIGRATE_TRY(arch::read_registers(thread.host_id));
     arch::forgive_stop(thread.registers);
+    MIGRATE_TRY(leave_critical_section(process_, thread.host_id, thread.registers));
     thread.signal_mask = MIGRATE_TRY(read_signal_mask(thread.host_id));
   }
   return {};
@@ -195,10 +201,11 @@ Result<void> FrozenProcess::thaw() {
     area_.reset();
   }
   note(put_back());
-  for (const FrozenThread& thread : threads_) {
+  for (auto at = threads_.rbegin(); at != threads_.rend(); ++at) {  // The first one last.
+    const FrozenThread& thread = *at;
     // One that has not stopped yet: for the interrupt that it was sent. A signal on its way in
     // comes first and goes on in.
-    const auto stop = thread.stopped ? Result<Stop>(Stop{}) : wait_stop(thread.host_id);
+    const auto stop = thread.stopped ? Result<Stop>(Stop{}) : await_stop(thread.host_id);
     note(detach(thread.host_id, stop && stop->event == 0 ? stop->signal : 0));
   }
   return outcome;

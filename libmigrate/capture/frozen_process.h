@@ -59,6 +59,7 @@ class FrozenProcess {
       : process_(process), system_call_(system_call) {}
 
   Result<void> stop_all();
+  Result<Stop> await_stop(pid_t thread) const;
   Result<bool> stop_one(pid_t thread);
   FrozenThread& find(pid_t thread);
   Result<void> read_state(const ThreadIds& known);

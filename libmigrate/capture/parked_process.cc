@@ -179,7 +179,7 @@ Result<void> ParkedProcess::keep_signals_of(pid_t thread, const wire::Thread& kn
     }
     siginfo_t information{};
     signal.copy(reinterpret_cast<char*>(&information), sizeof(information));
-    MIGRATE_TRY(send_again(process_, thread, information));
+    MIGRATE_TRY(send_again(process_, thread, true, information));
   }
   return {};
 }
@@ -214,27 +214,24 @@ Result<void> ParkedProcess::fetch_pipe(const ParkingNotes& notes) {
 }
 
 Result<void> ParkedProcess::settle(const std::set<std::uint32_t>& kept) {
-  while (threads_.size() > 1) {
-    const pid_t thread = threads_.back().host_id;
-    const auto registers = MIGRATE_TRY(arch::read_registers(thread));
-    Script script(area_);
-    script.call(SYS_exit, {0});
-    if (auto ended = script.run(thread, registers, kAllSignals);
-        !ended && ended.error().code != ErrorCode::kNotFound) {
-      return ended;
-    }
-    threads_.pop_back();
+  std::vector<pid_t> others;
+  for (std::size_t i = 1; i < threads_.size(); ++i) {
+    others.push_back(threads_[i].host_id);
   }
-  std::vector<std::uint32_t> closed;
+  MIGRATE_TRY(end_threads(area_, others));
+  threads_.resize(std::min<std::size_t>(threads_.size(), 1));
+  Script script(area_);
+  const std::uint64_t slots = area_.slot(0).address;
+  script.call(SYS_madvise, {slots, area_.parking() - slots, MADV_DONTNEED});
   const std::string path = "/proc/" + std::to_string(process_) + "/fd";
   for (const std::string& name : MIGRATE_TRY(list_directory(path))) {
     std::uint32_t number = 0;
     std::from_chars(name.data(), name.data() + name.size(), number);
     if (!kept.contains(number) && !pipe_descriptors_.contains(number)) {
-      closed.push_back(number);
+      script.call(SYS_close, {number});
     }
   }
-  return close(closed);
+  return run_in_leader(script);
 }
 
 // Stops the leader in its loop, ready for a script.

@@ -105,7 +105,8 @@ Result<std::optional<std::uint64_t>> relative_timeout(pid_t process,
 
 Result<std::optional<std::uint64_t>> remaining_wait(pid_t process, std::uint32_t thread,
                                                     const arch::InterruptedCall& call,
-                                                    const std::vector<WaitRecord>& records) {
+                                                    const std::vector<WaitRecord>& records,
+                                                    std::int64_t now_ns) {
   const auto timeout = MIGRATE_TRY(relative_timeout(process, call));
   if (!timeout) {
     return timeout;
@@ -122,8 +123,7 @@ Result<std::optional<std::uint64_t>> remaining_wait(pid_t process, std::uint32_t
   if (record == records.end()) {
     return timeout;
   }
-  return static_cast<std::uint64_t>(
-      std::max<std::int64_t>(record->deadline_ns - clock_ns(CLOCK_MONOTONIC), 0));
+  return static_cast<std::uint64_t>(std::max<std::int64_t>(record->deadline_ns - now_ns, 0));
 }
 
 std::vector<WaitRecord> waits_that_go_on(const FrozenProcess& frozen,

@@ -34,10 +34,12 @@ Result<std::optional<std::uint64_t>> relative_timeout(pid_t process,
 
 /// How much of the timeout of `call` is left, at least 0; none as for relative_timeout(). Taken
 /// from what the kernel wrote for the caller, or from the record of a wait that goes on since the
-/// thread came here; else, since nothing tells when the call began, the whole timeout.
+/// thread came here; else, since nothing tells when the call began, the whole timeout. `now_ns` is
+/// of CLOCK_MONOTONIC.
 Result<std::optional<std::uint64_t>> remaining_wait(pid_t process, std::uint32_t thread,
                                                     const arch::InterruptedCall& call,
-                                                    const std::vector<WaitRecord>& records);
+                                                    const std::vector<WaitRecord>& records,
+                                                    std::int64_t now_ns);
 
 /// Those of `records` whose threads have done nothing since but wait. Ask right after the freeze: a
 /// script in a thread counts as something.

@@ -305,18 +305,11 @@ Result<void> Restorer::match_threads(const wire::Image& image) {
     threads_.push_back(present.at(wanted.id()));
     present.erase(wanted.id());
   }
+  std::vector<pid_t> gone;  // Those of the draft that have ended at the source since.
   for (const auto& [id, thread] : present) {
-    MIGRATE_TRY(end_thread(thread));
+    gone.push_back(thread.host_id);
   }
-  return {};
-}
-
-// A thread of the draft that has ended at the source since.
-Result<void> Restorer::end_thread(const RestoredThread& thread) {
-  Script script(area_);
-  script.call(SYS_exit, {0});
-  auto ended = script.run(thread.host_id, base_, kScriptSignalMask);
-  return !ended && ended.error().code == ErrorCode::kNotFound ? Result<void>() : ended;
+  return end_threads(area_, gone);
 }
 
 // Starts what remains of interrupted waits and interrupts them again, so that the kernel holds in
@@ -348,6 +341,7 @@ Result<void> Restorer::sleep_on(const wire::Image& image) {
 // Interrupted at the call's entry, hence in it: an interrupt at any other time may come before it.
 // It stops the thread when the call has returned, also one whose time was over at once.
 Result<void> Restorer::interrupt_sleepers(const std::vector<Sleeper>& sleepers) {
+  bool job_stop = false;
   for (const Sleeper& sleeper : sleepers) {
     const pid_t thread = sleeper.thread->host_id;
     for (;;) {
@@ -355,20 +349,31 @@ Result<void> Restorer::interrupt_sleepers(const std::vector<Sleeper>& sleepers) 
       if (stop.event == 0 && stop.signal == SIGTRAP) {
         break;
       }
+      job_stop = job_stop || (stop.event == 0 && stop.signal == SIGSTOP);
       MIGRATE_TRY(resume_to_call(thread));
     }
-    MIGRATE_TRY(interrupt(thread));
-    MIGRATE_TRY(resume(thread));
+  }
+  for (const Sleeper& sleeper : sleepers) {
+    MIGRATE_TRY(interrupt(sleeper.thread->host_id));
+    MIGRATE_TRY(resume(sleeper.thread->host_id));
   }
   for (const Sleeper& sleeper : sleepers) {
     const pid_t thread = sleeper.thread->host_id;
-    while (MIGRATE_TRY(await_stop(thread)).event != PTRACE_EVENT_STOP) {
+    for (;;) {
+      const Stop stop = MIGRATE_TRY(await_stop(thread));
+      if (stop.event == PTRACE_EVENT_STOP) {
+        break;
+      }
+      job_stop = job_stop || (stop.event == 0 && stop.signal == SIGSTOP);
       MIGRATE_TRY(resume(thread));
     }
     const auto registers = MIGRATE_TRY(arch::read_registers(thread));
     if (!arch::can_continue(registers, sleeper.call)) {
       arch::complete_call(sleeper.thread->registers, arch::result_of(registers));
     }
+  }
+  if (job_stop) {
+    send_stop_again(cell_->seed());
   }
   return {};
 }

@@ -74,7 +74,6 @@ class Restorer {
   Result<void> map(const wire::Image& image, const MappingPlan& plan);
   Result<void> make_leader(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
   Result<void> match_threads(const wire::Image& image);
-  Result<void> end_thread(const RestoredThread& thread);
   Result<void> sleep_on(const wire::Image& image);
   Result<void> interrupt_sleepers(const std::vector<Sleeper>& sleepers);
   Result<Stop> await_stop(pid_t thread) const;

@@ -30,15 +30,16 @@ void send_stop_again(pid_t process) {
   }
 }
 
-Result<void> send_again(pid_t process, pid_t thread, siginfo_t information) {
+Result<void> send_again(pid_t process, pid_t thread, bool to_thread, siginfo_t information) {
   const int signal = information.si_signo;
+  const bool forgeable = information.si_code < 0 && information.si_code != SI_TKILL;
   long sent = 0;
-  if (information.si_code >= 0) {
-    sent = ::kill(process, signal);
-  } else if (information.si_code == SI_TKILL) {
-    sent = ::syscall(SYS_tgkill, process, thread, signal);
+  if (to_thread) {
+    sent = forgeable ? ::syscall(SYS_rt_tgsigqueueinfo, process, thread, signal, &information)
+                     : ::syscall(SYS_tgkill, process, thread, signal);
   } else {
-    sent = ::syscall(SYS_rt_tgsigqueueinfo, process, thread, signal, &information);
+    sent = forgeable ? ::syscall(SYS_rt_sigqueueinfo, process, signal, &information)
+                     : ::kill(process, signal);
   }
   if (sent != 0) {
     return fail(system_error("send a signal again to", "thread " + std::to_string(thread)));
@@ -232,6 +233,7 @@ Result<void> Script::read(std::size_t first, std::size_t count) {
 Result<void> Script::start_part(pid_t thread, const arch::GeneralRegisters& base,
                                 std::uint64_t signal_mask, std::size_t first, std::size_t count) {
   MIGRATE_TRY(load_part(thread, base, signal_mask, first, count));
+  own_ = MIGRATE_TRY(peek_signals(thread, false));
   // The mask comes after the registers: whoever runs with a script's mask finds the way back.
   MIGRATE_TRY(write_signal_mask(thread, kScriptSignalMask));
   return resume(thread);
@@ -252,11 +254,14 @@ Result<void> Script::finish_part(pid_t thread, const arch::GeneralRegisters& bas
 // What came for the program itself waits until the thread's own mask is back.
 Result<void> Script::give_back_signals(pid_t thread) {
   for (const siginfo_t& information : std::exchange(foreign_, {})) {
+    std::string bytes(reinterpret_cast<const char*>(&information), sizeof(information));
     if (kept_signals_ != nullptr) {
-      kept_signals_->emplace_back(reinterpret_cast<const char*>(&information), sizeof(information));
-    } else {
-      MIGRATE_TRY(send_again(area_.process, thread, information));
+      kept_signals_->push_back(std::move(bytes));
+      continue;
     }
+    const bool own =
+        information.si_code == SI_TKILL || std::find(own_.begin(), own_.end(), bytes) != own_.end();
+    MIGRATE_TRY(send_again(area_.process, thread, own, information));
   }
   return {};
 }

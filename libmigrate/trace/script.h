@@ -35,25 +35,26 @@ struct ScriptPlace {
 
 /// Memory that we map into a traced process to run scripts there: the place of one script, the
 /// parking data, and a record that outlives the tracer. One anonymous mapping, readable, writable
-/// and executable. Where the place has its data, the scripts of several threads have a slot each
-/// that run at once. A value: it names memory of the process and owns nothing.
+/// and executable. The scripts of several threads that run at once have a slot each. A value: it
+/// names memory of the process and owns nothing.
 struct ScriptArea {
   static constexpr std::uint64_t kDataOffset = 131072;
   static constexpr std::uint64_t kDataBytes = 262144;
-  static constexpr std::uint64_t kParkingOffset = kDataOffset + kDataBytes;
-  static constexpr std::uint64_t kRecordOffset = kParkingOffset + 4096;
+  static constexpr std::uint64_t kSlotsOffset = kDataOffset + kDataBytes;
   static constexpr std::uint64_t kSlotBytes = 4096;
   static constexpr std::uint64_t kSlotDataOffset = 2432;  ///< For 24 calls.
-  static constexpr std::size_t kSlots = kDataBytes / kSlotBytes;
+  static constexpr std::size_t kSlots = 64;
+  static constexpr std::uint64_t kParkingOffset = kSlotsOffset + kSlots * kSlotBytes;
+  static constexpr std::uint64_t kRecordOffset = kParkingOffset + 4096;
 
   pid_t process = 0;
   std::uint64_t address = 0;
   std::uint64_t length_bytes = 0;
 
   std::uint64_t code() const { return address; }
-  ScriptPlace place() const { return {address, kDataOffset, kParkingOffset}; }
+  ScriptPlace place() const { return {address, kDataOffset, kSlotsOffset}; }
   ScriptPlace slot(std::size_t number) const {
-    return {address + kDataOffset + number * kSlotBytes, kSlotDataOffset, kSlotBytes};
+    return {address + kSlotsOffset + number * kSlotBytes, kSlotDataOffset, kSlotBytes};
   }
   std::uint64_t parking() const { return address + kParkingOffset; }
   std::uint64_t record() const { return address + kRecordOffset; }
@@ -72,9 +73,9 @@ inline constexpr std::uint64_t kScriptSignalMask =
 /// it back: it waits then until the process itself goes on. One that a SIGCONT followed is over.
 void send_stop_again(pid_t process);
 
-/// Sends a signal again that was taken in `thread` of `process`: to the process if kill(2) or the
-/// kernel sent it, else to the thread. The kernel lets no one forge the sender of all of them.
-Result<void> send_again(pid_t process, pid_t thread, siginfo_t information);
+/// Sends a signal again that was taken in `thread` of `process`, to the thread or to the process.
+/// The kernel lets no one forge the sender of each.
+Result<void> send_again(pid_t process, pid_t thread, bool to_thread, siginfo_t information);
 
 /// Runs one system call in a stopped first thread of a process by the system call instruction at
 /// `instruction` and leaves the thread stopped with changed registers and all signals blocked. If
@@ -181,6 +182,7 @@ class Script {
   std::vector<Requirement> requirements_;
   std::vector<std::byte> data_;
   std::vector<pid_t> new_threads_;
+  std::vector<std::string> own_;    // signals that waited for the thread before the script
   std::vector<siginfo_t> foreign_;  // signals like that which ends a script, sent by someone else
   std::vector<std::string>* kept_signals_ = nullptr;
   bool job_stop_ = false;  // SIGSTOP came

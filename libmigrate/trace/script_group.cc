@@ -1,8 +1,14 @@
 #include "libmigrate/trace/script_group.h"
 
+#include <signal.h>
+#include <sys/syscall.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 #include <vector>
+
+#include "libmigrate/trace/tracee.h"
 
 namespace migrate {
 namespace {
@@ -49,7 +55,48 @@ Result<void> run_together(const ScriptArea& area, std::span<const ScriptThread> 
   return outcome;
 }
 
+Result<void> send_to_exit(const ScriptArea& area, const ScriptPlace& slot, pid_t thread) {
+  Script script(area, slot);
+  script.call(SYS_exit, {0});
+  MIGRATE_TRY(script.load(thread, MIGRATE_TRY(arch::read_registers(thread)), kAllSignals));
+  MIGRATE_TRY(write_signal_mask(thread, kAllSignals));
+  return resume(thread);
+}
+
+// Whether a SIGSTOP came meanwhile, which no mask holds back.
+Result<bool> await_exit(pid_t thread) {
+  bool job_stop = false;
+  for (;;) {
+    const auto stop = wait_stop(thread);
+    if (!stop && (stop.error().code == ErrorCode::kNotFound || stop.error().sys_errno == ECHILD)) {
+      return job_stop;
+    }
+    job_stop = job_stop || (stop && stop->event == 0 && stop->signal == SIGSTOP);
+    MIGRATE_TRY(stop ? resume(thread) : Result<void>(fail(stop.error())));
+  }
+}
+
 }  // namespace
+
+Result<void> end_threads(const ScriptArea& area, std::span<const pid_t> threads) {
+  bool job_stop = false;
+  for (std::size_t first = 0; first < threads.size(); first += ScriptArea::kSlots) {
+    const auto some = threads.subspan(first, std::min(ScriptArea::kSlots, threads.size() - first));
+    for (std::size_t i = 0; i < some.size(); ++i) {
+      if (auto sent = send_to_exit(area, area.slot(i), some[i]);
+          !sent && sent.error().code != ErrorCode::kNotFound) {
+        return sent;
+      }
+    }
+    for (const pid_t thread : some) {
+      job_stop = MIGRATE_TRY(await_exit(thread)) || job_stop;
+    }
+  }
+  if (job_stop) {
+    send_stop_again(area.process);
+  }
+  return {};
+}
 
 Result<void> run_scripts(const ScriptArea& area, std::span<const ScriptThread> threads,
                          const Build& build, const Read& read) {

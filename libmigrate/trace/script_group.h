@@ -30,4 +30,8 @@ Result<void> run_scripts(const ScriptArea& area, std::span<const ScriptThread> t
                          const std::function<Result<void>(std::size_t, Script&)>& build,
                          const std::function<void(std::size_t, const Script&)>& read = nullptr);
 
+/// Ends stopped threads of one process, none of which is its first, by exit(2), all signals
+/// blocked. One that has ended already is no error. Thread: the tracer.
+Result<void> end_threads(const ScriptArea& area, std::span<const pid_t> threads);
+
 }  // namespace migrate

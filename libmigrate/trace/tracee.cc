@@ -36,6 +36,21 @@ Result<void> check(long result, const char* operation, pid_t thread) {
   return {};
 }
 
+// What waitpid() told of a thread.
+Result<Stop> stop_of(pid_t thread, pid_t waited, int status) {
+  if (waited < 0) {
+    return fail(system_error("wait for", name_of(thread)));
+  }
+  if (!WIFSTOPPED(status)) {
+    return fail(
+        make_error(ErrorCode::kNotFound, "wait for the stop of",
+                   name_of(thread) + " (it ended, wait status " + std::to_string(status) + ")"));
+  }
+  Stop stop{.signal = WSTOPSIG(status), .event = status >> 16, .group_stop = false};
+  stop.group_stop = stop.event == PTRACE_EVENT_STOP && stop.signal != SIGTRAP;
+  return stop;
+}
+
 }  // namespace
 
 Result<void> seize(pid_t thread) {
@@ -77,17 +92,7 @@ Result<Stop> wait_stop(pid_t thread) {
   do {
     waited = ::waitpid(thread, &status, __WALL);
   } while (waited < 0 && errno == EINTR);
-  if (waited < 0) {
-    return fail(system_error("wait for", name_of(thread)));
-  }
-  if (!WIFSTOPPED(status)) {
-    return fail(
-        make_error(ErrorCode::kNotFound, "wait for the stop of",
-                   name_of(thread) + " (it ended, wait status " + std::to_string(status) + ")"));
-  }
-  Stop stop{.signal = WSTOPSIG(status), .event = status >> 16, .group_stop = false};
-  stop.group_stop = stop.event == PTRACE_EVENT_STOP && stop.signal != SIGTRAP;
-  return stop;
+  return stop_of(thread, waited, status);
 }
 
 Result<Stop> wait_stop_of_first(pid_t process) {
@@ -98,17 +103,23 @@ Result<Stop> wait_stop_of_first(pid_t process) {
       if (errno == EINTR) {
         continue;
       }
-      break;
+      return wait_stop(process);
+    }
+    if (told.si_pid == process) {
+      int status = 0;
+      const pid_t waited = ::waitpid(process, &status, __WALL | WNOHANG);
+      if (waited == 0) {
+        continue;  // It was killed since.
+      }
+      return stop_of(process, waited, status);
     }
     const bool ended =
         told.si_code == CLD_EXITED || told.si_code == CLD_KILLED || told.si_code == CLD_DUMPED;
-    if (told.si_pid == process || !ended ||
-        ::access((threads + std::to_string(told.si_pid)).c_str(), F_OK) != 0) {
-      break;  // Or there is something else to be told of, and no way to wait for both.
+    if (!ended || ::access((threads + std::to_string(told.si_pid)).c_str(), F_OK) != 0) {
+      return wait_stop(process);  // There is something else to be told of: no way to wait for both.
     }
     ::waitpid(told.si_pid, nullptr, __WALL | WNOHANG);
   }
-  return wait_stop(process);
 }
 
 Result<std::uint64_t> read_signal_mask(pid_t thread) {

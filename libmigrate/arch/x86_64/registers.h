@@ -42,6 +42,9 @@ inline std::int64_t result_of(const GeneralRegisters& registers) {
 inline std::uint64_t instruction_pointer(const GeneralRegisters& registers) {
   return registers.rip;
 }
+inline void set_instruction_pointer(GeneralRegisters& registers, std::uint64_t place) {
+  registers.rip = place;
+}
 inline std::uint64_t stack_pointer(const GeneralRegisters& registers) {
   return registers.rsp;
 }

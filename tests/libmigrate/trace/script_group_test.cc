@@ -180,7 +180,11 @@ TEST_F(ScriptGroupTest, ASignalForTheProcessStaysOne) {
   for (std::uint64_t round = 1; round <= 20; ++round) {
     {
       const FrozenProcess frozen = freeze();
-      ::kill(subject_, SIGURG);
+      if (round % 2 == 0) {
+        ::kill(subject_, SIGURG);
+      } else {
+        ::sigqueue(subject_, SIGURG, {.sival_int = 1});
+      }
       const auto ran =
           run_scripts(frozen.area(), threads_of(frozen), [](std::size_t, Script& script) {
             script.call(SYS_getpid, {});
@@ -191,6 +195,22 @@ TEST_F(ScriptGroupTest, ASignalForTheProcessStaysOne) {
     EXPECT_TRUE(all_count_on());
     EXPECT_EQ(*urgent, round);
   }
+}
+
+TEST_F(ScriptGroupTest, ThreadsEndWithoutTakingSignals) {
+  FrozenProcess frozen = freeze();
+  ::kill(subject_, SIGURG);
+  std::vector<pid_t> others;
+  for (const FrozenThread& thread : frozen.threads()) {
+    if (thread.host_id != subject_) {
+      others.push_back(thread.host_id);
+    }
+  }
+  const auto ended = end_threads(frozen.area(), others);
+  ASSERT_TRUE(ended) << ended.error().message();
+  EXPECT_TRUE(end_threads(frozen.area(), others));  // They have ended already.
+  EXPECT_TRUE(is_pending(subject_, SIGURG));
+  EXPECT_EQ(list_directory("/proc/" + std::to_string(subject_) + "/task").value().size(), 1U);
 }
 
 TEST_F(ScriptGroupTest, AKilledProcessIsToldOf) {

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <poll.h>
 #include <sys/mman.h>
+#include <sys/rseq.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -23,6 +24,8 @@
 /// hold_general.S: loads the 15 registers from `patterns`, counts down, stores them into `found`.
 extern "C" void hold_general(const std::uint64_t* patterns, std::uint64_t* found,
                              std::uint64_t iterations);
+/// rseq_section.S: stays in a restartable sequence; returns when the kernel does not protect it.
+extern "C" void rseq_section(struct rseq* area, std::uint64_t* counts);
 
 namespace migrate {
 namespace {
@@ -32,6 +35,7 @@ struct Shared {
   std::atomic<int> rounds = 0;
   std::atomic<int> wrong = 0;
   std::atomic<bool> stop = false;
+  std::array<std::uint64_t, 2> sequence{};  // rseq_section()'s counts
 };
 
 /// A subject that runs scripts, and a tracer that is killed while it does.
@@ -75,18 +79,30 @@ class DeadTracerTest : public testing::Test {
     return call.starts_with(std::to_string(number) + " ");
   }
 
+  /// True when the subject has ended.
+  bool is_over() const {
+    siginfo_t told{};
+    return ::waitid(P_PID, static_cast<id_t>(subject_), &told, WEXITED | WNOHANG | WNOWAIT) == 0 &&
+           told.si_pid == subject_;
+  }
+
+  FrozenProcess freeze_subject() const {
+    std::uint64_t instruction = 0;
+    const std::vector<NamedRange> mappings = read_mappings(subject_).value();
+    for (const NamedRange& range : mappings) {
+      if (range.name == "[vdso]") {
+        instruction = find_system_call_in(subject_, range.start, range.end).value();
+      }
+    }
+    FrozenProcess frozen = FrozenProcess::freeze(subject_, instruction, {}).value();
+    EXPECT_TRUE(frozen.open_area(4096));
+    return frozen;
+  }
+
   /// A tracer that freezes the subject and has it run a script, in the middle of which it is now.
   pid_t start_tracer() {
     const pid_t tracer = fork_child([this] {
-      std::uint64_t instruction = 0;
-      const std::vector<NamedRange> mappings = read_mappings(subject_).value();
-      for (const NamedRange& range : mappings) {
-        if (range.name == "[vdso]") {
-          instruction = find_system_call_in(subject_, range.start, range.end).value();
-        }
-      }
-      FrozenProcess frozen = FrozenProcess::freeze(subject_, instruction, {}).value();
-      ASSERT_TRUE(frozen.open_area(4096));
+      const FrozenProcess frozen = freeze_subject();
       Script script(frozen.area());
       const timespec while_killed{0, 300'000'000};
       // Unlike nanosleep, this does not make the kernel forget an interrupted sleep.
@@ -136,6 +152,37 @@ TEST_F(DeadTracerTest, LeavesEveryRegister) {
   shared_->stop = true;
   EXPECT_EQ(exit_status(), 0);
   EXPECT_EQ(shared_->wrong, 0);
+}
+
+/// A thread in the middle of a restartable sequence begins it anew: nothing else is atomic there.
+TEST_F(DeadTracerTest, RestartsASequenceThatItInterrupted) {
+  std::array<std::uint64_t, 2>* const counts = &shared_->sequence;
+  subject_ = fork_child([&] {
+    auto* const area = reinterpret_cast<struct rseq*>(
+        static_cast<std::byte*>(__builtin_thread_pointer()) + __rseq_offset);
+    if (__rseq_size == 0) {
+      ::_exit(9);
+    }
+    rseq_section(area, counts->data());
+  });
+  const auto count = [&](std::size_t which) {
+    return __atomic_load_n(&(*counts)[which], __ATOMIC_RELAXED);
+  };
+  ASSERT_TRUE(wait_until([&] { return count(0) > 0; }));
+  for (int round = 0; round < 20; ++round) {
+    const std::uint64_t begun = count(1);
+    {
+      FrozenProcess frozen = freeze_subject();
+      Script script(frozen.area());
+      script.call(SYS_getpid, {});
+      ASSERT_TRUE(script.run(frozen.leader().host_id, frozen.leader().registers,
+                             frozen.leader().signal_mask));
+    }
+    const std::uint64_t rounds = count(0);
+    ASSERT_TRUE(wait_until([&] { return count(0) > rounds || is_over(); }));
+    ASSERT_FALSE(is_over()) << "it went on in the middle";
+    EXPECT_GT(count(1), begun);
+  }
 }
 
 /// A subject that is stopped while it runs a script.
