@@ -22,10 +22,12 @@ Result<void> leave_critical_section(pid_t process, pid_t thread,
     return {};
   }
   rseq_cs section{};
-  const std::uint64_t place = arch::instruction_pointer(registers);
+  const arch::GeneralRegisters back = arch::restarted(registers);
+  const std::uint64_t place = arch::instruction_pointer(back);
   if (read_memory(process, descriptor, std::as_writable_bytes(std::span(&section, 1))) &&
       place - section.start_ip < section.post_commit_offset) {
-    arch::set_instruction_pointer(registers, section.abort_ip);
+    registers = back;
+    arch::jump_to(registers, section.abort_ip);
   }
   return {};
 }

@@ -155,13 +155,14 @@ Result<void> FrozenProcess::read_state(const ThreadIds& known) {
   }
   std::rotate(threads_.begin(), leader, leader + 1);
   for (FrozenThread& thread : threads_) {
-    const auto before = std::ranges::find(known, thread.host_id, &ThreadIds::value_type::first);
-    thread.id = before != known.end() ? before->second
-                                      : MIGRATE_TRY(inner_thread_id(process_, thread.host_id));
     thread.registers = MIGRATE_TRY(arch::read_registers(thread.host_id));
     arch::forgive_stop(thread.registers);
     MIGRATE_TRY(leave_critical_section(process_, thread.host_id, thread.registers));
     thread.signal_mask = MIGRATE_TRY(read_signal_mask(thread.host_id));
+    // Last: it says that all of the state was read.
+    const auto before = std::ranges::find(known, thread.host_id, &ThreadIds::value_type::first);
+    thread.id = before != known.end() ? before->second
+                                      : MIGRATE_TRY(inner_thread_id(process_, thread.host_id));
   }
   return {};
 }

@@ -96,7 +96,8 @@ class FormChecker {
   }
 
   void threads() {
-    expect(image_.threads_size() >= 1, "threads");
+    expect(image_.threads_size() >= 1 && image_.threads(0).id() == image_.process_id(),
+           "threads, of which the first is the process's");
     std::set<std::uint32_t> seen;
     for (const wire::Thread& thread : image_.threads()) {
       expect(thread.id() >= 1 && thread.id() < kMaxId && seen.insert(thread.id()).second,

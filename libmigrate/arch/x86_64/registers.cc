@@ -162,6 +162,11 @@ GeneralRegisters restarted(const GeneralRegisters& registers) {
   return back;
 }
 
+void jump_to(GeneralRegisters& registers, std::uint64_t place) {
+  registers.rip = place;
+  registers.orig_rax = ~0ULL;
+}
+
 bool can_continue(const GeneralRegisters& registers, std::int64_t number) {
   return result_of(registers) == kRestartBlock &&
          static_cast<std::int64_t>(registers.orig_rax) == number;

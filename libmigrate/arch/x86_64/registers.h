@@ -42,9 +42,6 @@ inline std::int64_t result_of(const GeneralRegisters& registers) {
 inline std::uint64_t instruction_pointer(const GeneralRegisters& registers) {
   return registers.rip;
 }
-inline void set_instruction_pointer(GeneralRegisters& registers, std::uint64_t place) {
-  registers.rip = place;
-}
 inline std::uint64_t stack_pointer(const GeneralRegisters& registers) {
   return registers.rsp;
 }
@@ -79,6 +76,9 @@ bool is_repeated(const GeneralRegisters& registers);
 
 /// The registers with which a thread goes on whose interrupted call the kernel restarts.
 GeneralRegisters restarted(const GeneralRegisters& registers);
+
+/// The thread goes on at `place`, whatever system call it was stopped in.
+void jump_to(GeneralRegisters& registers, std::uint64_t place);
 
 /// True when a thread is stopped inside call `number` and the kernel holds how to continue it.
 bool can_continue(const GeneralRegisters& registers, std::int64_t number);

@@ -67,6 +67,7 @@ INSTANTIATE_TEST_SUITE_P(
     All, ImageFlaws,
     testing::Values(
         Flaw{"no thread", [](auto& image) { image.clear_threads(); }},
+        Flaw{"another first thread", [](auto& image) { image.mutable_threads(0)->set_id(8); }},
         Flaw{"two threads of one id", [](auto& image) { *image.add_threads() = image.threads(0); }},
         Flaw{"short registers",
              [](auto& image) { image.mutable_threads(0)->set_general_registers("x"); }},
