@@ -207,7 +207,11 @@ Result<void> FrozenProcess::thaw() {
     // One that has not stopped yet: for the interrupt that it was sent. A signal on its way in
     // comes first and goes on in.
     const auto stop = thread.stopped ? Result<Stop>(Stop{}) : await_stop(thread.host_id);
-    note(detach(thread.host_id, stop && stop->event == 0 ? stop->signal : 0));
+    auto detached = detach(thread.host_id, stop && stop->event == 0 ? stop->signal : 0);
+    if (!detached && detached.error().code == ErrorCode::kNotFound) {
+      reap(thread.host_id);
+    }
+    note(std::move(detached));
   }
   return outcome;
 }

@@ -105,6 +105,7 @@ class ParkedProcess {
   Result<bool> stop_seized(pid_t thread);
   bool stands_in_area() const;
   Result<bool> read_state();
+  Result<void> bring_back(const wire::Image& image);
   Result<void> bring_back_strays(const wire::Image& image);
   Result<void> resume_loop();
   Result<std::vector<std::string>> signals_to_give_back(const wire::Image& image);

@@ -281,6 +281,16 @@ Result<void> ParkedProcess::unpark_thread(const ParkedThread& thread, const wire
 }
 
 Result<void> ParkedProcess::unpark(const wire::Image& image) {
+  auto back = bring_back(image);
+  if (!back && back.error().code == ErrorCode::kNotFound) {
+    for (std::size_t left = threads_.size(); left > 0; --left) {
+      reap(threads_[left - 1].host_id);
+    }
+  }
+  return back;
+}
+
+Result<void> ParkedProcess::bring_back(const wire::Image& image) {
   if (static_cast<int>(threads_.size()) != image.threads_size()) {
     return fail(make_error(ErrorCode::kRefused, "bring back", "process " + std::to_string(process_),
                            "its other threads have been ended, because it ran elsewhere"));

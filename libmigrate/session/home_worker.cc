@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/session/not_moved.h"
 
 namespace migrate {
 namespace {
@@ -31,13 +32,6 @@ std::array<std::byte, kSiginfo> plain_siginfo(int signal) {
   std::array<std::byte, kSiginfo> bytes{};
   std::copy_n(reinterpret_cast<const std::byte*>(&information), kSiginfo, bytes.begin());
   return bytes;
-}
-
-// Gone, or nobody has asked for its end yet.
-bool has_ended(pid_t pid) {
-  const auto status = read_file("/proc/" + std::to_string(pid) + "/status");
-  return !status || status->find("\nState:\tZ") != std::string::npos ||
-         status->find("\nState:\tX") != std::string::npos;
 }
 
 }  // namespace
@@ -198,18 +192,7 @@ void HomeWorker::report_not_moved(MoveOutcome outcome) {
   row_->remove();
   refuse_requests();
   file_->remove();
-  if (outcome == MoveOutcome::kFailed && has_ended(request_.pid)) {
-    sink_.finish_failed(kExitOther,
-                        make_error(ErrorCode::kNotFound, "move", "process " + command_,
-                                   "it ended meanwhile (" + move_->error().message() + ")"));
-    return;
-  }
-  if (outcome == MoveOutcome::kFailed) {
-    sink_.finish_failed(kExitFailed, move_->error());
-    return;
-  }
-  sink_.send({{"event", "refused"}, {"refusals", to_json(move_->refusals())}});
-  sink_.finish(kExitRefused, {{"refusals", to_json(move_->refusals())}, {"pid", request_.pid}});
+  tell_not_moved(sink_, *move_, outcome, request_.pid, command_);
 }
 
 Result<void> HomeWorker::become_deputy() {

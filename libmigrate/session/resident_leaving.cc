@@ -4,6 +4,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "libmigrate/session/json_member.h"
+#include "libmigrate/session/not_moved.h"
 #include "libmigrate/session/resident_worker.h"
 
 namespace migrate {
@@ -44,11 +45,8 @@ void ResidentWorker::move_on() {
   options.transport = *transport;
   SourceMove move(std::move(options), onward_hooks(), pending.sink);
   const MoveOutcome outcome = move.attempt_for(pending.request.retry_seconds);
-  if (outcome == MoveOutcome::kRefused) {
-    pending.sink.send({{"event", "refused"}, {"refusals", to_json(move.refusals())}});
-    pending.sink.finish(kExitRefused, {{"refusals", to_json(move.refusals())}});
-  } else if (outcome == MoveOutcome::kFailed) {
-    pending.sink.finish_failed(kExitFailed, move.error());
+  if (outcome == MoveOutcome::kRefused || outcome == MoveOutcome::kFailed) {
+    tell_not_moved(pending.sink, move, outcome, cell_->seed(), noted_.command());
   } else {
     finish_move(move, pending.sink, pending.request.wait);
   }

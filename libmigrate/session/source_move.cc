@@ -17,6 +17,7 @@
 #include "libmigrate/inspect/proc_text.h"
 #include "libmigrate/rules/host_facts.h"
 #include "libmigrate/rules/refusal.h"
+#include "libmigrate/trace/tracee.h"
 #include "transport/proof.h"
 
 namespace migrate {
@@ -104,6 +105,10 @@ MoveOutcome SourceMove::attempt() {
     MIGRATE_TRY(connect_data());
     MIGRATE_TRY(hooks_.on_outgoing(outgoing()));
     auto ran = freeze_and_run();
+    if (!ran && !run_sent_ && has_ended(options_.pid)) {
+      refusals_.clear();  // They are of what was left of it.
+      ran.error().code = ErrorCode::kNotFound;
+    }
     changes_ = !ran && ran.error().code == ErrorCode::kRetry;
     return ran;
   }();

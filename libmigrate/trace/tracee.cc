@@ -9,6 +9,8 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "base/file.h"
 #include "libmigrate/inspect/proc_text.h"
@@ -120,6 +122,25 @@ Result<Stop> wait_stop_of_first(pid_t process) {
     }
     ::waitpid(told.si_pid, nullptr, __WALL | WNOHANG);
   }
+}
+
+void reap(pid_t thread) {
+  constexpr int kLooks = 1000;
+  constexpr auto kBetweenLooks = std::chrono::milliseconds(1);
+  for (int look = 0; look < kLooks; ++look) {
+    siginfo_t told{};
+    const auto id = static_cast<id_t>(thread);
+    if (::waitid(P_PID, id, &told, WEXITED | WNOHANG | __WALL) != 0 || told.si_pid != 0) {
+      return;
+    }
+    std::this_thread::sleep_for(kBetweenLooks);
+  }
+}
+
+bool has_ended(pid_t process) {
+  const auto status = read_file("/proc/" + std::to_string(process) + "/status");
+  return !status || status->find("\nState:\tZ") != std::string::npos ||
+         status->find("\nState:\tX") != std::string::npos;
 }
 
 Result<std::uint64_t> read_signal_mask(pid_t thread) {

@@ -44,6 +44,13 @@ Result<Stop> wait_stop(pid_t thread);
 /// others their tracer only: they are reaped here.
 Result<Stop> wait_stop_of_first(pid_t process);
 
+/// Reaps a traced thread that is dying, for which ptrace verbs give kNotFound: until then its
+/// process cannot end. The first thread last. Waits up to a second.
+void reap(pid_t thread);
+
+/// Whether a process, which need not be traced, is gone, or nobody has asked for its end yet.
+bool has_ended(pid_t process);
+
 /// The signal mask of a stopped thread.
 Result<std::uint64_t> read_signal_mask(pid_t thread);
 Result<void> write_signal_mask(pid_t thread, std::uint64_t mask);

@@ -11,7 +11,7 @@ import signal
 import time
 
 import harness
-from harness import DONE, state_of, wait_until
+from harness import DONE, OTHER, state_of, wait_until
 from steps import StepCase
 
 
@@ -90,6 +90,29 @@ class Recovery(StepCase):
         self.assertTrue(self.in_doubt(process), self.testbed.logs())
         os.kill(process.pid, signal.SIGKILL)
         self.assertEqual(process.wait(10), -signal.SIGKILL, self.testbed.logs())
+
+    def test_a_process_that_ends_during_its_move(self):
+        """One with several threads; at its home, and where it has come to."""
+        for moves, step in ((0, "source.offered"), (0, "source.frozen"), (0, "source.captured"),
+                            (2, "source.offered"), (2, "source.frozen"), (2, "source.captured")):
+            with self.subTest(moves=moves, step=step):
+                process = self.testbed.start_program("hostA", "threads", "mutex")
+                pid = process.pid
+                for where in ("hostB", "hostA")[:moves]:
+                    moved = self.testbed.move("hostA", process.pid, where, wait="done")
+                    self.assertEqual(moved.status, DONE, moved)
+                    pid = next((record["pid"] for record in self.records("hostA")
+                                if record["process"] == moved.object["process"]
+                                and record["state"] == "running-here"), pid)
+                self.arm(step)
+                mover = self.testbed.start("hostA", "migratectl", "--json", "move", process.pid,
+                                           "hostB")
+                worker = self.stopped_at(step, "hostA")
+                os.kill(pid, signal.SIGKILL)
+                os.kill(worker, signal.SIGCONT)
+                self.assertEqual(mover.wait(20), OTHER, self.testbed.logs())
+                self.assertIn("ended meanwhile", bytes(mover.output).decode())
+                self.assertEqual(process.wait(10), -signal.SIGKILL, self.testbed.logs())
 
     def test_a_stop_on_the_way_is_kept(self):
         """SIGSTOP, which no mask holds back, while the process stands still for a move."""
