@@ -24,6 +24,13 @@ std::string proc_path(pid_t process) {
   return "/proc/" + std::to_string(process);
 }
 
+// What read_state() does to a thread's registers, for one that it has not come to.
+Result<void> forgive_stop(pid_t thread) {
+  arch::GeneralRegisters registers = MIGRATE_TRY(arch::read_registers(thread));
+  arch::forgive_stop(registers);
+  return arch::write_registers(thread, registers);
+}
+
 }  // namespace
 
 // The id in the innermost PID namespace: the last number of the NSpid line.
@@ -128,6 +135,9 @@ Result<void> FrozenProcess::stop_all() {
         return seized;
       }
       if (auto asked = interrupt(thread); !asked && !seized) {
+        if (thread != process_ && has_ended(thread)) {
+          continue;  // One that is ending cannot be traced any more.
+        }
         return asked;  // Not traced by us: another tracer came first.
       }
       known.push_back(thread);
@@ -207,6 +217,10 @@ Result<void> FrozenProcess::thaw() {
     // One that has not stopped yet: for the interrupt that it was sent. A signal on its way in
     // comes first and goes on in.
     const auto stop = thread.stopped ? Result<Stop>(Stop{}) : await_stop(thread.host_id);
+    const bool by_us = thread.stopped || (stop && stop->event == PTRACE_EVENT_STOP);
+    if (thread.id == 0 && by_us) {
+      note(forgive_stop(thread.host_id));  // Its state was not read.
+    }
     auto detached = detach(thread.host_id, stop && stop->event == 0 ? stop->signal : 0);
     if (!detached && detached.error().code == ErrorCode::kNotFound) {
       reap(thread.host_id);

@@ -158,7 +158,11 @@ Result<void> ParkedProcess::seize_threads() {
   for (const std::string& name : MIGRATE_TRY(list_directory(path))) {
     pid_t thread = 0;
     std::from_chars(name.data(), name.data() + name.size(), thread);
-    MIGRATE_TRY(seize(thread));
+    auto seized = seize(thread);
+    if (!seized && thread != process_ && has_ended(thread)) {
+      continue;
+    }
+    MIGRATE_TRY(std::move(seized));
     MIGRATE_TRY(interrupt(thread));
     if (MIGRATE_TRY(stop_seized(thread))) {
       threads_.push_back({thread, MIGRATE_TRY(inner_thread_id(process_, thread))});

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cctype>
+#include <cstring>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -32,6 +33,14 @@ std::array<std::byte, kSiginfo> plain_siginfo(int signal) {
   std::array<std::byte, kSiginfo> bytes{};
   std::copy_n(reinterpret_cast<const std::byte*>(&information), kSiginfo, bytes.begin());
   return bytes;
+}
+
+// Sent by on_continued below, because the process goes on already.
+bool is_own_continue(const std::array<std::byte, kSiginfo>& bytes) {
+  siginfo_t information{};
+  std::memcpy(&information, bytes.data(), sizeof(information));
+  return information.si_signo == SIGCONT && information.si_code == SI_USER &&
+         information.si_pid == ::getpid();
 }
 
 }  // namespace
@@ -374,6 +383,9 @@ void HomeWorker::read_signals() {
   while (::poll(&polled, 1, 0) > 0 && (polled.revents & POLLIN) != 0 &&
          ::read(polled.fd, siginfo.data(), siginfo.size()) ==
              static_cast<ssize_t>(siginfo.size())) {
+    if (is_own_continue(siginfo)) {
+      continue;
+    }
     if (auto sent = relay_->send_signal(siginfo); !sent) {
       log::warn("a signal was lost: {}", sent.error().message());
     }

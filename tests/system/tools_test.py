@@ -301,6 +301,21 @@ class Signals(ToolsCase):
                 else:
                     self.stands_still_until_continued(process)
 
+    def test_each_continue_is_handled_once(self):
+        process = self.testbed.start(
+            "hostA", "perl", "-e", '$| = 1; $SIG{CONT} = sub { print "continued\\n" }; '
+            'print "ready\\n"; while (1) { print "."; select(undef, undef, undef, 0.01) }')
+        self.addCleanup(process.kill)
+        self.assertTrue(process.wait_ready())
+        self.move(process, "hostB", wait="done")
+        for _ in range(4):
+            os.kill(process.pid, signal.SIGSTOP)
+            time.sleep(0.2)
+            os.kill(process.pid, signal.SIGCONT)
+            time.sleep(0.2)
+        time.sleep(0.5)
+        self.assertEqual(bytes(process.output).count(b"continued"), 4, self.testbed.logs())
+
     def end_by(self, number, after=()):
         process = self.start("threads", "many")
         identity = self.move(process, "hostB")["process"]
