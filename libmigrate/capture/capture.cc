@@ -425,6 +425,9 @@ Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& ima
       need(call.arguments[0], call.arguments[1] * sizeof(pollfd), kMaxPolledBytes);
     }
     need(remaining_address(call), sizeof(timespec));
+    for (const auto& [address, length] : memory_of_wait(call)) {
+      need(address, length);
+    }
   }
   const wire::MemoryMap& memory = image.memory();
   need(memory.arg_start(), memory.arg_end() - memory.arg_start());

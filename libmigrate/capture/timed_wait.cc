@@ -1,6 +1,7 @@
 #include "libmigrate/capture/timed_wait.h"
 
 #include <linux/futex.h>
+#include <sys/sem.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -139,6 +140,28 @@ std::vector<WaitRecord> waits_that_go_on(const FrozenProcess& frozen,
     }
   }
   return waits;
+}
+
+std::vector<std::pair<std::uint64_t, std::uint64_t>> memory_of_wait(
+    const arch::InterruptedCall& call) {
+  constexpr std::uint64_t kMaskBytes = 8;
+  constexpr std::uint64_t kMostOperations = 512;  // of a semop, as the kernel is built by default
+  const auto& arguments = call.arguments;
+  switch (call.number) {
+    case SYS_rt_sigtimedwait:
+      return {{arguments[0], kMaskBytes}, {arguments[2], sizeof(timespec)}};
+    case SYS_epoll_pwait:
+      return {{arguments[4], kMaskBytes}};
+    case SYS_epoll_pwait2:
+      return {{arguments[3], sizeof(timespec)}, {arguments[4], kMaskBytes}};
+    case SYS_semtimedop:
+      return {{arguments[1], std::min(arguments[2], kMostOperations) * sizeof(sembuf)},
+              {arguments[3], sizeof(timespec)}};
+    case SYS_io_getevents:
+      return {{arguments[4], sizeof(timespec)}};
+    default:
+      return {};
+  }
 }
 
 std::int64_t timeout_result(std::int64_t number) {

@@ -5,6 +5,7 @@
 #include <array>
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -45,6 +46,11 @@ Result<std::optional<std::uint64_t>> remaining_wait(pid_t process, std::uint32_t
 /// script in a thread counts as something.
 std::vector<WaitRecord> waits_that_go_on(const FrozenProcess& frozen,
                                          const std::vector<WaitRecord>& records);
+
+/// Memory that the kernel reads when `call`, a wait, is repeated: address and length in bytes, 0
+/// for what is not there. A thread that waited for a page of it would look as if it had gone on.
+std::vector<std::pair<std::uint64_t, std::uint64_t>> memory_of_wait(
+    const arch::InterruptedCall& call);
 
 /// What `call` returns when its time is over.
 std::int64_t timeout_result(std::int64_t number);
