@@ -1,5 +1,6 @@
 """Test cases that stop the worker of a move at a step (docs/protocol.md lists them)."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -79,4 +80,5 @@ class StepCase(unittest.TestCase):
         workers = [record["worker"] for record in self.records(host) if record.get("worker_alive")]
         self.testbed.command("kill-daemon", host, "--signal", "KILL", check=True)
         for worker in workers:
-            os.kill(worker, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # It may have ended since.
+                os.kill(worker, signal.SIGKILL)
