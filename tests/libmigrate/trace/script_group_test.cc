@@ -17,9 +17,8 @@
 #include <thread>
 
 #include "base/file.h"
-#include "libmigrate/capture/frozen_process.h"
-#include "libmigrate/restore/address_space.h"
 #include "libmigrate/trace/tracee.h"
+#include "tests/libmigrate/trace/freeze.h"
 
 namespace migrate {
 namespace {
@@ -95,18 +94,7 @@ class ScriptGroupTest : public testing::Test {
     return false;
   }
 
-  FrozenProcess freeze() const {
-    std::uint64_t instruction = 0;
-    const std::vector<NamedRange> mappings = read_mappings(subject_).value();
-    for (const NamedRange& range : mappings) {
-      if (range.name == "[vdso]") {
-        instruction = find_system_call_in(subject_, range.start, range.end).value();
-      }
-    }
-    FrozenProcess frozen = FrozenProcess::freeze(subject_, instruction, {}).value();
-    EXPECT_TRUE(frozen.open_area(4096));
-    return frozen;
-  }
+  FrozenProcess freeze() const { return test::freeze(subject_); }
 
   static std::vector<ScriptThread> threads_of(const FrozenProcess& frozen) {
     std::vector<ScriptThread> threads;

@@ -17,9 +17,8 @@
 
 #include "base/file.h"
 #include "base/mapping.h"
-#include "libmigrate/capture/frozen_process.h"
-#include "libmigrate/restore/address_space.h"
 #include "libmigrate/trace/tracee.h"
+#include "tests/libmigrate/trace/freeze.h"
 
 /// hold_general.S: loads the 15 registers from `patterns`, counts down, stores them into `found`.
 extern "C" void hold_general(const std::uint64_t* patterns, std::uint64_t* found,
@@ -86,18 +85,7 @@ class DeadTracerTest : public testing::Test {
            told.si_pid == subject_;
   }
 
-  FrozenProcess freeze_subject() const {
-    std::uint64_t instruction = 0;
-    const std::vector<NamedRange> mappings = read_mappings(subject_).value();
-    for (const NamedRange& range : mappings) {
-      if (range.name == "[vdso]") {
-        instruction = find_system_call_in(subject_, range.start, range.end).value();
-      }
-    }
-    FrozenProcess frozen = FrozenProcess::freeze(subject_, instruction, {}).value();
-    EXPECT_TRUE(frozen.open_area(4096));
-    return frozen;
-  }
+  FrozenProcess freeze_subject() const { return test::freeze(subject_); }
 
   /// A tracer that freezes the subject and has it run a script, in the middle of which it is now.
   pid_t start_tracer() {
