@@ -76,6 +76,9 @@ Result<PeerTrust::Peer> PeerTrust::try_connect(const Address& address, const Pre
                            "this host's daemon has no keys for TLS; give it --keys"));
   }
   UniqueFd fd = MIGRATE_TRY(connect_tcp(address, timeout_ms));
+  if (!authenticates()) {
+    MIGRATE_TRY(check_local_listener(fd.get(), anywhere_, timeout_ms));
+  }
   MIGRATE_TRY(send_preamble(fd.get(), preamble));
   if (encrypts()) {
     return connect_tls(std::move(fd), address, preamble, timeout_ms);

@@ -25,8 +25,9 @@ class PeerTrust {
     PeerIdentity identity;
   };
 
-  /// Nobody proves anything, and everything is sent in the clear.
-  PeerTrust() = default;
+  /// Nobody proves anything, and everything is sent in the clear. What is not this host's own
+  /// root's is connected to only if `anywhere`.
+  explicit PeerTrust(bool anywhere = false) : anywhere_(anywhere) {}
   explicit PeerTrust(TlsContext context) : way_(std::move(context)) {}
   explicit PeerTrust(Munge munge) : way_(std::move(munge)) {}
 
@@ -40,7 +41,8 @@ class PeerTrust {
   /// Connects to the daemon at `address`, sends the preamble and proves who this host is. With TLS
   /// the peer must prove to be address.host. Blocks up to `timeout_ms` for the connection and again
   /// for each message of the proof. What is refused is logged too, as whoever asked may be no
-  /// administrator. Errors: as connect_tcp(), TlsChannel::connect() and Munge.
+  /// administrator. Errors: as connect_tcp(), TlsChannel::connect() and Munge; where nobody proves
+  /// anything, kRefused for who is not known to be root's daemon (see the constructor).
   Result<Peer> connect(const Address& address, const Preamble& preamble, int timeout_ms) const;
 
   /// The other side: `connection` has had its preamble read. Blocks up to `timeout_ms` for each
@@ -55,6 +57,7 @@ class PeerTrust {
                            int timeout_ms) const;
 
   std::variant<std::monostate, TlsContext, Munge> way_;
+  bool anywhere_ = false;
 };
 
 }  // namespace migrate

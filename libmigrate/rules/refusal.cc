@@ -53,6 +53,9 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "move programs that run directly on the host"},
     {"NOT_ALLOWED", "the destination does not take this user's processes from this host",
      "ask its administrator for a rule (allow, in the configuration of its migrated)"},
+    {"NOT_PERMITTED", "the kernel would not let who asks look into the process as it is now",
+     "ask its owner or root; a program with set-user-id, set-group-id or capabilities is root's to "
+     "move"},
     {"NOT_READABLE", "the daemon may not look into this process",
      "name another process, or give the daemon the right (CAP_SYS_PTRACE, security modules)"},
     {"PAGE_SIZE", "the destination has pages of another size",

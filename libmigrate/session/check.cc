@@ -19,7 +19,7 @@ Result<std::vector<wire::Refusal>> verdict(const WorkerContext& context,
   }
   options.mode = kCheckMode;
   options.home = context.own_address;
-  options.user = request.uid;
+  options.asker = request.asker;
   options.host_clocks = MIGRATE_TRY(clock_offsets(0));
   options.context = &context;
   EventSink nobody;

@@ -1,6 +1,7 @@
 // What a home worker does with the requests of local clients: most go to where the process is.
 #include "base/clock.h"
 #include "base/log.h"
+#include "libmigrate/rights/stand_in.h"
 #include "libmigrate/session/home_worker.h"
 #include "libmigrate/session/json_member.h"
 #include "transport/proof.h"
@@ -16,6 +17,10 @@ void HomeWorker::forward_request(Letter letter) {
   EventSink client(std::move(letter.fd));
   nlohmann::json request = parse_object(letter.request);
   if (text_member(request, "command") == "resolve") {
+    if (const auto may = may_resolve(request); !may) {
+      client.finish_failed(kExitRefused, may.error());
+      return;
+    }
     resolve(std::move(client), text_member(request, "action"));
     return;
   }
@@ -82,6 +87,13 @@ bool HomeWorker::place_answers() const {
   const Preamble preamble{.purpose = Purpose::kCommand, .session = *session};
   const auto peer = context_.trust.connect(*address, preamble, kForwardTimeoutMs);
   return peer && give_proof(*peer->channel, token_, preamble, kForwardTimeoutMs).has_value();
+}
+
+// What is parked here is the process as it was when it left. Where nothing is, nobody but its user,
+// whom the daemon has let through, and root can ask.
+Result<void> HomeWorker::may_resolve(const nlohmann::json& request) const {
+  const Asker asker = MIGRATE_TRY(asker_from(request));
+  return deputy_gone_ ? Result<void>() : may_attach(asker, request_.pid);
 }
 
 void HomeWorker::resolve(EventSink client, const std::string& action) {

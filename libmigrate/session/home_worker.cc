@@ -25,11 +25,12 @@ constexpr int kOwingMs = 20;
 constexpr std::int64_t kLingerUs = 2'000'000;
 constexpr std::size_t kSiginfo = sizeof(siginfo_t);
 
-// siginfo of a signal that no one sent in words, such as a stop seen by wait(2).
-std::array<std::byte, kSiginfo> plain_siginfo(int signal) {
+// siginfo of a signal of which nobody tells who sent it: `user` could have.
+std::array<std::byte, kSiginfo> plain_siginfo(int signal, uid_t user) {
   siginfo_t information{};
   information.si_signo = signal;
   information.si_code = SI_USER;
+  information.si_uid = user;
   std::array<std::byte, kSiginfo> bytes{};
   std::copy_n(reinterpret_cast<const std::byte*>(&information), kSiginfo, bytes.begin());
   return bytes;
@@ -139,7 +140,7 @@ SourceMoveOptions HomeWorker::move_options(const Address& destination,
   options.home = context_.own_address;
   options.token = token_;
   options.command = command_;
-  options.user = request_.uid;
+  options.asker = request_.asker;
   options.push = request_.push;
   options.host_clocks = clock_offsets(0).value_or(ClockOffsets());
   options.context = &context_;
@@ -149,7 +150,11 @@ SourceMoveOptions HomeWorker::move_options(const Address& destination,
 SourceMove::Hooks HomeWorker::hooks() {
   SourceMove::Hooks hooks;
   hooks.freeze_relay = fresh_relay;
-  hooks.on_captured = [this](const wire::Image& image) { return fetch_streams(image, false); };
+  hooks.on_captured = [this](const wire::Image& image) {
+    request_.uid = image.threads(0).credentials().uid_real();  // It may have become another's.
+    noted_.set_user(request_.uid);
+    return fetch_streams(image, false);
+  };
   hooks.on_outgoing = [this](const wire::Outgoing& outgoing) {
     *noted_.mutable_outgoing() = outgoing;
     return file_->save(noted_.SerializeAsString());
@@ -235,7 +240,7 @@ Result<void> HomeWorker::become_deputy() {
     relay_->attach(std::move(caller_));
   }
   if (deputy_gone_) {
-    return relay_->send_signal(plain_siginfo(SIGKILL));
+    return relay_->send_signal(plain_siginfo(SIGKILL, request_.uid));
   }
   std::set<std::uint32_t> kept;
   for (const wire::Descriptor& descriptor : move_->image().descriptors()) {
@@ -409,10 +414,11 @@ void HomeWorker::watch_deputy() {
   } else {
     deputy_gone_ = true;  // Nothing but SIGKILL can do that.
     move_->stop_serving();
-    log::info("the deputy of process {} was killed; so is the process", to_hex(process_));
+    log::info("the deputy of process {} was killed; so is the process, if its user still may",
+              to_hex(process_));
   }
   if (relay_) {
-    static_cast<void>(relay_->send_signal(plain_siginfo(signal)));
+    static_cast<void>(relay_->send_signal(plain_siginfo(signal, request_.uid)));
   }
 }
 

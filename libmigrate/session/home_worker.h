@@ -89,6 +89,7 @@ class HomeWorker {
   Result<std::unique_ptr<Channel>> send_request(const std::string& where, const SessionId& session,
                                                 const nlohmann::json& request) const;
   bool place_answers() const;
+  Result<void> may_resolve(const nlohmann::json& request) const;
   void resolve(EventSink client, const std::string& action);
   void pump_forwards();
   bool pump_forward(Forward& forward);

@@ -40,6 +40,7 @@ void ResidentWorker::move_on() {
     return;
   }
   SourceMoveOptions options = onward_options(pending.request.mode);
+  options.asker = pending.request.asker;
   options.destination = *destination;
   options.push = pending.request.push;
   options.transport = *transport;
@@ -199,7 +200,11 @@ void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
   const nlohmann::json request = parse_object(letter->request);
   const std::string action = text_member(request, "action");
   const std::string who = "process " + noted_.command();
-  if (text_member(request, "command") != "resolve") {
+  const bool resolves = text_member(request, "command") == "resolve";
+  const auto may = resolves ? may_use(request, nullptr) : Result<void>();
+  if (!may) {
+    sink.finish_failed(kExitRefused, may.error());
+  } else if (!resolves) {
     sink.finish_failed(kExitFailed, make_error(ErrorCode::kRetry, "carry out a request",
                                                "process " + noted_.command(),
                                                "it is leaving this host; try again"));

@@ -166,7 +166,7 @@ void ResidentWorker::read_mailbox() {
 
 void ResidentWorker::take_letter(Letter letter) {
   if (!letter.preamble) {
-    take_request(letter.request, EventSink(std::move(letter.fd)));
+    take_request(letter.request, EventSink(std::move(letter.fd)), nullptr);
     return;
   }
   switch (letter.preamble->purpose) {
@@ -176,7 +176,7 @@ void ResidentWorker::take_letter(Letter letter) {
       if (bytes) {
         log::info("session {}: a request from {}", to_hex(session_), letter.peer.to_string());
         const std::string text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
-        take_request(text, EventSink(std::move(letter.channel)));
+        take_request(text, EventSink(std::move(letter.channel)), &letter.peer);
       }
       break;
     }
@@ -199,28 +199,31 @@ void ResidentWorker::take_letter(Letter letter) {
   }
 }
 
-void ResidentWorker::take_request(const std::string& text, EventSink sink) {
+// `home`: who passes the request on; null if it is of a client on this host.
+void ResidentWorker::take_request(const std::string& text, EventSink sink,
+                                  const PeerIdentity* home) {
   const nlohmann::json request = parse_object(text);
   if (!request.is_object()) {
     sink.finish_failed(kExitFailed, make_error(ErrorCode::kCorrupt, "read a request"));
     return;
   }
+  if (text_member(request, "command") == "end" && home != nullptr) {
+    end_for_home(std::move(sink));
+    return;
+  }
+  auto asker = believed(request, home);
+  if (!asker) {
+    sink.finish_failed(kExitRefused, asker.error());
+    return;
+  }
   if (text_member(request, "command") == "check") {
-    check(request, std::move(sink));
+    check(request, std::move(*asker), std::move(sink));
     return;
   }
   if (text_member(request, "command") == "resolve") {
     sink.finish_failed(kExitOther,
                        make_error(ErrorCode::kRefused, "resolve", "process " + noted_.command(),
                                   "it runs here and nothing about it is in doubt"));
-    return;
-  }
-  if (text_member(request, "command") == "end") {  // Which only its home says.
-    report_end(SIGKILL, "it was killed at its home");
-    file_->mark().wait_status = SIGKILL;
-    file_->mark().ended = 1;
-    cell_->end();
-    sink.finish(kExitDone, nlohmann::json::object());
     return;
   }
   MoveRequest move;
@@ -231,6 +234,7 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink) {
   move.wait = text_member(request, "wait", "resumed");
   move.retry_seconds = number_member(request, "retry_seconds", 0.0);
   move.uid = noted_.user();
+  move.asker = std::move(*asker);
   move.push = push_limits(request, context_);
   if (!independent_ && control_) {
     wire::ControlMessage message;
@@ -240,8 +244,22 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink) {
   pending_moves_.push_back({std::move(move), std::move(sink)});
 }
 
-void ResidentWorker::check(const nlohmann::json& request, EventSink sink) {
+// It was killed at its home while that did not know where it runs.
+void ResidentWorker::end_for_home(EventSink sink) {
+  if (const auto may = may_deliver(SIGKILL, SI_USER, noted_.user()); !may) {
+    sink.finish_failed(kExitRefused, may.error());
+    return;
+  }
+  report_end(SIGKILL, "it was killed at its home");
+  file_->mark().wait_status = SIGKILL;
+  file_->mark().ended = 1;
+  cell_->end();
+  sink.finish(kExitDone, nlohmann::json::object());
+}
+
+void ResidentWorker::check(const nlohmann::json& request, Asker asker, EventSink sink) {
   SourceMoveOptions options = onward_options(kCheckMode);
+  options.asker = std::move(asker);
   options.destination.host.clear();
   const std::string destination = text_member(request, "destination");
   if (auto address = Address::parse(destination); !destination.empty() && address) {
@@ -266,7 +284,6 @@ SourceMoveOptions ResidentWorker::onward_options(const std::string& mode) const 
   options.home = *Address::parse(noted_.home());
   options.token = noted_.token();
   options.command = noted_.command();
-  options.user = noted_.user();
   options.waits = waits_;
   options.host_clocks = host_clocks_;
   options.context = &context_;
@@ -455,6 +472,12 @@ void ResidentWorker::deliver(std::span<const std::byte> siginfo) {
   std::copy_n(siginfo.begin(), std::min(siginfo.size(), sizeof(information)),
               reinterpret_cast<std::byte*>(&information));
   const pid_t pid = cell_->seed();
+  if (const auto may = may_deliver(information.si_signo, information.si_code, information.si_uid);
+      !may) {
+    log::warn("signal {} for process {} is not delivered: {}", information.si_signo,
+              noted_.command(), may.error().message());
+    return;
+  }
   if (stops_by_default(pid, information.si_signo)) {
     // In the cell nobody could let it go on, the kernel thinks (its process group is orphaned), and
     // ignores ^Z; its home can.

@@ -88,8 +88,13 @@ class ResidentWorker {
   void read_cell();
   void read_mailbox();
   void take_letter(Letter letter);
-  void take_request(const std::string& text, EventSink sink);
-  void check(const nlohmann::json& request, EventSink sink);
+  void take_request(const std::string& text, EventSink sink, const PeerIdentity* home);
+  void end_for_home(EventSink sink);
+  void check(const nlohmann::json& request, Asker asker, EventSink sink);
+  // resident_rights.cc
+  Result<Asker> believed(const nlohmann::json& request, const PeerIdentity* home) const;
+  Result<void> may_use(const nlohmann::json& request, const PeerIdentity* home) const;
+  Result<void> may_deliver(int signal, int code, uid_t sender) const;
   void follow_pager();
   void report_end(int status, const std::string& lost);
   void end_given_up(const SourceMove& move);
@@ -121,7 +126,8 @@ class ResidentWorker {
   const std::function<void(int connection)> become_worker_;
   std::unique_ptr<ControlChannel> control_;
   wire::Offer offer_;
-  bool trusted_ = false;  // the source may bring root's processes
+  bool trusted_ = false;          // the source may bring root's processes
+  bool home_is_trusted_ = false;  // the home may
   wire::HostFacts own_facts_;
   ClockOffsets host_clocks_;
   std::int64_t cell_offset_ns_ = 0;  // CLOCK_MONOTONIC of the cell minus ours

@@ -44,6 +44,15 @@ std::uint64_t memory_bytes(pid_t pid) {
   return kibibytes * kKibibyte;
 }
 
+std::vector<pid_t> ids_of(const std::vector<FrozenThread>& threads) {
+  std::vector<pid_t> ids;
+  ids.reserve(threads.size());
+  for (const FrozenThread& thread : threads) {
+    ids.push_back(thread.host_id);
+  }
+  return ids;
+}
+
 }  // namespace
 
 nlohmann::json to_json(const std::vector<wire::Refusal>& refusals) {
@@ -114,6 +123,7 @@ MoveOutcome SourceMove::attempt() {
   }();
   if (moved) {
     // Its first pages come before what is left to do here.
+    stand_in_.reset();
     std::this_thread::sleep_for(kFirstPages);
     return MoveOutcome::kCommitted;
   }
@@ -154,6 +164,9 @@ Result<std::vector<wire::Refusal>> SourceMove::check() {
 Result<void> SourceMove::inspect() {
   event("inspect", begun_us_);
   auto inspected = [&]() -> Result<Inspection> {
+    if (!stand_in_) {
+      stand_in_ = MIGRATE_TRY(StandIn::create(options_.asker));
+    }
     inspector_ = MIGRATE_TRY(ProcessInspector::create(options_.pid, options_.known));
     return inspector_->inspect_running();
   }();
@@ -170,10 +183,36 @@ Result<void> SourceMove::inspect() {
   draft_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
   phases_["inspect"] = now_us() - begun_us_;
+  MIGRATE_TRY(judge_running());
   if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
   }
   return {};
+}
+
+// What an inspection finds is told to nobody who could not have found it himself: neither to the
+// client nor to the destination. It decides nothing about the move, which the process that will
+// be frozen does.
+Result<void> SourceMove::judge_running() {
+  std::vector<pid_t> threads{options_.pid};
+  for (const auto& [thread, id] : inspector_->threads()) {
+    if (thread != options_.pid) {
+      threads.push_back(thread);
+    }
+  }
+  MIGRATE_TRY(stand_in_->ask_attach(threads));
+  return take_judgement();
+}
+
+// The kernel's word about the threads that it was asked about.
+Result<void> SourceMove::take_judgement() {
+  auto judged = stand_in_->answer();
+  if (!judged && judged.error().code == ErrorCode::kRefused) {
+    log::warn("{}", judged.error().message());
+    refusals_ = {make_refusal("NOT_PERMITTED", "process " + std::to_string(options_.pid),
+                              options_.asker.name())};
+  }
+  return judged;
 }
 
 Result<void> SourceMove::offer() {
@@ -192,7 +231,7 @@ Result<void> SourceMove::offer() {
   offer.set_home(options_.home.to_string());
   offer.set_source_address(options_.context->own_address.to_string());
   offer.set_command(options_.command);
-  offer.set_user(options_.user);
+  offer.set_user(draft_.threads(0).credentials().uid_real());
   offer.set_token(options_.token);
   offer.set_memory_bytes(memory_bytes(options_.pid));
   offer.set_wants_rdma(rdma_.wanted() && options_.mode != kCheckMode);
@@ -279,6 +318,7 @@ Result<void> SourceMove::freeze_and_run() {
   FrozenProcess frozen = MIGRATE_TRY(std::move(stopped));
   const std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
   phases_["stop"] = now_us() - start;
+  MIGRATE_TRY(stand_in_->ask_attach(ids_of(frozen.threads())));
   options_.context->stops.reach("source.frozen");
   check_scripts_can_run(frozen, refusals_);
   if (!refusals_.empty()) {
@@ -315,6 +355,7 @@ Result<void> SourceMove::freeze_and_run() {
   MIGRATE_TRY(capture_starter_pages(frozen, image_));
   wire::ControlMessage message;
   *message.mutable_final()->mutable_relay() = hooks_.freeze_relay(image_);
+  MIGRATE_TRY(take_judgement());  // Before anything of its memory leaves.
   options_.context->stops.reach("source.captured");
   message.mutable_final()->mutable_image()->Swap(&image_);
   auto done = control_->send(message);

@@ -12,6 +12,7 @@
 #include "libmigrate/capture/parked_process.h"
 #include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/proto/session.pb.h"
+#include "libmigrate/rights/stand_in.h"
 #include "libmigrate/session/clocks.h"
 #include "libmigrate/session/control_channel.h"
 #include "libmigrate/session/drain_estimate.h"
@@ -106,6 +107,8 @@ class SourceMove {
 
   Result<std::unique_ptr<Channel>> connect(Purpose purpose);
   Result<void> inspect();
+  Result<void> judge_running();
+  Result<void> take_judgement();
   Result<void> offer();
   Result<wire::ControlMessage> await_reply(const ClockOffsets& offsets);
   Result<void> connect_data();
@@ -136,6 +139,7 @@ class SourceMove {
   const Hooks hooks_;
   EventSink& sink_;
   std::optional<ProcessInspector> inspector_;
+  std::optional<StandIn> stand_in_;  // of who asks
   SessionId session_{};
   wire::Image draft_;
   wire::Image image_;

@@ -24,7 +24,7 @@ struct SourceMoveOptions {
   Address home;         ///< Of the process.
   std::string token;    ///< Of the process.
   std::string command;  ///< Command line.
-  uid_t user = 0;
+  Asker asker;          ///< Who wants it, judged on the frozen process.
   std::vector<WaitRecord> waits;  ///< As the threads came here.
   PushLimits push;
   ClockOffsets host_clocks;                ///< Of this worker's own time namespace.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "libmigrate/rights/asker.h"
 #include "libmigrate/rules/host_policy.h"
 #include "libmigrate/session/stop_points.h"
 #include "transport/address.h"
@@ -51,7 +52,8 @@ struct MoveRequest {
   std::string mode;                ///< lazy, demand or eager.
   std::string transport = "auto";  ///< Of the pages; see PageTransport.
   std::string wait;                ///< resumed, done or exit.
-  uid_t uid = 0;                   ///< Whose process it is; that the asker may move it was checked.
+  uid_t uid = 0;                   ///< Whose process it is.
+  Asker asker;                     ///< In whose name the kernel is asked once it is frozen.
   double retry_seconds = 0;
   PushLimits push;
 };
@@ -65,6 +67,7 @@ struct CheckRequest {
   pid_t pid = 0;
   std::string destination;  ///< HOST:PORT, or empty: the source's rules only.
   uid_t uid = 0;            ///< Whose process it is.
+  Asker asker;
 };
 
 /// Source side of `move`: runs in a forked worker; writes JSON event lines to `client` (a stream

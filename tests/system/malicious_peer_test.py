@@ -27,7 +27,7 @@ MIB = 1 << 20
 
 # --- the peer
 
-def preamble(purpose, session=b"\x11" * 16, version=3):
+def preamble(purpose, session=b"\x11" * 16, version=4):
     return struct.pack("<4sHBB16s8x", b"LMIG", version, purpose, 0, session)
 
 

@@ -24,7 +24,7 @@ OFFER, URGENT, BULK, HOME, QUERY, COMMAND, RESUME = range(1, 8)
 SECONDS = 8
 
 
-def preamble(purpose, session, version=3):
+def preamble(purpose, session, version=4):
     return struct.pack("<4sHBB", b"LMIG", version, purpose, 0) + bytes.fromhex(session) + bytes(8)
 
 

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "libmigrate/registry/mailbox.h"
 #include "libmigrate/registry/registry.h"
+#include "libmigrate/rights/stand_in.h"
 #include "libmigrate/session/page_transport.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/record_json.h"
@@ -95,9 +96,8 @@ Result<std::size_t> receive_some(int socket, std::span<char> buffer, UniqueFd& d
 
 Result<Request> read_request(const UniqueFd& client) {
   Request request;
-  const ucred asker = MIGRATE_TRY(peer_credentials(client.get()));
-  request.client_pid = asker.pid;
-  request.uid = asker.uid;
+  request.client_pid = MIGRATE_TRY(peer_credentials(client.get())).pid;
+  request.asker = MIGRATE_TRY(asker_of(client.get()));
   const Deadline deadline(kRequestTimeoutMs);
   std::string line;
   std::array<char, 4096> buffer = {};
@@ -113,11 +113,12 @@ Result<Request> read_request(const UniqueFd& client) {
     }
   }
   request.body = MIGRATE_TRY(parse_request(std::string_view(line).substr(0, line.find('\n'))));
+  request.asker.is_target = request.pid() == request.client_pid;
   return request;
 }
 
-/// Real, effective, saved and file system user of a process.
-Result<std::array<uid_t, 4>> owners(pid_t pid) {
+/// The real user of a process.
+Result<uid_t> owner_of(pid_t pid) {
   const std::string name = "process " + std::to_string(pid);
   Result<std::string> status = read_file("/proc/" + std::to_string(pid) + "/status");
   if (!status) {
@@ -125,12 +126,11 @@ Result<std::array<uid_t, 4>> owners(pid_t pid) {
         make_error(ErrorCode::kNotFound, "find", name, "no process of this host has this pid"));
   }
   const std::size_t at = status->find("\nUid:");
-  std::array<uid_t, 4> users = {};
-  if (at == std::string::npos || std::sscanf(status->c_str() + at, "\nUid: %u %u %u %u", &users[0],
-                                             &users[1], &users[2], &users[3]) != 4) {
+  uid_t user = 0;
+  if (at == std::string::npos || std::sscanf(status->c_str() + at, "\nUid: %u", &user) != 1) {
     return fail(make_error(ErrorCode::kCorrupt, "read the owner of", name));
   }
-  return users;
+  return user;
 }
 
 Error not_permitted(const std::string& object) {
@@ -138,15 +138,10 @@ Error not_permitted(const std::string& object) {
                     "it belongs to another user; ask its owner or root");
 }
 
-/// Whose process it is, if `uid` may use it.
-Result<uid_t> may_use(pid_t pid, uid_t uid) {
-  const std::array<uid_t, 4> users = MIGRATE_TRY(owners(pid));
-  const bool own =
-      std::all_of(users.begin(), users.end(), [uid](uid_t each) { return each == uid; });
-  if (uid != 0 && !own) {
-    return fail(not_permitted("process " + std::to_string(pid)));
-  }
-  return users.front();
+/// What of processes users see: their own rows, as of when they were moved. That is no right to do
+/// anything with the process, which is asked of the kernel where it is.
+bool may_see(const Request& request, const ProcessRecord& record) {
+  return request.asker.is_root() || record.uid == request.asker.user;
 }
 
 /// The rows of the process that the request names, the one to act on first; empty if the registry
@@ -172,7 +167,7 @@ Result<std::vector<ProcessRecord>> find_records(Registry& registry, const Reques
   }
   std::vector<ProcessRecord> records = MIGRATE_TRY(registry.find_process(id));
   for (const ProcessRecord& record : records) {
-    if (request.uid != 0 && record.uid != request.uid) {
+    if (!may_see(request, record)) {
       return fail(not_permitted("process " + id));
     }
   }
@@ -195,7 +190,7 @@ Error unknown_process(const Request& request) {
 Result<std::optional<ProcessRecord>> find_keeper(Registry& registry, const Request& request) {
   if (request.text("process").empty()) {
     std::optional<ProcessRecord> live = MIGRATE_TRY(registry.find_pid(request.pid()));
-    if (live && request.uid != 0 && live->uid != request.uid) {
+    if (live && !may_see(request, *live)) {
       return fail(not_permitted("process " + std::to_string(request.pid())));
     }
     return live;
@@ -230,7 +225,7 @@ Result<bool> hand_over(const LocalService& service, const Request& request,
   json body = request.body;
   body["process"] = keeper->process;
   body["pid"] = keeper->pid;
-  body["uid"] = request.uid;
+  body["asker"] = to_json(request.asker);
   const std::string message = body.dump(-1, ' ', false, json::error_handler_t::replace);
   if (MIGRATE_TRY(hand_to_worker(service.context.state_directory, keeper->mailbox_name(),
                                  client.get(), std::as_bytes(std::span(message))))) {
@@ -283,9 +278,11 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
   if (MIGRATE_TRY(hand_over(service, request, client))) {
     return {};
   }
-  const uid_t owner = MIGRATE_TRY(may_use(request.pid(), request.uid));
+  const uid_t owner = MIGRATE_TRY(owner_of(request.pid()));
+  MIGRATE_TRY(may_attach(request.asker, request.pid()));
   if (!is_move) {
-    run_check(service.context, std::move(client), {request.pid(), destination, owner});
+    run_check(service.context, std::move(client),
+              {request.pid(), destination, owner, request.asker});
     return {};
   }
   const auto retry = request.body.find("retry_seconds");
@@ -296,10 +293,11 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
   move.transport = request.text("transport", "auto");
   move.wait = request.text("wait", "resumed");
   move.uid = owner;
+  move.asker = request.asker;
   move.push = push_limits(request.body, service.context);
   move.retry_seconds =
       retry != request.body.end() && retry->is_number() ? std::fmax(retry->get<double>(), 0) : 0;
-  log::info("user {} moves process {} to {} ({})", request.uid, move.pid, destination, move.mode);
+  log::info("user {} moves process {} to {} ({})", request.asker.user, move.pid, destination, move.mode);
   service.become_worker(client.get());
   run_source_worker(service.context, std::move(client), move);
   return {};
@@ -325,7 +323,7 @@ Result<json> list_processes(const LocalService& service, const Request& request)
   json processes = json::array();
   for (const ProcessRecord& record : MIGRATE_TRY(registry.list())) {
     const bool shown = wants_all || is_live(record.state) || record.state == ProcessState::kLost;
-    if (shown && (request.uid == 0 || record.uid == request.uid)) {
+    if (shown && may_see(request, record)) {
       processes.push_back(record_json(record, service.context.host_name));
     }
   }
@@ -492,7 +490,7 @@ void serve_local(const LocalService& service, UniqueFd client) {
   }
   if (const Result<void> served = dispatch(service, *request, client); !served) {
     if (served.error().code == ErrorCode::kRefused) {
-      log::warn("refused user {} (pid {}): {}", request->uid, request->client_pid,
+      log::warn("refused user {} (pid {}): {}", request->asker.user, request->client_pid,
                 served.error().message());
     }
     send_error(client, served.error());

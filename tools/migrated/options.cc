@@ -235,7 +235,7 @@ Result<PeerTrust> peer_trust(const DaemonOptions& options, const std::string& ho
   const std::string authority = file(options.authority, "ca.crt");
   if (certificate.empty() && key.empty() && authority.empty()) {
     return options.munge ? PeerTrust(MIGRATE_TRY(Munge::create(options.munge_socket)))
-                         : PeerTrust();
+                         : PeerTrust(options.insecure);
   }
   if (options.munge) {
     return fail(make_error(ErrorCode::kInvalid, "choose how hosts prove who they are", {},

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/rights/asker.h"
 
 namespace migrate {
 
@@ -16,7 +17,7 @@ namespace migrate {
 struct Request {
   nlohmann::json body;  ///< An object, as parse_request() gives it.
   pid_t client_pid = 0;
-  uid_t uid = 0;
+  Asker asker;
   UniqueFd answer;  ///< Where the answer goes instead of the client, if valid.
 
   /// A member of another type counts as absent.

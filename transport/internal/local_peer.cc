@@ -5,13 +5,17 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <chrono>
 #include <cstring>
 #include <optional>
 #include <sstream>
+#include <thread>
 
 #include "base/file.h"
 #include "transport/address.h"
+#include "transport/wait.h"
 
 namespace migrate {
 namespace {
@@ -22,6 +26,9 @@ constexpr const char* kRemedy =
     "are";
 // A reading may miss a connection while others come and go.
 constexpr int kReadings = 4;
+// Between looks whether a connection was accepted.
+constexpr std::chrono::microseconds kShortestPause{100};
+constexpr std::chrono::microseconds kLongestPause{5'000};
 
 /// An address as the kernel's tables of IPv6 connections write it, IPv4 mapped into IPv6.
 std::string table_form(const SocketAddress& address) {
@@ -103,13 +110,22 @@ Result<SocketAddress> end_of(int fd, GetName get_name) {
   return address;
 }
 
+/// A user of this host may connect to a loopback address from any address of the host; between other
+/// addresses of its own the kernel takes the same one at both ends, unless it is told otherwise.
+bool is_on_this_host(const SocketAddress& peer, const SocketAddress& own) {
+  return peer.is_loopback() || own.is_loopback() || peer.host() == own.host();
+}
+
+bool is_trusted(uid_t owner) {
+  return owner == 0 || owner == ::geteuid();
+}
+
 }  // namespace
 
 Result<void> check_local_peer(int fd) {
   const SocketAddress peer = MIGRATE_TRY(end_of(fd, ::getpeername));
   const SocketAddress own = MIGRATE_TRY(end_of(fd, ::getsockname));
-  // A user of this host may connect to a loopback address from any address of the host.
-  if (!peer.is_loopback() && !own.is_loopback()) {
+  if (!is_on_this_host(peer, own)) {
     return {};
   }
   const auto owner = MIGRATE_TRY(owner_of(table_form(peer), table_form(own)));
@@ -119,13 +135,43 @@ Result<void> check_local_peer(int fd) {
                                        "nothing else authenticates it; ") +
                                kRemedy));
   }
-  if (*owner != 0 && *owner != ::geteuid()) {
+  if (!is_trusted(*owner)) {
     return fail(make_error(ErrorCode::kRefused, kOperation, peer_name(fd),
                            fmt::format("it is user {}'s, and where nothing authenticates peers "
                                        "only root and user {} of this host may connect; {}",
                                        *owner, ::geteuid(), kRemedy)));
   }
   return {};
+}
+
+Result<void> check_local_listener(int fd, bool anywhere, int timeout_ms) {
+  constexpr const char* kSay = "say anything to";
+  const SocketAddress peer = MIGRATE_TRY(end_of(fd, ::getpeername));
+  const SocketAddress own = MIGRATE_TRY(end_of(fd, ::getsockname));
+  if (!is_on_this_host(peer, own)) {
+    return anywhere ? Result<void>()
+                    : fail(make_error(ErrorCode::kRefused, kSay, peer_name(fd),
+                                      std::string("nothing proves that a daemon of root listens "
+                                                  "there; ") +
+                                          kRemedy));
+  }
+  const Deadline deadline(timeout_ms);
+  for (auto pause = kShortestPause;; pause = std::min(2 * pause, kLongestPause)) {
+    const auto owner = MIGRATE_TRY(owner_of(table_form(peer), table_form(own)));
+    if (owner && is_trusted(*owner)) {
+      return {};
+    }
+    if (owner) {
+      return fail(make_error(ErrorCode::kRefused, kSay, peer_name(fd),
+                             fmt::format("user {} listens there, and no daemon of root; {}", *owner,
+                                         kRemedy)));
+    }
+    if (deadline.remaining_ms() == 0) {
+      return fail(make_error(ErrorCode::kRetry, kSay, peer_name(fd),
+                             "nobody has accepted the connection in the time given"));
+    }
+    std::this_thread::sleep_for(pause);
+  }
 }
 
 }  // namespace migrate

@@ -1,0 +1,259 @@
+#include "libmigrate/rights/stand_in.h"
+
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/sched.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <charconv>
+#include <cstdio>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/file.h"
+
+namespace migrate {
+namespace {
+
+constexpr const char* kName = "migrate-asks";
+constexpr int kAnswerMs = 1000;
+
+enum Question : int { kAttach, kRead, kSignal };
+
+struct Inquiry {
+  static constexpr std::size_t kMost = 256;
+  int question = kAttach;
+  pid_t process = 0;  // its first thread, which must be there; others may have ended
+  std::uint32_t count = 0;
+  std::array<pid_t, kMost> ids{};
+};
+
+struct Reply {
+  int sys_errno = 0;  // 0: all of it is allowed
+  pid_t id = 0;       // else whom it is about
+};
+
+// From here to the end of serve(): in the child, which is a copy of a process whose other threads
+// may have held any lock. Nothing but system calls.
+
+int try_attach(pid_t thread) {
+  char byte = 0;
+  iovec local{&byte, 1};
+  // Nothing is ever mapped there: EFAULT comes after the check of rights.
+  iovec remote{reinterpret_cast<void*>(~0UL), 1};
+  const long count = ::syscall(SYS_process_vm_readv, thread, &local, 1, &remote, 1, 0);
+  return count >= 0 || errno == EFAULT ? 0 : errno;
+}
+
+int try_read(pid_t thread) {
+  std::array<char, 64> path{};
+  static_cast<void>(std::snprintf(path.data(), path.size(), "/proc/%d/cwd", thread));
+  std::array<char, 8> target{};
+  return ::syscall(SYS_readlink, path.data(), target.data(), target.size()) >= 0 ? 0 : errno;
+}
+
+int try_signal(pid_t process) {
+  return ::syscall(SYS_kill, process, 0) == 0 ? 0 : errno;
+}
+
+// The raw calls change this thread only, which is all that there is.
+bool become(const Asker& asker) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, 2> held{};
+  if (::syscall(SYS_capget, &header, held.data()) != 0 ||
+      ::syscall(SYS_setgroups, asker.groups.size(), asker.groups.data()) != 0 ||
+      ::syscall(SYS_setresgid, asker.group, asker.group, asker.group) != 0 ||
+      ::syscall(SYS_setresuid, asker.user, asker.user, asker.user) != 0) {
+    return false;
+  }
+  for (std::size_t i = 0; i < held.size(); ++i) {
+    const auto wanted = static_cast<std::uint32_t>(asker.capabilities >> (32 * i));
+    held[i].effective = held[i].permitted & (asker.user == 0 ? wanted : 0);
+    held[i].permitted = held[i].effective;
+    held[i].inheritable = 0;
+  }
+  return ::syscall(SYS_capset, &header, held.data()) == 0 &&
+         ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 &&
+         ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
+}
+
+[[noreturn]] void serve(int socket, const Asker& asker) {
+  ::prctl(PR_SET_NAME, kName);
+  for (int signal = 1; signal < NSIG; ++signal) {
+    ::signal(signal, SIG_DFL);
+  }
+  if (socket > 0) {
+    ::syscall(SYS_close_range, 0U, static_cast<unsigned>(socket) - 1, 0);
+  }
+  ::syscall(SYS_close_range, static_cast<unsigned>(socket) + 1, ~0U, 0);
+  const bool ready = become(asker);
+  const int problem = errno;
+  Inquiry inquiry;
+  while (::syscall(SYS_recvfrom, socket, &inquiry, sizeof(inquiry), 0, nullptr, nullptr) ==
+         static_cast<long>(sizeof(inquiry))) {
+    Reply reply{ready ? 0 : problem, 0};
+    for (std::uint32_t i = 0; reply.sys_errno == 0 && i < inquiry.count; ++i) {
+      const pid_t id = inquiry.ids[i];
+      reply.sys_errno = inquiry.question == kAttach ? try_attach(id)
+                        : inquiry.question == kRead ? try_read(id)
+                                                    : try_signal(id);
+      reply.id = id;
+      if (reply.sys_errno == ESRCH && id != inquiry.process) {
+        reply.sys_errno = 0;
+      }
+    }
+    ::syscall(SYS_sendto, socket, &reply, sizeof(reply), MSG_NOSIGNAL, nullptr, 0);
+  }
+  ::syscall(SYS_exit_group, 0);
+  __builtin_unreachable();
+}
+
+std::vector<pid_t> threads_of(pid_t process) {
+  std::vector<pid_t> threads;
+  const auto names = list_directory("/proc/" + std::to_string(process) + "/task");
+  for (const std::string& name : names.value_or(std::vector<std::string>())) {
+    pid_t thread = 0;
+    std::from_chars(name.data(), name.data() + name.size(), thread);
+    threads.insert(thread == process ? threads.begin() : threads.end(), thread);
+  }
+  return threads;
+}
+
+}  // namespace
+
+Result<StandIn> StandIn::create(const Asker& asker) {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends) != 0) {
+    return fail(system_error("make a socket pair"));
+  }
+  UniqueFd ours(ends[0]);
+  const UniqueFd theirs(ends[1]);
+  int pidfd = -1;
+  clone_args arguments{};
+  // No signal at its end: whoever waits for other children hears nothing of it.
+  arguments.flags = CLONE_PIDFD;
+  arguments.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
+  const long child = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
+  if (child < 0) {
+    return fail(system_error("fork a process that stands in for", asker.name()));
+  }
+  if (child == 0) {
+    serve(theirs.get(), asker);
+  }
+  return StandIn(asker, UniqueFd(pidfd), std::move(ours));
+}
+
+StandIn& StandIn::operator=(StandIn&& other) noexcept {
+  end();
+  asker_ = std::move(other.asker_);
+  process_ = std::move(other.process_);
+  socket_ = std::move(other.socket_);
+  awaited_ = other.awaited_;
+  return *this;
+}
+
+StandIn::~StandIn() {
+  end();
+}
+
+void StandIn::end() {
+  if (!process_.valid()) {
+    return;
+  }
+  ::syscall(SYS_pidfd_send_signal, process_.get(), SIGKILL, nullptr, 0);
+  siginfo_t ignored{};
+  ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(process_.get()), &ignored,
+           WEXITED | __WALL);
+  process_.reset();
+}
+
+Result<void> StandIn::ask(int question, std::span<const pid_t> ids) {
+  const pid_t process = ids.empty() ? 0 : ids.front();
+  while (!ids.empty()) {
+    Inquiry inquiry;
+    inquiry.question = question;
+    inquiry.process = process;
+    inquiry.count = static_cast<std::uint32_t>(std::min(ids.size(), Inquiry::kMost));
+    std::copy_n(ids.begin(), inquiry.count, inquiry.ids.begin());
+    ids = ids.subspan(inquiry.count);
+    if (::send(socket_.get(), &inquiry, sizeof(inquiry), MSG_NOSIGNAL) < 0) {
+      return fail(system_error("ask the kernel in the name of", asker_.name()));
+    }
+    ++awaited_;
+  }
+  return {};
+}
+
+Result<void> StandIn::ask_attach(std::span<const pid_t> threads) {
+  return ask(asker_.is_target ? kRead : kAttach, threads);
+}
+
+Result<void> StandIn::ask_signal(pid_t process) {
+  return ask(kSignal, std::span(&process, 1));
+}
+
+Result<void> StandIn::answer() {
+  if (awaited_ == 0) {
+    return fail(make_error(ErrorCode::kInvalid, "ask the kernel in the name of", asker_.name(),
+                           "there is nothing to ask about"));
+  }
+  Reply first;
+  for (; awaited_ > 0; --awaited_) {
+    pollfd polled{socket_.get(), POLLIN, 0};
+    Reply reply;
+    if (::poll(&polled, 1, kAnswerMs) <= 0 ||
+        ::recv(socket_.get(), &reply, sizeof(reply), MSG_DONTWAIT) !=
+            static_cast<ssize_t>(sizeof(reply))) {
+      return fail(make_error(ErrorCode::kRefused, "ask the kernel in the name of", asker_.name(),
+                             "there was no answer; was the process migrate-asks signalled?"));
+    }
+    first = first.sys_errno == 0 ? reply : first;
+  }
+  const std::string object = "process " + std::to_string(first.id) + " as " + asker_.name();
+  if (first.sys_errno == ESRCH || first.sys_errno == ENOENT) {
+    return fail(make_error(ErrorCode::kNotFound, "use", object, "it has ended"));
+  }
+  if (first.sys_errno == EPERM || first.sys_errno == EACCES) {
+    Error error = make_error(ErrorCode::kRefused, "use", object,
+                             "the kernel would not allow it as that process is now: it is another "
+                             "user's or group's, has more capabilities, may not be looked into "
+                             "(PR_SET_DUMPABLE, set-id programs), or a security module forbids it; "
+                             "ask its owner or root");
+    error.sys_errno = first.sys_errno;
+    return fail(std::move(error));
+  }
+  if (first.sys_errno != 0) {
+    return fail(system_error_from(first.sys_errno, "stand in for", asker_.name()));
+  }
+  return {};
+}
+
+Result<void> may_attach(const Asker& asker, pid_t process) {
+  StandIn stand_in = MIGRATE_TRY(StandIn::create(asker));
+  const std::vector<pid_t> threads = threads_of(process);
+  if (threads.empty()) {
+    return fail(make_error(ErrorCode::kNotFound, "find", "process " + std::to_string(process),
+                           "no process of this host has this pid"));
+  }
+  MIGRATE_TRY(stand_in.ask_attach(threads));
+  return stand_in.answer();
+}
+
+Result<void> may_signal(const Asker& asker, pid_t process) {
+  StandIn stand_in = MIGRATE_TRY(StandIn::create(asker));
+  MIGRATE_TRY(stand_in.ask_signal(process));
+  return stand_in.answer();
+}
+
+}  // namespace migrate
