@@ -16,7 +16,7 @@ namespace migrate {
 struct Asker {
   uid_t user = static_cast<uid_t>(-1);   ///< As of when he connected; so are the groups.
   gid_t group = static_cast<gid_t>(-1);
-  std::vector<gid_t> groups;
+  std::vector<gid_t> groups{};
   /// A mask of CAP_*. Only root's are believed: those of other users may be of a program that one
   /// of them has started since he connected.
   std::uint64_t capabilities = 0;

@@ -248,15 +248,15 @@ class Away(RightsCase):
     def test_resolve(self):
         """Deciding about a move in doubt takes the same right."""
         process = self.start("plain", "say", "ready", "wait", "STOP", "end")
-        self.arm("source.run_sent")
+        self.arm("source.restored")
         mover = threading.Thread(target=lambda: self.move("root", process))
         mover.start()
-        worker = self.stopped_at("source.run_sent", "hostA")
+        worker = self.stopped_at("source.restored", "hostA")
         self.testbed.set_link("hostB", "down")
         self.addCleanup(self.testbed.set_link, "hostB", "up")
         os.kill(worker, signal.SIGCONT)
         self.assertTrue(self.in_doubt(process), self.testbed.logs())
-        outcome = self.ask("stranger", "resolve", process.pid, "--give-up")
+        outcome = self.ask("stranger", "resolve", process.pid, "--give-up", "--yes")
         self.assertEqual(outcome.status, REFUSED, outcome)
         self.testbed.set_link("hostB", "up")
         mover.join()
