@@ -25,12 +25,11 @@ constexpr int kOwingMs = 20;
 constexpr std::int64_t kLingerUs = 2'000'000;
 constexpr std::size_t kSiginfo = sizeof(siginfo_t);
 
-// siginfo of a signal of which nobody tells who sent it: `user` could have.
-std::array<std::byte, kSiginfo> plain_siginfo(int signal, uid_t user) {
+// siginfo of a signal that no one sent in words, such as a stop seen by wait(2).
+std::array<std::byte, kSiginfo> plain_siginfo(int signal) {
   siginfo_t information{};
   information.si_signo = signal;
   information.si_code = SI_USER;
-  information.si_uid = user;
   std::array<std::byte, kSiginfo> bytes{};
   std::copy_n(reinterpret_cast<const std::byte*>(&information), kSiginfo, bytes.begin());
   return bytes;
@@ -240,7 +239,7 @@ Result<void> HomeWorker::become_deputy() {
     relay_->attach(std::move(caller_));
   }
   if (deputy_gone_) {
-    return relay_->send_signal(plain_siginfo(SIGKILL, request_.uid));
+    return relay_->send_signal(plain_siginfo(SIGKILL));
   }
   std::set<std::uint32_t> kept;
   for (const wire::Descriptor& descriptor : move_->image().descriptors()) {
@@ -418,7 +417,7 @@ void HomeWorker::watch_deputy() {
               to_hex(process_));
   }
   if (relay_) {
-    static_cast<void>(relay_->send_signal(plain_siginfo(signal, request_.uid)));
+    static_cast<void>(relay_->send_signal(plain_siginfo(signal)));
   }
 }
 

@@ -1,10 +1,5 @@
 // Whose word counts about a process that came from elsewhere, which may have become someone else
 // since: the kernel's, asked in the name of who wants something of it.
-#include <signal.h>
-
-#include <algorithm>
-#include <array>
-
 #include "base/file.h"
 #include "libmigrate/inspect/proc_text.h"
 #include "libmigrate/rights/stand_in.h"
@@ -13,19 +8,14 @@
 namespace migrate {
 namespace {
 
-/// Whom the process's user was when it came here.
+/// Who the process's user was when it came here.
 Asker user_of(const wire::Credentials& credentials) {
   Asker asker;
   asker.user = credentials.uid_real();
   asker.group = credentials.gid_real();
   asker.groups.assign(credentials.groups().begin(), credentials.groups().end());
+  asker.capabilities = credentials.capabilities_effective();
   return asker;
-}
-
-/// Those that a terminal sends, for which the kernel asks for no right.
-bool is_of_terminal(int signal) {
-  constexpr std::array kSignals{SIGHUP, SIGINT, SIGQUIT, SIGTSTP, SIGTTIN, SIGTTOU, SIGWINCH};
-  return std::find(kSignals.begin(), kSignals.end(), signal) != kSignals.end();
 }
 
 /// Whether all user ids of a process are `user`: any signal of that user is allowed then.
@@ -59,20 +49,11 @@ Result<void> ResidentWorker::may_use(const nlohmann::json& request,
   return may_attach(MIGRATE_TRY(believed(request, home)), cell_->seed());
 }
 
-// As kill(2) would decide here. That it let the signal reach the deputy decides nothing: the process
-// may be someone else's by now. `code` and `sender` are si_code and si_uid, which the kernel vouches
-// for in what kill, tgkill or itself sent; who sends otherwise can write there what he likes.
-Result<void> ResidentWorker::may_deliver(int signal, int code, uid_t sender) const {
-  const bool vouched = code == SI_USER || code == SI_TKILL;
-  // SIGCONT needs no right within a session, which home's kernel knows.
-  if ((code > 0 && is_of_terminal(signal)) || signal == SIGCONT) {
-    return {};
-  }
-  Asker asker = user_of(noted_.credentials());
-  if (vouched && home_is_trusted_) {
-    asker.user = sender;
-    asker.capabilities = sender == 0 ? ~std::uint64_t{0} : 0;
-  }
+// As kill(2) would decide here. That home's kernel let a signal reach the deputy decides nothing: the
+// process may be someone else's by now. And whoever sent it, it is the first user's word: he can
+// write into the deputy's memory and its pipe what he likes, siginfo of root's included.
+Result<void> ResidentWorker::may_signal_now() const {
+  const Asker asker = user_of(noted_.credentials());
   if (is_wholly_of(cell_->seed(), asker.user)) {
     return {};
   }

@@ -246,7 +246,7 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink,
 
 // It was killed at its home while that did not know where it runs.
 void ResidentWorker::end_for_home(EventSink sink) {
-  if (const auto may = may_deliver(SIGKILL, SI_USER, noted_.user()); !may) {
+  if (const auto may = may_signal_now(); !may) {
     sink.finish_failed(kExitRefused, may.error());
     return;
   }
@@ -472,8 +472,7 @@ void ResidentWorker::deliver(std::span<const std::byte> siginfo) {
   std::copy_n(siginfo.begin(), std::min(siginfo.size(), sizeof(information)),
               reinterpret_cast<std::byte*>(&information));
   const pid_t pid = cell_->seed();
-  if (const auto may = may_deliver(information.si_signo, information.si_code, information.si_uid);
-      !may) {
+  if (const auto may = may_signal_now(); !may) {
     log::warn("signal {} for process {} is not delivered: {}", information.si_signo,
               noted_.command(), may.error().message());
     return;

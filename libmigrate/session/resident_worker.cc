@@ -297,7 +297,6 @@ Result<void> ResidentWorker::connect_home(int timeout_ms) {
   auto peer = MIGRATE_TRY(context_.trust.connect(home, preamble, timeout_ms));
   MIGRATE_TRY(give_proof(*peer.channel, noted_.token(), preamble, timeout_ms));
   home_channel_ = std::move(peer.channel);
-  home_is_trusted_ = context_.policy.allows(peer.identity, 0);
   return {};
 }
 

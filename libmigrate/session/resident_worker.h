@@ -94,7 +94,7 @@ class ResidentWorker {
   // resident_rights.cc
   Result<Asker> believed(const nlohmann::json& request, const PeerIdentity* home) const;
   Result<void> may_use(const nlohmann::json& request, const PeerIdentity* home) const;
-  Result<void> may_deliver(int signal, int code, uid_t sender) const;
+  Result<void> may_signal_now() const;
   void follow_pager();
   void report_end(int status, const std::string& lost);
   void end_given_up(const SourceMove& move);
@@ -126,8 +126,7 @@ class ResidentWorker {
   const std::function<void(int connection)> become_worker_;
   std::unique_ptr<ControlChannel> control_;
   wire::Offer offer_;
-  bool trusted_ = false;          // the source may bring root's processes
-  bool home_is_trusted_ = false;  // the home may
+  bool trusted_ = false;  // the source may bring root's processes
   wire::HostFacts own_facts_;
   ClockOffsets host_clocks_;
   std::int64_t cell_offset_ns_ = 0;  // CLOCK_MONOTONIC of the cell minus ours

@@ -143,7 +143,8 @@ TEST_F(StandInTest, NoAnswerIsNone) {
   // What its user may do to it.
   const Child killer([] {
     become(kSignaller);
-    for (const std::string& name : list_directory("/proc").value()) {
+    const auto names = list_directory("/proc").value();
+    for (const std::string& name : names) {
       if (read_file("/proc/" + name + "/comm").value_or("") == "migrate-asks\n") {
         ::kill(std::stoi(name), SIGSTOP);
       }
