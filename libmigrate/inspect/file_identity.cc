@@ -15,6 +15,8 @@
 #include <span>
 #include <vector>
 
+#include "base/file.h"
+
 namespace migrate {
 namespace {
 
@@ -266,6 +268,34 @@ bool same_file(const wire::FileIdentity& one, const wire::FileIdentity& other) {
 bool unchanged(const wire::FileIdentity& before, const wire::FileIdentity& now) {
   return same_file(before, now) && before.size_bytes() == now.size_bytes() &&
          before.mtime_ns() == now.mtime_ns() && before.ctime_ns() == now.ctime_ns();
+}
+
+bool is_surely(const wire::FileIdentity& file, int fd) {
+  auto here = identify_at(fd, "", file.path());
+  if (!here || (here->mode() & S_IFMT) != (file.mode() & S_IFMT)) {
+    return false;
+  }
+  const bool one_file_system =
+      same_file(file, *here) ||
+      (filesystem_class(file.filesystem_type()) == FilesystemClass::kNetwork &&
+       file.filesystem_type() == here->filesystem_type() && file.inode() == here->inode());
+  // An inode is used again, but never at the same nanosecond.
+  if (one_file_system && file.birth_ns() != 0 && file.birth_ns() == here->birth_ns()) {
+    return true;
+  }
+  if (unchanged(file, *here)) {
+    return true;
+  }
+  if (file.build_id().empty() && file.sha256().empty()) {
+    return false;
+  }
+  const auto readable = open_file("/proc/self/fd/" + std::to_string(fd), O_RDONLY);
+  if (!readable || file.size_bytes() != here->size_bytes()) {
+    return false;
+  }
+  return file.build_id().empty()
+             ? sha256_of_file(readable->get()).value_or(std::string()) == file.sha256()
+             : read_build_id(readable->get()).value_or(std::string()) == file.build_id();
 }
 
 }  // namespace migrate

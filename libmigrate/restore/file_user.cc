@@ -9,6 +9,7 @@
 #include <cerrno>
 
 #include "base/file.h"
+#include "libmigrate/inspect/file_identity.h"
 
 namespace migrate {
 namespace {
@@ -82,7 +83,8 @@ void FileUser::Scope::leave() {
   entered_ = false;
 }
 
-Result<UniqueFd> FileUser::Scope::open(const std::string& path, int flags) {
+Result<UniqueFd> FileUser::Scope::open(const wire::FileIdentity& identity, int flags) {
+  const std::string& path = identity.path();
   if (!user_.is_root() && !entered_) {
     return fail(make_error(ErrorCode::kSystem, "open", path,
                            "the daemon cannot act as the process's user; it needs CAP_SETUID and "
@@ -95,7 +97,13 @@ Result<UniqueFd> FileUser::Scope::open(const std::string& path, int flags) {
   }
   leave();
   file = open_without_links(path, flags);
+  const bool surely = file && is_surely(identity, file->get());
   enter();
+  if (file && !surely) {
+    return fail(make_error(ErrorCode::kRefused, "open as root", path,
+                           "it is not surely the file that the process had; its user may not open "
+                           "it by himself"));
+  }
   return file;
 }
 

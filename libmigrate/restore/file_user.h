@@ -20,7 +20,8 @@ class FileUser {
   /// root.
   FileUser() = default;
   /// `trusted`: the process may have got files from root at its source, and whoever sent it may
-  /// bring root's processes too. Such a file is opened as root, but no symbolic link is followed.
+  /// bring root's processes too. Such a file is opened as root, but no symbolic link is followed,
+  /// and it must be the same file: the user may have put another of root's in its place.
   FileUser(const wire::Credentials& credentials, bool trusted);
 
   /// While it exists, this thread opens files as the user. Errors of opening are told by open().
@@ -31,8 +32,10 @@ class FileUser {
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
 
-    /// Errors: kSystem (not permitted, among others), kNotFound; object is the path.
-    Result<UniqueFd> open(const std::string& path, int flags);
+    /// Opens what is under the path of `file`; as root, which may be allowed to what a user is not,
+    /// only if it is surely this very file. Errors: kSystem (not permitted, among others), kNotFound,
+    /// kRefused (it is another file by now); object is the path. Blocks.
+    Result<UniqueFd> open(const wire::FileIdentity& file, int flags);
 
    private:
     void enter();

@@ -63,7 +63,7 @@ std::string ResidentWorker::cell_socket() const {
 // knows that it has to stay.
 Result<void> ResidentWorker::note_image(const wire::Image& image) {
   for (const wire::FileIdentity& file : image.mapped_files()) {
-    noted_.add_mapped_files(file.path());
+    *noted_.add_mapped_files() = file;
   }
   for (const auto& [inode, id] : relay_inodes_) {
     (*noted_.mutable_relay_inodes())[inode] = id;
@@ -210,8 +210,8 @@ Result<void> ResidentWorker::adopt_pager(std::vector<KeptDescriptor>& kept) {
   {
     const FileUser user(noted_.credentials(), noted_.trusted());
     FileUser::Scope as_user(user);
-    for (const std::string& path : noted_.mapped_files()) {
-      auto opened = as_user.open(path, O_RDONLY);
+    for (const wire::FileIdentity& file : noted_.mapped_files()) {
+      auto opened = as_user.open(file, O_RDONLY);
       files.push_back(opened ? std::move(*opened) : UniqueFd());
     }
   }

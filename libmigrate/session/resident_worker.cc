@@ -50,7 +50,7 @@ std::vector<UniqueFd> open_mapped_files(const wire::Image& image, const FileUser
   std::vector<UniqueFd> files;
   FileUser::Scope as_user(user);
   for (const wire::FileIdentity& file : image.mapped_files()) {
-    auto opened = as_user.open(file.path(), O_RDONLY);
+    auto opened = as_user.open(file, O_RDONLY);
     files.push_back(opened ? std::move(*opened) : UniqueFd());
   }
   return files;

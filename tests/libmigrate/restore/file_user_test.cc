@@ -1,0 +1,94 @@
+#include "libmigrate/restore/file_user.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <string>
+
+#include "base/file.h"
+#include "libmigrate/inspect/file_identity.h"
+#include "tests/transport/temporary_directory.h"
+
+namespace migrate {
+namespace {
+
+constexpr uid_t kUser = 64011;
+
+wire::Credentials user() {
+  wire::Credentials credentials;
+  credentials.set_uid_filesystem(kUser);
+  credentials.set_gid_filesystem(kUser);
+  return credentials;
+}
+
+/// A folder of the user's with a file of root's in it.
+class FileUserTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) {
+      GTEST_SKIP() << "needs root, to become others";
+    }
+    ASSERT_EQ(::chown(directory_.path().c_str(), kUser, kUser), 0);
+    make(mine_, "what the process had");
+    make(other_, "what it must not get");
+    identity_ = identify_at(AT_FDCWD, mine_, mine_).value();
+  }
+
+  static void make(const std::string& path, const std::string& content) {
+    const UniqueFd fd = open_file(path, O_CREAT | O_WRONLY, 0600).value();
+    ASSERT_TRUE(write_all(fd.get(), std::as_bytes(std::span(content))));
+  }
+
+  Result<UniqueFd> open(bool trusted) {
+    const FileUser as(user(), trusted);
+    FileUser::Scope scope(as);
+    return scope.open(identity_, O_RDONLY);
+  }
+
+  test::TemporaryDirectory directory_;
+  std::string mine_ = directory_.path() + "/mine";
+  std::string other_ = directory_.path() + "/other";
+  wire::FileIdentity identity_;
+};
+
+TEST_F(FileUserTest, RootsFileIsOpenedForTheTrustedOnly) {
+  EXPECT_FALSE(open(false));
+  EXPECT_TRUE(open(true));
+}
+
+TEST_F(FileUserTest, AnotherFileOfRootsInItsPlaceIsNot) {
+  std::filesystem::rename(other_, mine_);
+  const auto opened = open(true);
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, ErrorCode::kRefused) << opened.error().message();
+}
+
+TEST_F(FileUserTest, NorIsALinkToIt) {
+  std::filesystem::remove(mine_);
+  std::filesystem::create_symlink(other_, mine_);
+  EXPECT_FALSE(open(true));
+}
+
+TEST_F(FileUserTest, TheSameContentWillDoWhereItIsTold) {
+  const UniqueFd fd = open_file(mine_, O_RDONLY).value();
+  identity_.set_sha256(sha256_of_file(fd.get()).value());
+  std::filesystem::remove(mine_);
+  make(mine_, "what the process had");
+  EXPECT_TRUE(open(true));
+  std::filesystem::remove(mine_);
+  make(mine_, "what the process hat");
+  EXPECT_FALSE(open(true));
+}
+
+TEST_F(FileUserTest, WhatGrewIsTheSameFile) {
+  const UniqueFd fd = open_file(mine_, O_WRONLY | O_APPEND).value();
+  const std::string more = "more";
+  ASSERT_TRUE(write_all(fd.get(), std::as_bytes(std::span(more))));
+  EXPECT_EQ(open(true).has_value(), identity_.birth_ns() != 0);
+}
+
+}  // namespace
+}  // namespace migrate
