@@ -48,9 +48,9 @@ Result<void> add_content_identity(int fd, std::uint64_t hash_limit_bytes,
 bool same_file(const wire::FileIdentity& one, const wire::FileIdentity& other);
 /// Same device, inode, size and times: surely the same content.
 bool unchanged(const wire::FileIdentity& before, const wire::FileIdentity& now);
-/// Whether the open file `fd` is surely the one that `file` was taken of, perhaps by another host, or
-/// has its content: by inode and time of birth, where both hosts see one file system; by all times;
-/// by build-id or hash. Says no where nothing tells. Blocks: may read it all.
+/// Whether the open file `fd` is surely the one that `file` was taken of, perhaps by another host,
+/// or has its content: by inode and time of birth, where both hosts see one file system; by all
+/// times; by build-id or hash. Says no where nothing tells. Blocks: may read it all.
 bool is_surely(const wire::FileIdentity& file, int fd);
 
 }  // namespace migrate

@@ -56,7 +56,8 @@ bool is_by_path(const wire::OpenFile& file) {
 
 Result<UniqueFd> open_by_path(const wire::OpenFile& file, FileUser::Scope& as_user) {
   const std::string& path = file.identity().path();
-  UniqueFd fd = MIGRATE_TRY(as_user.open(file.identity(), static_cast<int>(file.flags() & ~kCreationFlags)));
+  UniqueFd fd =
+      MIGRATE_TRY(as_user.open(file.identity(), static_cast<int>(file.flags() & ~kCreationFlags)));
   const bool positioned =
       file.kind() == wire::OpenFile::REGULAR || file.kind() == wire::OpenFile::DIRECTORY;
   if (positioned && file.position() != 0 &&

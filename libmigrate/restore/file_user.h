@@ -33,8 +33,8 @@ class FileUser {
     Scope& operator=(const Scope&) = delete;
 
     /// Opens what is under the path of `file`; as root, which may be allowed to what a user is not,
-    /// only if it is surely this very file. Errors: kSystem (not permitted, among others), kNotFound,
-    /// kRefused (it is another file by now); object is the path. Blocks.
+    /// only if it is surely this very file. Errors: kSystem (not permitted, among others),
+    /// kNotFound, kRefused (it is another file by now); object is the path. Blocks.
     Result<UniqueFd> open(const wire::FileIdentity& file, int flags);
 
    private:

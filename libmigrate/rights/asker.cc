@@ -70,8 +70,9 @@ Result<void> look_at(const ucred& who, Asker& asker) {
     return fail(not_let_in(who, "it has ended, or cannot be looked at"));
   }
   if (*theirs != *ours) {
-    return fail(not_let_in(who, "it is in another user namespace than the daemon; ask from outside "
-                                "of it"));
+    return fail(not_let_in(who,
+                           "it is in another user namespace than the daemon; ask from outside "
+                           "of it"));
   }
   const std::string label = label_of(process);
   if (label != label_of("self") && !label.starts_with("unconfined")) {

@@ -14,7 +14,7 @@ namespace migrate {
 /// Who asks for something to be done with a process: what of him the kernel would look at if he did
 /// it himself, such as attaching a debugger. A value type.
 struct Asker {
-  uid_t user = static_cast<uid_t>(-1);   ///< As of when he connected; so are the groups.
+  uid_t user = static_cast<uid_t>(-1);  ///< As of when he connected; so are the groups.
   gid_t group = static_cast<gid_t>(-1);
   std::vector<gid_t> groups{};
   /// A mask of CAP_*. Only root's are believed: those of other users may be of a program that one
@@ -28,8 +28,8 @@ struct Asker {
   std::string name() const;
 };
 
-/// Who is at the other end of a connected Unix socket. Of another user namespace than ours nobody is
-/// let in, nor who is confined by a security module in another way than we: the kernel would not
+/// Who is at the other end of a connected Unix socket. Of another user namespace than ours nobody
+/// is let in, nor who is confined by a security module in another way than we: the kernel would not
 /// judge them as their user. Errors: kRefused (that, or he has ended), kSystem.
 Result<Asker> asker_of(int unix_fd);
 

@@ -84,8 +84,7 @@ bool become(const Asker& asker) {
     held[i].inheritable = 0;
   }
   return ::syscall(SYS_capset, &header, held.data()) == 0 &&
-         ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 &&
-         ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
+         ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 }
 
 [[noreturn]] void serve(int socket, const Asker& asker) {

@@ -12,8 +12,8 @@
 namespace migrate {
 
 /// A process of our own with somebody's user, groups and capabilities, which tries in his name what
-/// he asks for, so that the kernel decides: user and group ids, capabilities, whether the program is
-/// dumpable, namespaces, Yama, security modules. It tries only what has no effect. The user may
+/// he asks for, so that the kernel decides: user and group ids, capabilities, whether the program
+/// is dumpable, namespaces, Yama, security modules. It tries only what has no effect. The user may
 /// signal it, as it is his: he gets no answer then, which is none in his favour.
 /// Owned by one thread.
 class StandIn {
@@ -34,8 +34,9 @@ class StandIn {
   Result<void> ask_attach(std::span<const pid_t> threads);
   /// Asks whether he may send the process a signal (kill(2) with signal 0). The same.
   Result<void> ask_signal(pid_t process);
-  /// The answer: he may. Waits for it, up to a second. Errors: kRefused (he may not, or there was no
-  /// answer; the error names the process), kNotFound (it has ended), kInvalid (nothing was asked).
+  /// The answer: he may. Waits for it, up to a second. Errors: kRefused (he may not, or there was
+  /// no answer; the error names the process), kNotFound (it has ended), kInvalid (nothing was
+  /// asked).
   Result<void> answer();
 
  private:
@@ -52,8 +53,8 @@ class StandIn {
 };
 
 /// Asks once, of every thread that `process` has now. Errors: as StandIn::answer(), kSystem. Blocks
-/// for a millisecond or so. What is decided here holds for this moment only: for the process that is
-/// to be moved it is asked again once it is frozen.
+/// for a millisecond or so. What is decided here holds for this moment only: for the process that
+/// is to be moved it is asked again once it is frozen.
 Result<void> may_attach(const Asker& asker, pid_t process);
 Result<void> may_signal(const Asker& asker, pid_t process);
 

@@ -49,9 +49,9 @@ Result<void> ResidentWorker::may_use(const nlohmann::json& request,
   return may_attach(MIGRATE_TRY(believed(request, home)), cell_->seed());
 }
 
-// As kill(2) would decide here. That home's kernel let a signal reach the deputy decides nothing: the
-// process may be someone else's by now. And whoever sent it, it is the first user's word: he can
-// write into the deputy's memory and its pipe what he likes, siginfo of root's included.
+// As kill(2) would decide here. That home's kernel let a signal reach the deputy decides nothing:
+// the process may be someone else's by now. And whoever sent it, it is the first user's word: he
+// can write into the deputy's memory and its pipe what he likes, siginfo of root's included.
 Result<void> ResidentWorker::may_signal_now() const {
   const Asker asker = user_of(noted_.credentials());
   if (is_wholly_of(cell_->seed(), asker.user)) {

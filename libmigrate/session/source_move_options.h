@@ -20,11 +20,11 @@ struct SourceMoveOptions {
   Address destination;
   std::string mode = "lazy";
   PageTransport transport = PageTransport::kAuto;
-  SessionId process{};  ///< Id of the process.
-  Address home;         ///< Of the process.
-  std::string token;    ///< Of the process.
-  std::string command;  ///< Command line.
-  Asker asker;          ///< Who wants it, judged on the frozen process.
+  SessionId process{};            ///< Id of the process.
+  Address home;                   ///< Of the process.
+  std::string token;              ///< Of the process.
+  std::string command;            ///< Command line.
+  Asker asker;                    ///< Who wants it, judged on the frozen process.
   std::vector<WaitRecord> waits;  ///< As the threads came here.
   PushLimits push;
   ClockOffsets host_clocks;                ///< Of this worker's own time namespace.

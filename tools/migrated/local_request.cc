@@ -297,7 +297,8 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
   move.push = push_limits(request.body, service.context);
   move.retry_seconds =
       retry != request.body.end() && retry->is_number() ? std::fmax(retry->get<double>(), 0) : 0;
-  log::info("user {} moves process {} to {} ({})", request.asker.user, move.pid, destination, move.mode);
+  log::info("user {} moves process {} to {} ({})", request.asker.user, move.pid, destination,
+            move.mode);
   service.become_worker(client.get());
   run_source_worker(service.context, std::move(client), move);
   return {};

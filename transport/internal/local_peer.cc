@@ -110,8 +110,9 @@ Result<SocketAddress> end_of(int fd, GetName get_name) {
   return address;
 }
 
-/// A user of this host may connect to a loopback address from any address of the host; between other
-/// addresses of its own the kernel takes the same one at both ends, unless it is told otherwise.
+/// A user of this host may connect to a loopback address from any address of the host; between
+/// other addresses of its own the kernel takes the same one at both ends, unless it is told
+/// otherwise.
 bool is_on_this_host(const SocketAddress& peer, const SocketAddress& own) {
   return peer.is_loopback() || own.is_loopback() || peer.host() == own.host();
 }
@@ -162,9 +163,9 @@ Result<void> check_local_listener(int fd, bool anywhere, int timeout_ms) {
       return {};
     }
     if (owner) {
-      return fail(make_error(ErrorCode::kRefused, kSay, peer_name(fd),
-                             fmt::format("user {} listens there, and no daemon of root; {}", *owner,
-                                         kRemedy)));
+      return fail(make_error(
+          ErrorCode::kRefused, kSay, peer_name(fd),
+          fmt::format("user {} listens there, and no daemon of root; {}", *owner, kRemedy)));
     }
     if (deadline.remaining_ms() == 0) {
       return fail(make_error(ErrorCode::kRetry, kSay, peer_name(fd),

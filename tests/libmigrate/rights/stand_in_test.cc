@@ -102,8 +102,8 @@ TEST_F(StandInTest, NobodyButRootMayUseWhatIsHidden) {
 
 TEST_F(StandInTest, OneGroupMoreIsEnoughToBeRefused) {
   const Child child([] {
-    return ::setresgid(kUser, kStranger, kStranger) == 0 &&
-           ::setresuid(kUser, kUser, kUser) == 0 && show();
+    return ::setresgid(kUser, kStranger, kStranger) == 0 && ::setresuid(kUser, kUser, kUser) == 0 &&
+           show();
   });
   EXPECT_EQ(code_of(may_attach(user(kUser), child.pid())), ErrorCode::kRefused);
 }
