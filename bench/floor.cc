@@ -1,7 +1,7 @@
 // The floors that the benchmarks compare with: what the machine does with the least code.
 //
 //   floor serve PORT                      answers until it is killed; prints "ready"
-//   floor round-trip ADDRESS PORT COUNT   16 bytes there, 4096 back
+//   floor round-trip ADDRESS PORT COUNT   24 bytes there, 4096 back
 //   floor fault COUNT                     userfaultfd faults served by a second thread
 //   floor stream ADDRESS PORT BYTES       sends so many bytes of touched memory
 // Each but serve prints one JSON object. Those that can are measured both ways: sleeping until
@@ -34,7 +34,7 @@
 namespace {
 
 constexpr std::size_t kPageBytes = 4096;
-constexpr std::size_t kRequestBytes = 16;
+constexpr std::size_t kRequestBytes = 24;
 constexpr std::size_t kStreamBuffer = 1U << 20U;
 constexpr char kBlocking = 'b';
 constexpr char kPolling = 'p';

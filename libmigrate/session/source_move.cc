@@ -291,8 +291,8 @@ Result<std::shared_ptr<Channel>> SourceMove::connect_pages(Purpose purpose) {
   return channel;
 }
 
-Result<void> SourceMove::freeze_and_run() {
-  std::uint64_t system_call = 0;
+// In the vDSO of the process, by which scripts begin to run in it.
+Result<std::uint64_t> SourceMove::find_system_call() {
   for (const wire::Mapping& mapping : draft_.mappings()) {
     if (mapping.kind() == wire::Mapping::VDSO) {
       auto found = find_system_call_in(options_.pid, mapping.start(), mapping.end());
@@ -301,13 +301,15 @@ Result<void> SourceMove::freeze_and_run() {
                                "process " + std::to_string(options_.pid),
                                "it runs another program now (execve): inspect it anew"));
       }
-      system_call = MIGRATE_TRY(std::move(found));
+      return found;
     }
   }
-  if (system_call == 0) {
-    refusals_.push_back(make_refusal("VDSO", "process " + std::to_string(options_.pid)));
-    return fail(make_error(ErrorCode::kRefused, "find the vDSO of the process"));
-  }
+  refusals_.push_back(make_refusal("VDSO", "process " + std::to_string(options_.pid)));
+  return fail(make_error(ErrorCode::kRefused, "find the vDSO of the process"));
+}
+
+Result<void> SourceMove::freeze_and_run() {
+  const std::uint64_t system_call = MIGRATE_TRY(find_system_call());
   const auto assistant = MIGRATE_TRY(Assistant::create());
   const RealtimeScope realtime;
   const std::int64_t start = now_us();

@@ -113,6 +113,7 @@ class SourceMove {
   Result<wire::ControlMessage> await_reply(const ClockOffsets& offsets);
   Result<void> connect_data();
   Result<std::shared_ptr<Channel>> connect_pages(Purpose purpose);
+  Result<std::uint64_t> find_system_call();
   Result<void> freeze_and_run();
   Result<void> run_there(FrozenProcess& frozen, std::int64_t frozen_since_us);
   Result<void> park(FrozenProcess& frozen);

@@ -28,6 +28,7 @@ MAY_INCLUDE["bench"] = set(MAY_INCLUDE) | {"bench"}
 MAY_INCLUDE_TOOL = {"tools/testbed": {"base", "tools"}}
 
 HEADER_LINES = 200
+FUNCTION_LINES = 70
 SOURCE_LINES = 600
 
 ARCHITECTURE = "libmigrate/arch/"
@@ -112,6 +113,26 @@ def size_faults(root):
             yield f"{path}: {lines} lines; {limit} are allowed"
 
 
+# Where a definition begins that is no function, at the left margin as clang-format has it.
+NO_FUNCTION = re.compile(r"(struct|class|enum|union|namespace|extern|template|#|//|\}|\s|$"
+                         r"|constexpr [^(]*(=|$))")
+
+
+def function_faults(root):
+    for path in code_files(root):
+        if path.suffix != ".cc" or path.parts[0] in ("tests", "bench"):
+            continue
+        begin = None
+        for number, line in enumerate(text_of(root / path).splitlines(), 1):
+            if not NO_FUNCTION.match(line):
+                begin = begin or number
+            if begin and line.startswith("}"):
+                if number - begin >= FUNCTION_LINES:
+                    yield f"{path}:{begin}: {number - begin + 1} lines (limit {FUNCTION_LINES})"
+            if line.startswith("}") or line.endswith(";") and not line[:1].isspace():
+                begin = None
+
+
 def first_include_faults(root):
     for path in code_files(root):
         if path.suffix != ".cc":
@@ -158,6 +179,9 @@ class Layering(unittest.TestCase):
     def test_files_are_small(self):
         self.hold(size_faults)
 
+    def test_functions_are_small(self):
+        self.hold(function_faults)
+
     def test_sources_include_their_own_header_first(self):
         self.hold(first_include_faults)
 
@@ -191,6 +215,8 @@ class Checks(unittest.TestCase):
         self.check(architecture_faults, "libmigrate/n.cc", "#include <sys/user.h>\n")
         self.check(size_faults, "base/b.h", "\n" * (HEADER_LINES + 1))
         self.check(size_faults, "base/b.cc", "\n" * (SOURCE_LINES + 1))
+        long = "void f() {\n" + "  g();\n" * (FUNCTION_LINES - 1) + "}\n"
+        self.check(function_faults, "base/b.cc", long + "void h() {\n}\n")
         self.check(first_include_faults, "base/a.cc", '#include <string>\n#include "base/a.h"\n')
         self.check(guard_faults, "base/b.h", "\n")
 
