@@ -14,7 +14,9 @@ namespace migrate {
 
 /// As whom the files of a moved process are opened: the worker is root, but must open nothing that
 /// the process's user could not, neither because an image says so, nor because someone puts a link
-/// in a file's place meanwhile. A value type.
+/// in a file's place meanwhile. The file system ids alone are not enough: for what /proc shows of
+/// other processes, the kernel looks at capabilities, and a descriptor keeps those that opened it.
+/// A value type.
 class FileUser {
  public:
   /// root.
@@ -40,22 +42,30 @@ class FileUser {
    private:
     void enter();
     void leave();
+    Result<UniqueFd> open_as_user(const std::string& path, int flags) const;
 
     const FileUser& user_;
     std::vector<gid_t> own_groups_;
     bool entered_ = false;
   };
 
-  /// Adds the calls by which a process that is still root's becomes the user, for files.
+  /// Adds the calls by which a process that is still root's becomes the user, for files; what paths
+  /// lead to is to be opened by the two below.
   void add_to(Script& script) const;
+  /// Adds an openat2(2) that must succeed, and a chdir(2), in a process that add_to() was run in:
+  /// without the capabilities that it still has from us.
+  void script_open(Script& script, const std::string& path, int flags) const;
+  void script_enter(Script& script, const std::string& path) const;
 
  private:
+  void script_effective(Script& script, std::uint64_t capabilities) const;
   bool is_root() const { return user_ == 0; }
 
   uid_t user_ = 0;
   gid_t group_ = 0;
   std::vector<gid_t> groups_;
   bool trusted_ = true;
+  std::uint64_t own_capabilities_ = 0;  // permitted to us
 };
 
 }  // namespace migrate

@@ -174,7 +174,7 @@ Result<void> finish_shared_memories(const wire::Image& image, std::vector<Unique
   return {};
 }
 
-void script_mappings(Script& script, const wire::Image& image,
+void script_mappings(Script& script, const wire::Image& image, const FileUser& user,
                      const std::vector<const wire::Mapping*>& mappings, std::uint64_t first_shared,
                      std::uint64_t scratch) {
   std::string open_path;
@@ -196,10 +196,7 @@ void script_mappings(Script& script, const wire::Image& image,
                             (mapping->protection() & PROT_WRITE) != 0;
       if (path != open_path || writable != open_writable) {
         close_file();
-        script.must("open", SYS_openat,
-                    {static_cast<std::uint64_t>(AT_FDCWD), script.put_string(path),
-                     static_cast<std::uint64_t>(writable ? O_RDWR : O_RDONLY)},
-                    path);
+        user.script_open(script, path, writable ? O_RDWR : O_RDONLY);
         open_path = path;
         open_writable = writable;
       }

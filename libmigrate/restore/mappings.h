@@ -5,6 +5,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "libmigrate/proto/image.pb.h"
+#include "libmigrate/restore/file_user.h"
 #include "libmigrate/trace/script.h"
 #include "pager/page_range.h"
 
@@ -26,10 +27,10 @@ Result<std::vector<UniqueFd>> make_shared_memories(const wire::Image& image);
 /// from the draft; further ones are added.
 Result<void> finish_shared_memories(const wire::Image& image, std::vector<UniqueFd>& memories);
 
-/// Adds the calls that make the mappings of `plan`. Shared memories are descriptors
+/// Adds the calls that make the mappings of `plan`, files opened as `user`. Shared memories are descriptors
 /// `first_shared`.. in the process; file mappings use descriptor `scratch`, which must be free and
 /// the lowest free one when the calls run.
-void script_mappings(Script& script, const wire::Image& image,
+void script_mappings(Script& script, const wire::Image& image, const FileUser& user,
                      const std::vector<const wire::Mapping*>& mappings, std::uint64_t first_shared,
                      std::uint64_t scratch);
 

@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "libmigrate/proto/image.pb.h"
+#include "libmigrate/restore/file_user.h"
 #include "libmigrate/trace/script.h"
 
 namespace migrate {
@@ -23,11 +24,13 @@ struct ProcessLimits {
 /// it belongs to the whole process: executable, memory map (with no command line and environment
 /// yet: to be called before its memory is mapped), working directory; and makes every signal action
 /// the default. `scratch` must be the lowest free descriptor.
-void script_draft_process(Script& script, const wire::Image& draft, int scratch);
+void script_draft_process(Script& script, const wire::Image& draft, const FileUser& user,
+                          int scratch);
 
 /// Adds the calls for what differs from the draft, and for what only the image knows, after
 /// script_draft_process().
-void script_process(Script& script, const wire::Image& image, const wire::Image& draft);
+void script_process(Script& script, const wire::Image& image, const wire::Image& draft,
+                    const FileUser& user);
 
 /// Adds the calls that need all threads to exist: timers, and the signals that are pending for the
 /// whole process.

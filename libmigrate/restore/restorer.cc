@@ -112,7 +112,7 @@ Result<void> Restorer::prepare(const wire::Image& draft) {
     }
   }
   Script script(area_);
-  script_draft_process(script, draft, 0);
+  script_draft_process(script, draft, file_user_, 0);
   MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
   MIGRATE_TRY(map(draft, everything));
   limits_ = MIGRATE_TRY(read_limits(cell_->seed()));
@@ -190,7 +190,7 @@ Result<void> Restorer::map(const wire::Image& image, const MappingPlan& plan) {
     }
     MIGRATE_TRY(script_receive(script, *cell_, memories));
   }
-  script_mappings(script, image, plan.map, 0, memories.size());
+  script_mappings(script, image, file_user_, plan.map, 0, memories.size());
   if (!memories.empty()) {
     script.must("close", SYS_close_range, {0, memories.size() - 1, 0});
   }
@@ -255,7 +255,7 @@ Result<void> Restorer::make_leader(const wire::Image& image,
     descriptors.push_back(file.get());
   }
   Script script(area_);
-  script_process(script, image, draft_);
+  script_process(script, image, draft_, file_user_);
   MIGRATE_TRY(script_receive(script, *cell_, descriptors));
   script_descriptor_table(script, image, cell_->seed_descriptor());
   script_timers_and_signals(script, image);

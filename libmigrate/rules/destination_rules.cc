@@ -252,7 +252,7 @@ bool may_raise_limits() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   std::array<__user_cap_data_struct, 2> sets{};
   return ::syscall(SYS_capget, &header, sets.data()) == 0 &&
-         (sets[0].effective & (1U << CAP_SYS_RESOURCE)) != 0;
+         (sets[0].permitted & (1U << CAP_SYS_RESOURCE)) != 0;
 }
 
 void check_limits(const wire::Image& image, Verdict& verdict) {

@@ -2,9 +2,12 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <string>
 
@@ -81,6 +84,72 @@ TEST_F(FileUserTest, TheSameContentWillDoWhereItIsTold) {
   std::filesystem::remove(mine_);
   make(mine_, "what the process hat");
   EXPECT_FALSE(open(true));
+}
+
+/// A process of the user's that the kernel does not let the user look into.
+class Victim {
+ public:
+  Victim() {
+    std::array<int, 2> ends{};
+    EXPECT_EQ(::pipe(ends.data()), 0);
+    pid_ = ::fork();
+    if (pid_ == 0) {
+      const bool done = ::setresgid(kUser, kUser, kUser) == 0 &&
+                        ::setresuid(kUser, kUser, kUser) == 0 && ::write(ends[1], "y", 1) == 1;
+      if (!done) {
+        ::_exit(1);
+      }
+      for (;;) {
+        ::pause();
+      }
+    }
+    char done = 'n';
+    EXPECT_EQ(::read(ends[0], &done, 1), 1);
+    ::close(ends[0]);
+    ::close(ends[1]);
+  }
+  ~Victim() {
+    ::kill(pid_, SIGKILL);
+    ::waitpid(pid_, nullptr, 0);
+  }
+  Victim(const Victim&) = delete;
+  Victim& operator=(const Victim&) = delete;
+
+  std::string path(const std::string& name) const {
+    return "/proc/" + std::to_string(pid_) + "/" + name;
+  }
+
+ private:
+  pid_t pid_ = 0;
+};
+
+TEST_F(FileUserTest, WhatProcShowsOfOthersIsNotOpened) {
+  const Victim victim;
+  const std::string link = directory_.path() + "/link";
+  for (const std::string& path :
+       {victim.path("mem"), victim.path("maps"), victim.path("environ"), victim.path("cwd"),
+        victim.path("root"), victim.path("ns/mnt"), std::string("/proc/self/maps"),
+        std::string("/proc/self/root"), std::string("/proc/self/fd")}) {
+    for (const bool trusted : {false, true}) {
+      identity_.set_path(path);
+      EXPECT_FALSE(open(trusted)) << path;
+      std::filesystem::remove(link);
+      std::filesystem::create_symlink(path, link);
+      identity_.set_path(link);
+      EXPECT_FALSE(open(trusted)) << link << " to " << path;
+    }
+  }
+}
+
+TEST_F(FileUserTest, CapabilitiesComeBack) {
+  const std::string before = read_file("/proc/thread-self/status").value();
+  static_cast<void>(open(true));
+  const std::string after = read_file("/proc/thread-self/status").value();
+  const auto capabilities = [](const std::string& status) {
+    const std::size_t at = status.find("CapInh:");
+    return status.substr(at, status.find("CapBnd:") - at);
+  };
+  EXPECT_EQ(capabilities(before), capabilities(after));
 }
 
 TEST_F(FileUserTest, WhatGrewIsTheSameFile) {
