@@ -275,15 +275,17 @@ bool is_surely(const wire::FileIdentity& file, int fd) {
   if (!here || (here->mode() & S_IFMT) != (file.mode() & S_IFMT)) {
     return false;
   }
-  const bool one_file_system =
-      same_file(file, *here) ||
-      (filesystem_class(file.filesystem_type()) == FilesystemClass::kNetwork &&
-       file.filesystem_type() == here->filesystem_type() && file.inode() == here->inode());
-  // An inode is used again, but never at the same nanosecond.
-  if (one_file_system && file.birth_ns() != 0 && file.birth_ns() == here->birth_ns()) {
-    return true;
+  if (S_ISCHR(file.mode())) {
+    return file.device_major() == here->device_major() &&
+           file.device_minor() == here->device_minor();
   }
-  if (unchanged(file, *here)) {
+  const bool of_network = filesystem_class(file.filesystem_type()) == FilesystemClass::kNetwork &&
+                          file.filesystem_type() == here->filesystem_type() &&
+                          file.inode() == here->inode();
+  const bool births = file.birth_ns() != 0 && here->birth_ns() != 0;
+  // An inode is used again, but never at the same nanosecond.
+  if (births ? (of_network || same_file(file, *here)) && file.birth_ns() == here->birth_ns()
+             : of_network || unchanged(file, *here)) {
     return true;
   }
   if (file.build_id().empty() && file.sha256().empty()) {

@@ -49,8 +49,9 @@ bool same_file(const wire::FileIdentity& one, const wire::FileIdentity& other);
 /// Same device, inode, size and times: surely the same content.
 bool unchanged(const wire::FileIdentity& before, const wire::FileIdentity& now);
 /// Whether the open file `fd` is surely the one that `file` was taken of, perhaps by another host,
-/// or has its content: by inode and time of birth, where both hosts see one file system; by all
-/// times; by build-id or hash. Says no where nothing tells. Blocks: may read it all.
+/// or has its content: a device by its numbers; a file by inode and time of birth, or where no
+/// birth is known by its inode on the network or all its times; else by build-id or hash. Says no
+/// where nothing tells. Blocks: may read it all.
 bool is_surely(const wire::FileIdentity& file, int fd);
 
 }  // namespace migrate

@@ -4,6 +4,7 @@
 #include <linux/capability.h>
 #include <linux/openat2.h>
 #include <sys/fsuid.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -37,18 +38,19 @@ Result<UniqueFd> open_without_links(const std::string& path, int flags) {
   return fd;
 }
 
-using CapabilitySets = std::array<__user_cap_data_struct, 2>;
-
-CapabilitySets sets_of(std::uint64_t effective, std::uint64_t permitted) {
-  const auto low = [](std::uint64_t set) { return static_cast<__u32>(set); };
-  const auto high = [](std::uint64_t set) { return static_cast<__u32>(set >> 32U); };
-  return {{{low(effective), low(permitted), 0}, {high(effective), high(permitted), 0}}};
+Error another_file(const std::string& path) {
+  return make_error(ErrorCode::kRefused, "open", path,
+                    "it is not surely the file that the process had, nor has it its content");
 }
+
+using CapabilitySets = std::array<__user_cap_data_struct, 2>;
 
 /// Of this thread only: there is no wrapper that would change all of them.
 bool set_effective(std::uint64_t effective, std::uint64_t permitted) {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  CapabilitySets sets = sets_of(effective, permitted);
+  const auto low = [](std::uint64_t set) { return static_cast<__u32>(set); };
+  const auto high = [](std::uint64_t set) { return static_cast<__u32>(set >> 32U); };
+  CapabilitySets sets{{{low(effective), low(permitted), 0}, {high(effective), high(permitted), 0}}};
   return ::syscall(SYS_capset, &header, sets.data()) == 0;
 }
 
@@ -69,43 +71,6 @@ FileUser::FileUser(const wire::Credentials& credentials, bool trusted)
       groups_(credentials.groups().begin(), credentials.groups().end()),
       trusted_(trusted),
       own_capabilities_(permitted_capabilities()) {}
-
-void FileUser::add_to(Script& script) const {
-  if (is_root()) {
-    return;
-  }
-  script.must("set groups", SYS_setgroups,
-              {groups_.size(), script.put(std::as_bytes(std::span(groups_)))});
-  script.call(SYS_setfsgid, {group_});
-  script.call(SYS_setfsuid, {user_});
-}
-
-void FileUser::script_effective(Script& script, std::uint64_t capabilities) const {
-  if (!is_root()) {
-    const __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-    script.must("set capabilities", SYS_capset,
-                {script.put_value(header),
-                 script.put_value(sets_of(capabilities, own_capabilities_))});
-  }
-}
-
-void FileUser::script_open(Script& script, const std::string& path, int flags) const {
-  open_how how{};
-  how.flags = static_cast<unsigned>(flags);
-  how.resolve = is_root() ? 0 : RESOLVE_NO_MAGICLINKS;
-  script_effective(script, 0);
-  script.must("open", SYS_openat2,
-              {static_cast<std::uint64_t>(AT_FDCWD), script.put_string(path),
-               script.put_value(how), sizeof(how)},
-              path);
-  script_effective(script, own_capabilities_);
-}
-
-void FileUser::script_enter(Script& script, const std::string& path) const {
-  script_effective(script, 0);
-  script.must("enter", SYS_chdir, {script.put_string(path)}, path);
-  script_effective(script, own_capabilities_);
-}
 
 FileUser::Scope::Scope(const FileUser& user) : user_(user) {
   const int count = ::getgroups(0, nullptr);
@@ -144,13 +109,16 @@ void FileUser::Scope::leave() {
   entered_ = false;
 }
 
-// No link that /proc makes up is followed, nor is anything of /proc or its like opened: of this process
-// itself it would show what only root may see.
-Result<UniqueFd> FileUser::Scope::open_as_user(const std::string& path, int flags) const {
-  if (user_.is_root()) {
-    return open_file(path, flags);
+// No link that /proc makes up is followed, nor is anything of /proc or its like opened: of this
+// process itself it would show what only root may see.
+Result<UniqueFd> FileUser::Scope::open_as_user(const std::string& path, int flags,
+                                               std::uint64_t resolve) const {
+  if (!user_.is_root() && !entered_) {
+    return fail(make_error(ErrorCode::kSystem, "open", path,
+                           "the daemon cannot act as the process's user; it needs CAP_SETUID and "
+                           "CAP_SETGID"));
   }
-  UniqueFd fd = open_path(path, flags, RESOLVE_NO_MAGICLINKS);
+  UniqueFd fd = open_path(path, flags, resolve | RESOLVE_NO_MAGICLINKS);
   if (!fd.valid()) {
     return fail(system_error("open", path));
   }
@@ -161,28 +129,32 @@ Result<UniqueFd> FileUser::Scope::open_as_user(const std::string& path, int flag
   return fd;
 }
 
-Result<UniqueFd> FileUser::Scope::open(const wire::FileIdentity& identity, int flags) {
-  const std::string& path = identity.path();
-  if (!user_.is_root() && !entered_) {
-    return fail(make_error(ErrorCode::kSystem, "open", path,
-                           "the daemon cannot act as the process's user; it needs CAP_SETUID and "
-                           "CAP_SETGID"));
+Result<UniqueFd> FileUser::Scope::open(const wire::FileIdentity& file, int flags) {
+  const std::string& path = file.path();
+  auto opened = open_as_user(path, flags, 0);
+  const bool denied =
+      !opened && (opened.error().sys_errno == EACCES || opened.error().sys_errno == EPERM);
+  if (denied && entered_ && user_.trusted_) {
+    leave();
+    opened = open_without_links(path, flags);
+    const bool surely = opened && is_surely(file, opened->get());
+    enter();
+    if (opened && !surely) {
+      return fail(another_file(path));
+    }
+    return opened;
   }
-  auto file = open_as_user(path, flags);
-  if (file || user_.is_root() || !user_.trusted_ ||
-      (file.error().sys_errno != EACCES && file.error().sys_errno != EPERM)) {
-    return file;
+  if (!opened || is_surely(file, opened->get())) {
+    return opened;
   }
-  leave();
-  file = open_without_links(path, flags);
-  const bool surely = file && is_surely(identity, file->get());
-  enter();
-  if (file && !surely) {
-    return fail(make_error(ErrorCode::kRefused, "open as root", path,
-                           "it is not surely the file that the process had; its user may not open "
-                           "it by himself"));
+  if (S_ISDIR(file.mode())) {
+    return open_as_user(path, flags | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
   }
-  return file;
+  return fail(another_file(path));
+}
+
+Result<UniqueFd> FileUser::Scope::open_directory(const std::string& path) {
+  return open_as_user(path, O_RDONLY | O_DIRECTORY | O_PATH, RESOLVE_NO_SYMLINKS);
 }
 
 }  // namespace migrate

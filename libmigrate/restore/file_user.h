@@ -22,8 +22,7 @@ class FileUser {
   /// root.
   FileUser() = default;
   /// `trusted`: the process may have got files from root at its source, and whoever sent it may
-  /// bring root's processes too. Such a file is opened as root, but no symbolic link is followed,
-  /// and it must be the same file: the user may have put another of root's in its place.
+  /// bring root's processes too. Such a file is opened as root, but no symbolic link is followed.
   FileUser(const wire::Credentials& credentials, bool trusted);
 
   /// While it exists, this thread opens files as the user. Errors of opening are told by open().
@@ -34,31 +33,26 @@ class FileUser {
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
 
-    /// Opens what is under the path of `file`; as root, which may be allowed to what a user is not,
-    /// only if it is surely this very file. Errors: kSystem (not permitted, among others),
-    /// kNotFound, kRefused (it is another file by now); object is the path. Blocks.
+    /// Opens what is under the path of `file`, if it is surely this very file, or has its content:
+    /// who owns a folder on the path could else lead the process to another. A folder, which may be
+    /// another one on another host, will do if no symbolic link is on the path. Errors: kSystem
+    /// (not permitted, among others), kNotFound, kRefused (it is another file by now); object is
+    /// the path. Blocks.
     Result<UniqueFd> open(const wire::FileIdentity& file, int flags);
+    /// Opens the folder `path`, on which no symbolic link may be, to be entered. The same.
+    Result<UniqueFd> open_directory(const std::string& path);
 
    private:
     void enter();
     void leave();
-    Result<UniqueFd> open_as_user(const std::string& path, int flags) const;
+    Result<UniqueFd> open_as_user(const std::string& path, int flags, std::uint64_t resolve) const;
 
     const FileUser& user_;
     std::vector<gid_t> own_groups_;
     bool entered_ = false;
   };
 
-  /// Adds the calls by which a process that is still root's becomes the user, for files; what paths
-  /// lead to is to be opened by the two below.
-  void add_to(Script& script) const;
-  /// Adds an openat2(2) that must succeed, and a chdir(2), in a process that add_to() was run in:
-  /// without the capabilities that it still has from us.
-  void script_open(Script& script, const std::string& path, int flags) const;
-  void script_enter(Script& script, const std::string& path) const;
-
  private:
-  void script_effective(Script& script, std::uint64_t capabilities) const;
   bool is_root() const { return user_ == 0; }
 
   uid_t user_ = 0;

@@ -174,33 +174,23 @@ Result<void> finish_shared_memories(const wire::Image& image, std::vector<Unique
   return {};
 }
 
-void script_mappings(Script& script, const wire::Image& image, const FileUser& user,
-                     const std::vector<const wire::Mapping*>& mappings, std::uint64_t first_shared,
-                     std::uint64_t scratch) {
-  std::string open_path;
-  bool open_writable = false;
-  const auto close_file = [&] {
-    if (!open_path.empty()) {
-      script.call(SYS_close, {scratch});
-      open_path.clear();
-    }
-  };
+std::optional<MappedFile> mapped_file(const wire::Mapping& mapping) {
+  if (mapping.kind() == wire::Mapping::SHARED_FILE) {
+    return MappedFile{mapping.file(), (mapping.protection() & PROT_WRITE) != 0};
+  }
+  return mapping.kind() == wire::Mapping::FILE_LOCAL
+             ? std::optional(MappedFile{mapping.file(), false})
+             : std::nullopt;
+}
+
+void script_mappings(Script& script, std::span<const wire::Mapping* const> mappings,
+                     const std::map<MappedFile, std::uint64_t>& files) {
   for (const wire::Mapping* mapping : mappings) {
     std::uint64_t descriptor = ~0ULL;
     if (mapping->kind() == wire::Mapping::SHARED_MEMORY) {
-      descriptor = first_shared + mapping->shared_memory();
-    } else if (mapping->kind() == wire::Mapping::FILE_LOCAL ||
-               mapping->kind() == wire::Mapping::SHARED_FILE) {
-      const std::string& path = image.mapped_files(static_cast<int>(mapping->file())).path();
-      const bool writable = mapping->kind() == wire::Mapping::SHARED_FILE &&
-                            (mapping->protection() & PROT_WRITE) != 0;
-      if (path != open_path || writable != open_writable) {
-        close_file();
-        user.script_open(script, path, writable ? O_RDWR : O_RDONLY);
-        open_path = path;
-        open_writable = writable;
-      }
-      descriptor = scratch;
+      descriptor = mapping->shared_memory();
+    } else if (const auto file = mapped_file(*mapping)) {
+      descriptor = files.at(*file);
     }
     const bool backed = descriptor != ~0ULL;
     script.must("map", SYS_mmap,
@@ -209,7 +199,6 @@ void script_mappings(Script& script, const wire::Image& image, const FileUser& u
                 place(*mapping));
     script_advice(script, *mapping);
   }
-  close_file();
 }
 
 void script_vdso(Script& script, const std::vector<PageRange>& present,

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <map>
+#include <optional>
+#include <span>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "libmigrate/proto/image.pb.h"
-#include "libmigrate/restore/file_user.h"
 #include "libmigrate/trace/script.h"
 #include "pager/page_range.h"
 
@@ -27,12 +30,15 @@ Result<std::vector<UniqueFd>> make_shared_memories(const wire::Image& image);
 /// from the draft; further ones are added.
 Result<void> finish_shared_memories(const wire::Image& image, std::vector<UniqueFd>& memories);
 
-/// Adds the calls that make the mappings of `plan`, files opened as `user`. Shared memories are descriptors
-/// `first_shared`.. in the process; file mappings use descriptor `scratch`, which must be free and
-/// the lowest free one when the calls run.
-void script_mappings(Script& script, const wire::Image& image, const FileUser& user,
-                     const std::vector<const wire::Mapping*>& mappings, std::uint64_t first_shared,
-                     std::uint64_t scratch);
+/// A file that is mapped: index into the image's mapped files, and whether it is written to.
+using MappedFile = std::pair<std::uint32_t, bool>;
+/// Which one a mapping is of; nothing if it is of none.
+std::optional<MappedFile> mapped_file(const wire::Mapping& mapping);
+
+/// Adds the calls that make `mappings`. Shared memories are descriptors 0, 1, ... in the process,
+/// files those of `files`.
+void script_mappings(Script& script, std::span<const wire::Mapping* const> mappings,
+                     const std::map<MappedFile, std::uint64_t>& files);
 
 /// Adds the calls that move vvar and vDSO from where the process has them to where the image wants
 /// them, through a hole at `parking` if the places overlap. The mappings are in ascending order.

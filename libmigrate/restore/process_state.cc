@@ -215,31 +215,27 @@ void set_affinity(pid_t host_thread, const wire::Thread& thread) {
 
 }  // namespace
 
-void script_draft_process(Script& script, const wire::Image& draft, const FileUser& user,
-                          int scratch) {
-  const std::string& path = draft.executable().path();
+void script_draft_process(Script& script, const wire::Image& draft, int executable, int directory) {
   // No command line and no environment yet: /proc/PID/cmdline and environ, which anybody may read
   // at any time, would make pages of zeros before the pager has that memory.
   prctl_mm_map map = memory_map(draft.memory());
   map.arg_end = map.arg_start;
   map.env_start = map.arg_start;
   map.env_end = map.arg_start;
-  user.script_open(script, path, O_RDONLY);
-  script_memory_map(script, draft, map, scratch);
-  script.must("close", SYS_close, {static_cast<std::uint64_t>(scratch)}, path);
-  user.script_enter(script, draft.working_directory());
+  script_memory_map(script, draft, map, executable);
+  script_enter(script, directory);
   const std::uint64_t action = script.put_value(std::array<std::byte, arch::kSignalActionBytes>{});
   for (std::uint64_t number = 1; number <= arch::kSignals; ++number) {
     script.call(SYS_rt_sigaction, {number, action, 0, 8});
   }
 }
 
-void script_process(Script& script, const wire::Image& image, const wire::Image& draft,
-                    const FileUser& user) {
+void script_enter(Script& script, int directory) {
+  script.must("enter the working directory", SYS_fchdir, {static_cast<std::uint64_t>(directory)});
+}
+
+void script_process(Script& script, const wire::Image& image) {
   script_memory_map(script, image, memory_map(image.memory()), -1);
-  if (image.working_directory() != draft.working_directory()) {
-    user.script_enter(script, image.working_directory());
-  }
   script.call(SYS_umask, {image.umask()});
   script.call(SYS_personality, {image.personality()});
   auto actions = bytes_of(image.signal_actions());

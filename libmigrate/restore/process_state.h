@@ -8,7 +8,6 @@
 
 #include "base/result.h"
 #include "libmigrate/proto/image.pb.h"
-#include "libmigrate/restore/file_user.h"
 #include "libmigrate/trace/script.h"
 
 namespace migrate {
@@ -23,14 +22,15 @@ struct ProcessLimits {
 /// Adds the calls by which the leader takes on, while the process still runs at the source, what of
 /// it belongs to the whole process: executable, memory map (with no command line and environment
 /// yet: to be called before its memory is mapped), working directory; and makes every signal action
-/// the default. `scratch` must be the lowest free descriptor.
-void script_draft_process(Script& script, const wire::Image& draft, const FileUser& user,
-                          int scratch);
+/// the default. `executable` and `directory` are descriptors in the process.
+void script_draft_process(Script& script, const wire::Image& draft, int executable, int directory);
 
-/// Adds the calls for what differs from the draft, and for what only the image knows, after
-/// script_draft_process().
-void script_process(Script& script, const wire::Image& image, const wire::Image& draft,
-                    const FileUser& user);
+/// Adds the call by which the process enters the folder that is its descriptor `directory`.
+void script_enter(Script& script, int directory);
+
+/// Adds the calls for what differs from the draft but the working directory, and for what only the
+/// image knows, after script_draft_process().
+void script_process(Script& script, const wire::Image& image);
 
 /// Adds the calls that need all threads to exist: timers, and the signals that are pending for the
 /// whole process.

@@ -1,5 +1,6 @@
 #include "libmigrate/restore/restorer.h"
 
+#include <fcntl.h>
 #include <linux/rseq.h>
 #include <linux/sched.h>
 #include <sched.h>
@@ -11,6 +12,8 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
+#include <span>
 #include <string>
 #include <utility>
 
@@ -111,9 +114,7 @@ Result<void> Restorer::prepare(const wire::Image& draft) {
       everything.map.push_back(&mapping);
     }
   }
-  Script script(area_);
-  script_draft_process(script, draft, file_user_, 0);
-  MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
+  MIGRATE_TRY(take_on(draft));
   MIGRATE_TRY(map(draft, everything));
   limits_ = MIGRATE_TRY(read_limits(cell_->seed()));
   draft_ = draft;
@@ -163,7 +164,6 @@ Result<void> Restorer::empty_seed(const wire::Image& draft) {
     const std::uint64_t length = present.back().end() - present.front().start;
     script_vdso(script, present, wanted, MIGRATE_TRY(find_hole(taken, length)));
   }
-  file_user_.add_to(script);
   // The seed was stopped anywhere after it had sent its userfaultfd, perhaps before it closed it.
   script.must("close", SYS_close_range, {0, cell_->seed_descriptor() - 1, 0});
   MIGRATE_TRY(script.run(seed, base_, kScriptSignalMask));
@@ -175,32 +175,77 @@ Result<void> Restorer::empty_seed(const wire::Image& draft) {
   return {};
 }
 
+// What the draft tells of the process as a whole. Its files are opened here and sent to it: what a
+// path leads to must be looked at before it is used.
+Result<void> Restorer::take_on(const wire::Image& draft) {
+  UniqueFd executable;
+  UniqueFd directory;
+  {
+    FileUser::Scope as_user(file_user_);
+    executable = MIGRATE_TRY(as_user.open(draft.executable(), O_RDONLY));
+    directory = MIGRATE_TRY(as_user.open_directory(draft.working_directory()));
+  }
+  Script script(area_);
+  const std::array<int, 2> descriptors{executable.get(), directory.get()};
+  MIGRATE_TRY(script_receive(script, *cell_, descriptors));
+  script_draft_process(script, draft, 0, 1);
+  script.must("close", SYS_close_range, {0, descriptors.size() - 1, 0});
+  return script.run(cell_->seed(), base_, kScriptSignalMask);
+}
+
 Result<void> Restorer::map(const wire::Image& image, const MappingPlan& plan) {
   Script script(area_);
   for (const PageRange& range : plan.unmap) {
     script.must("unmap", SYS_munmap, {range.start, range.bytes()});
   }
-  const bool shared = std::any_of(plan.map.begin(), plan.map.end(), [](const auto* mapping) {
-    return mapping->kind() == wire::Mapping::SHARED_MEMORY;
-  });
-  std::vector<int> memories;
-  if (shared) {
-    for (const UniqueFd& memory : memories_) {
-      memories.push_back(memory.get());
-    }
-    MIGRATE_TRY(script_receive(script, *cell_, memories));
-  }
-  script_mappings(script, image, file_user_, plan.map, 0, memories.size());
-  if (!memories.empty()) {
-    script.must("close", SYS_close_range, {0, memories.size() - 1, 0});
-  }
   if (!script.empty()) {
     MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
+  }
+  for (std::span<const wire::Mapping* const> left(plan.map); !left.empty();) {
+    left = left.subspan(MIGRATE_TRY(map_some(image, left)));
   }
   if (!plan.map.empty() || !plan.unmap.empty()) {
     mapped_.CopyFrom(image);
   }
   return {};
+}
+
+// As many of them as need no more than so many files: the descriptors of the seed are few. Returns
+// how many that were.
+Result<std::size_t> Restorer::map_some(const wire::Image& image,
+                                       std::span<const wire::Mapping* const> mappings) {
+  constexpr std::size_t kFilesAtOnce = 32;
+  std::map<MappedFile, std::uint64_t> files;
+  std::vector<UniqueFd> opened;
+  std::vector<int> descriptors;
+  const bool shared = std::any_of(mappings.begin(), mappings.end(), [](const auto* mapping) {
+    return mapping->kind() == wire::Mapping::SHARED_MEMORY;
+  });
+  for (const UniqueFd& memory : memories_) {
+    if (shared) {
+      descriptors.push_back(memory.get());
+    }
+  }
+  std::size_t count = 0;
+  {
+    FileUser::Scope as_user(file_user_);
+    for (; count < mappings.size() && files.size() < kFilesAtOnce; ++count) {
+      const auto file = mapped_file(*mappings[count]);
+      if (file && files.try_emplace(*file, descriptors.size()).second) {
+        opened.push_back(MIGRATE_TRY(as_user.open(image.mapped_files(static_cast<int>(file->first)),
+                                                  file->second ? O_RDWR : O_RDONLY)));
+        descriptors.push_back(opened.back().get());
+      }
+    }
+  }
+  Script script(area_);
+  MIGRATE_TRY(script_receive(script, *cell_, descriptors));
+  script_mappings(script, mappings.first(count), files);
+  if (!descriptors.empty()) {
+    script.must("close", SYS_close_range, {0, descriptors.size() - 1, 0});
+  }
+  MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
+  return count;
 }
 
 Result<void> Restorer::adapt(const wire::Image& image, const MappingPlan& plan) {
@@ -255,7 +300,15 @@ Result<void> Restorer::make_leader(const wire::Image& image,
     descriptors.push_back(file.get());
   }
   Script script(area_);
-  script_process(script, image, draft_, file_user_);
+  script_process(script, image);
+  if (image.working_directory() != draft_.working_directory()) {
+    const UniqueFd directory =
+        MIGRATE_TRY(FileUser::Scope(file_user_).open_directory(image.working_directory()));
+    const int fd = directory.get();
+    MIGRATE_TRY(script_receive(script, *cell_, std::span(&fd, 1)));
+    script_enter(script, 0);
+    script.must("close", SYS_close, {0});
+  }
   MIGRATE_TRY(script_receive(script, *cell_, descriptors));
   script_descriptor_table(script, image, cell_->seed_descriptor());
   script_timers_and_signals(script, image);

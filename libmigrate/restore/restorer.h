@@ -71,7 +71,10 @@ class Restorer {
 
   Result<void> map_area(const wire::Image& image);
   Result<void> empty_seed(const wire::Image& draft);
+  Result<void> take_on(const wire::Image& draft);
   Result<void> map(const wire::Image& image, const MappingPlan& plan);
+  Result<std::size_t> map_some(const wire::Image& image,
+                               std::span<const wire::Mapping* const> mappings);
   Result<void> make_leader(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
   Result<void> match_threads(const wire::Image& image);
   Result<void> sleep_on(const wire::Image& image);
