@@ -48,6 +48,14 @@ unsigned version_in(std::span<const std::byte> bytes) {
          (std::to_integer<unsigned>(bytes[kVersionOffset + 1]) << 8U);
 }
 
+/// A preamble without a purpose, and nothing after it. False if the connection is gone.
+bool send_refusal(int fd) {
+  auto bytes = encode({});
+  bytes[kPurposeOffset] = std::byte{0};
+  return ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT) > 0 &&
+         ::shutdown(fd, SHUT_WR) == 0;
+}
+
 Error malformed(std::string remedy) {
   return make_error(ErrorCode::kCorrupt, "read preamble", {}, std::move(remedy));
 }
@@ -166,24 +174,37 @@ Result<Preamble> receive_preamble(int fd, int timeout_ms) {
 
 void refuse_version(int fd) {
   constexpr int kPartingMs = 500;
-  auto bytes = encode({});
-  bytes[kPurposeOffset] = std::byte{0};
-  if (::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+  if (!send_refusal(fd)) {
     return;
   }
-  static_cast<void>(::shutdown(fd, SHUT_WR));
+  std::array<std::byte, kPreambleBytes> ignored{};
   const Deadline deadline(kPartingMs);
   while (wait_for(fd, POLLIN, deadline).value_or(0) != 0 &&
-         ::recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT) > 0) {
+         ::recv(fd, ignored.data(), ignored.size(), MSG_DONTWAIT) > 0) {
   }
 }
 
-std::optional<Error> refused_version(std::span<const std::byte> begin) {
-  if (begin.size() <= kPurposeOffset || !std::equal(kMagic.begin(), kMagic.end(), begin.begin()) ||
-      version_in(begin) == kProtocolVersion) {
+void refuse_for_now(int fd) {
+  // What is unread when the connection is closed would make that a reset, which may overtake the
+  // answer.
+  std::array<std::byte, std::size_t{16} * 1024> ignored;
+  static_cast<void>(::recv(fd, ignored.data(), ignored.size(), MSG_DONTWAIT));
+  send_refusal(fd);
+}
+
+std::optional<Error> refusal_in(std::span<const std::byte> begin) {
+  if (begin.size() <= kPurposeOffset || !std::equal(kMagic.begin(), kMagic.end(), begin.begin())) {
     return std::nullopt;
   }
-  return other_version(version_in(begin));
+  if (version_in(begin) != kProtocolVersion) {
+    return other_version(version_in(begin));
+  }
+  if (begin[kPurposeOffset] == std::byte{0}) {
+    return make_error(ErrorCode::kBusy, "connect", {},
+                      "the daemon there serves as many connections as it may; try again, and see "
+                      "its log");
+  }
+  return std::nullopt;
 }
 
 }  // namespace migrate

@@ -66,8 +66,12 @@ Result<Preamble> receive_preamble(int fd, int timeout_ms);
 /// for up to half a second, until the peer hangs up, so that no reset overtakes the answer.
 void refuse_version(int fd);
 
-/// If the peer's first bytes are those that refuse_version() sends, what is to be said of that: an
-/// Error of code kUnsupported. Else nothing.
-std::optional<Error> refused_version(std::span<const std::byte> begin);
+/// Tells a peer that there is no place for its connection now: the same, of the version that both
+/// speak. Never blocks, so a peer that still sends may miss it.
+void refuse_for_now(int fd);
+
+/// If the peer's first bytes are those that refuse_version() or refuse_for_now() sends, what is to
+/// be said of that: an Error of code kUnsupported or kBusy. Else nothing.
+std::optional<Error> refusal_in(std::span<const std::byte> begin);
 
 }  // namespace migrate
