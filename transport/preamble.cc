@@ -146,32 +146,6 @@ Result<void> send_preamble(int fd, const Preamble& preamble) {
   return {};
 }
 
-Result<Preamble> receive_preamble(int fd, int timeout_ms) {
-  const Deadline deadline(timeout_ms);
-  std::array<std::byte, kPreambleBytes> bytes{};
-  std::size_t filled = 0;
-  while (filled < bytes.size()) {
-    const ssize_t count = ::recv(fd, bytes.data() + filled, bytes.size() - filled, MSG_DONTWAIT);
-    if (count > 0) {
-      filled += static_cast<std::size_t>(count);
-    } else if (count == 0) {
-      return fail(make_error(ErrorCode::kPeerLost, "read preamble from", peer_name(fd)));
-    } else if (errno == EAGAIN) {
-      if (MIGRATE_TRY(wait_for(fd, POLLIN, deadline)) == 0) {
-        return fail(make_error(ErrorCode::kRetry, "read preamble from", peer_name(fd),
-                               "the peer sent none in the time given"));
-      }
-    } else if (errno != EINTR) {
-      return fail(socket_error("read preamble from", peer_name(fd)));
-    }
-  }
-  auto preamble = decode_preamble(bytes);
-  if (!preamble) {
-    preamble.error().object = "from " + peer_name(fd);
-  }
-  return preamble;
-}
-
 void refuse_version(int fd) {
   constexpr int kPartingMs = 500;
   if (!send_refusal(fd)) {

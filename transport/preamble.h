@@ -57,11 +57,6 @@ Result<Preamble> decode_preamble(const std::array<std::byte, kPreambleBytes>& by
 /// connection). Errors: kPeerLost, kSystem.
 Result<void> send_preamble(int fd, const Preamble& preamble);
 
-/// Reads exactly kPreambleBytes, whatever follows stays in the socket. Blocks up to `timeout_ms`
-/// in all (< 0: for ever). After an error close the connection: part of it may have been read.
-/// Errors: as decode_preamble(); kRetry (timeout), kPeerLost, kSystem.
-Result<Preamble> receive_preamble(int fd, int timeout_ms);
-
 /// Tells a peer of another version which one is spoken here: a preamble without a purpose. Blocks
 /// for up to half a second, until the peer hangs up, so that no reset overtakes the answer.
 void refuse_version(int fd);
