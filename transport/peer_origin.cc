@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstddef>
 #include <cstring>
 
@@ -49,7 +50,7 @@ std::string network_of(const SocketAddress& address) {
 Result<PeerOrigins> PeerOrigins::create() {
   UniqueFd netlink(
       ::socket(AF_NETLINK, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, NETLINK_SOCK_DIAG));
-  if (!netlink.valid()) {
+  if (!netlink.valid() && errno != EPROTONOSUPPORT) {
     return fail(system_error("open a socket for", "NETLINK_SOCK_DIAG"));
   }
   return PeerOrigins(std::move(netlink));
