@@ -37,6 +37,8 @@ std::string_view to_string(ErrorCode code) {
   switch (code) {
     case ErrorCode::kRetry:
       return "try again";
+    case ErrorCode::kBusy:
+      return "busy";
     case ErrorCode::kPeerLost:
       return "peer lost";
     case ErrorCode::kUnsupported:

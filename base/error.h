@@ -9,6 +9,7 @@ namespace migrate {
 /// What the caller can do about a failure.
 enum class ErrorCode : std::uint8_t {
   kRetry,        ///< Transient: the same call may succeed later.
+  kBusy,         ///< The peer has no place for one more connection now; it did nothing.
   kPeerLost,     ///< The other side or the link to it is gone.
   kUnsupported,  ///< This kernel, CPU or build cannot do it.
   kCorrupt,      ///< Bytes from outside (peer, file) that break their format.

@@ -12,6 +12,10 @@ Result<Mapping> Mapping::create(std::size_t length_bytes) {
   return map(length_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 }
 
+Result<Mapping> Mapping::create_shared(std::size_t length_bytes) {
+  return map(length_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+}
+
 Result<Mapping> Mapping::of_file(int fd, std::size_t length_bytes) {
   return map(length_bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 }

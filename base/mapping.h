@@ -15,6 +15,9 @@ class Mapping {
   /// Maps `length_bytes` (rounded up to pages) of zeroed memory. Errors: kSystem (ENOMEM).
   static Result<Mapping> create(std::size_t length_bytes);
 
+  /// As create(), shared with the children that are forked later. Errors: kSystem (ENOMEM).
+  static Result<Mapping> create_shared(std::size_t length_bytes);
+
   /// Maps the first `length_bytes` (rounded up to pages) of a file, readable, writable and shared
   /// with all who map it. Borrows `fd`. Errors: kSystem.
   static Result<Mapping> of_file(int fd, std::size_t length_bytes);

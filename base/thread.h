@@ -5,17 +5,21 @@
 #include <thread>
 #include <utility>
 
+#include "base/crash_report.h"
 #include "base/result.h"
 
 namespace migrate {
 
-/// Starts a thread that blocks all signals, which are for the process's first thread.
-/// Errors: kSystem (no more threads, no memory).
+/// Starts a thread that blocks all signals, which are for the process's first thread, but those
+/// that report its own mistakes. Errors: kSystem (no more threads, no memory).
 template <class Function>
 Result<std::thread> start_thread(Function&& function) {
   sigset_t all;
   sigset_t before;
   sigfillset(&all);
+  for (const int signal : kFatalSignals) {
+    sigdelset(&all, signal);
+  }
   ::pthread_sigmask(SIG_SETMASK, &all, &before);
   Result<std::thread> started;
   try {

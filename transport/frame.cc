@@ -93,7 +93,7 @@ Result<std::optional<std::span<const std::byte>>> FrameReader::next(ByteSource& 
     }
     if (const auto length = announced_length()) {
       if (!valid_length(*length)) {
-        if (auto refused = refused_version(ahead_.bytes().subspan(begin_, end_ - begin_))) {
+        if (auto refused = refusal_in(ahead_.bytes().subspan(begin_, end_ - begin_))) {
           return fail(std::move(*refused));
         }
         return fail(make_error(ErrorCode::kCorrupt, "receive",

@@ -3,10 +3,13 @@
 #include <sys/socket.h>
 
 #include <array>
+#include <chrono>
+#include <thread>
 
 #include "base/log.h"
 #include "transport/internal/local_peer.h"
 #include "transport/tcp.h"
+#include "transport/wait.h"
 
 namespace migrate {
 namespace {
@@ -27,6 +30,13 @@ TlsOptions tls_options(const Preamble& preamble, int timeout_ms) {
   options.handshake_timeout_ms = timeout_ms;
   options.tcp = options_for(preamble.purpose);
   return options;
+}
+
+/// What its peer cannot know yet, it should not take for a user's of this host.
+SourcePort source_port(Purpose purpose) {
+  const bool begins =
+      purpose == Purpose::kOffer || purpose == Purpose::kQuery || purpose == Purpose::kResume;
+  return begins ? SourcePort::kReserved : SourcePort::kAny;
 }
 
 PeerIdentity address_of(int fd) {
@@ -62,7 +72,13 @@ std::optional<PeerIdentity> PeerTrust::own_identity() const {
 
 Result<PeerTrust::Peer> PeerTrust::connect(const Address& address, const Preamble& preamble,
                                            int timeout_ms) const {
+  constexpr auto kPause = std::chrono::milliseconds(50);
+  const Deadline deadline(timeout_ms);
   Result<Peer> peer = try_connect(address, preamble, timeout_ms);
+  while (!peer && peer.error().code == ErrorCode::kBusy && deadline.remaining_ms() != 0) {
+    std::this_thread::sleep_for(kPause);
+    peer = try_connect(address, preamble, timeout_ms);
+  }
   if (!peer && peer.error().code == ErrorCode::kRefused) {
     log::warn("no connection to {}: {}", address.to_string(), peer.error().message());
   }
@@ -75,7 +91,7 @@ Result<PeerTrust::Peer> PeerTrust::try_connect(const Address& address, const Pre
     return fail(make_error(ErrorCode::kRefused, "connect to", address.to_string(),
                            "this host's daemon has no keys for TLS; give it --keys"));
   }
-  UniqueFd fd = MIGRATE_TRY(connect_tcp(address, timeout_ms));
+  UniqueFd fd = MIGRATE_TRY(connect_tcp(address, timeout_ms, source_port(preamble.purpose)));
   if (!authenticates()) {
     MIGRATE_TRY(check_local_listener(fd.get(), anywhere_, timeout_ms));
   }
@@ -100,7 +116,8 @@ Result<PeerTrust::Peer> PeerTrust::connect_tls(UniqueFd connection, const Addres
   if (!channel) {
     Error error = std::move(channel).error();
     if (error.code == ErrorCode::kPeerLost || error.code == ErrorCode::kRetry) {
-      error.remedy = "the log of its daemon says why; if it has no keys, give it --keys";
+      error.remedy =
+          "the log of its daemon says why; either it has no keys (--keys), or no time for this one";
     }
     return fail(std::move(error));
   }

@@ -40,9 +40,10 @@ class PeerTrust {
 
   /// Connects to the daemon at `address`, sends the preamble and proves who this host is. With TLS
   /// the peer must prove to be address.host. Blocks up to `timeout_ms` for the connection and again
-  /// for each message of the proof. What is refused is logged too, as whoever asked may be no
-  /// administrator. Errors: as connect_tcp(), TlsChannel::connect() and Munge; where nobody proves
-  /// anything, kRefused for who is not known to be root's daemon (see the constructor).
+  /// for each message of the proof; a peer that has no place is asked again for as long, which is
+  /// not known yet where nothing is proved. What is refused is logged too, as whoever asked may be
+  /// no administrator. Errors: as connect_tcp(), TlsChannel::connect() and Munge; where nobody
+  /// proves anything, kRefused for who is not known to be root's daemon (see the constructor).
   Result<Peer> connect(const Address& address, const Preamble& preamble, int timeout_ms) const;
 
   /// The other side: `connection` has had its preamble read. Blocks up to `timeout_ms` for each

@@ -48,6 +48,14 @@ unsigned version_in(std::span<const std::byte> bytes) {
          (std::to_integer<unsigned>(bytes[kVersionOffset + 1]) << 8U);
 }
 
+/// A preamble without a purpose, and nothing after it. False if the connection is gone.
+bool send_refusal(int fd) {
+  auto bytes = encode({});
+  bytes[kPurposeOffset] = std::byte{0};
+  return ::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT) > 0 &&
+         ::shutdown(fd, SHUT_WR) == 0;
+}
+
 Error malformed(std::string remedy) {
   return make_error(ErrorCode::kCorrupt, "read preamble", {}, std::move(remedy));
 }
@@ -138,52 +146,39 @@ Result<void> send_preamble(int fd, const Preamble& preamble) {
   return {};
 }
 
-Result<Preamble> receive_preamble(int fd, int timeout_ms) {
-  const Deadline deadline(timeout_ms);
-  std::array<std::byte, kPreambleBytes> bytes{};
-  std::size_t filled = 0;
-  while (filled < bytes.size()) {
-    const ssize_t count = ::recv(fd, bytes.data() + filled, bytes.size() - filled, MSG_DONTWAIT);
-    if (count > 0) {
-      filled += static_cast<std::size_t>(count);
-    } else if (count == 0) {
-      return fail(make_error(ErrorCode::kPeerLost, "read preamble from", peer_name(fd)));
-    } else if (errno == EAGAIN) {
-      if (MIGRATE_TRY(wait_for(fd, POLLIN, deadline)) == 0) {
-        return fail(make_error(ErrorCode::kRetry, "read preamble from", peer_name(fd),
-                               "the peer sent none in the time given"));
-      }
-    } else if (errno != EINTR) {
-      return fail(socket_error("read preamble from", peer_name(fd)));
-    }
-  }
-  auto preamble = decode_preamble(bytes);
-  if (!preamble) {
-    preamble.error().object = "from " + peer_name(fd);
-  }
-  return preamble;
-}
-
 void refuse_version(int fd) {
   constexpr int kPartingMs = 500;
-  auto bytes = encode({});
-  bytes[kPurposeOffset] = std::byte{0};
-  if (::send(fd, bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT) < 0) {
+  if (!send_refusal(fd)) {
     return;
   }
-  static_cast<void>(::shutdown(fd, SHUT_WR));
+  std::array<std::byte, kPreambleBytes> ignored{};
   const Deadline deadline(kPartingMs);
   while (wait_for(fd, POLLIN, deadline).value_or(0) != 0 &&
-         ::recv(fd, bytes.data(), bytes.size(), MSG_DONTWAIT) > 0) {
+         ::recv(fd, ignored.data(), ignored.size(), MSG_DONTWAIT) > 0) {
   }
 }
 
-std::optional<Error> refused_version(std::span<const std::byte> begin) {
-  if (begin.size() <= kPurposeOffset || !std::equal(kMagic.begin(), kMagic.end(), begin.begin()) ||
-      version_in(begin) == kProtocolVersion) {
+void refuse_for_now(int fd) {
+  // What is unread when the connection is closed would make that a reset, which may overtake the
+  // answer.
+  std::array<std::byte, std::size_t{16} * 1024> ignored;
+  static_cast<void>(::recv(fd, ignored.data(), ignored.size(), MSG_DONTWAIT));
+  send_refusal(fd);
+}
+
+std::optional<Error> refusal_in(std::span<const std::byte> begin) {
+  if (begin.size() <= kPurposeOffset || !std::equal(kMagic.begin(), kMagic.end(), begin.begin())) {
     return std::nullopt;
   }
-  return other_version(version_in(begin));
+  if (version_in(begin) != kProtocolVersion) {
+    return other_version(version_in(begin));
+  }
+  if (begin[kPurposeOffset] == std::byte{0}) {
+    return make_error(ErrorCode::kBusy, "connect", {},
+                      "the daemon there serves as many connections as it may; try again, and see "
+                      "its log");
+  }
+  return std::nullopt;
 }
 
 }  // namespace migrate

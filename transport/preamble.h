@@ -57,17 +57,16 @@ Result<Preamble> decode_preamble(const std::array<std::byte, kPreambleBytes>& by
 /// connection). Errors: kPeerLost, kSystem.
 Result<void> send_preamble(int fd, const Preamble& preamble);
 
-/// Reads exactly kPreambleBytes, whatever follows stays in the socket. Blocks up to `timeout_ms`
-/// in all (< 0: for ever). After an error close the connection: part of it may have been read.
-/// Errors: as decode_preamble(); kRetry (timeout), kPeerLost, kSystem.
-Result<Preamble> receive_preamble(int fd, int timeout_ms);
-
 /// Tells a peer of another version which one is spoken here: a preamble without a purpose. Blocks
 /// for up to half a second, until the peer hangs up, so that no reset overtakes the answer.
 void refuse_version(int fd);
 
-/// If the peer's first bytes are those that refuse_version() sends, what is to be said of that: an
-/// Error of code kUnsupported. Else nothing.
-std::optional<Error> refused_version(std::span<const std::byte> begin);
+/// Tells a peer that there is no place for its connection now: the same, of the version that both
+/// speak. Never blocks, so a peer that still sends may miss it.
+void refuse_for_now(int fd);
+
+/// If the peer's first bytes are those that refuse_version() or refuse_for_now() sends, what is to
+/// be said of that: an Error of code kUnsupported or kBusy. Else nothing.
+std::optional<Error> refusal_in(std::span<const std::byte> begin);
 
 }  // namespace migrate

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cerrno>
+#include <random>
 #include <tuple>
 
 #include "transport/connection.h"
@@ -50,7 +51,7 @@ Result<UniqueFd> open_socket(const SocketAddress& address) {
 Result<UniqueFd> listen_on(const SocketAddress& address) {
   UniqueFd fd = MIGRATE_TRY(open_socket(address));
   MIGRATE_TRY(set_option(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1, "set SO_REUSEADDR"));
-  if (::bind(fd.get(), address.get(), address.length) != 0 || ::listen(fd.get(), 128) != 0) {
+  if (::bind(fd.get(), address.get(), address.length) != 0 || ::listen(fd.get(), SOMAXCONN) != 0) {
     return fail(system_error("listen on", address.to_string(),
                              "check that no other daemon uses the port and that the address is "
                              "this host's"));
@@ -58,11 +59,44 @@ Result<UniqueFd> listen_on(const SocketAddress& address) {
   return fd;
 }
 
-Result<UniqueFd> connect_to(const SocketAddress& address, const Deadline& deadline) {
+/// Binds a socket of the family to a reserved port from a random one on; what is in use is passed
+/// over. False if it is not permitted, or none of some is free.
+bool bind_reserved_port(int fd, int family) {
+  constexpr unsigned kFirst = 512;
+  constexpr unsigned kCount = 512;
+  constexpr unsigned kTries = 64;
+  const int yes = 1;  // Beside connections from this port to other hosts.
+  std::ignore = ::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+  sockaddr_in6 v6{};
+  sockaddr_in v4{};
+  v6.sin6_family = AF_INET6;
+  v4.sin_family = AF_INET;
+  std::random_device random;
+  const unsigned start = random();
+  for (unsigned i = 0; i < kTries; ++i) {
+    const auto port = static_cast<std::uint16_t>(kFirst + (start + i) % kCount);
+    v6.sin6_port = v4.sin_port = htons(port);
+    const int bound = family == AF_INET6
+                          ? ::bind(fd, reinterpret_cast<const sockaddr*>(&v6), sizeof v6)
+                          : ::bind(fd, reinterpret_cast<const sockaddr*>(&v4), sizeof v4);
+    if (bound == 0 || errno != EADDRINUSE) {
+      return bound == 0;
+    }
+  }
+  return false;
+}
+
+Result<UniqueFd> connect_to(const SocketAddress& address, const Deadline& deadline,
+                            SourcePort source) {
   UniqueFd fd = MIGRATE_TRY(open_socket(address));
+  const bool reserved =
+      source == SourcePort::kReserved && bind_reserved_port(fd.get(), address.storage.ss_family);
   const char* const remedy = "check that migrated runs there and that no firewall is between";
   if (::connect(fd.get(), address.get(), address.length) == 0) {
     return fd;
+  }
+  if (reserved && errno == EADDRNOTAVAIL) {  // One from there has only just ended.
+    return connect_to(address, deadline, SourcePort::kAny);
   }
   if (errno != EINPROGRESS) {
     return fail(system_error("connect to", address.to_string(), remedy));
@@ -161,13 +195,13 @@ Result<TcpListener::Accepted> TcpListener::accept(int timeout_ms) {
   }
 }
 
-Result<UniqueFd> connect_tcp(const Address& address, int timeout_ms) {
+Result<UniqueFd> connect_tcp(const Address& address, int timeout_ms, SourcePort source) {
   MIGRATE_TRY(check_scheme(address, "connect to"));
   const Deadline deadline(timeout_ms);
   const auto candidates = MIGRATE_TRY(address.resolve());
   Error error = make_error(ErrorCode::kNotFound, "connect to", address.to_string());
   for (const SocketAddress& candidate : candidates) {
-    auto fd = connect_to(candidate, deadline);
+    auto fd = connect_to(candidate, deadline, source);
     if (fd) {
       MIGRATE_TRY(prepare_tcp(fd->get(), {}));
       return fd;

@@ -65,11 +65,20 @@ class TcpListener {
   std::uint16_t port_;
 };
 
+/// From which port to connect.
+enum class SourcePort {
+  kAny,
+  /// One below 1024, which only root of a host can take: the peer's daemon then does not mistake
+  /// this connection for one of the host's users. Any, if there is none or this is not permitted.
+  kReserved,
+};
+
 /// Connects to the first address of `address` that answers. Blocks up to `timeout_ms` (< 0: as
 /// long as the kernel tries). The socket is non-blocking, close-on-exec, prepared with default
 /// TcpOptions. Errors: kInvalid (scheme), kNotFound (host), kPeerLost (refused, unreachable),
 /// kRetry (timeout), kSystem.
-Result<UniqueFd> connect_tcp(const Address& address, int timeout_ms);
+Result<UniqueFd> connect_tcp(const Address& address, int timeout_ms,
+                             SourcePort source = SourcePort::kAny);
 
 /// A Channel over a connected stream socket: frames as in transport/frame.h, plain.
 /// Destroying it closes the socket; bytes that were not read yet make that a reset, which may

@@ -113,9 +113,9 @@ Result<void> TlsChannel::shake_hands(const TlsOptions& options, Role role) {
         MIGRATE_TRY(await_readable(deadline));
       }
     } else {
-      // A daemon of another version says so in the clear.
+      // A daemon of another version, or without a place, says so in the clear.
       const std::size_t answered = received_.load(std::memory_order_relaxed);
-      if (auto refused = refused_version(std::span(raw_).first(std::min(answered, raw_.size())));
+      if (auto refused = refusal_in(std::span(raw_).first(std::min(answered, raw_.size())));
           refused && answered == kPreambleBytes) {
         return fail(std::move(*refused));
       }

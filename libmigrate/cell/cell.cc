@@ -114,6 +114,7 @@ Result<Cell> Cell::create(const CellOptions& options) {
     return fail(seed_error(ready->message));
   }
   cell.seed_ = ready->sender;
+  cell.seed_pidfd_ = MIGRATE_TRY(ProcessIdentity::of(cell.seed_).open());
   cell.process_id_ = options.process_id;
   cell.userfault_ = std::move(ready->descriptor);
   return cell;
@@ -134,9 +135,9 @@ Result<Cell> Cell::adopt(const std::string& socket_path, const SessionMark& mark
   cell.init_ = mark.init;
   cell.seed_ = mark.process;
   cell.init_socket_ = MIGRATE_TRY(connect_unix(socket_path));
-  cell.init_pidfd_.reset(static_cast<int>(::syscall(SYS_pidfd_open, cell.init_, 0)));
-  if (!cell.init_pidfd_.valid()) {
-    return fail(system_error("find the init of a cell", "process " + std::to_string(cell.init_)));
+  cell.init_pidfd_ = MIGRATE_TRY(mark.init_identity().open());
+  if (auto seed = mark.process_identity().open()) {
+    cell.seed_pidfd_ = std::move(*seed);
   }
   for (;;) {
     pollfd polled{cell.init_socket_.get(), POLLIN, 0};
@@ -173,9 +174,15 @@ Result<void> Cell::send_to_seed(std::span<const int> descriptors) {
   return cell::send_message(seed_socket_.get(), {.kind = cell::MessageKind::kKeep}, descriptors);
 }
 
+void Cell::signal_seed(int signal, siginfo_t* information) {
+  if (seed_pidfd_.valid()) {
+    send_signal(seed_pidfd_.get(), signal, information);
+  }
+}
+
 void Cell::end() {
   if (init_pidfd_.valid()) {
-    ::syscall(SYS_pidfd_send_signal, init_pidfd_.get(), SIGKILL, nullptr, 0);
+    send_signal(init_pidfd_.get(), SIGKILL);
   }
   ::unlink(socket_path_.c_str());
 }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <signal.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -95,6 +96,9 @@ class Cell {
   /// Makes the init close it; with number 0 all of the kind.
   Result<void> drop(Kept what);
 
+  /// Sends the seed a signal, as `information` says or as from kill(2); never a later process that
+  /// has its id.
+  void signal_seed(int signal, siginfo_t* information = nullptr);
   /// Sends descriptors (at most 250) to the seed, whose recvmsg in a script takes them.
   Result<void> send_to_seed(std::span<const int> descriptors);
   /// Number of the socket in the seed.
@@ -113,6 +117,7 @@ class Cell {
   pid_t seed_ = 0;
   std::uint32_t process_id_ = 0;
   UniqueFd init_pidfd_;
+  UniqueFd seed_pidfd_;  // not valid once it has ended
   std::string socket_path_;
   std::optional<UnixListener> listener_;  // the init's; ours only keeps the file
   UniqueFd init_socket_;

@@ -46,19 +46,24 @@ void close_all_but(std::vector<int> kept) {
   ::syscall(SYS_close_range, first, ~0U, 0);
 }
 
-void unblock_and_default_signals() {
+// As a program expects them that was not forked by a worker, whose handlers and stack for them
+// (base/crash_report.h) are not to be found here.
+void reset_signals() {
   for (int signal = 1; signal < NSIG; ++signal) {
     ::signal(signal, SIG_DFL);
   }
   sigset_t none;
   sigemptyset(&none);
   ::sigprocmask(SIG_SETMASK, &none, nullptr);
+  stack_t no_stack{};
+  no_stack.ss_flags = SS_DISABLE;
+  ::sigaltstack(&no_stack, nullptr);
 }
 
 // Becomes the moved process: holds its id and a userfaultfd on its memory, and waits to be traced.
 [[noreturn]] void run_seed(int socket, std::uint32_t wanted_descriptor) {
   ::setsid();
-  unblock_and_default_signals();
+  reset_signals();
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {
     files.rlim_cur = files.rlim_max;
@@ -257,7 +262,7 @@ void Init::run() {
 void run_init(const InitOptions& options) {
   ::setsid();
   ::prctl(PR_SET_NAME, kInitName);
-  unblock_and_default_signals();
+  reset_signals();
   close_all_but({options.worker_socket, options.seed_socket, options.listener, options.mark});
   Init init(options);
   if (auto started = init.start(options); !started) {

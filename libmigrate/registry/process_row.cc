@@ -7,6 +7,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/process_identity.h"
 
 namespace migrate {
 namespace {
@@ -30,6 +31,7 @@ Result<ProcessRow> ProcessRow::open(const std::string& state_directory, const st
   record.process = process;
   record.role = role;
   record.worker = getpid();
+  record.worker_start = start_time(getpid());
   return ProcessRow(std::move(registry), state_directory, std::move(record));
 }
 
@@ -43,6 +45,7 @@ void ProcessRow::write(ProcessRecord record) {
   record.process = record_.process;
   record.role = record_.role;
   record.worker = record_.worker;
+  record.worker_start = record_.worker_start;
   record.created_us = record_.created_us;
   record.waits_for = record_.waits_for;
   record.waits_since_us = record_.waits_since_us;

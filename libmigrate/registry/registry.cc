@@ -14,13 +14,14 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/process_identity.h"
 #include "libmigrate/registry/session_file.h"
 
 namespace migrate {
 namespace {
 
 constexpr std::chrono::milliseconds kOpenPause{5};
-constexpr int kSchemaVersion = 2;
+constexpr int kSchemaVersion = 3;
 
 constexpr const char* kSchema =
     "CREATE TABLE IF NOT EXISTS processes ("
@@ -30,9 +31,10 @@ constexpr const char* kSchema =
     " updated_us INTEGER NOT NULL, uid INTEGER NOT NULL, command TEXT NOT NULL,"
     " result TEXT NOT NULL, worker INTEGER NOT NULL, mailbox TEXT NOT NULL,"
     " boot TEXT NOT NULL, waits_for TEXT NOT NULL DEFAULT '',"
-    " waits_since_us INTEGER NOT NULL DEFAULT 0, PRIMARY KEY (process, role));"
+    " waits_since_us INTEGER NOT NULL DEFAULT 0, worker_start INTEGER NOT NULL DEFAULT 0,"
+    " PRIMARY KEY (process, role));"
     "CREATE INDEX IF NOT EXISTS processes_by_pid ON processes (pid);"
-    "PRAGMA user_version = 2;";
+    "PRAGMA user_version = 3;";
 
 constexpr const char* kUpgradeFrom1 =
     "BEGIN IMMEDIATE;"
@@ -41,19 +43,26 @@ constexpr const char* kUpgradeFrom1 =
     "PRAGMA user_version = 2;"
     "COMMIT;";
 
+constexpr const char* kUpgradeFrom2 =
+    "BEGIN IMMEDIATE;"
+    "ALTER TABLE processes ADD COLUMN worker_start INTEGER NOT NULL DEFAULT 0;"
+    "PRAGMA user_version = 3;"
+    "COMMIT;";
+
 constexpr const char* kColumns =
     "SELECT process, role, pid, home, place, session, mode, state, exit_status, owed_pages,"
-    " created_us, updated_us, uid, command, result, worker, mailbox, waits_for, waits_since_us"
-    " FROM processes ";
+    " created_us, updated_us, uid, command, result, worker, mailbox, waits_for, waits_since_us,"
+    " worker_start FROM processes ";
 
 constexpr const char* kUpsert =
     "INSERT INTO processes (process, role, pid, home, place, session, mode, state, exit_status,"
     " owed_pages, created_us, updated_us, uid, command, result, worker, mailbox, boot, waits_for,"
-    " waits_since_us)"
-    " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20)"
+    " waits_since_us, worker_start)"
+    " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21)"
     " ON CONFLICT (process, role) DO UPDATE SET pid=?3, home=?4, place=?5, session=?6, mode=?7,"
     " state=?8, exit_status=?9, owed_pages=?10, updated_us=?12, uid=?13, command=?14, result=?15,"
-    " worker=?16, mailbox=?17, boot=?18, waits_for=?19, waits_since_us=?20";
+    " worker=?16, mailbox=?17, boot=?18, waits_for=?19, waits_since_us=?20,"
+    " worker_start=?21";
 
 constexpr std::array<std::string_view, 3> kRoleNames = {"home", "resident", "source"};
 constexpr std::array<std::string_view, 7> kStateNames = {"moving", "running-here", "away", "done",
@@ -158,10 +167,16 @@ ProcessRecord record_from(const Statement& row) {
   record.mailbox = row.text(16);
   record.waits_for = row.text(17);
   record.waits_since_us = row.number(18);
+  record.worker_start = static_cast<std::uint64_t>(row.number(19));
   return record;
 }
 
 }  // namespace
+
+bool ProcessRecord::has_worker() const {
+  return worker > 0 && (worker_start == 0 ? start_time(worker) != 0
+                                          : ProcessIdentity{worker, worker_start}.is_alive());
+}
 
 std::string Registry::path(const std::string& state_directory) {
   return state_directory + "/registry.sqlite";
@@ -232,10 +247,14 @@ Result<Registry> Registry::try_open(const std::string& state_directory, int pati
                            file + ": written by a newer version of migrated",
                            "use that version, or another --state directory"));
   }
+  if (version == 0) {
+    MIGRATE_TRY(registry.execute(kSchema));
+  }
   if (version == 1) {
     MIGRATE_TRY(registry.execute(kUpgradeFrom1));
-  } else if (version < kSchemaVersion) {
-    MIGRATE_TRY(registry.execute(kSchema));
+  }
+  if (version == 1 || version == 2) {
+    MIGRATE_TRY(registry.execute(kUpgradeFrom2));
   }
   return registry;
 }
@@ -285,9 +304,12 @@ Result<void> Registry::write(const char* sql, const ProcessRecord& record) {
   row.bind(11, record.created_us != 0 ? record.created_us : now);
   row.bind(12, record.updated_us != 0 ? record.updated_us : now);
   row.bind(13, std::int64_t{record.uid}).bind(14, record.command).bind(15, record.result);
-  row.bind(16, std::int64_t{record.worker != 0 ? record.worker : getpid()});
+  const pid_t worker = record.worker != 0 ? record.worker : getpid();
+  row.bind(16, std::int64_t{worker});
   row.bind(17, record.mailbox).bind(18, boot);
   row.bind(19, record.waits_for).bind(20, record.waits_since_us);
+  row.bind(21, static_cast<std::int64_t>(record.worker_start != 0 ? record.worker_start
+                                                                  : start_time(worker)));
   MIGRATE_TRY(row.step());
   return {};
 }

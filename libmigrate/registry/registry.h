@@ -60,7 +60,10 @@ struct ProcessRecord {
   std::string mailbox;              ///< Name of its mailbox; empty: `process`.
   std::string waits_for;            ///< For what the worker waits; empty: nothing.
   std::int64_t waits_since_us = 0;  ///< CLOCK_REALTIME.
+  std::uint64_t worker_start = 0;   ///< When that one was started; 0: not known, or filled in.
 
+  /// Whether its worker lives: that one, and not a later process with its pid.
+  bool has_worker() const;
   const std::string& mailbox_name() const { return mailbox.empty() ? process : mailbox; }
 };
 

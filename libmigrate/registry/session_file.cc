@@ -78,26 +78,6 @@ Error file_error(const char* operation, const std::string& path) {
 
 }  // namespace
 
-std::uint64_t start_time(pid_t process) {
-  constexpr int kFieldsBetween = 18;  // From the state, field 3, to field 22.
-  const auto stat = read_file("/proc/" + std::to_string(process) + "/stat");
-  if (!stat || stat->rfind(')') == std::string::npos) {
-    return 0;
-  }
-  std::istringstream fields(stat->substr(stat->rfind(')') + 1));
-  std::string word;
-  fields >> word;
-  if (word == "Z" || word == "X") {
-    return 0;
-  }
-  for (int i = 0; i < kFieldsBetween; ++i) {
-    fields >> word;
-  }
-  std::uint64_t start = 0;
-  fields >> start;
-  return start;
-}
-
 std::string boot_id() {
   std::string id = read_file("/proc/sys/kernel/random/boot_id").value_or(std::string());
   while (!id.empty() && id.back() == '\n') {
@@ -255,8 +235,7 @@ std::vector<std::string> SessionFile::list(const std::string& state_directory,
 }
 
 bool SessionFile::worker_gone() const {
-  const std::uint64_t now = start_time(mark().worker);
-  return now == 0 || now != mark().worker_start;
+  return !ProcessIdentity{mark().worker, mark().worker_start}.is_alive();
 }
 
 Result<void> SessionFile::await_worker_gone() const {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/mapping.h"
+#include "base/process_identity.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 
@@ -39,12 +40,12 @@ struct SessionMark {
   std::atomic<std::uint64_t> offset[2] = {};
   std::atomic<std::uint64_t> length[2] = {};
   std::atomic<std::uint64_t> capacity[2] = {};
-  std::atomic<std::uint64_t> process_start = 0;  ///< At home: of the process, in clock ticks.
-};
+  std::atomic<std::uint64_t> process_start = 0;  ///< Of the process, in clock ticks.
+  std::atomic<std::uint64_t> init_start = 0;     ///< Of the init.
 
-/// When a process was started, in clock ticks since boot: with its pid, it is that one and no later
-/// one. 0 if it has ended, reaped or not.
-std::uint64_t start_time(pid_t process);
+  ProcessIdentity init_identity() const { return {init, init_start}; }
+  ProcessIdentity process_identity() const { return {process, process_start}; }
+};
 
 /// What a worker leaves behind for the one that takes over when it dies: a file in the state
 /// directory with a mark and one text, a serialised message. Nothing is forced to disk: what a

@@ -85,10 +85,8 @@ std::unique_ptr<Channel> let_in(const WorkerContext& context, UniqueFd connectio
 }  // namespace
 
 void clear_session(const WorkerContext& context, SessionFile& file, const SessionId& session) {
-  const pid_t init = file.mark().init;
-  const auto command = read_file("/proc/" + std::to_string(init) + "/comm");
-  if (init != 0 && command && command->starts_with(kInitName)) {
-    ::kill(init, SIGKILL);
+  if (const auto init = file.mark().init_identity().open(); init) {
+    send_signal(init->get(), SIGKILL);
   }
   const std::string name = cell_session_name(to_hex(session));
   ::unlink((SessionFile::directory(context.state_directory) + "/" + name + ".socket").c_str());

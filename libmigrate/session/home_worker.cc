@@ -208,6 +208,12 @@ void HomeWorker::report_not_moved(MoveOutcome outcome) {
   tell_not_moved(sink_, *move_, outcome, request_.pid, command_);
 }
 
+void HomeWorker::signal_deputy(int signal) const {
+  if (const auto deputy = ProcessIdentity{request_.pid, file_->mark().process_start}.open()) {
+    send_signal(deputy->get(), signal);
+  }
+}
+
 Result<void> HomeWorker::become_deputy() {
   if (where_session_.empty()) {
     where_ = request_.destination;
@@ -222,8 +228,8 @@ Result<void> HomeWorker::become_deputy() {
     shared_files_.clear();  // Who comes after it may be moved at once.
   };
   handlers.on_change = [this] { note_change(); };
-  handlers.on_stopped = [this](int) { ::kill(request_.pid, SIGSTOP); };
-  handlers.on_continued = [this] { ::kill(request_.pid, SIGCONT); };
+  handlers.on_stopped = [this](int) { signal_deputy(SIGSTOP); };
+  handlers.on_continued = [this] { signal_deputy(SIGCONT); };
   handlers.on_located = [this](const std::string& host, const std::string& session) {
     where_ = host;
     where_session_ = session;

@@ -58,6 +58,7 @@ class HomeWorker {
   void take_children();
   bool settle_doubt();
   void note_change();
+  void signal_deputy(int signal) const;
   void show_waiting();
 
   // home_files.cc

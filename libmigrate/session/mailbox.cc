@@ -12,9 +12,11 @@
 #include <list>
 
 #include "base/log.h"
+#include "base/log_quota.h"
 #include "base/mutex.h"
 #include "base/thread.h"
 #include "libmigrate/registry/mailbox.h"
+#include "transport/peer_origin.h"
 #include "transport/proof.h"
 #include "transport/wait.h"
 
@@ -23,8 +25,11 @@ namespace {
 
 constexpr int kLetterTimeoutMs = 1000;
 constexpr int kProofTimeoutMs = 5000;
-/// At the door at once; more are turned away, so that strangers cost little.
+/// At the door at once, so that strangers cost little: for one more, that one goes which has been
+/// there longest in the largest group.
 constexpr std::size_t kMaxVisitors = 16;
+/// With those that were sent away and whose threads have not ended yet.
+constexpr std::size_t kMaxThreads = 2 * kMaxVisitors;
 /// Let in and not yet taken by the worker.
 constexpr std::size_t kMaxLetters = 64;
 
@@ -52,11 +57,20 @@ std::optional<Preamble> preamble_of(const std::vector<std::byte>& bytes) {
 /// who it is.
 class Mailbox::Door {
  public:
-  Door(UnixListener listener, std::string name, UniqueFd news, UniqueFd end)
+  /// What may be logged of strangers, one quota for each kind of line.
+  struct Quotas {
+    LogQuota turned_away;
+    LogQuota refused;
+  };
+
+  Door(UnixListener listener, std::string name, UniqueFd news, UniqueFd end, PeerOrigins origins,
+       Quotas quotas)
       : listener_(std::move(listener)),
         name_(std::move(name)),
         news_(std::move(news)),
-        end_(std::move(end)) {}
+        end_(std::move(end)),
+        origins_(std::move(origins)),
+        quotas_(std::move(quotas)) {}
   Door(const Door&) = delete;
   Door& operator=(const Door&) = delete;
 
@@ -65,7 +79,9 @@ class Mailbox::Door {
     if (keeper_.joinable()) {
       keeper_.join();
     }
-    turn_away();
+    for (Visitor& visitor : visitors_) {
+      send_away(visitor);
+    }
     for (Visitor& visitor : visitors_) {
       visitor.thread.join();
     }
@@ -92,7 +108,9 @@ class Mailbox::Door {
 
  private:
   struct Visitor {
-    UniqueFd socket;  // a duplicate, by which it can be turned away; under mutex_
+    std::string group;           // see PeerOrigin
+    bool was_sent_away = false;  // the keeper's
+    UniqueFd socket;             // a duplicate, by which it can be turned away; under mutex_
     std::thread thread;
     std::atomic<bool> left = false;
   };
@@ -104,12 +122,15 @@ class Mailbox::Door {
   Result<Letter> admit(UniqueFd connection, const Preamble& preamble) const;
   void put(Letter letter);
   void forget_visitors();
-  void turn_away();
+  void make_room();
+  void send_away(Visitor& visitor);
 
   UnixListener listener_;
   const std::string name_;
   const UniqueFd news_;
   const UniqueFd end_;
+  const PeerOrigins origins_;  // the keeper's
+  const Quotas quotas_;
   Admission admission_;
   std::thread keeper_;
 
@@ -157,30 +178,61 @@ void Mailbox::Door::receive() {
 }
 
 void Mailbox::Door::show_in(UniqueFd connection, const Preamble& preamble) {
+  make_room();
   auto duplicate = connection.duplicate();
-  if (visitors_.size() >= kMaxVisitors || !duplicate) {
-    log::warn("mailbox {}: turned away a connection: {}", name_,
+  if (visitors_.size() >= kMaxThreads || !duplicate) {
+    log::warn(quotas_.turned_away, "mailbox {}: turned away a connection: {}", name_,
               duplicate ? std::to_string(visitors_.size()) + " wait at the door"
                         : duplicate.error().message());
+    refuse_for_now(connection.get());
     return;
   }
   Visitor& visitor = visitors_.emplace_back();
+  visitor.group = origins_.of(connection.get()).group;
   visitor.socket = std::move(*duplicate);
   auto thread = start_thread([this, &visitor, preamble, fd = std::move(connection)]() mutable {
     examine(visitor, std::move(fd), preamble);
     visitor.left = true;
   });
   if (!thread) {
-    log::warn("mailbox {}: turned away a connection: {}", name_, thread.error().message());
+    log::warn(quotas_.turned_away, "mailbox {}: turned away a connection: {}", name_,
+              thread.error().message());
     visitors_.pop_back();
     return;
   }
   visitor.thread = std::move(*thread);
 }
 
-void Mailbox::Door::turn_away() {
-  const MutexLock lock(mutex_);
+void Mailbox::Door::make_room() {
+  std::map<std::string_view, std::size_t> groups;
+  std::size_t waiting = 0;
   for (const Visitor& visitor : visitors_) {
+    if (!visitor.was_sent_away && !visitor.left) {
+      ++groups[visitor.group];
+      ++waiting;
+    }
+  }
+  if (waiting < kMaxVisitors) {
+    return;
+  }
+  const auto largest =
+      std::max_element(groups.begin(), groups.end(),
+                       [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto oldest = std::find_if(visitors_.begin(), visitors_.end(), [&](const Visitor& visitor) {
+    return !visitor.was_sent_away && !visitor.left && visitor.group == largest->first;
+  });
+  if (oldest == visitors_.end()) {
+    return;  // It has just left by itself.
+  }
+  log::warn(quotas_.turned_away, "mailbox {}: sent one of {} away, of which {} wait at the door",
+            name_, largest->first, largest->second);
+  send_away(*oldest);
+}
+
+void Mailbox::Door::send_away(Visitor& visitor) {
+  visitor.was_sent_away = true;
+  const MutexLock lock(mutex_);
+  if (visitor.socket.valid()) {
     ::shutdown(visitor.socket.get(), SHUT_RDWR);
   }
 }
@@ -206,7 +258,7 @@ void Mailbox::Door::examine(Visitor& visitor, UniqueFd connection, const Preambl
   if (letter) {
     put(std::move(*letter));
   } else {
-    log::warn("refused a connection from {} to {} (purpose {}): {}", from, name_,
+    log::warn(quotas_.refused, "refused a connection from {} to {} (purpose {}): {}", from, name_,
               static_cast<int>(preamble.purpose), letter.error().message());
   }
 }
@@ -252,8 +304,10 @@ Result<Mailbox> Mailbox::create(const std::string& state_directory, const std::s
       MIGRATE_TRY(UnixListener::create(mailbox_path(state_directory, name), 0600));
   UniqueFd news = MIGRATE_TRY(make_event(EFD_SEMAPHORE));
   UniqueFd end = MIGRATE_TRY(make_event(0));
-  return Mailbox(
-      std::make_unique<Door>(std::move(listener), name, std::move(news), std::move(end)));
+  PeerOrigins origins = MIGRATE_TRY(PeerOrigins::create());
+  Door::Quotas quotas{MIGRATE_TRY(LogQuota::create()), MIGRATE_TRY(LogQuota::create())};
+  return Mailbox(std::make_unique<Door>(std::move(listener), name, std::move(news), std::move(end),
+                                        std::move(origins), std::move(quotas)));
 }
 
 Result<void> Mailbox::open(Admission admission) {

@@ -1,9 +1,5 @@
 #include "libmigrate/session/offer_verdict.h"
 
-#include <signal.h>
-
-#include <cerrno>
-
 #include "base/log.h"
 #include "libmigrate/registry/registry.h"
 #include "libmigrate/restore/file_user.h"
@@ -14,17 +10,13 @@
 namespace migrate {
 namespace {
 
-bool is_served(const ProcessRecord& record) {
-  return record.worker > 0 && (::kill(record.worker, 0) == 0 || errno == EPERM);
-}
-
 /// Room for one more process, and for its memory beside what others are still to get.
 Result<void> check_room(const WorkerContext& context, const wire::Offer& offer, Verdict& verdict) {
   std::uint32_t sessions = 0;
   std::uint64_t promised = context.reserve_bytes;
   Registry registry = MIGRATE_TRY(Registry::open(context.state_directory));
   for (const ProcessRecord& record : MIGRATE_TRY(registry.list(true))) {
-    if (record.role == ProcessRole::kResident && is_served(record)) {
+    if (record.role == ProcessRole::kResident && record.has_worker()) {
       ++sessions;
       promised += record.owed_pages * offer.source().page_bytes();
     }

@@ -471,23 +471,22 @@ void ResidentWorker::deliver(std::span<const std::byte> siginfo) {
   siginfo_t information{};
   std::copy_n(siginfo.begin(), std::min(siginfo.size(), sizeof(information)),
               reinterpret_cast<std::byte*>(&information));
-  const pid_t pid = cell_->seed();
   if (const auto may = may_signal_now(); !may) {
     log::warn("signal {} for process {} is not delivered: {}", information.si_signo,
               noted_.command(), may.error().message());
     return;
   }
-  if (stops_by_default(pid, information.si_signo)) {
+  if (stops_by_default(cell_->seed(), information.si_signo)) {
     // In the cell nobody could let it go on, the kernel thinks (its process group is orphaned), and
     // ignores ^Z; its home can.
-    ::kill(pid, SIGSTOP);
+    cell_->signal_seed(SIGSTOP);
     return;
   }
   // The kernel lets no one forge a signal of kill(2) or of its own for another process.
   if (information.si_code >= 0 || information.si_code == SI_TKILL) {
-    ::kill(pid, information.si_signo);
+    cell_->signal_seed(information.si_signo);
   } else {
-    ::syscall(SYS_rt_sigqueueinfo, pid, information.si_signo, &information);
+    cell_->signal_seed(information.si_signo, &information);
   }
 }
 

@@ -203,7 +203,9 @@ Result<void> ResidentWorker::prepare() {
   MIGRATE_TRY(open_mailbox());  // Not before: a cell is made while there is one thread.
   restorer_.emplace(MIGRATE_TRY(Restorer::create(*cell_, trusted_)));
   file_->mark().process = cell_->seed();
+  file_->mark().process_start = start_time(cell_->seed());
   file_->mark().init = cell_->init();
+  file_->mark().init_start = start_time(cell_->init());
   MIGRATE_TRY(restorer_->prepare(draft));
   UniqueFd userfault = cell_->take_userfault();
   userfault_copy_ = MIGRATE_TRY(userfault.duplicate());

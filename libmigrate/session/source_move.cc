@@ -95,8 +95,10 @@ MoveOutcome SourceMove::attempt_for(double seconds) {
   for (;;) {
     const MoveOutcome outcome = attempt();
     const bool refused = outcome == MoveOutcome::kRefused && all_transient(refusals_);
+    const bool busy = outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kBusy;
     const bool failed = outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kRetry;
-    if ((!refused && !failed) || now_us() >= (changes_ ? changed_until_us : refused_until_us)) {
+    const std::int64_t until_us = changes_ || busy ? changed_until_us : refused_until_us;
+    if ((!refused && !failed && !busy) || now_us() >= until_us) {
       return outcome;
     }
     std::this_thread::sleep_for(kRetryPause);

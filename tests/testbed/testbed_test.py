@@ -252,6 +252,21 @@ class Daemons(TestbedCase):
         self.assertTrue(self.hosts()[1]["daemon_pid"])
         self.assertIn("stubborn=True", pathlib.Path(self.hosts()[1]["log"]).read_text())
 
+    def test_supervised_ones_come_again_unless_ended_on_purpose(self):
+        self.up(2, "--supervise")
+        first = self.hosts()[0]["daemon_pid"]
+        os.kill(first, signal.SIGKILL)
+        end = time.monotonic() + 10
+        while self.hosts()[0]["daemon_pid"] in (None, first) and time.monotonic() < end:
+            time.sleep(0.05)
+        second = self.hosts()[0]["daemon_pid"]
+        self.assertNotIn(second, (None, first))
+        self.call("kill-daemon", "hostA")
+        time.sleep(1)
+        self.assertIsNone(self.hosts()[0]["daemon_pid"])
+        self.call("restart", "hostA")
+        self.assertNotIn(self.hosts()[0]["daemon_pid"], (None, first, second))
+
     def test_that_fails_fails_up_and_leaves_nothing(self):
         result = self.call("up", "--migrated", FAKE, "--daemon-arg=--fail", check=False)
         self.assertEqual(result.returncode, 1)

@@ -6,9 +6,11 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <future>
 
 #include "base/file.h"
+#include "tests/transport/preamble_reader.h"
 #include "tests/transport/tls_fixture.h"
 #include "transport/proof.h"
 #include "transport/tcp.h"
@@ -71,6 +73,42 @@ TEST_F(PeerTrustTest, ThoseWithAndWithoutKeysRefuseEachOther) {
   const Ends opposite = meet(host("hosta"), PeerTrust());
   ASSERT_FALSE(opposite.client);
   EXPECT_NE(opposite.client.error().message().find("--keys"), std::string::npos);
+}
+
+TEST_F(PeerTrustTest, APeerWithoutAPlaceIsAskedAgain) {
+  TcpListener listener = TcpListener::create(Address{"tcp", "127.0.0.1", 0}).value();
+  const auto busy = std::async(std::launch::async, [&]() -> Result<PeerTrust::Peer> {
+    for (int i = 0; i < 2; ++i) {
+      const UniqueFd refused = MIGRATE_TRY(listener.accept(kTimeoutMs)).fd;
+      MIGRATE_TRY(receive_preamble(refused.get(), kTimeoutMs));
+      refuse_for_now(refused.get());
+    }
+    UniqueFd connection = MIGRATE_TRY(listener.accept(kTimeoutMs)).fd;
+    const Preamble read = MIGRATE_TRY(receive_preamble(connection.get(), kTimeoutMs));
+    return host("hostb").accept(std::move(connection), read, kTimeoutMs);
+  });
+  const auto peer = host("hosta").connect({"tcp", "127.0.0.1", listener.port()}, {}, kTimeoutMs);
+  EXPECT_TRUE(peer) << peer.error().message();
+}
+
+TEST_F(PeerTrustTest, WhoHasNoPlaceAtAllSaysSoAndBlamesNoKeys) {
+  for (const PeerTrust& client : {PeerTrust(), host("hosta")}) {
+    TcpListener listener = TcpListener::create(Address{"tcp", "127.0.0.1", 0}).value();
+    std::atomic<bool> over = false;
+    const auto busy = std::async(std::launch::async, [&] {
+      while (!over) {
+        if (const auto refused = listener.accept(20)) {
+          static_cast<void>(receive_preamble(refused->fd.get(), kTimeoutMs));
+          refuse_for_now(refused->fd.get());
+        }
+      }
+    });
+    auto peer = client.connect({"tcp", "127.0.0.1", listener.port()}, {}, 300);
+    const Error error = peer ? peer->channel->receive(0, kTimeoutMs).error() : peer.error();
+    over = true;
+    EXPECT_EQ(error.code, ErrorCode::kBusy) << error.message();
+    EXPECT_EQ(error.message().find("keys"), std::string::npos) << error.message();
+  }
 }
 
 TEST_F(PeerTrustTest, AnotherVersionIsNamed) {

@@ -4,10 +4,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include <thread>
-
 #include "base/file.h"
 #include "base/unique_fd.h"
+#include "tests/transport/preamble_reader.h"
 
 namespace migrate {
 namespace {
@@ -65,25 +64,21 @@ TEST_F(PreambleTest, RefusesOtherProtocolsAndVersions) {
   EXPECT_NE(other.error().message().find("version 1"), std::string::npos);
 }
 
-TEST_F(PreambleTest, GivesUpOnSilentAndLostPeers) {
-  EXPECT_EQ(receive_preamble(right_.get(), 20).error().code, ErrorCode::kRetry);
-  const auto bytes = encode(preamble_);
-  ASSERT_TRUE(write_all(left_.get(), std::span(bytes).first(31)));
-  EXPECT_EQ(receive_preamble(right_.get(), 20).error().code, ErrorCode::kRetry);
+TEST_F(PreambleTest, IsNotSentToALostPeer) {
   left_.reset();
-  EXPECT_EQ(receive_preamble(right_.get(), 20).error().code, ErrorCode::kPeerLost);
   EXPECT_EQ(send_preamble(right_.get(), preamble_).error().code, ErrorCode::kPeerLost);
 }
 
-TEST_F(PreambleTest, WaitsForSlowPeers) {
-  std::thread slow([&] {
-    for (const std::byte byte : encode(preamble_)) {
-      ASSERT_TRUE(write_all(left_.get(), std::span(&byte, 1)));
-      std::this_thread::sleep_for(std::chrono::milliseconds(1));
-    }
-  });
-  EXPECT_EQ(receive_preamble(right_.get(), 5000).value(), preamble_);
-  slow.join();
+TEST_F(PreambleTest, RefusalsTellWhy) {
+  refuse_for_now(right_.get());
+  std::array<std::byte, kPreambleBytes> answer{};
+  ASSERT_EQ(::recv(left_.get(), answer.data(), answer.size(), MSG_WAITALL),
+            static_cast<ssize_t>(answer.size()));
+  EXPECT_EQ(refusal_in(answer)->code, ErrorCode::kBusy);
+  answer[4] = std::byte{9};
+  EXPECT_EQ(refusal_in(answer)->code, ErrorCode::kUnsupported);
+  EXPECT_FALSE(refusal_in(encode(preamble_)));
+  EXPECT_FALSE(refusal_in(std::span(answer).first(5)));
 }
 
 TEST(SessionId, HasAHexadecimalForm) {

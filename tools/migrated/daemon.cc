@@ -4,6 +4,7 @@
 #include <poll.h>
 #include <sys/file.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -20,6 +21,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "base/crash_report.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/registry/mailbox.h"
@@ -80,6 +82,7 @@ Result<Daemon> Daemon::create(const DaemonOptions& options) {
                            "run it as root: it traces and restores processes of every user"));
   }
   MIGRATE_TRY(protect_memory());
+  ask_to_be_spared();
   Daemon daemon;
   daemon.max_connections_ = std::max<std::size_t>(options.max_connections, 1);
   daemon.peers_ = options.peers;
@@ -95,6 +98,7 @@ Result<Daemon> Daemon::create(const DaemonOptions& options) {
   MIGRATE_TRY(daemon.take_addresses(options));
   MIGRATE_TRY(daemon.take_state(options));
   MIGRATE_TRY(daemon.take_socket());
+  MIGRATE_TRY(daemon.open_queue());
   // root's processes may have any capability, and only who has it can give it to them.
   if (!daemon.context_.policy.names_root()) {
     MIGRATE_TRY(drop_capabilities());
@@ -159,6 +163,22 @@ Result<void> Daemon::take_socket() {
   const std::string& path = context_.socket_path;
   MIGRATE_TRY(make_directory(std::filesystem::path(path).parent_path().string(), 0755, false));
   local_ = MIGRATE_TRY(UnixListener::create(path, 0666, UnixKind::kStream));
+  return {};
+}
+
+Result<void> Daemon::open_queue() {
+  constexpr rlim_t kMostWaiting = 512;
+  constexpr rlim_t kFewestWaiting = 16;
+  rlimit files{};
+  ::getrlimit(RLIMIT_NOFILE, &files);
+  const rlim_t waiting = std::clamp(files.rlim_cur / 2, kFewestWaiting, kMostWaiting);
+  peer_log_ = std::make_shared<const PeerLog>(MIGRATE_TRY(PeerLog::create()));
+  full_log_ = MIGRATE_TRY(LogQuota::create());
+  origins_ = MIGRATE_TRY(PeerOrigins::create());
+  queue_.emplace(PeerQueue::Limits{.waiting = waiting, .served = max_connections_}, peer_log_,
+                 [directory = context_.state_directory](const SessionId& session) {
+                   return ::access(mailbox_path(directory, to_hex(session)).c_str(), F_OK) == 0;
+                 });
   return {};
 }
 
@@ -240,15 +260,19 @@ Result<void> Daemon::run() {
     log::warn("other hosts do not prove who they are, and nothing is encrypted");
   }
   log::info("listening on {}, state in {}", context_.socket_path, context_.state_directory);
-  std::vector<pollfd> waits = {
-      {signals_.get(), POLLIN, 0}, {promoted_read_.get(), POLLIN, 0}, {local_->fd(), POLLIN, 0}};
-  for (const TcpListener& listener : listeners_) {
-    waits.push_back({listener.fd(), POLLIN, 0});
-  }
   open_spare();
+  std::vector<pollfd> waits;
+  bool more = false;
   for (;;) {
     adopt_orphans();
-    if (poll(waits.data(), waits.size(), kLookForOrphansMs) < 0 && errno != EINTR) {
+    waits = {
+        {signals_.get(), POLLIN, 0}, {promoted_read_.get(), POLLIN, 0}, {local_->fd(), POLLIN, 0}};
+    for (const TcpListener& listener : listeners_) {
+      waits.push_back({listener.fd(), POLLIN, 0});
+    }
+    const std::size_t own = waits.size();
+    queue_->append_polls(waits);
+    if (poll(waits.data(), waits.size(), more ? 0 : kLookForOrphansMs) < 0 && errno != EINTR) {
       return fail(system_error("poll"));
     }
     note_promoted();  // before reaping, so that no old pid is entered anew
@@ -258,11 +282,13 @@ Result<void> Daemon::run() {
     if (waits[2].revents != 0) {
       accept_local();
     }
+    queue_->read(std::span(waits).subspan(own));
     for (std::size_t i = 0; i < listeners_.size(); ++i) {
       if (waits[3 + i].revents != 0) {
-        accept_peer(listeners_[i]);
+        accept_peers(listeners_[i]);
       }
     }
+    more = serve_peers();
   }
   log::info("ends; workers and moved processes go on");
   local_.reset();  // removes the socket
@@ -284,7 +310,7 @@ void Daemon::reap() {
   int status = 0;
   pid_t pid = 0;
   while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
-    connecting_.erase(pid);
+    release(pid, WIFEXITED(status) && WEXITSTATUS(status) == 0);
     if (WIFSIGNALED(status)) {
       log::error("child {} was ended by signal {} ({})", pid, WTERMSIG(status),
                  strsignal(WTERMSIG(status)));
@@ -312,18 +338,30 @@ void Daemon::adopt_orphans() {
     adoption.next = now + adoption.pause;
     adoption.pause = std::min(2 * adoption.pause, kLongestAdoptionPause);
     log::info("the worker of {} has died; starting another", name);
-    fork_child({.is_peer = true}, [&] {
+    fork_child({}, [&] {
       become_worker(-1);
       run_adopted_worker(context_, name);
+      return 0;
     });
   }
 }
 
 void Daemon::note_promoted() {
   pid_t pid = 0;
-  while (read(promoted_read_.get(), &pid, sizeof pid) == static_cast<ssize_t>(sizeof pid)) {
-    connecting_.erase(pid);
+  while (::read(promoted_read_.get(), &pid, sizeof pid) == static_cast<ssize_t>(sizeof pid)) {
+    release(pid, true);
   }
+}
+
+void Daemon::release(pid_t child, bool has_proved) {
+  const auto found = connecting_.find(child);
+  if (found == connecting_.end()) {
+    return;
+  }
+  if (found->second.place) {
+    queue_->leave(*found->second.place, has_proved);
+  }
+  connecting_.erase(found);
 }
 
 // Without a descriptor a connection cannot even be taken to be refused, and would wait for ever:
@@ -357,68 +395,94 @@ void Daemon::accept_local() {
     return;
   }
   const Result<ucred> asker = peer_credentials(client->get());
-  const Client local{.is_peer = false, .user = asker ? asker->uid : 0};
-  if (is_full(local)) {
-    log::warn("refused a local request of user {}: {} connections are being served", local.user,
-              connecting_.size());
+  const uid_t user = asker ? asker->uid : 0;
+  if (is_full(user)) {
+    log::warn(*full_log_, "refused a local request of user {}: {} connections are being served",
+              user, connecting_.size());
     (void)!::send(client->get(), kBusyReply, std::strlen(kBusyReply), MSG_DONTWAIT | MSG_NOSIGNAL);
     return;
   }
-  fork_child(local, [&] {
+  fork_child({.user = user, .place = {}}, [&] {
     serve_local({context_, peers_, [this](int connection) { become_worker(connection); }},
                 std::move(*client));
+    return 0;
   });
 }
 
-void Daemon::accept_peer(TcpListener& listener) {
-  Result<TcpListener::Accepted> accepted = listener.accept(0);
-  if (!accepted) {
-    turn_away(listener.fd(), accepted.error(), "");
-    return;
+void Daemon::accept_peers(TcpListener& listener) {
+  // All that wait in the kernel: who comes last there would wait for all the others, in whatever
+  // order they are served here.
+  constexpr int kAtOnce = 4096;
+  for (int i = 0; i < kAtOnce; ++i) {
+    Result<TcpListener::Accepted> accepted = listener.accept(0);
+    if (!accepted) {
+      turn_away(listener.fd(), accepted.error(), "");
+      return;
+    }
+    PeerOrigin origin = origins_->of(accepted->fd.get());
+    queue_->admit(std::move(accepted->fd), std::move(accepted->peer), std::move(origin));
   }
-  const Client peer{.is_peer = true};
-  if (is_full(peer)) {
-    log::warn("refused {}: {} connections are being served", accepted->peer, connecting_.size());
-    return;
-  }
-  fork_child(peer, [&] {
-    serve_peer({context_, [this](int connection) { become_worker(connection); }},
-               std::move(accepted->fd), accepted->peer);
-  });
 }
 
-bool Daemon::is_full(const Client& client) const {
-  constexpr std::size_t kUsersPart = 4;  // One user gets no more than this part.
-  std::size_t of_kind = 0;
+bool Daemon::serve_peers() {
+  constexpr int kAtOnce = 4;  // A child takes milliseconds, in which others come.
+  queue_->expire();
+  for (int i = 0; i < kAtOnce; ++i) {
+    std::optional<PeerQueue::Newcomer> newcomer = queue_->next();
+    if (!newcomer) {
+      return false;
+    }
+    const PeerQueue::Place place = newcomer->place;
+    fork_child({.user = {}, .place = place}, [&] {
+      const PeerService service{context_, *peer_log_,
+                                [this](int connection) { become_worker(connection); }};
+      return serve_peer(service, std::move(*newcomer)) ? 0 : 1;
+    });
+  }
+  return true;
+}
+
+bool Daemon::is_full(uid_t user) const {
+  constexpr std::size_t kParts = 4;  // One user gets no more than one, all users all but one.
+  std::size_t local = 0;
+  std::size_t of_users = 0;
   std::size_t of_user = 0;
   for (const auto& [pid, other] : connecting_) {
-    of_kind += other.is_peer == client.is_peer ? 1 : 0;
-    of_user += !other.is_peer && other.user == client.user ? 1 : 0;
+    local += other.user ? 1 : 0;
+    of_users += other.user && *other.user != 0 ? 1 : 0;
+    of_user += other.user == user ? 1 : 0;
   }
-  const bool is_user = !client.is_peer && client.user != 0;
-  return of_kind >= max_connections_ ||
-         (is_user && of_user >= std::max<std::size_t>(max_connections_ / kUsersPart, 1));
+  const auto at_most = [this](std::size_t parts) {
+    return std::max<std::size_t>(max_connections_ * parts / kParts, 1);
+  };
+  return local >= max_connections_ ||
+         (user != 0 && (of_users >= at_most(kParts - 1) || of_user >= at_most(1)));
 }
 
-void Daemon::fork_child(const Client& client, const std::function<void()>& serve) {
+void Daemon::fork_child(const Client& client, const std::function<int()>& serve) {
   const pid_t pid = fork();
   if (pid < 0) {
     log::error(
         "{}",
-        system_error("fork a child for", client.is_peer ? "a peer" : "a local request").message());
+        system_error("fork a child for", client.user ? "a local request" : "a peer").message());
+    if (client.place) {
+      queue_->leave(*client.place, false);
+    }
     std::this_thread::sleep_for(kPause);
   } else if (pid > 0) {
     connecting_.emplace(pid, client);
   } else {
     listeners_.clear();
     local_.reset();
+    queue_.reset();
+    origins_.reset();
     for (UniqueFd* fd : {&lock_, &signals_, &promoted_read_, &spare_}) {
       fd->reset();
     }
     reset_signals();
-    serve();
+    const int status = serve();
     (void)std::fflush(nullptr);
-    _exit(0);
+    _exit(status);
   }
 }
 
@@ -430,6 +494,7 @@ void Daemon::become_worker(int connection) {
   (void)write_file("/proc/self/autogroup", "-5");
   (void)prctl(PR_SET_NAME, kWorkerName);
   start_logging(kWorkerName);
+  report_crashes(kWorkerName);
   const pid_t pid = getpid();
   (void)!write(promoted_write_.get(), &pid, sizeof pid);
   promoted_write_.reset();

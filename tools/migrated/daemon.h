@@ -5,6 +5,7 @@
 #include <chrono>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <set>
 #include <string>
@@ -16,14 +17,17 @@
 #include "base/unique_fd.h"
 #include "libmigrate/session/worker.h"
 #include "tools/migrated/options.h"
+#include "tools/migrated/peer_log.h"
+#include "tools/migrated/peer_queue.h"
 #include "transport/handoff.h"
+#include "transport/peer_origin.h"
 #include "transport/tcp.h"
 
 namespace migrate {
 
-/// The accepting part of `migrated`: one thread that forks a child for each connection and does
-/// nothing else, so that no connection can harm another. Children that become workers outlive it.
-/// Owned by the main thread.
+/// The accepting part of `migrated`: one thread that forks a child for each connection and reads
+/// nothing but the preambles of peers, so that no connection can harm another. Children that become
+/// workers outlive it. Owned by the main thread.
 class Daemon {
  public:
   /// Takes the state directory (one daemon each), the local socket and the listeners.
@@ -42,6 +46,7 @@ class Daemon {
 
   Result<void> take_state(const DaemonOptions& options);
   Result<void> take_socket();
+  Result<void> open_queue();
   Result<void> take_addresses(const DaemonOptions& options);
   Result<void> check_rdma() const;
   Result<void> check_certificate() const;
@@ -53,16 +58,21 @@ class Daemon {
   void turn_away(int listener, const Error& error, std::string_view reply);
   void open_spare();
   void accept_local();
-  void accept_peer(TcpListener& listener);
-  /// Whom a child serves that is not (yet) a worker.
+  void accept_peers(TcpListener& listener);
+  /// True if there may be more to be served now.
+  bool serve_peers();
+  /// Whom a child serves that is not (yet) a worker: a local client, a peer, or nobody.
   struct Client {
-    bool is_peer = false;
-    uid_t user = 0;  // of a local client
+    std::optional<uid_t> user;
+    std::optional<PeerQueue::Place> place;
   };
-  /// Whether one more of this kind would keep others from being served.
-  bool is_full(const Client& client) const;
-  /// Runs `serve` in a child that has none of the daemon's own descriptors.
-  void fork_child(const Client& client, const std::function<void()>& serve);
+  /// Whether one more local client of this user would keep others from being served.
+  bool is_full(uid_t user) const;
+  /// Runs `serve`, which gives the exit status, in a child that has none of the daemon's own
+  /// descriptors.
+  void fork_child(const Client& client, const std::function<int()>& serve);
+  /// That a child needs no place any more: it has ended, or is a worker.
+  void release(pid_t child, bool has_proved);
   /// In a child: makes it a worker that owns `connection` (-1: none), and tells the daemon.
   void become_worker(int connection);
 
@@ -73,6 +83,10 @@ class Daemon {
   std::optional<UnixListener> local_;
   std::vector<TcpListener> listeners_;
   UniqueFd signals_;
+  std::shared_ptr<const PeerLog> peer_log_;
+  std::optional<PeerQueue> queue_;
+  std::optional<PeerOrigins> origins_;
+  std::optional<LogQuota> full_log_;
   UniqueFd spare_;  ///< Closed to take, and refuse, a connection when descriptors have run out.
   UniqueFd promoted_read_;  ///< Children that became workers write their pid here.
   UniqueFd promoted_write_;

@@ -234,9 +234,9 @@ Result<bool> hand_over(const LocalService& service, const Request& request,
   const std::string worker = "worker " + std::to_string(keeper->worker);
   return fail(make_error(
       ErrorCode::kPeerLost, "reach the process's worker", worker + " of process " + keeper->process,
-      worker_alive(*keeper) ? "it is busy; try again"
-                            : "it has ended; the log of migrated says why. The process was left "
-                              "as it was"));
+      keeper->has_worker() ? "it is busy; try again"
+                           : "it has ended; the log of migrated says why. The process was left "
+                             "as it was"));
 }
 
 /// Checks a move, and makes of rdma://HOST its daemon's address and the wish for RDMA.
@@ -399,7 +399,7 @@ std::optional<WaitEnd> wait_end(const ProcessRecord& record, bool for_exit) {
     return WaitEnd{kExitError,
                    "it only passed through this host; wait at its home, " + record.home};
   }
-  if (!worker_alive(record)) {
+  if (!record.has_worker()) {
     return WaitEnd{kExitError, "its worker " + std::to_string(record.worker) +
                                    " has ended; the log of migrated says why"};
   }

@@ -4,6 +4,7 @@
 
 #include <cstdio>
 
+#include "base/crash_report.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "tools/migrated/daemon.h"
@@ -37,6 +38,7 @@ int complain(const migrate::Error& error, int exit_code) {
 int main(int argc, char** argv) {
   fill_standard_streams();
   migrate::start_logging("migrated");
+  migrate::report_crashes("migrated");
   const auto options = migrate::parse_options(argc, argv);
   if (!options) {
     return complain(options.error(), kExitUsage);

@@ -17,8 +17,9 @@
 namespace migrate {
 namespace {
 
-constexpr int kPreambleTimeoutMs = 5000;
 constexpr int kHandshakeTimeoutMs = 5000;
+constexpr int kHurriedHandshakeMs = 1000;
+constexpr int kPartingTimeoutMs = 1000;
 constexpr std::size_t kMaxFactsBytes = std::size_t{64} << 10U;
 
 Result<void> answer_query(const WorkerContext& context, Channel& channel) {
@@ -26,15 +27,16 @@ Result<void> answer_query(const WorkerContext& context, Channel& channel) {
       host_facts(context).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
   MIGRATE_TRY(channel.send_one(std::as_bytes(std::span(facts))));
   // Until the peer closes, so that no reset overtakes the answer.
-  (void)channel.receive(0, kPreambleTimeoutMs);
+  (void)channel.receive(0, kPartingTimeoutMs);
   return {};
 }
 
 /// Does what a connection that begins something is for, once the peer has proved who it is.
-Result<void> serve_newcomer(const PeerService& service, UniqueFd connection,
+Result<void> serve_newcomer(const PeerService& service, PeerQueue::Newcomer& newcomer,
                             const Preamble& preamble) {
-  PeerTrust::Peer peer = MIGRATE_TRY(
-      service.context.trust.accept(std::move(connection), preamble, kHandshakeTimeoutMs));
+  PeerTrust::Peer peer = MIGRATE_TRY(service.context.trust.accept(
+      std::move(newcomer.connection), preamble,
+      newcomer.must_hurry ? kHurriedHandshakeMs : kHandshakeTimeoutMs));
   if (preamble.purpose == Purpose::kQuery) {
     return answer_query(service.context, *peer.channel);
   }
@@ -43,20 +45,23 @@ Result<void> serve_newcomer(const PeerService& service, UniqueFd connection,
   return {};
 }
 
-void pass_on(const WorkerContext& context, UniqueFd connection, const Preamble& preamble,
-             const std::string& peer) {
+void pass_on(const PeerService& service, PeerQueue::Newcomer& newcomer, const Preamble& preamble) {
+  const WorkerContext& context = service.context;
   const std::string session = to_hex(preamble.session);
-  const auto bytes = encode(preamble);
-  const Result<bool> handed =
-      hand_to_worker(context.state_directory, session, connection.get(), bytes);
+  const Result<bool> handed = hand_to_worker(context.state_directory, session,
+                                             newcomer.connection.get(), newcomer.preamble);
   if (!handed) {
-    log::warn("{}: connection for session {} lost: {}", peer, session, handed.error().message());
+    log::warn(service.log.no_worker, "{}: connection for session {} lost: {}", newcomer.name,
+              session, handed.error().message());
   } else if (!*handed && preamble.purpose == Purpose::kResume) {
-    answer_resume(context, std::move(connection), preamble);
+    answer_resume(context, std::move(newcomer.connection), preamble);
   } else if (!*handed && preamble.purpose == Purpose::kHome) {
-    answer_resident(context, std::move(connection), preamble);
+    answer_resident(context, std::move(newcomer.connection), preamble);
   } else if (!*handed) {
-    log::warn("{}: closed a connection for session {}, which has no worker here", peer, session);
+    log::warn(service.log.no_worker,
+              "{}: closed a connection for session {}, which has no worker "
+              "here",
+              newcomer.name, session);
   }
 }
 
@@ -88,31 +93,23 @@ nlohmann::json rdma_facts(const WorkerContext& context) {
 
 }  // namespace
 
-void serve_peer(const PeerService& service, UniqueFd connection, const std::string& peer) {
-  const Result<Preamble> preamble = receive_preamble(connection.get(), kPreambleTimeoutMs);
+bool serve_peer(const PeerService& service, PeerQueue::Newcomer newcomer) {
+  const Result<Preamble> preamble = decode_preamble(newcomer.preamble);
   if (!preamble) {
-    log::warn("closed a connection from {}: {}", peer, preamble.error().message());
-    if (preamble.error().code == ErrorCode::kUnsupported) {
-      refuse_version(connection.get());
-    }
-    return;
+    log::warn(service.log.no_preamble, "closed a connection from {}: {}", newcomer.name,
+              preamble.error().message());
+    refuse_version(newcomer.connection.get());
+    return false;
   }
-  switch (preamble->purpose) {
-    case Purpose::kOffer:
-    case Purpose::kQuery:
-      if (const Result<void> served = serve_newcomer(service, std::move(connection), *preamble);
-          !served) {
-        log::warn("refused {}: {}", peer, served.error().message());
-      }
-      break;
-    case Purpose::kUrgent:
-    case Purpose::kBulk:
-    case Purpose::kHome:
-    case Purpose::kCommand:
-    case Purpose::kResume:
-      pass_on(service.context, std::move(connection), *preamble, peer);
-      break;
+  if (preamble->purpose != Purpose::kOffer && preamble->purpose != Purpose::kQuery) {
+    pass_on(service, newcomer, *preamble);
+    return false;
   }
+  const Result<void> served = serve_newcomer(service, newcomer, *preamble);
+  if (!served) {
+    log::warn(service.log.refused, "refused {}: {}", newcomer.name, served.error().message());
+  }
+  return served.has_value();
 }
 
 nlohmann::json host_facts(const WorkerContext& context) {

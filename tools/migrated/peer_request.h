@@ -7,21 +7,25 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "libmigrate/session/worker.h"
+#include "tools/migrated/peer_log.h"
+#include "tools/migrated/peer_queue.h"
 
 namespace migrate {
 
 /// What a child of the daemon needs to serve a connection. References outlive the child's work.
 struct PeerService {
   const WorkerContext& context;
+  const PeerLog& log;
   /// Detaches this process from the daemon, as the worker that owns the given descriptor.
   std::function<void(int connection)> become_worker;
 };
 
-/// Reads the preamble of a connection from another host and does what it is for: becomes the
-/// worker of an offer, hands the connection to the worker of its session, or answers a query.
-/// Failures are logged with the peer's name and end the connection. Blocks: up to 5 s for the
-/// preamble, then as long as a destination worker lives.
-void serve_peer(const PeerService& service, UniqueFd connection, const std::string& peer);
+/// Does what a connection from another host is for, by its preamble: becomes the worker of an
+/// offer, hands the connection to the worker of its session, or answers a query. Failures are
+/// logged with the peer's name and end the connection. True if the peer has proved who it is, as
+/// far as the kind of trust goes. Blocks: up to 5 s (1 s if it must hurry) for what it has to
+/// prove, then as long as a destination worker lives.
+bool serve_peer(const PeerService& service, PeerQueue::Newcomer newcomer);
 
 /// Facts of this host, for `hosts` here and on others.
 nlohmann::json host_facts(const WorkerContext& context);

@@ -5,6 +5,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
+
+#include "base/file.h"
+#include "base/log.h"
 
 namespace migrate {
 namespace {
@@ -28,6 +32,7 @@ constexpr std::array kNeeded{
     CAP_SYS_NICE,            // its priority and processors
     CAP_IPC_LOCK,            // its locked memory
     CAP_NET_ADMIN,           // large buffers of bulk connections
+    CAP_NET_BIND_SERVICE,    // ports by which other daemons tell it from users of its host
 };
 
 }  // namespace
@@ -57,6 +62,18 @@ Result<void> drop_capabilities() {
     return fail(system_error("drop capabilities"));
   }
   return {};
+}
+
+void ask_to_be_spared() {
+  constexpr const char* kPath = "/proc/self/oom_score_adj";
+  constexpr int kSpared = -900;
+  if (std::atoi(read_file(kPath).value_or("0").c_str()) <= kSpared) {
+    return;
+  }
+  if (const auto asked = write_file(kPath, std::to_string(kSpared)); !asked) {
+    log::info("the kernel may end the daemon or a worker when memory runs out: {}",
+              asked.error().message());
+  }
 }
 
 }  // namespace migrate

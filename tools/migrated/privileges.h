@@ -14,4 +14,9 @@ Result<void> protect_memory();
 /// run set-user-id programs. Errors: kSystem.
 Result<void> drop_capabilities();
 
+/// Asks the kernel to end others first when memory runs out: as long as daemon, worker and init
+/// live, a process that is away can go on. What is forked inherits it; a moved process gets its own
+/// value back. Without CAP_SYS_RESOURCE nothing changes.
+void ask_to_be_spared();
+
 }  // namespace migrate

@@ -3,7 +3,6 @@
 #include <sys/wait.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <csignal>
 #include <cstring>
@@ -54,10 +53,6 @@ std::string lost_reason(const ProcessRecord& record) {
                                                                : reason;
 }
 
-bool worker_alive(const ProcessRecord& record) {
-  return record.worker > 0 && (kill(record.worker, 0) == 0 || errno == EPERM);
-}
-
 std::string exit_text(int wait_status) {
   if (WIFSIGNALED(wait_status)) {
     const int number = WTERMSIG(wait_status);
@@ -82,7 +77,7 @@ nlohmann::json record_json(const ProcessRecord& record, const std::string& here)
                            {"age_us", age_us(record.created_us)},
                            {"updated_us_ago", age_us(record.updated_us)}};
   if (is_live(record.state)) {
-    object["worker_alive"] = worker_alive(record);
+    object["worker_alive"] = record.has_worker();
   }
   if (!record.waits_for.empty() && is_live(record.state)) {
     object["waits_for"] = record.waits_for;

@@ -11,9 +11,6 @@ namespace migrate {
 /// empty address.
 nlohmann::json record_json(const ProcessRecord& record, const std::string& here);
 
-/// Whether the worker that looks after the process still lives.
-bool worker_alive(const ProcessRecord& record);
-
 /// Why the process did not end by itself; empty if it did, or has not ended.
 std::string lost_reason(const ProcessRecord& record);
 

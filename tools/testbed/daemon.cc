@@ -34,17 +34,64 @@ std::string log_tail(const Host& host) {
   return log.size() > kLogTailBytes ? log.substr(log.size() - kLogTailBytes) : log;
 }
 
+/// What the processes of one daemon have open.
+struct DaemonFiles {
+  UniqueFd log;
+  UniqueFd pid;      ///< Names the daemon; empty once it was ended on purpose.
+  UniqueFd failure;  ///< Tells start_daemon() what went wrong; closed when the daemon was executed.
+};
+
+bool note_pid(int file, pid_t pid) {
+  const std::string line = fmt::format("{}\n", pid);
+  return ::ftruncate(file, 0) == 0 &&
+         ::pwrite(file, line.data(), line.size(), 0) == static_cast<ssize_t>(line.size());
+}
+
+std::optional<pid_t> noted_pid(const std::string& text) {
+  pid_t pid = 0;
+  return std::from_chars(text.data(), text.data() + text.size(), pid).ec == std::errc()
+             ? std::optional(pid)
+             : std::nullopt;
+}
+
+/// Starts the daemon again, as a child, as often as it ends; does not return in the parent.
+void supervise(DaemonFiles& files) {
+  constexpr std::chrono::milliseconds kPause{100};
+  for (;;) {
+    const pid_t daemon = ::fork();
+    if (daemon == 0) {
+      return;
+    }
+    files.failure.reset();
+    ::waitpid(daemon, nullptr, 0);
+    std::array<char, 16> text{};
+    const ssize_t length = ::pread(files.pid.get(), text.data(), text.size(), 0);
+    if (noted_pid({text.data(), static_cast<std::size_t>(std::max<ssize_t>(length, 0))}) !=
+        daemon) {
+      ::_exit(0);
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
 /// The child's part of start_daemon(); returns only with what went wrong.
-Error become_daemon(const Host& host, const std::vector<std::string>& arguments, int log) {
+Error become_daemon(const Host& host, const DaemonSettings& settings,
+                    const std::vector<std::string>& arguments, DaemonFiles& files) {
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   ::setsid();
   if (const auto entered = enter_namespaces(host.directory); !entered) {
     return entered.error();
   }
-  ::unlink(kSocket);
-  if (::dup2(null.get(), STDIN_FILENO) < 0 || ::dup2(log, STDOUT_FILENO) < 0 ||
-      ::dup2(log, STDERR_FILENO) < 0) {
+  if (::dup2(null.get(), STDIN_FILENO) < 0 || ::dup2(files.log.get(), STDOUT_FILENO) < 0 ||
+      ::dup2(files.log.get(), STDERR_FILENO) < 0) {
     return system_error("dup2");
+  }
+  if (settings.supervise) {
+    supervise(files);
+  }
+  ::unlink(kSocket);
+  if (!note_pid(files.pid.get(), ::getpid())) {
+    return system_error("write", host.pid_path());
   }
   // Descriptors that testbed inherited without close-on-exec, such as a caller's pipe, would
   // otherwise be held open by the daemon for good.
@@ -73,14 +120,13 @@ bool accepts_connections(pid_t pid) {
 std::optional<pid_t> daemon_pid(const Host& host) {
   const auto text = read_file(host.pid_path());
   const auto home = namespace_id(host.network_path());
-  pid_t pid = 0;
-  if (!text || !home ||
-      std::from_chars(text->data(), text->data() + text->size(), pid).ec != std::errc()) {
+  const auto pid = text ? noted_pid(*text) : std::nullopt;
+  if (!pid || !home) {
     return std::nullopt;
   }
   // A pid may be reused, but hardly inside the same host.
-  const auto current = namespace_id(fmt::format("/proc/{}/ns/net", pid));
-  if (!current || *current != *home || !is_running(pid)) {
+  const auto current = namespace_id(fmt::format("/proc/{}/ns/net", *pid));
+  if (!current || *current != *home || !is_running(*pid)) {
     return std::nullopt;
   }
   return pid;
@@ -97,32 +143,31 @@ Result<pid_t> start_daemon(const Host& host, const DaemonSettings& settings) {
     arguments.emplace_back("--insecure");
   }
   arguments.insert(arguments.end(), settings.arguments.begin(), settings.arguments.end());
-  const UniqueFd log = MIGRATE_TRY(open_file(host.log_path(), O_WRONLY | O_CREAT | O_APPEND, 0644));
+  DaemonFiles files;
+  files.log = MIGRATE_TRY(open_file(host.log_path(), O_WRONLY | O_CREAT | O_APPEND, 0644));
+  files.pid = MIGRATE_TRY(open_file(host.pid_path(), O_RDWR | O_CREAT, 0644));
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
     return fail(system_error("pipe"));
   }
   const UniqueFd reader(ends[0]);
-  UniqueFd writer(ends[1]);
+  files.failure.reset(ends[1]);
   const pid_t pid = ::fork();
   if (pid < 0) {
     return fail(system_error("fork"));
   }
   if (pid == 0) {
-    const std::string message = become_daemon(host, arguments, log.get()).message();
-    (void)write_all(writer.get(), std::as_bytes(std::span(message)));
+    const std::string message = become_daemon(host, settings, arguments, files).message();
+    (void)write_all(files.failure.get(), std::as_bytes(std::span(message)));
     ::_exit(127);
   }
-  writer.reset();
+  files.failure.reset();
   const std::string failure = MIGRATE_TRY(read_all(reader.get(), "wait for exec"));
   if (!failure.empty()) {
     ::waitpid(pid, nullptr, 0);
     return fail(make_error(ErrorCode::kSystem, "start migrated", host.name + ": " + failure));
   }
-  const UniqueFd file = MIGRATE_TRY(open_file(host.pid_path(), O_WRONLY | O_CREAT | O_TRUNC, 0644));
-  const std::string line = fmt::format("{}\n", pid);
-  MIGRATE_TRY(write_all(file.get(), std::as_bytes(std::span(line))));
-  return pid;
+  return noted_pid(MIGRATE_TRY(read_file(host.pid_path()))).value_or(pid);
 }
 
 Result<void> await_daemon(const Host& host, pid_t pid) {
@@ -143,7 +188,9 @@ Result<void> await_daemon(const Host& host, pid_t pid) {
 
 Result<void> stop_daemon(const Host& host, int signal) {
   if (const auto pid = daemon_pid(host)) {
-    return end_process(*pid, signal, kStopPatience);
+    const ProcessIdentity daemon = ProcessIdentity::of(*pid);
+    MIGRATE_TRY(open_file(host.pid_path(), O_WRONLY | O_TRUNC));
+    return end_process(daemon, signal, kStopPatience);
   }
   return {};
 }

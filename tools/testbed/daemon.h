@@ -15,6 +15,7 @@ namespace migrate::testbed {
 struct DaemonSettings {
   std::string program;                 ///< Path of migrated.
   bool tls = false;                    ///< The hosts have keys; else --insecure.
+  bool supervise = false;              ///< Started again when they end otherwise than by us.
   std::vector<std::string> arguments;  ///< Further arguments, after those that the testbed gives.
 };
 
@@ -30,8 +31,8 @@ Result<pid_t> start_daemon(const Host& host, const DaemonSettings& settings);
 /// Errors: kSystem if it ended or is late; the error holds the end of its log.
 Result<void> await_daemon(const Host& host, pid_t pid);
 
-/// Ends the daemon, but not its workers, by `signal`, then SIGKILL after two seconds.
-/// Success if none runs.
+/// Ends the daemon, but not its workers, by `signal`, then SIGKILL after two seconds. It stays
+/// ended, supervised or not. Success if none runs.
 Result<void> stop_daemon(const Host& host, int signal);
 
 }  // namespace migrate::testbed

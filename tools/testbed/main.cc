@@ -148,6 +148,8 @@ void add_up(CLI::App& app, Arguments& arguments) {
   up->add_flag("--no-daemon", arguments.no_daemon, "Start no daemons");
   up->add_flag("--tls", arguments.up.daemon.tls,
                "Give the hosts keys, so that they use TLS (default: plain TCP)");
+  up->add_flag("--supervise", arguments.up.daemon.supervise,
+               "Start a daemon again that ended otherwise than by restart or kill-daemon");
   up->add_option("--daemon-arg", arguments.up.daemon.arguments,
                  "A further argument for each daemon (repeatable; write --daemon-arg=--flag)")
       ->allow_extra_args(false);

@@ -114,28 +114,36 @@ Result<void> end_processes(const std::vector<NamespaceId>& ids,
                              "see /proc/PID/stack for what they wait for"));
     }
     for (const pid_t pid : pids) {
-      if (waited > patience) {
-        ::kill(pid, SIGKILL);
-      } else if (asked.insert(pid).second) {
-        ::kill(pid, SIGTERM);
+      const bool kill = waited > patience;
+      if (!kill && !asked.insert(pid).second) {
+        continue;
+      }
+      const auto process = ProcessIdentity::of(pid).open();
+      // Looked at again: the pid may have gone to another process before it was opened.
+      if (process && process_is_in(fmt::format("/proc/{}", pid), ids)) {
+        send_signal(process->get(), kill ? SIGKILL : SIGTERM);
       }
     }
     std::this_thread::sleep_for(kPollInterval);
   }
 }
 
-Result<void> end_process(pid_t pid, int signal, std::chrono::milliseconds patience) {
+Result<void> end_process(const ProcessIdentity& process, int signal,
+                         std::chrono::milliseconds patience) {
   const auto start = Clock::now();
-  if (::kill(pid, signal) != 0 && errno != ESRCH) {
-    return fail(system_error("send a signal", fmt::format("pid {}", pid)));
+  const auto pidfd = process.open();
+  if (!pidfd) {
+    return pidfd.error().code == ErrorCode::kNotFound ? Result<void>() : fail(pidfd.error());
   }
-  while (is_running(pid)) {
+  send_signal(pidfd->get(), signal);
+  while (process.is_alive()) {
     const auto waited = Clock::now() - start;
     if (waited > patience + kKillPatience) {
-      return fail(make_error(ErrorCode::kSystem, "end a process", fmt::format("pid {}", pid)));
+      return fail(
+          make_error(ErrorCode::kSystem, "end a process", fmt::format("pid {}", process.pid)));
     }
     if (waited > patience) {
-      ::kill(pid, SIGKILL);
+      send_signal(pidfd->get(), SIGKILL);
     }
     std::this_thread::sleep_for(kPollInterval);
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "base/process_identity.h"
 #include "base/result.h"
 
 namespace migrate::testbed {
@@ -33,7 +34,9 @@ bool is_running(pid_t pid);
 /// Blocks until all are gone. Errors: kSystem if some survive SIGKILL for ten seconds.
 Result<void> end_processes(const std::vector<NamespaceId>& ids, std::chrono::milliseconds patience);
 
-/// Sends `signal` to `pid` and waits until it is gone, sending SIGKILL after `patience`.
-Result<void> end_process(pid_t pid, int signal, std::chrono::milliseconds patience);
+/// Sends `signal` to a process and waits until it is gone, sending SIGKILL after `patience`.
+/// Success if it has ended before.
+Result<void> end_process(const ProcessIdentity& process, int signal,
+                         std::chrono::milliseconds patience);
 
 }  // namespace migrate::testbed

@@ -85,8 +85,10 @@ Result<void> Testbed::write_files(const std::vector<Host>& hosts,
     table += fmt::format("{} {}\n", host.address, host.name);
   }
   MIGRATE_TRY(create_file(directory_ + "/hosts", table));
-  const nlohmann::json settings{
-      {"migrated", daemon.program}, {"tls", daemon.tls}, {"arguments", daemon.arguments}};
+  const nlohmann::json settings{{"migrated", daemon.program},
+                                {"tls", daemon.tls},
+                                {"supervise", daemon.supervise},
+                                {"arguments", daemon.arguments}};
   return create_file(directory_ + "/daemon.json", settings.dump() + "\n");
 }
 
@@ -225,6 +227,7 @@ Result<void> Testbed::restart_daemon(const Host& host) const {
   if (settings.is_object()) {
     daemon.program = settings.value("migrated", "");
     daemon.tls = settings.value("tls", false);
+    daemon.supervise = settings.value("supervise", false);
     daemon.arguments = settings.value("arguments", std::vector<std::string>());
   }
   if (daemon.program.empty()) {

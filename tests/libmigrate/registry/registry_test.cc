@@ -102,6 +102,17 @@ TEST_F(RegistryTest, ARowOfAnotherWorkerIsLeftAlone) {
   EXPECT_EQ(rows.list().value().size(), 1U);
 }
 
+TEST_F(RegistryTest, ALaterProcessWithTheWorkersPidIsNotTheWorker) {
+  Registry rows = registry();
+  ASSERT_TRUE(rows.upsert(record("ab12", 17)));
+  ProcessRecord row = rows.find_pid(17).value().value();
+  EXPECT_TRUE(row.has_worker());
+  ++row.worker_start;
+  EXPECT_FALSE(row.has_worker());
+  row.worker_start = 0;  // As a worker of an earlier version wrote it.
+  EXPECT_TRUE(row.has_worker());
+}
+
 TEST_F(RegistryTest, FindsPidsOfLiveRowsOnly) {
   Registry rows = registry();
   ASSERT_TRUE(rows.upsert(record("ab12", 17)));
