@@ -213,8 +213,9 @@ Result<void> ResidentRelay::dispatch(const wire::RelayMessage& message) {
     return accept_resumed(message.resumed());
   }
   if (message.body_case() == Body::kExitedAck) {
-    exit_acked_ = exited_.has_value();
     home_over_ = home_over_ || !established_;  // Instead of an answer: home has ended already.
+    exit_acked_ = exited_ && (exited_->keep_streams() || message.exited_ack().descendants() ||
+                              home_over_ || exit_acked_);
     return {};
   }
   if (!established_) {
@@ -348,9 +349,25 @@ void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::s
     position.set_shared_id(id);
     position.set_offset(offset);
   }
+  note_ends(!keep_streams);
+}
+
+void ResidentRelay::report_descendants_ended() {
+  if (!exited_ || !exited_->keep_streams()) {
+    return;
+  }
+  exited_->set_keep_streams(false);
+  note_ends(true);
+  exit_sent_ = false;
+  exit_acked_ = home_over_;
+}
+
+// Takes out what was written: all of it, if it is `over`.
+void ResidentRelay::note_ends(bool over) {
+  exited_->clear_ends();
   for (auto& [id, stream] : streams_) {
     stream.drain();
-    if (!keep_streams) {
+    if (over) {
       stream.end_output();
     }
     wire::RelayExited::StreamEnd& end = *exited_->add_ends();

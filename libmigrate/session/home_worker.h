@@ -2,6 +2,8 @@
 
 #include <sys/types.h>
 
+#include <array>
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <optional>
@@ -59,6 +61,7 @@ class HomeWorker {
   bool settle_doubt();
   void note_change();
   void show_waiting();
+  void signal_deputy(int signal) const;
 
   // home_files.cc
   static wire::RelayState fresh_relay(const wire::Image& image);
@@ -69,12 +72,22 @@ class HomeWorker {
 
   // home_adoption.cc
   Result<bool> adopt();
+  // home_children.cc
+  bool serves_children() const;
+  void leave_to_keeper(int wait_status);
+  void follow_children();
+  void watch_keeper();
+  void watch_silence();
+  void end_keeper();
+
   enum class Adopted {
     kRunsHere,  ///< Its move was not decided.
     kAway,
     kOver,
   };
   Result<Adopted> adopt_deputy();
+  Result<Adopted> adopt_keeper(const SessionId& session);
+  void adopt_streams_noted();
   Adopted adopt_killed(const SessionId& session);
   Result<wire::Verdict> end_there(const SessionId& session);
   std::optional<wire::Verdict> ask_about_killed(const SessionId& session);
@@ -97,6 +110,7 @@ class HomeWorker {
   void follow_move();
   void watch_deputy();
   void hear_of_end();
+  void take_exit(const wire::RelayExited& exited);
   void hear_caller();
   void end_deputy(int wait_status);
   void tell_end(EventSink& client, nlohmann::json result) const;
@@ -116,6 +130,7 @@ class HomeWorker {
   std::optional<Mailbox> mailbox_;
   std::optional<ProcessRow> row_;
   std::unique_ptr<SourceMove> move_;
+  std::optional<ParkedProcess> ending_;  // the deputy, when the keeper has taken its place
   std::vector<DeputyRelay::Stream> streams_;
   std::map<std::uint64_t, UniqueFd> shared_files_;  // by OpenFile.shared_id
   std::unique_ptr<DeputyRelay> relay_;
@@ -130,8 +145,16 @@ class HomeWorker {
   Decision decision_;               // of an operator, about a doubt
   bool give_up_ = false;            // an operator knows that the destination is lost
   bool deputy_gone_ = false;
+  bool children_ = false;       // descendants of it lived when it ended
+  bool children_left_ = false;  // and are looked after
+  bool keeper_lives_ = false;   // of their memory: move_->parked(), instead of the deputy
+  bool keeper_lost_ = false;    // and they are told so
+  std::int64_t heard_us_ = 0;   // of where they are
   bool reported_done_ = false;
 };
+
+/// siginfo of a signal that no one sent in words, such as a stop seen by wait(2).
+std::array<std::byte, kSiginfoBytes> plain_siginfo(int signal);
 
 /// The command line of a process with spaces between its words, or its name.
 std::string command_line(pid_t pid);

@@ -92,6 +92,10 @@ class ResidentWorker {
   void check(const nlohmann::json& request, EventSink sink);
   void follow_pager();
   void report_end(int status, const std::string& lost);
+  void end_children();
+  void give_up_children(const std::string& reason);
+  bool home_gave_up() const;
+  Error ended_error() const;
   void end_given_up(const SourceMove& move);
   void hear_source();
   void await_goodbye();
@@ -106,6 +110,7 @@ class ResidentWorker {
   bool settle_doubt(SourceMove& move, EventSink& sink);
   void ask_home(SourceMove& move);
   void serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait);
+  bool waits_too_long(const SourceMove& move) const;
   void read_mailbox_while_leaving(SourceMove& move);
   void send_verdict();
   void close_session();
@@ -114,6 +119,8 @@ class ResidentWorker {
   KnownObjects known_objects() const;
   SourceMoveOptions onward_options(const std::string& mode) const;
   void record(ProcessState state);
+  void record_end();
+  void record_now();
 
   const WorkerContext& context_;
   const SessionId session_;
