@@ -336,7 +336,8 @@ void ResidentRelay::send_location() {
 }
 
 void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::string& lost,
-                                const std::map<std::uint64_t, std::uint64_t>& positions) {
+                                const std::map<std::uint64_t, std::uint64_t>& positions,
+                                const IncompleteCore& core) {
   if (exited_) {
     return;
   }
@@ -344,6 +345,8 @@ void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::s
   exited_->set_wait_status(wait_status);
   exited_->set_keep_streams(keep_streams);
   exited_->set_lost(lost);
+  exited_->set_core_lacks_pages(core.lacks_pages);
+  exited_->set_core_file(core.file);
   for (const auto& [id, offset] : positions) {
     wire::RelayExited::Position& position = *exited_->add_positions();
     position.set_shared_id(id);

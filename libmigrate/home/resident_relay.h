@@ -24,6 +24,12 @@ struct RelayStreamSpec {
   wire::RelayDirection directions = wire::RELAY_NONE;
 };
 
+/// A core dump in which pages are missing that had not come when it was written.
+struct IncompleteCore {
+  std::uint64_t lacks_pages = 0;  ///< 0: none are.
+  std::string file;               ///< Its name; empty if it was not found.
+};
+
 /// The state for a process that leaves home: epoch 1, nothing sent yet.
 wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams);
 
@@ -95,9 +101,10 @@ class ResidentRelay {
   /// The process has ended: takes out the rest of its output, then tells home, again on every
   /// link until home has confirmed it. `keep_streams`: descendants live, and may use them.
   /// `lost`: for people, why it did not end by itself.
-  /// `positions`: of shared files, by their id.
+  /// `positions`: of shared files, by their id. `core`: of its core dump.
   void report_exit(int wait_status, bool keep_streams = false, const std::string& lost = {},
-                   const std::map<std::uint64_t, std::uint64_t>& positions = {});
+                   const std::map<std::uint64_t, std::uint64_t>& positions = {},
+                   const IncompleteCore& core = {});
   /// After report_exit(): so have its descendants, if any were left.
   void report_descendants_ended();
   /// Answers a command; lost if the link breaks.

@@ -268,6 +268,7 @@ void HomeWorker::take_exit(const wire::RelayExited& exited) {
   exit_status_ = exited.wait_status();
   lost_ = exited.lost();
   children_ = exited.keep_streams();
+  core_ = {exited.core_lacks_pages(), exited.core_file()};
 }
 
 void HomeWorker::serve_until_end() {
@@ -452,14 +453,14 @@ void HomeWorker::follow_move() {
       }
     }
     record(ProcessState::kDone);
-    row_->set_result(move_->result().dump());
+    row_->set_result(outcome().dump());
     if (request_.wait == "done") {
       sink_.finish(kExitDone, move_->result());
     }
   } else if (!was_done && now_us() >= next_progress_us_) {
     next_progress_us_ = now_us() + kProgressEveryUs;
     row_->set_progress(children_left_ ? ProcessState::kChildrenLeft : ProcessState::kAway,
-                       move_->owed_pages(), move_->result().dump());
+                       move_->owed_pages(), outcome().dump());
     if (sink_.open()) {
       sink_.send(move_->progress_event());
     }
@@ -488,10 +489,15 @@ void HomeWorker::end_deputy(int wait_status) {
     context_.stops.reach("source.ended");
   }
   pid_lock_.reset();
-  nlohmann::json result = move_->result();
   if (!lost_.empty()) {
     log::error("process {} is lost: {}", command_, lost_);
-    result["lost"] = lost_;
+  }
+  if (core_.lacks_pages != 0) {
+    log::warn("process {} ended at {} with a core dump that lacks {} pages{}{}", command_, where_,
+              core_.lacks_pages, core_.file.empty() ? "" : ": ", core_.file);
+  }
+  nlohmann::json result = outcome();
+  if (!lost_.empty() || core_.lacks_pages != 0) {
     row_->set_result(result.dump());
   }
   // After the reason, which whoever waits for the end then reads.
@@ -502,12 +508,30 @@ void HomeWorker::end_deputy(int wait_status) {
   }
 }
 
+void HomeWorker::add_core(nlohmann::json& result) const {
+  if (core_.lacks_pages != 0) {
+    result["core_lacks_pages"] = core_.lacks_pages;
+    result["core_file"] = core_.file;
+  }
+}
+
+// Of the last move, and of the end.
+nlohmann::json HomeWorker::outcome() const {
+  nlohmann::json result = move_->result();
+  if (!lost_.empty()) {
+    result["lost"] = lost_;
+  }
+  add_core(result);
+  return result;
+}
+
 void HomeWorker::tell_end(EventSink& client, nlohmann::json result) const {
   if (!client.open()) {
     return;
   }
   result["state"] = "exited";
   result["exit_status"] = exit_status_.value_or(0);
+  add_core(result);
   if (!lost_.empty()) {
     result["error"] = {{"code", "state"}, {"message", "the process was lost: " + lost_}};
   }
@@ -529,7 +553,7 @@ void HomeWorker::record(ProcessState state) {
   row.uid = request_.uid;
   row.command = command_;
   if (state != ProcessState::kMoving) {
-    row.result = move_->result().dump();
+    row.result = outcome().dump();
   }
   row_->write(std::move(row));
 }

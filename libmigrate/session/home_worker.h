@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "libmigrate/home/deputy_relay.h"
+#include "libmigrate/home/resident_relay.h"
 #include "libmigrate/proto/session.pb.h"
 #include "libmigrate/registry/pid_lock.h"
 #include "libmigrate/registry/process_row.h"
@@ -113,6 +114,8 @@ class HomeWorker {
   void take_exit(const wire::RelayExited& exited);
   void hear_caller();
   void end_deputy(int wait_status);
+  void add_core(nlohmann::json& result) const;
+  nlohmann::json outcome() const;
   void tell_end(EventSink& client, nlohmann::json result) const;
   void record(ProcessState state);
 
@@ -140,7 +143,8 @@ class HomeWorker {
   UniqueFd child_signals_;
   std::int64_t next_progress_us_ = 0;
   std::optional<int> exit_status_;
-  std::string lost_;                // why it did not end by itself
+  std::string lost_;  // why it did not end by itself
+  IncompleteCore core_;
   std::int64_t told_ended_us_ = 0;  // when the destination said so, other than by the relay
   Decision decision_;               // of an operator, about a doubt
   bool give_up_ = false;            // an operator knows that the destination is lost

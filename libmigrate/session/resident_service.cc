@@ -41,6 +41,7 @@ void ResidentWorker::serve_until_end() {
   while (!gone_) {
     wait_for_events();
     read_mailbox();
+    watch_core();
     read_cell();
     follow_pager();
     watch_waiting();  // Before what may block: users are to see it.
@@ -150,7 +151,8 @@ void ResidentWorker::report_end(int status, const std::string& lost) {
     }
   }
   const bool children_left = !cell_over_ && lost.empty();
-  relay_->report_exit(status, children_left, lost, positions);
+  note_core(status);
+  relay_->report_exit(status, children_left, lost, positions, core_);
   record_end();
   for (PendingMove& pending : std::exchange(pending_moves_, {})) {
     pending.sink.finish_failed(kExitOther, ended_error());

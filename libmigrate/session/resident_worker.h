@@ -20,6 +20,7 @@
 #include "libmigrate/registry/session_file.h"
 #include "libmigrate/restore/restorer.h"
 #include "libmigrate/session/control_channel.h"
+#include "libmigrate/session/core_file.h"
 #include "libmigrate/session/doubt.h"
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/mailbox.h"
@@ -93,6 +94,10 @@ class ResidentWorker {
   void follow_pager();
   void report_end(int status, const std::string& lost);
   void end_children();
+
+  // resident_core.cc
+  void watch_core();
+  void note_core(int status);
   void give_up_children(const std::string& reason);
   bool home_gave_up() const;
   Error ended_error() const;
@@ -174,7 +179,12 @@ class ResidentWorker {
   bool give_up_ = false;     // an operator knows that the destination is lost
   std::int64_t waits_since_us_ = 0;
   std::int64_t home_lost_us_ = 0;  // when the link to the home was lost; 0: it is there
-  std::string lost_;               // why the process did not end by itself
+  bool has_execed_ = false;        // so that no page is owed to what it is now
+  UniqueFd working_directory_;     // of the process while it is owed pages, as last seen
+  CoreOwner core_owner_;           // the same
+  std::int64_t next_core_us_ = 0;
+  IncompleteCore core_;
+  std::string lost_;  // why the process did not end by itself
 };
 
 }  // namespace migrate
