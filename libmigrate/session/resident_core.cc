@@ -2,13 +2,34 @@
 #include <fcntl.h>
 #include <sys/wait.h>
 
+#include <sstream>
+#include <string>
+
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/session/resident_worker.h"
-#include "libmigrate/trace/tracee.h"
 
 namespace migrate {
+namespace {
+
+// Where the kernel put the first stack of what a process is now; with execve it is elsewhere.
+std::string first_stack(pid_t process) {
+  constexpr int kFieldAfterName = 26;  // startstack, the 28th of all
+  const auto text = read_file("/proc/" + std::to_string(process) + "/stat");
+  const std::size_t name_end = text ? text->rfind(')') : std::string::npos;
+  if (name_end == std::string::npos) {
+    return {};
+  }
+  std::istringstream fields(text->substr(name_end + 1));
+  std::string field;
+  for (int i = 0; i < kFieldAfterName; ++i) {
+    fields >> field;
+  }
+  return field;
+}
+
+}  // namespace
 
 // Where the dump would go, as long as it would lack pages: of a process that has ended nobody
 // knows.
@@ -19,7 +40,13 @@ void ResidentWorker::watch_core() {
   }
   next_core_us_ = now_us() + kLookEveryUs;
   const std::string process = "/proc/" + std::to_string(cell_->seed());
-  if (pager_->statistics().first_gone && !has_ended(cell_->seed())) {
+  const bool gone = pager_->statistics().first_gone;
+  const std::string stack = first_stack(cell_->seed());
+  if (stack.empty() || stack == "0") {
+    return;  // It has given up its memory: it is ending.
+  }
+  first_stack_ = first_stack_.empty() ? stack : first_stack_;
+  if (gone || stack != first_stack_) {
     has_execed_ = true;
     return;
   }

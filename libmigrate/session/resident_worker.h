@@ -180,6 +180,7 @@ class ResidentWorker {
   std::int64_t waits_since_us_ = 0;
   std::int64_t home_lost_us_ = 0;  // when the link to the home was lost; 0: it is there
   bool has_execed_ = false;        // so that no page is owed to what it is now
+  std::string first_stack_;        // of its program, as first seen
   UniqueFd working_directory_;     // of the process while it is owed pages, as last seen
   CoreOwner core_owner_;           // the same
   std::int64_t next_core_us_ = 0;

@@ -21,7 +21,19 @@ void dump() {
   std::abort();
 }
 
-constexpr check::Property kProperties[] = {{"dump", dump}};
+/// The same as another program, to which nothing is owed.
+void exec_dump() {
+  std::memset(check::map_memory(kBytes), 'x', kBytes);
+  check::ready();
+  while (!check::stopping()) {
+    check::sleep_ns(5 * check::kMillisecond);
+  }
+  ::execl("/proc/self/exe", "aborts", "dump", check::stop_file.c_str(),
+          static_cast<char*>(nullptr));
+  check::fail("execl: %s", std::strerror(errno));
+}
+
+constexpr check::Property kProperties[] = {{"dump", dump}, {"exec-dump", exec_dump}};
 
 }  // namespace
 

@@ -23,11 +23,11 @@ class CoreDump(unittest.TestCase):
         self.cores.mkdir()
         self.cores.chmod(0o777)
 
-    def dump(self, mode, prefix=()):
+    def dump(self, mode, prefix=(), name="dump"):
         """The program's row at home when it has dumped core at hostB."""
         stop = self.testbed.new_path()
         program = PROGRAMS / "aborts"
-        process = self.testbed.start("hostA", *prefix, program, "dump", stop, 100)
+        process = self.testbed.start("hostA", *prefix, program, name, stop, 100)
         self.assertTrue(process.wait_ready())
         moved = self.testbed.move("hostA", process.pid, "hostB", mode, wait=(
             "done" if mode != "demand" else "resumed"))
@@ -65,6 +65,12 @@ class CoreDump(unittest.TestCase):
 
     def test_a_complete_one_keeps_its_name(self):
         row = self.dump("lazy")
+        self.assertTrue(wait_until(self.names))
+        self.assertFalse([name for name in self.names() if "incomplete" in name])
+        self.assertNotIn("core_lacks_pages", row["last_move"])
+
+    def test_one_of_the_next_program_is_complete(self):
+        row = self.dump("demand", name="exec-dump")
         self.assertTrue(wait_until(self.names))
         self.assertFalse([name for name in self.names() if "incomplete" in name])
         self.assertNotIn("core_lacks_pages", row["last_move"])

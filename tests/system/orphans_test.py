@@ -224,6 +224,20 @@ class RandomMoments(OrphansCase):
             problem += f" it said {bytes(process.output)}"
         return f"{number} ({name}, {mode}, {places}): {problem}" if problem else ""
 
+    def test_a_host_on_the_way_serves_them(self):
+        for mode in ("demand", "lazy"):
+            for name in CHILDREN:
+                with self.subTest(mode=mode, name=name):
+                    process = self.testbed.start_program("hostA", "orphans", name)
+                    for place, how, wait in (("hostB", "lazy", "done"), ("hostC", mode, "resumed")):
+                        moved = self.testbed.move("hostA", process.pid, place, how, wait,
+                                                  options=["--bandwidth", "4"])
+                        self.assertEqual(moved.status, DONE, moved)
+                    self.assertEqual(end_parent(process), SURVIVED, self.testbed.logs())
+                    self.assertTrue(self.records("hostB", "away"), self.testbed.logs())
+                    self.expect_whole_children(process, name)
+                    self.expect_nothing_left()
+
     def test_programs_that_end_at_random_moments(self):
         with concurrent.futures.ThreadPoolExecutor(JOBS) as pool:
             problems = [each for each in pool.map(self.job, range(COUNT)) if each]
