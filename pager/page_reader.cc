@@ -217,7 +217,7 @@ Result<void> ProcessPageReader::scan_by_entries(const ServedRegion& region,
 bool ProcessPageReader::scan_shared(const ServedRegion& region,
                                     std::vector<PageRange>& present) const {
   std::array<char, 96> path{};
-  std::snprintf(path.data(), path.size(), "/proc/%d/map_files/%llx-%llx", pid_,
+  std::snprintf(path.data(), path.size(), "/proc/%d/map_files/%llx-%llx", pid_.load(),
                 static_cast<unsigned long long>(region.range.start),
                 static_cast<unsigned long long>(region.range.end()));
   const UniqueFd object(::open(path.data(), O_RDONLY | O_CLOEXEC));

@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <atomic>
 #include <cstddef>
 #include <memory>
 #include <span>
@@ -43,6 +44,10 @@ class ProcessPageReader final : public PageReader {
                              std::span<std::byte> bytes) override;
   Result<void> scan(const ServedRegion& region, std::vector<PageRange>& present) override;
 
+  /// Reads from now on through another process that shares the memory of the first, which may end
+  /// then.
+  void follow(pid_t pid) { pid_ = pid; }
+
   /// Scans without PAGEMAP_SCAN, as on older kernels. For tests.
   void forget_pagemap_scan() { has_pagemap_scan_ = false; }
 
@@ -53,7 +58,7 @@ class ProcessPageReader final : public PageReader {
   Result<void> scan_by_entries(const ServedRegion& region, std::vector<PageRange>& present);
   bool scan_shared(const ServedRegion& region, std::vector<PageRange>& present) const;
 
-  pid_t pid_;
+  std::atomic<pid_t> pid_;
   UniqueFd memory_;
   UniqueFd pagemap_;
   bool has_pagemap_scan_ = true;

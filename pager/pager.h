@@ -59,6 +59,8 @@ struct PagerStatistics {
   std::uint64_t duplicate_pages = 0;      ///< Arrived although no longer needed.
   std::uint64_t poisoned_pages = 0;       ///< The source could not read them.
   std::uint64_t faults = 0;               ///< Fault messages, whatever they needed.
+  std::uint64_t first_owed_pages = 0;     ///< To the moved process itself, when it was last seen.
+  bool first_gone = false;                ///< Its address space has ended, or made way (execve).
   std::uint64_t forks = 0;                ///< Address spaces added by fork.
   std::uint64_t remote_faults = 0;        ///< Faults whose latency is counted: asked of the source.
   double fault_p50_us = 0;

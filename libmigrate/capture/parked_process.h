@@ -59,6 +59,10 @@ class ParkedProcess {
   static Result<ParkedProcess> adopt(pid_t process, std::uint64_t area, const SessionId& session,
                                      wire::Image& image);
 
+  /// Takes over the keeper `process` (see make_keeper) of a worker that died. Errors: as adopt().
+  static Result<ParkedProcess> adopt_keeper(pid_t process, std::uint64_t area,
+                                            const SessionId& session, wire::Image& image);
+
   ParkedProcess(ParkedProcess&&) noexcept = default;
 
   pid_t process() const { return process_; }
@@ -79,6 +83,14 @@ class ParkedProcess {
   Result<void> free_all();
   /// Closes descriptors of the deputy.
   Result<void> close(const std::vector<std::uint32_t>& descriptors);
+  /// Makes a second process that shares the memory and outlives this one: the keeper. It is a child
+  /// of the deputy (when that has ended, its init's), holds no descriptors but `kept`, waits with
+  /// all signals blocked, and is to be given to nobody but end(). After settle(). Errors: kSystem.
+  Result<ParkedProcess> make_keeper(const std::set<std::uint32_t>& kept);
+  /// Ends the children of a parked process, which has none but keepers of which nobody took note.
+  static void end_children(pid_t process);
+  /// Kills it, and waits for its end as its tracer.
+  void end();
   /// Ends the process the way that `wait_status` tells, and reaps it as its tracer.
   Result<void> end_as(int wait_status);
 
@@ -108,6 +120,9 @@ class ParkedProcess {
   Result<void> bring_back(const wire::Image& image);
   Result<void> bring_back_strays(const wire::Image& image);
   Result<void> resume_loop();
+  Result<void> prepare_keeper(const arch::GeneralRegisters& registers,
+                              const std::set<std::uint32_t>& kept);
+  Result<void> await_idle();
   Result<std::vector<std::string>> signals_to_give_back(const wire::Image& image);
   Result<void> unpark_thread(const ParkedThread& thread, const wire::Image& image);
   Result<void> put_back(const wire::Image& image);

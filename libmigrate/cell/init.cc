@@ -15,6 +15,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <optional>
 #include <vector>
 
 #include "base/file.h"
@@ -209,20 +210,20 @@ void Init::take_worker() {
   }
 }
 
-// Reports every change of state of the moved process and reaps the orphans.
+// Reports every change of state of the moved process and reaps the orphans. Of an end after which
+// nothing is left it tells only that: how the process ended is in the mark.
 void Init::reap() {
+  std::optional<int> end;
   while (!empty_) {
     int status = 0;
     const pid_t child = ::waitpid(-1, &status, WNOHANG | WUNTRACED | WCONTINUED | __WALL);
-    if (child == 0) {
+    if (child < 0 && errno == ECHILD) {
+      empty_ = true;
+      tell({.kind = MessageKind::kEmpty});
       return;
     }
-    if (child < 0) {
-      if (errno == ECHILD) {
-        empty_ = true;
-        tell({.kind = MessageKind::kEmpty});
-      }
-      return;
+    if (child <= 0) {
+      break;
     }
     if (child != moved_) {
       continue;
@@ -231,8 +232,13 @@ void Init::reap() {
       auto& mark = *reinterpret_cast<SessionMark*>(mark_.bytes().data());
       mark.wait_status = status;
       mark.ended = 1;
+      end = status;
+    } else {
+      tell({.kind = MessageKind::kStatus, .value = status});
     }
-    tell({.kind = MessageKind::kStatus, .value = status});
+  }
+  if (end) {
+    tell({.kind = MessageKind::kStatus, .value = *end});
   }
 }
 

@@ -107,9 +107,10 @@ void DeputyRelay::attach(std::unique_ptr<Channel> channel) {
 }
 
 bool DeputyRelay::may_read(const HomeStream& stream) const {
-  return active_ && (!exited_ || exited_->keep_streams()) &&
-         (!stream.wants_terminal() || deputy_ == 0 ||
-          is_in_foreground(deputy_, stream.terminal_device()));
+  const bool terminal = stream.wants_terminal() && deputy_ != 0;
+  // Who is left of a process that has ended is in no foreground, and its pid may be another's.
+  return active_ && (!exited_ || (exited_->keep_streams() && !terminal)) &&
+         (!terminal || is_in_foreground(deputy_, stream.terminal_device()));
 }
 
 std::uint32_t DeputyRelay::silent_ms() const {
@@ -377,14 +378,26 @@ void DeputyRelay::accept_job_state(int signal) {
   }
 }
 
+// Told twice if descendants outlive it: of its end, and of theirs.
 void DeputyRelay::accept_exited(const wire::RelayExited& exited) {
-  if (exit_delivered_) {
-    wire::RelayMessage message;
-    message.mutable_exited_ack();
-    active_->link.send(message);
+  if (all_ended_ || (exit_delivered_ && exited.keep_streams())) {
+    acknowledge_exit();
   } else {
     exited_ = exited;
   }
+}
+
+void DeputyRelay::acknowledge_exit() {
+  if (active_) {
+    wire::RelayMessage message;
+    message.mutable_exited_ack()->set_descendants(all_ended_);
+    active_->link.send(message);
+  }
+}
+
+bool DeputyRelay::streams_open() const {
+  return std::any_of(streams_.begin(), streams_.end(),
+                     [](const auto& stream) { return stream.second.open(); });
 }
 
 void DeputyRelay::pump_streams() {
@@ -426,7 +439,7 @@ void DeputyRelay::pump_link() {
 }
 
 void DeputyRelay::deliver_exit() {
-  if (!exited_ || exit_delivered_) {
+  if (!exited_ || all_ended_ || (exit_delivered_ && exited_->keep_streams())) {
     return;
   }
   for (const wire::RelayExited::StreamEnd& end : exited_->ends()) {
@@ -435,16 +448,14 @@ void DeputyRelay::deliver_exit() {
       return;
     }
   }
-  exit_delivered_ = true;
   if (!exited_->keep_streams()) {
+    all_ended_ = true;
     for (auto& [id, stream] : streams_) {
       stream.close();
     }
   }
-  if (active_) {
-    accept_exited(*exited_);
-  }
-  if (handlers_.on_exit) {
+  acknowledge_exit();
+  if (!std::exchange(exit_delivered_, true) && handlers_.on_exit) {
     handlers_.on_exit(*exited_);
   }
 }

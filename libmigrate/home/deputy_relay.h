@@ -42,8 +42,8 @@ class DeputyRelay {
 
   /// Called from handle(). They may call the relay, but not destroy it.
   struct Handlers {
-    /// The process ended; all its output was written, and the real
-    /// descriptors are closed unless descendants still use them.
+    /// The process ended; all its output was written, and the real descriptors are closed unless
+    /// descendants live, which may still use them.
     std::function<void(const wire::RelayExited& exited)> on_exit;
     /// Job control: stopped by a signal, going on.
     std::function<void(int signal)> on_stopped;
@@ -95,6 +95,10 @@ class DeputyRelay {
   /// on_exit was called, and its confirmation handed to the link. Keep the relay for a moment
   /// longer, until connected() is false, so that the other side gets it.
   bool finished() const { return exit_delivered_ && (!active_ || active_->link.idle()); }
+  /// Of a process that has ended: so have all its descendants.
+  bool all_ended() const { return all_ended_; }
+  /// Some real descriptor is still in use.
+  bool streams_open() const;
 
  private:
   struct Peer {
@@ -123,6 +127,7 @@ class DeputyRelay {
   void pump_streams();
   void pump_link();
   void deliver_exit();
+  void acknowledge_exit();
   void tell_closed();
 
   Handlers handlers_;
@@ -142,6 +147,7 @@ class DeputyRelay {
   std::optional<wire::RelayLocated> location_;
   std::optional<wire::RelayExited> exited_;
   bool exit_delivered_ = false;
+  bool all_ended_ = false;
 };
 
 }  // namespace migrate

@@ -51,6 +51,7 @@ class HomeStream {
   }
   bool in_closed() const { return in_gone_; }
   bool out_closed() const { return out_closed_; }
+  bool open() const { return fd_.valid(); }
   /// Lets the real descriptor go.
   void close();
 

@@ -213,8 +213,9 @@ Result<void> ResidentRelay::dispatch(const wire::RelayMessage& message) {
     return accept_resumed(message.resumed());
   }
   if (message.body_case() == Body::kExitedAck) {
-    exit_acked_ = exited_.has_value();
     home_over_ = home_over_ || !established_;  // Instead of an answer: home has ended already.
+    exit_acked_ = exited_ && (exited_->keep_streams() || message.exited_ack().descendants() ||
+                              home_over_ || exit_acked_);
     return {};
   }
   if (!established_) {
@@ -335,7 +336,8 @@ void ResidentRelay::send_location() {
 }
 
 void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::string& lost,
-                                const std::map<std::uint64_t, std::uint64_t>& positions) {
+                                const std::map<std::uint64_t, std::uint64_t>& positions,
+                                const IncompleteCore& core) {
   if (exited_) {
     return;
   }
@@ -343,14 +345,32 @@ void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::s
   exited_->set_wait_status(wait_status);
   exited_->set_keep_streams(keep_streams);
   exited_->set_lost(lost);
+  exited_->set_core_lacks_pages(core.lacks_pages);
+  exited_->set_core_file(core.file);
   for (const auto& [id, offset] : positions) {
     wire::RelayExited::Position& position = *exited_->add_positions();
     position.set_shared_id(id);
     position.set_offset(offset);
   }
+  note_ends(!keep_streams);
+}
+
+void ResidentRelay::report_descendants_ended() {
+  if (!exited_ || !exited_->keep_streams()) {
+    return;
+  }
+  exited_->set_keep_streams(false);
+  note_ends(true);
+  exit_sent_ = false;
+  exit_acked_ = home_over_;
+}
+
+// Takes out what was written: all of it, if it is `over`.
+void ResidentRelay::note_ends(bool over) {
+  exited_->clear_ends();
   for (auto& [id, stream] : streams_) {
     stream.drain();
-    if (!keep_streams) {
+    if (over) {
       stream.end_output();
     }
     wire::RelayExited::StreamEnd& end = *exited_->add_ends();

@@ -24,6 +24,12 @@ struct RelayStreamSpec {
   wire::RelayDirection directions = wire::RELAY_NONE;
 };
 
+/// A core dump in which pages are missing that had not come when it was written.
+struct IncompleteCore {
+  std::uint64_t lacks_pages = 0;  ///< 0: none are.
+  std::string file;               ///< Its name; empty if it was not found.
+};
+
 /// The state for a process that leaves home: epoch 1, nothing sent yet.
 wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams);
 
@@ -93,17 +99,22 @@ class ResidentRelay {
   /// Tells home where the process is now.
   void report_location(const std::string& host, const std::string& session);
   /// The process has ended: takes out the rest of its output, then tells home, again on every
-  /// link until home has confirmed it. `keep_streams`: descendants still use them.
+  /// link until home has confirmed it. `keep_streams`: descendants live, and may use them.
   /// `lost`: for people, why it did not end by itself.
-  /// `positions`: of shared files, by their id.
+  /// `positions`: of shared files, by their id. `core`: of its core dump.
   void report_exit(int wait_status, bool keep_streams = false, const std::string& lost = {},
-                   const std::map<std::uint64_t, std::uint64_t>& positions = {});
+                   const std::map<std::uint64_t, std::uint64_t>& positions = {},
+                   const IncompleteCore& core = {});
+  /// After report_exit(): so have its descendants, if any were left.
+  void report_descendants_ended();
   /// Answers a command; lost if the link breaks.
   void send_reply(std::uint64_t id, const std::string& json);
 
   /// Home has everything: all output, and the exit if it was reported.
   bool flushed() const;
   bool exit_acknowledged() const { return exit_acked_; }
+  /// Home has said that the process is over for it, and nobody there hears of it any more.
+  bool home_over() const { return home_over_; }
 
  private:
   explicit ResidentRelay(Handlers handlers) : handlers_(std::move(handlers)) {}
@@ -114,6 +125,7 @@ class ResidentRelay {
   Result<void> accept_signal(const wire::RelaySignal& signal);
   Result<ResidentStream*> find(std::uint32_t id);
   void pump_link();
+  void note_ends(bool over);
   void send_job_state();
   void send_location();
 

@@ -71,8 +71,8 @@ void ProcessRow::set_progress(ProcessState state, std::uint64_t owed_pages, std:
   }
 }
 
-void ProcessRow::set_exit(int wait_status) {
-  record_.state = ProcessState::kExited;
+void ProcessRow::set_exit(int wait_status, ProcessState state) {
+  record_.state = state;
   record_.exit_status = wait_status;
   save_change();
 }

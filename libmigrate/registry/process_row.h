@@ -34,8 +34,8 @@ class ProcessRow {
   /// What a move has come to: state, owed pages and the last move's result, a JSON object. Written
   /// when the state changes, when nothing is owed, and else twice a second at most.
   void set_progress(ProcessState state, std::uint64_t owed_pages, std::string json);
-  /// Sets kExited with `wait_status`, as waitpid gives it.
-  void set_exit(int wait_status);
+  /// Sets kExited, or kChildrenLeft, with `wait_status`, as waitpid gives it.
+  void set_exit(int wait_status, ProcessState state = ProcessState::kExited);
   /// Sets the last move's result, a JSON object.
   void set_result(std::string json);
   /// Sets for what its worker waits (empty: nothing), and since how long. Writes only a change.

@@ -65,8 +65,8 @@ constexpr const char* kUpsert =
     " worker_start=?21";
 
 constexpr std::array<std::string_view, 3> kRoleNames = {"home", "resident", "source"};
-constexpr std::array<std::string_view, 7> kStateNames = {"moving", "running-here", "away", "done",
-                                                         "exited", "failed",       "lost"};
+constexpr std::array<std::string_view, 8> kStateNames = {
+    "moving", "running-here", "away", "done", "exited", "failed", "lost", "children-left"};
 
 /// Renames the database and what SQLite keeps beside it.
 Result<std::string> move_aside(const std::string& path) {
@@ -93,7 +93,7 @@ std::string_view to_string(ProcessState state) {
 }
 
 bool is_live(ProcessState state) {
-  return state <= ProcessState::kDone;
+  return state <= ProcessState::kDone || state == ProcessState::kChildrenLeft;
 }
 
 /// One prepared statement; its first failure is kept and reported by step().
@@ -153,7 +153,7 @@ ProcessRecord record_from(const Statement& row) {
   record.where = row.text(4);
   record.session = row.text(5);
   record.mode = row.text(6);
-  record.state = static_cast<ProcessState>(std::clamp<std::int64_t>(row.number(7), 0, 6));
+  record.state = static_cast<ProcessState>(std::clamp<std::int64_t>(row.number(7), 0, 7));
   if (!row.is_null(8)) {
     record.exit_status = static_cast<int>(row.number(8));
   }
@@ -276,10 +276,12 @@ Result<Registry> Registry::open_or_repair(const std::string& state_directory) {
   if (registry) {
     const std::string boot = boot_id();
     Statement retire(*registry,
-                     "UPDATE processes SET state=?1, updated_us=?2 WHERE state<=?3 AND "
-                     "boot<>?4");
+                     "UPDATE processes SET state=CASE WHEN state=?5 THEN ?6 ELSE ?1 END,"
+                     " updated_us=?2 WHERE (state<=?3 OR state=?5) AND boot<>?4");
     retire.bind(1, static_cast<std::int64_t>(ProcessState::kLost)).bind(2, calendar_us());
     retire.bind(3, static_cast<std::int64_t>(ProcessState::kDone)).bind(4, boot);
+    retire.bind(5, static_cast<std::int64_t>(ProcessState::kChildrenLeft));
+    retire.bind(6, static_cast<std::int64_t>(ProcessState::kExited));
     MIGRATE_TRY(retire.step());
   }
   return registry;
@@ -376,8 +378,12 @@ Result<std::vector<ProcessRecord>> Registry::find_process(const std::string& id_
 }
 
 Result<std::vector<ProcessRecord>> Registry::list(bool only_live) {
-  return select("WHERE ?1='' AND state<=?2 ORDER BY created_us", "",
-                static_cast<std::int64_t>(only_live ? ProcessState::kDone : ProcessState::kLost));
+  std::vector<ProcessRecord> records =
+      MIGRATE_TRY(select("WHERE ?1='' AND ?2=?2 ORDER BY created_us", "", 0));
+  if (only_live) {
+    std::erase_if(records, [](const ProcessRecord& record) { return !is_live(record.state); });
+  }
+  return records;
 }
 
 }  // namespace migrate

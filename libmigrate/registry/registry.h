@@ -24,19 +24,20 @@ enum class ProcessRole : std::uint8_t {
 
 /// Where a process stands, seen from this host.
 enum class ProcessState : std::uint8_t {
-  kMoving,       ///< A move is under way and not yet committed.
-  kRunningHere,  ///< It runs on this host.
-  kAway,         ///< It runs elsewhere, and pages are still owed to it.
-  kDone,         ///< It runs elsewhere and is owed nothing.
-  kExited,       ///< It has ended; exit_status tells how.
-  kFailed,       ///< The move failed before commit: the process runs on as if never moved.
-  kLost,         ///< Ended by the loss of a host or worker.
+  kMoving,        ///< A move is under way and not yet committed.
+  kRunningHere,   ///< It runs on this host.
+  kAway,          ///< It runs elsewhere, and pages are still owed to it.
+  kDone,          ///< It runs elsewhere and is owed nothing.
+  kExited,        ///< It has ended; exit_status tells how.
+  kFailed,        ///< The move failed before commit: the process runs on as if never moved.
+  kLost,          ///< Ended by the loss of a host or worker.
+  kChildrenLeft,  ///< As kExited, but children that it left are looked after.
 };
 
 std::string_view to_string(ProcessRole role);
 std::string_view to_string(ProcessState state);
 
-/// True while a worker looks after the process (moving, running here, away, done).
+/// True while a worker looks after the process (moving, running here, away, done, children left).
 bool is_live(ProcessState state);
 
 /// One row: one process in one role on this host.
@@ -100,7 +101,8 @@ class Registry {
   /// Forgets a row; success if there is none, or if it names another worker than `worker` (0: any).
   Result<void> remove(const std::string& process, ProcessRole role, pid_t worker = 0);
 
-  /// The live row with this pid on this host, the most recently updated first, if any.
+  /// The live row with this pid (of kChildrenLeft it is free, and may be another's) on this host,
+  /// the most recently updated first, if any.
   Result<std::optional<ProcessRecord>> find_pid(pid_t pid);
   /// The rows of one process, by its id or a unique prefix of it, most recently updated first;
   /// empty if unknown. Errors: kInvalid (not hexadecimal, or several processes match).

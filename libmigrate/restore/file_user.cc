@@ -22,16 +22,16 @@ bool set_thread_groups(const std::vector<gid_t>& groups) {
   return ::syscall(SYS_setgroups, groups.size(), groups.data()) == 0;
 }
 
-UniqueFd open_path(const std::string& path, int flags, std::uint64_t resolve) {
+UniqueFd open_path(int directory, const std::string& path, int flags, std::uint64_t resolve) {
   open_how how{};
   how.flags = static_cast<unsigned>(flags | O_CLOEXEC);
   how.resolve = resolve;
   return UniqueFd(
-      static_cast<int>(::syscall(SYS_openat2, AT_FDCWD, path.c_str(), &how, sizeof(how))));
+      static_cast<int>(::syscall(SYS_openat2, directory, path.c_str(), &how, sizeof(how))));
 }
 
 Result<UniqueFd> open_without_links(const std::string& path, int flags) {
-  UniqueFd fd = open_path(path, flags, RESOLVE_NO_SYMLINKS);
+  UniqueFd fd = open_path(AT_FDCWD, path, flags, RESOLVE_NO_SYMLINKS);
   if (!fd.valid()) {
     return fail(system_error("open as root", path, "no symbolic link may be in its path"));
   }
@@ -111,14 +111,14 @@ void FileUser::Scope::leave() {
 
 // No link that /proc makes up is followed, nor is anything of /proc or its like opened: of this
 // process itself it would show what only root may see.
-Result<UniqueFd> FileUser::Scope::open_as_user(const std::string& path, int flags,
+Result<UniqueFd> FileUser::Scope::open_as_user(int directory, const std::string& path, int flags,
                                                std::uint64_t resolve) const {
   if (!user_.is_root() && !entered_) {
     return fail(make_error(ErrorCode::kSystem, "open", path,
                            "the daemon cannot act as the process's user; it needs CAP_SETUID and "
                            "CAP_SETGID"));
   }
-  UniqueFd fd = open_path(path, flags, resolve | RESOLVE_NO_MAGICLINKS);
+  UniqueFd fd = open_path(directory, path, flags, resolve | RESOLVE_NO_MAGICLINKS);
   if (!fd.valid()) {
     return fail(system_error("open", path));
   }
@@ -131,7 +131,7 @@ Result<UniqueFd> FileUser::Scope::open_as_user(const std::string& path, int flag
 
 Result<UniqueFd> FileUser::Scope::open(const wire::FileIdentity& file, int flags) {
   const std::string& path = file.path();
-  auto opened = open_as_user(path, flags, 0);
+  auto opened = open_as_user(AT_FDCWD, path, flags, 0);
   const bool denied =
       !opened && (opened.error().sys_errno == EACCES || opened.error().sys_errno == EPERM);
   if (denied && entered_ && user_.trusted_) {
@@ -148,13 +148,17 @@ Result<UniqueFd> FileUser::Scope::open(const wire::FileIdentity& file, int flags
     return opened;
   }
   if (S_ISDIR(file.mode())) {
-    return open_as_user(path, flags | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
+    return open_as_user(AT_FDCWD, path, flags | O_DIRECTORY, RESOLVE_NO_SYMLINKS);
   }
   return fail(another_file(path));
 }
 
+Result<UniqueFd> FileUser::Scope::open_at(int directory, const std::string& path, int flags) {
+  return open_as_user(directory, path, flags, 0);
+}
+
 Result<UniqueFd> FileUser::Scope::open_directory(const std::string& path) {
-  return open_as_user(path, O_RDONLY | O_DIRECTORY | O_PATH, RESOLVE_NO_SYMLINKS);
+  return open_as_user(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_PATH, RESOLVE_NO_SYMLINKS);
 }
 
 }  // namespace migrate

@@ -81,6 +81,15 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
   if (!parked && !gone && parked.error().code != ErrorCode::kNotFound) {
     return fail(parked.error());
   }
+  if (!parked && gone && noted_.has_keeper()) {
+    return adopt_keeper(session);
+  }
+  if (parked && noted_.has_keeper()) {
+    noted_.clear_keeper();  // A new one is made.
+  }
+  if (parked) {
+    ParkedProcess::end_children(request_.pid);
+  }
   if (!parked && gone && file_->mark().ended != 0) {
     row_->set_exit(file_->mark().wait_status);
     return Adopted::kOver;
@@ -94,14 +103,15 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
   if (!parked) {
     // Killed while no worker looked: so shall be the process, wherever it is.
     deputy_gone_ = true;
-    for (const wire::DeputyRelayState::Stream& stream : noted_.relay().streams()) {
-      streams_.push_back(
-          {stream.id(), UniqueFd(), static_cast<wire::RelayDirection>(stream.directions())});
+    adopt_streams_noted();
+    // Without a note of its streams, its place could not resume the link.
+    if (noted_.outgoing().confirmed() && noted_.has_relay()) {
+      move_ = SourceMove::adopt(std::move(options), hooks(), sink_, std::nullopt, {},
+                                noted_.outgoing());
+      return Adopted::kAway;
     }
     move_ = std::make_unique<SourceMove>(std::move(options), hooks(), sink_);
-    // Without a note of its streams, its place could not resume the link.
-    const bool linked = noted_.outgoing().confirmed() && noted_.has_relay();
-    return linked ? Adopted::kAway : adopt_killed(session);
+    return adopt_killed(session);
   }
   context_.stops.reach("source.adopting");
   move_ = SourceMove::adopt(std::move(options), hooks(), sink_, std::move(*parked),
@@ -112,6 +122,45 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
   MIGRATE_TRY(fetch_streams(move_->image(), true));
   reported_done_ = move_->done();
   return Adopted::kAway;
+}
+
+// It has ended, and children of it have not.
+Result<HomeWorker::Adopted> HomeWorker::adopt_keeper(const SessionId& session) {
+  const wire::Keeper& noted = noted_.keeper();
+  pid_lock_.reset();
+  deputy_gone_ = true;
+  children_ = true;
+  exit_status_ = noted.wait_status();
+  lost_ = noted_.relay().exited().lost();
+  wire::Image image;
+  auto keeper = start_time(noted.pid()) == noted.start()
+                    ? ParkedProcess::adopt_keeper(noted.pid(), file_->mark().area, session, image)
+                    : Result<ParkedProcess>(fail(make_error(ErrorCode::kNotFound, "find")));
+  if (!keeper && keeper.error().code != ErrorCode::kNotFound) {
+    return fail(keeper.error());
+  }
+  context_.stops.reach("source.adopting");
+  SourceMoveOptions options =
+      move_options(MIGRATE_TRY(Address::parse(noted_.outgoing().destination())), request_.mode);
+  keeper_lives_ = keeper.has_value();
+  move_ = SourceMove::adopt(std::move(options), hooks(), sink_,
+                            keeper ? std::optional(std::move(*keeper)) : std::nullopt,
+                            std::move(image), noted_.outgoing());
+  if (keeper_lives_) {
+    MIGRATE_TRY(fetch_streams(move_->image(), true));
+  } else {  // Killed while no worker looked.
+    adopt_streams_noted();
+  }
+  reported_done_ = move_->done();
+  return Adopted::kAway;
+}
+
+// Of real descriptors that nobody has any more.
+void HomeWorker::adopt_streams_noted() {
+  for (const wire::DeputyRelayState::Stream& stream : noted_.relay().streams()) {
+    streams_.push_back(
+        {stream.id(), UniqueFd(), static_cast<wire::RelayDirection>(stream.directions())});
+  }
 }
 
 // Killed here while it was in doubt where it runs: if it runs there, it is ended there.

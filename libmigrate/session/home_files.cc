@@ -47,10 +47,11 @@ wire::RelayState HomeWorker::fresh_relay(const wire::Image& image) {
   return make_relay_state(specs);
 }
 
-// `adopted`: from the deputy, which has closed what was closed meanwhile.
+// `adopted`: from the deputy or its keeper, which has closed what was closed meanwhile.
 Result<void> HomeWorker::fetch_streams(const wire::Image& image, bool adopted) {
   streams_.clear();
-  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, request_.pid, 0)));
+  const pid_t holder = adopted ? move_->parked().process() : request_.pid;
+  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, holder, 0)));
   for (const auto& [number, file] : relayed(image)) {
     UniqueFd real(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
     if (!real.valid() && !adopted) {
@@ -96,7 +97,7 @@ void HomeWorker::close_stream(std::uint32_t id, wire::RelayDirection) {
       closed.push_back(descriptor.number());
     }
   }
-  if (deputy_gone_) {
+  if (deputy_gone_ && !keeper_lives_) {
     return;
   }
   if (auto done = move_->parked().close(closed); !done) {

@@ -24,6 +24,13 @@ void HomeWorker::forward_request(Letter letter) {
     resolve(std::move(client), text_member(request, "action"));
     return;
   }
+  if (exit_status_) {
+    client.finish_failed(
+        kExitOther, make_error(ErrorCode::kNotFound, "carry out a request", "process " + command_,
+                               "it has ended, and only children of it "
+                               "are left"));
+    return;
+  }
   const auto forwarded = [&]() -> Result<std::unique_ptr<Channel>> {
     if (!request.is_object()) {
       return fail(make_error(ErrorCode::kInvalid, "read a request"));
@@ -113,10 +120,11 @@ void HomeWorker::resolve(EventSink client, const std::string& action) {
     return;
   }
   if (place_answers()) {
-    client.finish_failed(kExitRefused,
-                         make_error(ErrorCode::kRefused, "give up", who,
-                                    "it is at " + where_ + ", which answers; to end it, kill pid " +
-                                        std::to_string(request_.pid)));
+    client.finish_failed(
+        kExitRefused,
+        make_error(ErrorCode::kRefused, "give up", who,
+                   "it is at " + where_ + ", which answers; to end it, kill pid " +
+                       std::to_string(keeper_lives_ ? move_->parked().process() : request_.pid)));
     return;
   }
   log::warn("{}: an operator gives it up, as lost with {}", who, where_);

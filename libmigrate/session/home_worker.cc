@@ -23,20 +23,9 @@ namespace {
 constexpr int kIdleMs = 1000;
 constexpr int kOwingMs = 20;
 constexpr std::int64_t kLingerUs = 2'000'000;
-constexpr std::size_t kSiginfo = sizeof(siginfo_t);
-
-// siginfo of a signal that no one sent in words, such as a stop seen by wait(2).
-std::array<std::byte, kSiginfo> plain_siginfo(int signal) {
-  siginfo_t information{};
-  information.si_signo = signal;
-  information.si_code = SI_USER;
-  std::array<std::byte, kSiginfo> bytes{};
-  std::copy_n(reinterpret_cast<const std::byte*>(&information), kSiginfo, bytes.begin());
-  return bytes;
-}
 
 // Sent by on_continued below, because the process goes on already.
-bool is_own_continue(const std::array<std::byte, kSiginfo>& bytes) {
+bool is_own_continue(const std::array<std::byte, kSiginfoBytes>& bytes) {
   siginfo_t information{};
   std::memcpy(&information, bytes.data(), sizeof(information));
   return information.si_signo == SIGCONT && information.si_code == SI_USER &&
@@ -44,6 +33,15 @@ bool is_own_continue(const std::array<std::byte, kSiginfo>& bytes) {
 }
 
 }  // namespace
+
+std::array<std::byte, kSiginfoBytes> plain_siginfo(int signal) {
+  siginfo_t information{};
+  information.si_signo = signal;
+  information.si_code = SI_USER;
+  std::array<std::byte, kSiginfoBytes> bytes{};
+  std::copy_n(reinterpret_cast<const std::byte*>(&information), kSiginfoBytes, bytes.begin());
+  return bytes;
+}
 
 std::string command_line(pid_t pid) {
   const std::string base = "/proc/" + std::to_string(pid);
@@ -208,6 +206,7 @@ void HomeWorker::report_not_moved(MoveOutcome outcome) {
   tell_not_moved(sink_, *move_, outcome, request_.pid, command_);
 }
 
+// Its pid may be another's by and by.
 void HomeWorker::signal_deputy(int signal) const {
   if (const auto deputy = ProcessIdentity{request_.pid, file_->mark().process_start}.open()) {
     send_signal(deputy->get(), signal);
@@ -222,8 +221,7 @@ Result<void> HomeWorker::become_deputy() {
   record(move_->done() ? ProcessState::kDone : ProcessState::kAway);
   DeputyRelay::Handlers handlers;
   handlers.on_exit = [this](const wire::RelayExited& exited) {
-    exit_status_ = exited.wait_status();
-    lost_ = exited.lost();
+    take_exit(exited);
     set_positions(exited);
     shared_files_.clear();  // Who comes after it may be moved at once.
   };
@@ -241,8 +239,14 @@ Result<void> HomeWorker::become_deputy() {
   };
   relay_ = std::make_unique<DeputyRelay>(std::move(streams_), request_.pid, std::move(handlers));
   relay_->adopt(noted_.relay());
+  if (noted_.relay().exit_delivered()) {  // To a worker that died before it had ended the deputy.
+    take_exit(noted_.relay().exited());
+  }
   if (caller_) {
     relay_->attach(std::move(caller_));
+  }
+  if (deputy_gone_ && exit_status_) {
+    return {};  // See watch_keeper().
   }
   if (deputy_gone_) {
     return relay_->send_signal(plain_siginfo(SIGKILL));
@@ -262,6 +266,13 @@ Result<void> HomeWorker::become_deputy() {
     sink_.finish(kExitDone, move_->result());
   }
   return {};
+}
+
+void HomeWorker::take_exit(const wire::RelayExited& exited) {
+  exit_status_ = exited.wait_status();
+  lost_ = exited.lost();
+  children_ = exited.keep_streams();
+  core_ = {exited.core_lacks_pages(), exited.core_file()};
 }
 
 void HomeWorker::serve_until_end() {
@@ -284,12 +295,15 @@ void HomeWorker::serve_until_end() {
     if (exit_status_ && !ended) {
       ended = true;
       context_.stops.reach("source.exit");
-      linger_until = now_us() + kLingerUs;
       end_deputy(*exit_status_);
+    }
+    follow_children();
+    if (ended && !children_left_ && !linger_until) {
+      linger_until = now_us() + kLingerUs;
     }
     const bool heard = move_->done() && forwards_.empty() &&
                        (!relay_ || (relay_->finished() && !relay_->connected()));
-    if (ended && (heard || now_us() > *linger_until)) {
+    if (linger_until && (heard || now_us() > *linger_until)) {
       for (Forward& forward : forwards_) {
         forward.client.finish_failed(kExitOther,
                                      make_error(ErrorCode::kNotFound, "carry out a request",
@@ -389,7 +403,7 @@ void HomeWorker::read_signals() {
     return;
   }
   pollfd polled{move_->parked().signal_pipe(), POLLIN, 0};
-  std::array<std::byte, kSiginfo> siginfo;
+  std::array<std::byte, kSiginfoBytes> siginfo;
   while (::poll(&polled, 1, 0) > 0 && (polled.revents & POLLIN) != 0 &&
          ::read(polled.fd, siginfo.data(), siginfo.size()) ==
              static_cast<ssize_t>(siginfo.size())) {
@@ -432,25 +446,26 @@ void HomeWorker::follow_move() {
   if (auto handled = move_->handle(); !handled) {
     log::warn("session {}: {}", to_hex(move_->session()), handled.error().message());
   }
-  if (exit_status_) {
+  if (exit_status_ && !children_left_) {
     return;  // Only so that the destination hears that we know.
   }
   show_waiting();
   if (move_->done() && !reported_done_) {
     reported_done_ = true;
-    if (!deputy_gone_) {
+    if (!deputy_gone_ || keeper_lives_) {
       if (auto freed = move_->parked().free_all(); !freed) {
         log::warn("{}", freed.error().message());
       }
     }
     record(ProcessState::kDone);
-    row_->set_result(move_->result().dump());
+    row_->set_result(outcome().dump());
     if (request_.wait == "done") {
       sink_.finish(kExitDone, move_->result());
     }
   } else if (!was_done && now_us() >= next_progress_us_) {
     next_progress_us_ = now_us() + kProgressEveryUs;
-    row_->set_progress(ProcessState::kAway, move_->owed_pages(), move_->result().dump());
+    row_->set_progress(children_left_ ? ProcessState::kChildrenLeft : ProcessState::kAway,
+                       move_->owed_pages(), outcome().dump());
     if (sink_.open()) {
       sink_.send(move_->progress_event());
     }
@@ -458,29 +473,61 @@ void HomeWorker::follow_move() {
 }
 
 void HomeWorker::end_deputy(int wait_status) {
+  if (serves_children()) {
+    leave_to_keeper(wait_status);
+  } else if (keeper_lives_) {
+    end_keeper();
+  }
   // First, so that a worker that takes over knows why there is no deputy.
   file_->mark().wait_status = wait_status;
   file_->mark().ended = 1;
   if (!deputy_gone_) {
-    if (auto ended = move_->parked().end_as(wait_status); !ended) {
+    ParkedProcess& deputy = ending_ ? *ending_ : move_->parked();
+    if (auto ended = deputy.end_as(wait_status); !ended) {
       log::error("deputy of process {}: {}", request_.pid, ended.error().message());
     }
     deputy_gone_ = true;
-    move_->stop_serving();
+    ending_.reset();
+    if (!keeper_lives_) {
+      move_->stop_serving();
+    }
+    context_.stops.reach("source.ended");
   }
   pid_lock_.reset();
-  nlohmann::json result = move_->result();
   if (!lost_.empty()) {
     log::error("process {} is lost: {}", command_, lost_);
-    result["lost"] = lost_;
+  }
+  if (core_.lacks_pages != 0) {
+    log::warn("process {} ended at {} with a core dump that lacks {} pages{}{}", command_, where_,
+              core_.lacks_pages, core_.file.empty() ? "" : ": ", core_.file);
+  }
+  nlohmann::json result = outcome();
+  if (!lost_.empty() || core_.lacks_pages != 0) {
     row_->set_result(result.dump());
   }
   // After the reason, which whoever waits for the end then reads.
-  row_->set_exit(wait_status);
+  row_->set_exit(wait_status, children_left_ ? ProcessState::kChildrenLeft : ProcessState::kExited);
   tell_end(sink_, std::move(result));
   for (EndClient& waiting : end_clients_) {
     tell_end(waiting.client, std::move(waiting.result));
   }
+}
+
+void HomeWorker::add_core(nlohmann::json& result) const {
+  if (core_.lacks_pages != 0) {
+    result["core_lacks_pages"] = core_.lacks_pages;
+    result["core_file"] = core_.file;
+  }
+}
+
+// Of the last move, and of the end.
+nlohmann::json HomeWorker::outcome() const {
+  nlohmann::json result = move_->result();
+  if (!lost_.empty()) {
+    result["lost"] = lost_;
+  }
+  add_core(result);
+  return result;
 }
 
 void HomeWorker::tell_end(EventSink& client, nlohmann::json result) const {
@@ -489,6 +536,7 @@ void HomeWorker::tell_end(EventSink& client, nlohmann::json result) const {
   }
   result["state"] = "exited";
   result["exit_status"] = exit_status_.value_or(0);
+  add_core(result);
   if (!lost_.empty()) {
     result["error"] = {{"code", "state"}, {"message", "the process was lost: " + lost_}};
   }
@@ -496,17 +544,21 @@ void HomeWorker::tell_end(EventSink& client, nlohmann::json result) const {
 }
 
 void HomeWorker::record(ProcessState state) {
+  if (exit_status_ && !children_left_) {
+    return;  // It is over.
+  }
   ProcessRecord row;
   row.pid = request_.pid;
   row.where = where_;
   row.session = where_session_;
   row.mode = request_.mode;
-  row.state = state;
+  row.state = children_left_ ? ProcessState::kChildrenLeft : state;
+  row.exit_status = exit_status_;
   row.owed_pages = move_->owed_pages();
   row.uid = request_.uid;
   row.command = command_;
   if (state != ProcessState::kMoving) {
-    row.result = move_->result().dump();
+    row.result = outcome().dump();
   }
   row_->write(std::move(row));
 }

@@ -2,6 +2,8 @@
 
 #include <sys/types.h>
 
+#include <array>
+#include <cstddef>
 #include <map>
 #include <memory>
 #include <optional>
@@ -11,6 +13,7 @@
 
 #include "base/result.h"
 #include "libmigrate/home/deputy_relay.h"
+#include "libmigrate/home/resident_relay.h"
 #include "libmigrate/proto/session.pb.h"
 #include "libmigrate/registry/pid_lock.h"
 #include "libmigrate/registry/process_row.h"
@@ -70,12 +73,22 @@ class HomeWorker {
 
   // home_adoption.cc
   Result<bool> adopt();
+  // home_children.cc
+  bool serves_children() const;
+  void leave_to_keeper(int wait_status);
+  void follow_children();
+  void watch_keeper();
+  void watch_silence();
+  void end_keeper();
+
   enum class Adopted {
     kRunsHere,  ///< Its move was not decided.
     kAway,
     kOver,
   };
   Result<Adopted> adopt_deputy();
+  Result<Adopted> adopt_keeper(const SessionId& session);
+  void adopt_streams_noted();
   Adopted adopt_killed(const SessionId& session);
   Result<wire::Verdict> end_there(const SessionId& session);
   std::optional<wire::Verdict> ask_about_killed(const SessionId& session);
@@ -99,8 +112,11 @@ class HomeWorker {
   void follow_move();
   void watch_deputy();
   void hear_of_end();
+  void take_exit(const wire::RelayExited& exited);
   void hear_caller();
   void end_deputy(int wait_status);
+  void add_core(nlohmann::json& result) const;
+  nlohmann::json outcome() const;
   void tell_end(EventSink& client, nlohmann::json result) const;
   void record(ProcessState state);
 
@@ -118,6 +134,7 @@ class HomeWorker {
   std::optional<Mailbox> mailbox_;
   std::optional<ProcessRow> row_;
   std::unique_ptr<SourceMove> move_;
+  std::optional<ParkedProcess> ending_;  // the deputy, when the keeper has taken its place
   std::vector<DeputyRelay::Stream> streams_;
   std::map<std::uint64_t, UniqueFd> shared_files_;  // by OpenFile.shared_id
   std::unique_ptr<DeputyRelay> relay_;
@@ -127,13 +144,22 @@ class HomeWorker {
   UniqueFd child_signals_;
   std::int64_t next_progress_us_ = 0;
   std::optional<int> exit_status_;
-  std::string lost_;                // why it did not end by itself
+  std::string lost_;  // why it did not end by itself
+  IncompleteCore core_;
   std::int64_t told_ended_us_ = 0;  // when the destination said so, other than by the relay
   Decision decision_;               // of an operator, about a doubt
   bool give_up_ = false;            // an operator knows that the destination is lost
   bool deputy_gone_ = false;
+  bool children_ = false;       // descendants of it lived when it ended
+  bool children_left_ = false;  // and are looked after
+  bool keeper_lives_ = false;   // of their memory: move_->parked(), instead of the deputy
+  bool keeper_lost_ = false;    // and they are told so
+  std::int64_t heard_us_ = 0;   // of where they are
   bool reported_done_ = false;
 };
+
+/// siginfo of a signal that no one sent in words, such as a stop seen by wait(2).
+std::array<std::byte, kSiginfoBytes> plain_siginfo(int signal);
 
 /// The command line of a process with spaces between its words, or its name.
 std::string command_line(pid_t pid);

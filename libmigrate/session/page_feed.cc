@@ -106,6 +106,11 @@ void PageFeed::expose_memory() {
   }
 }
 
+void PageFeed::follow(pid_t process) {
+  process_ = process;
+  reader_->follow(process);
+}
+
 void PageFeed::push(std::shared_ptr<Channel> bulk, std::chrono::microseconds pause) {
   bulk_ = std::move(bulk);
   bulk_thread_ = std::thread([this, channel = bulk_, pause] {

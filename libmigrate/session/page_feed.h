@@ -35,6 +35,8 @@ class PageFeed {
   void expose_memory();
   /// Sends presence and pushes over `bulk`, `pause` from now on.
   void push(std::shared_ptr<Channel> bulk, std::chrono::microseconds pause);
+  /// Another process holds the memory, too, and the first may end.
+  void follow(pid_t process);
   /// Breaks the channels and ends the threads; serve() and push() may follow.
   void disconnect();
   /// disconnect() for good.
@@ -51,7 +53,7 @@ class PageFeed {
 
   std::unique_ptr<ProcessPageReader> reader_;
   std::unique_ptr<PageServer> server_;
-  pid_t process_ = 0;
+  std::atomic<pid_t> process_ = 0;
   std::vector<ServedRegion> regions_;
   std::shared_ptr<Channel> urgent_;
   std::shared_ptr<OfferingLink> urgent_link_;

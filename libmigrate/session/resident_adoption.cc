@@ -155,7 +155,7 @@ Result<bool> ResidentWorker::adopt() {
   MIGRATE_TRY(open_mailbox());
   context_.stops.reach("destination.adopting");
   log::info("took over session {} of process {}", to_hex(session_), noted_.command());
-  record(exited_ ? ProcessState::kExited : ProcessState::kRunningHere);
+  record_now();
   adopt_move();
   return !gone_;
 }

@@ -159,6 +159,7 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const s
     }
     row_->set_waiting(move.waits_for(), now_us() - move.waits_since_us());
     row_->refresh();
+    give_up_ = give_up_ || waits_too_long(move);
     if (sink.open() && now_us() >= next_progress_us) {
       next_progress_us = now_us() + kProgressEveryUs;
       sink.send(move.progress_event());
@@ -169,6 +170,17 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const s
   }
   await_goodbye();
   row_->remove();
+}
+
+// Where it runs, it is ended after as long without its pages.
+bool ResidentWorker::waits_too_long(const SourceMove& move) const {
+  const std::int64_t limit_us = std::int64_t{context_.end_waiting_s} * 1'000'000;
+  if (limit_us == 0 || move.waits_for().empty() || now_us() - move.waits_since_us() <= limit_us) {
+    return false;
+  }
+  log::error("process {}: nothing was heard of {} for {} s; its pages are given up",
+             noted_.command(), move.destination(), context_.end_waiting_s);
+  return true;
 }
 
 // The source that this process came from answers within a moment that it knows all. Without that a

@@ -41,6 +41,7 @@ void ResidentWorker::serve_until_end() {
   while (!gone_) {
     wait_for_events();
     read_mailbox();
+    watch_core();
     read_cell();
     follow_pager();
     watch_waiting();  // Before what may block: users are to see it.
@@ -118,6 +119,9 @@ void ResidentWorker::read_cell() {
     } else {
       cell_over_ = true;
       over_since_us_ = now_us();
+      if (exited_) {
+        end_children();
+      }
     }
     if (!exited_) {
       context_.stops.reach("destination.exit");
@@ -146,9 +150,37 @@ void ResidentWorker::report_end(int status, const std::string& lost) {
       positions.emplace(id, static_cast<std::uint64_t>(position));
     }
   }
-  relay_->report_exit(status, !cell_over_, lost, positions);
+  const bool children_left = !cell_over_ && lost.empty();
+  note_core(status);
+  relay_->report_exit(status, children_left, lost, positions, core_);
+  record_end();
+  for (PendingMove& pending : std::exchange(pending_moves_, {})) {
+    pending.sink.finish_failed(kExitOther, ended_error());
+  }
+}
+
+// Of children that the process left, killed with their cell or not, nothing is left.
+void ResidentWorker::end_children() {
+  relay_->report_descendants_ended();
+  record_end();
+}
+
+void ResidentWorker::record_end() {
   record(ProcessState::kExited);
-  row_->set_exit(status);
+  const bool children_left = !cell_over_ && lost_.empty();
+  row_->set_exit(file_->mark().wait_status,
+                 children_left ? ProcessState::kChildrenLeft : ProcessState::kExited);
+}
+
+// The process has ended, and children of it are owed pages that nobody has any more.
+void ResidentWorker::give_up_children(const std::string& reason) {
+  log::error("children of process {} are ended: {}", noted_.command(), reason);
+  cell_->end();
+}
+
+Error ResidentWorker::ended_error() const {
+  return make_error(ErrorCode::kNotFound, "carry out a request", "process " + noted_.command(),
+                    cell_over_ ? "it has ended" : "it has ended; only children of it are left");
 }
 
 void ResidentWorker::read_mailbox() {
@@ -216,7 +248,7 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink,
     sink.finish_failed(kExitRefused, asker.error());
     return;
   }
-  if (text_member(request, "command") == "check") {
+  if (text_member(request, "command") == "check" && !exited_) {
     check(request, std::move(*asker), std::move(sink));
     return;
   }
@@ -224,6 +256,10 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink,
     sink.finish_failed(kExitOther,
                        make_error(ErrorCode::kRefused, "resolve", "process " + noted_.command(),
                                   "it runs here and nothing about it is in doubt"));
+    return;
+  }
+  if (exited_) {
+    sink.finish_failed(kExitOther, ended_error());
     return;
   }
   MoveRequest move;
@@ -250,9 +286,9 @@ void ResidentWorker::end_for_home(EventSink sink) {
     sink.finish_failed(kExitRefused, may.error());
     return;
   }
-  report_end(SIGKILL, "it was killed at its home");
   file_->mark().wait_status = SIGKILL;
   file_->mark().ended = 1;
+  report_end(SIGKILL, "it was killed at its home");
   cell_->end();
   sink.finish(kExitDone, nlohmann::json::object());
 }
@@ -323,7 +359,7 @@ void ResidentWorker::follow_pager() {
     last_progress_ = progress();
     last_progress_.set_done(true);
     next_progress_us_ = 0;  // The source waits for nothing else.
-    record(exited_ ? ProcessState::kExited : ProcessState::kRunningHere);
+    record_now();
   }
   if (pager_ && exited_ && cell_over_ && !independent_) {
     independent_ = true;  // Nobody is left who could miss a page.
@@ -360,6 +396,14 @@ void ResidentWorker::watch_waiting() {
                context_.end_waiting_s);
     cell_->end();
   }
+  if (exited_ && !cell_over_ && home_gave_up()) {
+    give_up_children("their home, which owes them pages, has given them up");
+  }
+}
+
+// Home has no worker for the process any more, and no other host owes it pages.
+bool ResidentWorker::home_gave_up() const {
+  return relay_->home_over() && noted_.source() == noted_.home();
 }
 
 void ResidentWorker::resume_pages() {
@@ -434,7 +478,7 @@ void ResidentWorker::follow_control() {
 // How long two hosts can end the process, for `ps` and `show` here.
 void ResidentWorker::record_exposure(const wire::Progress& progress) {
   drain_.note(now_us(), progress.owed_pages());
-  if (exited_) {
+  if (exited_ && (cell_over_ || !lost_.empty())) {
     return;
   }
   nlohmann::json exposure = {{"expected_independence_us", nullptr}};
@@ -443,7 +487,8 @@ void ResidentWorker::record_exposure(const wire::Progress& progress) {
   } else if (const auto remaining = drain_.remaining_us(now_us())) {
     exposure["expected_independence_us"] = *remaining;
   }
-  row_->set_progress(ProcessState::kRunningHere, progress.owed_pages(), exposure.dump());
+  row_->set_progress(exited_ ? ProcessState::kChildrenLeft : ProcessState::kRunningHere,
+                     progress.owed_pages(), exposure.dump());
 }
 
 void ResidentWorker::follow_home() {
@@ -465,12 +510,19 @@ void ResidentWorker::follow_home() {
   if (auto handled = relay_->handle(); !handled) {
     log::warn("home of process {}: {}", to_hex(process_), handled.error().message());
   }
+  source_knows_ = source_knows_ || (cell_over_ && home_gave_up());
 }
 
 void ResidentWorker::deliver(std::span<const std::byte> siginfo) {
   siginfo_t information{};
   std::copy_n(siginfo.begin(), std::min(siginfo.size(), sizeof(information)),
               reinterpret_cast<std::byte*>(&information));
+  if (exited_) {  // The pid may be another's. Home says so of what kept its memory.
+    if (information.si_signo == SIGKILL && !cell_over_) {
+      give_up_children("what kept the memory of the process at its home was killed");
+    }
+    return;
+  }
   if (const auto may = may_signal_now(); !may) {
     log::warn("signal {} for process {} is not delivered: {}", information.si_signo,
               noted_.command(), may.error().message());
@@ -511,6 +563,14 @@ wire::Progress ResidentWorker::progress() const {
   progress.set_fault_p99_us(statistics.fault_p99_us);
   progress.set_fault_max_us(statistics.fault_max_us);
   return progress;
+}
+
+void ResidentWorker::record_now() {
+  if (exited_) {
+    record_end();
+  } else {
+    record(ProcessState::kRunningHere);
+  }
 }
 
 void ResidentWorker::record(ProcessState state) {

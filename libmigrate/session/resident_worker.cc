@@ -183,6 +183,7 @@ Result<void> ResidentWorker::prepare() {
   noted_.set_process(offer_.process());
   noted_.set_mode(offer_.mode());
   noted_.set_home(offer_.home());
+  noted_.set_source(offer_.source_address());
   noted_.set_token(offer_.token());
   noted_.set_command(offer_.command());
   noted_.set_user(offer_.user());

@@ -20,6 +20,7 @@
 #include "libmigrate/registry/session_file.h"
 #include "libmigrate/restore/restorer.h"
 #include "libmigrate/session/control_channel.h"
+#include "libmigrate/session/core_file.h"
 #include "libmigrate/session/doubt.h"
 #include "libmigrate/session/drain_estimate.h"
 #include "libmigrate/session/mailbox.h"
@@ -97,6 +98,14 @@ class ResidentWorker {
   Result<void> may_signal_now() const;
   void follow_pager();
   void report_end(int status, const std::string& lost);
+  void end_children();
+
+  // resident_core.cc
+  void watch_core();
+  void note_core(int status);
+  void give_up_children(const std::string& reason);
+  bool home_gave_up() const;
+  Error ended_error() const;
   void end_given_up(const SourceMove& move);
   void hear_source();
   void await_goodbye();
@@ -111,6 +120,7 @@ class ResidentWorker {
   bool settle_doubt(SourceMove& move, EventSink& sink);
   void ask_home(SourceMove& move);
   void serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait);
+  bool waits_too_long(const SourceMove& move) const;
   void read_mailbox_while_leaving(SourceMove& move);
   void send_verdict();
   void close_session();
@@ -119,6 +129,8 @@ class ResidentWorker {
   KnownObjects known_objects() const;
   SourceMoveOptions onward_options(const std::string& mode) const;
   void record(ProcessState state);
+  void record_end();
+  void record_now();
 
   const WorkerContext& context_;
   const SessionId session_;
@@ -172,7 +184,13 @@ class ResidentWorker {
   bool give_up_ = false;     // an operator knows that the destination is lost
   std::int64_t waits_since_us_ = 0;
   std::int64_t home_lost_us_ = 0;  // when the link to the home was lost; 0: it is there
-  std::string lost_;               // why the process did not end by itself
+  bool has_execed_ = false;        // so that no page is owed to what it is now
+  std::string first_stack_;        // of its program, as first seen
+  UniqueFd working_directory_;     // of the process while it is owed pages, as last seen
+  CoreOwner core_owner_;           // the same
+  std::int64_t next_core_us_ = 0;
+  IncompleteCore core_;
+  std::string lost_;  // why the process did not end by itself
 };
 
 }  // namespace migrate

@@ -430,7 +430,7 @@ void SourceMove::unpark() {
 }
 
 Result<std::unique_ptr<PageFeed>> SourceMove::make_feed() const {
-  return PageFeed::create(options_.pid, image_,
+  return PageFeed::create(parked_ ? parked_->process() : options_.pid, image_,
                           {.push = options_.mode != "demand",
                            .spin_us = options_.context->spin_us,
                            .push_bytes_per_second = options_.push.bytes_per_second,

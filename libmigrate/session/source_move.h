@@ -50,9 +50,10 @@ class SourceMove {
   SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink);
   ~SourceMove();
 
-  /// Goes on with a move that a dead worker had decided, or may have.
+  /// Goes on with a move that a dead worker had decided, or may have. Without `parked`, which was
+  /// killed, only listens until the destination is done.
   static std::unique_ptr<SourceMove> adopt(SourceMoveOptions options, Hooks hooks, EventSink& sink,
-                                           ParkedProcess parked, wire::Image image,
+                                           std::optional<ParkedProcess> parked, wire::Image image,
                                            const wire::Outgoing& outgoing);
 
   /// Only asks: the refusals of this side, and if there are none those of the destination.
@@ -71,6 +72,9 @@ class SourceMove {
 
   /// After the commit: what is left here, and the link to the other side.
   ParkedProcess& parked() { return *parked_; }
+  /// Serves from now on what `keeper` keeps, which shares the memory of the parked process; gives
+  /// that back, to be ended.
+  ParkedProcess serve_from(ParkedProcess keeper);
   int control_fd() const;
   std::string destination() const { return options_.destination.to_string(); }
   /// Reads what the destination reports, frees what it confirmed, and re-makes broken connections.

@@ -32,13 +32,22 @@ void SourceMove::stop_serving() {
   }
 }
 
+ParkedProcess SourceMove::serve_from(ParkedProcess keeper) {
+  if (feed_) {
+    feed_->follow(keeper.process());
+  }
+  ParkedProcess ended = std::move(*parked_);
+  parked_.emplace(std::move(keeper));
+  return ended;
+}
+
 int SourceMove::control_fd() const {
   return control_ ? control_->channel().poll_fd() : farewell_.poll_fd();
 }
 
 Result<void> SourceMove::handle() {
   farewell_.follow();
-  if (done_ || !parked_ || fate_ == Fate::kNeverRan) {
+  if (done_ || (!parked_ && !serving_stopped_) || fate_ == Fate::kNeverRan) {
     return {};
   }
   read_control();
@@ -287,7 +296,7 @@ wire::Outgoing SourceMove::outgoing() const {
 }
 
 std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks hooks,
-                                              EventSink& sink, ParkedProcess parked,
+                                              EventSink& sink, std::optional<ParkedProcess> parked,
                                               wire::Image image, const wire::Outgoing& outgoing) {
   auto move = std::make_unique<SourceMove>(std::move(options), std::move(hooks), sink);
   const auto* const bytes = reinterpret_cast<const std::byte*>(outgoing.session().data());
@@ -295,7 +304,10 @@ std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks h
               move->session_.begin());
   move->incarnation_ = outgoing.incarnation();
   move->image_ = std::move(image);
-  move->parked_.emplace(std::move(parked));
+  if (parked) {
+    move->parked_.emplace(std::move(*parked));
+  }
+  move->serving_stopped_ = !move->parked_;
   move->fate_ = outgoing.confirmed() ? Fate::kRuns : Fate::kUnknown;
   move->run_sent_ = true;
   move->done_ = outgoing.done();

@@ -489,8 +489,8 @@ void PagerCore::drop_gone_spaces() {
   for (const auto& space : spaces_) {
     space->gone = space->gone || space->userfault.probe() == InstallOutcome::kProcessGone;
   }
-  std::erase_if(spaces_, [](const auto& space) { return space->gone; });
   publish();
+  std::erase_if(spaces_, [](const auto& space) { return space->gone; });
 }
 
 void PagerCore::finish() {

@@ -342,6 +342,11 @@ void PagerCore::publish() {
       unfinished += space->map.unfinished_pages();
       owed += space->map.owed_pages();
     }
+    if (space->id == 1) {
+      statistics_.first_gone = space->gone;
+      statistics_.first_owed_pages =
+          space->gone ? statistics_.first_owed_pages : space->map.owed_pages();
+    }
   }
   owed_ = owed;
   if (unfinished_.exchange(unfinished) != 0 && unfinished == 0) {

@@ -384,6 +384,11 @@ std::optional<WaitEnd> wait_end(const ProcessRecord& record, bool for_exit) {
   switch (record.state) {
     case ProcessState::kExited:
       return WaitEnd{};
+    case ProcessState::kChildrenLeft:
+      if (for_exit) {
+        return WaitEnd{};
+      }
+      break;
     case ProcessState::kFailed:
       return WaitEnd{kExitFailed, "the move failed; the process runs on as if never moved"};
     default:

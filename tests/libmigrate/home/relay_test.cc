@@ -161,6 +161,36 @@ TEST_F(RelayWorld, ExitComesAfterAllOutput) {
   EXPECT_EQ(exits, std::vector<int>{0x2a00});
 }
 
+TEST_F(RelayWorld, StreamsStayOpenUntilTheDescendantsHaveEnded) {
+  start_usual_home();
+  start_place();
+  ASSERT_TRUE(turn_until([&] { return place.relay->established(); }));
+  Actor actor;
+  place.relay->report_exit(0x2a00, true);
+  ASSERT_TRUE(turn_until([&] { return place.relay->exit_acknowledged(); }));
+  EXPECT_EQ(exits, std::vector<int>{0x2a00});
+  EXPECT_FALSE(deputy_relay->all_ended());
+  EXPECT_TRUE(deputy_relay->streams_open());
+  actor.write_some(place.ends[kOut].get(), 1000, 1000);
+  ASSERT_TRUE(turn_until([&] {
+    actor.read_some(home_out.get());
+    return actor.read == 1000;
+  }));
+  EXPECT_FALSE(actor.eof);
+  actor.write_some(place.ends[kOut].get(), 2000, 1000);
+  place.ends.clear();
+  place.relay->report_descendants_ended();
+  EXPECT_FALSE(place.relay->exit_acknowledged());
+  ASSERT_TRUE(turn_until([&] {
+    actor.read_some(home_out.get());
+    return actor.eof && place.relay->exit_acknowledged() && place.relay->flushed();
+  }));
+  EXPECT_EQ(actor.read, 2000U);
+  EXPECT_TRUE(deputy_relay->all_ended());
+  EXPECT_FALSE(deputy_relay->streams_open());
+  EXPECT_EQ(exits.size(), 1U);  // Told once.
+}
+
 TEST_F(RelayWorld, ExitDoesNotWaitForAReaderThatHasGone) {
   start_usual_home();
   start_place();

@@ -125,6 +125,16 @@ TEST_F(RegistryTest, FindsPidsOfLiveRowsOnly) {
   EXPECT_TRUE(rows.list(true).value().empty());
 }
 
+TEST_F(RegistryTest, ThePidIsFreeWhereOnlyChildrenAreLeft) {
+  Registry rows = registry();
+  ProcessRecord ended = record("ab12", 17);
+  ended.state = ProcessState::kChildrenLeft;
+  ASSERT_TRUE(rows.upsert(ended));
+  EXPECT_FALSE(rows.find_pid(17).value().has_value());
+  ASSERT_EQ(rows.list(true).value().size(), 1U);
+  EXPECT_EQ(to_string(rows.list(true).value().front().state), "children-left");
+}
+
 TEST_F(RegistryTest, PrefixMustBeHexadecimalAndUnique) {
   Registry rows = registry();
   ASSERT_TRUE(rows.upsert(record("ab12", 17)));
