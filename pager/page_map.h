@@ -69,6 +69,8 @@ class PageMap {
   bool remove(PageRange range);
   /// munmap, and what was mapped over it: nothing belongs at `range` any more.
   void unmap(PageRange range);
+  /// What a child will not get is `ranges`, ascending, and all else it will. True if that is news.
+  bool withhold_from_child(const std::vector<PageRange>& ranges);
   /// What a forked child's address space owes.
   PageMap clone_for_fork() const;
 
@@ -85,6 +87,7 @@ class PageMap {
  private:
   /// Takes the parts of regions at destination `range` out, leaving their states as they are.
   std::vector<PagerRegion> extract(PageRange range);
+  bool withhold(PageRange range, bool from_child);
   void insert(const PagerRegion& region);
   void erase(const PagerRegion& region);
 

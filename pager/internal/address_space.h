@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "pager/internal/event_order.h"
+#include "pager/internal/fork_watch.h"
 #include "pager/page_map.h"
 #include "pager/userfault.h"
 
@@ -15,6 +16,7 @@ struct AddressSpace {
   PageMap map;
   EventOrder order = {};
   bool gone = false;
+  ForkWatch watch = {};
 };
 
 }  // namespace migrate

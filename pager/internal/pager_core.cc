@@ -107,7 +107,9 @@ PagerCore::~PagerCore() {
 AddressSpace& PagerCore::add_space(Userfault userfault, PageMap map) {
   spaces_.push_back(std::make_unique<AddressSpace>(
       AddressSpace{next_space_++, std::move(userfault), std::move(map)}));
-  return *spaces_.back();
+  AddressSpace& space = *spaces_.back();
+  space.watch = ForkWatch(options_.process_tree, space.id == 1 ? options_.process : 0);
+  return space;
 }
 
 AddressSpace* PagerCore::find_space(std::uint32_t id) {
