@@ -4,6 +4,7 @@
 
 #include "pager/internal/event_order.h"
 #include "pager/internal/fork_watch.h"
+#include "pager/internal/guard_scan.h"
 #include "pager/page_map.h"
 #include "pager/userfault.h"
 
@@ -17,6 +18,7 @@ struct AddressSpace {
   EventOrder order = {};
   bool gone = false;
   ForkWatch watch = {};
+  GuardScan guards = {};
 };
 
 }  // namespace migrate

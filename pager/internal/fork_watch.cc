@@ -1,5 +1,6 @@
 #include "pager/internal/fork_watch.h"
 
+#include <sched.h>
 #include <sys/syscall.h>
 
 #include <algorithm>
@@ -43,13 +44,35 @@ std::vector<pid_t> children_of(pid_t pid, pid_t thread) {
   }
 }
 
-bool is_forking(pid_t pid, pid_t thread) {
+/// The system call that a thread waits in and its first argument.
+struct Call {
+  long number = -1;
+  unsigned long first = 0;
+};
+
+Call call_of(pid_t pid, pid_t thread) {
   // "running", or the call's number and arguments.
   const std::string text =
       read_file(task_folder(pid) + std::to_string(thread) + "/syscall").value_or("");
-  long number = -1;
-  std::from_chars(text.data(), text.data() + text.size(), number);
+  Call call;
+  const char* const limit = text.data() + text.size();
+  const auto [rest, bad] = std::from_chars(text.data(), limit, call.number);
+  constexpr std::string_view kBefore = " 0x";
+  if (bad == std::errc() && std::string_view(rest, limit).starts_with(kBefore)) {
+    std::from_chars(rest + kBefore.size(), limit, call.first, 16);
+  }
+  return call;
+}
+
+bool is_forking(pid_t pid, pid_t thread) {
+  const long number = call_of(pid, thread).number;
   return number == SYS_fork || number == SYS_vfork || number == SYS_clone || number == SYS_clone3;
+}
+
+/// Its new child will be surely that of the thread, not (CLONE_PARENT) its sister.
+bool keeps_its_child(pid_t pid, pid_t thread) {
+  const Call call = call_of(pid, thread);
+  return call.number == SYS_fork || (call.number == SYS_clone && (call.first & CLONE_PARENT) == 0);
 }
 
 std::vector<pid_t> forking_threads(pid_t pid) {
@@ -111,6 +134,7 @@ bool ForkWatch::look_at(pid_t pid, const PageMap& map) {
     }
     found_ = pid;
     forking_ = std::move(forking);
+    keeps_child_ = forking_.size() == 1 && keeps_its_child(pid, forking_.front());
     had_children_ = children_of(pid, forking_.front());
     withheld_ = std::move(withheld.ranges);
     forking = forking_threads(pid);
@@ -119,10 +143,7 @@ bool ForkWatch::look_at(pid_t pid, const PageMap& map) {
 }
 
 const std::vector<PageRange>* ForkWatch::look(const PageMap& map) {
-  if (pid_ == 0) {
-    find_as_child();
-  }
-  std::vector<pid_t> candidates(1, pid_ != 0 ? pid_ : tree_);
+  std::vector<pid_t> candidates(1, pid() != 0 ? pid_ : tree_);
   for (std::size_t i = 0; i < candidates.size(); ++i) {
     const pid_t candidate = candidates[i];
     if (look_at(candidate, map)) {
@@ -139,7 +160,7 @@ const std::vector<PageRange>* ForkWatch::look(const PageMap& map) {
 
 ForkWatch ForkWatch::take_child() {
   ForkWatch child(tree_, 0);
-  if (found_ != 0 && forking_.size() == 1) {
+  if (found_ != 0 && keeps_child_) {
     child.parent_ = found_;
     child.parent_thread_ = forking_.front();
     child.older_ = had_children_;
@@ -149,16 +170,16 @@ ForkWatch ForkWatch::take_child() {
 }
 
 // The child is visible only some time after its event was read, and always before it runs.
-void ForkWatch::find_as_child() {
-  if (parent_ == 0) {
-    return;
-  }
-  for (const pid_t child : children_of(parent_, parent_thread_)) {
-    if (std::find(older_.begin(), older_.end(), child) == older_.end()) {
-      pid_ = child;
-      return;
+pid_t ForkWatch::pid() {
+  if (pid_ == 0 && parent_ != 0) {
+    for (const pid_t child : children_of(parent_, parent_thread_)) {
+      if (std::find(older_.begin(), older_.end(), child) == older_.end()) {
+        pid_ = child;
+        break;
+      }
     }
   }
+  return pid_;
 }
 
 }  // namespace migrate

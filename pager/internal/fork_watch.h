@@ -27,13 +27,14 @@ class ForkWatch {
   /// which waits for pages.
   const std::vector<PageRange>* look(const PageMap& map);
 
+  /// The host's pid of the process, 0 if it is not known (yet).
+  pid_t pid();
   /// No thread is forking.
   void forget() { found_ = 0; }
   /// The watch for the child whose event was read after look(), which knew of the fork or not.
   ForkWatch take_child();
 
  private:
-  void find_as_child();
   /// False if it is another process.
   bool look_at(pid_t pid, const PageMap& map);
 
@@ -42,6 +43,7 @@ class ForkWatch {
   // By the last look:
   pid_t found_ = 0;
   std::vector<pid_t> forking_;       // threads of it
+  bool keeps_child_ = false;         // the only one of them
   std::vector<pid_t> had_children_;  // the first of them
   std::vector<PageRange> withheld_;
   // Where this process comes from:

@@ -229,6 +229,21 @@ PagerCore::Progress PagerCore::install_run(AddressSpace& space, const PagerRegio
   return Progress::kSettled;
 }
 
+// What was at a guard is gone for good: should the guard go, there are zeros. True if any was
+// there.
+bool PagerCore::drop_guarded(AddressSpace& space, const PagerRegion& part) {
+  if (part.kind != RegionKind::kAnonymous) {
+    return false;
+  }
+  const PageRange guarded = space.guards.first_in(part.destination, space.watch.pid());
+  if (!guarded.empty()) {
+    space.map.set_state(
+        {part.source_address + (guarded.start - part.destination.start), guarded.page_count},
+        PageState::kPresent);
+  }
+  return !guarded.empty();
+}
+
 PagerCore::Progress PagerCore::install_in(AddressSpace& space, PageRange source,
                                           std::span<const std::byte> bytes, Purpose purpose) {
   const std::uint64_t start = source.start;
@@ -238,6 +253,9 @@ PagerCore::Progress PagerCore::install_in(AddressSpace& space, PageRange source,
     const bool lacking = purpose == Purpose::kLocalFile ? run.state == PageState::kLocalFile
                                                         : run.state == PageState::kUnknown ||
                                                               run.state == PageState::kRequested;
+    if (lacking && drop_guarded(space, *part)) {
+      continue;
+    }
     if (lacking) {
       const auto content = bytes.subspan(part->source_address - start, part->destination.bytes());
       if (install_run(space, *part, content, purpose) == Progress::kChanging) {

@@ -79,6 +79,7 @@ class PagerCore {
       MIGRATE_REQUIRES(mutex_);
   Progress install_in(AddressSpace& space, PageRange source, std::span<const std::byte> bytes,
                       Purpose purpose) MIGRATE_REQUIRES(mutex_);
+  bool drop_guarded(AddressSpace& space, const PagerRegion& part) MIGRATE_REQUIRES(mutex_);
   Progress install_run(AddressSpace& space, const PagerRegion& part,
                        std::span<const std::byte> bytes, Purpose purpose) MIGRATE_REQUIRES(mutex_);
   /// The same for pages that are zero at the source, or that it cannot read.

@@ -370,6 +370,49 @@ void partly_moved() {
   });
 }
 
+sigjmp_buf after_fault;
+
+void on_fault(int) {
+  siglongjmp(after_fault, 1);
+}
+
+bool is_guarded(volatile char* page) {
+  if (sigsetjmp(after_fault, 1) == 0) {
+    static_cast<void>(*page);
+    return false;
+  }
+  return true;
+}
+
+/// A guard stays although pages arrive, and what was at it is gone. One that goes at once may leave
+/// what was there.
+void guards() {
+  Owed owed;
+  CHECK(::signal(SIGSEGV, on_fault) != SIG_ERR);
+  when_told(owed, [](Owed& memory) {
+    char* at = memory.take(400);
+    if (::madvise(at + 100 * kPage, 200 * kPage, kGuardInstall) != 0) {
+      CHECK_EQUAL(errno, EINVAL);  // Linux 6.13
+      return;
+    }
+    // The pages around it, and by push all others, come now.
+    expect_kept(at, 100, "before guards");
+    expect_kept(at + 300 * kPage, 100, "after guards");
+    check::sleep_ns(200 * check::kMillisecond);
+    for (int page = 100; page < 300; ++page) {
+      CHECK(is_guarded(at + page * kPage));
+    }
+    in_child([&] { CHECK(is_guarded(at + 150 * kPage)); });
+    called(::madvise(at + 100 * kPage, 100 * kPage, kGuardRemove), "GUARD_REMOVE");
+    for (int page = 100; page < 200; ++page) {
+      if (Owed::word(at + page * kPage) != 0) {
+        expect_kept(at + page * kPage, 1, "GUARD_REMOVE");
+      }
+    }
+    CHECK(is_guarded(at + 200 * kPage));
+  });
+}
+
 /// The pager's registration is there already; the program may register other memory.
 void own_userfaultfd() {
   Owed owed;
@@ -391,13 +434,10 @@ void own_userfaultfd() {
 }
 
 constexpr check::Property kProperties[] = {
-    {"advices", advices},
-    {"process_advices", process_advices},
-    {"forks", forks},
-    {"protections", protections},
-    {"mappings", mappings},
-    {"partly_moved", partly_moved},
-    {"own_userfaultfd", own_userfaultfd},
+    {"advices", advices},   {"process_advices", process_advices},
+    {"forks", forks},       {"protections", protections},
+    {"mappings", mappings}, {"partly_moved", partly_moved},
+    {"guards", guards},     {"own_userfaultfd", own_userfaultfd},
 };
 
 }  // namespace
