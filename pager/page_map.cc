@@ -50,6 +50,7 @@ Result<void> PageMap::add(const PagerRegion& region) {
 void PageMap::insert(const PagerRegion& region) {
   regions_.emplace(region.destination.start, region);
   by_source_.emplace(region.source_address, region.destination.start);
+  has_shared_memory_ = has_shared_memory_ || region.kind == RegionKind::kSharedMemory;
 }
 
 void PageMap::erase(const PagerRegion& region) {
@@ -220,6 +221,7 @@ PageMap PageMap::clone_for_fork() const {
   child.regions_ = regions_;
   child.by_source_ = by_source_;
   child.states_ = states_.clone();
+  child.has_shared_memory_ = has_shared_memory_;
   for (const auto& [start, region] : regions_) {
     if (region.withheld_from_child) {
       child.unmap(region.destination);

@@ -37,6 +37,8 @@ class PageMap {
   /// The first part of a region whose source pages lie in `range`; does not allocate.
   std::optional<PagerRegion> first_at_source(PageRange range) const;
   std::vector<PagerRegion> regions() const;
+  /// There is, or was, a region of shared memory.
+  bool has_shared_memory() const { return has_shared_memory_; }
 
   PageState state(std::uint64_t source_address) const {
     return states_.get(source_address / kPageBytes);
@@ -94,6 +96,7 @@ class PageMap {
   std::map<std::uint64_t, PagerRegion> regions_;      // by destination start
   std::map<std::uint64_t, std::uint64_t> by_source_;  // source start to destination start
   StateTable states_;                                 // by source page number
+  bool has_shared_memory_ = false;
   std::unique_ptr<PageLedger> ledger_;
 };
 

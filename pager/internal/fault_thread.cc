@@ -12,6 +12,7 @@
 #include "base/polling.h"
 #include "base/processors.h"
 #include "pager/internal/pager_core.h"
+#include "pager/internal/shared_twin.h"
 
 namespace migrate {
 namespace {
@@ -21,6 +22,20 @@ constexpr std::uint64_t kZeroAroundPages = 64;    // of memory that never existe
 constexpr std::uint64_t kRezeroAroundPages = 16;  // of memory given back with madvise
 constexpr int kFaultNice = -10;
 constexpr std::uint64_t kSequentialPages = 16;  // a fault at most so far beyond the last one
+
+// The region of shared memory that a page at another address belongs to.
+std::optional<PagerRegion> find_twin(AddressSpace& space, std::uint64_t address) {
+  if (!space.map.has_shared_memory()) {
+    return std::nullopt;
+  }
+  for (const std::uint64_t twin : shared_twins(space.watch.pid(), address)) {
+    auto part = space.map.find(twin);
+    if (part && part->kind == RegionKind::kSharedMemory) {
+      return part;
+    }
+  }
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -267,7 +282,11 @@ void PagerCore::resolve(const Fault& fault) {
   if (space == nullptr || space->gone) {
     return;
   }
-  const auto part = space->map.find(fault.address);
+  auto part = space->map.find(fault.address);
+  const bool elsewhere = !part;
+  if (elsewhere) {
+    part = find_twin(*space, fault.address);
+  }
   if (!part) {
     fill_zero(*space, fault, part, PageState::kPresent);
     return;
@@ -286,6 +305,9 @@ void PagerCore::resolve(const Fault& fault) {
     case PageState::kUnknown:
       ask(*space, *part, fault);
       break;
+  }
+  if (elsewhere && space->map.state(part->source_address) == PageState::kRequested) {
+    space->twin_faults.push_back({fault.address, part->source_address});
   }
 }
 

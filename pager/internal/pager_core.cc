@@ -10,6 +10,22 @@
 #include "base/log.h"
 
 namespace migrate {
+namespace {
+
+constexpr std::uint64_t kLowestAddress = std::uint64_t{1} << 20U;  // beyond vm.mmap_min_addr
+
+// Who waits for a page elsewhere looks again when it came, or when it was given up.
+void wake_twins(AddressSpace& space) {
+  std::erase_if(space.twin_faults, [&space](const AddressSpace::TwinFault& fault) {
+    const bool settled = space.map.state(fault.source_address) != PageState::kRequested;
+    if (settled) {
+      space.userfault.wake({fault.address, 1});
+    }
+    return settled;
+  });
+}
+
+}  // namespace
 
 PagerCore::PagerCore(PagerOptions options, std::vector<UniqueFd> local_files, UniqueFd kick)
     : options_(std::move(options)),
@@ -69,10 +85,8 @@ Result<void> PagerCore::adopt_space(AdoptedSpace adopted) {
   next_space_ = adopted.number;
   AddressSpace& space = add_space(std::move(adopted.userfault), std::move(map));
   space.order.load(noted);
-  // The dead pager may have read their faults and done nothing about them.
-  for (const PagerRegion& region : space.map.regions()) {
-    space.userfault.wake(region.destination);
-  }
+  // The dead pager may have read faults, not only in regions, and done nothing about them.
+  space.userfault.wake(PageRange::between(kLowestAddress, kAddressLimit - kPageBytes));
   return {};
 }
 
@@ -359,6 +373,7 @@ void PagerCore::publish() {
   std::uint64_t owed = 0;
   for (const auto& space : spaces_) {
     if (!space->gone) {
+      wake_twins(*space);
       unfinished += space->map.unfinished_pages();
       owed += space->map.owed_pages();
     }

@@ -49,6 +49,7 @@ class Owed {
     CHECK(x_next <= kMemoryPages);
     return x_base + (x_next - pages) * kPage;
   }
+  void skip_to_half() { x_next = kMemoryPages / 2; }
   char* base() const { return x_base; }
 
   static std::uint64_t& word(char* at) { return *reinterpret_cast<std::uint64_t*>(at); }
@@ -106,8 +107,8 @@ void wait_until_told() {
 template <typename Action>
 void in_both(Owed& owed, Action action) {
   in_child([&] { action(owed); });
-  static_cast<void>(owed.take(100));
-  // What the child took is asked for by it, and comes for both.
+  // What the child took has come for both.
+  owed.skip_to_half();
   for (int i = 0; i < 2; ++i) {
     action(owed);
   }
@@ -370,6 +371,39 @@ void partly_moved() {
   });
 }
 
+/// Memory of a shared object: each mapping of it shows the same.
+void shared() {
+  Owed owed(MAP_SHARED);
+  when_told(owed, [](Owed& memory) {
+    for (const Advice& advice : kAdvices) {
+      char* at = memory.take(20);
+      const bool removed =
+          ::madvise(at, 20 * kPage, advice.value) == 0 && advice.value == MADV_REMOVE;
+      if (!removed) {
+        expect_kept(at, 20, advice.name);
+      }
+    }
+    char* at = memory.take(20);
+    auto* twin = static_cast<char*>(::mremap(at, 0, 20 * kPage, MREMAP_MAYMOVE));
+    CHECK(twin != MAP_FAILED);
+    expect_kept(twin, 10, "old_size 0", at);
+    expect_kept(at, 20, "old_size 0, original");
+    expect_kept(twin, 20, "old_size 0", at);
+    at = memory.take(20);
+    twin = static_cast<char*>(
+        ::mremap(at, 20 * kPage, 20 * kPage, MREMAP_MAYMOVE | MREMAP_DONTUNMAP, nullptr));
+    if (twin != MAP_FAILED) {  // Linux 5.13
+      for (int page = 0; page < 10; ++page) {
+        expect_kept(at + page * kPage, 1, "DONTUNMAP, original");
+      }
+      for (int page = 0; page < 20; ++page) {
+        expect_kept(twin + page * kPage, 1, "DONTUNMAP", at + page * kPage);
+      }
+      expect_kept(at, 20, "DONTUNMAP, original");
+    }
+  });
+}
+
 sigjmp_buf after_fault;
 
 void on_fault(int) {
@@ -434,10 +468,15 @@ void own_userfaultfd() {
 }
 
 constexpr check::Property kProperties[] = {
-    {"advices", advices},   {"process_advices", process_advices},
-    {"forks", forks},       {"protections", protections},
-    {"mappings", mappings}, {"partly_moved", partly_moved},
-    {"guards", guards},     {"own_userfaultfd", own_userfaultfd},
+    {"advices", advices},
+    {"process_advices", process_advices},
+    {"forks", forks},
+    {"protections", protections},
+    {"mappings", mappings},
+    {"partly_moved", partly_moved},
+    {"guards", guards},
+    {"shared", shared},
+    {"own_userfaultfd", own_userfaultfd},
 };
 
 }  // namespace
