@@ -377,10 +377,13 @@ void shared() {
   when_told(owed, [](Owed& memory) {
     for (const Advice& advice : kAdvices) {
       char* at = memory.take(20);
-      const bool removed =
+      const bool removes =
           ::madvise(at, 20 * kPage, advice.value) == 0 && advice.value == MADV_REMOVE;
-      if (!removed) {
-        expect_kept(at, 20, advice.name);
+      for (int page = 0; page < 20; ++page) {
+        // What was removed while it was owed comes back.
+        if (!removes || Owed::word(at + page * kPage) != 0) {
+          expect_kept(at + page * kPage, 1, advice.name);
+        }
       }
     }
     char* at = memory.take(20);
@@ -401,6 +404,24 @@ void shared() {
       }
       expect_kept(at, 20, "DONTUNMAP, original");
     }
+  });
+}
+
+/// No event tells of remap_file_pages, and nothing waits in what it maps: this is lost, and no
+/// more.
+void shared_remapped() {
+  Owed owed(MAP_SHARED);
+  when_told(owed, [](Owed& memory) {
+    char* at = memory.take(20);
+    const auto first = static_cast<std::size_t>(at - memory.base()) / kPage;
+    called(::syscall(SYS_remap_file_pages, at, 5 * kPage, 0, first + 10, 0), "remap_file_pages");
+    for (int page = 0; page < 5; ++page) {
+      if (Owed::word(at + page * kPage) != 0) {
+        expect_kept(at + page * kPage, 1, "remap_file_pages", at + (page + 10) * kPage);
+      }
+    }
+    expect_kept(at + 5 * kPage, 5, "beside remap_file_pages");
+    expect_kept(at + 15 * kPage, 5, "beside what remap_file_pages has mapped");
   });
 }
 
@@ -476,6 +497,7 @@ constexpr check::Property kProperties[] = {
     {"partly_moved", partly_moved},
     {"guards", guards},
     {"shared", shared},
+    {"shared_remapped", shared_remapped},
     {"own_userfaultfd", own_userfaultfd},
 };
 
