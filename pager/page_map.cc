@@ -50,6 +50,7 @@ Result<void> PageMap::add(const PagerRegion& region) {
 void PageMap::insert(const PagerRegion& region) {
   regions_.emplace(region.destination.start, region);
   by_source_.emplace(region.source_address, region.destination.start);
+  has_shared_memory_ = has_shared_memory_ || region.kind == RegionKind::kSharedMemory;
 }
 
 void PageMap::erase(const PagerRegion& region) {
@@ -190,13 +191,39 @@ Result<PageMap> PageMap::from_ledger(std::unique_ptr<PageLedger> ledger) {
   return map;
 }
 
+bool PageMap::withhold(PageRange range, bool from_child) {
+  bool changed = false;
+  for (const PagerRegion& part : at_destination(range)) {
+    if (part.withheld_from_child != from_child) {
+      for (PagerRegion& piece : extract(part.destination)) {
+        piece.withheld_from_child = from_child;
+        insert(piece);
+      }
+      changed = true;
+    }
+  }
+  return changed;
+}
+
+bool PageMap::withhold_from_child(const std::vector<PageRange>& ranges) {
+  bool changed = false;
+  std::uint64_t shared_from = 0;
+  for (const PageRange& range : ranges) {
+    changed = withhold(PageRange::between(shared_from, range.start), false) || changed;
+    changed = withhold(range, true) || changed;
+    shared_from = range.end();
+  }
+  return withhold(PageRange::between(shared_from, kAddressLimit), false) || changed;
+}
+
 PageMap PageMap::clone_for_fork() const {
   PageMap child;
   child.regions_ = regions_;
   child.by_source_ = by_source_;
   child.states_ = states_.clone();
+  child.has_shared_memory_ = has_shared_memory_;
   for (const auto& [start, region] : regions_) {
-    if (region.wipe_on_fork) {
+    if (region.withheld_from_child) {
       child.unmap(region.destination);
     }
   }

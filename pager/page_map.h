@@ -37,6 +37,8 @@ class PageMap {
   /// The first part of a region whose source pages lie in `range`; does not allocate.
   std::optional<PagerRegion> first_at_source(PageRange range) const;
   std::vector<PagerRegion> regions() const;
+  /// There is, or was, a region of shared memory.
+  bool has_shared_memory() const { return has_shared_memory_; }
 
   PageState state(std::uint64_t source_address) const {
     return states_.get(source_address / kPageBytes);
@@ -69,6 +71,8 @@ class PageMap {
   bool remove(PageRange range);
   /// munmap, and what was mapped over it: nothing belongs at `range` any more.
   void unmap(PageRange range);
+  /// What a child will not get is `ranges`, ascending, and all else it will. True if that is news.
+  bool withhold_from_child(const std::vector<PageRange>& ranges);
   /// What a forked child's address space owes.
   PageMap clone_for_fork() const;
 
@@ -85,12 +89,14 @@ class PageMap {
  private:
   /// Takes the parts of regions at destination `range` out, leaving their states as they are.
   std::vector<PagerRegion> extract(PageRange range);
+  bool withhold(PageRange range, bool from_child);
   void insert(const PagerRegion& region);
   void erase(const PagerRegion& region);
 
   std::map<std::uint64_t, PagerRegion> regions_;      // by destination start
   std::map<std::uint64_t, std::uint64_t> by_source_;  // source start to destination start
   StateTable states_;                                 // by source page number
+  bool has_shared_memory_ = false;
   std::unique_ptr<PageLedger> ledger_;
 };
 

@@ -12,36 +12,10 @@
 #include <utility>
 
 #include "base/file.h"
+#include "pager/internal/pagemap_scan.h"
 
 namespace migrate {
 namespace {
-
-// PAGEMAP_SCAN of Linux 6.7, which older headers lack.
-struct ScanArgument {
-  std::uint64_t size;
-  std::uint64_t flags;
-  std::uint64_t start;
-  std::uint64_t end;
-  std::uint64_t walk_end;
-  std::uint64_t vector;
-  std::uint64_t vector_length;
-  std::uint64_t max_pages;
-  std::uint64_t category_inverted;
-  std::uint64_t category_mask;
-  std::uint64_t category_anyof_mask;
-  std::uint64_t return_mask;
-};
-static_assert(sizeof(ScanArgument) == 96);
-struct ScanRegion {
-  std::uint64_t start;
-  std::uint64_t end;
-  std::uint64_t categories;
-};
-constexpr unsigned long kScanRequest = _IOWR('f', 16, ScanArgument);
-constexpr std::uint64_t kPageIsFile = 1U << 2U;
-constexpr std::uint64_t kPageIsPresent = 1U << 3U;
-constexpr std::uint64_t kPageIsSwapped = 1U << 4U;
-constexpr std::uint64_t kPageIsZero = 1U << 5U;
 
 // Bits of an entry of /proc/PID/pagemap.
 constexpr std::uint64_t kEntryPresent = std::uint64_t{1} << 63U;

@@ -35,6 +35,11 @@ struct PagerOptions {
   /// Pages asked for beyond a faulting one while faults are sequential; 0 to ask for nothing else
   /// (mode demand).
   std::uint32_t fault_around_pages = 16;
+  /// The host's pid of the process, and of one of which it and all that it forks will always be
+  /// descendants. 0 if unknown: what a child does not get is then as the regions say, whatever the
+  /// process has advised since (MADV_WIPEONFORK, MADV_KEEPONFORK).
+  int process = 0;
+  int process_tree = 0;
   /// Called by a thread of the pager when the process has forked, with the child's address space,
   /// before the child can run far: whoever keeps duplicates keeps some of this. Twice for each: at
   /// once with its userfaultfd, which must not be lost, and then with its ledger too.

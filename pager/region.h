@@ -20,7 +20,8 @@ struct PagerRegion {
   RegionKind kind = RegionKind::kAnonymous;
   std::uint32_t local_file = 0;   ///< kFileCopy: index into the pager's local files.
   std::uint64_t file_offset = 0;  ///< kFileCopy: of the first page, in bytes.
-  bool wipe_on_fork = false;      ///< MADV_WIPEONFORK: a forked child finds zeros here.
+  /// MADV_WIPEONFORK, MADV_DONTFORK: a forked child finds zeros or nothing here.
+  bool withheld_from_child = false;
 
   friend bool operator==(const PagerRegion&, const PagerRegion&) = default;
 };

@@ -216,6 +216,11 @@ Result<std::size_t> Userfault::read_events(std::span<uffd_msg> messages) const {
   }
 }
 
+bool Userfault::has_events() const {
+  pollfd descriptor{fd_.get(), POLLIN, 0};
+  return ::poll(&descriptor, 1, 0) > 0;
+}
+
 InstallOutcome Userfault::probe() const {
   // Write protection is never registered for, so that this changes nothing.
   uffdio_writeprotect argument{};

@@ -75,6 +75,9 @@ class Userfault {
   /// userfaultfd that the caller owns. Errors: kSystem.
   Result<std::size_t> read_events(std::span<uffd_msg> messages) const;
 
+  /// True if read_events() would find something.
+  bool has_events() const;
+
   /// True while a fork, remap, remove or unmap of the process is under way or its event unread.
   /// `kProcessGone` and `kChanging` are the outcomes of interest; else kInstalled.
   InstallOutcome probe() const;

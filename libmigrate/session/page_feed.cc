@@ -44,7 +44,8 @@ std::vector<PagerRegion> pager_regions(const wire::Image& image) {
                          .kind = region_kind(mapping),
                          .local_file = mapping.file(),
                          .file_offset = mapping.offset(),
-                         .wipe_on_fork = (mapping.advice() & wire::WIPE_ON_FORK) != 0});
+                         .withheld_from_child =
+                             (mapping.advice() & (wire::WIPE_ON_FORK | wire::DONT_FORK)) != 0});
     }
   }
   return regions;

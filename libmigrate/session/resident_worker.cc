@@ -223,6 +223,8 @@ PagerOptions ResidentWorker::pager_options() {
   PagerOptions options;
   options.spin_us = context_.spin_us;
   options.fault_around_pages = noted_.mode() == "demand" ? 0 : options.fault_around_pages;
+  options.process = cell_->seed();
+  options.process_tree = cell_->init();
   options.on_fork = [this](const PagerSpace& space) {
     Kept what{.kind = Kept::Kind::kUserfault, .number = space.number, .parent = space.parent};
     int fd = space.userfault;

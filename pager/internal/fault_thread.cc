@@ -12,6 +12,7 @@
 #include "base/polling.h"
 #include "base/processors.h"
 #include "pager/internal/pager_core.h"
+#include "pager/internal/shared_twin.h"
 
 namespace migrate {
 namespace {
@@ -21,6 +22,20 @@ constexpr std::uint64_t kZeroAroundPages = 64;    // of memory that never existe
 constexpr std::uint64_t kRezeroAroundPages = 16;  // of memory given back with madvise
 constexpr int kFaultNice = -10;
 constexpr std::uint64_t kSequentialPages = 16;  // a fault at most so far beyond the last one
+
+// The region of shared memory that a page at another address belongs to.
+std::optional<PagerRegion> find_twin(AddressSpace& space, std::uint64_t address) {
+  if (!space.map.has_shared_memory()) {
+    return std::nullopt;
+  }
+  for (const std::uint64_t twin : shared_twins(space.watch.pid(), address)) {
+    auto part = space.map.find(twin);
+    if (part && part->kind == RegionKind::kSharedMemory) {
+      return part;
+    }
+  }
+  return std::nullopt;
+}
 
 }  // namespace
 
@@ -165,49 +180,74 @@ bool PagerCore::read_space(AddressSpace& space) {
     space.order.settled(space.map);
     save(space);
   }
-  const auto count = space.userfault.read_events(messages_);
-  if (!count) {
-    log::error("{}", count.error().message());
-    return false;
-  }
-  if (*count == 0) {
-    return false;
-  }
-  const auto now = Clock::now();
   faults_.clear();
-  for (std::size_t i = 0; i < *count; ++i) {
-    const uffd_msg& message = messages_[i];
-    if (message.event == UFFD_EVENT_PAGEFAULT) {
-      faults_.push_back({space.id, page_floor(message.arg.pagefault.address), now});
-    } else {
-      apply_event(space, message);
-    }
-  }
+  const bool active = read_messages(space);
   for (const Fault& fault : faults_) {
     ++statistics_.faults;
     resolve(fault);
   }
-  return true;
+  return active;
+}
+
+// One at a time: who waits for an event goes on as soon as it is read, so that a fork is looked at
+// before. The kernel gives faults first: if there is something to read while nothing changes, that
+// is a fault, and no event that comes now is read in its place.
+bool PagerCore::read_messages(AddressSpace& space) {
+  std::size_t count = 0;
+  for (; count < kMostMessages && space.userfault.has_events(); ++count) {
+    if (space.userfault.probe() == InstallOutcome::kChanging) {
+      note_withheld(space);
+    } else {
+      space.watch.forget();
+    }
+    uffd_msg message{};
+    const auto read = space.userfault.read_events(std::span(&message, 1));
+    if (!read) {
+      log::error("{}", read.error().message());
+      break;
+    }
+    if (*read == 0) {
+      break;
+    }
+    if (message.event == UFFD_EVENT_PAGEFAULT) {
+      faults_.push_back({space.id, page_floor(message.arg.pagefault.address), Clock::now()});
+    } else {
+      apply_event(space, message);
+    }
+  }
+  return count > 0;
+}
+
+// If a thread is forking: what its child will not get.
+void PagerCore::note_withheld(AddressSpace& space) {
+  const std::vector<PageRange>* const withheld = space.watch.look(space.map);
+  if (withheld != nullptr && space.map.withhold_from_child(*withheld)) {
+    save(space);
+  }
+}
+
+void PagerCore::apply_fork(AddressSpace& space, int userfault) {
+  ++statistics_.forks;
+  PagerSpace news{next_space_, space.id, userfault, -1};
+  if (options_.on_fork) {
+    options_.on_fork(news);
+  }
+  AddressSpace& child =
+      add_space(Userfault::adopt(UniqueFd(userfault)), space.map.clone_for_fork());
+  child.watch = space.watch.take_child();
+  if (auto kept = child.map.keep_ledger(); !kept) {
+    log::error("{}; a new pager could not take over", kept.error().message());
+  } else if (options_.on_fork) {
+    news.ledger = child.map.ledger()->fd();
+    options_.on_fork(news);
+  }
 }
 
 void PagerCore::apply_event(AddressSpace& space, const uffd_msg& message) {
   switch (message.event) {
-    case UFFD_EVENT_FORK: {
-      ++statistics_.forks;
-      PagerSpace news{next_space_, space.id, static_cast<int>(message.arg.fork.ufd), -1};
-      if (options_.on_fork) {
-        options_.on_fork(news);
-      }
-      AddressSpace& child =
-          add_space(Userfault::adopt(UniqueFd(news.userfault)), space.map.clone_for_fork());
-      if (auto kept = child.map.keep_ledger(); !kept) {
-        log::error("{}; a new pager could not take over", kept.error().message());
-      } else if (options_.on_fork) {
-        news.ledger = child.map.ledger()->fd();
-        options_.on_fork(news);
-      }
+    case UFFD_EVENT_FORK:
+      apply_fork(space, static_cast<int>(message.arg.fork.ufd));
       break;
-    }
     case UFFD_EVENT_REMAP: {
       const PageRange from = PageRange::between(message.arg.remap.from,
                                                 message.arg.remap.from + message.arg.remap.len);
@@ -242,7 +282,11 @@ void PagerCore::resolve(const Fault& fault) {
   if (space == nullptr || space->gone) {
     return;
   }
-  const auto part = space->map.find(fault.address);
+  auto part = space->map.find(fault.address);
+  const bool elsewhere = !part;
+  if (elsewhere) {
+    part = find_twin(*space, fault.address);
+  }
   if (!part) {
     fill_zero(*space, fault, part, PageState::kPresent);
     return;
@@ -261,6 +305,9 @@ void PagerCore::resolve(const Fault& fault) {
     case PageState::kUnknown:
       ask(*space, *part, fault);
       break;
+  }
+  if (elsewhere && space->map.state(part->source_address) == PageState::kRequested) {
+    space->twin_faults.push_back({fault.address, part->source_address});
   }
 }
 

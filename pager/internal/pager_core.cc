@@ -10,6 +10,22 @@
 #include "base/log.h"
 
 namespace migrate {
+namespace {
+
+constexpr std::uint64_t kLowestAddress = std::uint64_t{1} << 20U;  // beyond vm.mmap_min_addr
+
+// Who waits for a page elsewhere looks again when it came, or when it was given up.
+void wake_twins(AddressSpace& space) {
+  std::erase_if(space.twin_faults, [&space](const AddressSpace::TwinFault& fault) {
+    const bool settled = space.map.state(fault.source_address) != PageState::kRequested;
+    if (settled) {
+      space.userfault.wake({fault.address, 1});
+    }
+    return settled;
+  });
+}
+
+}  // namespace
 
 PagerCore::PagerCore(PagerOptions options, std::vector<UniqueFd> local_files, UniqueFd kick)
     : options_(std::move(options)),
@@ -69,10 +85,8 @@ Result<void> PagerCore::adopt_space(AdoptedSpace adopted) {
   next_space_ = adopted.number;
   AddressSpace& space = add_space(std::move(adopted.userfault), std::move(map));
   space.order.load(noted);
-  // The dead pager may have read their faults and done nothing about them.
-  for (const PagerRegion& region : space.map.regions()) {
-    space.userfault.wake(region.destination);
-  }
+  // The dead pager may have read faults, not only in regions, and done nothing about them.
+  space.userfault.wake(PageRange::between(kLowestAddress, kAddressLimit - kPageBytes));
   return {};
 }
 
@@ -107,7 +121,9 @@ PagerCore::~PagerCore() {
 AddressSpace& PagerCore::add_space(Userfault userfault, PageMap map) {
   spaces_.push_back(std::make_unique<AddressSpace>(
       AddressSpace{next_space_++, std::move(userfault), std::move(map)}));
-  return *spaces_.back();
+  AddressSpace& space = *spaces_.back();
+  space.watch = ForkWatch(options_.process_tree, space.id == 1 ? options_.process : 0);
+  return space;
 }
 
 AddressSpace* PagerCore::find_space(std::uint32_t id) {
@@ -227,6 +243,21 @@ PagerCore::Progress PagerCore::install_run(AddressSpace& space, const PagerRegio
   return Progress::kSettled;
 }
 
+// What was at a guard is gone for good: should the guard go, there are zeros. True if any was
+// there.
+bool PagerCore::drop_guarded(AddressSpace& space, const PagerRegion& part) {
+  if (part.kind != RegionKind::kAnonymous) {
+    return false;
+  }
+  const PageRange guarded = space.guards.first_in(part.destination, space.watch.pid());
+  if (!guarded.empty()) {
+    space.map.set_state(
+        {part.source_address + (guarded.start - part.destination.start), guarded.page_count},
+        PageState::kPresent);
+  }
+  return !guarded.empty();
+}
+
 PagerCore::Progress PagerCore::install_in(AddressSpace& space, PageRange source,
                                           std::span<const std::byte> bytes, Purpose purpose) {
   const std::uint64_t start = source.start;
@@ -236,6 +267,9 @@ PagerCore::Progress PagerCore::install_in(AddressSpace& space, PageRange source,
     const bool lacking = purpose == Purpose::kLocalFile ? run.state == PageState::kLocalFile
                                                         : run.state == PageState::kUnknown ||
                                                               run.state == PageState::kRequested;
+    if (lacking && drop_guarded(space, *part)) {
+      continue;
+    }
     if (lacking) {
       const auto content = bytes.subspan(part->source_address - start, part->destination.bytes());
       if (install_run(space, *part, content, purpose) == Progress::kChanging) {
@@ -339,6 +373,7 @@ void PagerCore::publish() {
   std::uint64_t owed = 0;
   for (const auto& space : spaces_) {
     if (!space->gone) {
+      wake_twins(*space);
       unfinished += space->map.unfinished_pages();
       owed += space->map.owed_pages();
     }

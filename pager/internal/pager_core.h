@@ -70,7 +70,7 @@ class PagerCore {
   enum class Purpose : std::uint8_t { kFault, kPrefetch, kPush, kLocalFile, kStarter };
 
   static constexpr std::size_t kOutstandingCount = 1024;
-  static constexpr std::size_t kMessageCount = 32;
+  static constexpr std::size_t kMostMessages = 32;   // of one space before the others' turn
   static constexpr std::uint64_t kLockedPages = 32;  // installed while holding the lock
 
   // --- pager_core.cc: shared by the threads ---
@@ -79,6 +79,7 @@ class PagerCore {
       MIGRATE_REQUIRES(mutex_);
   Progress install_in(AddressSpace& space, PageRange source, std::span<const std::byte> bytes,
                       Purpose purpose) MIGRATE_REQUIRES(mutex_);
+  bool drop_guarded(AddressSpace& space, const PagerRegion& part) MIGRATE_REQUIRES(mutex_);
   Progress install_run(AddressSpace& space, const PagerRegion& part,
                        std::span<const std::byte> bytes, Purpose purpose) MIGRATE_REQUIRES(mutex_);
   /// The same for pages that are zero at the source, or that it cannot read.
@@ -107,7 +108,10 @@ class PagerCore {
   void lose_urgent_link(const Error& error);
   bool read_spaces();
   bool read_space(AddressSpace& space) MIGRATE_REQUIRES(mutex_);
+  bool read_messages(AddressSpace& space) MIGRATE_REQUIRES(mutex_);
   void apply_event(AddressSpace& space, const uffd_msg& message) MIGRATE_REQUIRES(mutex_);
+  void apply_fork(AddressSpace& space, int userfault) MIGRATE_REQUIRES(mutex_);
+  void note_withheld(AddressSpace& space) MIGRATE_REQUIRES(mutex_);
   void resolve(const Fault& fault) MIGRATE_REQUIRES(mutex_);
   void ask(AddressSpace& space, const PagerRegion& part, const Fault& fault)
       MIGRATE_REQUIRES(mutex_);
@@ -169,7 +173,6 @@ class PagerCore {
   std::shared_ptr<PageLink> urgent_link_;
   bool urgent_usable_ = false;
   std::size_t most_requests_ = kOutstandingCount;
-  std::array<uffd_msg, kMessageCount> messages_{};
   std::vector<Fault> faults_;
   std::vector<Fault> deferred_;      // to be looked at again
   std::vector<Fault> retried_;       // scratch of retry_deferred

@@ -262,6 +262,8 @@ void MovedMemory::connect(Mode mode, PagerOptions options) {
   if (mode == Mode::kDemand) {
     options.fault_around_pages = 0;
   }
+  options.process = destination_;
+  options.process_tree = destination_;
   options_ = options;
   auto pager =
       Pager::create(options, Userfault::adopt(std::move(userfault_)), regions, local_files());

@@ -89,13 +89,28 @@ TEST(PageMap, NeverOwesWhatWasGivenBack) {
 TEST(PageMap, WipesForAChildWhatIsToBeWiped) {
   PageMap map;
   PagerRegion wiped = region(0, 100, 10);
-  wiped.wipe_on_fork = true;
+  wiped.withheld_from_child = true;
   ASSERT_TRUE(map.add(wiped));
   ASSERT_TRUE(map.add(region(10, 110, 5)));
   const PageMap child = map.clone_for_fork();
   EXPECT_EQ(map.owed_pages(), 15U);
   EXPECT_EQ(child.owed_pages(), 5U);
   EXPECT_FALSE(child.find(kBase));
+}
+
+TEST(PageMap, WithholdsFromAChildWhatWasSaidLast) {
+  PageMap map;
+  ASSERT_TRUE(map.add(region(0, 100, 10)));
+  ASSERT_TRUE(map.add(region(10, 110, 5)));
+  const std::vector<PageRange> ranges = {{kBase + 4 * kPageBytes, 2}, {kBase + 8 * kPageBytes, 4}};
+  EXPECT_TRUE(map.withhold_from_child(ranges));
+  EXPECT_FALSE(map.withhold_from_child(ranges));
+  EXPECT_EQ(map.owed_pages(), 15U);
+  PageMap child = map.clone_for_fork();
+  EXPECT_EQ(child.owed_pages(), 9U);
+  EXPECT_TRUE(map.withhold_from_child({}));
+  child = map.clone_for_fork();
+  EXPECT_EQ(child.owed_pages(), 15U);
 }
 
 /// The same with one entry for each page.
