@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
@@ -36,6 +37,12 @@ int signal_number(const std::string& siginfo) {
   siginfo_t information{};
   siginfo.copy(reinterpret_cast<char*>(&information), sizeof(information));
   return information.si_signo;
+}
+
+// From now on its user cannot write into it what the process would get as its own, wherever that is and
+// whatever it has become.
+void script_hide(Script& script) {
+  script.call(SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});
 }
 
 }  // namespace
@@ -223,6 +230,7 @@ Result<void> ParkedProcess::settle(const std::set<std::uint32_t>& kept) {
   Script script(area_);
   const std::uint64_t slots = area_.slot(0).address;
   script.call(SYS_madvise, {slots, area_.parking() - slots, MADV_DONTNEED});
+  script_hide(script);
   const std::string path = "/proc/" + std::to_string(process_) + "/fd";
   for (const std::string& name : MIGRATE_TRY(list_directory(path))) {
     std::uint32_t number = 0;
@@ -234,12 +242,21 @@ Result<void> ParkedProcess::settle(const std::set<std::uint32_t>& kept) {
   return run_in_leader(script);
 }
 
+Result<void> ParkedProcess::hide() {
+  Script script(area_);
+  script_hide(script);
+  return run_in_leader(script);
+}
+
 // Stops the leader in its loop, ready for a script.
 Result<arch::GeneralRegisters> ParkedProcess::stop_leader() {
   if (looping_) {
     MIGRATE_TRY(interrupt(process_));
     for (;;) {
       const Stop stop = MIGRATE_TRY(wait_stop_of_first(process_));
+      if (stop.event == PTRACE_EVENT_EXEC) {
+        return fail(end_impostor(process_));
+      }
       const bool job_stop = stop.event == 0 && stop.signal == SIGSTOP;
       // One that check_state() has not seen is to come again, for it.
       stop_again_ = stop_again_ || ((job_stop || stop.group_stop) && !listening_);
@@ -354,6 +371,10 @@ Result<int> ParkedProcess::check_state() {
   }
   const int signal = WSTOPSIG(status);
   const int event = status >> 16;
+  if (event == PTRACE_EVENT_EXEC) {
+    static_cast<void>(end_impostor(process_));
+    return -1;
+  }
   if (event == PTRACE_EVENT_STOP && signal != SIGTRAP) {
     listening_ = true;
     if (::ptrace(PTRACE_LISTEN, process_, nullptr, nullptr) != 0) {

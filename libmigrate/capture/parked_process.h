@@ -77,6 +77,9 @@ class ParkedProcess {
   /// After the destination runs: ends all threads but the leader, closes every descriptor but
   /// `kept`, and lets the leader wait for signals.
   Result<void> settle(const std::set<std::uint32_t>& kept);
+  /// Keeps the process's user out of its memory, as settle() does: only once it will never be
+  /// brought back.
+  Result<void> hide();
   /// Gives memory back that the destination has.
   Result<void> free(const std::vector<PageRange>& ranges);
   /// Gives all memory back but the script area and a small stack, where ps finds the command line.

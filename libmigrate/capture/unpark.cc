@@ -188,6 +188,9 @@ Result<bool> ParkedProcess::stop_seized(pid_t thread) {
     if (!stop) {
       return fail(stop.error());
     }
+    if (stop->event == PTRACE_EVENT_EXEC) {
+      return fail(end_impostor(thread));
+    }
     if (stop->event == PTRACE_EVENT_STOP) {
       listening_ = listening_ || (stop->group_stop && thread == process_);
       return true;

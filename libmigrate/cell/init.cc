@@ -1,6 +1,7 @@
 // The two small processes inside a cell: the init, and the seed that becomes the moved process.
 // Both are forks of the worker that never return to its code.
 #include <fcntl.h>
+#include <linux/keyctl.h>
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
@@ -64,6 +65,8 @@ void reset_signals() {
 // Becomes the moved process: holds its id and a userfaultfd on its memory, and waits to be traced.
 [[noreturn]] void run_seed(int socket, std::uint32_t wanted_descriptor) {
   ::setsid();
+  // The daemon's session keyring holds what is root's. A kernel without keyrings has none to leave.
+  static_cast<void>(::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr));
   reset_signals();
   rlimit files{};
   if (::getrlimit(RLIMIT_NOFILE, &files) == 0) {

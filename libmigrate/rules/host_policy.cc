@@ -3,6 +3,8 @@
 #include <grp.h>
 #include <pwd.h>
 #include <sched.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <charconv>
@@ -51,6 +53,16 @@ std::set<gid_t> groups_of(uid_t user) {
   return {groups.begin(), groups.begin() + count};
 }
 
+/// That of this process, which users' processes have too. All where the kernel does not tell.
+std::uint64_t own_bounding_set() {
+  std::uint64_t set = 0;
+  for (unsigned capability = 0; capability < 64; ++capability) {
+    const int held = ::prctl(PR_CAPBSET_READ, capability, 0, 0, 0);
+    set |= held > 0 ? std::uint64_t{1} << capability : 0;
+  }
+  return set;
+}
+
 std::string thread_name(const wire::Thread& thread) {
   return "thread " + std::to_string(thread.id());
 }
@@ -70,8 +82,17 @@ void check_credentials(const wire::Thread& thread, uid_t user, const std::set<gi
     }
   }
   if (held.capabilities_permitted() != 0 || held.capabilities_effective() != 0 ||
-      held.capabilities_ambient() != 0) {
+      held.capabilities_ambient() != 0 || held.capabilities_inheritable() != 0) {
     refuse("it has capabilities");
+  }
+  // Nobody can take from his bounding set, or set these bits, by himself; set-user-id programs that
+  // could not drop what they have would run his code with it.
+  if (held.secure_bits() != 0) {
+    refuse("it has secure bits");
+  }
+  if (!held.no_new_privileges() &&
+      (own_bounding_set() & ~held.capabilities_bounding()) != 0) {
+    refuse("its capability bounding set lacks some that processes here have");
   }
   std::vector<gid_t> in(held.groups().begin(), held.groups().end());
   in.insert(in.end(),
@@ -84,8 +105,23 @@ void check_credentials(const wire::Thread& thread, uid_t user, const std::set<gi
   }
 }
 
+/// Hard limits above ours, which no user could raise.
+void check_hard_limits(const wire::Image& image, Verdict& verdict) {
+  for (int i = 0; i < image.resource_limits_size(); ++i) {
+    rlimit64 own{};
+    if (::prlimit64(0, static_cast<__rlimit_resource>(i), nullptr, &own) == 0 &&
+        image.resource_limits(i).hard() > own.rlim_max) {
+      verdict.push_back(make_refusal("PRIVILEGE", "resource limit " + std::to_string(i),
+                                     "it is higher than any user's here"));
+    }
+  }
+}
+
 void check_scheduling(const wire::Image& image, const wire::Thread& thread, Verdict& verdict) {
-  if (thread.policy() == SCHED_FIFO || thread.policy() == SCHED_RR || thread.nice() < 0) {
+  constexpr std::uint32_t kClassShift = 13;  // of ioprio_get(2)
+  constexpr std::uint32_t kRealTime = 1;
+  if (thread.policy() == SCHED_FIFO || thread.policy() == SCHED_RR || thread.nice() < 0 ||
+      thread.io_priority() >> kClassShift == kRealTime) {
     verdict.push_back(
         make_refusal("PRIVILEGE", thread_name(thread), "it has a raised scheduling priority"));
   }
@@ -174,6 +210,7 @@ std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIden
     verdict.push_back(make_refusal("NOT_ALLOWED", who));
     return verdict;
   }
+  check_hard_limits(image, verdict);
   const std::set<gid_t> groups = groups_of(user);
   for (const wire::Thread& thread : image.threads()) {
     check_credentials(thread, user, groups, verdict);
@@ -184,15 +221,23 @@ std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIden
 
 bool same_rights(const wire::Image& draft, const wire::Image& image) {
   if (draft.threads().empty() || image.threads().empty() ||
-      draft.oom_score_adjust() != image.oom_score_adjust()) {
+      draft.oom_score_adjust() != image.oom_score_adjust() ||
+      draft.resource_limits_size() != image.resource_limits_size()) {
     return false;
+  }
+  for (int i = 0; i < image.resource_limits_size(); ++i) {
+    if (draft.resource_limits(i).hard() != image.resource_limits(i).hard()) {
+      return false;
+    }
   }
   const wire::Thread& first = draft.threads(0);
   const std::string credentials = first.credentials().SerializeAsString();
   return std::all_of(image.threads().begin(), image.threads().end(),
                      [&](const wire::Thread& thread) {
                        return thread.credentials().SerializeAsString() == credentials &&
-                              thread.policy() == first.policy() && thread.nice() == first.nice();
+                              thread.policy() == first.policy() &&
+                              thread.nice() == first.nice() &&
+                              thread.io_priority() == first.io_priority();
                      });
 }
 

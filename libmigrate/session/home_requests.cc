@@ -96,11 +96,15 @@ bool HomeWorker::place_answers() const {
   return peer && give_proof(*peer->channel, token_, preamble, kForwardTimeoutMs).has_value();
 }
 
-// What is parked here is the process as it was when it left. Where nothing is, nobody but its user,
+// While it is in doubt, what is parked here is the process as it was when it left. Later it is a deputy
+// that nobody may look into, and giving it up is to kill it. Where nothing is, nobody but its user,
 // whom the daemon has let through, and root can ask.
 Result<void> HomeWorker::may_resolve(const nlohmann::json& request) const {
   const Asker asker = MIGRATE_TRY(asker_from(request));
-  return deputy_gone_ ? Result<void>() : may_attach(asker, request_.pid);
+  if (deputy_gone_) {
+    return {};
+  }
+  return relay_ ? may_signal(asker, request_.pid) : may_attach(asker, request_.pid);
 }
 
 void HomeWorker::resolve(EventSink client, const std::string& action) {

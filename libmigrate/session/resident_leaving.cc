@@ -141,6 +141,9 @@ void ResidentWorker::end_given_up(const SourceMove& move) {
 void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait) {
   gone_ = true;
   relay_.reset();
+  if (auto hidden = move.parked().hide(); !hidden) {
+    log::warn("process {}: {}", noted_.command(), hidden.error().message());
+  }
   row_->set_state(ProcessState::kAway);
   if (wait == "resumed") {
     sink.finish(kExitDone, move.result());

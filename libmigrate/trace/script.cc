@@ -58,6 +58,9 @@ Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
   for (int side = 0; side < 2;) {
     MIGRATE_TRY(resume_to_call(thread));
     const Stop stop = MIGRATE_TRY(wait_stop_of_first(thread));
+    if (stop.event == PTRACE_EVENT_EXEC) {
+      return fail(end_impostor(thread));
+    }
     if (stop.event == PTRACE_EVENT_STOP) {
       continue;  // An interrupt of ours that came late.
     }
@@ -274,6 +277,9 @@ Result<void> Script::wait_for_end(pid_t thread) {
   const std::uint64_t end = place_.address + arch::interpreter_code().end_offset;
   for (;;) {
     const Stop stop = MIGRATE_TRY(await_stop(thread));
+    if (stop.event == PTRACE_EVENT_EXEC) {
+      return fail(end_impostor(area_.process));
+    }
     if (stop.event == PTRACE_EVENT_CLONE) {
       unsigned long child = 0;
       if (::ptrace(PTRACE_GETEVENTMSG, thread, nullptr, &child) != 0) {

@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "libmigrate/inspect/proc_text.h"
 
 namespace migrate {
@@ -56,12 +57,14 @@ Result<Stop> stop_of(pid_t thread, pid_t waited, int status) {
 }  // namespace
 
 Result<void> seize(pid_t thread) {
-  return check(trace_call(PTRACE_SEIZE, thread, 0, as_data(PTRACE_O_TRACECLONE)), "trace", thread);
+  return check(
+      trace_call(PTRACE_SEIZE, thread, 0, as_data(PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC)), "trace",
+      thread);
 }
 
 Result<void> seize_for_life(pid_t thread) {
   return check(
-      trace_call(PTRACE_SEIZE, thread, 0, as_data(PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL)),
+      trace_call(PTRACE_SEIZE, thread, 0, as_data(PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)),
       "trace", thread);
 }
 
@@ -86,6 +89,15 @@ Result<void> resume_to_call(pid_t thread) {
 Result<void> detach(pid_t thread, int signal) {
   return check(trace_call(PTRACE_DETACH, thread, 0, as_data(static_cast<std::uint64_t>(signal))),
                "stop tracing", thread);
+}
+
+Error end_impostor(pid_t process) {
+  ::kill(process, SIGKILL);
+  reap(process);
+  Error error = make_error(ErrorCode::kNotFound, "hold", "process " + std::to_string(process),
+                           "it was made to run another program meanwhile, and was ended");
+  log::warn("{}", error.message());
+  return error;
 }
 
 Result<Stop> wait_stop(pid_t thread) {

@@ -14,7 +14,8 @@ namespace migrate {
 /// ptrace verbs on single threads. Every one must be called by the thread that seized it.
 /// Errors: kNotFound when the thread is gone, else kSystem.
 
-/// Becomes the tracer of `thread` without stopping it; new threads are traced from birth.
+/// Becomes the tracer of `thread` without stopping it; new threads are traced from birth, and a new
+/// program (execve) stops before its first instruction (PTRACE_EVENT_EXEC).
 Result<void> seize(pid_t thread);
 /// The same; if the tracer dies, so do the thread and those that it makes, until keep_running().
 Result<void> seize_for_life(pid_t thread);
@@ -36,6 +37,11 @@ struct Stop {
   int event = 0;            ///< PTRACE_EVENT_*, or 0.
   bool group_stop = false;  ///< Job control stop (SIGSTOP and kin).
 };
+/// Ends a process that runs another program (PTRACE_EVENT_EXEC) although we had all its threads
+/// stopped or in loops of ours: somebody, who can only be its user, has written into its memory. What
+/// we would do next to the process we would do to that program. Returns kNotFound, saying so.
+Error end_impostor(pid_t process);
+
 /// Waits for `thread` to stop. Blocks. kNotFound (with the wait status as text) if it ended.
 Result<Stop> wait_stop(pid_t thread);
 

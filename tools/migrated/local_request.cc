@@ -113,7 +113,6 @@ Result<Request> read_request(const UniqueFd& client) {
     }
   }
   request.body = MIGRATE_TRY(parse_request(std::string_view(line).substr(0, line.find('\n'))));
-  request.asker.is_target = request.pid() == request.client_pid;
   return request;
 }
 
@@ -225,7 +224,10 @@ Result<bool> hand_over(const LocalService& service, const Request& request,
   json body = request.body;
   body["process"] = keeper->process;
   body["pid"] = keeper->pid;
-  body["asker"] = to_json(request.asker);
+  Asker asker = request.asker;
+  asker.is_target =
+      keeper->state == ProcessState::kRunningHere && keeper->pid == request.client_pid;
+  body["asker"] = to_json(asker);
   const std::string message = body.dump(-1, ' ', false, json::error_handler_t::replace);
   if (MIGRATE_TRY(hand_to_worker(service.context.state_directory, keeper->mailbox_name(),
                                  client.get(), std::as_bytes(std::span(message))))) {
@@ -279,6 +281,7 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
     return {};
   }
   const uid_t owner = MIGRATE_TRY(owner_of(request.pid()));
+  request.asker.is_target = request.pid() == request.client_pid;
   MIGRATE_TRY(may_attach(request.asker, request.pid()));
   if (!is_move) {
     run_check(service.context, std::move(client),

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <optional>
@@ -110,11 +111,27 @@ Result<SocketAddress> end_of(int fd, GetName get_name) {
   return address;
 }
 
-/// A user of this host may connect to a loopback address from any address of the host; between
-/// other addresses of its own the kernel takes the same one at both ends, unless it is told
-/// otherwise.
-bool is_on_this_host(const SocketAddress& peer, const SocketAddress& own) {
-  return peer.is_loopback() || own.is_loopback() || peer.host() == own.host();
+/// Whether the other end is within this network namespace: any address of the host may be bound to,
+/// also to reach another one of its own. Errors: kSystem.
+Result<bool> is_on_this_host(const SocketAddress& peer, const SocketAddress& own) {
+  if (peer.is_loopback() || own.is_loopback() || peer.host() == own.host()) {
+    return true;
+  }
+  // Whatever this host can bind to, it answers for.
+  const UniqueFd probe(::socket(peer.storage.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!probe.valid()) {
+    return fail(system_error("make a socket"));
+  }
+  SocketAddress address = peer;
+  // The port is at the same place in both.
+  reinterpret_cast<sockaddr_in*>(&address.storage)->sin_port = 0;
+  if (::bind(probe.get(), address.get(), address.length) == 0) {
+    return true;
+  }
+  if (errno != EADDRNOTAVAIL) {
+    return fail(system_error("learn whose address it is", peer.host()));
+  }
+  return false;
 }
 
 bool is_trusted(uid_t owner) {
@@ -126,7 +143,7 @@ bool is_trusted(uid_t owner) {
 Result<void> check_local_peer(int fd) {
   const SocketAddress peer = MIGRATE_TRY(end_of(fd, ::getpeername));
   const SocketAddress own = MIGRATE_TRY(end_of(fd, ::getsockname));
-  if (!is_on_this_host(peer, own)) {
+  if (!MIGRATE_TRY(is_on_this_host(peer, own))) {
     return {};
   }
   const auto owner = MIGRATE_TRY(owner_of(table_form(peer), table_form(own)));
@@ -149,7 +166,7 @@ Result<void> check_local_listener(int fd, bool anywhere, int timeout_ms) {
   constexpr const char* kSay = "say anything to";
   const SocketAddress peer = MIGRATE_TRY(end_of(fd, ::getpeername));
   const SocketAddress own = MIGRATE_TRY(end_of(fd, ::getsockname));
-  if (!is_on_this_host(peer, own)) {
+  if (!MIGRATE_TRY(is_on_this_host(peer, own))) {
     return anywhere ? Result<void>()
                     : fail(make_error(ErrorCode::kRefused, kSay, peer_name(fd),
                                       std::string("nothing proves that a daemon of root listens "
