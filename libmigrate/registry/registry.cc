@@ -355,7 +355,8 @@ Result<std::optional<ProcessRecord>> Registry::find_pid(pid_t pid) {
   return std::optional<ProcessRecord>(std::move(records.front()));
 }
 
-Result<std::vector<ProcessRecord>> Registry::find_process(const std::string& id_or_prefix) {
+Result<std::vector<ProcessRecord>> Registry::find_process(
+    const std::string& id_or_prefix, const std::function<bool(const ProcessRecord&)>& is_visible) {
   if (id_or_prefix.empty() ||
       id_or_prefix.find_first_not_of("0123456789abcdef") != std::string::npos) {
     return fail(make_error(ErrorCode::kInvalid, "find the process", "\"" + id_or_prefix + "\"",
@@ -364,6 +365,7 @@ Result<std::vector<ProcessRecord>> Registry::find_process(const std::string& id_
   std::vector<ProcessRecord> records =
       MIGRATE_TRY(select("WHERE substr(process, 1, ?2)=?1 ORDER BY updated_us DESC", id_or_prefix,
                          static_cast<std::int64_t>(id_or_prefix.size())));
+  std::erase_if(records, [&](const ProcessRecord& record) { return !is_visible(record); });
   const auto is_exact = [&](const ProcessRecord& record) { return record.process == id_or_prefix; };
   if (std::any_of(records.begin(), records.end(), is_exact)) {
     std::erase_if(records, [&](const ProcessRecord& record) { return !is_exact(record); });

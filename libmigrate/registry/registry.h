@@ -3,6 +3,7 @@
 #include <sys/types.h>
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -106,7 +107,11 @@ class Registry {
   Result<std::optional<ProcessRecord>> find_pid(pid_t pid);
   /// The rows of one process, by its id or a unique prefix of it, most recently updated first;
   /// empty if unknown. Errors: kInvalid (not hexadecimal, or several processes match).
-  Result<std::vector<ProcessRecord>> find_process(const std::string& id_or_prefix);
+  /// Those that are not visible to who asks are as if they were not there, that of a prefix
+  /// included.
+  Result<std::vector<ProcessRecord>> find_process(
+      const std::string& id_or_prefix, const std::function<bool(const ProcessRecord&)>& is_visible =
+                                           [](const ProcessRecord&) { return true; });
   /// Every row, oldest first; only the live ones if `only_live`.
   Result<std::vector<ProcessRecord>> list(bool only_live = false);
 

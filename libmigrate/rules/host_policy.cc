@@ -8,9 +8,11 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cstdlib>
 #include <limits>
 #include <set>
 
+#include "base/file.h"
 #include "libmigrate/rules/refusal.h"
 
 namespace migrate {
@@ -90,8 +92,7 @@ void check_credentials(const wire::Thread& thread, uid_t user, const std::set<gi
   if (held.secure_bits() != 0) {
     refuse("it has secure bits");
   }
-  if (!held.no_new_privileges() &&
-      (own_bounding_set() & ~held.capabilities_bounding()) != 0) {
+  if (!held.no_new_privileges() && (own_bounding_set() & ~held.capabilities_bounding()) != 0) {
     refuse("its capability bounding set lacks some that processes here have");
   }
   std::vector<gid_t> in(held.groups().begin(), held.groups().end());
@@ -103,6 +104,17 @@ void check_credentials(const wire::Thread& thread, uid_t user, const std::set<gi
       return;
     }
   }
+}
+
+/// Where the kernel lets no user map memory, as its own mistakes would lead there.
+std::uint64_t lowest_address() {
+  return std::strtoull(read_file("/proc/sys/vm/mmap_min_addr").value_or("65536").c_str(), nullptr,
+                       10);
+}
+
+bool maps_below(const wire::Image& image, std::uint64_t address) {
+  return std::any_of(image.mappings().begin(), image.mappings().end(),
+                     [&](const wire::Mapping& mapping) { return mapping.start() < address; });
 }
 
 /// Hard limits above ours, which no user could raise.
@@ -211,6 +223,9 @@ std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIden
     return verdict;
   }
   check_hard_limits(image, verdict);
+  if (maps_below(image, lowest_address())) {
+    verdict.push_back(make_refusal("PRIVILEGE", who, "it has memory where no user may have any"));
+  }
   const std::set<gid_t> groups = groups_of(user);
   for (const wire::Thread& thread : image.threads()) {
     check_credentials(thread, user, groups, verdict);
@@ -222,7 +237,8 @@ std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIden
 bool same_rights(const wire::Image& draft, const wire::Image& image) {
   if (draft.threads().empty() || image.threads().empty() ||
       draft.oom_score_adjust() != image.oom_score_adjust() ||
-      draft.resource_limits_size() != image.resource_limits_size()) {
+      draft.resource_limits_size() != image.resource_limits_size() ||
+      maps_below(image, lowest_address())) {
     return false;
   }
   for (int i = 0; i < image.resource_limits_size(); ++i) {
@@ -235,8 +251,7 @@ bool same_rights(const wire::Image& draft, const wire::Image& image) {
   return std::all_of(image.threads().begin(), image.threads().end(),
                      [&](const wire::Thread& thread) {
                        return thread.credentials().SerializeAsString() == credentials &&
-                              thread.policy() == first.policy() &&
-                              thread.nice() == first.nice() &&
+                              thread.policy() == first.policy() && thread.nice() == first.nice() &&
                               thread.io_priority() == first.io_priority();
                      });
 }

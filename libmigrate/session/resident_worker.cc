@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <iterator>
 #include <limits>
 #include <optional>
@@ -44,6 +45,13 @@ constexpr int kFinalTimeoutMs = 60000;
 constexpr int kRunTimeoutMs = 60000;
 constexpr int kHomeConnectMs = 10000;
 constexpr int kRefusalReadMs = 1000;
+
+// It is shown on terminals, and someone else chose it.
+std::string printable(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');
+  return text;
+}
 
 // Those that cannot be opened are none that the pager will read.
 std::vector<UniqueFd> open_mapped_files(const wire::Image& image, const FileUser& user) {
@@ -185,7 +193,7 @@ Result<void> ResidentWorker::prepare() {
   noted_.set_home(offer_.home());
   noted_.set_source(offer_.source_address());
   noted_.set_token(offer_.token());
-  noted_.set_command(offer_.command());
+  noted_.set_command(printable(offer_.command()));
   noted_.set_user(offer_.user());
   noted_.set_trusted(trusted_);
   *noted_.mutable_credentials() = draft.threads(0).credentials();

@@ -164,7 +164,10 @@ Result<std::vector<ProcessRecord>> find_records(Registry& registry, const Reques
       return std::vector<ProcessRecord>();
     }
   }
-  std::vector<ProcessRecord> records = MIGRATE_TRY(registry.find_process(id));
+  // Ids of others are not told, nor how they begin; pids everybody knows.
+  const bool by_pid = request.text("process").empty();
+  std::vector<ProcessRecord> records = MIGRATE_TRY(registry.find_process(
+      id, [&](const ProcessRecord& record) { return by_pid || may_see(request, record); }));
   for (const ProcessRecord& record : records) {
     if (!may_see(request, record)) {
       return fail(not_permitted("process " + id));
