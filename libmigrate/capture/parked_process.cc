@@ -39,8 +39,8 @@ int signal_number(const std::string& siginfo) {
   return information.si_signo;
 }
 
-// From now on its user cannot write into it what the process would get as its own, wherever that is and
-// whatever it has become.
+// From now on its user cannot write into it what the process would get as its own, wherever that is
+// and whatever it has become.
 void script_hide(Script& script) {
   script.call(SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});
 }

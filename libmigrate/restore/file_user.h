@@ -39,7 +39,8 @@ class FileUser {
     /// (not permitted, among others), kNotFound, kRefused (it is another file by now); object is
     /// the path. Blocks.
     Result<UniqueFd> open(const wire::FileIdentity& file, int flags);
-    /// Opens whatever `path` leads to from the folder `directory`; the rest is the caller's to judge.
+    /// Opens whatever `path` leads to from the folder `directory`; the rest is the caller's to
+    /// judge.
     Result<UniqueFd> open_at(int directory, const std::string& path, int flags);
     /// Opens the folder `path`, on which no symbolic link may be, to be entered. The same.
     Result<UniqueFd> open_directory(const std::string& path);

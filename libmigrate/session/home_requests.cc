@@ -96,9 +96,9 @@ bool HomeWorker::place_answers() const {
   return peer && give_proof(*peer->channel, token_, preamble, kForwardTimeoutMs).has_value();
 }
 
-// While it is in doubt, what is parked here is the process as it was when it left. Later it is a deputy
-// that nobody may look into, and giving it up is to kill it. Where nothing is, nobody but its user,
-// whom the daemon has let through, and root can ask.
+// While it is in doubt, what is parked here is the process as it was when it left. Later it is a
+// deputy that nobody may look into, and giving it up is to kill it. Where nothing is, nobody but
+// its user, whom the daemon has let through, and root can ask.
 Result<void> HomeWorker::may_resolve(const nlohmann::json& request) const {
   const Asker asker = MIGRATE_TRY(asker_from(request));
   if (deputy_gone_) {

@@ -34,8 +34,9 @@ Result<void> check_room(const WorkerContext& context, const wire::Offer& offer, 
   return {};
 }
 
-/// Looked at as the process's user, so that nobody learns more of this host's files than he could see.
-/// What root had opened for it counts where all else is well, without a word about what is not.
+/// Looked at as the process's user, so that nobody learns more of this host's files than he could
+/// see. What root had opened for it counts where all else is well, without a word about what is
+/// not.
 Verdict check_files(const WorkerContext& context, const PeerIdentity& source,
                     const wire::Offer& offer, const wire::HostFacts& own) {
   const bool trusted = context.policy.allows(source, 0);

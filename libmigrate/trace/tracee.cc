@@ -58,14 +58,14 @@ Result<Stop> stop_of(pid_t thread, pid_t waited, int status) {
 
 Result<void> seize(pid_t thread) {
   return check(
-      trace_call(PTRACE_SEIZE, thread, 0, as_data(PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC)), "trace",
-      thread);
+      trace_call(PTRACE_SEIZE, thread, 0, as_data(PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC)),
+      "trace", thread);
 }
 
 Result<void> seize_for_life(pid_t thread) {
-  return check(
-      trace_call(PTRACE_SEIZE, thread, 0, as_data(PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)),
-      "trace", thread);
+  return check(trace_call(PTRACE_SEIZE, thread, 0,
+                          as_data(PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)),
+               "trace", thread);
 }
 
 Result<void> keep_running(pid_t thread) {

@@ -38,8 +38,8 @@ struct Stop {
   bool group_stop = false;  ///< Job control stop (SIGSTOP and kin).
 };
 /// Ends a process that runs another program (PTRACE_EVENT_EXEC) although we had all its threads
-/// stopped or in loops of ours: somebody, who can only be its user, has written into its memory. What
-/// we would do next to the process we would do to that program. Returns kNotFound, saying so.
+/// stopped or in loops of ours: somebody, who can only be its user, has written into its memory.
+/// What we would do next to the process we would do to that program. Returns kNotFound, saying so.
 Error end_impostor(pid_t process);
 
 /// Waits for `thread` to stop. Blocks. kNotFound (with the wait status as text) if it ended.
