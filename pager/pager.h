@@ -51,6 +51,9 @@ struct PagerOptions {
   /// Called by a thread of the pager when a link broke; faults wait until resume(). May be called
   /// once for each link. Must not call stop() or destroy the pager.
   std::function<void(const Error&)> on_link_lost;
+  /// There are faults again, told every five milliseconds at most. Called by the fault thread, must
+  /// not block.
+  std::function<void()> on_faults;
 };
 
 struct PagerStatistics {

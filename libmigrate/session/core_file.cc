@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstring>
 #include <ctime>
+#include <deque>
 #include <vector>
 
 #include "base/file.h"
@@ -143,42 +144,102 @@ bool is_core_of(int fd, std::uint32_t inner_pid) {
   return false;
 }
 
-Result<std::string> rename_incomplete_core(const CoreOwner& owner, const FileUser& user) {
+namespace {
+
+Error not_found(const std::string& name, const char* why) {
+  return make_error(ErrorCode::kNotFound, "find the core dump", name, why);
+}
+
+// Renames `name` in a folder, if it is the dump.
+Result<void> rename_in(FileUser::Scope& as_user, int folder, const std::string& name,
+                       const CoreOwner& owner) {
   constexpr time_t kLatelyS = 60;
+  const UniqueFd file =
+      MIGRATE_TRY(as_user.open_at(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
+  struct stat status = {};
+  if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode) || status.st_nlink != 1 ||
+      status.st_uid != owner.file_uid || status.st_mtime + kLatelyS < std::time(nullptr)) {
+    return fail(not_found(name, "the file of this name is another one"));
+  }
+  if (!is_core_of(file.get(), owner.inner_pid)) {
+    return fail(not_found(name, "the file of this name is not its core dump"));
+  }
+  if (::syscall(SYS_renameat2, folder, name.c_str(), folder, (name + kSuffix).c_str(),
+                RENAME_NOREPLACE) != 0) {
+    return fail(system_error("rename the core dump", name + " to " + name + kSuffix));
+  }
+  return {};
+}
+
+struct Folder {
+  std::string path;  // from where the search begins
+  UniqueFd fd;
+  int depth = 0;
+};
+
+// The folders in one, as the user sees them; none beyond `left` names.
+std::vector<Folder> folders_in(FileUser::Scope& as_user, const Folder& folder, int& left) {
+  std::vector<Folder> found;
+  const std::string listed = "/proc/self/fd/" + std::to_string(folder.fd.get());
+  for (const std::string& name : list_directory(listed).value_or(std::vector<std::string>())) {
+    if (--left < 0) {
+      break;
+    }
+    auto fd = as_user.open_at(folder.fd.get(), name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+    if (fd) {
+      found.push_back({folder.path + name + "/", std::move(*fd), folder.depth + 1});
+    }
+  }
+  return found;
+}
+
+// In the folder where the process was last seen, or not far below: it may have changed it since.
+Result<std::string> rename_below(FileUser::Scope& as_user, UniqueFd start, const std::string& name,
+                                 const CoreOwner& owner) {
+  constexpr int kDeepest = 3;
+  int left = 300;  // Each folder takes a descriptor while the search lasts.
+  std::deque<Folder> folders;
+  folders.push_back({"", std::move(start)});
+  Result<void> first = rename_in(as_user, folders.front().fd.get(), name, owner);
+  while (!folders.empty()) {
+    const Folder folder = std::move(folders.front());
+    folders.pop_front();
+    if (folder.depth == 0 ? first.has_value()
+                          : rename_in(as_user, folder.fd.get(), name, owner).has_value()) {
+      return folder.path + name + kSuffix;
+    }
+    for (Folder& each :
+         folder.depth < kDeepest ? folders_in(as_user, folder, left) : std::vector<Folder>()) {
+      folders.push_back(std::move(each));
+    }
+  }
+  return fail(std::move(first).error());
+}
+
+}  // namespace
+
+Result<std::string> rename_incomplete_core(const CoreOwner& owner, const FileUser& user) {
   const auto pattern = MIGRATE_TRY(read_file("/proc/sys/kernel/core_pattern"));
   const auto uses_pid = read_file("/proc/sys/kernel/core_uses_pid").value_or("0");
   const auto path = core_path(pattern, uses_pid.starts_with('1'), owner);
   if (!path) {
     return fail(make_error(ErrorCode::kUnsupported, "name the core dump", pattern));
   }
-  const auto not_found = [&](const char* why) {
-    return fail(make_error(ErrorCode::kNotFound, "find the core dump", *path, why));
-  };
   const std::size_t slash = path->rfind('/');
   const std::string name = path->substr(slash == std::string::npos ? 0 : slash + 1);
   const std::string folder = slash == std::string::npos ? "." : path->substr(0, slash + 1);
-  if (!path->starts_with('/') && owner.directory < 0) {
-    return not_found("its working directory was not seen");
+  const bool relative = !path->starts_with('/');
+  if (relative && owner.directory < 0) {
+    return fail(not_found(*path, "its working directory was not seen"));
   }
   // All of it as the user: nobody makes root rename what is not his.
   FileUser::Scope as_user(user);
-  const UniqueFd directory =
-      MIGRATE_TRY(as_user.open_at(owner.directory, folder, O_PATH | O_DIRECTORY));
-  const UniqueFd file = MIGRATE_TRY(
-      as_user.open_at(directory.get(), name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
-  struct stat status = {};
-  if (::fstat(file.get(), &status) != 0 || !S_ISREG(status.st_mode) || status.st_nlink != 1 ||
-      status.st_uid != owner.file_uid || status.st_mtime + kLatelyS < std::time(nullptr)) {
-    return not_found("the file of this name is another one");
+  UniqueFd directory =
+      MIGRATE_TRY(as_user.open_at(owner.directory, folder, O_RDONLY | O_DIRECTORY));
+  if (relative && slash == std::string::npos) {
+    return rename_below(as_user, std::move(directory), name, owner);
   }
-  if (!is_core_of(file.get(), owner.inner_pid)) {
-    return not_found("the file of this name is not its core dump");
-  }
-  const std::string renamed = name + kSuffix;
-  if (::syscall(SYS_renameat2, directory.get(), name.c_str(), directory.get(), renamed.c_str(),
-                RENAME_NOREPLACE) != 0) {
-    return fail(system_error("rename the core dump", *path + " to " + renamed));
-  }
+  MIGRATE_TRY(rename_in(as_user, directory.get(), name, owner));
   return *path + kSuffix;
 }
 

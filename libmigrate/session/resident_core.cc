@@ -34,7 +34,7 @@ std::string first_stack(pid_t process) {
 // Where the dump would go, as long as it would lack pages: of a process that has ended nobody
 // knows.
 void ResidentWorker::watch_core() {
-  constexpr std::int64_t kLookEveryUs = 20'000;
+  constexpr std::int64_t kLookEveryUs = 2'000;  // It is woken by faults, among others.
   if (!pager_ || independent_ || exited_ || has_execed_ || now_us() < next_core_us_) {
     return;
   }

@@ -246,6 +246,7 @@ PagerOptions ResidentWorker::pager_options() {
     pager_done_ = true;
     static_cast<void>(::eventfd_write(pager_events_.get(), 1));
   };
+  options.on_faults = [this] { static_cast<void>(::eventfd_write(pager_events_.get(), 1)); };
   options.on_link_lost = [this](const Error& error) {
     log::debug("pages of session {}: {}", to_hex(session_), error.message());
     link_lost_ = true;

@@ -21,6 +21,7 @@ constexpr std::chrono::seconds kProbeInterval{1};
 constexpr std::uint64_t kZeroAroundPages = 64;    // of memory that never existed
 constexpr std::uint64_t kRezeroAroundPages = 16;  // of memory given back with madvise
 constexpr int kFaultNice = -10;
+constexpr std::chrono::milliseconds kFaultsToldEvery{5};
 constexpr std::uint64_t kSequentialPages = 16;  // a fault at most so far beyond the last one
 
 // The region of shared memory that a page at another address belongs to.
@@ -185,6 +186,11 @@ bool PagerCore::read_space(AddressSpace& space) {
   for (const Fault& fault : faults_) {
     ++statistics_.faults;
     resolve(fault);
+  }
+  if (!faults_.empty() && options_.on_faults &&
+      faults_.front().start - faults_told_ > kFaultsToldEvery) {
+    faults_told_ = faults_.front().start;
+    options_.on_faults();
   }
   return active;
 }

@@ -174,6 +174,7 @@ class PagerCore {
   bool urgent_usable_ = false;
   std::size_t most_requests_ = kOutstandingCount;
   std::vector<Fault> faults_;
+  Clock::time_point faults_told_{};
   std::vector<Fault> deferred_;      // to be looked at again
   std::vector<Fault> retried_;       // scratch of retry_deferred
   std::vector<Fault> local_faults_;  // wait for a page of a local file
