@@ -42,7 +42,8 @@ std::string report_of(Function act, int expected) {
 }
 
 void touch(std::uintptr_t address) {
-  *reinterpret_cast<volatile char*>(address) = 1;
+  const volatile std::uintptr_t unknown = address;  // Else the compiler warns that nothing is there.
+  *reinterpret_cast<volatile char*>(unknown) = 1;
 }
 
 TEST(CrashReport, OfEachFatalSignalThatIsSent) {
