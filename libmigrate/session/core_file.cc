@@ -8,10 +8,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstdio>
 #include <cstring>
 #include <ctime>
 #include <deque>
+#include <optional>
 #include <vector>
 
 #include "base/file.h"
@@ -150,9 +152,10 @@ Error not_found(const std::string& name, const char* why) {
   return make_error(ErrorCode::kNotFound, "find the core dump", name, why);
 }
 
-// Renames `name` in a folder, if it is the dump.
-Result<void> rename_in(FileUser::Scope& as_user, int folder, const std::string& name,
-                       const CoreOwner& owner) {
+// Renames `name` in a folder, if it is the dump; the new name. One that is there already is of
+// another process, or an earlier run: the next number then.
+Result<std::string> rename_in(FileUser::Scope& as_user, int folder, const std::string& name,
+                              const CoreOwner& owner) {
   constexpr time_t kLatelyS = 60;
   const UniqueFd file =
       MIGRATE_TRY(as_user.open_at(folder, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY));
@@ -164,11 +167,17 @@ Result<void> rename_in(FileUser::Scope& as_user, int folder, const std::string& 
   if (!is_core_of(file.get(), owner.inner_pid)) {
     return fail(not_found(name, "the file of this name is not its core dump"));
   }
-  if (::syscall(SYS_renameat2, folder, name.c_str(), folder, (name + kSuffix).c_str(),
-                RENAME_NOREPLACE) != 0) {
-    return fail(system_error("rename the core dump", name + " to " + name + kSuffix));
+  constexpr int kMostNumbers = 100;
+  std::string renamed = name + kSuffix;
+  for (int number = 1; ::syscall(SYS_renameat2, folder, name.c_str(), folder, renamed.c_str(),
+                                 RENAME_NOREPLACE) != 0;
+       ++number) {
+    if (errno != EEXIST || number == kMostNumbers) {
+      return fail(system_error("rename the core dump", name + " to " + renamed));
+    }
+    renamed = name + kSuffix + "." + std::to_string(number);
   }
-  return {};
+  return renamed;
 }
 
 struct Folder {
@@ -200,20 +209,21 @@ Result<std::string> rename_below(FileUser::Scope& as_user, UniqueFd start, const
   int left = 300;  // Each folder takes a descriptor while the search lasts.
   std::deque<Folder> folders;
   folders.push_back({"", std::move(start)});
-  Result<void> first = rename_in(as_user, folders.front().fd.get(), name, owner);
+  std::optional<Error> first;
   while (!folders.empty()) {
     const Folder folder = std::move(folders.front());
     folders.pop_front();
-    if (folder.depth == 0 ? first.has_value()
-                          : rename_in(as_user, folder.fd.get(), name, owner).has_value()) {
-      return folder.path + name + kSuffix;
+    const auto renamed = rename_in(as_user, folder.fd.get(), name, owner);
+    if (renamed) {
+      return folder.path + *renamed;
     }
+    first = first ? first : renamed.error();
     for (Folder& each :
          folder.depth < kDeepest ? folders_in(as_user, folder, left) : std::vector<Folder>()) {
       folders.push_back(std::move(each));
     }
   }
-  return fail(std::move(first).error());
+  return fail(*first);
 }
 
 }  // namespace
@@ -239,8 +249,8 @@ Result<std::string> rename_incomplete_core(const CoreOwner& owner, const FileUse
   if (relative && slash == std::string::npos) {
     return rename_below(as_user, std::move(directory), name, owner);
   }
-  MIGRATE_TRY(rename_in(as_user, directory.get(), name, owner));
-  return *path + kSuffix;
+  const std::string renamed = MIGRATE_TRY(rename_in(as_user, directory.get(), name, owner));
+  return path->substr(0, path->size() - name.size()) + renamed;
 }
 
 }  // namespace migrate

@@ -36,9 +36,9 @@ std::optional<std::string> core_path(std::string_view pattern, bool uses_pid,
 bool is_core_of(int fd, std::uint32_t inner_pid);
 
 /// Renames the core dump of `owner`, in which pages are missing, to NAME.incomplete, with the
-/// rights of `user` and nobody else's; an existing file stays. Returns the new path as the kernel
-/// would name it. Errors: kNotFound (no such file, or not that process's), kUnsupported (not in a
-/// file), kSystem (a file of the new name exists).
+/// rights of `user` and nobody else's, or NAME.incomplete.1 and so on: an existing file stays.
+/// Returns the new path as the kernel would name it. Errors: kNotFound (no such file, or not that
+/// process's), kUnsupported (not in a file), kSystem (a file of the new name exists).
 Result<std::string> rename_incomplete_core(const CoreOwner& owner, const FileUser& user);
 
 }  // namespace migrate
