@@ -21,8 +21,8 @@
 
 namespace migrate {
 
-/// What Pager hides. Functions are spread over sources: pager_core.cc (state shared by the threads),
-/// fault_thread.cc, bulk_receiver.cc.
+/// What Pager hides. Functions are in pager_core.cc, fault_thread.cc and bulk_receiver.cc.
+///
 /// One rule carries the correctness: the userfaultfds are read, and their events applied to the
 /// maps, in one critical section of `mutex_`; pages are installed, and their state changed, in
 /// another. So the map that an install is decided on is the address space's as of the last event

@@ -42,7 +42,8 @@ std::string report_of(Function act, int expected) {
 }
 
 void touch(std::uintptr_t address) {
-  const volatile std::uintptr_t unknown = address;  // Else the compiler warns that nothing is there.
+  const volatile std::uintptr_t unknown =
+      address;  // Else the compiler warns that nothing is there.
   *reinterpret_cast<volatile char*>(unknown) = 1;
 }
 
