@@ -36,7 +36,7 @@ Result<std::size_t> receive_piece(int unix_fd, std::span<std::byte> buffer, Uniq
   for (;;) {
     message.msg_control = control.data();
     message.msg_controllen = control.size();
-    count = ::recvmsg(unix_fd, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
+    count = receive_packet(unix_fd, message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
     if (count >= 0) {
       break;
     }
@@ -45,7 +45,7 @@ Result<std::size_t> receive_piece(int unix_fd, std::span<std::byte> buffer, Uniq
         return fail(make_error(ErrorCode::kRetry, "receive descriptor from", name_of(unix_fd),
                                "none came in the time given"));
       }
-    } else if (errno != EINTR) {
+    } else {
       return fail(socket_error("receive descriptor from", name_of(unix_fd)));
     }
   }
@@ -252,6 +252,19 @@ Result<Handoff> receive_descriptor(int unix_fd, int timeout_ms) {
   result.bytes.resize(count);
   result.bytes.erase(result.bytes.begin(), result.bytes.begin() + kHeaderBytes);
   return result;
+}
+
+ssize_t receive_packet(int unix_fd, msghdr& message, int flags) {
+  const msghdr empty = message;
+  bool is_second_look = false;
+  for (;;) {
+    message = empty;
+    const ssize_t count = ::recvmsg(unix_fd, &message, flags);
+    if (count > 0 || (count == 0 && is_second_look) || (count < 0 && errno != EINTR)) {
+      return count;
+    }
+    is_second_look = count == 0;
+  }
 }
 
 Result<ucred> peer_credentials(int unix_fd) {

@@ -31,6 +31,12 @@ Result<void> send_descriptor(int unix_fd, int fd, std::span<const std::byte> byt
 /// descriptor), kRetry (timeout; on a stream close it then, part may have been read), kSystem.
 Result<Handoff> receive_descriptor(int unix_fd, int timeout_ms = -1);
 
+/// As recvmsg(2) with `flags`, but for EINTR, on a packet socket that its sender may close. Where a
+/// reader that does not wait looks just as the last packet and the end of the connection come,
+/// Linux (net/unix/af_unix.c, unix_dgram_recvmsg) says 0 though a packet is there: this looks
+/// again.
+ssize_t receive_packet(int unix_fd, msghdr& message, int flags);
+
 /// Who is at the other end of a connected Unix socket, as of its connect(). Errors: kSystem.
 Result<ucred> peer_credentials(int unix_fd);
 

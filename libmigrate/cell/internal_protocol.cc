@@ -2,6 +2,8 @@
 
 #include <cerrno>
 
+#include "transport/handoff.h"
+
 namespace migrate::cell {
 namespace {
 
@@ -49,10 +51,8 @@ Result<Received> receive_message(int socket, bool wait) {
   header.msg_iovlen = 1;
   header.msg_control = control.data();
   header.msg_controllen = control.size();
-  ssize_t count = 0;
-  do {
-    count = ::recvmsg(socket, &header, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
-  } while (count < 0 && errno == EINTR);
+  const ssize_t count =
+      receive_packet(socket, header, MSG_CMSG_CLOEXEC | (wait ? 0 : MSG_DONTWAIT));
   if (count < 0) {
     return fail(system_error("receive from a cell"));
   }
