@@ -6,8 +6,8 @@
 #include "base/result.h"
 #include "libmigrate/capture/frozen_process.h"
 #include "libmigrate/capture/timed_wait.h"
+#include "libmigrate/image/refusal.h"
 #include "libmigrate/proto/image.pb.h"
-#include "libmigrate/rules/refusal.h"
 
 namespace migrate {
 

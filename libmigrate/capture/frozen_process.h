@@ -9,7 +9,7 @@
 
 #include "base/result.h"
 #include "libmigrate/arch/x86_64/registers.h"
-#include "libmigrate/inspect/thread_ids.h"
+#include "libmigrate/proc/thread_ids.h"
 #include "libmigrate/trace/script.h"
 
 namespace migrate {

@@ -11,7 +11,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
-#include "libmigrate/registry/session_file.h"
+#include "libmigrate/state/session_file.h"
 #include "transport/handoff.h"
 
 namespace migrate {

@@ -22,7 +22,7 @@
 #include "base/file.h"
 #include "base/mapping.h"
 #include "libmigrate/cell/internal_protocol.h"
-#include "libmigrate/registry/session_file.h"
+#include "libmigrate/state/session_file.h"
 #include "pager/userfault.h"
 
 namespace migrate::cell {

@@ -13,8 +13,8 @@
 #include <map>
 #include <tuple>
 
-#include "libmigrate/inspect/file_identity.h"
-#include "libmigrate/inspect/pagemap.h"
+#include "libmigrate/proc/file_identity.h"
+#include "libmigrate/proc/pagemap.h"
 #include "pager/page_range.h"
 
 namespace migrate::inspect {

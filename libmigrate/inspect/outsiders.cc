@@ -7,7 +7,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/proc_text.h"
 
 namespace migrate::inspect {
 namespace {

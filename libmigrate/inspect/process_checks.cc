@@ -12,7 +12,7 @@
 
 #include "base/file.h"
 #include "libmigrate/inspect/internal/process_facts.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/proc_text.h"
 
 namespace migrate::inspect {
 namespace {

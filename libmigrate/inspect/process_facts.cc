@@ -15,9 +15,9 @@
 #include <csignal>
 
 #include "base/file.h"
-#include "libmigrate/inspect/file_identity.h"
 #include "libmigrate/inspect/internal/mappings.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/file_identity.h"
+#include "libmigrate/proc/proc_text.h"
 
 namespace migrate::inspect {
 namespace {

@@ -13,7 +13,7 @@
 #include "libmigrate/inspect/internal/process_facts.h"
 #include "libmigrate/inspect/internal/process_view.h"
 #include "libmigrate/inspect/internal/shared_files.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/proc_text.h"
 
 namespace migrate {
 

@@ -13,7 +13,7 @@
 
 #include "base/assistant.h"
 #include "base/result.h"
-#include "libmigrate/inspect/thread_ids.h"
+#include "libmigrate/proc/thread_ids.h"
 #include "libmigrate/proto/image.pb.h"
 
 namespace migrate {

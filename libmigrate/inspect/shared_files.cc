@@ -11,7 +11,7 @@
 
 #include "base/file.h"
 #include "libmigrate/inspect/internal/outsiders.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/proc_text.h"
 
 namespace migrate::inspect {
 namespace {

@@ -12,7 +12,7 @@
 #include <cerrno>
 
 #include "base/file.h"
-#include "libmigrate/inspect/file_identity.h"
+#include "libmigrate/proc/file_identity.h"
 
 namespace migrate {
 namespace {

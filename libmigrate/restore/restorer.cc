@@ -19,7 +19,7 @@
 
 #include "base/clock.h"
 #include "libmigrate/capture/frozen_process.h"
-#include "libmigrate/restore/address_space.h"
+#include "libmigrate/image/address_space.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/restore/process_state.h"
 #include "libmigrate/trace/script_group.h"

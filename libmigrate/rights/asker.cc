@@ -10,7 +10,7 @@
 
 #include "base/file.h"
 #include "base/unique_fd.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/proc_text.h"
 #include "transport/handoff.h"
 
 namespace migrate {

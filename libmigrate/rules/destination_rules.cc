@@ -17,8 +17,8 @@
 #include <string_view>
 
 #include "base/file.h"
-#include "libmigrate/inspect/file_identity.h"
-#include "libmigrate/rules/refusal.h"
+#include "libmigrate/image/refusal.h"
+#include "libmigrate/proc/file_identity.h"
 
 namespace migrate {
 namespace {

@@ -7,8 +7,8 @@
 
 #include "base/file.h"
 #include "libmigrate/arch/x86_64/cpu_facts.h"
-#include "libmigrate/inspect/file_identity.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/file_identity.h"
+#include "libmigrate/proc/proc_text.h"
 
 namespace migrate {
 namespace {

@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "base/file.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/proc_text.h"
 
 namespace migrate {
 namespace {

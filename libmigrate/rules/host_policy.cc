@@ -13,7 +13,7 @@
 #include <set>
 
 #include "base/file.h"
-#include "libmigrate/rules/refusal.h"
+#include "libmigrate/image/refusal.h"
 
 namespace migrate {
 namespace {

@@ -14,7 +14,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/proc_text.h"
 
 namespace migrate {
 namespace {

@@ -1,9 +1,9 @@
 // Control messages as a worker takes them from its peer: joined from pieces, parsed, checked.
 #include <deque>
 
-#include "libmigrate/home/resident_relay.h"
-#include "libmigrate/rules/image_form.h"
-#include "libmigrate/session/control_channel.h"
+#include "libmigrate/image/image_form.h"
+#include "libmigrate/move/control_channel.h"
+#include "libmigrate/relay/resident_relay.h"
 #include "tests/fuzz/message_list.h"
 
 namespace migrate {

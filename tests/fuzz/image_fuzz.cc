@@ -1,13 +1,13 @@
 // An image from a peer: whatever passes check_form() can be used by all that restore it.
 #include <algorithm>
 
-#include "libmigrate/capture/parked_process.h"
-#include "libmigrate/restore/address_space.h"
+#include "libmigrate/image/address_space.h"
+#include "libmigrate/image/image_form.h"
+#include "libmigrate/pages/page_feed.h"
+#include "libmigrate/park/parked_process.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/restore/mappings.h"
 #include "libmigrate/restore/process_state.h"
-#include "libmigrate/rules/image_form.h"
-#include "libmigrate/session/page_feed.h"
 
 namespace migrate {
 namespace {

@@ -8,7 +8,7 @@
 #include <string>
 
 #include "base/file.h"
-#include "libmigrate/registry/registry.h"
+#include "libmigrate/state/registry.h"
 #include "tests/transport/temporary_directory.h"
 
 namespace migrate {

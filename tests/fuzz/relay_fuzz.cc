@@ -5,8 +5,8 @@
 #include <array>
 #include <cstdlib>
 
-#include "libmigrate/home/deputy_relay.h"
-#include "libmigrate/home/resident_relay.h"
+#include "libmigrate/relay/deputy_relay.h"
+#include "libmigrate/relay/resident_relay.h"
 #include "tests/fuzz/message_list.h"
 #include "transport/memory_channel.h"
 

@@ -1,5 +1,5 @@
 // Requests of the local socket, and what workers and daemons say to each other in JSON.
-#include "libmigrate/session/json_member.h"
+#include "libmigrate/requests/json_member.h"
 #include "tools/migrated/request.h"
 #include "transport/address.h"
 

@@ -11,7 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/proto/session.pb.h"
-#include "libmigrate/registry/session_file.h"
+#include "libmigrate/state/session_file.h"
 #include "tests/transport/temporary_directory.h"
 
 namespace migrate {

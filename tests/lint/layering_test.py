@@ -4,6 +4,7 @@
 Usage: layering_test.py ROOT [unittest arguments]
 """
 
+import collections
 import functools
 import pathlib
 import re
@@ -85,6 +86,49 @@ def layering_faults(root):
                 yield f'{path}: {folder}/ must not include "{name}"'
             elif not exists(root, name):
                 yield f'{path}: "{name}" does not exist'
+
+
+ROOMS = "docs/architecture.md"
+ROOM_ROW = re.compile(r"^\| `(\w+)/` \|", re.MULTILINE)
+# The most that one room may have of the lines of libmigrate.
+ROOM_SHARE = 0.2
+
+
+def rooms_of(root):
+    """The rooms of libmigrate in the order in which docs/architecture.md lists them: a room may
+    include those before it."""
+    text = (root / ROOMS).read_text()
+    return ROOM_ROW.findall(text[text.index("| room |"):])
+
+
+def room_files(root):
+    for path in code_files(root):
+        if path.parts[0] == "libmigrate" and len(path.parts) > 2:
+            yield path.parts[1], path
+
+
+def room_faults(root):
+    """Arrows between rooms that do not lead upwards in the list, so that there is no circle."""
+    rank = {room: place for place, room in enumerate(rooms_of(root))}
+    for room, path in room_files(root):
+        if room not in rank:
+            yield f"{path}: room {room}/ is not in the list of {ROOMS}"
+            continue
+        for name in includes(root, path):
+            parts = name.split("/")
+            if parts[0] != "libmigrate" or len(parts) < 3 or parts[1] == room:
+                continue
+            if rank.get(parts[1], len(rank)) > rank[room]:
+                yield f'{path}: room {room}/ must not include "{name}"'
+
+
+def room_size_faults(root):
+    lines = collections.Counter()
+    for room, path in room_files(root):
+        lines[room] += text_of(root / path).count("\n")
+    for room, count in lines.items():
+        if len(lines) > 1 and count > ROOM_SHARE * lines.total():
+            yield f"libmigrate/{room}/: {count} of {lines.total()} lines (limit {ROOM_SHARE:.0%})"
 
 
 def internal_faults(root):
@@ -170,6 +214,16 @@ class Layering(unittest.TestCase):
     def test_lower_layers_include_no_higher_one(self):
         self.hold(layering_faults)
 
+    def test_rooms_know_only_those_before_them(self):
+        self.hold(room_faults)
+
+    def test_no_room_is_too_large(self):
+        self.hold(room_size_faults)
+
+    def test_every_room_of_the_list_exists(self):
+        for room in rooms_of(ROOT):
+            self.assertTrue((ROOT / "libmigrate" / room).is_dir(), room)
+
     def test_private_headers_stay_private(self):
         self.hold(internal_faults)
 
@@ -202,6 +256,20 @@ class Checks(unittest.TestCase):
             (root / path).parent.mkdir(parents=True, exist_ok=True)
             (root / path).write_text(text)
             self.assertEqual(len(list(faults(root))), 1)
+
+    def test_find_faults_between_rooms(self):
+        with tempfile.TemporaryDirectory() as name:
+            root = pathlib.Path(name)
+            for room in "abcdef":
+                (root / "libmigrate" / room).mkdir(parents=True)
+                (root / "libmigrate" / room / "x.h").write_text("#pragma once\n")
+            (root / "docs").mkdir()
+            (root / ROOMS).write_text("| room | does |\n" + "".join(
+                f"| `{room}/` | x |\n" for room in "abcdef"))
+            self.assertEqual(list(room_faults(root)) + list(room_size_faults(root)), [])
+            (root / "libmigrate/a/y.cc").write_text('#include "libmigrate/b/x.h"\n' + "\n" * 9)
+            self.assertEqual(len(list(room_faults(root))), 1)
+            self.assertEqual(len(list(room_size_faults(root))), 1)
 
     def test_find_faults(self):
         self.check(layering_faults, "base/b.cc", '#include "pager/p.h"\n')

@@ -18,10 +18,10 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "libmigrate/registry/mailbox.h"
-#include "libmigrate/registry/registry.h"
+#include "libmigrate/host/mailbox_path.h"
+#include "libmigrate/move/page_transport.h"
 #include "libmigrate/rights/stand_in.h"
-#include "libmigrate/session/page_transport.h"
+#include "libmigrate/state/registry.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/record_json.h"
 #include "tools/migrated/request.h"

@@ -5,7 +5,12 @@
 #include <vector>
 
 #include "base/unique_fd.h"
-#include "libmigrate/session/worker.h"
+#include "libmigrate/guest/resident_worker.h"
+#include "libmigrate/home/home_worker.h"
+#include "libmigrate/host/worker_context.h"
+#include "libmigrate/move/check.h"
+#include "libmigrate/requests/requests.h"
+#include "libmigrate/takeover/adoption.h"
 
 namespace migrate {
 

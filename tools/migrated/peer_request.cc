@@ -8,9 +8,9 @@
 #include <utility>
 
 #include "base/log.h"
-#include "libmigrate/registry/mailbox.h"
-#include "libmigrate/registry/registry.h"
-#include "libmigrate/session/json_member.h"
+#include "libmigrate/host/mailbox_path.h"
+#include "libmigrate/requests/json_member.h"
+#include "libmigrate/state/registry.h"
 #include "transport/preamble.h"
 #include "transport/rdma.h"
 

@@ -8,7 +8,7 @@
 #include <cstring>
 
 #include "base/clock.h"
-#include "libmigrate/session/json_member.h"
+#include "libmigrate/requests/json_member.h"
 
 namespace migrate {
 namespace {

@@ -3,7 +3,7 @@
 #include <nlohmann/json.hpp>
 #include <string>
 
-#include "libmigrate/registry/registry.h"
+#include "libmigrate/state/registry.h"
 
 namespace migrate {
 

@@ -3,7 +3,7 @@
 #include <cstdint>
 #include <utility>
 
-#include "libmigrate/session/json_member.h"
+#include "libmigrate/requests/json_member.h"
 
 namespace migrate {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "base/result.h"
 #include "libmigrate/inspect/internal/process_view.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/proc_text.h"
 
 namespace migrate::inspect {
 

@@ -7,7 +7,7 @@
 
 #include "base/result.h"
 #include "libmigrate/inspect/internal/process_view.h"
-#include "libmigrate/inspect/thread_ids.h"
+#include "libmigrate/proc/thread_ids.h"
 
 namespace migrate::inspect {
 

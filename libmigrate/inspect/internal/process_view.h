@@ -11,8 +11,8 @@
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "libmigrate/image/refusal.h"
 #include "libmigrate/inspect/process_inspector.h"
-#include "libmigrate/rules/refusal.h"
 
 namespace migrate::inspect {
 

@@ -27,8 +27,8 @@
 #include <thread>
 
 #include "base/file.h"
-#include "libmigrate/inspect/file_identity.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/file_identity.h"
+#include "libmigrate/proc/proc_text.h"
 #include "pager/page_range.h"
 #include "tests/libmigrate/inspect/held_process.h"
 

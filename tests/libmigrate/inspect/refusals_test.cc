@@ -26,7 +26,7 @@
 #include <filesystem>
 #include <thread>
 
-#include "libmigrate/rules/refusal.h"
+#include "libmigrate/image/refusal.h"
 #include "pager/page_range.h"
 #include "tests/libmigrate/inspect/held_process.h"
 

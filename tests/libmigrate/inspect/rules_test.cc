@@ -9,8 +9,8 @@
 #include <fstream>
 
 #include "base/file.h"
-#include "libmigrate/inspect/file_identity.h"
-#include "libmigrate/inspect/proc_text.h"
+#include "libmigrate/proc/file_identity.h"
+#include "libmigrate/proc/proc_text.h"
 #include "libmigrate/rules/destination_rules.h"
 #include "libmigrate/rules/host_facts.h"
 #include "tests/libmigrate/inspect/held_process.h"

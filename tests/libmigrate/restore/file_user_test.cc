@@ -12,7 +12,7 @@
 #include <string>
 
 #include "base/file.h"
-#include "libmigrate/inspect/file_identity.h"
+#include "libmigrate/proc/file_identity.h"
 #include "tests/transport/temporary_directory.h"
 
 namespace migrate {

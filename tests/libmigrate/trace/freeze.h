@@ -7,7 +7,7 @@
 #include <vector>
 
 #include "libmigrate/capture/frozen_process.h"
-#include "libmigrate/restore/address_space.h"
+#include "libmigrate/image/address_space.h"
 
 namespace migrate::test {
 

@@ -1,0 +1,71 @@
+#include "libmigrate/guest/offer_verdict.h"
+
+#include "base/log.h"
+#include "libmigrate/image/refusal.h"
+#include "libmigrate/restore/file_user.h"
+#include "libmigrate/rules/destination_rules.h"
+#include "libmigrate/rules/host_memory.h"
+#include "libmigrate/state/registry.h"
+
+namespace migrate {
+namespace {
+
+/// Room for one more process, and for its memory beside what others are still to get.
+Result<void> check_room(const WorkerContext& context, const wire::Offer& offer, Verdict& verdict) {
+  std::uint32_t sessions = 0;
+  std::uint64_t promised = context.reserve_bytes;
+  Registry registry = MIGRATE_TRY(Registry::open(context.state_directory));
+  for (const ProcessRecord& record : MIGRATE_TRY(registry.list(true))) {
+    if (record.role == ProcessRole::kResident && record.has_worker()) {
+      ++sessions;
+      promised += record.owed_pages * offer.source().page_bytes();
+    }
+  }
+  if (sessions >= context.max_sessions) {
+    verdict.push_back(make_refusal("SESSIONS", std::to_string(sessions) + " processes",
+                                   "max_sessions is " + std::to_string(context.max_sessions)));
+  }
+  const std::uint64_t available = MIGRATE_TRY(available_memory_bytes());
+  const std::uint64_t left = available - std::min(available, promised);
+  const std::uint64_t needed = offer.memory_bytes() + offer.ByteSizeLong();
+  for (wire::Refusal& refusal : check_memory(needed, left)) {
+    verdict.push_back(std::move(refusal));
+  }
+  return {};
+}
+
+/// Looked at as the process's user, so that nobody learns more of this host's files than he could
+/// see. What root had opened for it counts where all else is well, without a word about what is
+/// not.
+Verdict check_files(const WorkerContext& context, const PeerIdentity& source,
+                    const wire::Offer& offer, const wire::HostFacts& own) {
+  const bool trusted = context.policy.allows(source, 0);
+  Verdict verdict;
+  {
+    const FileUser user(offer.draft().threads(0).credentials(), trusted);
+    const FileUser::Scope as_user(user);
+    verdict = check_against_host(offer.draft(), offer.source(), own);
+  }
+  const bool good = verdict.empty() ||
+                    (trusted && check_against_host(offer.draft(), offer.source(), own).empty());
+  return good ? Verdict() : verdict;
+}
+
+}  // namespace
+
+Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
+                                               const PeerIdentity& source, const wire::Offer& offer,
+                                               const wire::HostFacts& own) {
+  Verdict verdict = check_policy(context.policy, source, offer.user(), offer.draft());
+  if (verdict.empty()) {
+    verdict = check_files(context, source, offer, own);
+    MIGRATE_TRY(check_room(context, offer, verdict));
+  }
+  for (const wire::Refusal& refusal : verdict) {
+    log::warn("refused a process of user {} that {} offers: {}: {}: {}", offer.user(),
+              source.to_string(), refusal.code(), refusal.object(), refusal.reason());
+  }
+  return verdict;
+}
+
+}  // namespace migrate

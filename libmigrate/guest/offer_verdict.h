@@ -1,0 +1,19 @@
+#pragma once
+
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/host/worker_context.h"
+#include "libmigrate/proto/control.pb.h"
+#include "transport/peer_identity.h"
+
+namespace migrate {
+
+/// Why this host does not take what `source` offers; empty if it does. Who may not bring it learns
+/// nothing else. Refusals are logged. Blocks: reads files, the registry and the user database.
+/// Errors: as Registry and host facts.
+Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
+                                               const PeerIdentity& source, const wire::Offer& offer,
+                                               const wire::HostFacts& own);
+
+}  // namespace migrate

@@ -1,0 +1,31 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "libmigrate/host/stop_points.h"
+#include "libmigrate/rules/host_policy.h"
+#include "transport/address.h"
+#include "transport/peer_trust.h"
+
+namespace migrate {
+
+/// What the daemon tells each worker about its host.
+struct WorkerContext {
+  std::string state_directory;
+  std::string socket_path;
+  std::string host_name;
+  Address own_address;    ///< As others reach us.
+  std::string rdma_host;  ///< Where workers listen for pages over RDMA; empty: nowhere.
+  PeerTrust trust;        ///< How hosts know each other.
+  std::uint32_t spin_us = 0;
+  std::uint32_t end_waiting_s = 0;  ///< After so long a process that waits for pages is ended.
+  StopPoints stops;
+  HostPolicy policy;                ///< Whose processes this host takes.
+  std::uint32_t max_sessions = 0;   ///< Processes of other hosts that it takes at a time.
+  std::uint64_t reserve_bytes = 0;  ///< Memory that they must leave free.
+  /// Most that is pushed to each process that went away, 0: as fast as can be.
+  std::uint64_t push_bytes_per_second = 0;
+};
+
+}  // namespace migrate

@@ -1,0 +1,75 @@
+#include "libmigrate/image/address_space.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <sstream>
+
+#include "base/file.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::uint64_t kLowest = 0x10000;          // vm.mmap_min_addr's default
+constexpr std::uint64_t kTaskEnd = 0x7ffffffff000;  // 47-bit addresses
+
+}  // namespace
+
+Result<std::vector<NamedRange>> read_mappings(pid_t process) {
+  const std::string path = "/proc/" + std::to_string(process) + "/maps";
+  std::istringstream lines(MIGRATE_TRY(read_file(path)));
+  std::vector<NamedRange> ranges;
+  for (std::string line; std::getline(lines, line);) {
+    NamedRange range;
+    int name_at = 0;
+    if (std::sscanf(line.c_str(), "%lx-%lx %*s %*s %*s %*s %n", &range.start, &range.end,
+                    &name_at) != 2) {
+      return fail(make_error(ErrorCode::kCorrupt, "read", path));
+    }
+    if (name_at > 0) {
+      range.name = line.substr(static_cast<std::size_t>(name_at));
+    }
+    if (range.name != "[vsyscall]") {
+      ranges.push_back(std::move(range));
+    }
+  }
+  return ranges;
+}
+
+Result<std::uint64_t> find_hole(std::vector<NamedRange> taken, std::uint64_t length_bytes) {
+  std::sort(taken.begin(), taken.end(),
+            [](const auto& a, const auto& b) { return a.start < b.start; });
+  std::uint64_t candidate = kLowest;
+  for (const NamedRange& range : taken) {
+    if (range.start >= candidate + length_bytes) {
+      break;
+    }
+    candidate = std::max(candidate, range.end);
+  }
+  if (candidate + length_bytes > kTaskEnd) {
+    return fail(make_error(ErrorCode::kInvalid, "find free address space",
+                           std::to_string(length_bytes) + " bytes"));
+  }
+  return candidate;
+}
+
+std::vector<NamedRange> ranges_of(const wire::Image& image) {
+  std::vector<NamedRange> ranges;
+  for (const wire::Mapping& mapping : image.mappings()) {
+    ranges.push_back({mapping.start(), mapping.end(), mapping.name()});
+  }
+  return ranges;
+}
+
+bool is_paged(const wire::Image& image, const wire::Mapping& mapping) {
+  switch (mapping.kind()) {
+    case wire::Mapping::ANONYMOUS:
+    case wire::Mapping::FILE_COPY:
+      return true;
+    case wire::Mapping::SHARED_MEMORY:
+      return !image.shared_memories(static_cast<int>(mapping.shared_memory())).open_descriptor();
+    default:
+      return false;
+  }
+}
+
+}  // namespace migrate

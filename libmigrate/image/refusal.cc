@@ -1,0 +1,162 @@
+#include "libmigrate/image/refusal.h"
+
+#include <algorithm>
+#include <array>
+
+namespace migrate {
+namespace {
+
+constexpr std::array kKinds = std::to_array<RefusalKind>({
+    {"AIO", "asynchronous reads and writes in flight live in this kernel",
+     "move when the program has closed its AIO context (io_destroy)"},
+    {"ARCH", "the machine code is not for the destination's architecture",
+     "choose a destination of the same architecture; only 64-bit x86 programs can be moved"},
+    {"ASYNC_IO", "the descriptor sends signals (O_ASYNC), which are not carried",
+     "let the program clear O_ASYNC, or poll instead"},
+    {"BPF", "BPF objects belong to this kernel", "let the program close its BPF objects"},
+    {"CHILDREN", "the process has children, which would lose their parent",
+     "move when the children have ended, or move the children themselves"},
+    {"CHROOT", "the process has another root directory than the daemon",
+     "run the program without chroot"},
+    {"CPU_FEATURE", "the destination's CPU lacks a feature that the program may be using",
+     "choose a destination whose CPU has it, or start the program with it masked "
+     "(GLIBC_TUNABLES=glibc.cpu.hwcaps=...)"},
+    {"DELETED_FILE", "the file is no longer found under its path",
+     "restart the program if its files were upgraded, or let it close deleted files"},
+    {"DEVICE", "devices other than null, zero, full, random and urandom stay with their host",
+     "let the program close the device"},
+    {"EPOLL_STALE", "it watches a file that is open under this number no more",
+     "let the program remove the watch, or close every duplicate of what it watches"},
+    {"FANOTIFY", "file notifications belong to this kernel", "let the program close it"},
+    {"FILE_DIFFERS", "the destination has another file under this path",
+     "install the same version there, or put the file on a file system that both hosts share"},
+    {"FILE_LOCK", "a lock on a file is held, which the destination cannot take over",
+     "try again in a moment (migratectl move --retry SECONDS)", true},
+    {"FILE_MISSING", "the destination has no such file",
+     "install it there, or put the file on a file system that both hosts share"},
+    {"GUARD_REGION", "guard regions (MADV_GUARD_INSTALL) are not carried",
+     "use mprotect(PROT_NONE) for guard pages"},
+    {"HUGETLB", "huge pages of hugetlbfs are not carried",
+     "use transparent huge pages (madvise MADV_HUGEPAGE)"},
+    {"INOTIFY", "file notifications belong to this kernel",
+     "let the program close its inotify descriptors"},
+    {"IO_URING", "rings of io_uring are shared with this kernel",
+     "run the program without io_uring"},
+    {"KERNEL_THREAD", "a kernel thread has no program that could be moved", "name a user process"},
+    {"KVM", "virtual machines belong to this kernel",
+     "migrate the virtual machine by its own means"},
+    {"MEMORY", "the destination has too little memory for it",
+     "choose a destination with more memory available"},
+    {"MQUEUE", "POSIX message queues belong to this kernel",
+     "let the program close its message queues"},
+    {"NAMESPACE", "the process lives in a namespace of its own (a container, for example)",
+     "move programs that run directly on the host"},
+    {"NOT_ALLOWED", "the destination does not take this user's processes from this host",
+     "ask its administrator for a rule (allow, in the configuration of its migrated)"},
+    {"NOT_PERMITTED", "the kernel would not let who asks look into the process as it is now",
+     "ask its owner or root; a program with set-user-id, set-group-id or capabilities is root's to "
+     "move"},
+    {"NOT_READABLE", "the daemon may not look into this process",
+     "name another process, or give the daemon the right (CAP_SYS_PTRACE, security modules)"},
+    {"PAGE_SIZE", "the destination has pages of another size",
+     "choose a destination with the same page size"},
+    {"PATH_DESCRIPTOR", "descriptors opened with O_PATH are not carried",
+     "let the program close it"},
+    {"PERF", "performance counters belong to this kernel",
+     "let the program close its performance counters"},
+    {"PIDFD", "the descriptor refers to a process of this host", "let the program close it"},
+    {"PIPE_SHARED", "both ends of the pipe are inside, yet another process holds it too",
+     "let the other process close its end"},
+    {"PRIVILEGE", "it has more rights than its user could have at the destination",
+     "move it where root's processes are taken from this host (allow, in the configuration of "
+     "migrated)"},
+    {"PROC_FILE", "the file shows or steers this kernel",
+     "let the program close it; try again in a moment"},
+    {"PROTECTION_KEY", "memory protection keys are not carried",
+     "run the program without protection keys"},
+    {"RLIMIT", "a resource limit is higher than the destination may set",
+     "raise the limit of the daemon at the destination, or give it CAP_SYS_RESOURCE"},
+    {"SCHEDULING", "the scheduling policy is not carried",
+     "use SCHED_OTHER, BATCH, IDLE, FIFO or RR"},
+    {"SEALED", "sealed mappings (mseal) cannot be taken away at the source",
+     "run the program without memory sealing"},
+    {"SECCOMP", "seccomp filters cannot be read back and would be lost",
+     "run the program without its seccomp sandbox"},
+    {"SECURITY_LABEL", "it is confined by a security module, and would run unconfined",
+     "run the program unconfined, or the daemon under the same profile"},
+    {"SELF", "the daemon cannot move itself, nor the first process of a host",
+     "name another process"},
+    {"SESSIONS", "the destination has as many processes of other hosts as it takes",
+     "try again when some have ended, or choose another destination", true},
+    {"SHADOW_STACK", "shadow stacks are not carried",
+     "run the program without them (GLIBC_TUNABLES=glibc.cpu.x86_shstk=off)"},
+    {"SHARED_ADDRESS_SPACE",
+     "another process shares its memory, its descriptor table or its working directory (clone)",
+     "move when the other process has ended"},
+    {"SHARED_FILE",
+     "another process has the same open file, and with it the same state or position",
+     "let each program open the file itself, or append to it (>> in a shell)"},
+    {"SHARED_MEMORY_OUTSIDE", "another process shares this memory",
+     "move when the other process has ended or unmapped it"},
+    {"SOCKET", "sockets are not carried", "move when the program has closed its connections"},
+    {"STOPPED", "the process is stopped by job control", "let it go on (SIGCONT), and try again",
+     true},
+    {"SYSV_MSG", "System V message queues stay with their host",
+     "move when the program no longer uses the queue, and it has been removed"},
+    {"SYSV_SEM", "System V semaphores, and undoing them at exit, stay with their host",
+     "move when the program has released the semaphores, or they have been removed"},
+    {"SYSV_SHM", "System V shared memory stays with its host",
+     "move when the program has detached and removed it, or use mmap"},
+    {"THREAD_UNSHARED", "a thread does not share what the threads of a process commonly share",
+     "programs whose threads call unshare() cannot be moved"},
+    {"TIMERS_HIDDEN", "this kernel does not show the POSIX timers of a process",
+     "use a kernel with CONFIG_CHECKPOINT_RESTORE"},
+    {"TRACED", "a debugger or tracer holds the process", "detach it, and try again"},
+    {"UNKNOWN_ATTRIBUTE", "an attribute of the process is not known to be carried",
+     "run the program without it, or let it take it back"},
+    {"UNKNOWN_DESCRIPTOR", "this kind of descriptor is not known to be carried",
+     "let the program close it"},
+    {"UNKNOWN_MAPPING", "this kind of mapping is not known to be carried",
+     "let the program unmap it"},
+    {"USERFAULTFD", "another pager already serves the page faults of this memory",
+     "run the program without userfaultfd"},
+    {"VDSO", "the destination's kernel has another vDSO",
+     "choose a destination with the same kernel version"},
+    {"XSAVE", "the destination's CPU saves extended registers in another layout",
+     "choose a destination with the same kind of CPU"},
+    {"ZOMBIE", "the process, or its first thread, has ended", "name a process that runs"},
+});
+
+}  // namespace
+
+std::vector<RefusalKind> refusal_kinds() {
+  return {kKinds.begin(), kKinds.end()};
+}
+
+wire::Refusal make_refusal(std::string_view code, std::string object, std::string_view detail) {
+  wire::Refusal refusal;
+  refusal.set_code(std::string(code));
+  refusal.set_object(std::move(object));
+  const auto* kind = std::ranges::find(kKinds, code, &RefusalKind::code);
+  std::string reason;
+  if (kind != kKinds.end()) {
+    reason = kind->reason;
+    refusal.set_remedy(std::string(kind->remedy));
+  }
+  if (!detail.empty()) {
+    reason.append(reason.empty() ? "" : ": ").append(detail);
+  }
+  refusal.set_reason(std::move(reason));
+  return refusal;
+}
+
+bool is_transient(const wire::Refusal& refusal) {
+  const auto* kind = std::ranges::find(kKinds, refusal.code(), &RefusalKind::code);
+  return kind != kKinds.end() && kind->transient;
+}
+
+bool all_transient(const std::vector<wire::Refusal>& refusals) {
+  return !refusals.empty() && std::ranges::all_of(refusals, is_transient);
+}
+
+}  // namespace migrate

@@ -1,0 +1,74 @@
+#include "libmigrate/move/doubt.h"
+
+#include <utility>
+
+#include "base/log.h"
+
+namespace migrate {
+namespace {
+
+void answer(Decision decision, const std::string& process) {
+  log::warn("process {}: an operator's {} was carried out", process, decision.action);
+  decision.client.finish(kExitDone, {{"resolved", decision.action}});
+}
+
+void refuse(Decision decision, const std::string& process, const std::string& reason) {
+  const Error error = make_error(ErrorCode::kRefused, "resolve", "process " + process, reason);
+  log::warn("{}", error.message());
+  decision.client.finish_failed(kExitRefused, error);
+}
+
+}  // namespace
+
+bool Decision::is_due() const {
+  constexpr std::int64_t kCallUs = 2'000'000;
+  return made() && now_us() - made_us > kCallUs;
+}
+
+void refuse_decision(Decision& decision, const std::string& process, const std::string& reason) {
+  if (decision.made()) {
+    refuse(std::exchange(decision, Decision()), process, reason);
+  }
+}
+
+Error doubt_error(const SourceMove& move, const std::string& process) {
+  return make_error(move.error().code, "learn whether the move was done of", "process " + process,
+                    "it stands still until " + move.destination() +
+                        " says whether it runs there (" + move.error().message() +
+                        "); see migratectl show, and migratectl resolve if that host is lost");
+}
+
+DoubtEnd end_doubt(SourceMove& move, Decision& decision, const std::string& process) {
+  Decision taken = std::exchange(decision, Decision());
+  if (taken.made()) {
+    log::warn("process {}: an operator asks for {}; asking the destination once more", process,
+              taken.action);
+    move.ask_once_more();
+  }
+  const bool unknown = move.fate() == Fate::kUnknown;
+  if (unknown && taken.action == "give-up") {
+    answer(std::move(taken), process);
+    return DoubtEnd::kGivenUp;
+  }
+  if (!unknown && move.fate() != Fate::kNeverRan) {
+    if (taken.made()) {
+      refuse(std::move(taken), process, "the destination has just answered: it ran there");
+    }
+    return DoubtEnd::kThere;
+  }
+  const auto back = move.resume_here();
+  if (!back) {
+    log::error("process {} could not be resumed: {}", process, back.error().message());
+  }
+  if (taken.made() && !back) {
+    taken.client.finish_failed(kExitFailed, back.error());
+  } else if (taken.action == "give-up") {
+    refuse(std::move(taken), process,
+           "the destination has just answered: it never ran there, and runs on here");
+  } else if (taken.made()) {
+    answer(std::move(taken), process);
+  }
+  return DoubtEnd::kHere;
+}
+
+}  // namespace migrate

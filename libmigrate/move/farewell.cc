@@ -1,0 +1,34 @@
+#include "libmigrate/move/farewell.h"
+
+#include <utility>
+
+#include "base/clock.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::int64_t kFarewellUs = 2'000'000;
+
+}  // namespace
+
+void Farewell::begin(std::unique_ptr<ControlChannel> channel) {
+  channel_ = std::move(channel);
+  until_us_ = now_us() + kFarewellUs;
+}
+
+int Farewell::poll_fd() const {
+  return channel_ ? channel_->channel().poll_fd() : -1;
+}
+
+void Farewell::follow() {
+  while (channel_) {
+    const auto message = channel_->try_receive();
+    if (!message || now_us() > until_us_) {
+      channel_.reset();
+    } else if (!*message) {
+      return;
+    }
+  }
+}
+
+}  // namespace migrate

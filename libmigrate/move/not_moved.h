@@ -1,0 +1,18 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+
+#include "libmigrate/host/event_sink.h"
+#include "libmigrate/move/move_outcome.h"
+#include "libmigrate/move/source_move.h"
+
+namespace migrate {
+
+/// Tells who asked for `move` of process `pid`, which is refused or failed (`outcome`), why: also
+/// that the process has ended meanwhile, which is no failure to move it.
+void tell_not_moved(EventSink& sink, const SourceMove& move, MoveOutcome outcome, pid_t pid,
+                    const std::string& command);
+
+}  // namespace migrate

@@ -1,0 +1,38 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "libmigrate/capture/timed_wait.h"
+#include "libmigrate/host/worker_context.h"
+#include "libmigrate/inspect/process_inspector.h"
+#include "libmigrate/move/clocks.h"
+#include "libmigrate/move/page_transport.h"
+#include "libmigrate/requests/requests.h"
+
+namespace migrate {
+
+/// One process to be moved away from here.
+struct SourceMoveOptions {
+  pid_t pid = 0;
+  KnownObjects known;
+  Address destination;
+  std::string mode = "lazy";
+  PageTransport transport = PageTransport::kAuto;
+  SessionId process{};            ///< Id of the process.
+  Address home;                   ///< Of the process.
+  std::string token;              ///< Of the process.
+  std::string command;            ///< Command line.
+  Asker asker;                    ///< Who wants it, judged on the frozen process.
+  std::vector<WaitRecord> waits;  ///< As the threads came here.
+  PushLimits push;
+  ClockOffsets host_clocks;                ///< Of this worker's own time namespace.
+  const WorkerContext* context = nullptr;  ///< Borrowed.
+};
+
+/// The mode of an offer that only asks.
+inline constexpr const char* kCheckMode = "check";
+
+}  // namespace migrate

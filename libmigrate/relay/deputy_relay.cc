@@ -1,0 +1,504 @@
+#include "libmigrate/relay/deputy_relay.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <sys/sysmacros.h>
+
+#include <csignal>
+#include <limits>
+#include <sstream>
+#include <utility>
+
+#include "base/file.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::size_t kMaxPendingLinks = 8;
+/// How often to ask whether the deputy may read its terminal again.
+constexpr int kForegroundIntervalMs = 200;
+
+Error corrupt_from_place(const char* what,
+                         const std::string& object = "link to the process's place") {
+  return make_error(ErrorCode::kCorrupt, what, object);
+}
+
+}  // namespace
+
+bool is_in_foreground(pid_t process, std::uint64_t device) {
+  const Result<std::string> stat = read_file("/proc/" + std::to_string(process) + "/stat");
+  if (!stat || stat->rfind(')') == std::string::npos) {
+    return false;
+  }
+  // After the name: state, parent, group, session, terminal, the terminal's foreground group.
+  std::istringstream fields(stat->substr(stat->rfind(')') + 1));
+  std::string state;
+  long parent = 0;
+  long group = 0;
+  long session = 0;
+  unsigned terminal = 0;
+  long foreground = 0;
+  if (!(fields >> state >> parent >> group >> session >> terminal >> foreground)) {
+    return false;
+  }
+  const unsigned minor_number = (terminal & 0xffU) | ((terminal >> 12U) & 0xfff00U);
+  const unsigned major_number = (terminal >> 8U) & 0xfffU;
+  return device != makedev(major_number, minor_number) || group == foreground;
+}
+
+DeputyRelay::DeputyRelay(std::vector<Stream> streams, pid_t deputy, Handlers handlers)
+    : handlers_(std::move(handlers)), deputy_(deputy) {
+  for (Stream& stream : streams) {
+    streams_.try_emplace(stream.id, stream.id, stream.directions, std::move(stream.real));
+  }
+  std::signal(SIGPIPE, SIG_IGN);  // A write to a pipe has no MSG_NOSIGNAL.
+}
+
+void DeputyRelay::adopt(const wire::DeputyRelayState& state) {
+  for (const wire::DeputyRelayState::Stream& noted : state.streams()) {
+    const auto found = streams_.find(noted.id());
+    if (found != streams_.end()) {
+      found->second.adopt(noted);
+    }
+  }
+  epoch_ = state.epoch();
+  attempt_ = state.attempt();
+  signals_.assign(state.signals().begin(), state.signals().end());
+  first_signal_ = std::max<std::uint64_t>(state.first_signal(), 1);
+  sent_signal_ = first_signal_ - 1;
+  stopped_signal_ = static_cast<int>(state.stopped_signal());
+  if (state.has_location()) {
+    location_ = state.location();
+  }
+  if (state.has_exited()) {
+    exited_ = state.exited();
+  }
+  exit_delivered_ = state.exit_delivered();
+}
+
+wire::DeputyRelayState DeputyRelay::note() const {
+  wire::DeputyRelayState state;
+  for (const auto& [id, stream] : streams_) {
+    stream.note(*state.add_streams());
+  }
+  state.set_epoch(epoch_);
+  state.set_attempt(attempt_);
+  state.set_first_signal(first_signal_);
+  for (const std::string& signal : signals_) {
+    state.add_signals(signal);
+  }
+  state.set_stopped_signal(static_cast<std::uint32_t>(stopped_signal_));
+  if (location_) {
+    *state.mutable_location() = *location_;
+  }
+  if (exited_) {
+    *state.mutable_exited() = *exited_;
+  }
+  state.set_exit_delivered(exit_delivered_);
+  return state;
+}
+
+void DeputyRelay::attach(std::unique_ptr<Channel> channel) {
+  if (pending_.size() == kMaxPendingLinks) {
+    pending_.pop_front();
+  }
+  pending_.push_back(std::make_unique<Peer>(std::move(channel)));
+}
+
+bool DeputyRelay::may_read(const HomeStream& stream) const {
+  const bool terminal = stream.wants_terminal() && deputy_ != 0;
+  // Who is left of a process that has ended is in no foreground, and its pid may be another's.
+  return active_ && (!exited_ || (exited_->keep_streams() && !terminal)) &&
+         (!terminal || is_in_foreground(deputy_, stream.terminal_device()));
+}
+
+std::uint32_t DeputyRelay::silent_ms() const {
+  tcp_info info{};
+  socklen_t size = sizeof(info);
+  if (::getsockopt(active_->link.poll_fd(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
+    return std::numeric_limits<std::uint32_t>::max();
+  }
+  return std::min(info.tcpi_last_ack_recv, info.tcpi_last_data_recv);
+}
+
+int DeputyRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
+  int timeout_ms = -1;
+  const auto add = [&](Peer& peer) {
+    if (peer.link.arm()) {
+      timeout_ms = 0;
+    } else {
+      descriptors.push_back({peer.link.poll_fd(), POLLIN, 0});
+    }
+  };
+  if (active_) {
+    add(*active_);
+  }
+  for (const auto& peer : pending_) {
+    add(*peer);
+  }
+  for (const auto& peer : retired_) {
+    add(*peer);
+  }
+  for (const auto& [id, stream] : streams_) {
+    const bool allowed = may_read(stream);
+    stream.collect(descriptors, allowed);
+    if (!allowed && active_ && stream.wants_terminal() && timeout_ms < 0) {
+      timeout_ms = kForegroundIntervalMs;
+    }
+  }
+  return timeout_ms;
+}
+
+Result<void> DeputyRelay::handle() {
+  Result<void> outcome;
+  receive_active(outcome);
+  receive_pending(outcome);
+  receive_retired();
+  tell_superseded();
+  pump_streams();
+  handlers_.on_change();
+  deliver_exit();
+  pump_link();
+  tell_closed();
+  return outcome;
+}
+
+void DeputyRelay::receive_active(Result<void>& outcome) {
+  for (int i = 0; i < Link::kMessagesPerTurn && active_; ++i) {
+    Result<std::optional<wire::RelayMessage>> message = active_->link.receive();
+    if (message && !*message) {
+      return;
+    }
+    Result<void> done;
+    if (message) {
+      done = dispatch(**message);
+    } else {
+      done = fail(std::move(message).error());
+    }
+    if (!done) {
+      lose(std::exchange(active_, nullptr));
+      if (done.error().code != ErrorCode::kPeerLost) {
+        outcome = std::move(done);
+      }
+    }
+  }
+}
+
+void DeputyRelay::lose(std::unique_ptr<Peer> peer) {
+  for (const std::uint64_t id : peer->commands) {
+    if (handlers_.on_command_reply) {
+      handlers_.on_command_reply(
+          id, fail(make_error(ErrorCode::kPeerLost, "wait for the answer to a command",
+                              "the process's place", "look where the process is, and try again")));
+    }
+  }
+}
+
+void DeputyRelay::receive_pending(Result<void>& outcome) {
+  for (std::size_t i = 0; i < pending_.size();) {
+    const Result<bool> activated = read_pending(*pending_[i]);
+    if (activated && !*activated) {
+      ++i;
+      continue;
+    }
+    std::unique_ptr<Peer> peer = std::move(pending_[i]);
+    pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (activated) {
+      activate(std::move(peer));
+    } else if (activated.error().code != ErrorCode::kPeerLost) {
+      outcome = fail(activated.error());
+    }
+  }
+}
+
+// A place that is in doubt where the process runs asks by a link that it does not activate.
+void DeputyRelay::tell_superseded() {
+  for (const auto& peer : pending_) {
+    if (peer->resume && peer->resume->epoch() < epoch_ && !peer->told_newer) {
+      wire::RelayMessage message;
+      message.mutable_resumed()->set_epoch(epoch_);
+      peer->link.send(message);
+      peer->told_newer = true;
+    }
+  }
+}
+
+/// True when the side of this link says that the process runs there.
+Result<bool> DeputyRelay::read_pending(Peer& peer) {
+  while (true) {
+    const std::optional<wire::RelayMessage> message = MIGRATE_TRY(peer.link.receive());
+    if (!message) {
+      return false;
+    }
+    if (message->has_resume() && !peer.resume) {
+      peer.resume = message->resume();
+    } else if (message->has_activate() && peer.resume) {
+      MIGRATE_TRY(check_resume(peer, message->activate().epoch()));
+      return true;
+    } else {
+      return fail(corrupt_from_place("accept a message before the link is active"));
+    }
+  }
+}
+
+Result<void> DeputyRelay::check_resume(const Peer& peer, std::uint64_t activated_epoch) const {
+  const wire::RelayResume& resume = *peer.resume;
+  if (resume.epoch() < epoch_ || (resume.epoch() == epoch_ && resume.attempt() <= attempt_)) {
+    return fail(make_error(ErrorCode::kPeerLost, "take a link", "one older than the present"));
+  }
+  if (activated_epoch != resume.epoch() ||
+      static_cast<std::size_t>(resume.streams_size()) != streams_.size() ||
+      resume.next_signal() < first_signal_ ||
+      resume.next_signal() > first_signal_ + signals_.size()) {
+    return fail(corrupt_from_place("resume the link to the process's place"));
+  }
+  std::set<std::uint32_t> seen;
+  for (const wire::RelayResume::Stream& stream : resume.streams()) {
+    const auto found = streams_.find(stream.id());
+    if (found == streams_.end() || !seen.insert(stream.id()).second) {
+      return fail(
+          corrupt_from_place("resume a stream", "relay stream " + std::to_string(stream.id())));
+    }
+    MIGRATE_TRY(found->second.check_resume(stream));
+  }
+  return {};
+}
+
+void DeputyRelay::activate(std::unique_ptr<Peer> peer) {
+  if (active_ && !active_->commands.empty()) {
+    retired_.push_back(std::move(active_));
+  }
+  active_ = std::move(peer);
+  const wire::RelayResume resume = *std::exchange(active_->resume, std::nullopt);
+  epoch_ = resume.epoch();
+  attempt_ = resume.attempt();
+  wire::RelayMessage message;
+  message.mutable_resumed()->set_epoch(epoch_);
+  for (const wire::RelayResume::Stream& stream : resume.streams()) {
+    HomeStream& ours = streams_.at(stream.id());
+    ours.accept_resume(stream);
+    ours.describe(*message.mutable_resumed()->add_streams());
+  }
+  while (first_signal_ < resume.next_signal()) {
+    signals_.pop_front();
+    ++first_signal_;
+  }
+  sent_signal_ = first_signal_ - 1;
+  active_->link.send(message);
+}
+
+void DeputyRelay::receive_retired() {
+  for (std::size_t i = 0; i < retired_.size();) {
+    Peer& peer = *retired_[i];
+    Result<std::optional<wire::RelayMessage>> message = peer.link.receive();
+    while (message && *message && !peer.commands.empty()) {
+      if ((*message)->has_command_reply()) {
+        accept_reply(peer, (*message)->command_reply());
+      }
+      message = peer.link.receive();
+    }
+    if (message && !peer.commands.empty()) {
+      ++i;
+      continue;
+    }
+    std::unique_ptr<Peer> done = std::move(retired_[i]);
+    retired_.erase(retired_.begin() + static_cast<std::ptrdiff_t>(i));
+    lose(std::move(done));
+  }
+}
+
+Result<HomeStream*> DeputyRelay::find(std::uint32_t id) {
+  const auto found = streams_.find(id);
+  if (found == streams_.end()) {
+    return fail(
+        corrupt_from_place("find the stream of a message", "relay stream " + std::to_string(id)));
+  }
+  return &found->second;
+}
+
+Result<void> DeputyRelay::dispatch(const wire::RelayMessage& message) {
+  using Body = wire::RelayMessage;
+  switch (message.body_case()) {
+    case Body::kData:
+      return MIGRATE_TRY(find(message.data().stream()))->accept_data(message.data());
+    case Body::kAck:
+      return MIGRATE_TRY(find(message.ack().stream()))->accept_ack(message.ack());
+    case Body::kClose:
+      return MIGRATE_TRY(find(message.close().stream()))->accept_close(message.close());
+    case Body::kSignalAck:
+      return accept_signal_ack(message.signal_ack());
+    case Body::kJobState:
+      accept_job_state(static_cast<int>(message.job_state().stopped_signal()));
+      return {};
+    case Body::kExited:
+      accept_exited(message.exited());
+      return {};
+    case Body::kLocated:
+      if (handlers_.on_located && (!location_ || location_->host() != message.located().host() ||
+                                   location_->session() != message.located().session())) {
+        handlers_.on_located(message.located().host(), message.located().session());
+      }
+      location_ = message.located();
+      return {};
+    case Body::kCommandReply:
+      accept_reply(*active_, message.command_reply());
+      return {};
+    default:
+      return fail(corrupt_from_place("accept a message that the process's place does not send"));
+  }
+}
+
+Result<void> DeputyRelay::accept_signal_ack(const wire::RelaySignalAck& ack) {
+  if (ack.number() > sent_signal_) {
+    return fail(corrupt_from_place("accept the acknowledgement of a signal that was not sent"));
+  }
+  while (first_signal_ <= ack.number()) {
+    signals_.pop_front();
+    ++first_signal_;
+  }
+  return {};
+}
+
+void DeputyRelay::accept_reply(Peer& peer, const wire::RelayCommandReply& reply) {
+  if (peer.commands.erase(reply.id()) != 0 && handlers_.on_command_reply) {
+    handlers_.on_command_reply(reply.id(), reply.json());
+  }
+}
+
+void DeputyRelay::accept_job_state(int signal) {
+  if (signal == stopped_signal_) {
+    return;
+  }
+  stopped_signal_ = signal;
+  if (signal != 0 && handlers_.on_stopped) {
+    handlers_.on_stopped(signal);
+  } else if (signal == 0 && handlers_.on_continued) {
+    handlers_.on_continued();
+  }
+}
+
+// Told twice if descendants outlive it: of its end, and of theirs.
+void DeputyRelay::accept_exited(const wire::RelayExited& exited) {
+  if (all_ended_ || (exit_delivered_ && exited.keep_streams())) {
+    acknowledge_exit();
+  } else {
+    exited_ = exited;
+  }
+}
+
+void DeputyRelay::acknowledge_exit() {
+  if (active_) {
+    wire::RelayMessage message;
+    message.mutable_exited_ack()->set_descendants(all_ended_);
+    active_->link.send(message);
+  }
+}
+
+bool DeputyRelay::streams_open() const {
+  return std::any_of(streams_.begin(), streams_.end(),
+                     [](const auto& stream) { return stream.second.open(); });
+}
+
+void DeputyRelay::pump_streams() {
+  std::vector<pollfd> descriptors;
+  std::vector<std::size_t> index;  // by stream: where its descriptor is, if it is there
+  std::vector<bool> allowed;
+  for (const auto& [id, stream] : streams_) {
+    const std::size_t before = descriptors.size();
+    allowed.push_back(may_read(stream));
+    stream.collect(descriptors, allowed.back());
+    index.push_back(descriptors.size() > before ? before : SIZE_MAX);
+  }
+  if (!descriptors.empty() && poll(descriptors.data(), descriptors.size(), 0) < 0) {
+    for (pollfd& descriptor : descriptors) {
+      descriptor.revents = 0;
+    }
+  }
+  std::size_t i = 0;
+  for (auto& [id, stream] : streams_) {
+    const short events = index[i] == SIZE_MAX ? short{0} : descriptors[index[i]].revents;
+    stream.pump_real(events, allowed[i]);
+    ++i;
+  }
+}
+
+void DeputyRelay::pump_link() {
+  if (!active_) {
+    return;
+  }
+  while (sent_signal_ + 1 < first_signal_ + signals_.size()) {
+    wire::RelayMessage message;
+    message.mutable_signal()->set_number(++sent_signal_);
+    message.mutable_signal()->set_siginfo(signals_[sent_signal_ - first_signal_]);
+    active_->link.send(message);
+  }
+  for (auto& [id, stream] : streams_) {
+    stream.pump_link(active_->link);
+  }
+}
+
+void DeputyRelay::deliver_exit() {
+  if (!exited_ || all_ended_ || (exit_delivered_ && exited_->keep_streams())) {
+    return;
+  }
+  for (const wire::RelayExited::StreamEnd& end : exited_->ends()) {
+    const auto found = streams_.find(end.id());
+    if (found != streams_.end() && !found->second.written_to(end.out_end())) {
+      return;
+    }
+  }
+  if (!exited_->keep_streams()) {
+    all_ended_ = true;
+    for (auto& [id, stream] : streams_) {
+      stream.close();
+    }
+  }
+  acknowledge_exit();
+  if (!std::exchange(exit_delivered_, true) && handlers_.on_exit) {
+    handlers_.on_exit(*exited_);
+  }
+}
+
+void DeputyRelay::tell_closed() {
+  for (const auto& [id, stream] : streams_) {
+    const std::uint32_t closed = (stream.in_closed() ? std::uint32_t{wire::RELAY_IN} : 0U) |
+                                 (stream.out_closed() ? std::uint32_t{wire::RELAY_OUT} : 0U);
+    const std::uint32_t news = closed & ~told_closed_[id];
+    told_closed_[id] = closed;
+    for (const wire::RelayDirection direction : {wire::RELAY_IN, wire::RELAY_OUT}) {
+      if ((news & direction) != 0 && handlers_.on_stream_closed) {
+        handlers_.on_stream_closed(id, direction);
+      }
+    }
+  }
+}
+
+Result<void> DeputyRelay::send_signal(std::span<const std::byte> siginfo) {
+  if (siginfo.size() != kSiginfoBytes) {
+    return fail(make_error(ErrorCode::kInvalid, "forward a signal", "siginfo of a wrong size"));
+  }
+  if (signals_.size() >= kMaxRelaySignals) {
+    return fail(make_error(ErrorCode::kRetry, "forward a signal", "too many signals wait"));
+  }
+  std::string bytes(kSiginfoBytes, '\0');
+  std::copy(siginfo.begin(), siginfo.end(), std::as_writable_bytes(std::span(bytes)).begin());
+  signals_.push_back(std::move(bytes));
+  return {};
+}
+
+Result<std::uint64_t> DeputyRelay::send_command(const std::string& json) {
+  if (!active_) {
+    return fail(make_error(ErrorCode::kPeerLost, "send a command", "the process's place",
+                           "wait until the link to it is up again"));
+  }
+  const std::uint64_t id = next_command_++;
+  wire::RelayMessage message;
+  message.mutable_command()->set_id(id);
+  message.mutable_command()->set_json(json);
+  active_->commands.insert(id);
+  active_->link.send(message);
+  return id;
+}
+
+}  // namespace migrate

@@ -1,0 +1,153 @@
+#pragma once
+
+#include <poll.h>
+#include <sys/types.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/relay/home_stream.h"
+#include "libmigrate/relay/link.h"
+
+namespace migrate {
+
+/// Whether a process that reads from terminal `device` (st_rdev) now would get the input: it is in
+/// the foreground, or that terminal is not its controlling one. False if the process is gone.
+bool is_in_foreground(pid_t process, std::uint64_t device);
+
+/// The home side of the link: moves bytes between the deputy's real descriptors and the place where
+/// the process is, sends it signals, and learns how it ends.
+///
+/// Any number of links may be attached; a link counts once its side says that the process runs
+/// there (a later place, or a newer link of the same place) and then replaces the older one.
+/// Threads: one owner thread. Nothing blocks. SIGPIPE is set to be ignored.
+class DeputyRelay {
+ public:
+  /// A duplicate of one of the deputy's descriptors.
+  struct Stream {
+    std::uint32_t id = 0;
+    UniqueFd real;
+    wire::RelayDirection directions = wire::RELAY_NONE;
+  };
+
+  /// Called from handle(). They may call the relay, but not destroy it.
+  struct Handlers {
+    /// The process ended; all its output was written, and the real descriptors are closed unless
+    /// descendants live, which may still use them.
+    std::function<void(const wire::RelayExited& exited)> on_exit;
+    /// Job control: stopped by a signal, going on.
+    std::function<void(int signal)> on_stopped;
+    std::function<void()> on_continued;
+    /// The process is at this host now.
+    std::function<void(const std::string& host, const std::string& session)> on_located;
+    /// The answer to send_command(); kPeerLost if the link broke before one came.
+    std::function<void(std::uint64_t id, Result<std::string> json)> on_command_reply;
+    /// The process closed its end of a stream (RELAY_IN or RELAY_OUT): so must the deputy.
+    std::function<void(std::uint32_t id, wire::RelayDirection direction)> on_stream_closed;
+    /// The state may have changed: note() is to be kept now, before the other side is told of it.
+    std::function<void()> on_change = [] {};
+  };
+
+  /// `deputy` is the process at home: from a terminal, input is taken only while the deputy is in
+  /// the foreground; 0 for always.
+  DeputyRelay(std::vector<Stream> streams, pid_t deputy, Handlers handlers);
+
+  /// Goes on where the relay of a worker that died ended, whose note() this is. Call first.
+  void adopt(const wire::DeputyRelayState& state);
+  wire::DeputyRelayState note() const;
+
+  /// Takes a new link, which stays pending until its side activates it. At most 8 wait; an older
+  /// one gives way. One that waits is told when a later place than its own has called.
+  void attach(std::unique_ptr<Channel> channel);
+  /// A link to the process's present place is up.
+  bool connected() const { return active_ != nullptr; }
+  /// For how long the other end's kernel has not said that it is there, in milliseconds; the most
+  /// there is where that is not known. Only if connected().
+  std::uint32_t silent_ms() const;
+  /// The epoch of the present place; 0 before the first.
+  std::uint64_t epoch() const { return epoch_; }
+
+  /// Adds what to poll; returns the longest time to sleep in milliseconds: 0 for not at all, -1
+  /// for no limit.
+  int collect_poll_fds(std::vector<pollfd>& descriptors);
+  /// Does everything that can be done now. Call when poll returns for whatever reason. A lost link
+  /// is no error. Errors: kCorrupt (a peer broke the protocol; its link was dropped, the relay
+  /// itself is intact).
+  Result<void> handle();
+
+  /// Delivers a signal (siginfo_t, 128 bytes) to the process, once, wherever it is then. Errors:
+  /// kInvalid (size), kRetry (65536 already wait).
+  Result<void> send_signal(std::span<const std::byte> siginfo);
+  /// Asks the process's present place; the id comes back with on_command_reply. Never sent twice.
+  /// Errors: kPeerLost (no link now).
+  Result<std::uint64_t> send_command(const std::string& json);
+
+  /// on_exit was called, and its confirmation handed to the link. Keep the relay for a moment
+  /// longer, until connected() is false, so that the other side gets it.
+  bool finished() const { return exit_delivered_ && (!active_ || active_->link.idle()); }
+  /// Of a process that has ended: so have all its descendants.
+  bool all_ended() const { return all_ended_; }
+  /// Some real descriptor is still in use.
+  bool streams_open() const;
+
+ private:
+  struct Peer {
+    explicit Peer(std::unique_ptr<Channel> channel) : link(std::move(channel)) {}
+    Link link;
+    std::optional<wire::RelayResume> resume;
+    bool told_newer = false;           // that there is a later place
+    std::set<std::uint64_t> commands;  // sent here, not answered
+  };
+
+  void receive_active(Result<void>& outcome);
+  void receive_pending(Result<void>& outcome);
+  void receive_retired();
+  void tell_superseded();
+  Result<bool> read_pending(Peer& peer);
+  Result<void> check_resume(const Peer& peer, std::uint64_t activated_epoch) const;
+  void activate(std::unique_ptr<Peer> peer);
+  Result<void> dispatch(const wire::RelayMessage& message);
+  Result<void> accept_signal_ack(const wire::RelaySignalAck& ack);
+  void accept_reply(Peer& peer, const wire::RelayCommandReply& reply);
+  void accept_job_state(int signal);
+  void accept_exited(const wire::RelayExited& exited);
+  void lose(std::unique_ptr<Peer> peer);
+  Result<HomeStream*> find(std::uint32_t id);
+  bool may_read(const HomeStream& stream) const;
+  void pump_streams();
+  void pump_link();
+  void deliver_exit();
+  void acknowledge_exit();
+  void tell_closed();
+
+  Handlers handlers_;
+  const pid_t deputy_;
+  std::map<std::uint32_t, HomeStream> streams_;
+  std::map<std::uint32_t, std::uint32_t> told_closed_;  // directions, by stream
+  std::unique_ptr<Peer> active_;
+  std::deque<std::unique_ptr<Peer>> pending_;
+  std::vector<std::unique_ptr<Peer>> retired_;  // replaced, but commands may be answered yet
+  std::uint64_t epoch_ = 0;
+  std::uint64_t attempt_ = 0;
+  std::deque<std::string> signals_;  // not acknowledged
+  std::uint64_t first_signal_ = 1;   // the number of the first of them
+  std::uint64_t sent_signal_ = 0;    // the last that was queued on the present link
+  std::uint64_t next_command_ = 1;
+  int stopped_signal_ = 0;
+  std::optional<wire::RelayLocated> location_;
+  std::optional<wire::RelayExited> exited_;
+  bool exit_delivered_ = false;
+  bool all_ended_ = false;
+};
+
+}  // namespace migrate

@@ -1,0 +1,305 @@
+#include "libmigrate/relay/home_stream.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <termios.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <string>
+
+namespace migrate {
+namespace {
+
+/// What POLLOUT promises room for: a page of a pipe; little for a device that says nothing of it.
+constexpr std::uint64_t kBlockingWriteBytes = 512;
+
+/// A terminal that may be opened again: not the master side of one, which would make another
+/// terminal, and not /dev/tty, which means the opener's.
+bool may_reopen_terminal(int fd, const struct stat& status) {
+  int number = 0;
+  return ioctl(fd, TIOCGPTN, &number) != 0 && major(status.st_rdev) != 5;
+}
+
+}  // namespace
+
+HomeStream::HomeStream(std::uint32_t id, std::uint32_t directions, UniqueFd real)
+    : id_(id), directions_(directions), fd_(std::move(real)) {
+  reopen();
+}
+
+void HomeStream::reopen() {
+  struct stat status {};
+  if (fstat(fd_.get(), &status) != 0) {
+    return;
+  }
+  socket_ = S_ISSOCK(status.st_mode);
+  terminal_ = S_ISCHR(status.st_mode) && isatty(fd_.get()) != 0;
+  device_ = status.st_rdev;
+  const bool pipe = S_ISFIFO(status.st_mode);
+  if (!pipe && !(terminal_ && may_reopen_terminal(fd_.get(), status))) {
+    return;
+  }
+  const int access = has_in() && has_out() ? O_RDWR : has_out() ? O_WRONLY : O_RDONLY;
+  const std::string path = "/proc/self/fd/" + std::to_string(fd_.get());
+  UniqueFd own(::open(path.c_str(), access | O_NONBLOCK | O_NOCTTY | O_CLOEXEC));
+  struct stat own_status {};
+  if (own.valid() && fstat(own.get(), &own_status) == 0 && own_status.st_ino == status.st_ino &&
+      own_status.st_rdev == status.st_rdev) {
+    fd_ = std::move(own);
+    nonblocking_ = true;
+  }
+}
+
+Error HomeStream::corrupt(const char* what) const {
+  return make_error(ErrorCode::kCorrupt, what, "relay stream " + std::to_string(id_));
+}
+
+void HomeStream::adopt(const wire::DeputyRelayState::Stream& noted) {
+  in_ = StreamBuffer(noted.in_first());
+  in_.append(noted.in_content());
+  in_sent_ = noted.in_first();
+  in_eof_ = noted.in_eof();
+  in_gone_ = noted.in_gone();
+  out_ = StreamBuffer(noted.out_first());
+  out_acked_ = noted.out_first();
+  out_gone_ = noted.out_gone();
+  out_closed_ = noted.out_closed();
+  out_eof_ = out_closed_;
+  close_if_done();
+}
+
+// Output that came and was not written is not noted: it was not acknowledged and comes again.
+void HomeStream::note(wire::DeputyRelayState::Stream& noted) const {
+  noted.set_id(id_);
+  noted.set_directions(directions_);
+  noted.set_in_first(in_.first());
+  const auto content = in_.view(in_.first(), in_.size());
+  noted.set_in_content(content.data(), content.size());
+  noted.set_in_eof(in_eof_);
+  noted.set_in_gone(in_gone_);
+  noted.set_out_first(out_.first());
+  noted.set_out_gone(out_gone_);
+  noted.set_out_closed(out_closed_);
+}
+
+void HomeStream::collect(std::vector<pollfd>& descriptors, bool may_read) const {
+  short events = -1;  // -1: not polled, as a hang-up would wake us again and again.
+  if (reads_in() && has_room() && may_read) {
+    events = POLLIN;
+  }
+  if (fd_.valid() && has_out() && !out_gone_ && !out_closed_) {
+    if (!out_.empty()) {
+      events = static_cast<short>((events < 0 ? 0 : events) | POLLOUT);
+    } else if (events < 0 && !has_in()) {
+      events = 0;  // To learn that the reader has gone.
+    }
+  }
+  if (events >= 0) {
+    descriptors.push_back({fd_.get(), events, 0});
+  }
+}
+
+void HomeStream::pump_real(short events, bool may_read) {
+  if (!out_.empty() && (events & (POLLOUT | POLLERR | POLLHUP)) != 0) {
+    write_out();
+  }
+  if (!has_in() && has_out() && !out_gone_ && (events & POLLERR) != 0) {
+    drop_out();
+  }
+  if (may_read && reads_in() && has_room() && (events & (POLLIN | POLLERR | POLLHUP)) != 0) {
+    read_in();
+  }
+  if (out_eof_ && out_.empty() && !out_closed_) {
+    finish_out();
+  }
+}
+
+void HomeStream::read_in() {
+  std::array<char, kRelayChunkBytes> bytes;
+  do {
+    const std::size_t room = std::min<std::uint64_t>(bytes.size(), kRelayWindowBytes - in_.size());
+    const ssize_t count = socket_ ? recv(fd_.get(), bytes.data(), room, MSG_DONTWAIT)
+                                  : read(fd_.get(), bytes.data(), room);
+    if (count > 0) {
+      in_.append({bytes.data(), static_cast<std::size_t>(count)});
+    } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
+      in_eof_ = true;  // EIO: the terminal was hung up.
+      return;
+    } else if (errno == EAGAIN) {
+      return;
+    }
+  } while ((nonblocking_ || socket_) && has_room() && !terminal_);
+}
+
+void HomeStream::write_out() {
+  while (!out_.empty() && fd_.valid()) {
+    const bool bold = nonblocking_ || socket_;
+    const auto bytes = out_.view(out_.first(), bold ? kRelayChunkBytes : kBlockingWriteBytes);
+    const ssize_t count =
+        socket_ ? ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT)
+                : ::write(fd_.get(), bytes.data(), bytes.size());
+    if (count > 0) {
+      out_.drop_to(out_.first() + static_cast<std::uint64_t>(count));
+    } else if (count < 0 && errno != EAGAIN && errno != EINTR && errno != ENOMEM &&
+               errno != ENOBUFS) {
+      drop_out();
+      return;
+    } else if (count == 0 || errno != EINTR) {
+      return;
+    }
+    if (!bold) {
+      return;  // Poll again before the next bite.
+    }
+  }
+}
+
+void HomeStream::drop_in() {
+  in_gone_ = true;
+  in_.drop_to(in_.end());
+  in_sent_ = in_.end();
+  close_if_done();
+}
+
+void HomeStream::drop_out() {
+  out_gone_ = true;
+  out_.drop_to(out_.end());
+  close_if_done();
+}
+
+void HomeStream::finish_out() {
+  out_closed_ = true;
+  close_if_done();
+}
+
+void HomeStream::close_if_done() {
+  if ((!has_in() || in_gone_) && (!has_out() || out_closed_ || out_gone_)) {
+    fd_.reset();
+  }
+}
+
+void HomeStream::close() {
+  in_gone_ = has_in();
+  out_closed_ = has_out();
+  fd_.reset();
+}
+
+void HomeStream::pump_link(Link& link) {
+  while (in_sent_ < in_.end() && !in_gone_) {
+    const auto bytes = in_.view(in_sent_, kRelayChunkBytes);
+    wire::RelayMessage message;
+    wire::RelayData& data = *message.mutable_data();
+    data.set_stream(id_);
+    data.set_offset(in_sent_);
+    data.set_content(bytes.data(), bytes.size());
+    in_sent_ += bytes.size();
+    link.send(message);
+  }
+  if (in_eof_ && !in_eof_sent_ && !in_gone_) {
+    wire::RelayMessage message;
+    message.mutable_close()->set_stream(id_);
+    message.mutable_close()->set_offset(in_.end());
+    link.send(message);
+    in_eof_sent_ = true;
+  }
+  if (out_gone_ && !out_gone_sent_) {
+    wire::RelayMessage message;
+    message.mutable_close()->set_stream(id_);
+    message.mutable_close()->set_offset(out_.end());
+    message.mutable_close()->set_reader_gone(true);
+    link.send(message);
+    out_gone_sent_ = true;
+  }
+  const std::uint64_t news = out_.first() - out_acked_;
+  const bool closed_news = out_closed_ && !out_closed_sent_;
+  if (closed_news || news >= kRelayAckBytes || (news > 0 && out_.empty())) {
+    wire::RelayMessage message;
+    message.mutable_ack()->set_stream(id_);
+    message.mutable_ack()->set_offset(out_.first());
+    message.mutable_ack()->set_closed(out_closed_);
+    link.send(message);
+    out_acked_ = out_.first();
+    out_closed_sent_ = out_closed_;
+  }
+}
+
+Result<void> HomeStream::accept_data(const wire::RelayData& data) {
+  const std::uint64_t size = data.content().size();
+  if (!has_out() || out_eof_ || size == 0 || size > kRelayChunkBytes ||
+      data.offset() != out_.end()) {
+    return fail(corrupt("accept output of the process"));
+  }
+  out_.append(data.content());
+  if (out_gone_ || !fd_.valid()) {
+    out_.drop_to(out_.end());
+  } else if (out_.end() - out_acked_ > kRelayWindowBytes) {
+    return fail(corrupt("accept output of the process beyond the window"));
+  }
+  return {};
+}
+
+Result<void> HomeStream::accept_ack(const wire::RelayAck& ack) {
+  if (in_gone_) {
+    return {};
+  }
+  if (!has_in() || ack.closed() || ack.offset() < in_.first() || ack.offset() > in_sent_) {
+    return fail(corrupt("accept an acknowledgement of the process's place"));
+  }
+  in_.drop_to(ack.offset());
+  return {};
+}
+
+Result<void> HomeStream::accept_close(const wire::RelayClose& close) {
+  if (close.reader_gone()) {
+    if (!has_in()) {
+      return fail(corrupt("accept the end of the process's reader"));
+    }
+    drop_in();
+    return {};
+  }
+  if (!has_out() || close.offset() != out_.end()) {
+    return fail(corrupt("accept the end of the process's output"));
+  }
+  out_eof_ = true;
+  out_closed_sent_ = false;
+  return {};
+}
+
+Result<void> HomeStream::check_resume(const wire::RelayResume::Stream& resume) const {
+  const bool in_fits = !has_in() || in_gone_ || resume.in_gone() ||
+                       (resume.in_acked() >= in_.first() && resume.in_next() >= resume.in_acked() &&
+                        resume.in_next() <= in_.end());
+  if (!in_fits || (has_out() && !out_gone_ && resume.out_first() > out_.end())) {
+    return fail(corrupt("resume the link to the process's place"));
+  }
+  return {};
+}
+
+void HomeStream::accept_resume(const wire::RelayResume::Stream& resume) {
+  if (has_in() && !in_gone_) {
+    if (resume.in_gone()) {
+      drop_in();
+    } else {
+      in_.drop_to(resume.in_acked());
+      in_sent_ = resume.in_next();
+      in_eof_sent_ = false;
+    }
+  }
+  out_closed_sent_ = false;
+}
+
+void HomeStream::describe(wire::RelayResumed::Stream& resumed) {
+  out_acked_ = out_.first();
+  out_gone_sent_ = out_gone_;
+  resumed.set_id(id_);
+  resumed.set_out_acked(out_.first());
+  resumed.set_out_next(out_.end());
+  resumed.set_out_gone(out_gone_);
+}
+
+}  // namespace migrate

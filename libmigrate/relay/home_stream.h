@@ -1,0 +1,95 @@
+#pragma once
+
+#include <poll.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "libmigrate/relay/link.h"
+#include "libmigrate/relay/stream_buffer.h"
+
+namespace migrate {
+
+/// One stream at home: the real descriptor, shared with the deputy and perhaps with others, whose
+/// O_NONBLOCK is therefore never touched. Pipes and terminals are opened a second time for our own
+/// non-blocking use; sockets take flags per call; anything else is polled, then used in small
+/// bites. Part of DeputyRelay; the owner's thread only; nothing blocks.
+class HomeStream {
+ public:
+  HomeStream(std::uint32_t id, std::uint32_t directions, UniqueFd real);
+
+  std::uint32_t id() const { return id_; }
+
+  /// Goes on where another worker's stream ended, as its note() says.
+  void adopt(const wire::DeputyRelayState::Stream& noted);
+  void note(wire::DeputyRelayState::Stream& noted) const;
+
+  /// Adds the real descriptor to `descriptors` if it matters now. `may_read`: input may be taken.
+  void collect(std::vector<pollfd>& descriptors, bool may_read) const;
+  /// Input is wanted, but from a terminal, which others may be reading just now.
+  bool wants_terminal() const { return terminal_ && reads_in() && has_room(); }
+  std::uint64_t terminal_device() const { return device_; }
+
+  /// Reads and writes the real descriptor as far as `events` (what poll said of it) allow.
+  void pump_real(short events, bool may_read);
+  /// Queues on `link` what is due.
+  void pump_link(Link& link);
+
+  Result<void> accept_data(const wire::RelayData& data);
+  Result<void> accept_ack(const wire::RelayAck& ack);
+  Result<void> accept_close(const wire::RelayClose& close);
+  /// Whether accept_resume would be right; changes nothing.
+  Result<void> check_resume(const wire::RelayResume::Stream& resume) const;
+  void accept_resume(const wire::RelayResume::Stream& resume);
+  void describe(wire::RelayResumed::Stream& resumed);
+
+  /// The output up to `offset` was written, or can never be.
+  bool written_to(std::uint64_t offset) const {
+    return !has_out() || out_gone_ || out_.first() >= offset;
+  }
+  bool in_closed() const { return in_gone_; }
+  bool out_closed() const { return out_closed_; }
+  bool open() const { return fd_.valid(); }
+  /// Lets the real descriptor go.
+  void close();
+
+ private:
+  bool has_in() const { return (directions_ & wire::RELAY_IN) != 0; }
+  bool has_out() const { return (directions_ & wire::RELAY_OUT) != 0; }
+  bool reads_in() const { return has_in() && !in_gone_ && !in_eof_ && fd_.valid(); }
+  bool has_room() const { return in_.size() < kRelayWindowBytes; }
+  void reopen();
+  void read_in();
+  void write_out();
+  void drop_in();
+  void drop_out();
+  void finish_out();
+  void close_if_done();
+  Error corrupt(const char* what) const;
+
+  const std::uint32_t id_;
+  const std::uint32_t directions_;
+  UniqueFd fd_;
+  bool nonblocking_ = false;  // reads and writes of fd_ never block
+  bool socket_ = false;
+  bool terminal_ = false;
+  std::uint64_t device_ = 0;
+
+  StreamBuffer in_;  // from the first byte that the process has not read
+  std::uint64_t in_sent_ = 0;
+  bool in_eof_ = false;
+  bool in_eof_sent_ = false;
+  bool in_gone_ = false;
+
+  StreamBuffer out_;  // arrived, not yet written
+  std::uint64_t out_acked_ = 0;
+  bool out_eof_ = false;     // the process's end of file is at out_.end()
+  bool out_closed_ = false;  // and everything before it was written
+  bool out_closed_sent_ = false;
+  bool out_gone_ = false;
+  bool out_gone_sent_ = false;
+};
+
+}  // namespace migrate

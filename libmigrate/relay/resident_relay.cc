@@ -1,0 +1,406 @@
+#include "libmigrate/relay/resident_relay.h"
+
+#include <csignal>
+#include <utility>
+
+namespace migrate {
+namespace {
+
+/// How often to look at what the process has read where no event tells of it.
+constexpr int kLookIntervalMs = 10;
+
+Error corrupt_from_home(const char* what, const std::string& object = "link to home") {
+  return make_error(ErrorCode::kCorrupt, what, object);
+}
+
+}  // namespace
+
+wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams) {
+  wire::RelayState state;
+  state.set_epoch(1);
+  state.set_next_signal(1);
+  for (const RelayStreamSpec& spec : streams) {
+    wire::RelayStreamState& stream = *state.add_streams();
+    stream.set_id(spec.id);
+    stream.set_directions(spec.directions);
+  }
+  return state;
+}
+
+Result<std::unique_ptr<ResidentRelay>> ResidentRelay::create(const wire::RelayState& state,
+                                                             Handlers handlers) {
+  if (state.epoch() == 0 || state.next_signal() == 0 || state.streams_size() > kMaxRelayStreams) {
+    return fail(corrupt_from_home("read the state of a relay", "image"));
+  }
+  std::unique_ptr<ResidentRelay> relay(new ResidentRelay(std::move(handlers)));
+  for (const wire::RelayStreamState& stream : state.streams()) {
+    const bool directions_ok = stream.directions() >= 1 && stream.directions() <= 3;
+    if (!directions_ok || !relay->streams_.try_emplace(stream.id(), stream).second) {
+      return fail(
+          corrupt_from_home("read the state of a relay",
+                            "relay stream " + std::to_string(stream.id()) + " of the image"));
+    }
+  }
+  relay->state_epoch_ = state.epoch();
+  relay->next_signal_ = state.next_signal();
+  relay->acked_signal_ = state.next_signal() - 1;
+  relay->stopped_signal_ = state.stopped_signal();
+  std::signal(SIGPIPE, SIG_IGN);  // A write to a pipe has no MSG_NOSIGNAL.
+  return relay;
+}
+
+Result<std::unique_ptr<ResidentRelay>> ResidentRelay::adopt(const wire::ResidentRelayState& state,
+                                                            std::vector<Adopted> ends,
+                                                            Handlers handlers) {
+  std::unique_ptr<ResidentRelay> relay = MIGRATE_TRY(create(state.relay(), std::move(handlers)));
+  for (const wire::ResidentRelayState::Stream& noted : state.streams()) {
+    const auto found = relay->streams_.find(noted.id());
+    if (found == relay->streams_.end()) {
+      return fail(corrupt_from_home("take over the link to home"));
+    }
+    UniqueFd descriptors[3];
+    for (Adopted& end : ends) {
+      if (end.id == noted.id()) {
+        descriptors[static_cast<std::size_t>(end.kind)] = std::move(end.fd);
+      }
+    }
+    found->second.adopt(noted, std::move(descriptors[0]), std::move(descriptors[1]),
+                        std::move(descriptors[2]));
+  }
+  relay->attempt_ = state.attempt();
+  relay->exit_acked_ = state.exit_acked();
+  if (state.has_location()) {
+    relay->location_ = state.location();
+  }
+  if (state.has_exited()) {
+    relay->exited_ = state.exited();
+  }
+  relay->active_ = true;
+  return relay;
+}
+
+wire::ResidentRelayState ResidentRelay::note() const {
+  wire::ResidentRelayState state;
+  state.mutable_relay()->set_epoch(state_epoch_);
+  state.mutable_relay()->set_next_signal(next_signal_);
+  state.mutable_relay()->set_stopped_signal(stopped_signal_);
+  for (const auto& [id, stream] : streams_) {
+    stream.note(*state.mutable_relay()->add_streams(), *state.add_streams());
+  }
+  state.set_attempt(attempt_);
+  state.set_exit_acked(exit_acked_);
+  if (location_) {
+    *state.mutable_location() = *location_;
+  }
+  if (exited_) {
+    *state.mutable_exited() = *exited_;
+  }
+  return state;
+}
+
+std::vector<RelayEnd> ResidentRelay::ends() const {
+  std::vector<RelayEnd> all;
+  for (const auto& [id, stream] : streams_) {
+    stream.add_ends(all);
+  }
+  return all;
+}
+
+Result<std::vector<StreamEndpoint>> ResidentRelay::create_endpoints() {
+  std::vector<StreamEndpoint> endpoints;
+  for (auto& [id, stream] : streams_) {
+    endpoints.push_back(MIGRATE_TRY(stream.open()));
+  }
+  return endpoints;
+}
+
+void ResidentRelay::attach(std::unique_ptr<Channel> channel) {
+  link_ = std::make_unique<Link>(std::move(channel));
+  established_ = false;
+  wire::RelayMessage message;
+  wire::RelayResume& resume = *message.mutable_resume();
+  resume.set_epoch(state_epoch_);
+  resume.set_attempt(++attempt_);
+  resume.set_next_signal(next_signal_);
+  for (auto& [id, stream] : streams_) {
+    stream.describe(*resume.add_streams());
+  }
+  link_->send(message);
+  if (active_) {
+    active_ = false;
+    activate();
+  }
+}
+
+void ResidentRelay::activate() {
+  if (link_ && !active_) {
+    wire::RelayMessage message;
+    message.mutable_activate()->set_epoch(state_epoch_);
+    link_->send(message);
+  }
+  active_ = true;
+}
+
+int ResidentRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
+  if (frozen_) {
+    return -1;
+  }
+  int timeout_ms = -1;
+  if (link_) {
+    if (link_->arm()) {
+      timeout_ms = 0;
+    } else {
+      descriptors.push_back({link_->poll_fd(), POLLIN, 0});
+    }
+  }
+  for (const auto& [id, stream] : streams_) {
+    stream.collect(descriptors);
+    if (stream.wants_timer() && timeout_ms < 0) {
+      timeout_ms = kLookIntervalMs;
+    }
+  }
+  return timeout_ms;
+}
+
+Result<void> ResidentRelay::handle() {
+  Result<void> outcome;
+  receive_all(outcome);
+  if (frozen_) {
+    return outcome;
+  }
+  for (auto& [id, stream] : streams_) {
+    stream.pump_process();
+  }
+  handlers_.on_change();
+  pump_link();
+  return outcome;
+}
+
+void ResidentRelay::receive_all(Result<void>& outcome) {
+  for (int i = 0; i < Link::kMessagesPerTurn && link_ && !frozen_; ++i) {
+    Result<std::optional<wire::RelayMessage>> message = link_->receive();
+    if (message && !*message) {
+      return;
+    }
+    Result<void> done;
+    if (message) {
+      done = dispatch(**message);
+    } else {
+      done = fail(std::move(message).error());
+    }
+    if (!done) {
+      link_.reset();
+      established_ = false;
+      if (done.error().code != ErrorCode::kPeerLost) {
+        outcome = std::move(done);
+      }
+    }
+  }
+}
+
+Result<ResidentStream*> ResidentRelay::find(std::uint32_t id) {
+  const auto found = streams_.find(id);
+  if (found == streams_.end()) {
+    return fail(
+        corrupt_from_home("find the stream of a message", "relay stream " + std::to_string(id)));
+  }
+  return &found->second;
+}
+
+Result<void> ResidentRelay::dispatch(const wire::RelayMessage& message) {
+  using Body = wire::RelayMessage;
+  if (message.body_case() == Body::kResumed) {
+    return accept_resumed(message.resumed());
+  }
+  if (message.body_case() == Body::kExitedAck) {
+    home_over_ = home_over_ || !established_;  // Instead of an answer: home has ended already.
+    exit_acked_ = exited_ && (exited_->keep_streams() || message.exited_ack().descendants() ||
+                              home_over_ || exit_acked_);
+    return {};
+  }
+  if (!established_) {
+    return fail(corrupt_from_home("accept a message before home has taken the link"));
+  }
+  switch (message.body_case()) {
+    case Body::kData:
+      return MIGRATE_TRY(find(message.data().stream()))->accept_data(message.data());
+    case Body::kAck:
+      return MIGRATE_TRY(find(message.ack().stream()))->accept_ack(message.ack());
+    case Body::kClose:
+      return MIGRATE_TRY(find(message.close().stream()))->accept_close(message.close());
+    case Body::kSignal:
+      return accept_signal(message.signal());
+    case Body::kCommand:
+      if (handlers_.on_command) {
+        handlers_.on_command(message.command().id(), message.command().json());
+      }
+      return {};
+    default:
+      return fail(corrupt_from_home("accept a message that home does not send"));
+  }
+}
+
+Result<void> ResidentRelay::accept_resumed(const wire::RelayResumed& resumed) {
+  if (!active_ || established_ || resumed.epoch() != state_epoch_ ||
+      static_cast<std::size_t>(resumed.streams_size()) != streams_.size()) {
+    return fail(corrupt_from_home("resume the link to home"));
+  }
+  for (const wire::RelayResumed::Stream& stream : resumed.streams()) {
+    ResidentStream* const ours = MIGRATE_TRY(find(stream.id()));
+    MIGRATE_TRY(ours->accept_resumed(stream));
+  }
+  established_ = true;
+  exit_sent_ = false;
+  send_job_state();
+  send_location();
+  return {};
+}
+
+Result<void> ResidentRelay::accept_signal(const wire::RelaySignal& signal) {
+  if (signal.number() != next_signal_ || signal.siginfo().size() != kSiginfoBytes) {
+    return fail(
+        corrupt_from_home("accept a signal", "signal number " + std::to_string(signal.number())));
+  }
+  ++next_signal_;
+  if (handlers_.on_signal) {
+    handlers_.on_signal(std::as_bytes(std::span(signal.siginfo())));
+  }
+  return {};
+}
+
+void ResidentRelay::pump_link() {
+  if (!link_ || !established_) {
+    return;
+  }
+  if (next_signal_ - 1 != acked_signal_) {
+    wire::RelayMessage message;
+    acked_signal_ = next_signal_ - 1;
+    message.mutable_signal_ack()->set_number(acked_signal_);
+    link_->send(message);
+  }
+  for (auto& [id, stream] : streams_) {
+    stream.pump_link(*link_);
+  }
+  if (exited_ && !exit_sent_) {
+    for (const wire::RelayExited::StreamEnd& end : exited_->ends()) {
+      if (!streams_.at(end.id()).sent_to(end.out_end())) {
+        return;
+      }
+    }
+    wire::RelayMessage message;
+    *message.mutable_exited() = *exited_;
+    link_->send(message);
+    exit_sent_ = true;
+  }
+}
+
+wire::RelayState ResidentRelay::freeze_state() {
+  frozen_ = true;
+  wire::RelayState state;
+  state.set_epoch(state_epoch_ + 1);
+  state.set_next_signal(next_signal_);
+  state.set_stopped_signal(stopped_signal_);
+  for (auto& [id, stream] : streams_) {
+    stream.drain();
+    stream.save(*state.add_streams());
+  }
+  return state;
+}
+
+void ResidentRelay::report_job_state(int stopped_signal) {
+  stopped_signal_ = static_cast<std::uint32_t>(stopped_signal);
+  send_job_state();
+}
+
+void ResidentRelay::send_job_state() {
+  if (link_ && established_) {
+    wire::RelayMessage message;
+    message.mutable_job_state()->set_stopped_signal(stopped_signal_);
+    link_->send(message);
+  }
+}
+
+void ResidentRelay::report_location(const std::string& host, const std::string& session) {
+  location_.emplace();
+  location_->set_host(host);
+  location_->set_session(session);
+  send_location();
+}
+
+void ResidentRelay::send_location() {
+  if (link_ && established_ && location_) {
+    wire::RelayMessage message;
+    *message.mutable_located() = *location_;
+    link_->send(message);
+  }
+}
+
+void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::string& lost,
+                                const std::map<std::uint64_t, std::uint64_t>& positions,
+                                const IncompleteCore& core) {
+  if (exited_) {
+    return;
+  }
+  exited_.emplace();
+  exited_->set_wait_status(wait_status);
+  exited_->set_keep_streams(keep_streams);
+  exited_->set_lost(lost);
+  exited_->set_core_lacks_pages(core.lacks_pages);
+  exited_->set_core_file(core.file);
+  for (const auto& [id, offset] : positions) {
+    wire::RelayExited::Position& position = *exited_->add_positions();
+    position.set_shared_id(id);
+    position.set_offset(offset);
+  }
+  note_ends(!keep_streams);
+}
+
+void ResidentRelay::report_descendants_ended() {
+  if (!exited_ || !exited_->keep_streams()) {
+    return;
+  }
+  exited_->set_keep_streams(false);
+  note_ends(true);
+  exit_sent_ = false;
+  exit_acked_ = home_over_;
+}
+
+// Takes out what was written: all of it, if it is `over`.
+void ResidentRelay::note_ends(bool over) {
+  exited_->clear_ends();
+  for (auto& [id, stream] : streams_) {
+    stream.drain();
+    if (over) {
+      stream.end_output();
+    }
+    wire::RelayExited::StreamEnd& end = *exited_->add_ends();
+    end.set_id(id);
+    end.set_out_end(stream.out_end());
+  }
+}
+
+void ResidentRelay::send_reply(std::uint64_t id, const std::string& json) {
+  if (link_) {
+    wire::RelayMessage message;
+    message.mutable_command_reply()->set_id(id);
+    message.mutable_command_reply()->set_json(json);
+    link_->send(message);
+  }
+}
+
+bool ResidentRelay::flushed() const {
+  if (exited_ && !exit_acked_) {
+    return false;
+  }
+  if (home_over_) {
+    return true;  // What it took, and did not come to confirm, nobody will confirm any more.
+  }
+  for (const auto& [id, stream] : streams_) {
+    if (!stream.flushed()) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace migrate

@@ -1,0 +1,150 @@
+#pragma once
+
+#include <poll.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/relay/link.h"
+#include "libmigrate/relay/resident_stream.h"
+
+namespace migrate {
+
+/// One stream when a process leaves home for the first time.
+struct RelayStreamSpec {
+  std::uint32_t id = 0;
+  wire::RelayDirection directions = wire::RELAY_NONE;
+};
+
+/// A core dump in which pages are missing that had not come when it was written.
+struct IncompleteCore {
+  std::uint64_t lacks_pages = 0;  ///< 0: none are.
+  std::string file;               ///< Its name; empty if it was not found.
+};
+
+/// The state for a process that leaves home: epoch 1, nothing sent yet.
+wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams);
+
+/// The resident side of the link to home: stands for the outside world towards a moved process.
+///
+/// Life: create, create_endpoints, attach (home learns of us but stays with the older place),
+/// activate (the process runs here), then poll: collect_poll_fds, poll, handle. A link that breaks
+/// is dropped: connected() is false until the owner attaches another. A further move: freeze_state,
+/// then thaw, or destroy the relay when the process runs elsewhere.
+/// Threads: one owner thread. Nothing blocks. SIGPIPE is set to be ignored.
+class ResidentRelay {
+ public:
+  /// Called from handle(). They may call the relay, but not destroy it.
+  struct Handlers {
+    /// Deliver this signal (siginfo_t, 128 bytes); called once for each, in order.
+    std::function<void(std::span<const std::byte> siginfo)> on_signal;
+    /// A request of home; answer with send_reply(id, ...) now or later.
+    std::function<void(std::uint64_t id, const std::string& json)> on_command;
+    /// The state may have changed: note() and ends() are to be kept now, before home is told of it.
+    std::function<void()> on_change = [] {};
+  };
+
+  /// From fresh state or from that of freeze_state() at another host. Errors: kCorrupt.
+  static Result<std::unique_ptr<ResidentRelay>> create(const wire::RelayState& state,
+                                                       Handlers handlers);
+
+  /// From what note() gave to a worker that is dead, with the ends that ends() told of.
+  struct Adopted {
+    std::uint32_t id = 0;
+    RelayEnd::Kind kind = RelayEnd::Kind::kIn;
+    UniqueFd fd;
+  };
+  static Result<std::unique_ptr<ResidentRelay>> adopt(const wire::ResidentRelayState& state,
+                                                      std::vector<Adopted> ends, Handlers handlers);
+  wire::ResidentRelayState note() const;
+  std::vector<RelayEnd> ends() const;
+
+  /// Makes the process's ends. Call once; install them in the process before closing them, as the
+  /// last close is the end of file. Streams of both directions are socket pairs, others pipes.
+  Result<std::vector<StreamEndpoint>> create_endpoints();
+
+  /// Takes a new link to home in place of any older one.
+  void attach(std::unique_ptr<Channel> channel);
+  /// The process runs here: home shall use this link from now on. Call once.
+  void activate();
+  bool connected() const { return link_ != nullptr; }
+  /// Home has accepted this link as the present one.
+  bool established() const { return established_; }
+  std::uint64_t epoch() const { return state_epoch_; }
+
+  /// Adds what to poll; returns the longest time to sleep in milliseconds: 0 for not at all, -1
+  /// for no limit.
+  int collect_poll_fds(std::vector<pollfd>& descriptors);
+  /// Does everything that can be done now. Call when poll returns for whatever reason. A lost link
+  /// is no error. Errors: kCorrupt (home broke the protocol; that link was dropped, the relay
+  /// itself is intact).
+  Result<void> handle();
+
+  /// Stops all relaying and takes out what the process has written. Call when every thread of the
+  /// process is stopped. The state is for the next place: its epoch is one more.
+  wire::RelayState freeze_state();
+  /// The move came to nothing: goes on as before freeze_state().
+  void thaw() { frozen_ = false; }
+
+  /// Tells home that the process was stopped by `signal`, or with 0 that it goes on.
+  void report_job_state(int stopped_signal);
+  /// Tells home where the process is now.
+  void report_location(const std::string& host, const std::string& session);
+  /// The process has ended: takes out the rest of its output, then tells home, again on every
+  /// link until home has confirmed it. `keep_streams`: descendants live, and may use them.
+  /// `lost`: for people, why it did not end by itself.
+  /// `positions`: of shared files, by their id. `core`: of its core dump.
+  void report_exit(int wait_status, bool keep_streams = false, const std::string& lost = {},
+                   const std::map<std::uint64_t, std::uint64_t>& positions = {},
+                   const IncompleteCore& core = {});
+  /// After report_exit(): so have its descendants, if any were left.
+  void report_descendants_ended();
+  /// Answers a command; lost if the link breaks.
+  void send_reply(std::uint64_t id, const std::string& json);
+
+  /// Home has everything: all output, and the exit if it was reported.
+  bool flushed() const;
+  bool exit_acknowledged() const { return exit_acked_; }
+  /// Home has said that the process is over for it, and nobody there hears of it any more.
+  bool home_over() const { return home_over_; }
+
+ private:
+  explicit ResidentRelay(Handlers handlers) : handlers_(std::move(handlers)) {}
+
+  void receive_all(Result<void>& outcome);
+  Result<void> dispatch(const wire::RelayMessage& message);
+  Result<void> accept_resumed(const wire::RelayResumed& resumed);
+  Result<void> accept_signal(const wire::RelaySignal& signal);
+  Result<ResidentStream*> find(std::uint32_t id);
+  void pump_link();
+  void note_ends(bool over);
+  void send_job_state();
+  void send_location();
+
+  Handlers handlers_;
+  std::map<std::uint32_t, ResidentStream> streams_;
+  std::unique_ptr<Link> link_;
+  std::uint64_t state_epoch_ = 1;
+  std::uint64_t attempt_ = 0;
+  std::uint64_t next_signal_ = 1;
+  std::uint64_t acked_signal_ = 0;
+  std::uint32_t stopped_signal_ = 0;
+  std::optional<wire::RelayLocated> location_;
+  std::optional<wire::RelayExited> exited_;
+  bool active_ = false;
+  bool established_ = false;
+  bool frozen_ = false;
+  bool exit_sent_ = false;
+  bool exit_acked_ = false;
+  bool home_over_ = false;
+};
+
+}  // namespace migrate

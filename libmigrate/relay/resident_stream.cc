@@ -1,0 +1,389 @@
+#include "libmigrate/relay/resident_stream.h"
+
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <string>
+
+namespace migrate {
+namespace {
+
+/// Small, so that little of home's input is taken ahead; more than a slot, so that the process and
+/// the relay need not take turns for every page.
+constexpr int kInPipeBytes = 16 << 10;
+
+Result<void> set_nonblocking(int fd) {
+  if (fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK) != 0) {
+    return fail(system_error("set O_NONBLOCK", "descriptor " + std::to_string(fd)));
+  }
+  return {};
+}
+
+}  // namespace
+
+ResidentStream::ResidentStream(const wire::RelayStreamState& state)
+    : id_(state.id()),
+      directions_(state.directions()),
+      in_(state.in_next()),
+      in_acked_(state.in_next()),
+      in_gone_(state.in_gone()),
+      out_(state.out_first()),
+      out_sent_(state.out_first()),
+      out_eof_(state.out_eof()),
+      out_gone_(state.out_gone()) {
+  if (!out_gone_) {
+    out_.append(state.out_unacked());
+  }
+}
+
+Error ResidentStream::corrupt(const char* what) const {
+  return make_error(ErrorCode::kCorrupt, what, "relay stream " + std::to_string(id_));
+}
+
+void ResidentStream::adopt(const wire::ResidentRelayState::Stream& noted, UniqueFd in, UniqueFd out,
+                           UniqueFd unread) {
+  in_acked_ = std::min(noted.in_acked(), in_.first());
+  in_eof_ = noted.in_eof();
+  in_finished_ = noted.in_finished();
+  in_fd_ = std::move(in);
+  out_fd_ = std::move(out);
+  unread_fd_ = std::move(unread);
+}
+
+void ResidentStream::note(wire::RelayStreamState& state,
+                          wire::ResidentRelayState::Stream& noted) const {
+  save(state);
+  state.set_in_next(in_.first());
+  noted.set_id(id_);
+  noted.set_in_acked(in_acked_);
+  noted.set_in_eof(in_eof_ && in_.empty());
+  noted.set_in_finished(in_finished_);
+}
+
+void ResidentStream::add_ends(std::vector<RelayEnd>& ends) const {
+  const auto add = [&](RelayEnd::Kind kind, const UniqueFd& fd) {
+    if (fd.valid()) {
+      ends.push_back({id_, kind, fd.get()});
+    }
+  };
+  add(RelayEnd::Kind::kIn, in_fd_);
+  add(RelayEnd::Kind::kOut, out_fd_);
+  add(RelayEnd::Kind::kUnread, unread_fd_);
+}
+
+Result<StreamEndpoint> ResidentStream::open() {
+  StreamEndpoint endpoint;
+  endpoint.id = id_;
+  std::array<int, 2> ends{};
+  if (is_socket()) {
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+      return fail(system_error("socketpair", "relay stream " + std::to_string(id_)));
+    }
+    in_fd_.reset(ends[0]);
+    endpoint.process_end.reset(ends[1]);
+    MIGRATE_TRY(set_nonblocking(ends[0]));
+    unread_fd_ = MIGRATE_TRY(endpoint.process_end.duplicate());
+    if (in_gone_ || out_gone_) {
+      shutdown(ends[0], in_gone_ && out_gone_ ? SHUT_RDWR : in_gone_ ? SHUT_WR : SHUT_RD);
+    }
+  } else {
+    if (pipe2(ends.data(), O_CLOEXEC) != 0) {
+      return fail(system_error("pipe2", "relay stream " + std::to_string(id_)));
+    }
+    const bool in = (directions_ & wire::RELAY_IN) != 0;
+    UniqueFd ours(ends[in ? 1 : 0]);
+    endpoint.process_end.reset(ends[in ? 0 : 1]);
+    MIGRATE_TRY(set_nonblocking(ours.get()));
+    if (in) {
+      fcntl(ours.get(), F_SETPIPE_SZ, kInPipeBytes);  // Best effort.
+    }
+    if (in ? !in_gone_ : !out_gone_) {
+      (in ? in_fd_ : out_fd_) = std::move(ours);
+    }
+  }
+  struct stat status {};
+  if (fstat(endpoint.process_end.get(), &status) != 0) {
+    return fail(system_error("fstat", "relay stream " + std::to_string(id_)));
+  }
+  endpoint.inode = status.st_ino;
+  return endpoint;
+}
+
+void ResidentStream::collect(std::vector<pollfd>& descriptors) const {
+  short in_events = -1;  // -1: not polled, as a hang-up would wake us again and again.
+  if (in_fd_.valid() && reads_in() && !in_finished_) {
+    in_events = in_.empty() ? 0 : POLLOUT;
+  }
+  const bool room = writes_out() && !out_eof_ && out_.size() < kRelayWindowBytes;
+  if (is_socket() && in_fd_.valid() && room) {
+    in_events = static_cast<short>((in_events < 0 ? 0 : in_events) | POLLIN);
+  }
+  if (in_events >= 0) {
+    descriptors.push_back({in_fd_.get(), in_events, 0});
+  }
+  if (out_fd_.valid() && room) {
+    descriptors.push_back({out_fd_.get(), POLLIN, 0});
+  }
+}
+
+bool ResidentStream::wants_timer() const {
+  if (!reads_in() || !in_.empty() || in_finished_) {
+    return false;
+  }
+  return in_eof_ || in_.end() - in_acked_ >= kRelayWindowBytes / 2;
+}
+
+std::uint64_t ResidentStream::consumed() const {
+  const int fd = unread_fd_.valid() ? unread_fd_.get() : in_fd_.get();
+  int unread = 0;
+  if (in_gone_ || fd < 0) {
+    return in_.first();
+  }
+  if (ioctl(fd, FIONREAD, &unread) != 0 || unread < 0) {
+    return in_acked_;
+  }
+  const std::uint64_t written = in_.first() - in_acked_;
+  return in_.first() - std::min(written, static_cast<std::uint64_t>(unread));
+}
+
+void ResidentStream::pump_process() {
+  if (reads_in() && in_fd_.valid()) {
+    write_in();
+  }
+  if (writes_out() && !out_eof_) {
+    read_out(kRelayWindowBytes);
+  }
+}
+
+void ResidentStream::write_in() {
+  while (!in_.empty()) {
+    const std::string_view bytes = in_.view(in_.first(), kRelayChunkBytes);
+    const ssize_t count =
+        is_socket() ? ::send(in_fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT)
+                    : ::write(in_fd_.get(), bytes.data(), bytes.size());
+    if (count > 0) {
+      in_.drop_to(in_.first() + static_cast<std::uint64_t>(count));
+    } else if (errno == EPIPE || errno == ECONNRESET) {
+      drop_reader();
+      return;
+    } else if (errno != EINTR) {
+      break;  // Full; also ENOMEM and kin, which pass.
+    }
+  }
+  if (in_.empty() && in_eof_ && !in_finished_) {
+    finish_in();
+    return;
+  }
+  pollfd ours{in_fd_.get(), 0, 0};
+  if (!is_socket() && !in_finished_ && poll(&ours, 1, 0) == 1 && (ours.revents & POLLERR) != 0) {
+    drop_reader();
+  }
+}
+
+/// Lets the process see the end of file, and keeps a way to learn how much it has yet to read.
+void ResidentStream::finish_in() {
+  if (is_socket()) {
+    shutdown(in_fd_.get(), SHUT_WR);
+    in_finished_ = true;
+    return;
+  }
+  const std::string path = "/proc/self/fd/" + std::to_string(in_fd_.get());
+  unread_fd_.reset(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
+  if (unread_fd_.valid()) {
+    in_fd_.reset();
+    in_finished_ = true;
+    return;
+  }
+  int unread = 0;  // No descriptors or no /proc: wait until the process has read everything.
+  if (ioctl(in_fd_.get(), FIONREAD, &unread) == 0 && unread == 0) {
+    in_fd_.reset();
+    in_finished_ = true;
+  }
+}
+
+void ResidentStream::drop_reader() {
+  in_gone_ = true;
+  in_.drop_to(in_.end());
+  if (!is_socket()) {
+    in_fd_.reset();
+    unread_fd_.reset();
+  }
+}
+
+void ResidentStream::read_out(std::uint64_t limit) {
+  const int fd = is_socket() ? in_fd_.get() : out_fd_.get();
+  std::array<char, kRelayChunkBytes> bytes;
+  while (fd >= 0 && out_.size() < limit) {
+    const std::size_t room = std::min<std::uint64_t>(bytes.size(), limit - out_.size());
+    const ssize_t count = ::read(fd, bytes.data(), room);
+    if (count > 0) {
+      out_.append({bytes.data(), static_cast<std::size_t>(count)});
+    } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
+      out_eof_ = true;
+      out_fd_.reset();
+      return;
+    } else if (errno == EAGAIN) {
+      return;
+    }
+  }
+}
+
+void ResidentStream::drain() {
+  const int fd = is_socket() ? in_fd_.get() : out_fd_.get();
+  int unread = 0;
+  if (!writes_out() || out_eof_ || fd < 0 || ioctl(fd, FIONREAD, &unread) != 0) {
+    return;
+  }
+  read_out(out_.size() + static_cast<std::uint64_t>(std::max(unread, 0)) + 1);
+}
+
+void ResidentStream::end_output() {
+  if ((directions_ & wire::RELAY_OUT) != 0 && !out_eof_) {
+    out_eof_ = true;
+    out_fd_.reset();
+  }
+}
+
+/// Nobody reads the output at home: the process's next write shall fail with EPIPE.
+void ResidentStream::drop_out() {
+  out_gone_ = true;
+  out_.drop_to(out_.end());
+  out_sent_ = out_.end();
+  if (is_socket()) {
+    shutdown(in_fd_.get(), SHUT_RD);
+  }
+  out_fd_.reset();
+}
+
+void ResidentStream::pump_link(Link& link) {
+  while (!out_gone_ && out_sent_ < std::min(out_.end(), out_.first() + kRelayWindowBytes)) {
+    const std::uint64_t room = out_.first() + kRelayWindowBytes - out_sent_;
+    const auto bytes = out_.view(out_sent_, std::min(kRelayChunkBytes, room));
+    wire::RelayMessage message;
+    wire::RelayData& data = *message.mutable_data();
+    data.set_stream(id_);
+    data.set_offset(out_sent_);
+    data.set_content(bytes.data(), bytes.size());
+    out_sent_ += bytes.size();
+    link.send(message);
+  }
+  if (out_eof_ && !out_gone_ && out_sent_ == out_.end() && !out_eof_sent_) {
+    wire::RelayMessage message;
+    message.mutable_close()->set_stream(id_);
+    message.mutable_close()->set_offset(out_.end());
+    link.send(message);
+    out_eof_sent_ = true;
+  }
+  if (in_gone_ && !in_gone_sent_) {
+    wire::RelayMessage message;
+    message.mutable_close()->set_stream(id_);
+    message.mutable_close()->set_offset(in_.end());
+    message.mutable_close()->set_reader_gone(true);
+    link.send(message);
+    in_gone_sent_ = true;
+  }
+  if (in_.end() == in_acked_ || in_gone_) {
+    return;
+  }
+  const std::uint64_t read_to = consumed();
+  if (read_to - in_acked_ >= kRelayAckBytes || (read_to == in_.end() && read_to != in_acked_)) {
+    wire::RelayMessage message;
+    message.mutable_ack()->set_stream(id_);
+    message.mutable_ack()->set_offset(read_to);
+    link.send(message);
+    in_acked_ = read_to;
+  }
+}
+
+Result<void> ResidentStream::accept_data(const wire::RelayData& data) {
+  const std::uint64_t size = data.content().size();
+  if ((directions_ & wire::RELAY_IN) == 0 || in_eof_ || size == 0 || size > kRelayChunkBytes ||
+      data.offset() != in_.end()) {
+    return fail(corrupt("accept input from home"));
+  }
+  in_.append(data.content());
+  if (in_gone_) {
+    in_.drop_to(in_.end());
+  } else if (in_.end() - in_acked_ > kRelayWindowBytes) {
+    return fail(corrupt("accept input from home beyond the window"));
+  }
+  return {};
+}
+
+Result<void> ResidentStream::accept_ack(const wire::RelayAck& ack) {
+  if (out_gone_) {
+    return {};
+  }
+  if (ack.offset() < out_.first() || ack.offset() > out_sent_ ||
+      (ack.closed() && (!out_eof_ || ack.offset() != out_.end()))) {
+    return fail(corrupt("accept an acknowledgement from home"));
+  }
+  out_.drop_to(ack.offset());
+  out_eof_acked_ = out_eof_acked_ || ack.closed();
+  return {};
+}
+
+Result<void> ResidentStream::accept_close(const wire::RelayClose& close) {
+  if (close.reader_gone()) {
+    if ((directions_ & wire::RELAY_OUT) == 0) {
+      return fail(corrupt("accept the end of home's reader"));
+    }
+    drop_out();
+    return {};
+  }
+  if ((directions_ & wire::RELAY_IN) == 0 || close.offset() != in_.end()) {
+    return fail(corrupt("accept the end of home's input"));
+  }
+  in_eof_ = true;
+  return {};
+}
+
+Result<void> ResidentStream::accept_resumed(const wire::RelayResumed::Stream& resumed) {
+  if (resumed.out_gone() || out_gone_) {
+    drop_out();
+    return {};
+  }
+  if (resumed.out_acked() < out_.first() || resumed.out_next() < resumed.out_acked() ||
+      resumed.out_next() > out_.end()) {
+    return fail(corrupt("resume the link to home"));
+  }
+  out_.drop_to(resumed.out_acked());
+  out_sent_ = resumed.out_next();
+  out_eof_sent_ = false;
+  return {};
+}
+
+void ResidentStream::describe(wire::RelayResume::Stream& resume) {
+  in_acked_ = consumed();
+  in_gone_sent_ = in_gone_;
+  resume.set_id(id_);
+  resume.set_in_acked(in_acked_);
+  resume.set_in_next(in_.end());
+  resume.set_in_gone(in_gone_);
+  resume.set_out_first(out_.first());
+}
+
+void ResidentStream::save(wire::RelayStreamState& state) const {
+  state.set_id(id_);
+  state.set_directions(directions_);
+  state.set_in_next(consumed());
+  state.set_in_gone(in_gone_);
+  state.set_out_first(out_.first());
+  const auto unacked = out_.view(out_.first(), out_.size());
+  state.set_out_unacked(unacked.data(), unacked.size());
+  state.set_out_eof(out_eof_);
+  state.set_out_gone(out_gone_);
+}
+
+bool ResidentStream::flushed() const {
+  return (directions_ & wire::RELAY_OUT) == 0 || out_gone_ ||
+         (out_.empty() && (!out_eof_ || out_eof_acked_));
+}
+
+}  // namespace migrate

@@ -1,0 +1,111 @@
+#pragma once
+
+#include <poll.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "libmigrate/relay/link.h"
+#include "libmigrate/relay/stream_buffer.h"
+
+namespace migrate {
+
+/// The process's end of one stream, to be installed in the process.
+struct StreamEndpoint {
+  std::uint32_t id = 0;
+  UniqueFd process_end;     ///< Blocking; the caller sets O_NONBLOCK and kin as the image says.
+  std::uint64_t inode = 0;  ///< By which a later capture recognises the stream.
+};
+
+/// One of our ends of a stream that must outlive the worker: while it is open, the process sees
+/// neither end of file nor a broken pipe.
+struct RelayEnd {
+  enum class Kind : std::uint8_t { kIn, kOut, kUnread };
+  std::uint32_t id = 0;
+  Kind kind = Kind::kIn;
+  int fd = -1;  ///< Borrowed.
+};
+
+/// One stream at the resident side: a pipe or socket pair whose other end the process holds.
+/// Part of ResidentRelay; the owner's thread only; nothing blocks.
+class ResidentStream {
+ public:
+  explicit ResidentStream(const wire::RelayStreamState& state);
+
+  std::uint32_t id() const { return id_; }
+
+  /// Goes on where another worker's stream ended; the descriptors are its ends, where it had them.
+  void adopt(const wire::ResidentRelayState::Stream& noted, UniqueFd in, UniqueFd out,
+             UniqueFd unread);
+  /// For adopt().
+  void note(wire::RelayStreamState& state, wire::ResidentRelayState::Stream& noted) const;
+  void add_ends(std::vector<RelayEnd>& ends) const;
+
+  /// Makes the pipe or socket pair. Once. Errors: kSystem.
+  Result<StreamEndpoint> open();
+
+  void collect(std::vector<pollfd>& descriptors) const;
+  /// True: what the process reads must be looked at without an event to tell of it.
+  bool wants_timer() const;
+  /// Moves bytes between the buffers and the process's ends, and notices ends closed.
+  void pump_process();
+  /// Queues on `link` what is due.
+  void pump_link(Link& link);
+  /// Takes everything out of the process's output, over the window if need be.
+  void drain();
+  /// No output will come any more: the process has ended.
+  void end_output();
+
+  Result<void> accept_data(const wire::RelayData& data);
+  Result<void> accept_ack(const wire::RelayAck& ack);
+  Result<void> accept_close(const wire::RelayClose& close);
+  Result<void> accept_resumed(const wire::RelayResumed::Stream& resumed);
+
+  void describe(wire::RelayResume::Stream& resume);
+  void save(wire::RelayStreamState& state) const;
+  std::uint64_t out_end() const { return out_.end(); }
+  /// The output up to `offset`, and its end if that was reached, was queued on the present link.
+  bool sent_to(std::uint64_t offset) const {
+    return !writes_out() || (out_sent_ >= offset && (!out_eof_ || out_eof_sent_));
+  }
+  /// Nothing of the output remains to be sent or acknowledged.
+  bool flushed() const;
+
+ private:
+  bool reads_in() const { return (directions_ & wire::RELAY_IN) != 0 && !in_gone_; }
+  bool writes_out() const { return (directions_ & wire::RELAY_OUT) != 0 && !out_gone_; }
+  bool is_socket() const { return directions_ == wire::RELAY_BOTH; }
+  std::uint64_t consumed() const;
+  void write_in();
+  void finish_in();
+  void drop_reader();
+  void read_out(std::uint64_t limit);
+  void drop_out();
+  Error corrupt(const char* what) const;
+
+  const std::uint32_t id_;
+  const std::uint32_t directions_;
+
+  // Our ends. A stream of both directions has one socket, kept in in_fd_ and used for both.
+  UniqueFd in_fd_;      // what we write, the process reads
+  UniqueFd out_fd_;     // what the process writes, we read
+  UniqueFd unread_fd_;  // tells (FIONREAD) what the process has not read yet; else in_fd_ does
+
+  StreamBuffer in_;             // arrived, not yet written to in_fd_
+  std::uint64_t in_acked_ = 0;  // last acknowledgement that home knows or will know
+  bool in_eof_ = false;         // home's end of file is at in_.end()
+  bool in_finished_ = false;    // the process sees the end of file
+  bool in_gone_ = false;
+  bool in_gone_sent_ = false;
+
+  StreamBuffer out_;  // from the first byte that home has not acknowledged
+  std::uint64_t out_sent_ = 0;
+  bool out_eof_ = false;
+  bool out_eof_sent_ = false;
+  bool out_eof_acked_ = false;
+  bool out_gone_ = false;
+};
+
+}  // namespace migrate

@@ -1,0 +1,103 @@
+#include "libmigrate/image/image_form.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+
+#include <functional>
+
+#include "libmigrate/arch/x86_64/registers.h"
+
+namespace migrate {
+namespace {
+
+// A process of one thread with a mapping, a pipe and a descriptor.
+wire::Image sound_image() {
+  wire::Image image;
+  image.set_process_id(7);
+  image.set_working_directory("/");
+  image.mutable_executable()->set_path("/bin/true");
+  wire::Thread& thread = *image.add_threads();
+  thread.set_id(7);
+  thread.set_general_registers(std::string(sizeof(arch::GeneralRegisters), '\0'));
+  thread.set_alternate_stack(std::string(sizeof(stack_t), '\0'));
+  wire::Mapping& mapping = *image.add_mappings();
+  mapping.set_start(0x10000);
+  mapping.set_end(0x12000);
+  image.add_pipes()->set_capacity_bytes(4096);
+  image.add_files()->set_kind(wire::OpenFile::PIPE);
+  image.add_descriptors();
+  image.set_signal_actions(std::string(64UL * 32UL, '\0'));
+  return image;
+}
+
+TEST(ImageForm, AcceptsASoundImage) {
+  EXPECT_TRUE(check_form(sound_image(), ImageStage::kFinal));
+  EXPECT_TRUE(check_form(sound_image(), ImageStage::kDraft));
+}
+
+TEST(ImageForm, ADraftNeedsNoRegisters) {
+  wire::Image image = sound_image();
+  image.mutable_threads(0)->clear_general_registers();
+  image.mutable_threads(0)->clear_alternate_stack();
+  image.clear_signal_actions();
+  EXPECT_TRUE(check_form(image, ImageStage::kDraft));
+  EXPECT_EQ(check_form(image, ImageStage::kFinal).error().code, ErrorCode::kCorrupt);
+}
+
+struct Flaw {
+  const char* what;
+  std::function<void(wire::Image&)> make;
+};
+
+void PrintTo(const Flaw& flaw, std::ostream* stream) {
+  *stream << flaw.what;
+}
+
+class ImageFlaws : public testing::TestWithParam<Flaw> {};
+
+TEST_P(ImageFlaws, AreRefused) {
+  wire::Image image = sound_image();
+  GetParam().make(image);
+  const auto checked = check_form(image, ImageStage::kFinal);
+  ASSERT_FALSE(checked);
+  EXPECT_EQ(checked.error().code, ErrorCode::kCorrupt);
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, ImageFlaws,
+    testing::Values(
+        Flaw{"no thread", [](auto& image) { image.clear_threads(); }},
+        Flaw{"another first thread", [](auto& image) { image.mutable_threads(0)->set_id(8); }},
+        Flaw{"two threads of one id", [](auto& image) { *image.add_threads() = image.threads(0); }},
+        Flaw{"short registers",
+             [](auto& image) { image.mutable_threads(0)->set_general_registers("x"); }},
+        Flaw{"a signal that is none",
+             [](auto& image) { image.add_pending_signals(std::string(sizeof(siginfo_t), '\0')); }},
+        Flaw{"63 signal actions",
+             [](auto& image) { image.set_signal_actions(std::string(63UL * 32UL, '\0')); }},
+        Flaw{"a mapping of the kernel's addresses",
+             [](auto& image) { image.mutable_mappings(0)->set_end(~0xfffULL); }},
+        Flaw{"a mapping that ends before it starts",
+             [](auto& image) { image.mutable_mappings(0)->set_end(0x8000); }},
+        Flaw{"mappings that overlap",
+             [](auto& image) { *image.add_mappings() = image.mappings(0); }},
+        Flaw{"a mapping between pages",
+             [](auto& image) { image.mutable_mappings(0)->set_start(0x10001); }},
+        Flaw{"a mapping of no file",
+             [](auto& image) { image.mutable_mappings(0)->set_kind(wire::Mapping::FILE_COPY); }},
+        Flaw{
+            "a mapping of no shared memory",
+            [](auto& image) { image.mutable_mappings(0)->set_kind(wire::Mapping::SHARED_MEMORY); }},
+        Flaw{"a descriptor of no file",
+             [](auto& image) { image.mutable_descriptors(0)->set_file(1); }},
+        Flaw{"a file of no pipe", [](auto& image) { image.mutable_files(0)->set_object(1); }},
+        Flaw{"a pipe that holds too much",
+             [](auto& image) { image.mutable_pipes(0)->set_content(std::string(4097, 'x')); }},
+        Flaw{"a path with a zero",
+             [](auto& image) { image.set_working_directory(std::string("/a\0b", 4)); }},
+        Flaw{"a path that is relative", [](auto& image) { image.set_working_directory("a"); }},
+        Flaw{"a starter page that is short",
+             [](auto& image) { image.add_starter_pages()->set_content("x"); }}));
+
+}  // namespace
+}  // namespace migrate

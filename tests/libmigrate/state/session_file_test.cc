@@ -1,0 +1,101 @@
+#include "libmigrate/state/session_file.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+
+namespace migrate {
+namespace {
+
+class SessionFileTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "sessionXXXXXX";
+    ASSERT_NE(mkdtemp(pattern.data()), nullptr);
+    state_ = pattern;
+    std::filesystem::create_directory(SessionFile::directory(state_));
+  }
+  void TearDown() override { std::filesystem::remove_all(state_); }
+
+  /// A worker that does something with its file and is then killed, or stays until it is.
+  template <class Job>
+  pid_t start_worker(Job job) {
+    const pid_t child = fork();
+    if (child == 0) {
+      auto file = SessionFile::create(state_, "cell-1");
+      if (!file || !job(*file)) {
+        _exit(1);
+      }
+      for (;;) {
+        pause();
+      }
+    }
+    for (int i = 0; i < 1000 && SessionFile::list(state_).empty(); ++i) {
+      usleep(5000);
+    }
+    usleep(50'000);
+    return child;
+  }
+  static void kill_worker(pid_t worker) {
+    kill(worker, SIGKILL);
+    waitpid(worker, nullptr, 0);
+  }
+
+  std::string state_;
+};
+
+TEST_F(SessionFileTest, IsItsWorkersUntilThatDies) {
+  const pid_t worker = start_worker([](SessionFile& file) {
+    const bool first = file.save("first").has_value();
+    return first && file.save(std::string(10'000, 'x')).has_value() &&
+           file.save("third").has_value();
+  });
+  EXPECT_EQ(SessionFile::open(state_, "cell-1").error().code, ErrorCode::kRefused);
+  EXPECT_EQ(SessionFile::create(state_, "cell-1").error().code, ErrorCode::kRefused);
+  kill_worker(worker);
+  auto file = SessionFile::open(state_, "cell-1");
+  ASSERT_TRUE(file) << file.error().message();
+  EXPECT_TRUE(file->worker_gone());
+  EXPECT_EQ(file->load().value_or(""), "third");
+  file->take();
+  EXPECT_FALSE(file->worker_gone());
+  ASSERT_TRUE(file->save("fourth"));
+  EXPECT_EQ(file->load().value_or(""), "fourth");
+  file->remove();
+  EXPECT_EQ(SessionFile::open(state_, "cell-1").error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(SessionFileTest, TellsWhetherTheProcessRan) {
+  kill_worker(start_worker([](SessionFile&) { return true; }));
+  auto file = SessionFile::open(state_, "cell-1");
+  ASSERT_TRUE(file);
+  EXPECT_TRUE(file->never_ran());
+  file->mark().stage = RunStage::kStarting;
+  EXPECT_FALSE(file->never_ran());  // Nobody knows.
+  file->mark().wait_status = SIGKILL;
+  file->mark().ended = 1;
+  EXPECT_TRUE(file->never_ran());  // It died with its tracer.
+  file->mark().wait_status = SIGSEGV;
+  EXPECT_FALSE(file->never_ran());
+  file->mark().wait_status = SIGKILL;
+  file->mark().stage = RunStage::kReleased;
+  EXPECT_FALSE(file->never_ran());
+}
+
+TEST_F(SessionFileTest, ForgetsWhatIsOfAnEarlierBoot) {
+  kill_worker(start_worker([](SessionFile& file) {
+    file.mark().boot[0] = 'x';
+    return true;
+  }));
+  EXPECT_EQ(SessionFile::open(state_, "cell-1").error().code, ErrorCode::kCorrupt);
+  EXPECT_TRUE(SessionFile::list(state_).empty());
+  EXPECT_EQ(SessionFile::open(state_, "cell-1").error().code, ErrorCode::kNotFound);
+}
+
+}  // namespace
+}  // namespace migrate
