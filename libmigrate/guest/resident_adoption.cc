@@ -11,6 +11,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/guest/clear_session.h"
+#include "libmigrate/guest/guest.h"
 #include "libmigrate/guest/resident_worker.h"
 #include "libmigrate/restore/file_user.h"
 

@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "base/realtime_scope.h"
 #include "libmigrate/capture/timer_advance.h"
+#include "libmigrate/guest/guest.h"
 #include "libmigrate/guest/offer_verdict.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/image_form.h"

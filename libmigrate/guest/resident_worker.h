@@ -194,14 +194,4 @@ class ResidentWorker {
   std::string lost_;  // why the process did not end by itself
 };
 
-/// Destination side: `peer` has been let in by a preamble of purpose kOffer. `become_worker`
-/// detaches this process from the daemon, all descriptors but the given one closed; it is called
-/// when the offer is taken, before anything is made for it.
-void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,
-                            const Preamble& preamble,
-                            const std::function<void(int connection)>& become_worker);
-
-/// Takes over, as a worker, what a dead one left in a session file.
-void run_adopted_resident(const WorkerContext& context, SessionFile file, const SessionId& session);
-
 }  // namespace migrate
