@@ -47,8 +47,8 @@ Result<bool> HomeWorker::adopt() {
   request_.mode = noted_.outgoing().mode();
   token_ = noted_.token();
   command_ = noted_.command();
-  where_ = noted_.where();
-  where_session_ = noted_.where_session();
+  where_.host = noted_.where();
+  where_.session = noted_.where_session();
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(process_))));
   MIGRATE_TRY(open_mailbox());
   take_children();
@@ -103,7 +103,7 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
   if (!parked) {
     // Killed while no worker looked: so shall be the process, wherever it is.
     deputy_gone_ = true;
-    adopt_streams_noted();
+    files_.note_streams(noted_.relay());
     // Without a note of its streams, its place could not resume the link.
     if (noted_.outgoing().confirmed() && noted_.has_relay()) {
       move_ = SourceMove::adopt(std::move(options), hooks(), sink_, std::nullopt, {},
@@ -119,7 +119,7 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
   if (move_->fate() == Fate::kUnknown && !settle_doubt()) {
     return Adopted::kRunsHere;
   }
-  MIGRATE_TRY(fetch_streams(move_->image(), true));
+  files_.fetch_streams_left(move_->parked().process(), move_->image());
   reported_done_ = move_->done();
   return Adopted::kAway;
 }
@@ -147,20 +147,12 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_keeper(const SessionId& session) {
                             keeper ? std::optional(std::move(*keeper)) : std::nullopt,
                             std::move(image), noted_.outgoing());
   if (keeper_lives_) {
-    MIGRATE_TRY(fetch_streams(move_->image(), true));
+    files_.fetch_streams_left(move_->parked().process(), move_->image());
   } else {  // Killed while no worker looked.
-    adopt_streams_noted();
+    files_.note_streams(noted_.relay());
   }
   reported_done_ = move_->done();
   return Adopted::kAway;
-}
-
-// Of real descriptors that nobody has any more.
-void HomeWorker::adopt_streams_noted() {
-  for (const wire::DeputyRelayState::Stream& stream : noted_.relay().streams()) {
-    streams_.push_back(
-        {stream.id(), UniqueFd(), static_cast<wire::RelayDirection>(stream.directions())});
-  }
 }
 
 // Killed here while it was in doubt where it runs: if it runs there, it is ended there.
@@ -181,7 +173,7 @@ Result<wire::Verdict> HomeWorker::end_there(const SessionId& session) {
   if (verdict.fate() == wire::Verdict::RUNS) {
     // Not by the relay: of its streams nothing is known here.
     const auto channel =
-        MIGRATE_TRY(send_request(move_->destination(), session, {{"command", "end"}}));
+        MIGRATE_TRY(send_request({move_->destination(), to_hex(session)}, {{"command", "end"}}));
     MIGRATE_TRY(channel->receive(0, kAnswerMs));
   }
   return verdict;

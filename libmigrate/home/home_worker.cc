@@ -146,11 +146,11 @@ SourceMoveOptions HomeWorker::move_options(const Address& destination,
 
 SourceMove::Hooks HomeWorker::hooks() {
   SourceMove::Hooks hooks;
-  hooks.freeze_relay = fresh_relay;
+  hooks.freeze_relay = RealFiles::fresh_relay;
   hooks.on_captured = [this](const wire::Image& image) {
     request_.uid = image.threads(0).credentials().uid_real();  // It may have become another's.
     noted_.set_user(request_.uid);
-    return fetch_streams(image, false);
+    return files_.fetch_streams(request_.pid, image);
   };
   hooks.on_outgoing = [this](const wire::Outgoing& outgoing) {
     *noted_.mutable_outgoing() = outgoing;
@@ -214,30 +214,30 @@ void HomeWorker::signal_deputy(int signal) const {
 }
 
 Result<void> HomeWorker::become_deputy() {
-  if (where_session_.empty()) {
-    where_ = request_.destination;
-    where_session_ = to_hex(move_->session());
+  if (where_.session.empty()) {
+    where_.host = request_.destination;
+    where_.session = to_hex(move_->session());
   }
   record(move_->done() ? ProcessState::kDone : ProcessState::kAway);
+  forwards_.emplace(command_, [this](const Whereabouts& where, const nlohmann::json& request) {
+    return send_request(where, request);
+  });
   DeputyRelay::Handlers handlers;
   handlers.on_exit = [this](const wire::RelayExited& exited) {
     take_exit(exited);
-    set_positions(exited);
-    shared_files_.clear();  // Who comes after it may be moved at once.
+    files_.set_positions(exited, command_);
   };
   handlers.on_change = [this] { note_change(); };
   handlers.on_stopped = [this](int) { signal_deputy(SIGSTOP); };
   handlers.on_continued = [this] { signal_deputy(SIGCONT); };
   handlers.on_located = [this](const std::string& host, const std::string& session) {
-    where_ = host;
-    where_session_ = session;
+    where_.host = host;
+    where_.session = session;
     record(move_->done() ? ProcessState::kDone : ProcessState::kAway);
   };
   handlers.on_command_reply = [](std::uint64_t, const Result<std::string>&) {};
-  handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection direction) {
-    close_stream(id, direction);
-  };
-  relay_ = std::make_unique<DeputyRelay>(std::move(streams_), request_.pid, std::move(handlers));
+  handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection) { close_stream(id); };
+  relay_ = std::make_unique<DeputyRelay>(files_.take_streams(), request_.pid, std::move(handlers));
   relay_->adopt(noted_.relay());
   if (noted_.relay().exit_delivered()) {  // To a worker that died before it had ended the deputy.
     take_exit(noted_.relay().exited());
@@ -251,15 +251,8 @@ Result<void> HomeWorker::become_deputy() {
   if (deputy_gone_) {
     return relay_->send_signal(plain_siginfo(SIGKILL));
   }
-  std::set<std::uint32_t> kept;
-  for (const wire::Descriptor& descriptor : move_->image().descriptors()) {
-    const wire::OpenFile& file = move_->image().files(static_cast<int>(descriptor.file()));
-    if (file.kind() == wire::OpenFile::RELAY || file.shared_id() != 0) {
-      kept.insert(descriptor.number());
-    }
-  }
-  fetch_shared_files();
-  MIGRATE_TRY(move_->parked().settle(kept));
+  files_.fetch_shared(request_.pid, move_->image());
+  MIGRATE_TRY(move_->parked().settle(descriptors_to_keep(move_->image(), true)));
   context_.stops.reach("source.settled");
   sink_.send({{"event", "phase"}, {"phase", "run"}});
   if (request_.wait == "resumed") {
@@ -288,7 +281,7 @@ void HomeWorker::serve_until_end() {
     pump_forwards();
     if (relay_) {
       if (auto handled = relay_->handle(); !handled) {
-        log::warn("link to {}: {}", where_, handled.error().message());
+        log::warn("link to {}: {}", where_.host, handled.error().message());
       }
     }
     hear_of_end();
@@ -301,13 +294,11 @@ void HomeWorker::serve_until_end() {
     if (ended && !children_left_ && !linger_until) {
       linger_until = now_us() + kLingerUs;
     }
-    const bool heard = move_->done() && forwards_.empty() &&
+    const bool heard = move_->done() && (!forwards_ || forwards_->empty()) &&
                        (!relay_ || (relay_->finished() && !relay_->connected()));
     if (linger_until && (heard || now_us() > *linger_until)) {
-      for (Forward& forward : forwards_) {
-        forward.client.finish_failed(kExitOther,
-                                     make_error(ErrorCode::kNotFound, "carry out a request",
-                                                "process " + command_, "it has ended meanwhile"));
+      if (forwards_) {
+        forwards_->end();
       }
       file_->remove();
       return;
@@ -332,8 +323,8 @@ void HomeWorker::hear_of_end() {
 }
 
 void HomeWorker::note_change() {
-  noted_.set_where(where_);
-  noted_.set_where_session(where_session_);
+  noted_.set_where(where_.host);
+  noted_.set_where_session(where_.session);
   *noted_.mutable_relay() = relay_->note();
   if (auto saved = file_->save(noted_.SerializeAsString()); !saved) {
     log::warn("{}", saved.error().message());
@@ -356,12 +347,9 @@ void HomeWorker::wait_for_events() {
   polled.push_back({child_signals_.get(), POLLIN, 0});
   polled.push_back({deputy_gone_ ? -1 : move_->parked().signal_pipe(), POLLIN, 0});
   polled.push_back({move_->control_fd(), POLLIN, 0});
-  for (const Forward& forward : forwards_) {
-    if (forward.channel) {
-      polled.push_back({forward.channel->poll_fd(), POLLIN, 0});
-    } else {
-      timeout_ms = std::min(timeout_ms, kOwingMs);
-    }
+  if (forwards_) {
+    const int wanted = forwards_->collect_poll_fds(polled);
+    timeout_ms = wanted >= 0 ? std::min(timeout_ms, wanted) : timeout_ms;
   }
   if (relay_) {
     const int wanted = relay_->collect_poll_fds(polled);
@@ -498,8 +486,8 @@ void HomeWorker::end_deputy(int wait_status) {
     log::error("process {} is lost: {}", command_, lost_);
   }
   if (core_.lacks_pages != 0) {
-    log::warn("process {} ended at {} with a core dump that lacks {} pages{}{}", command_, where_,
-              core_.lacks_pages, core_.file.empty() ? "" : ": ", core_.file);
+    log::warn("process {} ended at {} with a core dump that lacks {} pages{}{}", command_,
+              where_.host, core_.lacks_pages, core_.file.empty() ? "" : ": ", core_.file);
   }
   nlohmann::json result = outcome();
   if (!lost_.empty() || core_.lacks_pages != 0) {
@@ -549,8 +537,8 @@ void HomeWorker::record(ProcessState state) {
   }
   ProcessRecord row;
   row.pid = request_.pid;
-  row.where = where_;
-  row.session = where_session_;
+  row.where = where_.host;
+  row.session = where_.session;
   row.mode = request_.mode;
   row.state = children_left_ ? ProcessState::kChildrenLeft : state;
   row.exit_status = exit_status_;
