@@ -1,9 +1,11 @@
 #include "libmigrate/home/forwards.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/socket.h>
 
+#include <array>
 #include <deque>
-#include <map>
 
 #include "libmigrate/requests/json_member.h"
 #include "transport/memory_channel.h"
@@ -13,22 +15,33 @@ namespace {
 
 using nlohmann::json;
 
-/// A client or a place: the other end of a channel, whose messages are JSON.
-class End {
+/// A client of the local socket, who hears one event a packet.
+class Client {
  public:
-  explicit End(std::unique_ptr<Channel> channel) : channel_(std::move(channel)) {}
+  explicit Client(UniqueFd socket) : socket_(std::move(socket)) {}
+
+  /// What came next; null if nothing did.
+  json heard() const {
+    std::array<char, 4096> text{};
+    const ssize_t count = ::recv(socket_.get(), text.data(), text.size(), MSG_DONTWAIT);
+    return count <= 0
+               ? json()
+               : parse_object(std::string_view(text.data(), static_cast<std::size_t>(count)));
+  }
+  void hang_up() { socket_.reset(); }
+
+ private:
+  UniqueFd socket_;
+};
+
+/// A place: the other end of a channel, whose messages are JSON.
+class Place {
+ public:
+  explicit Place(std::unique_ptr<Channel> channel) : channel_(std::move(channel)) {}
 
   void say(const json& message) {
     const std::string text = message.dump();
     EXPECT_TRUE(channel_->send_one(std::as_bytes(std::span(text))));
-  }
-  /// What came next; null if nothing did, or the channel is closed.
-  json heard() {
-    const auto message = channel_->try_receive();
-    if (!message || !*message) {
-      return nullptr;
-    }
-    return parse_object({reinterpret_cast<const char*>((*message)->data()), (*message)->size()});
   }
   void hang_up() { channel_.reset(); }
 
@@ -48,10 +61,13 @@ class ForwardsTest : public testing::Test {
     return std::move(ours);
   }
 
-  End client(const json& request) {
-    auto [ours, theirs] = make_memory_channels().value();
-    forwards_.pass_on(request, EventSink(std::move(ours)), where_, kExitFailed);
-    return End(std::move(theirs));
+  void SetUp() override { ::signal(SIGPIPE, SIG_IGN); }
+
+  Client client(const json& request) {
+    std::array<int, 2> ends{};
+    EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()), 0);
+    forwards_.pass_on(request, EventSink(UniqueFd(ends[0])), where_, kExitFailed);
+    return Client(UniqueFd(ends[1]));
   }
 
   void pump(bool has_ended = false) {
@@ -63,7 +79,7 @@ class ForwardsTest : public testing::Test {
   Whereabouts where_{"b:7070", "11"};
   bool unreachable_ = false;
   std::int64_t now_us_ = 1000;
-  std::deque<End> places_;
+  std::deque<Place> places_;
   std::vector<json> requests_;
   std::vector<EndClient> waiting_;
   Forwards forwards_{
@@ -73,7 +89,7 @@ class ForwardsTest : public testing::Test {
 };
 
 TEST_F(ForwardsTest, PassesARequestOnAndItsEventsBack) {
-  End client = this->client({{"command", "check"}});
+  Client client = this->client({{"command", "check"}});
   ASSERT_EQ(requests_.size(), 1U);
   EXPECT_EQ(requests_[0]["host"], "b:7070");
   EXPECT_EQ(requests_[0]["session"], "11");
@@ -91,13 +107,13 @@ TEST_F(ForwardsTest, PassesARequestOnAndItsEventsBack) {
 
 TEST_F(ForwardsTest, WhoCannotBeReachedIsSaidAtOnce) {
   unreachable_ = true;
-  End client = this->client({{"command", "move"}});
+  Client client = this->client({{"command", "move"}});
   EXPECT_EQ(client.heard()["exit"], kExitFailed);
   EXPECT_TRUE(forwards_.empty());
 }
 
 TEST_F(ForwardsTest, AMoveOnwardsChangesThePlace) {
-  End client = this->client({{"command", "move"}, {"wait", "resumed"}});
+  Client client = this->client({{"command", "move"}, {"wait", "resumed"}});
   places_[0].say({{"event", "result"}, {"exit", 0}, {"destination", "c:7070"}, {"id", "22"}});
   pump();
   EXPECT_EQ(where_.host, "c:7070");
@@ -107,14 +123,14 @@ TEST_F(ForwardsTest, AMoveOnwardsChangesThePlace) {
 }
 
 TEST_F(ForwardsTest, AMoveThatFailedDoesNot) {
-  End client = this->client({{"command", "move"}});
+  Client client = this->client({{"command", "move"}});
   places_[0].say({{"event", "result"}, {"exit", 4}, {"destination", "c:7070"}, {"id", "22"}});
   pump();
   EXPECT_EQ(where_.host, "b:7070");
 }
 
 TEST_F(ForwardsTest, NewsThatAreOlderThanThePlaceAreNone) {
-  End client = this->client({{"command", "move"}});
+  Client client = this->client({{"command", "move"}});
   where_ = {"d:7070", "33"};  // It has called from there meanwhile.
   places_[0].say({{"event", "result"}, {"exit", 0}, {"destination", "c:7070"}, {"id", "22"}});
   pump();
@@ -123,7 +139,7 @@ TEST_F(ForwardsTest, NewsThatAreOlderThanThePlaceAreNone) {
 }
 
 TEST_F(ForwardsTest, WhoWaitsForTheEndIsKept) {
-  End client = this->client({{"command", "move"}, {"wait", "exit"}});
+  Client client = this->client({{"command", "move"}, {"wait", "exit"}});
   places_[0].say({{"event", "result"}, {"exit", 0}, {"destination", "c:7070"}, {"id", "22"}});
   pump();
   ASSERT_EQ(waiting_.size(), 1U);
@@ -133,7 +149,7 @@ TEST_F(ForwardsTest, WhoWaitsForTheEndIsKept) {
 }
 
 TEST_F(ForwardsTest, WhoWaitsForTheEndHearsOfAFailureAtOnce) {
-  End client = this->client({{"command", "move"}, {"wait", "exit"}});
+  Client client = this->client({{"command", "move"}, {"wait", "exit"}});
   places_[0].say({{"event", "result"}, {"exit", 3}});
   pump();
   EXPECT_TRUE(waiting_.empty());
@@ -141,7 +157,7 @@ TEST_F(ForwardsTest, WhoWaitsForTheEndHearsOfAFailureAtOnce) {
 }
 
 TEST_F(ForwardsTest, ARequestGoesAfterAProcessThatHasMovedOn) {
-  End client = this->client({{"command", "check"}});
+  Client client = this->client({{"command", "check"}});
   places_[0].hang_up();
   pump();
   pump();
@@ -156,7 +172,7 @@ TEST_F(ForwardsTest, ARequestGoesAfterAProcessThatHasMovedOn) {
 }
 
 TEST_F(ForwardsTest, ARequestThatHadBegunIsNotSentTwice) {
-  End client = this->client({{"command", "move"}});
+  Client client = this->client({{"command", "move"}});
   places_[0].say({{"event", "phase"}, {"phase", "freeze"}});
   pump();
   EXPECT_EQ(client.heard()["phase"], "freeze");
@@ -172,7 +188,7 @@ TEST_F(ForwardsTest, ARequestThatHadBegunIsNotSentTwice) {
 }
 
 TEST_F(ForwardsTest, ThePlaceThatIsLostIsWaitedForThreeSeconds) {
-  End client = this->client({{"command", "check"}});
+  Client client = this->client({{"command", "check"}});
   places_[0].hang_up();
   pump();
   now_us_ += 2'999'000;
@@ -186,7 +202,7 @@ TEST_F(ForwardsTest, ThePlaceThatIsLostIsWaitedForThreeSeconds) {
 }
 
 TEST_F(ForwardsTest, TheNextPlaceCannotBeReachedEither) {
-  End client = this->client({{"command", "check"}});
+  Client client = this->client({{"command", "check"}});
   places_[0].hang_up();
   pump();
   where_ = {"c:7070", "22"};
@@ -197,12 +213,12 @@ TEST_F(ForwardsTest, TheNextPlaceCannotBeReachedEither) {
 }
 
 TEST_F(ForwardsTest, AProcessThatHasEndedAnswersNothingMore) {
-  End lost = client({{"command", "check"}});
+  Client lost = client({{"command", "check"}});
   places_[0].hang_up();
   pump();
   pump(true);
   EXPECT_EQ(lost.heard()["exit"], kExitOther);
-  End left = client({{"command", "check"}});
+  Client left = client({{"command", "check"}});
   EXPECT_FALSE(forwards_.empty());
   forwards_.end();
   EXPECT_EQ(left.heard()["exit"], kExitOther);
@@ -210,7 +226,7 @@ TEST_F(ForwardsTest, AProcessThatHasEndedAnswersNothingMore) {
 }
 
 TEST_F(ForwardsTest, BytesThatAreNoJsonEndNothing) {
-  End client = this->client({{"command", "check"}});
+  Client client = this->client({{"command", "check"}});
   places_[0].say(json::array({1, 2}));
   places_[0].say({{"event", "result"}, {"exit", "no number"}});
   pump();
@@ -219,7 +235,7 @@ TEST_F(ForwardsTest, BytesThatAreNoJsonEndNothing) {
 }
 
 TEST_F(ForwardsTest, PollsForPlacesAndForNewsOfLostOnes) {
-  End client = this->client({{"command", "check"}});
+  Client client = this->client({{"command", "check"}});
   std::vector<pollfd> polled;
   EXPECT_EQ(forwards_.collect_poll_fds(polled), -1);
   EXPECT_EQ(polled.size(), 1U);
@@ -231,7 +247,7 @@ TEST_F(ForwardsTest, PollsForPlacesAndForNewsOfLostOnes) {
 }
 
 TEST_F(ForwardsTest, AClientThatWentAwayIsForgotten) {
-  End client = this->client({{"command", "check"}});
+  Client client = this->client({{"command", "check"}});
   client.hang_up();
   places_[0].say({{"event", "phase"}});
   pump();
