@@ -92,6 +92,7 @@ class ResidentWorker {
   void take_letter(Letter letter);
   void take_request(const std::string& text, EventSink sink, const PeerIdentity* home);
   void end_for_home(EventSink sink);
+  void take_move(const nlohmann::json& request, Asker asker, EventSink sink);
   void check(const nlohmann::json& request, Asker asker, EventSink sink);
   // resident_rights.cc
   Result<Asker> believed(const nlohmann::json& request, const PeerIdentity* home) const;
@@ -117,10 +118,10 @@ class ResidentWorker {
   void watch_waiting();
   void move_on();
   SourceMove::Hooks onward_hooks();
-  void finish_move(SourceMove& move, EventSink& sink, const std::string& wait);
+  void finish_move(SourceMove& move, EventSink& sink, MoveWait wait);
   bool settle_doubt(SourceMove& move, EventSink& sink);
   void ask_home(SourceMove& move);
-  void serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait);
+  void serve_until_left(SourceMove& move, EventSink& sink, MoveWait wait);
   bool waits_too_long(const SourceMove& move) const;
   void read_mailbox_while_leaving(SourceMove& move);
   void send_verdict();
@@ -128,7 +129,7 @@ class ResidentWorker {
   void deliver(std::span<const std::byte> siginfo);
   wire::Progress progress() const;
   KnownObjects known_objects() const;
-  SourceMoveOptions onward_options(const std::string& mode) const;
+  SourceMoveOptions onward_options(const MovePlan& plan) const;
   void record(ProcessState state);
   void record_end();
   void record_now();
@@ -139,6 +140,7 @@ class ResidentWorker {
   const std::function<void(int connection)> become_worker_;
   std::unique_ptr<ControlChannel> control_;
   wire::Offer offer_;
+  MovePlan plan_;
   bool trusted_ = false;  // the source may bring root's processes
   wire::HostFacts own_facts_;
   ClockOffsets host_clocks_;

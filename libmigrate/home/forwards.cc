@@ -57,14 +57,14 @@ bool Forwards::pump_one(Forward& forward, Whereabouts& where, std::vector<EndCli
       forward.client.send(event);
       continue;
     }
-    const int exit_code = integer_member(event, "exit", kExitOther);
+    const int exit_code = integer_member(event, "exit", MIGRATE_ERROR);
     // The next request may come before the new place reports itself.
-    if (exit_code == kExitDone && event.contains("destination") &&
+    if (exit_code == MIGRATE_DONE && event.contains("destination") &&
         where.session == forward.session) {
       where.host = text_member(event, "destination", where.host);
       where.session = text_member(event, "id", where.session);
     }
-    if (exit_code == kExitDone && text_member(forward.request, "wait") == "exit") {
+    if (exit_code == MIGRATE_DONE && text_member(forward.request, "wait") == "exit") {
       waiting.push_back({std::move(forward.client), std::move(event)});
     } else {
       forward.client.finish(exit_code, std::move(event));
@@ -82,7 +82,7 @@ bool Forwards::send_again(Forward& forward, const Whereabouts& where, bool has_e
   if (where.session != forward.session && !forward.begun) {
     auto channel = send_(where, forward.request);
     if (!channel) {
-      forward.client.finish_failed(kExitFailed, channel.error());
+      forward.client.finish_failed(MIGRATE_FAILED, channel.error());
       return true;
     }
     forward.channel = std::move(*channel);
@@ -93,16 +93,16 @@ bool Forwards::send_again(Forward& forward, const Whereabouts& where, bool has_e
     return false;
   }
   forward.client.finish_failed(
-      kExitOther, make_error(ErrorCode::kPeerLost, "carry out a request", "process " + process_,
-                             "its host, " + where.host + ", has not said what became of it (" +
-                                 forward.error.message() + "); see migratectl show"));
+      MIGRATE_ERROR, make_error(ErrorCode::kPeerLost, "carry out a request", "process " + process_,
+                                "its host, " + where.host + ", has not said what became of it (" +
+                                    forward.error.message() + "); see migratectl show"));
   return true;
 }
 
 void Forwards::tell_ended(Forward& forward) const {
   forward.client.finish_failed(
-      kExitOther, make_error(ErrorCode::kNotFound, "carry out a request", "process " + process_,
-                             "it has ended meanwhile"));
+      MIGRATE_ERROR, make_error(ErrorCode::kNotFound, "carry out a request", "process " + process_,
+                                "it has ended meanwhile"));
 }
 
 void Forwards::end() {

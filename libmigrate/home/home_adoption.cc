@@ -44,7 +44,8 @@ Result<bool> HomeWorker::adopt() {
     pid_lock_ = std::move(*lock);
   }
   request_.destination = noted_.outgoing().destination();
-  request_.mode = noted_.outgoing().mode();
+  // Written by us; of a file that never had one the plan is not asked.
+  request_.plan = parse_mode(noted_.outgoing().mode()).value_or(MovePlan());
   token_ = noted_.token();
   command_ = noted_.command();
   where_.host = noted_.where();
@@ -99,7 +100,7 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
     return Adopted::kRunsHere;
   }
   const Address destination = MIGRATE_TRY(Address::parse(noted_.outgoing().destination()));
-  SourceMoveOptions options = move_options(destination, request_.mode);
+  SourceMoveOptions options = move_options(destination);
   if (!parked) {
     // Killed while no worker looked: so shall be the process, wherever it is.
     deputy_gone_ = true;
@@ -141,7 +142,7 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_keeper(const SessionId& session) {
   }
   context_.stops.reach("source.adopting");
   SourceMoveOptions options =
-      move_options(MIGRATE_TRY(Address::parse(noted_.outgoing().destination())), request_.mode);
+      move_options(MIGRATE_TRY(Address::parse(noted_.outgoing().destination())));
   keeper_lives_ = keeper.has_value();
   move_ = SourceMove::adopt(std::move(options), hooks(), sink_,
                             keeper ? std::optional(std::move(*keeper)) : std::nullopt,
@@ -196,12 +197,13 @@ std::optional<wire::Verdict> HomeWorker::ask_about_killed(const SessionId& sessi
     read_mailbox();
     Decision decision = std::exchange(decision_, Decision());
     if (decision.action == "give-up") {
-      decision.client.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", "give-up"}});
+      decision.client.finish(MIGRATE_DONE,
+                             {{"process", to_hex(process_)}, {"resolved", "give-up"}});
       return std::nullopt;
     }
     if (decision.made()) {
       decision.client.finish_failed(
-          kExitRefused,
+          MIGRATE_REFUSED,
           make_error(ErrorCode::kRefused, "resume", "process " + command_,
                      "it was killed here; give it up, or wait for " + move_->destination()));
     }

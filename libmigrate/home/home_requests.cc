@@ -16,31 +16,37 @@ constexpr int kForwardTimeoutMs = 5000;
 void HomeWorker::forward_request(Letter letter) {
   EventSink client(std::move(letter.fd));
   nlohmann::json request = parse_object(letter.request);
-  if (text_member(request, "command") == "resolve") {
-    if (const auto may = may_resolve(request); !may) {
-      client.finish_failed(kExitRefused, may.error());
+  const auto command = parse_command(request);
+  if (!command) {
+    client.finish_failed(MIGRATE_USAGE, command.error());
+    return;
+  }
+  if (*command == Command::kResolve) {
+    const auto decided = parse_resolve(request);
+    const auto may = may_resolve(request);
+    if (!decided || !may) {
+      client.finish_failed(decided ? MIGRATE_REFUSED : MIGRATE_USAGE,
+                           decided ? may.error() : decided.error());
       return;
     }
-    resolve(std::move(client), text_member(request, "action"));
+    resolve(std::move(client), decided->action);
     return;
   }
   if (exit_status_) {
-    client.finish_failed(
-        kExitOther, make_error(ErrorCode::kNotFound, "carry out a request", "process " + command_,
-                               "it has ended, and only children of it "
-                               "are left"));
+    client.finish_failed(MIGRATE_ERROR, make_error(ErrorCode::kNotFound, "carry out a request",
+                                                   "process " + command_,
+                                                   "it has ended, and only children of it "
+                                                   "are left"));
     return;
   }
   const std::string who = "process " + command_;
-  if (!request.is_object()) {
-    client.finish_failed(kExitOther, make_error(ErrorCode::kInvalid, "read a request of", who));
-  } else if (!relay_) {
-    client.finish_failed(kExitOther, make_error(ErrorCode::kRetry, "carry out a request", who,
-                                                "where it runs is in doubt; see migratectl show"));
+  if (!relay_) {
+    client.finish_failed(MIGRATE_ERROR,
+                         make_error(ErrorCode::kRetry, "carry out a request", who,
+                                    "where it runs is in doubt; see migratectl show"));
   } else {
-    const bool moves = text_member(request, "command") == "move";
     forwards_->pass_on(std::move(request), std::move(client), where_,
-                       moves ? kExitFailed : kExitOther);
+                       *command == Command::kMove ? MIGRATE_FAILED : MIGRATE_ERROR);
   }
 }
 
@@ -49,7 +55,7 @@ void HomeWorker::refuse_requests() {
   for (auto letter = mailbox_->receive(0); letter; letter = mailbox_->receive(0)) {
     if (!letter->preamble) {
       EventSink(std::move(letter->fd))
-          .finish_failed(kExitFailed,
+          .finish_failed(MIGRATE_FAILED,
                          make_error(ErrorCode::kRetry, "carry out a request", "process " + command_,
                                     "a move of it has just failed; try again"));
     }
@@ -100,21 +106,21 @@ void HomeWorker::resolve(EventSink client, const std::string& action) {
   const std::string who = "process " + command_;
   if (move_->fate() == Fate::kUnknown && !relay_) {
     if (decision_.made()) {
-      client.finish_failed(kExitOther, make_error(ErrorCode::kRetry, "resolve", who,
-                                                  "another such request is being carried out"));
+      client.finish_failed(MIGRATE_ERROR, make_error(ErrorCode::kRetry, "resolve", who,
+                                                     "another such request is being carried out"));
       return;
     }
     decision_ = {action, std::move(client)};
     return;
   }
   if (action != "give-up") {
-    client.finish_failed(kExitRefused, make_error(ErrorCode::kRefused, "resume", who,
-                                                  "it is known to have run elsewhere"));
+    client.finish_failed(MIGRATE_REFUSED, make_error(ErrorCode::kRefused, "resume", who,
+                                                     "it is known to have run elsewhere"));
     return;
   }
   if (place_answers()) {
     client.finish_failed(
-        kExitRefused,
+        MIGRATE_REFUSED,
         make_error(ErrorCode::kRefused, "give up", who,
                    "it is at " + where_.host + ", which answers; to end it, kill pid " +
                        std::to_string(keeper_lives_ ? move_->parked().process() : request_.pid)));
@@ -122,7 +128,7 @@ void HomeWorker::resolve(EventSink client, const std::string& action) {
   }
   log::warn("{}: an operator gives it up, as lost with {}", who, where_.host);
   give_up_ = true;
-  client.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", action}});
+  client.finish(MIGRATE_DONE, {{"process", to_hex(process_)}, {"resolved", action}});
 }
 
 void HomeWorker::pump_forwards() {

@@ -68,7 +68,7 @@ void HomeWorker::run() {
     if (file_) {
       file_->remove();
     }
-    sink_.finish_failed(kExitFailed, prepared.error());
+    sink_.finish_failed(MIGRATE_FAILED, prepared.error());
     return;
   }
   record(ProcessState::kMoving);
@@ -104,10 +104,10 @@ Result<void> HomeWorker::prepare() {
   noted_.set_token(token_);
   noted_.set_command(command_);
   noted_.set_user(request_.uid);
-  noted_.set_wait(request_.wait);
+  noted_.set_wait(std::string(to_string(request_.wait)));
   take_children();
   const Address destination = MIGRATE_TRY(Address::parse(request_.destination));
-  move_ = std::make_unique<SourceMove>(move_options(destination, request_.mode), hooks(), sink_);
+  move_ = std::make_unique<SourceMove>(move_options(destination), hooks(), sink_);
   return file_->save(noted_.SerializeAsString());
 }
 
@@ -126,13 +126,12 @@ void HomeWorker::take_children() {
   child_signals_.reset(::signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
-SourceMoveOptions HomeWorker::move_options(const Address& destination,
-                                           const std::string& mode) const {
+SourceMoveOptions HomeWorker::move_options(const Address& destination) const {
   SourceMoveOptions options;
   options.pid = request_.pid;
   options.destination = destination;
-  options.mode = mode;
-  options.transport = parse_page_transport(request_.transport).value_or(PageTransport::kAuto);
+  options.plan = request_.plan;
+  options.transport = request_.transport;
   options.process = process_;
   options.home = context_.own_address;
   options.token = token_;
@@ -173,7 +172,7 @@ bool HomeWorker::settle_doubt() {
     show_waiting();
     row_->refresh();
     if (sink_.open() && now_us() - since_us > kPatienceUs) {
-      sink_.finish_failed(kExitAfterCommit, doubt_error(*move_, command_));
+      sink_.finish_failed(MIGRATE_LOST, doubt_error(*move_, command_));
     }
   }
   const DoubtEnd end = end_doubt(*move_, decision_, command_);
@@ -255,8 +254,8 @@ Result<void> HomeWorker::become_deputy() {
   MIGRATE_TRY(move_->parked().settle(descriptors_to_keep(move_->image(), true)));
   context_.stops.reach("source.settled");
   sink_.send({{"event", "phase"}, {"phase", "run"}});
-  if (request_.wait == "resumed") {
-    sink_.finish(kExitDone, move_->result());
+  if (request_.wait == MoveWait::kResumed) {
+    sink_.finish(MIGRATE_DONE, move_->result());
   }
   return {};
 }
@@ -447,8 +446,8 @@ void HomeWorker::follow_move() {
     }
     record(ProcessState::kDone);
     row_->set_result(outcome().dump());
-    if (request_.wait == "done") {
-      sink_.finish(kExitDone, move_->result());
+    if (request_.wait == MoveWait::kDone) {
+      sink_.finish(MIGRATE_DONE, move_->result());
     }
   } else if (!was_done && now_us() >= next_progress_us_) {
     next_progress_us_ = now_us() + kProgressEveryUs;
@@ -528,7 +527,7 @@ void HomeWorker::tell_end(EventSink& client, nlohmann::json result) const {
   if (!lost_.empty()) {
     result["error"] = {{"code", "state"}, {"message", "the process was lost: " + lost_}};
   }
-  client.finish(lost_.empty() ? kExitDone : kExitAfterCommit, std::move(result));
+  client.finish(lost_.empty() ? MIGRATE_DONE : MIGRATE_LOST, std::move(result));
 }
 
 void HomeWorker::record(ProcessState state) {
@@ -539,7 +538,7 @@ void HomeWorker::record(ProcessState state) {
   row.pid = request_.pid;
   row.where = where_.host;
   row.session = where_.session;
-  row.mode = request_.mode;
+  row.mode = request_.plan.word;
   row.state = children_left_ ? ProcessState::kChildrenLeft : state;
   row.exit_status = exit_status_;
   row.owed_pages = move_->owed_pages();

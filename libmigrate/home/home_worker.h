@@ -42,7 +42,7 @@ class HomeWorker {
  private:
   Result<void> prepare();
   SourceMove::Hooks hooks();
-  SourceMoveOptions move_options(const Address& destination, const std::string& mode) const;
+  SourceMoveOptions move_options(const Address& destination) const;
   Result<void> open_mailbox();
   void take_children();
   bool settle_doubt();

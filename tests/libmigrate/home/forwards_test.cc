@@ -66,7 +66,7 @@ class ForwardsTest : public testing::Test {
   Client client(const json& request) {
     std::array<int, 2> ends{};
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends.data()), 0);
-    forwards_.pass_on(request, EventSink(UniqueFd(ends[0])), where_, kExitFailed);
+    forwards_.pass_on(request, EventSink(UniqueFd(ends[0])), where_, MIGRATE_FAILED);
     return Client(UniqueFd(ends[1]));
   }
 
@@ -108,7 +108,7 @@ TEST_F(ForwardsTest, PassesARequestOnAndItsEventsBack) {
 TEST_F(ForwardsTest, WhoCannotBeReachedIsSaidAtOnce) {
   unreachable_ = true;
   Client client = this->client({{"command", "move"}});
-  EXPECT_EQ(client.heard()["exit"], kExitFailed);
+  EXPECT_EQ(client.heard()["exit"], MIGRATE_FAILED);
   EXPECT_TRUE(forwards_.empty());
 }
 
@@ -144,7 +144,7 @@ TEST_F(ForwardsTest, WhoWaitsForTheEndIsKept) {
   pump();
   ASSERT_EQ(waiting_.size(), 1U);
   EXPECT_EQ(client.heard(), nullptr);
-  waiting_[0].client.finish(kExitDone, {{"exit_status", 0}});
+  waiting_[0].client.finish(MIGRATE_DONE, {{"exit_status", 0}});
   EXPECT_EQ(client.heard()["exit_status"], 0);
 }
 
@@ -183,7 +183,7 @@ TEST_F(ForwardsTest, ARequestThatHadBegunIsNotSentTwice) {
   EXPECT_EQ(places_.size(), 1U);
   now_us_ += 3'000'001;
   pump();
-  EXPECT_EQ(client.heard()["exit"], kExitOther);
+  EXPECT_EQ(client.heard()["exit"], MIGRATE_ERROR);
   EXPECT_TRUE(forwards_.empty());
 }
 
@@ -197,7 +197,7 @@ TEST_F(ForwardsTest, ThePlaceThatIsLostIsWaitedForThreeSeconds) {
   now_us_ += 2'000;
   pump();
   const json result = client.heard();
-  EXPECT_EQ(result["exit"], kExitOther);
+  EXPECT_EQ(result["exit"], MIGRATE_ERROR);
   EXPECT_NE(result["error"]["message"].get<std::string>().find("b:7070"), std::string::npos);
 }
 
@@ -208,7 +208,7 @@ TEST_F(ForwardsTest, TheNextPlaceCannotBeReachedEither) {
   where_ = {"c:7070", "22"};
   unreachable_ = true;
   pump();
-  EXPECT_EQ(client.heard()["exit"], kExitFailed);
+  EXPECT_EQ(client.heard()["exit"], MIGRATE_FAILED);
   EXPECT_TRUE(forwards_.empty());
 }
 
@@ -217,11 +217,11 @@ TEST_F(ForwardsTest, AProcessThatHasEndedAnswersNothingMore) {
   places_[0].hang_up();
   pump();
   pump(true);
-  EXPECT_EQ(lost.heard()["exit"], kExitOther);
+  EXPECT_EQ(lost.heard()["exit"], MIGRATE_ERROR);
   Client left = client({{"command", "check"}});
   EXPECT_FALSE(forwards_.empty());
   forwards_.end();
-  EXPECT_EQ(left.heard()["exit"], kExitOther);
+  EXPECT_EQ(left.heard()["exit"], MIGRATE_ERROR);
   EXPECT_TRUE(forwards_.empty());
 }
 
@@ -231,7 +231,7 @@ TEST_F(ForwardsTest, BytesThatAreNoJsonEndNothing) {
   places_[0].say({{"event", "result"}, {"exit", "no number"}});
   pump();
   EXPECT_EQ(client.heard(), nullptr);  // An empty event.
-  EXPECT_EQ(client.heard()["exit"], kExitOther);
+  EXPECT_EQ(client.heard()["exit"], MIGRATE_ERROR);
 }
 
 TEST_F(ForwardsTest, PollsForPlacesAndForNewsOfLostOnes) {
