@@ -19,7 +19,7 @@
 #include <set>
 
 #include "base/clock.h"
-#include "libmigrate/arch/x86_64/settings.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/trace/script_group.h"
 #include "libmigrate/trace/tracee.h"
 #include "pager/page_range.h"
@@ -421,7 +421,7 @@ Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& ima
     if (call.number == SYS_futex) {
       need(call.arguments[0], sizeof(std::uint32_t));
       need(call.arguments[4], sizeof(std::uint32_t));
-    } else if (call.number == SYS_poll) {
+    } else if (arch::is_poll(call.number)) {
       need(call.arguments[0], call.arguments[1] * sizeof(pollfd), kMaxPolledBytes);
     }
     need(remaining_address(call), sizeof(timespec));

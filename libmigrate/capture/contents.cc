@@ -35,7 +35,7 @@ Result<std::string> peek_pipe(int fd, int capacity) {
   }
   UniqueFd reader(ends[0]);
   UniqueFd writer(ends[1]);
-  if (::fcntl(writer.get(), F_SETPIPE_SZ, std::max(capacity, 4096)) < 0) {
+  if (::fcntl(writer.get(), F_SETPIPE_SZ, std::max(capacity, static_cast<int>(kPageBytes))) < 0) {
     return fail(system_error("size a pipe", std::to_string(capacity) + " bytes"));
   }
   int waiting = 0;

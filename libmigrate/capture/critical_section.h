@@ -3,7 +3,7 @@
 #include <sys/types.h>
 
 #include "base/result.h"
-#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/arch/arch.h"
 
 namespace migrate {
 

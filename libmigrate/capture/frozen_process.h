@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/proc/thread_ids.h"
 #include "libmigrate/trace/script.h"
 

@@ -75,10 +75,13 @@ std::uint64_t remaining_address(const arch::InterruptedCall& call) {
 Result<std::optional<std::uint64_t>> relative_timeout(pid_t process,
                                                       const arch::InterruptedCall& call) {
   const auto& arguments = call.arguments;
+  if (arch::is_poll(call.number)) {
+    return milliseconds(arguments[2]);
+  }
+  if (arch::is_epoll_wait(call.number)) {
+    return milliseconds(arguments[3]);
+  }
   switch (call.number) {
-    case SYS_poll:
-      return milliseconds(arguments[2]);
-    case SYS_epoll_wait:
     case SYS_epoll_pwait:
       return milliseconds(arguments[3]);
     case SYS_nanosleep:

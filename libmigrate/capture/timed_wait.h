@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/capture/frozen_process.h"
 #include "libmigrate/proto/image.pb.h"
 

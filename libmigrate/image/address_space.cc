@@ -9,8 +9,9 @@
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kLowest = 0x10000;          // vm.mmap_min_addr's default
-constexpr std::uint64_t kTaskEnd = 0x7ffffffff000;  // 47-bit addresses
+constexpr std::uint64_t kLowest = 0x10000;  // vm.mmap_min_addr's default
+// The kernel maps nothing into the last page below the limit.
+constexpr std::uint64_t kTaskEnd = kAddressLimit - kPageBytes;
 
 }  // namespace
 

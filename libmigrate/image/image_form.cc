@@ -12,7 +12,7 @@
 #include <string>
 #include <string_view>
 
-#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/arch/arch.h"
 #include "pager/page_range.h"
 
 namespace migrate {

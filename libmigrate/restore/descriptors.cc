@@ -149,7 +149,7 @@ Result<PipeEnds> make_pipe(const wire::Pipe& pipe) {
     return fail(system_error("make a pipe"));
   }
   PipeEnds made{UniqueFd(ends[0]), UniqueFd(ends[1])};
-  const int capacity = std::max<int>(static_cast<int>(pipe.capacity_bytes()), 4096);
+  const int capacity = std::max<int>(static_cast<int>(pipe.capacity_bytes()), kPageBytes);
   if (::fcntl(made.writer.get(), F_SETPIPE_SZ, capacity) < 0) {
     return fail(system_error("size a pipe", std::to_string(capacity) + " bytes"));
   }

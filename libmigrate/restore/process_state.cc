@@ -23,7 +23,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/arch/arch.h"
 
 #ifndef PR_TIMER_CREATE_RESTORE_IDS
 // NOLINTNEXTLINE(readability-identifier-naming): the kernel's name, Linux 6.15

@@ -35,7 +35,7 @@ constexpr std::uint64_t kThreadFlags =
 void script_wait(Script& script, const arch::InterruptedCall& call, std::uint64_t timeout_ns) {
   std::array<std::uint64_t, 6> arguments{};
   std::copy(std::begin(call.arguments), std::end(call.arguments), arguments.begin());
-  if (call.number == SYS_poll) {
+  if (arch::is_poll(call.number)) {
     arguments[2] = (timeout_ns + kNanosecondsPerMillisecond - 1) / kNanosecondsPerMillisecond;
   } else {
     const std::uint64_t place = script.put_value(to_timespec(timeout_ns));

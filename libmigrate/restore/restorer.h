@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/proto/image.pb.h"
 #include "libmigrate/restore/file_user.h"

@@ -17,6 +17,7 @@
 #include <string_view>
 
 #include "base/file.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/proc/file_identity.h"
 
@@ -119,10 +120,9 @@ void check_machine(const wire::HostFacts& source, const wire::HostFacts& own, Ve
       verdict.push_back(make_refusal("CPU_FEATURE", feature));
     }
   }
-  if ((source.xcr0() & ~own.xcr0()) != 0 || source.xsave_bytes() > own.xsave_bytes()) {
-    verdict.push_back(make_refusal(
-        "XSAVE", fmt::format("{} bytes, features {:#x}", source.xsave_bytes(), source.xcr0()),
-        fmt::format("here {} bytes, features {:#x}", own.xsave_bytes(), own.xcr0())));
+  if (const auto missing =
+          arch::missing_processor_state(source.processor_state(), own.processor_state())) {
+    verdict.push_back(make_refusal("XSAVE", missing->there, "here " + missing->here));
   }
   if (source.page_bytes() != own.page_bytes()) {
     verdict.push_back(make_refusal("PAGE_SIZE", fmt::format("{} bytes", source.page_bytes()),

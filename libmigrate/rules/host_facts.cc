@@ -6,7 +6,7 @@
 #include <string_view>
 
 #include "base/file.h"
-#include "libmigrate/arch/x86_64/cpu_facts.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/proc_text.h"
 
@@ -40,8 +40,7 @@ Result<wire::HostFacts> host_facts() {
   for (std::string_view flag = take_word(flags); !flag.empty(); flag = take_word(flags)) {
     facts.add_cpu_features(std::string(flag));
   }
-  facts.set_xcr0(arch::enabled_extended_state());
-  facts.set_xsave_bytes(arch::extended_state_bytes());
+  facts.set_processor_state(arch::processor_state());
   facts.set_page_bytes(static_cast<std::uint32_t>(::sysconf(_SC_PAGESIZE)));
   std::string boot_id = MIGRATE_TRY(read_file("/proc/sys/kernel/random/boot_id"));
   while (!boot_id.empty() && boot_id.back() == '\n') {

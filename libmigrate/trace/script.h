@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "base/result.h"
-#include "libmigrate/arch/x86_64/interpreter.h"
-#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/trace/tracee.h"
+#include "pager/page_range.h"
 
 namespace migrate {
 
@@ -41,11 +41,11 @@ struct ScriptArea {
   static constexpr std::uint64_t kDataOffset = 131072;
   static constexpr std::uint64_t kDataBytes = 262144;
   static constexpr std::uint64_t kSlotsOffset = kDataOffset + kDataBytes;
-  static constexpr std::uint64_t kSlotBytes = 4096;
+  static constexpr std::uint64_t kSlotBytes = kPageBytes;
   static constexpr std::uint64_t kSlotDataOffset = 2432;  ///< For 24 calls.
   static constexpr std::size_t kSlots = 64;
   static constexpr std::uint64_t kParkingOffset = kSlotsOffset + kSlots * kSlotBytes;
-  static constexpr std::uint64_t kRecordOffset = kParkingOffset + 4096;
+  static constexpr std::uint64_t kRecordOffset = kParkingOffset + kPageBytes;
 
   pid_t process = 0;
   std::uint64_t address = 0;
@@ -122,7 +122,7 @@ class Script {
   bool fits() const;
 
   /// A page of the area that scripts do not use: the last one, of the record.
-  std::uint64_t spare_page() const { return area_.address + area_.length_bytes - 4096; }
+  std::uint64_t spare_page() const { return area_.address + area_.length_bytes - kPageBytes; }
 
   /// Keeps what others send of the signal that ends a script in `signals`, as siginfo_t bytes.
   /// Without this it is sent again when the script is over.

@@ -8,7 +8,7 @@
 #include <span>
 
 #include "base/result.h"
-#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/trace/script.h"
 
 namespace migrate {

@@ -64,15 +64,27 @@ Call call_of(pid_t pid, pid_t thread) {
   return call;
 }
 
+// Newer architectures have only the calls that take flags.
+#ifdef SYS_fork
+constexpr long kFork = SYS_fork;
+constexpr long kVfork = SYS_vfork;
+#else
+constexpr long kFork = SYS_clone;
+constexpr long kVfork = SYS_clone;
+#endif
+
 bool is_forking(pid_t pid, pid_t thread) {
   const long number = call_of(pid, thread).number;
-  return number == SYS_fork || number == SYS_vfork || number == SYS_clone || number == SYS_clone3;
+  return number == kFork || number == kVfork || number == SYS_clone || number == SYS_clone3;
 }
 
 /// Its new child will be surely that of the thread, not (CLONE_PARENT) its sister.
 bool keeps_its_child(pid_t pid, pid_t thread) {
   const Call call = call_of(pid, thread);
-  return call.number == SYS_fork || (call.number == SYS_clone && (call.first & CLONE_PARENT) == 0);
+  if (call.number == SYS_clone) {
+    return (call.first & CLONE_PARENT) == 0;
+  }
+  return call.number == kFork;
 }
 
 std::vector<pid_t> forking_threads(pid_t pid) {

@@ -36,6 +36,9 @@ ARCHITECTURE = "libmigrate/arch/"
 # What only the folder of one architecture may say: registers, and headers with their layouts.
 ARCHITECTURE_WORDS = re.compile(
     r"#\s*include\s*<(asm/(?!mman|ioctl)\w+\.h|cpuid\.h|immintrin\.h|sys/(user|reg)\.h)>"
+    r"|#\s*include\s*\"libmigrate/arch/\w+/"
+    r"|\bSYS_(poll|epoll_wait|select|pause|open|creat|time|alarm|dup2|pipe)\b"
+    r"|\bxcr0\b|\b0x7ffffffff000\b"
     r"|\buser_(fp)?regs_struct\b|\barch_prctl\b|\bSYS_arch_prctl\b|__x86_64__|\basm\s*(volatile)?\s*\(")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
@@ -281,6 +284,7 @@ class Checks(unittest.TestCase):
         self.check(layering_faults, "tools/testbed/n.cc", '#include "libmigrate/m.h"\n')
         self.check(internal_faults, "libmigrate/n.cc", '#include "pager/internal/i.h"\n')
         self.check(architecture_faults, "libmigrate/n.cc", "#include <sys/user.h>\n")
+        self.check(architecture_faults, "libmigrate/n.cc", "int n = SYS_poll;\n")
         self.check(size_faults, "base/b.h", "\n" * (HEADER_LINES + 1))
         self.check(size_faults, "base/b.cc", "\n" * (SOURCE_LINES + 1))
         long = "void f() {\n" + "  g();\n" * (FUNCTION_LINES - 1) + "}\n"

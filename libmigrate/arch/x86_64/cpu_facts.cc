@@ -1,13 +1,15 @@
 #include "libmigrate/arch/x86_64/cpu_facts.h"
 
 #include <cpuid.h>
+#include <fmt/core.h>
+
+#include <cstring>
 
 namespace migrate::arch {
 namespace {
 
 constexpr unsigned kXsaveLeaf = 0xd;
-
-}  // namespace
+constexpr std::size_t kEncodedBytes = sizeof(std::uint64_t) + sizeof(std::uint32_t);
 
 std::uint64_t enabled_extended_state() {
   unsigned a = 0;
@@ -30,6 +32,45 @@ std::uint32_t extended_state_bytes() {
   unsigned c = 0;
   unsigned d = 0;
   return __get_cpuid_count(kXsaveLeaf, 0, &a, &b, &c, &d) == 0 ? 0 : b;
+}
+
+std::string in_words(const std::optional<ProcessorState>& state) {
+  return state ? fmt::format("{} bytes, features {:#x}", state->area_bytes, state->components)
+               : "a processor of which nothing is known";
+}
+
+}  // namespace
+
+std::string processor_state() {
+  return encode({enabled_extended_state(), extended_state_bytes()});
+}
+
+// Little endian, as every machine of this architecture.
+std::string encode(const ProcessorState& state) {
+  std::string bytes(kEncodedBytes, '\0');
+  std::memcpy(bytes.data(), &state.components, sizeof(state.components));
+  std::memcpy(bytes.data() + sizeof(state.components), &state.area_bytes, sizeof(state.area_bytes));
+  return bytes;
+}
+
+std::optional<ProcessorState> decode_processor_state(std::string_view bytes) {
+  if (bytes.size() != kEncodedBytes) {
+    return std::nullopt;
+  }
+  ProcessorState state;
+  std::memcpy(&state.components, bytes.data(), sizeof(state.components));
+  std::memcpy(&state.area_bytes, bytes.data() + sizeof(state.components), sizeof(state.area_bytes));
+  return state;
+}
+
+std::optional<MissingState> missing_processor_state(std::string_view source, std::string_view own) {
+  const auto there = decode_processor_state(source);
+  const auto here = decode_processor_state(own);
+  if (there && here && (there->components & ~here->components) == 0 &&
+      there->area_bytes <= here->area_bytes) {
+    return std::nullopt;
+  }
+  return MissingState{in_words(there), in_words(here)};
 }
 
 }  // namespace migrate::arch

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "libmigrate/arch/x86_64/interpreter.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/park/parked_process.h"
 #include "libmigrate/proto/image.pb.h"
 #include "libmigrate/trace/script.h"

@@ -5,7 +5,7 @@
 
 #include <functional>
 
-#include "libmigrate/arch/x86_64/registers.h"
+#include "libmigrate/arch/arch.h"
 
 namespace migrate {
 namespace {

@@ -9,6 +9,7 @@
 #include <fstream>
 
 #include "base/file.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/proc_text.h"
 #include "libmigrate/rules/destination_rules.h"
@@ -45,8 +46,10 @@ TEST(HostFacts, AreFilled) {
   const wire::HostFacts own = facts();
   EXPECT_EQ(own.architecture(), "x86_64");
   EXPECT_GT(own.cpu_features_size(), 10);
-  EXPECT_NE(own.xcr0(), 0U);
-  EXPECT_GE(own.xsave_bytes(), 576U);
+  const auto state = arch::decode_processor_state(own.processor_state());
+  ASSERT_TRUE(state);
+  EXPECT_NE(state->components, 0U);
+  EXPECT_GE(state->area_bytes, 576U);
   EXPECT_EQ(own.page_bytes(), 4096U);
   EXPECT_EQ(own.boot_id().size(), 36U);
   EXPECT_EQ(own.vdso_sha256().size(), 32U);
@@ -64,7 +67,7 @@ TEST(DestinationRules, MachineDiffers) {
   source.add_cpu_features("avx9000");
   source.add_cpu_features("amx_more");
   source.add_cpu_features("vmx");
-  source.set_xsave_bytes(1U << 20);
+  source.set_processor_state(arch::encode({0, 1U << 20U}));
   source.set_page_bytes(16384);
   source.set_vdso_sha256("other");
   const auto refusals = check_against_host({}, source, facts());
