@@ -70,6 +70,7 @@ SourceMove::SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink)
     : options_(std::move(options)),
       hooks_(std::move(hooks)),
       sink_(sink),
+      report_(options_.push.deadline),
       rdma_(options_.transport, *options_.context) {}
 
 SourceMove::~SourceMove() = default;
@@ -85,7 +86,7 @@ Result<std::unique_ptr<Channel>> SourceMove::connect(Purpose purpose) {
 }
 
 void SourceMove::event(const char* phase, std::int64_t start_us) {
-  sink_.send({{"event", "phase"}, {"phase", phase}, {"at_us", start_us - begun_us_}});
+  sink_.send({{"event", "phase"}, {"phase", phase}, {"at_us", start_us - report_.begun_us()}});
 }
 
 MoveOutcome SourceMove::attempt_for(double seconds) {
@@ -108,8 +109,7 @@ MoveOutcome SourceMove::attempt_for(double seconds) {
 MoveOutcome SourceMove::attempt() {
   refusals_.clear();
   changes_ = false;
-  begun_us_ = now_us();
-  phases_ = nlohmann::json::object();
+  report_.begin();
   auto moved = [&]() -> Result<void> {
     MIGRATE_TRY(inspect());
     MIGRATE_TRY(offer());
@@ -164,7 +164,7 @@ Result<std::vector<wire::Refusal>> SourceMove::check() {
 }
 
 Result<void> SourceMove::inspect() {
-  event("inspect", begun_us_);
+  event("inspect", report_.begun_us());
   auto inspected = [&]() -> Result<Inspection> {
     if (!stand_in_) {
       stand_in_ = MIGRATE_TRY(StandIn::create(options_.asker));
@@ -184,7 +184,7 @@ Result<void> SourceMove::inspect() {
   Inspection inspection = MIGRATE_TRY(std::move(inspected));
   draft_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
-  phases_["inspect"] = now_us() - begun_us_;
+  report_.end_phase("inspect", report_.begun_us());
   MIGRATE_TRY(judge_running());
   if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
@@ -245,7 +245,7 @@ Result<void> SourceMove::offer() {
   offer.set_boottime_offset_ns(offsets.boottime_ns);
   MIGRATE_TRY(control_->send(message));
   const auto reply = MIGRATE_TRY(await_reply(offsets));
-  phases_["offer"] = now_us() - start;
+  report_.end_phase("offer", start);
   incarnation_ = reply.offer_reply().incarnation();
   refusals_.assign(reply.offer_reply().refusals().begin(), reply.offer_reply().refusals().end());
   if (!refusals_.empty()) {
@@ -321,7 +321,7 @@ Result<void> SourceMove::freeze_and_run() {
   }
   FrozenProcess frozen = MIGRATE_TRY(std::move(stopped));
   const std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
-  phases_["stop"] = now_us() - start;
+  report_.end_phase("stop", start);
   MIGRATE_TRY(stand_in_->ask_attach(ids_of(frozen.threads())));
   options_.context->stops.reach("source.frozen");
   check_scripts_can_run(frozen, refusals_);
@@ -342,11 +342,11 @@ Result<void> SourceMove::freeze_and_run() {
     }
     hooks_.on_area(frozen.area().address);
     MIGRATE_TRY(capture_state(frozen, waits, facts, unseen));
-    phases_["capture"] = now_us() - start;
+    report_.end_phase("capture", start);
     return {};
   };
   Inspection inspection = MIGRATE_TRY(inspector_->inspect_frozen(draft_, *assistant, capture));
-  phases_["reinspect"] = now_us() - start;
+  report_.end_phase("reinspect", start);
   image_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
   refusals_.insert(refusals_.end(), unseen.begin(), unseen.end());
@@ -364,7 +364,7 @@ Result<void> SourceMove::freeze_and_run() {
   message.mutable_final()->mutable_image()->Swap(&image_);
   auto done = control_->send(message);
   message.mutable_final()->mutable_image()->Swap(&image_);
-  phases_["image"] = now_us() - image_start;
+  report_.end_phase("image", image_start);
   options_.context->stops.reach("source.image_sent");
   if (done) {
     done = run_there(frozen, start);
@@ -375,9 +375,9 @@ Result<void> SourceMove::freeze_and_run() {
     return done;
   }
   if (!done) {  // In doubt.
-    running_us_ = now_us();
+    report_.note_running();
   }
-  freeze_us_ = running_us_ - start;
+  report_.note_frozen_since(start);
   return done;
 }
 
@@ -401,7 +401,7 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen, std::int64_t frozen_si
   event("freeze", frozen_since_us);  // Whoever is told wakes up, which takes a processor.
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, 0,
                                eager ? kEagerTimeoutMs : kRestoreTimeoutMs));
-  phases_["restore"] = now_us() - start - phases_.value("park", std::int64_t{0});
+  report_.end_phase("restore", start, report_.phase_us("park"));
   options_.context->stops.reach("source.restored");
   if (eager) {  // Not before: while all its pages travel, it is frozen for long.
     MIGRATE_TRY(park(frozen));
@@ -412,7 +412,7 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen, std::int64_t frozen_si
 Result<void> SourceMove::park(FrozenProcess& frozen) {
   const std::int64_t start = now_us();
   parked_.emplace(MIGRATE_TRY(ParkedProcess::park(frozen, image_)));
-  phases_["park"] = now_us() - start;
+  report_.end_phase("park", start);
   options_.context->stops.reach("source.parked");
   return {};
 }
@@ -450,7 +450,7 @@ Result<void> SourceMove::send_run() {
   MIGRATE_TRY(control_->send(run));
   options_.context->stops.reach("source.run_sent");
   MIGRATE_TRY(control_->expect(wire::ControlMessage::kRunning, 0, kRunningTimeoutMs));
-  phases_["run"] = now_us() - start;
+  report_.end_phase("run", start);
   options_.context->stops.reach("source.running");
   take_fate(Fate::kRuns);
   return {};
@@ -462,69 +462,21 @@ void SourceMove::start_push(std::chrono::microseconds pause) {
   }
 }
 
+std::uint64_t SourceMove::wire_bytes() const {
+  return feed_ ? feed_->wire_bytes() : 0;
+}
+
 nlohmann::json SourceMove::progress_event() const {
-  const double seconds =
-      static_cast<double>(std::max<std::int64_t>(now_us() - running_us_, 1)) / 1e6;
-  const std::uint64_t bytes = feed_ ? feed_->wire_bytes() : final_wire_bytes_;
-  return {{"event", "progress"},
-          {"owed_pages", progress_.owed_pages()},
-          {"arrived_pages", progress_.fault_pages() + progress_.prefetch_pages() +
-                                progress_.push_pages() + progress_.starter_pages()},
-          {"wire_bytes", bytes},
-          {"bytes_per_second", static_cast<std::uint64_t>(static_cast<double>(bytes) / seconds)},
-          {"expected_independence_us", expected_independence()}};
+  return report_.progress_event(wire_bytes());
 }
 
 nlohmann::json SourceMove::result() const {
-  nlohmann::json object = {{"id", to_hex(session_)},
-                           {"process", to_hex(options_.process)},
-                           {"pid", options_.pid},
-                           {"mode", options_.plan.word},
-                           {"transport", page_transport_},
-                           {"destination", options_.destination.to_string()},
-                           {"phases_us", phases_},
-                           {"freeze_us", freeze_us_},
-                           {"pages",
-                            {{"fault", progress_.fault_pages()},
-                             {"prefetch", progress_.prefetch_pages()},
-                             {"push", progress_.push_pages()},
-                             {"local_file", progress_.local_file_pages()},
-                             {"zero", progress_.zero_pages()},
-                             {"starter", progress_.starter_pages()},
-                             {"never_present", progress_.never_present_pages()}}},
-                           {"one_sided_pages", progress_.one_sided_pages()},
-                           {"wire_bytes", feed_ ? feed_->wire_bytes() : final_wire_bytes_},
-                           {"faults",
-                            {{"count", progress_.faults()},
-                             {"p50_us", progress_.fault_p50_us()},
-                             {"p99_us", progress_.fault_p99_us()},
-                             {"max_us", progress_.fault_max_us()}}},
-                           {"owed_pages", progress_.owed_pages()},
-                           {"state", done_ ? "done" : "running"}};
-  object["owed_nothing_after_us"] =
-      done_ ? nlohmann::json(std::max<std::int64_t>(independent_us_ - running_us_, 0)) : nullptr;
-  object["expected_independence_us"] = expected_independence();
-  if (options_.push.deadline.count() > 0) {
-    object["deadline_missed"] = deadline_missed_;
-  }
+  nlohmann::json object = {
+      {"id", to_hex(session_)},       {"process", to_hex(options_.process)},
+      {"pid", options_.pid},          {"mode", options_.plan.word},
+      {"transport", page_transport_}, {"destination", options_.destination.to_string()}};
+  report_.add_to(object, wire_bytes());
   return object;
-}
-
-nlohmann::json SourceMove::expected_independence() const {
-  if (done_) {
-    return 0;
-  }
-  const auto remaining = drain_.remaining_us(now_us());
-  return remaining ? nlohmann::json(*remaining) : nlohmann::json();
-}
-
-void SourceMove::watch_deadline() {
-  const std::int64_t deadline_us = std::chrono::microseconds(options_.push.deadline).count();
-  if (deadline_us > 0 && !deadline_missed_ && now_us() > running_us_ + deadline_us) {
-    deadline_missed_ = true;
-    log::warn("session {}: {} pages are still owed after the {} ms of its deadline",
-              to_hex(session_), progress_.owed_pages(), options_.push.deadline.count());
-  }
 }
 
 }  // namespace migrate

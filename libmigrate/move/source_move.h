@@ -15,9 +15,9 @@
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/move/farewell.h"
 #include "libmigrate/move/move_outcome.h"
+#include "libmigrate/move/move_report.h"
 #include "libmigrate/move/page_transport.h"
 #include "libmigrate/move/source_move_options.h"
-#include "libmigrate/pages/drain_estimate.h"
 #include "libmigrate/pages/page_feed.h"
 #include "libmigrate/park/parked_process.h"
 #include "libmigrate/proto/session.pb.h"
@@ -101,7 +101,7 @@ class SourceMove {
   /// The destination owes us no more questions: all pages are there, or the process has ended. And
   /// it knows that we know, or did not say so in time.
   bool done() const { return done_ && farewell_.over(); }
-  std::uint64_t owed_pages() const { return progress_.owed_pages(); }
+  std::uint64_t owed_pages() const { return report_.progress().owed_pages(); }
   /// The object that `move --json` prints, without "exit".
   nlohmann::json result() const;
   nlohmann::json progress_event() const;
@@ -136,13 +136,13 @@ class SourceMove {
   void start_push(std::chrono::microseconds pause);
   wire::Outgoing outgoing() const;
   void event(const char* phase, std::int64_t start_us);
-  nlohmann::json expected_independence() const;  // null while it cannot be said
-  void watch_deadline();
+  std::uint64_t wire_bytes() const;
   void finish();
 
   const SourceMoveOptions options_;
   const Hooks hooks_;
   EventSink& sink_;
+  MoveReport report_;
   std::optional<ProcessInspector> inspector_;
   std::optional<StandIn> stand_in_;  // of who asks
   SessionId session_{};
@@ -158,14 +158,7 @@ class SourceMove {
   const char* page_transport_ = "tcp";
   std::unique_ptr<PageFeed> feed_;
   std::optional<ParkedProcess> parked_;
-  wire::Progress progress_;
-  DrainEstimate drain_;
-  nlohmann::json phases_ = nlohmann::json::object();
   std::int64_t clock_offset_ns_ = 0;  // CLOCK_MONOTONIC of the process minus ours
-  std::int64_t begun_us_ = 0;
-  std::int64_t running_us_ = 0;
-  std::int64_t independent_us_ = 0;  // when nothing was owed any more
-  std::int64_t freeze_us_ = 0;
   std::int64_t next_reconnect_us_ = 0;
   std::int64_t reconnect_pause_us_ = 0;
   std::int64_t last_heard_us_ = 0;
@@ -175,8 +168,6 @@ class SourceMove {
   std::string incarnation_;  // of the destination
   Fate fate_ = Fate::kUnknown;
   int wait_status_ = 0;
-  std::uint64_t final_wire_bytes_ = 0;
-  bool deadline_missed_ = false;
   bool changes_ = false;  // the process did, while it was inspected or stopped
   bool run_sent_ = false;
   bool linked_ = false;  // urgent and bulk are up, or the first ones were not seen broken

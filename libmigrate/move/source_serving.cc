@@ -51,7 +51,10 @@ Result<void> SourceMove::handle() {
     return {};
   }
   read_control();
-  watch_deadline();
+  if (report_.misses_deadline()) {
+    log::warn("session {}: {} pages are still owed after the {} ms of its deadline",
+              to_hex(session_), owed_pages(), options_.push.deadline.count());
+  }
   if (done_ || fate_ == Fate::kNeverRan) {
     return {};
   }
@@ -99,10 +102,9 @@ void SourceMove::take(const wire::ControlMessage& message) {
       take_fate(Fate::kRuns);
       break;
     case wire::ControlMessage::kProgress:
-      progress_ = message.progress();
-      drain_.note(now_us(), progress_.owed_pages());
+      report_.note_progress(message.progress());
       take_fate(Fate::kRuns);
-      if (progress_.done()) {
+      if (message.progress().done()) {
         finish();
       }
       break;
@@ -198,7 +200,7 @@ void SourceMove::take_fate(Fate fate) {
   }
   fate_ = fate;
   if (fate == Fate::kRuns && news) {
-    running_us_ = now_us();
+    report_.note_running();
     if (auto noted = hooks_.on_outgoing(outgoing()); !noted) {
       log::warn("session {}: {}", to_hex(session_), noted.error().message());
     }
@@ -311,8 +313,11 @@ std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks h
   move->fate_ = outgoing.confirmed() ? Fate::kRuns : Fate::kUnknown;
   move->run_sent_ = true;
   move->done_ = outgoing.done();
-  move->begun_us_ = now_us();
-  move->running_us_ = now_us();
+  move->report_.begin();
+  move->report_.note_running();
+  if (move->done_) {
+    move->report_.note_done(0);
+  }
   move->waits_since_us_ = now_us();
   move->next_reconnect_us_ = now_us() + kFirstPauseUs;
   if (!move->done_) {
@@ -326,12 +331,11 @@ std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks h
 void SourceMove::finish() {
   options_.context->stops.reach("source.done");
   done_ = true;
-  independent_us_ = now_us();
   if (feed_) {
     feed_->stop();
-    final_wire_bytes_ = feed_->wire_bytes();
-    feed_.reset();
   }
+  report_.note_done(wire_bytes());
+  feed_.reset();
   wire::ControlMessage goodbye;
   goodbye.mutable_goodbye();
   static_cast<void>(control_->send(goodbye));

@@ -1,0 +1,109 @@
+#include "libmigrate/move/move_report.h"
+
+#include <algorithm>
+#include <array>
+
+namespace migrate {
+namespace {
+
+/// A counter of the destination's, and where it stands in a result: in an object, or by itself.
+struct Counter {
+  const char* object;
+  const char* name;
+  nlohmann::json (*value)(const wire::Progress& progress);
+};
+
+template <auto member>
+nlohmann::json value_of(const wire::Progress& progress) {
+  return (progress.*member)();
+}
+
+constexpr std::array kCounters{
+    Counter{"pages", "fault", value_of<&wire::Progress::fault_pages>},
+    Counter{"pages", "prefetch", value_of<&wire::Progress::prefetch_pages>},
+    Counter{"pages", "push", value_of<&wire::Progress::push_pages>},
+    Counter{"pages", "local_file", value_of<&wire::Progress::local_file_pages>},
+    Counter{"pages", "zero", value_of<&wire::Progress::zero_pages>},
+    Counter{"pages", "starter", value_of<&wire::Progress::starter_pages>},
+    Counter{"pages", "never_present", value_of<&wire::Progress::never_present_pages>},
+    Counter{nullptr, "one_sided_pages", value_of<&wire::Progress::one_sided_pages>},
+    Counter{"faults", "count", value_of<&wire::Progress::faults>},
+    Counter{"faults", "p50_us", value_of<&wire::Progress::fault_p50_us>},
+    Counter{"faults", "p99_us", value_of<&wire::Progress::fault_p99_us>},
+    Counter{"faults", "max_us", value_of<&wire::Progress::fault_max_us>},
+    Counter{nullptr, "owed_pages", value_of<&wire::Progress::owed_pages>},
+};
+
+}  // namespace
+
+void MoveReport::begin() {
+  begun_us_ = clock_();
+  phases_ = nlohmann::json::object();
+}
+
+void MoveReport::end_phase(const char* name, std::int64_t since_us, std::int64_t less_us) {
+  phases_[name] = clock_() - since_us - less_us;
+}
+
+std::int64_t MoveReport::phase_us(const char* name) const {
+  return phases_.value(name, std::int64_t{0});
+}
+
+void MoveReport::note_progress(const wire::Progress& progress) {
+  progress_ = progress;
+  drain_.note(clock_(), progress_.owed_pages());
+}
+
+void MoveReport::note_done(std::uint64_t wire_bytes) {
+  independent_us_ = clock_();
+  final_wire_bytes_ = wire_bytes;
+}
+
+bool MoveReport::misses_deadline() {
+  const std::int64_t deadline_us = std::chrono::microseconds(deadline_).count();
+  if (deadline_us == 0 || deadline_missed_ || done() || clock_() <= running_us_ + deadline_us) {
+    return false;
+  }
+  deadline_missed_ = true;
+  return true;
+}
+
+nlohmann::json MoveReport::expected_independence() const {
+  if (done()) {
+    return 0;
+  }
+  const auto remaining = drain_.remaining_us(clock_());
+  return remaining ? nlohmann::json(*remaining) : nlohmann::json();
+}
+
+void MoveReport::add_to(nlohmann::json& result, std::uint64_t wire_bytes) const {
+  result["phases_us"] = phases_;
+  result["freeze_us"] = freeze_us_;
+  for (const Counter& counter : kCounters) {
+    nlohmann::json& object = counter.object == nullptr ? result : result[counter.object];
+    object[counter.name] = counter.value(progress_);
+  }
+  result["wire_bytes"] = done() ? final_wire_bytes_ : wire_bytes;
+  result["state"] = done() ? "done" : "running";
+  result["owed_nothing_after_us"] =
+      done() ? nlohmann::json(std::max<std::int64_t>(independent_us_ - running_us_, 0)) : nullptr;
+  result["expected_independence_us"] = expected_independence();
+  if (deadline_.count() > 0) {
+    result["deadline_missed"] = deadline_missed_;
+  }
+}
+
+nlohmann::json MoveReport::progress_event(std::uint64_t wire_bytes) const {
+  const double seconds =
+      static_cast<double>(std::max<std::int64_t>(clock_() - running_us_, 1)) / 1e6;
+  const std::uint64_t bytes = done() ? final_wire_bytes_ : wire_bytes;
+  return {{"event", "progress"},
+          {"owed_pages", progress_.owed_pages()},
+          {"arrived_pages", progress_.fault_pages() + progress_.prefetch_pages() +
+                                progress_.push_pages() + progress_.starter_pages()},
+          {"wire_bytes", bytes},
+          {"bytes_per_second", static_cast<std::uint64_t>(static_cast<double>(bytes) / seconds)},
+          {"expected_independence_us", expected_independence()}};
+}
+
+}  // namespace migrate
