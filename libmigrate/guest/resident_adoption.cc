@@ -14,6 +14,7 @@
 #include "libmigrate/guest/guest.h"
 #include "libmigrate/guest/resident_worker.h"
 #include "libmigrate/restore/file_user.h"
+#include "libmigrate/state/verdict.h"
 
 namespace migrate {
 namespace {
@@ -137,7 +138,8 @@ Result<bool> ResidentWorker::adopt() {
   std::copy_n(reinterpret_cast<const std::byte*>(noted_.process().data()), noted_.process().size(),
               process_.begin());
   file_->await_start();
-  if (file_->never_ran()) {
+  // That its cell is there is found out where it is taken over.
+  if (verdict(phase(), false, true) == SessionVerdict::kNeverRan) {
     log::info("session {}: its worker died before the process ran here", to_hex(session_));
     clear_session(context_, *file_, session_);
     return false;
@@ -156,9 +158,11 @@ Result<bool> ResidentWorker::adopt() {
   MIGRATE_TRY(open_mailbox());
   context_.stops.reach("destination.adopting");
   log::info("took over session {} of process {}", to_hex(session_), noted_.command());
-  record_now();
   adopt_move();
-  return !gone_;
+  if (gone()) {
+    close_session();
+  }
+  return !gone();
 }
 
 Result<void> ResidentWorker::adopt_cell() {
@@ -168,13 +172,13 @@ Result<void> ResidentWorker::adopt_cell() {
     return fail(cell.error());
   }
   if (cell) {
-    file_->mark().stage = RunStage::kReleased;
     cell_.emplace(std::move(*cell));
     cell_kept_ = true;
     MIGRATE_TRY(adopt_pager(kept));
+    enter(GuestPhase::kServing);
   } else {
     cell_.emplace(Cell::gone(cell_socket(), file_->mark()));
-    independent_ = true;
+    enter(GuestPhase::kIndependent);
     last_progress_.set_done(true);
   }
   return adopt_relay(kept);
@@ -197,8 +201,8 @@ Result<void> ResidentWorker::adopt_pager(std::vector<KeptDescriptor>& kept) {
   }
   // One whose pager had done all before it ran has no ledger either.
   const bool done = spaces.empty() || !spaces.begin()->second.ledger.valid();
-  if (done || file_->mark().independent != 0) {
-    independent_ = true;
+  if (done || independent()) {
+    enter(GuestPhase::kIndependent);
     last_progress_.set_done(true);
     return {};
   }
@@ -264,6 +268,9 @@ void ResidentWorker::adopt_move() {
       log::error("process {}: {}", noted_.command(), parked.error().message());
     }
     noted_.clear_outgoing();
+    if (gone()) {  // It runs elsewhere, and its pages went with its cell.
+      row_->remove();
+    }
     return;
   }
   SourceMoveOptions options = onward_options(noted_.outgoing().mode());
@@ -274,9 +281,6 @@ void ResidentWorker::adopt_move() {
   auto move = SourceMove::adopt(std::move(options), onward_hooks(), nobody, std::move(*parked),
                                 std::move(image), noted_.outgoing());
   finish_move(*move, nobody, {});
-  if (gone_) {
-    close_session();
-  }
 }
 
 void run_adopted_resident(const WorkerContext& context, SessionFile file,

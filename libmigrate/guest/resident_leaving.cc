@@ -65,14 +65,14 @@ void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, const std::s
   }
   noted_.clear_outgoing();
   note_change();
-  record(ProcessState::kRunningHere);
+  enter(GuestPhase::kIndependent);
   sink.finish_failed(kExitFailed, move.error());
 }
 
 // True: it runs there. False: it runs here again. Until either is certain, nothing runs.
 bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
   const std::int64_t since_us = now_us();
-  record(ProcessState::kMoving);  // It stands still.
+  enter(GuestPhase::kInDoubt);
   while (move.fate() == Fate::kUnknown && !decision_.is_due() && !home_ended_) {
     pollfd polled[2] = {{move.control_fd(), POLLIN, 0}, {mailbox_->fd(), POLLIN, 0}};
     ::poll(polled, 2, kStepMs);
@@ -128,8 +128,6 @@ void ResidentWorker::end_given_up(const SourceMove& move) {
   relay_->thaw();
   noted_.clear_outgoing();
   note_change();
-  file_->mark().wait_status = SIGKILL;
-  file_->mark().ended = 1;
   report_end(SIGKILL, home_ended_
                           ? "its home says that it has ended"
                           : "an operator gave it up while it was in doubt whether it ran at " +
@@ -139,12 +137,11 @@ void ResidentWorker::end_given_up(const SourceMove& move) {
 
 // The process runs elsewhere: serves its pages until it owes nothing, then clears up all of it.
 void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait) {
-  gone_ = true;
+  enter(GuestPhase::kLeaving);
   relay_.reset();
   if (auto hidden = move.parked().hide(); !hidden) {
     log::warn("process {}: {}", noted_.command(), hidden.error().message());
   }
-  row_->set_state(ProcessState::kAway);
   if (wait == "resumed") {
     sink.finish(kExitDone, move.result());
   }

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <signal.h>
+
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -129,9 +131,12 @@ class ResidentWorker {
   wire::Progress progress() const;
   KnownObjects known_objects() const;
   SourceMoveOptions onward_options(const std::string& mode) const;
-  void record(ProcessState state);
-  void record_end();
-  void record_now();
+  GuestPhase phase() const { return file_->mark().phase.guest(); }
+  void enter(GuestPhase phase, int wait_status = SIGKILL);
+  void record();
+  bool independent() const { return file_ && is_independent(phase()); }
+  bool gone() const { return has_left(phase()); }
+  bool children_left() const { return !cell_over_ && lost_.empty(); }
 
   const WorkerContext& context_;
   const SessionId session_;
@@ -151,7 +156,7 @@ class ResidentWorker {
   std::optional<ProcessRow> row_;
   std::optional<Cell> cell_;
   std::optional<Restorer> restorer_;
-  UniqueFd userfault_copy_;                    // for the cell's init
+  UniqueFd userfault_copy_;  // for the cell's init
   std::atomic<std::uint64_t> pages_read_ = 0;  // by RDMA READ
   std::unique_ptr<Pager> pager_;
   UniqueFd pager_events_;
@@ -174,12 +179,10 @@ class ResidentWorker {
   std::int64_t next_home_us_ = 0;
   std::int64_t last_heard_us_ = 0;  // on control_
   std::int64_t over_since_us_ = 0;  // when cell_over_ became true
-  bool independent_ = false;        // nothing is owed to this process any more
-  bool source_knows_ = false;       // that it is independent
+  bool source_knows_ = false;       // that nothing is owed to it
   bool cell_kept_ = false;          // the init is there and holds what a new worker needs
   bool cell_over_ = false;
-  bool exited_ = false;
-  bool gone_ = false;        // moved on
+  bool exited_ = false;      // and its home was told how
   Decision decision_;        // of an operator, about a doubt
   bool home_ended_ = false;  // its home says that it is over
   bool give_up_ = false;     // an operator knows that the destination is lost

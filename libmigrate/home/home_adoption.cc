@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "libmigrate/home/home_worker.h"
+#include "libmigrate/state/verdict.h"
 
 namespace migrate {
 
@@ -59,7 +60,7 @@ Result<bool> HomeWorker::adopt() {
   }
   if (adopted == Adopted::kRunsHere) {
     log::info("process {} runs on here: its move was not decided", command_);
-    row_->set_state(ProcessState::kFailed);
+    enter(HomePhase::kStayed);
     file_->remove();
     return false;
   }
@@ -90,8 +91,8 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
   if (parked) {
     ParkedProcess::end_children(request_.pid);
   }
-  if (!parked && gone && file_->mark().ended != 0) {
-    row_->set_exit(file_->mark().wait_status);
+  if (verdict(phase(), false, parked.has_value() || !gone) == SessionVerdict::kEnded) {
+    enter(HomePhase::kEnded);
     return Adopted::kOver;
   }
   const bool never_left = !noted_.has_outgoing();  // However it went on, it did so here.
@@ -170,7 +171,7 @@ HomeWorker::Adopted HomeWorker::adopt_killed(const SessionId& session) {
   const int status = ended_there ? verdict->wait_status() : SIGKILL;
   log::info("process {} was killed while its move was under way{}", command_,
             verdict ? "" : "; an operator gave it up at the destination");
-  row_->set_exit(status);
+  enter(HomePhase::kEnded, status);
   return Adopted::kOver;
 }
 
