@@ -79,7 +79,7 @@ Result<void> ResidentWorker::note_image(const wire::Image& image) {
   }
   *noted_.mutable_relay() = relay_->note();
   note_waits();
-  keep_relay_ends();
+  MIGRATE_TRY(keep_relay_ends());
   return file_->save(noted_.SerializeAsString());
 }
 
@@ -91,19 +91,26 @@ void ResidentWorker::note_change() {
   if (auto saved = file_->save(noted_.SerializeAsString()); !saved) {
     log::warn("{}", saved.error().message());
   }
-  keep_relay_ends();
+  if (auto kept = keep_relay_ends(); !kept) {
+    log::error("a stream of process {} is lost if this worker dies before its next change: {}",
+               noted_.command(), kept.error().message());
+  }
 }
 
 // The init holds what is open here and nothing else: what it held longer, the process would not see
 // closed.
-void ResidentWorker::keep_relay_ends() {
+Result<void> ResidentWorker::keep_relay_ends() {
+  Result<void> all;
   std::set<std::pair<Kept::Kind, std::uint32_t>> open;
   for (const RelayEnd& end : relay_->ends()) {
     const Kept what{.kind = kept_kind(end.kind), .number = end.id + 1};
-    open.emplace(what.kind, what.number);
     if (!kept_ends_.contains({what.kind, what.number})) {
-      static_cast<void>(cell_->keep(what, end.fd));
+      if (auto kept = cell_->keep(what, end.fd); !kept) {
+        all = std::move(kept);  // Tried again at the next change.
+        continue;
+      }
     }
+    open.emplace(what.kind, what.number);
   }
   for (const auto& [kind, number] : kept_ends_) {
     if (!open.contains({kind, number})) {
@@ -111,6 +118,7 @@ void ResidentWorker::keep_relay_ends() {
     }
   }
   kept_ends_ = std::move(open);
+  return all;
 }
 
 void ResidentWorker::run_adopted(SessionFile file) {

@@ -199,7 +199,7 @@ void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
   if (!letter) {
     return;
   }
-  if (letter->preamble) {
+  if (!is_request(*letter)) {
     if (letter->preamble->purpose == Purpose::kResume) {
       control_ =
           std::make_unique<ControlChannel>(std::move(letter->channel), letter->peer.to_string());
@@ -208,12 +208,20 @@ void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
     }
     return;
   }
-  EventSink sink(std::move(letter->fd));
-  const nlohmann::json request = parse_object(letter->request);
+  if (auto asked = open_request(std::move(*letter))) {
+    refuse_while_leaving(move, std::move(*asked));
+  }
+}
+
+// All but what an operator decides.
+void ResidentWorker::refuse_while_leaving(SourceMove& move, LetterRequest asked) {
+  EventSink& sink = asked.sink;
+  const nlohmann::json request = parse_object(asked.text);
   const std::string action = text_member(request, "action");
   const std::string who = "process " + noted_.command();
   const bool resolves = text_member(request, "command") == "resolve";
-  const auto may = resolves ? may_use(request, nullptr) : Result<void>();
+  const auto may =
+      resolves ? may_use(request, asked.home ? &*asked.home : nullptr) : Result<void>();
   if (!may) {
     sink.finish_failed(kExitRefused, may.error());
   } else if (!resolves) {

@@ -188,21 +188,13 @@ void ResidentWorker::read_mailbox() {
 }
 
 void ResidentWorker::take_letter(Letter letter) {
-  if (!letter.preamble) {
-    take_request(letter.request, EventSink(std::move(letter.fd)), nullptr);
+  if (is_request(letter)) {
+    if (auto asked = open_request(std::move(letter))) {
+      take_request(asked->text, std::move(asked->sink), asked->home ? &*asked->home : nullptr);
+    }
     return;
   }
   switch (letter.preamble->purpose) {
-    case Purpose::kCommand: {
-      constexpr int kRequestTimeoutMs = 2000;
-      const auto bytes = letter.channel->receive(0, kRequestTimeoutMs);
-      if (bytes) {
-        log::info("session {}: a request from {}", to_hex(session_), letter.peer.to_string());
-        const std::string text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
-        take_request(text, EventSink(std::move(letter.channel)), &letter.peer);
-      }
-      break;
-    }
     case Purpose::kResume:
       if (!has_run(phase())) {
         break;  // Only what runs here can be resumed; await_run() looks for these itself.

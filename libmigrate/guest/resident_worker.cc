@@ -240,7 +240,12 @@ PagerOptions ResidentWorker::pager_options() {
       what.kind = Kept::Kind::kLedger;
       fd = space.ledger;
     }
-    static_cast<void>(cell_->keep(what, fd));
+    if (auto kept = cell_->keep(what, fd); !kept) {
+      log::error(
+          "the cell of process {} does not keep the memory of a child: {}; if this worker "
+          "dies, that is lost",
+          noted_.command(), kept.error().message());
+    }
   };
   options.on_done = [this] {
     pager_done_ = true;
@@ -323,7 +328,7 @@ Result<void> ResidentWorker::accept_data() {
     if (MIGRATE_TRY(await_connection(left_ms))) {
       accept_rdma();
     } else if (auto letter = mailbox_->receive(0)) {
-      take_letter(std::move(*letter));
+      take_early_letter(std::move(*letter));
     } else if (letter.error().code != ErrorCode::kRetry) {
       return fail(std::move(letter).error());
     }
@@ -497,6 +502,9 @@ Result<wire::Run> ResidentWorker::await_run() {
       return fail(make_error(ErrorCode::kPeerLost, "wait to be told to run",
                              "process " + noted_.command()));
     }
+    if (letter) {
+      take_early_letter(std::move(*letter));
+    }
   }
 }
 
@@ -533,6 +541,19 @@ void ResidentWorker::settle_in(const wire::Run& run) {
   relay_->activate();
   relay_->report_location(context_.own_address.to_string(), to_hex(session_));
   enter(GuestPhase::kServing);
+  for (Letter& letter : early_.take()) {
+    take_letter(std::move(letter));
+  }
+}
+
+// Before the process runs here only its source's connections are of use; what others ask for is
+// done once it runs, or refused if it never does.
+void ResidentWorker::take_early_letter(Letter letter) {
+  if (is_request(letter)) {
+    early_.add(std::move(letter));
+  } else {
+    take_letter(std::move(letter));
+  }
 }
 
 void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,

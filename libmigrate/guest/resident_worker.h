@@ -1,7 +1,5 @@
 #pragma once
 
-#include <signal.h>
-
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -16,7 +14,7 @@
 #include "base/result.h"
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/guest/core_file.h"
-#include "libmigrate/host/mailbox.h"
+#include "libmigrate/host/letter_request.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/move/doubt.h"
@@ -79,7 +77,7 @@ class ResidentWorker {
   void note_change();
   void note_waits();
   void adopt_waits();
-  void keep_relay_ends();
+  Result<void> keep_relay_ends();
   Result<bool> adopt();
   Result<void> adopt_cell();
   Result<void> adopt_pager(std::vector<KeptDescriptor>& kept);
@@ -92,7 +90,9 @@ class ResidentWorker {
   void read_cell();
   void read_mailbox();
   void take_letter(Letter letter);
+  void take_early_letter(Letter letter);
   void take_request(const std::string& text, EventSink sink, const PeerIdentity* home);
+  void refuse_while_leaving(SourceMove& move, LetterRequest asked);
   void end_for_home(EventSink sink);
   void check(const nlohmann::json& request, Asker asker, EventSink sink);
   // resident_rights.cc
@@ -102,7 +102,6 @@ class ResidentWorker {
   void follow_pager();
   void report_end(int status, const std::string& lost);
   void end_children();
-
   // resident_core.cc
   void watch_core();
   void note_core(int status);
@@ -132,7 +131,7 @@ class ResidentWorker {
   KnownObjects known_objects() const;
   SourceMoveOptions onward_options(const std::string& mode) const;
   GuestPhase phase() const { return file_->mark().phase.guest(); }
-  void enter(GuestPhase phase, int wait_status = SIGKILL);
+  void enter(GuestPhase phase, int wait_status = SessionPhase::kKilled);
   void record();
   bool independent() const { return file_ && is_independent(phase()); }
   bool gone() const { return has_left(phase()); }
@@ -153,10 +152,11 @@ class ResidentWorker {
   wire::CellSession noted_;  // the file's text
   std::set<std::pair<Kept::Kind, std::uint32_t>> kept_ends_;
   std::optional<Mailbox> mailbox_;
+  EarlyLetters early_;
   std::optional<ProcessRow> row_;
   std::optional<Cell> cell_;
   std::optional<Restorer> restorer_;
-  UniqueFd userfault_copy_;  // for the cell's init
+  UniqueFd userfault_copy_;                    // for the cell's init
   std::atomic<std::uint64_t> pages_read_ = 0;  // by RDMA READ
   std::unique_ptr<Pager> pager_;
   UniqueFd pager_events_;

@@ -8,6 +8,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "libmigrate/home/home_worker.h"
+#include "libmigrate/requests/json_member.h"
 #include "libmigrate/state/verdict.h"
 
 namespace migrate {
@@ -183,7 +184,13 @@ Result<wire::Verdict> HomeWorker::end_there(const SessionId& session) {
     // Not by the relay: of its streams nothing is known here.
     const auto channel =
         MIGRATE_TRY(send_request(move_->destination(), session, {{"command", "end"}}));
-    MIGRATE_TRY(channel->receive(0, kAnswerMs));
+    const auto answer = MIGRATE_TRY(channel->receive(0, kAnswerMs));
+    const nlohmann::json result =
+        parse_object({reinterpret_cast<const char*>(answer.data()), answer.size()});
+    if (integer_member(result, "exit", kExitOther) == kExitFailed) {  // It is just leaving there.
+      return fail(make_error(ErrorCode::kRetry, "end a process", move_->destination(),
+                             "its worker cannot do so now"));
+    }
   }
   return verdict;
 }

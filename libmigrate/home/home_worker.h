@@ -1,6 +1,5 @@
 #pragma once
 
-#include <signal.h>
 #include <sys/types.h>
 
 #include <array>
@@ -122,7 +121,7 @@ class HomeWorker {
   void tell_end(EventSink& client, nlohmann::json result) const;
   // home_phase.cc
   HomePhase phase() const { return file_->mark().phase.home(); }
-  void enter(HomePhase phase, int wait_status = SIGKILL);
+  void enter(HomePhase phase, int wait_status = SessionPhase::kKilled);
   void record();
 
   const WorkerContext& context_;

@@ -20,6 +20,8 @@ namespace migrate {
 /// next_phase() says what becomes of a step that comes late.
 class SessionPhase {
  public:
+  static constexpr int kKilled = 9;  ///< The wait status of one ended by SIGKILL.
+
   GuestPhase guest() const { return GuestPhase{number()}; }
   HomePhase home() const { return HomePhase{number()}; }
   /// As wait(2) gives it. Counts if the phase is one in which the process has ended.
@@ -31,14 +33,12 @@ class SessionPhase {
   void become_home() { word_ = static_cast<std::uint64_t>(HomePhase::kOffered); }
   /// Takes a step, and returns in which phase the session is then. `wait_status` counts if the
   /// process has ended with this step: of several that say how it ended, the first one is right.
-  GuestPhase enter(GuestPhase wanted, int wait_status = kKilledStatus);
-  HomePhase enter(HomePhase wanted, int wait_status = kKilledStatus);
+  GuestPhase enter(GuestPhase wanted, int wait_status = kKilled);
+  HomePhase enter(HomePhase wanted, int wait_status = kKilled);
   /// The step of a cell's init that has reaped the process.
   GuestPhase note_end(int wait_status);
 
  private:
-  static constexpr int kKilledStatus = 9;  // by SIGKILL
-
   template <class Phase, class Step>
   Phase take_step(Step step, int wait_status);
 
