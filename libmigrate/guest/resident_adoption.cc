@@ -157,6 +157,7 @@ Result<bool> ResidentWorker::adopt() {
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(session_))));
   source_.common_name = noted_.source_name();
   source_.alternative_names.assign(noted_.source_names().begin(), noted_.source_names().end());
+  plan_ = parse_mode(noted_.mode()).value_or(MovePlan());
   host_clocks_ = MIGRATE_TRY(clock_offsets(0));
   own_facts_.set_boot_id(boot_id());
   pager_events_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -281,14 +282,15 @@ void ResidentWorker::adopt_move() {
     }
     return;
   }
-  SourceMoveOptions options = onward_options(noted_.outgoing().mode());
+  SourceMoveOptions options =
+      onward_options(parse_mode(noted_.outgoing().mode()).value_or(MovePlan()));
   options.destination =
       Address::parse(noted_.outgoing().destination()).value_or(context_.own_address);
   context_.stops.reach("source.adopting");
   EventSink nobody;
   auto move = SourceMove::adopt(std::move(options), onward_hooks(), nobody, std::move(*parked),
                                 std::move(image), noted_.outgoing());
-  finish_move(*move, nobody, {});
+  finish_move(*move, nobody, MoveWait::kResumed);
 }
 
 void run_adopted_resident(const WorkerContext& context, SessionFile file,

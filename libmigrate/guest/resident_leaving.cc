@@ -34,16 +34,15 @@ void ResidentWorker::move_on() {
   PendingMove pending = std::move(pending_moves_.front());
   pending_moves_.erase(pending_moves_.begin());
   auto destination = Address::parse(pending.request.destination);
-  auto transport = parse_page_transport(pending.request.transport);
-  if (!destination || !transport) {
-    pending.sink.finish_failed(kExitFailed, !destination ? destination.error() : transport.error());
+  if (!destination) {
+    pending.sink.finish_failed(MIGRATE_FAILED, destination.error());
     return;
   }
-  SourceMoveOptions options = onward_options(pending.request.mode);
+  SourceMoveOptions options = onward_options(pending.request.plan);
   options.asker = pending.request.asker;
   options.destination = *destination;
   options.push = pending.request.push;
-  options.transport = *transport;
+  options.transport = pending.request.transport;
   SourceMove move(std::move(options), onward_hooks(), pending.sink);
   const MoveOutcome outcome = move.attempt_for(pending.request.retry_seconds);
   if (outcome == MoveOutcome::kRefused || outcome == MoveOutcome::kFailed) {
@@ -54,7 +53,7 @@ void ResidentWorker::move_on() {
 }
 
 // After Run was sent, perhaps by a worker that has died since.
-void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, const std::string& wait) {
+void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, MoveWait wait) {
   if (move.fate() == Fate::kRuns || settle_doubt(move, sink)) {
     if (give_up_) {
       end_given_up(move);
@@ -66,7 +65,7 @@ void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, const std::s
   noted_.clear_outgoing();
   note_change();
   enter(GuestPhase::kIndependent);
-  sink.finish_failed(kExitFailed, move.error());
+  sink.finish_failed(MIGRATE_FAILED, move.error());
 }
 
 // True: it runs there. False: it runs here again. Until either is certain, nothing runs.
@@ -83,7 +82,7 @@ bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
                       now_us() - move.waits_since_us());
     row_->refresh();
     if (sink.open() && now_us() - since_us > kPatienceUs) {
-      sink.finish_failed(kExitAfterCommit, doubt_error(move, noted_.command()));
+      sink.finish_failed(MIGRATE_LOST, doubt_error(move, noted_.command()));
     }
   }
   enquiry_.reset();
@@ -136,14 +135,14 @@ void ResidentWorker::end_given_up(const SourceMove& move) {
 }
 
 // The process runs elsewhere: serves its pages until it owes nothing, then clears up all of it.
-void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait) {
+void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, MoveWait wait) {
   enter(GuestPhase::kLeaving);
   relay_.reset();
   if (auto hidden = move.parked().hide(); !hidden) {
     log::warn("process {}: {}", noted_.command(), hidden.error().message());
   }
-  if (wait == "resumed") {
-    sink.finish(kExitDone, move.result());
+  if (wait == MoveWait::kResumed) {
+    sink.finish(MIGRATE_DONE, move.result());
   }
   std::int64_t next_progress_us = 0;
   while (!move.done() && !give_up_) {
@@ -166,7 +165,7 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, const s
     }
   }
   if (sink.open()) {
-    sink.finish(kExitDone, move.result());
+    sink.finish(MIGRATE_DONE, move.result());
   }
   await_goodbye();
   row_->remove();
@@ -219,30 +218,35 @@ void ResidentWorker::refuse_while_leaving(SourceMove& move, LetterRequest asked)
   const nlohmann::json request = parse_object(asked.text);
   const std::string action = text_member(request, "action");
   const std::string who = "process " + noted_.command();
-  const bool resolves = text_member(request, "command") == "resolve";
+  const auto command = parse_command(request);
+  const bool resolves = command && *command == Command::kResolve;
+  if (!command) {
+    sink.finish_failed(MIGRATE_USAGE, command.error());
+    return;
+  }
   const auto may =
       resolves ? may_use(request, asked.home ? &*asked.home : nullptr) : Result<void>();
   if (!may) {
-    sink.finish_failed(kExitRefused, may.error());
+    sink.finish_failed(MIGRATE_REFUSED, may.error());
   } else if (!resolves) {
-    sink.finish_failed(kExitFailed, make_error(ErrorCode::kRetry, "carry out a request",
-                                               "process " + noted_.command(),
-                                               "it is leaving this host; try again"));
+    sink.finish_failed(MIGRATE_FAILED, make_error(ErrorCode::kRetry, "carry out a request",
+                                                  "process " + noted_.command(),
+                                                  "it is leaving this host; try again"));
   } else if (decision_.made()) {
-    sink.finish_failed(kExitOther, make_error(ErrorCode::kRetry, "resolve", who,
-                                              "another such request is being carried out"));
+    sink.finish_failed(MIGRATE_ERROR, make_error(ErrorCode::kRetry, "resolve", who,
+                                                 "another such request is being carried out"));
   } else if (move.fate() == Fate::kUnknown) {
     decision_ = {action, std::move(sink)};
   } else if (action == "give-up" && move.waits_for().empty()) {
-    sink.finish_failed(kExitRefused,
+    sink.finish_failed(MIGRATE_REFUSED,
                        make_error(ErrorCode::kRefused, "give up", who,
                                   "it runs at " + move.destination() + ", which answers"));
   } else if (action == "give-up") {
     log::warn("{}: an operator gives it up, as lost with {}", who, move.destination());
     give_up_ = true;
-    sink.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", action}});
+    sink.finish(MIGRATE_DONE, {{"process", to_hex(process_)}, {"resolved", action}});
   } else {
-    sink.finish_failed(kExitRefused,
+    sink.finish_failed(MIGRATE_REFUSED,
                        make_error(ErrorCode::kRefused, "resume", "process " + noted_.command(),
                                   "it is known to have run elsewhere"));
   }

@@ -14,7 +14,6 @@
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/pages/channel_link.h"
 #include "libmigrate/proc/proc_text.h"
-#include "libmigrate/requests/json_member.h"
 #include "libmigrate/state/row_state.h"
 
 namespace migrate {
@@ -153,7 +152,7 @@ void ResidentWorker::report_end(int status, const std::string& lost) {
   note_core(status);
   relay_->report_exit(status, children_left(), lost, positions, core_);
   for (PendingMove& pending : std::exchange(pending_moves_, {})) {
-    pending.sink.finish_failed(kExitOther, ended_error());
+    pending.sink.finish_failed(MIGRATE_ERROR, ended_error());
   }
 }
 
@@ -214,89 +213,11 @@ void ResidentWorker::take_letter(Letter letter) {
   }
 }
 
-// `home`: who passes the request on; null if it is of a client on this host.
-void ResidentWorker::take_request(const std::string& text, EventSink sink,
-                                  const PeerIdentity* home) {
-  const nlohmann::json request = parse_object(text);
-  if (!request.is_object()) {
-    sink.finish_failed(kExitFailed, make_error(ErrorCode::kCorrupt, "read a request"));
-    return;
-  }
-  if (text_member(request, "command") == "end" && home != nullptr) {
-    end_for_home(std::move(sink));
-    return;
-  }
-  auto asker = believed(request, home);
-  if (!asker) {
-    sink.finish_failed(kExitRefused, asker.error());
-    return;
-  }
-  if (text_member(request, "command") == "check" && !exited_) {
-    check(request, std::move(*asker), std::move(sink));
-    return;
-  }
-  if (text_member(request, "command") == "resolve") {
-    sink.finish_failed(kExitOther,
-                       make_error(ErrorCode::kRefused, "resolve", "process " + noted_.command(),
-                                  "it runs here and nothing about it is in doubt"));
-    return;
-  }
-  if (exited_) {
-    sink.finish_failed(kExitOther, ended_error());
-    return;
-  }
-  MoveRequest move;
-  move.pid = cell_->seed();
-  move.destination = text_member(request, "destination");
-  move.mode = text_member(request, "mode", "lazy");
-  move.transport = text_member(request, "transport", "auto");
-  move.wait = text_member(request, "wait", "resumed");
-  move.retry_seconds = number_member(request, "retry_seconds", 0.0);
-  move.uid = noted_.user();
-  move.asker = std::move(*asker);
-  move.push = push_limits(request, context_);
-  if (!independent() && control_) {
-    wire::ControlMessage message;
-    message.mutable_send_all();
-    static_cast<void>(control_->send(message));
-  }
-  pending_moves_.push_back({std::move(move), std::move(sink)});
-}
-
-// It was killed at its home while that did not know where it runs.
-void ResidentWorker::end_for_home(EventSink sink) {
-  if (const auto may = may_signal_now(); !may) {
-    sink.finish_failed(kExitRefused, may.error());
-    return;
-  }
-  report_end(SIGKILL, "it was killed at its home");
-  cell_->end();
-  sink.finish(kExitDone, nlohmann::json::object());
-}
-
-void ResidentWorker::check(const nlohmann::json& request, Asker asker, EventSink sink) {
-  SourceMoveOptions options = onward_options(kCheckMode);
-  options.asker = std::move(asker);
-  options.destination.host.clear();
-  const std::string destination = text_member(request, "destination");
-  if (auto address = Address::parse(destination); !destination.empty() && address) {
-    options.destination = *address;
-  }
-  EventSink nobody;
-  const auto refusals = SourceMove(std::move(options), {}, nobody).check();
-  if (!refusals) {
-    sink.finish_failed(kExitOther, refusals.error());
-    return;
-  }
-  sink.finish(refusals->empty() ? kExitDone : kExitRefused,
-              {{"movable", refusals->empty()}, {"refusals", to_json(*refusals)}});
-}
-
-SourceMoveOptions ResidentWorker::onward_options(const std::string& mode) const {
+SourceMoveOptions ResidentWorker::onward_options(const MovePlan& plan) const {
   SourceMoveOptions options;
   options.pid = cell_->seed();
   options.known = known_objects();
-  options.mode = mode;
+  options.plan = plan;
   options.process = process_;
   options.home = *Address::parse(noted_.home());
   options.token = noted_.token();

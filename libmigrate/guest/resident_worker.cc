@@ -156,7 +156,8 @@ Result<bool> ResidentWorker::receive_offer() {
   auto message = MIGRATE_TRY(control_->expect(wire::ControlMessage::kOffer, 0, kOfferTimeoutMs));
   offer_ = std::move(*message.mutable_offer());
   context_.stops.reach("destination.offered");
-  const bool only_asks = offer_.mode() == kCheckMode;
+  plan_ = MIGRATE_TRY(parse_offered_mode(offer_.mode()));
+  const bool only_asks = plan_.only_asks;
   if (offer_.process().size() != process_.size() || (offer_.token().empty() && !only_asks)) {
     return fail(make_error(ErrorCode::kCorrupt, "read the id of the process offered"));
   }
@@ -230,7 +231,7 @@ Result<void> ResidentWorker::prepare() {
 PagerOptions ResidentWorker::pager_options() {
   PagerOptions options;
   options.spin_us = context_.spin_us;
-  options.fault_around_pages = noted_.mode() == "demand" ? 0 : options.fault_around_pages;
+  options.fault_around_pages = plan_.prefetch ? options.fault_around_pages : 0;
   options.process = cell_->seed();
   options.process_tree = cell_->init();
   options.on_fork = [this](const PagerSpace& space) {
@@ -400,7 +401,7 @@ Result<void> ResidentWorker::restore() {
   shared_files_ = restorer_->take_shared_files();
   // Here, and not after Run: until then nothing of the threads changes but the time.
   waits_ = record_waits(image, restorer_->host_threads());
-  if (offer_.mode() == "eager") {
+  if (plan_.all_before_run) {
     MIGRATE_TRY(pager_->wait_all_present(-1));
   }
   context_.stops.reach("destination.restored");
@@ -469,7 +470,7 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
     MIGRATE_TRY(check_untouched(changed));
     pager_->set_local_files(open_mapped_files(image, restorer_->file_user()));
   }
-  if (offer_.mode() != "demand") {
+  if (plan_.prefetch) {
     pager_->ask_first(pages_touched_first(image));
   }
   for (const wire::StarterPage& page : image.starter_pages()) {

@@ -71,7 +71,6 @@ class ResidentWorker {
   Result<wire::Run> run_process();
   void settle_in(const wire::Run& run);
   void give_up(const Error& error);
-
   // resident_adoption.cc: what a new worker needs, and how it goes on from it
   Result<void> note_image(const wire::Image& image);
   void note_change();
@@ -84,7 +83,6 @@ class ResidentWorker {
   Result<void> adopt_relay(std::vector<KeptDescriptor>& kept);
   void adopt_move();
   std::string cell_socket() const;
-
   void serve_until_end();
   void wait_for_events();
   void read_cell();
@@ -94,6 +92,7 @@ class ResidentWorker {
   void take_request(const std::string& text, EventSink sink, const PeerIdentity* home);
   void refuse_while_leaving(SourceMove& move, LetterRequest asked);
   void end_for_home(EventSink sink);
+  void take_move(const nlohmann::json& request, Asker asker, EventSink sink);
   void check(const nlohmann::json& request, Asker asker, EventSink sink);
   // resident_rights.cc
   Result<Asker> believed(const nlohmann::json& request, const PeerIdentity* home) const;
@@ -118,10 +117,10 @@ class ResidentWorker {
   void watch_waiting();
   void move_on();
   SourceMove::Hooks onward_hooks();
-  void finish_move(SourceMove& move, EventSink& sink, const std::string& wait);
+  void finish_move(SourceMove& move, EventSink& sink, MoveWait wait);
   bool settle_doubt(SourceMove& move, EventSink& sink);
   void ask_home(SourceMove& move);
-  void serve_until_left(SourceMove& move, EventSink& sink, const std::string& wait);
+  void serve_until_left(SourceMove& move, EventSink& sink, MoveWait wait);
   bool waits_too_long(const SourceMove& move) const;
   void read_mailbox_while_leaving(SourceMove& move);
   void send_verdict();
@@ -129,7 +128,7 @@ class ResidentWorker {
   void deliver(std::span<const std::byte> siginfo);
   wire::Progress progress() const;
   KnownObjects known_objects() const;
-  SourceMoveOptions onward_options(const std::string& mode) const;
+  SourceMoveOptions onward_options(const MovePlan& plan) const;
   GuestPhase phase() const { return file_->mark().phase.guest(); }
   void enter(GuestPhase phase, int wait_status = SessionPhase::kKilled);
   void record();
@@ -143,6 +142,7 @@ class ResidentWorker {
   const std::function<void(int connection)> become_worker_;
   std::unique_ptr<ControlChannel> control_;
   wire::Offer offer_;
+  MovePlan plan_;
   bool trusted_ = false;  // the source may bring root's processes
   wire::HostFacts own_facts_;
   ClockOffsets host_clocks_;

@@ -46,11 +46,12 @@ Result<bool> HomeWorker::adopt() {
     pid_lock_ = std::move(*lock);
   }
   request_.destination = noted_.outgoing().destination();
-  request_.mode = noted_.outgoing().mode();
+  // Written by us; of a file that never had one the plan is not asked.
+  request_.plan = parse_mode(noted_.outgoing().mode()).value_or(MovePlan());
   token_ = noted_.token();
   command_ = noted_.command();
-  where_ = noted_.where();
-  where_session_ = noted_.where_session();
+  where_.host = noted_.where();
+  where_.session = noted_.where_session();
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(process_))));
   MIGRATE_TRY(open_mailbox());
   take_children();
@@ -101,11 +102,11 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
     return Adopted::kRunsHere;
   }
   const Address destination = MIGRATE_TRY(Address::parse(noted_.outgoing().destination()));
-  SourceMoveOptions options = move_options(destination, request_.mode);
+  SourceMoveOptions options = move_options(destination);
   if (!parked) {
     // Killed while no worker looked: so shall be the process, wherever it is.
     deputy_gone_ = true;
-    adopt_streams_noted();
+    files_.note_streams(noted_.relay());
     // Without a note of its streams, its place could not resume the link.
     if (noted_.outgoing().confirmed() && noted_.has_relay()) {
       move_ = SourceMove::adopt(std::move(options), hooks(), sink_, std::nullopt, {},
@@ -121,7 +122,7 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
   if (move_->fate() == Fate::kUnknown && !settle_doubt()) {
     return Adopted::kRunsHere;
   }
-  MIGRATE_TRY(fetch_streams(move_->image(), true));
+  files_.fetch_streams_left(move_->parked().process(), move_->image());
   reported_done_ = move_->done();
   return Adopted::kAway;
 }
@@ -143,26 +144,18 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_keeper(const SessionId& session) {
   }
   context_.stops.reach("source.adopting");
   SourceMoveOptions options =
-      move_options(MIGRATE_TRY(Address::parse(noted_.outgoing().destination())), request_.mode);
+      move_options(MIGRATE_TRY(Address::parse(noted_.outgoing().destination())));
   keeper_lives_ = keeper.has_value();
   move_ = SourceMove::adopt(std::move(options), hooks(), sink_,
                             keeper ? std::optional(std::move(*keeper)) : std::nullopt,
                             std::move(image), noted_.outgoing());
   if (keeper_lives_) {
-    MIGRATE_TRY(fetch_streams(move_->image(), true));
+    files_.fetch_streams_left(move_->parked().process(), move_->image());
   } else {  // Killed while no worker looked.
-    adopt_streams_noted();
+    files_.note_streams(noted_.relay());
   }
   reported_done_ = move_->done();
   return Adopted::kAway;
-}
-
-// Of real descriptors that nobody has any more.
-void HomeWorker::adopt_streams_noted() {
-  for (const wire::DeputyRelayState::Stream& stream : noted_.relay().streams()) {
-    streams_.push_back(
-        {stream.id(), UniqueFd(), static_cast<wire::RelayDirection>(stream.directions())});
-  }
 }
 
 // Killed here while it was in doubt where it runs: if it runs there, it is ended there.
@@ -183,11 +176,12 @@ Result<wire::Verdict> HomeWorker::end_there(const SessionId& session) {
   if (verdict.fate() == wire::Verdict::RUNS) {
     // Not by the relay: of its streams nothing is known here.
     const auto channel =
-        MIGRATE_TRY(send_request(move_->destination(), session, {{"command", "end"}}));
+        MIGRATE_TRY(send_request({move_->destination(), to_hex(session)}, {{"command", "end"}}));
     const auto answer = MIGRATE_TRY(channel->receive(0, kAnswerMs));
     const nlohmann::json result =
         parse_object({reinterpret_cast<const char*>(answer.data()), answer.size()});
-    if (integer_member(result, "exit", kExitOther) == kExitFailed) {  // It is just leaving there.
+    if (integer_member(result, "exit", MIGRATE_ERROR) == MIGRATE_FAILED) {
+      // It is just leaving there.
       return fail(make_error(ErrorCode::kRetry, "end a process", move_->destination(),
                              "its worker cannot do so now"));
     }
@@ -212,12 +206,13 @@ std::optional<wire::Verdict> HomeWorker::ask_about_killed(const SessionId& sessi
     read_mailbox();
     Decision decision = std::exchange(decision_, Decision());
     if (decision.action == "give-up") {
-      decision.client.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", "give-up"}});
+      decision.client.finish(MIGRATE_DONE,
+                             {{"process", to_hex(process_)}, {"resolved", "give-up"}});
       return std::nullopt;
     }
     if (decision.made()) {
       decision.client.finish_failed(
-          kExitRefused,
+          MIGRATE_REFUSED,
           make_error(ErrorCode::kRefused, "resume", "process " + command_,
                      "it was killed here; give it up, or wait for " + move_->destination()));
     }

@@ -24,13 +24,7 @@ void HomeWorker::leave_to_keeper(int wait_status) {
   if (keeper_lives_ || deputy_gone_) {
     return;
   }
-  std::set<std::uint32_t> kept;
-  for (const wire::Descriptor& descriptor : move_->image().descriptors()) {
-    if (move_->image().files(static_cast<int>(descriptor.file())).kind() == wire::OpenFile::RELAY) {
-      kept.insert(descriptor.number());
-    }
-  }
-  auto keeper = move_->parked().make_keeper(kept);
+  auto keeper = move_->parked().make_keeper(descriptors_to_keep(move_->image(), false));
   if (!keeper) {
     log::error("children of process {}: {}", command_, keeper.error().message());
     return;
@@ -62,7 +56,7 @@ void HomeWorker::follow_children() {
   children_left_ = false;
   if (give_up_) {
     move_->stop_serving();
-    log::error("children of process {} at {} are given up", command_, where_);
+    log::error("children of process {} at {} are given up", command_, where_.host);
   }
   row_->set_waiting({}, 0);
   enter(HomePhase::kEnded, *exit_status_);
@@ -97,11 +91,12 @@ void HomeWorker::watch_silence() {
   }
   const std::int64_t silent_us = now_us() - heard_us_;
   if (move_->done()) {
-    row_->set_waiting(silent_us > kShownUs ? where_ + ", where children of it are" : "", silent_us);
+    row_->set_waiting(silent_us > kShownUs ? where_.host + ", where children of it are" : "",
+                      silent_us);
   }
   const std::int64_t limit_us = std::int64_t{context_.end_waiting_s} * 1'000'000;
   if (limit_us != 0 && silent_us > limit_us && !give_up_) {
-    log::error("nothing was heard of children of process {} at {} for {} s", command_, where_,
+    log::error("nothing was heard of children of process {} at {} for {} s", command_, where_.host,
                context_.end_waiting_s);
     give_up_ = true;
   }

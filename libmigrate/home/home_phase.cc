@@ -32,9 +32,9 @@ void HomeWorker::record() {
   }
   ProcessRecord row;
   row.pid = request_.pid;
-  row.where = where_;
-  row.session = where_session_;
-  row.mode = request_.mode;
+  row.where = where_.host;
+  row.session = where_.session;
+  row.mode = request_.plan.word;
   row.state = *state;
   if (has_ended(phase())) {
     row.exit_status = file_->mark().phase.wait_status();

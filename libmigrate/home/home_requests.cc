@@ -16,43 +16,38 @@ constexpr int kForwardTimeoutMs = 5000;
 void HomeWorker::forward_request(Letter letter) {
   EventSink client(std::move(letter.fd));
   nlohmann::json request = parse_object(letter.request);
-  if (text_member(request, "command") == "resolve") {
-    if (const auto may = may_resolve(request); !may) {
-      client.finish_failed(kExitRefused, may.error());
+  const auto command = parse_command(request);
+  if (!command) {
+    client.finish_failed(MIGRATE_USAGE, command.error());
+    return;
+  }
+  if (*command == Command::kResolve) {
+    const auto decided = parse_resolve(request);
+    const auto may = may_resolve(request);
+    if (!decided || !may) {
+      client.finish_failed(decided ? MIGRATE_REFUSED : MIGRATE_USAGE,
+                           decided ? may.error() : decided.error());
       return;
     }
-    resolve(std::move(client), text_member(request, "action"));
+    resolve(std::move(client), decided->action);
     return;
   }
   if (exit_status_) {
-    client.finish_failed(
-        kExitOther, make_error(ErrorCode::kNotFound, "carry out a request", "process " + command_,
-                               "it has ended, and only children of it "
-                               "are left"));
+    client.finish_failed(MIGRATE_ERROR, make_error(ErrorCode::kNotFound, "carry out a request",
+                                                   "process " + command_,
+                                                   "it has ended, and only children of it "
+                                                   "are left"));
     return;
   }
-  const auto forwarded = [&]() -> Result<std::unique_ptr<Channel>> {
-    if (!request.is_object()) {
-      return fail(make_error(ErrorCode::kInvalid, "read a request"));
-    }
-    if (!relay_) {
-      return fail(make_error(ErrorCode::kRetry, "carry out a request", "process " + command_,
-                             "where it runs is in doubt; see migratectl show"));
-    }
-    return send_request(where_, MIGRATE_TRY(session_id_from_hex(where_session_)), request);
-  };
-  auto channel = forwarded();
-  if (!channel) {
-    const bool runs_on = relay_ != nullptr && text_member(request, "command") == "move";
-    client.finish_failed(runs_on ? kExitFailed : kExitOther, channel.error());
-    return;
+  const std::string who = "process " + command_;
+  if (!relay_) {
+    client.finish_failed(MIGRATE_ERROR,
+                         make_error(ErrorCode::kRetry, "carry out a request", who,
+                                    "where it runs is in doubt; see migratectl show"));
+  } else {
+    forwards_->pass_on(std::move(request), std::move(client), where_,
+                       *command == Command::kMove ? MIGRATE_FAILED : MIGRATE_ERROR);
   }
-  Forward forward;
-  forward.request = std::move(request);
-  forward.client = std::move(client);
-  forward.channel = std::move(*channel);
-  forward.session = where_session_;
-  forwards_.push_back(std::move(forward));
 }
 
 // Those that came while a move was tried that has failed: the process is nobody's any more.
@@ -60,18 +55,18 @@ void HomeWorker::refuse_requests() {
   for (auto letter = mailbox_->receive(0); letter; letter = mailbox_->receive(0)) {
     if (!letter->preamble) {
       EventSink(std::move(letter->fd))
-          .finish_failed(kExitFailed,
+          .finish_failed(MIGRATE_FAILED,
                          make_error(ErrorCode::kRetry, "carry out a request", "process " + command_,
                                     "a move of it has just failed; try again"));
     }
   }
 }
 
-Result<std::unique_ptr<Channel>> HomeWorker::send_request(const std::string& where,
-                                                          const SessionId& session,
+Result<std::unique_ptr<Channel>> HomeWorker::send_request(const Whereabouts& where,
                                                           const nlohmann::json& request) const {
-  const Address address = MIGRATE_TRY(Address::parse(where));
-  const Preamble preamble{.purpose = Purpose::kCommand, .session = session};
+  const Address address = MIGRATE_TRY(Address::parse(where.host));
+  const Preamble preamble{.purpose = Purpose::kCommand,
+                          .session = MIGRATE_TRY(session_id_from_hex(where.session))};
   auto peer = MIGRATE_TRY(context_.trust.connect(address, preamble, kForwardTimeoutMs));
   MIGRATE_TRY(give_proof(*peer.channel, token_, preamble, kForwardTimeoutMs));
   const std::string text = request.dump();
@@ -86,8 +81,8 @@ bool HomeWorker::place_answers() const {
   if (relay_ && relay_->connected() && relay_->silent_ms() < kLatelyMs) {
     return true;
   }
-  const auto address = Address::parse(where_);
-  const auto session = session_id_from_hex(where_session_);
+  const auto address = Address::parse(where_.host);
+  const auto session = session_id_from_hex(where_.session);
   if (!address || !session) {
     return false;
   }
@@ -111,107 +106,52 @@ void HomeWorker::resolve(EventSink client, const std::string& action) {
   const std::string who = "process " + command_;
   if (move_->fate() == Fate::kUnknown && !relay_) {
     if (decision_.made()) {
-      client.finish_failed(kExitOther, make_error(ErrorCode::kRetry, "resolve", who,
-                                                  "another such request is being carried out"));
+      client.finish_failed(MIGRATE_ERROR, make_error(ErrorCode::kRetry, "resolve", who,
+                                                     "another such request is being carried out"));
       return;
     }
     decision_ = {action, std::move(client)};
     return;
   }
   if (action != "give-up") {
-    client.finish_failed(kExitRefused, make_error(ErrorCode::kRefused, "resume", who,
-                                                  "it is known to have run elsewhere"));
+    client.finish_failed(MIGRATE_REFUSED, make_error(ErrorCode::kRefused, "resume", who,
+                                                     "it is known to have run elsewhere"));
     return;
   }
   if (place_answers()) {
     client.finish_failed(
-        kExitRefused,
+        MIGRATE_REFUSED,
         make_error(ErrorCode::kRefused, "give up", who,
-                   "it is at " + where_ + ", which answers; to end it, kill pid " +
+                   "it is at " + where_.host + ", which answers; to end it, kill pid " +
                        std::to_string(keeper_lives_ ? move_->parked().process() : request_.pid)));
     return;
   }
-  log::warn("{}: an operator gives it up, as lost with {}", who, where_);
+  log::warn("{}: an operator gives it up, as lost with {}", who, where_.host);
   give_up_ = true;
-  client.finish(kExitDone, {{"process", to_hex(process_)}, {"resolved", action}});
+  client.finish(MIGRATE_DONE, {{"process", to_hex(process_)}, {"resolved", action}});
 }
 
 void HomeWorker::pump_forwards() {
-  std::erase_if(forwards_, [this](Forward& forward) {
-    return forward.channel ? pump_forward(forward) : send_again(forward);
-  });
-}
-
-// True: the client has its answer.
-bool HomeWorker::pump_forward(Forward& forward) {
-  for (;;) {
-    auto message = forward.channel->try_receive();
-    if (!message) {
-      forward.channel.reset();
-      forward.error = std::move(message).error();
-      forward.lost_us = now_us();
-      return !forward.client.open();
+  if (!forwards_) {
+    return;
+  }
+  for (EndClient& waiting : forwards_->pump(where_, exit_status_.has_value())) {
+    if (exit_status_) {
+      tell_end(waiting.client, std::move(waiting.result));
+    } else {
+      end_clients_.push_back(std::move(waiting));
     }
-    if (!*message) {
-      return false;
-    }
-    nlohmann::json event =
-        parse_object({reinterpret_cast<const char*>((*message)->data()), (*message)->size()});
-    if (event.is_object() && text_member(event, "event") == "result") {
-      // It has moved on: the next request may come before the new place reports itself.
-      if (integer_member(event, "exit", kExitOther) == kExitDone && event.contains("destination") &&
-          where_session_ == forward.session) {
-        where_ = text_member(event, "destination", where_);
-        where_session_ = text_member(event, "id", where_session_);
-      }
-      const int exit_code = integer_member(event, "exit", kExitOther);
-      const bool wants_end = text_member(forward.request, "wait") == "exit";
-      if (exit_code != kExitDone || !wants_end) {
-        forward.client.finish(exit_code, std::move(event));
-      } else if (exit_status_) {
-        tell_end(forward.client, std::move(event));
-      } else {
-        end_clients_.push_back({std::move(forward.client), std::move(event)});
-      }
-      return true;
-    }
-    forward.begun = true;
-    forward.client.send(event);
   }
 }
 
-// A worker from which the process has moved on by another request hangs up: the request goes after
-// it. True: the client has its answer, or none is to be had.
-bool HomeWorker::send_again(Forward& forward) {
-  constexpr std::int64_t kNewsUs = 3'000'000;  // The new place calls within half a second.
-  const std::string who = "process " + command_;
-  if (exit_status_) {
-    forward.client.finish_failed(kExitOther, make_error(ErrorCode::kNotFound, "carry out a request",
-                                                        who, "it has ended meanwhile"));
-    return true;
+// The process closed one of its ends: whoever is at the other end of the real one shall see it.
+void HomeWorker::close_stream(std::uint32_t id) {
+  if (deputy_gone_ && !keeper_lives_) {
+    return;
   }
-  if (where_session_ != forward.session && !forward.begun) {
-    const auto session = session_id_from_hex(where_session_);
-    auto channel =
-        session ? send_request(where_, *session, forward.request)
-                : Result<std::unique_ptr<Channel>>(fail(make_error(
-                      ErrorCode::kCorrupt, "pass on a request", who, "no session is known")));
-    if (!channel) {
-      forward.client.finish_failed(kExitFailed, channel.error());
-      return true;
-    }
-    forward.channel = std::move(*channel);
-    forward.session = where_session_;
-    return false;
+  if (auto done = move_->parked().close(descriptors_of_stream(move_->image(), id)); !done) {
+    log::warn("{}", done.error().message());
   }
-  if (now_us() - forward.lost_us < kNewsUs) {
-    return false;
-  }
-  forward.client.finish_failed(
-      kExitOther, make_error(ErrorCode::kPeerLost, "carry out a request", who,
-                             "its host, " + where_ + ", has not said what became of it (" +
-                                 forward.error.message() + "); see migratectl show"));
-  return true;
 }
 
 }  // namespace migrate

@@ -69,7 +69,7 @@ void HomeWorker::run() {
     if (file_) {
       file_->remove();
     }
-    sink_.finish_failed(kExitFailed, prepared.error());
+    sink_.finish_failed(MIGRATE_FAILED, prepared.error());
     return;
   }
   enter(HomePhase::kOffered);
@@ -105,10 +105,10 @@ Result<void> HomeWorker::prepare() {
   noted_.set_token(token_);
   noted_.set_command(command_);
   noted_.set_user(request_.uid);
-  noted_.set_wait(request_.wait);
+  noted_.set_wait(std::string(to_string(request_.wait)));
   take_children();
   const Address destination = MIGRATE_TRY(Address::parse(request_.destination));
-  move_ = std::make_unique<SourceMove>(move_options(destination, request_.mode), hooks(), sink_);
+  move_ = std::make_unique<SourceMove>(move_options(destination), hooks(), sink_);
   return file_->save(noted_.SerializeAsString());
 }
 
@@ -127,13 +127,12 @@ void HomeWorker::take_children() {
   child_signals_.reset(::signalfd(-1, &child, SFD_CLOEXEC | SFD_NONBLOCK));
 }
 
-SourceMoveOptions HomeWorker::move_options(const Address& destination,
-                                           const std::string& mode) const {
+SourceMoveOptions HomeWorker::move_options(const Address& destination) const {
   SourceMoveOptions options;
   options.pid = request_.pid;
   options.destination = destination;
-  options.mode = mode;
-  options.transport = parse_page_transport(request_.transport).value_or(PageTransport::kAuto);
+  options.plan = request_.plan;
+  options.transport = request_.transport;
   options.process = process_;
   options.home = context_.own_address;
   options.token = token_;
@@ -147,11 +146,11 @@ SourceMoveOptions HomeWorker::move_options(const Address& destination,
 
 SourceMove::Hooks HomeWorker::hooks() {
   SourceMove::Hooks hooks;
-  hooks.freeze_relay = fresh_relay;
+  hooks.freeze_relay = RealFiles::fresh_relay;
   hooks.on_captured = [this](const wire::Image& image) {
     request_.uid = image.threads(0).credentials().uid_real();  // It may have become another's.
     noted_.set_user(request_.uid);
-    return fetch_streams(image, false);
+    return files_.fetch_streams(request_.pid, image);
   };
   hooks.on_outgoing = [this](const wire::Outgoing& outgoing) {
     *noted_.mutable_outgoing() = outgoing;
@@ -175,7 +174,7 @@ bool HomeWorker::settle_doubt() {
     show_waiting();
     row_->refresh();
     if (sink_.open() && now_us() - since_us > kPatienceUs) {
-      sink_.finish_failed(kExitAfterCommit, doubt_error(*move_, command_));
+      sink_.finish_failed(MIGRATE_LOST, doubt_error(*move_, command_));
     }
   }
   const DoubtEnd end = end_doubt(*move_, decision_, command_);
@@ -216,30 +215,30 @@ void HomeWorker::signal_deputy(int signal) const {
 }
 
 Result<void> HomeWorker::become_deputy() {
-  if (where_session_.empty()) {
-    where_ = request_.destination;
-    where_session_ = to_hex(move_->session());
+  if (where_.session.empty()) {
+    where_.host = request_.destination;
+    where_.session = to_hex(move_->session());
   }
   enter(move_->done() ? HomePhase::kIndependent : HomePhase::kServing);
+  forwards_.emplace(command_, [this](const Whereabouts& where, const nlohmann::json& request) {
+    return send_request(where, request);
+  });
   DeputyRelay::Handlers handlers;
   handlers.on_exit = [this](const wire::RelayExited& exited) {
     take_exit(exited);
-    set_positions(exited);
-    shared_files_.clear();  // Who comes after it may be moved at once.
+    files_.set_positions(exited, command_);
   };
   handlers.on_change = [this] { note_change(); };
   handlers.on_stopped = [this](int) { signal_deputy(SIGSTOP); };
   handlers.on_continued = [this] { signal_deputy(SIGCONT); };
   handlers.on_located = [this](const std::string& host, const std::string& session) {
-    where_ = host;
-    where_session_ = session;
+    where_.host = host;
+    where_.session = session;
     record();
   };
   handlers.on_command_reply = [](std::uint64_t, const Result<std::string>&) {};
-  handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection direction) {
-    close_stream(id, direction);
-  };
-  relay_ = std::make_unique<DeputyRelay>(std::move(streams_), request_.pid, std::move(handlers));
+  handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection) { close_stream(id); };
+  relay_ = std::make_unique<DeputyRelay>(files_.take_streams(), request_.pid, std::move(handlers));
   relay_->adopt(noted_.relay());
   if (noted_.relay().exit_delivered()) {  // To a worker that died before it had ended the deputy.
     take_exit(noted_.relay().exited());
@@ -253,19 +252,12 @@ Result<void> HomeWorker::become_deputy() {
   if (deputy_gone_) {
     return relay_->send_signal(plain_siginfo(SIGKILL));
   }
-  std::set<std::uint32_t> kept;
-  for (const wire::Descriptor& descriptor : move_->image().descriptors()) {
-    const wire::OpenFile& file = move_->image().files(static_cast<int>(descriptor.file()));
-    if (file.kind() == wire::OpenFile::RELAY || file.shared_id() != 0) {
-      kept.insert(descriptor.number());
-    }
-  }
-  fetch_shared_files();
-  MIGRATE_TRY(move_->parked().settle(kept));
+  files_.fetch_shared(request_.pid, move_->image());
+  MIGRATE_TRY(move_->parked().settle(descriptors_to_keep(move_->image(), true)));
   context_.stops.reach("source.settled");
   sink_.send({{"event", "phase"}, {"phase", "run"}});
-  if (request_.wait == "resumed") {
-    sink_.finish(kExitDone, move_->result());
+  if (request_.wait == MoveWait::kResumed) {
+    sink_.finish(MIGRATE_DONE, move_->result());
   }
   return {};
 }
@@ -290,7 +282,7 @@ void HomeWorker::serve_until_end() {
     pump_forwards();
     if (relay_) {
       if (auto handled = relay_->handle(); !handled) {
-        log::warn("link to {}: {}", where_, handled.error().message());
+        log::warn("link to {}: {}", where_.host, handled.error().message());
       }
     }
     hear_of_end();
@@ -303,13 +295,11 @@ void HomeWorker::serve_until_end() {
     if (ended && !children_left_ && !linger_until) {
       linger_until = now_us() + kLingerUs;
     }
-    const bool heard = move_->done() && forwards_.empty() &&
+    const bool heard = move_->done() && (!forwards_ || forwards_->empty()) &&
                        (!relay_ || (relay_->finished() && !relay_->connected()));
     if (linger_until && (heard || now_us() > *linger_until)) {
-      for (Forward& forward : forwards_) {
-        forward.client.finish_failed(kExitOther,
-                                     make_error(ErrorCode::kNotFound, "carry out a request",
-                                                "process " + command_, "it has ended meanwhile"));
+      if (forwards_) {
+        forwards_->end();
       }
       file_->remove();
       return;
@@ -334,8 +324,8 @@ void HomeWorker::hear_of_end() {
 }
 
 void HomeWorker::note_change() {
-  noted_.set_where(where_);
-  noted_.set_where_session(where_session_);
+  noted_.set_where(where_.host);
+  noted_.set_where_session(where_.session);
   *noted_.mutable_relay() = relay_->note();
   if (auto saved = file_->save(noted_.SerializeAsString()); !saved) {
     log::warn("{}", saved.error().message());
@@ -358,12 +348,9 @@ void HomeWorker::wait_for_events() {
   polled.push_back({child_signals_.get(), POLLIN, 0});
   polled.push_back({deputy_gone_ ? -1 : move_->parked().signal_pipe(), POLLIN, 0});
   polled.push_back({move_->control_fd(), POLLIN, 0});
-  for (const Forward& forward : forwards_) {
-    if (forward.channel) {
-      polled.push_back({forward.channel->poll_fd(), POLLIN, 0});
-    } else {
-      timeout_ms = std::min(timeout_ms, kOwingMs);
-    }
+  if (forwards_) {
+    const int wanted = forwards_->collect_poll_fds(polled);
+    timeout_ms = wanted >= 0 ? std::min(timeout_ms, wanted) : timeout_ms;
   }
   if (relay_) {
     const int wanted = relay_->collect_poll_fds(polled);
@@ -461,8 +448,8 @@ void HomeWorker::follow_move() {
     }
     enter(HomePhase::kIndependent);
     row_->set_result(outcome().dump());
-    if (request_.wait == "done") {
-      sink_.finish(kExitDone, move_->result());
+    if (request_.wait == MoveWait::kDone) {
+      sink_.finish(MIGRATE_DONE, move_->result());
     }
   } else if (!was_done && now_us() >= next_progress_us_) {
     next_progress_us_ = now_us() + kProgressEveryUs;
@@ -500,8 +487,8 @@ void HomeWorker::end_deputy(int wait_status) {
     log::error("process {} is lost: {}", command_, lost_);
   }
   if (core_.lacks_pages != 0) {
-    log::warn("process {} ended at {} with a core dump that lacks {} pages{}{}", command_, where_,
-              core_.lacks_pages, core_.file.empty() ? "" : ": ", core_.file);
+    log::warn("process {} ended at {} with a core dump that lacks {} pages{}{}", command_,
+              where_.host, core_.lacks_pages, core_.file.empty() ? "" : ": ", core_.file);
   }
   nlohmann::json result = outcome();
   if (!lost_.empty() || core_.lacks_pages != 0) {
@@ -542,7 +529,7 @@ void HomeWorker::tell_end(EventSink& client, nlohmann::json result) const {
   if (!lost_.empty()) {
     result["error"] = {{"code", "state"}, {"message", "the process was lost: " + lost_}};
   }
-  client.finish(lost_.empty() ? kExitDone : kExitAfterCommit, std::move(result));
+  client.finish(lost_.empty() ? MIGRATE_DONE : MIGRATE_LOST, std::move(result));
 }
 
 void run_source_worker(const WorkerContext& context, UniqueFd client, const MoveRequest& request) {

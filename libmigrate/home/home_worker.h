@@ -12,6 +12,8 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/home/forwards.h"
+#include "libmigrate/home/real_files.h"
 #include "libmigrate/host/mailbox.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/move/doubt.h"
@@ -38,26 +40,9 @@ class HomeWorker {
   void run_adopted(SessionFile file, const SessionId& process);
 
  private:
-  /// A request passed on to the host where the process is, and its client here.
-  struct Forward {
-    nlohmann::json request;
-    EventSink client;
-    std::unique_ptr<Channel> channel;  // null: lost before there was a result
-    std::string session;               // to which it was sent
-    bool begun = false;                // there were events
-    Error error;                       // of the lost channel
-    std::int64_t lost_us = 0;
-  };
-
-  /// A client that has its move and waits for the process's end.
-  struct EndClient {
-    EventSink client;
-    nlohmann::json result;
-  };
-
   Result<void> prepare();
   SourceMove::Hooks hooks();
-  SourceMoveOptions move_options(const Address& destination, const std::string& mode) const;
+  SourceMoveOptions move_options(const Address& destination) const;
   Result<void> open_mailbox();
   void take_children();
   bool settle_doubt();
@@ -65,12 +50,7 @@ class HomeWorker {
   void signal_deputy(int signal) const;
   void show_waiting();
 
-  // home_files.cc
-  static wire::RelayState fresh_relay(const wire::Image& image);
-  Result<void> fetch_streams(const wire::Image& image, bool adopted);
-  void fetch_shared_files();
-  void set_positions(const wire::RelayExited& exited);
-  void close_stream(std::uint32_t id, wire::RelayDirection direction);
+  void close_stream(std::uint32_t id);
 
   // home_adoption.cc
   Result<bool> adopt();
@@ -89,7 +69,6 @@ class HomeWorker {
   };
   Result<Adopted> adopt_deputy();
   Result<Adopted> adopt_keeper(const SessionId& session);
-  void adopt_streams_noted();
   Adopted adopt_killed(const SessionId& session);
   Result<wire::Verdict> end_there(const SessionId& session);
   std::optional<wire::Verdict> ask_about_killed(const SessionId& session);
@@ -101,14 +80,12 @@ class HomeWorker {
   void read_mailbox();
   void take_letter(Letter letter);
   void forward_request(Letter letter);
-  Result<std::unique_ptr<Channel>> send_request(const std::string& where, const SessionId& session,
+  Result<std::unique_ptr<Channel>> send_request(const Whereabouts& where,
                                                 const nlohmann::json& request) const;
   bool place_answers() const;
   Result<void> may_resolve(const nlohmann::json& request) const;
   void resolve(EventSink client, const std::string& action);
   void pump_forwards();
-  bool pump_forward(Forward& forward);
-  bool send_again(Forward& forward);
   void refuse_requests();
   void follow_move();
   void watch_deputy();
@@ -130,8 +107,7 @@ class HomeWorker {
   SessionId process_{};
   std::string token_;
   std::string command_;
-  std::string where_;          // address of the host where the process is
-  std::string where_session_;  // its worker's mailbox there
+  Whereabouts where_;
   std::optional<PidLock> pid_lock_;
   std::optional<SessionFile> file_;
   wire::HomeSession noted_;  // the file's text
@@ -139,11 +115,10 @@ class HomeWorker {
   std::optional<ProcessRow> row_;
   std::unique_ptr<SourceMove> move_;
   std::optional<ParkedProcess> ending_;  // the deputy, when the keeper has taken its place
-  std::vector<DeputyRelay::Stream> streams_;
-  std::map<std::uint64_t, UniqueFd> shared_files_;  // by OpenFile.shared_id
+  RealFiles files_;
   std::unique_ptr<DeputyRelay> relay_;
   std::unique_ptr<Channel> caller_;  // from where the process may be, before there is a relay
-  std::vector<Forward> forwards_;
+  std::optional<Forwards> forwards_;
   std::vector<EndClient> end_clients_;
   UniqueFd child_signals_;
   std::int64_t next_progress_us_ = 0;

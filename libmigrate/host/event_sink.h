@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/unique_fd.h"
+#include "libmigrate/migrate.h"
 #include "transport/channel.h"
 
 namespace migrate {
@@ -20,7 +21,8 @@ class EventSink {
   explicit EventSink(std::unique_ptr<Channel> channel) : channel_(std::move(channel)) {}
 
   void send(const nlohmann::json& event);
-  /// Sends the last event, {"event":"result","exit":code,...}, and hangs up.
+  /// Sends the last event, {"event":"result","exit":status,...}, and hangs up. `exit_code` is a
+  /// migrate_status, which migratectl ends with.
   void finish(int exit_code, nlohmann::json result);
   /// finish() with an error for people and programs.
   void finish_failed(int exit_code, const Error& error);
@@ -35,12 +37,5 @@ class EventSink {
 inline constexpr std::int64_t kProgressEveryUs = 100'000;
 /// After so long a client hears no more of a move that is in doubt.
 inline constexpr std::int64_t kPatienceUs = 10'000'000;
-
-/// Exit codes of `migratectl move`, which is told them in the result event.
-inline constexpr int kExitDone = 0;
-inline constexpr int kExitOther = 1;
-inline constexpr int kExitRefused = 3;      ///< Nothing was stopped.
-inline constexpr int kExitFailed = 4;       ///< The source runs on.
-inline constexpr int kExitAfterCommit = 5;  ///< The move was decided before it failed.
 
 }  // namespace migrate

@@ -29,8 +29,9 @@ EarlyLetters::~EarlyLetters() {
     }
     if (auto request = open_request(std::move(letter))) {
       request->sink.finish_failed(
-          kExitFailed, make_error(ErrorCode::kRetry, "carry out a request", "a process on its way",
-                                  "it has not come to this host; try again"));
+          MIGRATE_FAILED,
+          make_error(ErrorCode::kRetry, "carry out a request", "a process on its way",
+                     "it has not come to this host; try again"));
     }
   }
 }

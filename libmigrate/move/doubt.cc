@@ -9,13 +9,13 @@ namespace {
 
 void answer(Decision decision, const std::string& process) {
   log::warn("process {}: an operator's {} was carried out", process, decision.action);
-  decision.client.finish(kExitDone, {{"resolved", decision.action}});
+  decision.client.finish(MIGRATE_DONE, {{"resolved", decision.action}});
 }
 
 void refuse(Decision decision, const std::string& process, const std::string& reason) {
   const Error error = make_error(ErrorCode::kRefused, "resolve", "process " + process, reason);
   log::warn("{}", error.message());
-  decision.client.finish_failed(kExitRefused, error);
+  decision.client.finish_failed(MIGRATE_REFUSED, error);
 }
 
 }  // namespace
@@ -61,7 +61,7 @@ DoubtEnd end_doubt(SourceMove& move, Decision& decision, const std::string& proc
     log::error("process {} could not be resumed: {}", process, back.error().message());
   }
   if (taken.made() && !back) {
-    taken.client.finish_failed(kExitFailed, back.error());
+    taken.client.finish_failed(MIGRATE_FAILED, back.error());
   } else if (taken.action == "give-up") {
     refuse(std::move(taken), process,
            "the destination has just answered: it never ran there, and runs on here");

@@ -9,14 +9,14 @@ namespace migrate {
 void tell_not_moved(EventSink& sink, const SourceMove& move, MoveOutcome outcome, pid_t pid,
                     const std::string& command) {
   if (outcome == MoveOutcome::kFailed && has_ended(pid)) {
-    sink.finish_failed(kExitOther,
+    sink.finish_failed(MIGRATE_ERROR,
                        make_error(ErrorCode::kNotFound, "move", "process " + command,
                                   "it ended meanwhile (" + move.error().message() + ")"));
   } else if (outcome == MoveOutcome::kFailed) {
-    sink.finish_failed(kExitFailed, move.error());
+    sink.finish_failed(MIGRATE_FAILED, move.error());
   } else {
     sink.send({{"event", "refused"}, {"refusals", to_json(move.refusals())}});
-    sink.finish(kExitRefused, {{"refusals", to_json(move.refusals())}, {"pid", pid}});
+    sink.finish(MIGRATE_REFUSED, {{"refusals", to_json(move.refusals())}, {"pid", pid}});
   }
 }
 

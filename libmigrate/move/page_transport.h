@@ -9,24 +9,10 @@
 #include "base/result.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/proto/control.pb.h"
+#include "libmigrate/requests/page_transport_choice.h"
 #include "transport/rdma.h"
 
 namespace migrate {
-
-/// How the pages of a move shall travel. Everything else goes by the daemons' connections.
-enum class PageTransport : std::uint8_t {
-  kAuto,  ///< Over RDMA where both hosts listen for it, else over TCP.
-  kRdma,  ///< Not at all if not over RDMA.
-  kTcp,
-};
-
-/// "auto", "rdma" or "tcp". Errors: kInvalid.
-Result<PageTransport> parse_page_transport(std::string_view text);
-
-/// Which transport a destination and the word for it come to: rdma://HOST asks for RDMA by itself,
-/// and is made the address of its daemon. Errors: kInvalid (a word or address that cannot be, or
-/// rdma:// with "tcp").
-Result<PageTransport> settle_page_transport(std::string& destination, std::string_view word);
 
 /// The source's way over RDMA to the worker at the destination, if there is one. Owned by the
 /// source's worker thread.

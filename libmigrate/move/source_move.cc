@@ -227,7 +227,7 @@ Result<void> SourceMove::offer() {
   wire::ControlMessage message;
   wire::Offer& offer = *message.mutable_offer();
   offer.set_process(options_.process.data(), options_.process.size());
-  offer.set_mode(options_.mode);
+  offer.set_mode(std::string(options_.plan.word));
   *offer.mutable_draft() = draft_;
   *offer.mutable_source() = MIGRATE_TRY(host_facts());
   offer.set_home(options_.home.to_string());
@@ -236,7 +236,7 @@ Result<void> SourceMove::offer() {
   offer.set_user(draft_.threads(0).credentials().uid_real());
   offer.set_token(options_.token);
   offer.set_memory_bytes(memory_bytes(options_.pid));
-  offer.set_wants_rdma(rdma_.wanted() && options_.mode != kCheckMode);
+  offer.set_wants_rdma(rdma_.wanted() && !options_.plan.only_asks);
   ClockOffsets offsets = MIGRATE_TRY(clock_offsets(options_.pid));
   offsets.monotonic_ns -= options_.host_clocks.monotonic_ns;
   offsets.boottime_ns -= options_.host_clocks.boottime_ns;
@@ -251,7 +251,7 @@ Result<void> SourceMove::offer() {
   if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
   }
-  return options_.mode == kCheckMode ? Result<void>() : rdma_.settle(session_, reply.offer_reply());
+  return options_.plan.only_asks ? Result<void>() : rdma_.settle(session_, reply.offer_reply());
 }
 
 // Tells the time as often as the destination asks, until it answers the offer.
@@ -392,7 +392,7 @@ Result<void> SourceMove::run_there(FrozenProcess& frozen, std::int64_t frozen_si
     return fail(make_error(ErrorCode::kRefused, "move", "process " + std::to_string(options_.pid)));
   }
   MIGRATE_TRY(ParkedProcess::write_record(frozen, image_, session_, options_.process));
-  const bool eager = options_.mode == "eager";
+  const bool eager = options_.plan.all_before_run;
   if (eager) {
     start_push(std::chrono::microseconds(0));
   } else {
@@ -431,7 +431,7 @@ void SourceMove::unpark() {
 
 Result<std::unique_ptr<PageFeed>> SourceMove::make_feed() const {
   return PageFeed::create(parked_ ? parked_->process() : options_.pid, image_,
-                          {.push = options_.mode != "demand",
+                          {.push = options_.plan.push,
                            .spin_us = options_.context->spin_us,
                            .push_bytes_per_second = options_.push.bytes_per_second,
                            .push_deadline = options_.push.deadline});
@@ -479,7 +479,7 @@ nlohmann::json SourceMove::result() const {
   nlohmann::json object = {{"id", to_hex(session_)},
                            {"process", to_hex(options_.process)},
                            {"pid", options_.pid},
-                           {"mode", options_.mode},
+                           {"mode", options_.plan.word},
                            {"transport", page_transport_},
                            {"destination", options_.destination.to_string()},
                            {"phases_us", phases_},

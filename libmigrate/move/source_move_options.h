@@ -19,7 +19,7 @@ struct SourceMoveOptions {
   pid_t pid = 0;
   KnownObjects known;
   Address destination;
-  std::string mode = "lazy";
+  MovePlan plan;
   PageTransport transport = PageTransport::kAuto;
   SessionId process{};            ///< Id of the process.
   Address home;                   ///< Of the process.
@@ -31,8 +31,5 @@ struct SourceMoveOptions {
   ClockOffsets host_clocks;                ///< Of this worker's own time namespace.
   const WorkerContext* context = nullptr;  ///< Borrowed.
 };
-
-/// The mode of an offer that only asks.
-inline constexpr const char* kCheckMode = "check";
 
 }  // namespace migrate

@@ -289,7 +289,7 @@ wire::Outgoing SourceMove::outgoing() const {
   outgoing.set_session(session_.data(), session_.size());
   outgoing.set_destination(options_.destination.to_string());
   outgoing.set_incarnation(incarnation_);
-  outgoing.set_mode(options_.mode);
+  outgoing.set_mode(std::string(options_.plan.word));
   outgoing.set_confirmed(fate_ == Fate::kRuns);
   outgoing.set_done(done_);
   return outgoing;

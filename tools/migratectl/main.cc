@@ -11,6 +11,7 @@
 #include <string>
 #include <string_view>
 
+#include "libmigrate/migrate.h"
 #include "tools/migratectl/connection.h"
 #include "tools/migratectl/keys.h"
 #include "tools/migratectl/print.h"
@@ -21,12 +22,6 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kExitDone = 0;
-constexpr int kExitOther = 1;
-constexpr int kExitUsage = 2;
-constexpr int kExitRefused = 3;
-constexpr int kExitFailed = 4;
-constexpr int kExitLost = 5;
 constexpr double kMostSeconds = 1e6;  // Nobody waits for longer,
 constexpr double kMostMib = 1e6;      // and no network is faster.
 
@@ -180,11 +175,11 @@ int shell_status(int wait_status) {
 
 std::string outcome_text(int exit_code) {
   switch (exit_code) {
-    case kExitRefused:
+    case MIGRATE_REFUSED:
       return "refused; nothing was stopped";
-    case kExitFailed:
+    case MIGRATE_FAILED:
       return "the move failed; the process runs on where it was";
-    case kExitLost:
+    case MIGRATE_LOST:
       return "the move failed after the process had been handed over";
     default:
       return "the daemon could not do it";
@@ -193,12 +188,12 @@ std::string outcome_text(int exit_code) {
 
 void print_text(const Options& options, const json& result, int exit_code) {
   const json refusals = result.value("refusals", json::array());
-  if (exit_code == kExitRefused && refusals.is_array() && !refusals.empty()) {
+  if (exit_code == MIGRATE_REFUSED && refusals.is_array() && !refusals.empty()) {
     fmt::print("{}not movable: {}\n", refusals_text(refusals), outcome_text(exit_code));
-  } else if (exit_code != kExitDone) {
+  } else if (exit_code != MIGRATE_DONE) {
     const std::string error = error_text(result);
     const bool says_all =
-        exit_code == kExitOther || exit_code == kExitUsage || options.command == "wait";
+        exit_code == MIGRATE_ERROR || exit_code == MIGRATE_USAGE || options.command == "wait";
     fmt::print(stderr, "migratectl: {}\n",
                error.empty() ? outcome_text(exit_code)
                : says_all    ? error
@@ -229,7 +224,7 @@ void print_text(const Options& options, const json& result, int exit_code) {
 int finish(const Options& options, json result, const json& refusals) {
   int exit_code = static_cast<int>(number_of(result, "exit"));
   if (!result.contains("exit")) {
-    exit_code = kExitOther;
+    exit_code = MIGRATE_ERROR;
   }
   if (!refusals.is_null() && !result.contains("refusals")) {
     result["refusals"] = refusals;
@@ -242,7 +237,7 @@ int finish(const Options& options, json result, const json& refusals) {
   } else {
     print_text(options, result, exit_code);
   }
-  if (options.command == "wait" && options.wait_for == "exit" && exit_code == kExitDone) {
+  if (options.command == "wait" && options.wait_for == "exit" && exit_code == MIGRATE_DONE) {
     return shell_status(static_cast<int>(number_of(result, "exit_status")));
   }
   return exit_code;
@@ -250,10 +245,10 @@ int finish(const Options& options, json result, const json& refusals) {
 
 int interrupted(const Options& options, const Progress& progress) {
   if (options.command != "move") {
-    return report_error(options, kExitOther, "interrupted", "interrupted");
+    return report_error(options, MIGRATE_ERROR, "interrupted", "interrupted");
   }
   return report_error(
-      options, kExitOther, "interrupted",
+      options, MIGRATE_ERROR, "interrupted",
       progress.committed()
           ? "no longer watching; the process runs at the destination and the move goes on: see "
             "`migratectl ps`"
@@ -283,19 +278,19 @@ bool confirmed(const Options& options) {
 int run(const Options& options) {
   if (options.command == "resolve") {
     if (options.resume_source == options.give_up) {
-      return report_error(options, kExitUsage, "usage", "give --resume-source or --give-up");
+      return report_error(options, MIGRATE_USAGE, "usage", "give --resume-source or --give-up");
     }
     if (!confirmed(options)) {
-      return report_error(options, kExitUsage, "usage",
+      return report_error(options, MIGRATE_USAGE, "usage",
                           "nothing was done: say yes on a terminal, or give --yes");
     }
   }
   Result<DaemonConnection> connection = DaemonConnection::open(options.socket);
   if (!connection) {
-    return report_error(options, connection.error(), kExitOther);
+    return report_error(options, connection.error(), MIGRATE_ERROR);
   }
   if (const Result<void> sent = connection->send(request_of(options)); !sent) {
-    return report_error(options, sent.error(), kExitOther);
+    return report_error(options, sent.error(), MIGRATE_ERROR);
   }
   const bool terminal = isatty(STDOUT_FILENO) == 1;
   const bool is_move = options.command == "move";
@@ -307,7 +302,8 @@ int run(const Options& options) {
     Result<std::optional<json>> event = connection->next_event();
     if (!event) {
       progress.clear();
-      return report_error(options, event.error(), progress.committed() ? kExitLost : kExitOther);
+      return report_error(options, event.error(),
+                          progress.committed() ? MIGRATE_LOST : MIGRATE_ERROR);
     }
     if (!*event) {
       progress.clear();
@@ -336,9 +332,9 @@ int parse_and_run(int argc, char** argv) {
       options.json = options.json || std::string_view(argv[i]) == "--json";
     }
     if (error.get_exit_code() != 0 && options.json) {
-      return report_error(options, kExitUsage, "usage", error.what());
+      return report_error(options, MIGRATE_USAGE, "usage", error.what());
     }
-    return app.exit(error) == 0 ? kExitDone : kExitUsage;
+    return app.exit(error) == 0 ? MIGRATE_DONE : MIGRATE_USAGE;
   }
   options.command = app.get_subcommands().front()->get_name();
   return options.command == "keys" ? run_keys(app, options.keys) : run(options);

@@ -38,12 +38,6 @@ constexpr int kQueryTimeoutMs = 1000;
 constexpr std::size_t kMaxRequestBytes = std::size_t{64} << 10U;
 constexpr int kShortestPollMs = 10;
 constexpr int kLongestPollMs = 250;
-constexpr int kExitDone = 0;
-constexpr int kExitError = 1;
-constexpr int kExitUsage = 2;
-constexpr int kExitRefused = 3;
-constexpr int kExitFailed = 4;
-constexpr int kExitLost = 5;
 
 void send_result(const UniqueFd& client, int exit_code, json members) {
   members["event"] = "result";
@@ -53,9 +47,9 @@ void send_result(const UniqueFd& client, int exit_code, json members) {
 }
 
 void send_error(const UniqueFd& client, const Error& error) {
-  const int exit_code = error.code == ErrorCode::kInvalid   ? kExitUsage
-                        : error.code == ErrorCode::kRefused ? kExitRefused
-                                                            : kExitError;
+  const int exit_code = error.code == ErrorCode::kInvalid   ? MIGRATE_USAGE
+                        : error.code == ErrorCode::kRefused ? MIGRATE_REFUSED
+                                                            : MIGRATE_ERROR;
   send_result(client, exit_code,
               {{"error", {{"code", to_string(error.code)}, {"message", error.message()}}}});
 }
@@ -244,38 +238,17 @@ Result<bool> hand_over(const LocalService& service, const Request& request,
                              "as it was"));
 }
 
-/// Checks a move, and makes of rdma://HOST its daemon's address and the wish for RDMA.
-Result<void> check_move(Request& request) {
-  const std::string mode = request.text("mode", "lazy");
-  const std::string wait = request.text("wait", "resumed");
-  if (mode != "lazy" && mode != "demand" && mode != "eager") {
-    return fail(usage_error("move", "mode \"" + mode + "\"", "use lazy, demand or eager"));
-  }
-  if (wait != "resumed" && wait != "done" && wait != "exit") {
-    return fail(usage_error("move", "wait \"" + wait + "\"", "use resumed, done or exit"));
-  }
-  if (request.text("destination").empty()) {
-    return fail(usage_error("move", "no destination", "give HOST or HOST:PORT"));
-  }
-  std::string destination = request.text("destination");
-  const PageTransport transport =
-      MIGRATE_TRY(settle_page_transport(destination, request.text("transport", "auto")));
-  request.body["destination"] = destination;
-  if (transport == PageTransport::kRdma) {
-    request.body["transport"] = "rdma";
-  }
-  return {};
-}
-
 /// check and move.
 Result<void> act(const LocalService& service, Request& request, UniqueFd& client) {
   const bool is_move = request.text("command") == "move";
+  MoveRequest move;
+  CheckRequest check;
   if (is_move) {
-    MIGRATE_TRY(check_move(request));
-  }
-  const std::string destination = request.text("destination");
-  if (!destination.empty()) {
-    MIGRATE_TRY(Address::parse(destination));
+    move = MIGRATE_TRY(parse_move(request.body, service.context.push_bytes_per_second));
+    request.body["destination"] = move.destination;  // As settled: the next who reads it settles it
+    request.body["transport"] = to_string(move.transport);  // in the same way.
+  } else {
+    check = MIGRATE_TRY(parse_check(request.body));
   }
   if (request.text("process").empty() && request.pid() <= 0) {
     return fail(usage_error(is_move ? "move" : "check", "no process", "give a pid or an id"));
@@ -287,24 +260,17 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
   request.asker.is_target = request.pid() == request.client_pid;
   MIGRATE_TRY(may_attach(request.asker, request.pid()));
   if (!is_move) {
-    run_check(service.context, std::move(client),
-              {request.pid(), destination, owner, request.asker});
+    check.pid = request.pid();
+    check.uid = owner;
+    check.asker = request.asker;
+    run_check(service.context, std::move(client), check);
     return {};
   }
-  const auto retry = request.body.find("retry_seconds");
-  MoveRequest move;
   move.pid = request.pid();
-  move.destination = destination;
-  move.mode = request.text("mode", "lazy");
-  move.transport = request.text("transport", "auto");
-  move.wait = request.text("wait", "resumed");
   move.uid = owner;
   move.asker = request.asker;
-  move.push = push_limits(request.body, service.context);
-  move.retry_seconds =
-      retry != request.body.end() && retry->is_number() ? std::fmax(retry->get<double>(), 0) : 0;
-  log::info("user {} moves process {} to {} ({})", request.asker.user, move.pid, destination,
-            move.mode);
+  log::info("user {} moves process {} to {} ({})", request.asker.user, move.pid, move.destination,
+            move.plan.word);
   service.become_worker(client.get());
   run_source_worker(service.context, std::move(client), move);
   return {};
@@ -312,11 +278,7 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
 
 /// An operator decides what the hosts cannot.
 Result<void> resolve(const LocalService& service, const Request& request, const UniqueFd& client) {
-  const std::string action = request.text("action");
-  if (action != "resume-source" && action != "give-up") {
-    return fail(
-        usage_error("resolve", "action \"" + action + "\"", "use resume-source or give-up"));
-  }
+  MIGRATE_TRY(parse_resolve(request.body));
   if (!MIGRATE_TRY(hand_over(service, request, client))) {
     return fail(unknown_process(request));
   }
@@ -379,13 +341,13 @@ Result<json> list_hosts(const LocalService& service) {
 
 /// How a wait ends, if it does now: exit code and an error text.
 struct WaitEnd {
-  int exit_code = kExitDone;
+  int exit_code = MIGRATE_DONE;
   std::string error;
 };
 
 std::optional<WaitEnd> wait_end(const ProcessRecord& record, bool for_exit) {
   if (const std::string reason = lost_reason(record); !reason.empty()) {
-    return WaitEnd{kExitLost, "the process was lost: " + reason};
+    return WaitEnd{MIGRATE_LOST, "the process was lost: " + reason};
   }
   switch (record.state) {
     case ProcessState::kExited:
@@ -396,7 +358,7 @@ std::optional<WaitEnd> wait_end(const ProcessRecord& record, bool for_exit) {
       }
       break;
     case ProcessState::kFailed:
-      return WaitEnd{kExitFailed, "the move failed; the process runs on as if never moved"};
+      return WaitEnd{MIGRATE_FAILED, "the move failed; the process runs on as if never moved"};
     default:
       break;
   }
@@ -407,12 +369,12 @@ std::optional<WaitEnd> wait_end(const ProcessRecord& record, bool for_exit) {
     return WaitEnd{};
   }
   if (for_exit && record.role == ProcessRole::kSource && record.state == ProcessState::kDone) {
-    return WaitEnd{kExitError,
+    return WaitEnd{MIGRATE_ERROR,
                    "it only passed through this host; wait at its home, " + record.home};
   }
   if (!record.has_worker()) {
-    return WaitEnd{kExitError, "its worker " + std::to_string(record.worker) +
-                                   " has ended; the log of migrated says why"};
+    return WaitEnd{MIGRATE_ERROR, "its worker " + std::to_string(record.worker) +
+                                      " has ended; the log of migrated says why"};
   }
   return std::nullopt;
 }
@@ -477,7 +439,7 @@ Result<void> dispatch(const LocalService& service, Request& request, UniqueFd& c
   } else if (command == "ping") {
     answer = json{{"pid", getppid()}, {"host", service.context.host_name}};
   }
-  send_result(client, kExitDone, MIGRATE_TRY(std::move(answer)));
+  send_result(client, MIGRATE_DONE, MIGRATE_TRY(std::move(answer)));
   return {};
 }
 

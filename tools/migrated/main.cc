@@ -13,7 +13,6 @@
 namespace {
 
 constexpr int kExitFailure = 1;
-constexpr int kExitUsage = 2;
 
 /// Workers outlive the daemon and whatever fed its standard input; and a descriptor that a worker
 /// opens must never become one of the standard streams.
@@ -41,7 +40,7 @@ int main(int argc, char** argv) {
   migrate::report_crashes("migrated");
   const auto options = migrate::parse_options(argc, argv);
   if (!options) {
-    return complain(options.error(), kExitUsage);
+    return complain(options.error(), MIGRATE_USAGE);
   }
   if (!*options) {
     return 0;

@@ -58,7 +58,7 @@ TEST(LetterRequestTest, OfAClientHere) {
   ASSERT_TRUE(asked);
   EXPECT_EQ(asked->text, R"({"command":"check"})");
   EXPECT_FALSE(asked->home);
-  asked->sink.finish(kExitDone, nlohmann::json::object());
+  asked->sink.finish(MIGRATE_DONE, nlohmann::json::object());
   EXPECT_NE(read_all(client).find("\"exit\":0"), std::string::npos);
 }
 
@@ -72,7 +72,7 @@ TEST(LetterRequestTest, PassedOnByItsHome) {
   EXPECT_EQ(asked->text, text);
   ASSERT_TRUE(asked->home);
   EXPECT_EQ(asked->home->common_name, "home");
-  asked->sink.finish(kExitDone, nlohmann::json::object());
+  asked->sink.finish(MIGRATE_DONE, nlohmann::json::object());
   EXPECT_NE(text_of(home->receive(0, kAnswerMs)).find("\"exit\":0"), std::string::npos);
 }
 

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "libmigrate/proto/home.pb.h"
+#include "libmigrate/proto/image.pb.h"
+#include "libmigrate/proto/session.pb.h"
+#include "libmigrate/relay/deputy_relay.h"
+
+namespace migrate {
+
+/// What a home worker keeps open of its process: the real ends of its relayed streams, and the open
+/// files that an ancestor of it has open too. Owned by one thread. Kernel: pidfd_getfd (Linux 5.6);
+/// the worker has to be allowed to trace the process.
+class RealFiles {
+ public:
+  /// What the link home begins with, for a process that leaves home for the first time.
+  static wire::RelayState fresh_relay(const wire::Image& image);
+
+  /// Fetches the streams of `image` from `holder`, the process itself. Errors: kSystem.
+  Result<void> fetch_streams(pid_t holder, const wire::Image& image);
+  /// Fetches them from what is left of the process, its deputy or keeper, which has closed what the
+  /// process has closed meanwhile.
+  void fetch_streams_left(pid_t holder, const wire::Image& image);
+  /// Of streams whose real ends nobody has any more: as `noted`.
+  void note_streams(const wire::DeputyRelayState& noted);
+  /// The streams, to be given to the relay; there are none here afterwards.
+  std::vector<DeputyRelay::Stream> take_streams() { return std::move(streams_); }
+
+  /// Fetches the files that an ancestor has open too.
+  void fetch_shared(pid_t holder, const wire::Image& image);
+  /// Who goes on with such a file goes on where the process, `name`, left it; they are closed then,
+  /// so that the ancestor can be moved at once.
+  void set_positions(const wire::RelayExited& exited, const std::string& name);
+
+ private:
+  Result<void> fetch(pid_t holder, const wire::Image& image, bool must_be_there);
+
+  std::vector<DeputyRelay::Stream> streams_;
+  std::map<std::uint64_t, UniqueFd> shared_;  // by OpenFile.shared_id
+};
+
+/// The descriptors of `image` that lead to the relayed stream `id`.
+std::vector<std::uint32_t> descriptors_of_stream(const wire::Image& image, std::uint32_t id);
+/// The descriptors of `image` that a deputy keeps open: relayed ones, and where `with_shared` those
+/// of files that an ancestor has open too.
+std::set<std::uint32_t> descriptors_to_keep(const wire::Image& image, bool with_shared);
+
+}  // namespace migrate

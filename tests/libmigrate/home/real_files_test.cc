@@ -1,0 +1,120 @@
+#include "libmigrate/home/real_files.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <array>
+
+namespace migrate {
+namespace {
+
+/// An image with descriptors of this process: the two ends of a pipe are streams 1 and 2, and a
+/// file is shared with an ancestor.
+class RealFilesTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::array<int, 2> ends{};
+    ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
+    reader_.reset(ends[0]);
+    writer_.reset(ends[1]);
+    file_.reset(::open("/tmp", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600));
+    ASSERT_TRUE(file_.valid());
+    add(reader_, O_RDONLY).set_object(1);
+    add(writer_, O_WRONLY).set_object(2);
+    add(file_, O_RDWR).set_shared_id(7);
+    image_.mutable_files(2)->set_kind(wire::OpenFile::REGULAR);
+  }
+
+  wire::OpenFile& add(const UniqueFd& fd, int flags) {
+    wire::Descriptor& descriptor = *image_.add_descriptors();
+    descriptor.set_number(static_cast<std::uint32_t>(fd.get()));
+    descriptor.set_file(static_cast<std::uint32_t>(image_.files_size()));
+    wire::OpenFile& file = *image_.add_files();
+    file.set_kind(wire::OpenFile::RELAY);
+    file.set_flags(static_cast<std::uint32_t>(flags));
+    return file;
+  }
+
+  UniqueFd reader_;
+  UniqueFd writer_;
+  UniqueFd file_;
+  wire::Image image_;
+  RealFiles files_;
+};
+
+TEST_F(RealFilesTest, FetchesTheEndsOfStreams) {
+  ASSERT_TRUE(files_.fetch_streams(::getpid(), image_));
+  auto streams = files_.take_streams();
+  ASSERT_EQ(streams.size(), 2U);
+  EXPECT_EQ(streams[0].id, 1U);
+  EXPECT_EQ(streams[0].directions, wire::RELAY_IN);
+  EXPECT_EQ(streams[1].directions, wire::RELAY_OUT);
+  ASSERT_EQ(::write(streams[1].real.get(), "x", 1), 1);
+  char byte = 0;
+  ASSERT_EQ(::read(reader_.get(), &byte, 1), 1);
+  EXPECT_EQ(byte, 'x');
+  EXPECT_TRUE(files_.take_streams().empty());
+}
+
+TEST_F(RealFilesTest, TwoDescriptorsOfOneStreamAreOneStream) {
+  const UniqueFd again(::dup(writer_.get()));
+  wire::Descriptor& descriptor = *image_.add_descriptors();
+  descriptor.set_number(static_cast<std::uint32_t>(again.get()));
+  descriptor.set_file(1);
+  ASSERT_TRUE(files_.fetch_streams(::getpid(), image_));
+  EXPECT_EQ(files_.take_streams().size(), 2U);
+  EXPECT_EQ(descriptors_of_stream(image_, 2).size(), 2U);
+}
+
+TEST_F(RealFilesTest, AStreamThatIsNotThereIsAnErrorOnlyOfTheProcessItself) {
+  image_.mutable_descriptors(0)->set_number(999);
+  EXPECT_FALSE(files_.fetch_streams(::getpid(), image_));
+  files_.fetch_streams_left(::getpid(), image_);
+  const auto streams = files_.take_streams();
+  ASSERT_EQ(streams.size(), 2U);
+  EXPECT_FALSE(streams[0].real.valid());
+  EXPECT_TRUE(streams[1].real.valid());
+}
+
+TEST_F(RealFilesTest, StreamsThatNobodyHasAreNoted) {
+  wire::DeputyRelayState noted;
+  wire::DeputyRelayState::Stream& stream = *noted.add_streams();
+  stream.set_id(5);
+  stream.set_directions(wire::RELAY_BOTH);
+  files_.note_streams(noted);
+  const auto streams = files_.take_streams();
+  ASSERT_EQ(streams.size(), 1U);
+  EXPECT_EQ(streams[0].id, 5U);
+  EXPECT_FALSE(streams[0].real.valid());
+}
+
+TEST_F(RealFilesTest, AFileOfAnAncestorGoesOnWhereTheProcessLeftIt) {
+  files_.fetch_shared(::getpid(), image_);
+  wire::RelayExited exited;
+  wire::RelayExited::Position& position = *exited.add_positions();
+  position.set_shared_id(7);
+  position.set_offset(4242);
+  exited.add_positions()->set_shared_id(8);  // Of which nothing is known here.
+  files_.set_positions(exited, "sleep 9");
+  EXPECT_EQ(::lseek(file_.get(), 0, SEEK_CUR), 4242);
+  exited.mutable_positions(0)->set_offset(1);
+  files_.set_positions(exited, "sleep 9");  // It was let go.
+  EXPECT_EQ(::lseek(file_.get(), 0, SEEK_CUR), 4242);
+}
+
+TEST_F(RealFilesTest, ADeputyKeepsStreamsAndSharedFiles) {
+  const auto number = [](const UniqueFd& fd) { return static_cast<std::uint32_t>(fd.get()); };
+  EXPECT_EQ(descriptors_to_keep(image_, true),
+            (std::set<std::uint32_t>{number(reader_), number(writer_), number(file_)}));
+  EXPECT_EQ(descriptors_to_keep(image_, false),
+            (std::set<std::uint32_t>{number(reader_), number(writer_)}));
+}
+
+TEST_F(RealFilesTest, AFreshLinkHasTheStreamsOfTheImage) {
+  const wire::RelayState state = RealFiles::fresh_relay(image_);
+  ASSERT_EQ(state.streams_size(), 2);
+}
+
+}  // namespace
+}  // namespace migrate

@@ -1,0 +1,167 @@
+#include "libmigrate/requests/requests.h"
+
+#include <gtest/gtest.h>
+
+#include <limits>
+#include <nlohmann/json.hpp>
+
+namespace migrate {
+namespace {
+
+using nlohmann::json;
+
+/// The error of a request for a move with one member more, or instead.
+std::string error_with(const char* member, const json& value) {
+  json request = {{"command", "move"}, {"destination", "b:7070"}};
+  request[member] = value;
+  const auto move = parse_move(request, 0);
+  EXPECT_FALSE(move) << request.dump();
+  if (move) {
+    return {};
+  }
+  EXPECT_EQ(move.error().code, ErrorCode::kInvalid);
+  return move.error().message();
+}
+
+MoveRequest move_with(const char* member, const json& value) {
+  const auto move = parse_move({{"destination", "b:7070"}, {member, value}}, 0);
+  EXPECT_TRUE(move) << move.error().message();
+  return move ? *move : MoveRequest();
+}
+
+TEST(MovePlan, AModeIsWhatTheCodeAsks) {
+  const MovePlan lazy = parse_mode("lazy").value();
+  EXPECT_TRUE(lazy.push && lazy.prefetch && !lazy.all_before_run && !lazy.only_asks);
+  const MovePlan demand = parse_mode("demand").value();
+  EXPECT_TRUE(!demand.push && !demand.prefetch && !demand.all_before_run);
+  const MovePlan eager = parse_mode("eager").value();
+  EXPECT_TRUE(eager.push && eager.all_before_run);
+  EXPECT_EQ(lazy.word, "lazy");
+  EXPECT_EQ(MovePlan().word, lazy.word);
+}
+
+TEST(MovePlan, OnlyAnOfferMayOnlyAsk) {
+  EXPECT_FALSE(parse_mode("check"));
+  EXPECT_TRUE(parse_offered_mode("check").value().only_asks);
+  EXPECT_TRUE(check_plan().only_asks);
+  EXPECT_EQ(check_plan().word, "check");
+}
+
+TEST(MovePlan, AModeThatIsNotKnownIsAnErrorEverywhere) {
+  for (const char* word : {"", "Lazy", "lazy ", "precopy", "checks"}) {
+    EXPECT_EQ(parse_mode(word).error().code, ErrorCode::kInvalid) << word;
+    EXPECT_EQ(parse_offered_mode(word).error().code, ErrorCode::kInvalid) << word;
+  }
+}
+
+TEST(Requests, TellsWhatIsWanted) {
+  EXPECT_EQ(parse_command({{"command", "move"}}).value(), Command::kMove);
+  EXPECT_EQ(parse_command({{"command", "check"}}).value(), Command::kCheck);
+  EXPECT_EQ(parse_command({{"command", "resolve"}}).value(), Command::kResolve);
+  EXPECT_EQ(parse_command({{"command", "end"}}).value(), Command::kEnd);
+}
+
+TEST(Requests, WhatIsNotKnownIsAnError) {
+  for (const json& request : {json::object(), json{{"command", "moves"}}, json{{"command", 7}},
+                              json::array({1}), json(), json("move")}) {
+    EXPECT_EQ(parse_command(request).error().code, ErrorCode::kInvalid) << request.dump();
+    EXPECT_EQ(parse_move(request, 0).error().code, ErrorCode::kInvalid) << request.dump();
+    EXPECT_EQ(parse_resolve(request).error().code, ErrorCode::kInvalid) << request.dump();
+  }
+  EXPECT_EQ(parse_check(json()).error().code, ErrorCode::kInvalid);
+}
+
+TEST(Requests, AMoveHasDefaults) {
+  const MoveRequest move = parse_move({{"destination", "b:7070"}}, 4096).value();
+  EXPECT_EQ(move.plan.word, "lazy");
+  EXPECT_EQ(move.wait, MoveWait::kResumed);
+  EXPECT_EQ(move.transport, PageTransport::kAuto);
+  EXPECT_EQ(move.retry_seconds, 0);
+  EXPECT_EQ(move.push.bytes_per_second, 4096U);
+  EXPECT_EQ(move.push.deadline.count(), 0);
+}
+
+TEST(Requests, AMoveSaysAllOfIt) {
+  const MoveRequest move = parse_move({{"destination", "b:7070"},
+                                       {"mode", "eager"},
+                                       {"wait", "exit"},
+                                       {"transport", "tcp"},
+                                       {"retry_seconds", 1.5},
+                                       {"bytes_per_second", 0},
+                                       {"deadline_seconds", 0.25}},
+                                      4096)
+                               .value();
+  EXPECT_TRUE(move.plan.all_before_run);
+  EXPECT_EQ(move.wait, MoveWait::kExit);
+  EXPECT_EQ(move.transport, PageTransport::kTcp);
+  EXPECT_EQ(move.retry_seconds, 1.5);
+  EXPECT_EQ(move.push.bytes_per_second, 0U);
+  EXPECT_EQ(move.push.deadline.count(), 250);
+}
+
+TEST(Requests, TheErrorNamesTheMemberWhatCameAndWhatMayCome) {
+  const std::string mode = error_with("mode", "fast");
+  EXPECT_NE(mode.find("fast"), std::string::npos);
+  EXPECT_NE(mode.find("lazy, demand or eager"), std::string::npos);
+  const std::string wait = error_with("wait", "ever");
+  EXPECT_NE(wait.find("wait \"ever\""), std::string::npos);
+  EXPECT_NE(wait.find("resumed, done, exit"), std::string::npos);
+  EXPECT_NE(error_with("transport", "pigeon").find("pigeon"), std::string::npos);
+  EXPECT_NE(error_with("destination", "").find("no destination"), std::string::npos);
+  error_with("destination", "b:70700");
+}
+
+TEST(Requests, AMemberOfAnotherTypeIsAnError) {
+  EXPECT_NE(error_with("mode", 7).find("mode"), std::string::npos);
+  error_with("wait", json::array());
+  error_with("transport", nullptr);
+  error_with("destination", json::object());
+  error_with("retry_seconds", "soon");
+  error_with("bytes_per_second", true);
+  error_with("deadline_seconds", json::array({1}));
+}
+
+TEST(Requests, ANumberThatCannotBeIsAnError) {
+  error_with("retry_seconds", -1);
+  error_with("bytes_per_second", -0.5);
+  error_with("deadline_seconds", std::numeric_limits<double>::quiet_NaN());
+  EXPECT_EQ(move_with("bytes_per_second", 1e300).push.bytes_per_second, 1'000'000'000'000'000U);
+}
+
+TEST(Requests, AnAddressByRdmaAsksForRdma) {
+  std::string destination = "rdma://b:7070";
+  EXPECT_EQ(settle_page_transport(destination, "auto").value(), PageTransport::kRdma);
+  const std::string settled = destination;
+  EXPECT_EQ(settled.find("rdma"), std::string::npos);
+  EXPECT_EQ(settle_page_transport(destination, "rdma").value(), PageTransport::kRdma);
+  EXPECT_EQ(destination, settled);  // Who reads it next settles it in the same way.
+  destination = "rdma://b:7070";
+  EXPECT_FALSE(settle_page_transport(destination, "tcp"));
+}
+
+TEST(Requests, ACheckMayNameADestination) {
+  EXPECT_EQ(parse_check({{"command", "check"}}).value().destination, "");
+  EXPECT_EQ(parse_check({{"destination", "b:7070"}}).value().destination, "b:7070");
+  EXPECT_FALSE(parse_check({{"destination", "b:port"}}));
+  EXPECT_FALSE(parse_check({{"destination", 7}}));
+}
+
+TEST(Requests, AnOperatorDecidesOneOfTwoThings) {
+  EXPECT_EQ(parse_resolve({{"action", "give-up"}}).value().action, "give-up");
+  EXPECT_EQ(parse_resolve({{"action", "resume-source"}}).value().action, "resume-source");
+  EXPECT_FALSE(parse_resolve({{"action", ""}}));
+  EXPECT_FALSE(parse_resolve({{"action", "give up"}}));
+}
+
+TEST(Requests, WordsAreReadAsTheyAreWritten) {
+  for (const MoveWait wait : {MoveWait::kResumed, MoveWait::kDone, MoveWait::kExit}) {
+    EXPECT_EQ(move_with("wait", to_string(wait)).wait, wait);
+  }
+  for (const PageTransport each :
+       {PageTransport::kAuto, PageTransport::kRdma, PageTransport::kTcp}) {
+    EXPECT_EQ(move_with("transport", to_string(each)).transport, each);
+  }
+}
+
+}  // namespace
+}  // namespace migrate
