@@ -34,12 +34,27 @@ mtype = {
   HERE, FROZEN, PARKED, DEPUTY, ENDED, LOST,
   /* the copy: ARMED is restored and dies with its tracer; then COPY_RUNS */
   ARMED, COPY_RUNS, NO_COPY, COPY_ENDED, COPY_LOST,
-  /* source worker */
+  /* source worker: phases of HomePhase (libmigrate/state/phase.h), and what only this model has */
   NO_WORKER, OFFERED, FREEZING, CAPTURED, PARKING, COMMITTING, RUN_SENT, IN_DOUBT, ASKED, SERVING,
   OVER,
-  /* destination worker; it shares NO_WORKER and SERVING */
+  /* destination worker: phases of GuestPhase; it shares NO_WORKER and SERVING */
   PREPARED, AWAITS_RUN, TOLD, MARKED, KEPT, RAN, INDEPENDENT
 }
+
+/* tests/lint/phases_test.py reads this.
+ *
+ * HomePhase here: OFFERED, IN_DOUBT, SERVING
+ * HomePhase left out: INDEPENDENT, STAYED, ENDING, CHILDREN_LEFT, ENDED
+ * Source worker, no HomePhase: NO_WORKER, FREEZING, CAPTURED, PARKING, COMMITTING, RUN_SENT, ASKED,
+ *   OVER
+ * GuestPhase here: PREPARED, AWAITS_RUN, TOLD, MARKED, KEPT, RAN, SERVING, INDEPENDENT
+ * GuestPhase left out: IN_DOUBT, LEAVING, WENT_ON, NEVER_RAN, ENDED, ENDED_INDEPENDENT, OVER
+ *
+ * The steps of SourceMove between OFFERED and IN_DOUBT are known to it and to the parked process
+ * only. A home's worker is OVER here once it owes nothing (INDEPENDENT), once the process runs on as
+ * if never moved (STAYED), and once it has ended. A guest that moves on is the source of another
+ * move (IN_DOUBT, LEAVING, WENT_ON); the rest are its ends, which `copy` and `start_mark` tell here.
+ */
 
 mtype original = HERE;
 mtype copy = ARMED;

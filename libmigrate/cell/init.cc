@@ -205,8 +205,8 @@ void Init::take_worker() {
   }
   tell({.kind = MessageKind::kKeptEnd});
   const auto& mark = *reinterpret_cast<const SessionMark*>(mark_.bytes().data());
-  if (mark.ended != 0) {
-    tell({.kind = MessageKind::kStatus, .value = mark.wait_status});
+  if (has_ended(mark.phase.guest())) {
+    tell({.kind = MessageKind::kStatus, .value = mark.phase.wait_status()});
   }
   if (empty_) {
     tell({.kind = MessageKind::kEmpty});
@@ -232,9 +232,7 @@ void Init::reap() {
       continue;
     }
     if (WIFEXITED(status) || WIFSIGNALED(status)) {
-      auto& mark = *reinterpret_cast<SessionMark*>(mark_.bytes().data());
-      mark.wait_status = status;
-      mark.ended = 1;
+      reinterpret_cast<SessionMark*>(mark_.bytes().data())->phase.note_end(status);
       end = status;
     } else {
       tell({.kind = MessageKind::kStatus, .value = status});

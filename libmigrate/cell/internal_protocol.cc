@@ -1,6 +1,8 @@
 #include "libmigrate/cell/internal_protocol.h"
 
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "transport/handoff.h"
 
@@ -10,6 +12,14 @@ namespace {
 constexpr std::size_t kMaxDescriptors = 250;
 constexpr std::size_t kControlBytes =
     CMSG_SPACE(kMaxDescriptors * sizeof(int)) + CMSG_SPACE(sizeof(ucred));
+
+constexpr int kTries = 20;
+constexpr auto kPause = std::chrono::milliseconds(1);
+
+// What the kernel may grant a moment later: memory, descriptors that are still under way.
+bool may_pass(int error) {
+  return error == EINTR || error == ENOMEM || error == ENOBUFS || error == ETOOMANYREFS;
+}
 
 }  // namespace
 
@@ -32,10 +42,11 @@ Result<void> send_message(int socket, const Message& message, std::span<const in
     part->cmsg_len = CMSG_LEN(descriptors.size_bytes());
     std::memcpy(CMSG_DATA(part), descriptors.data(), descriptors.size_bytes());
   }
-  ssize_t sent = 0;
-  do {
+  ssize_t sent = ::sendmsg(socket, &header, MSG_NOSIGNAL);
+  for (int tries = 1; sent < 0 && may_pass(errno) && tries < kTries; ++tries) {
+    std::this_thread::sleep_for(kPause);
     sent = ::sendmsg(socket, &header, MSG_NOSIGNAL);
-  } while (sent < 0 && errno == EINTR);
+  }
   if (sent < 0) {
     return fail(system_error("send to a cell"));
   }

@@ -14,6 +14,7 @@
 #include "libmigrate/guest/guest.h"
 #include "libmigrate/guest/resident_worker.h"
 #include "libmigrate/restore/file_user.h"
+#include "libmigrate/state/verdict.h"
 
 namespace migrate {
 namespace {
@@ -78,7 +79,7 @@ Result<void> ResidentWorker::note_image(const wire::Image& image) {
   }
   *noted_.mutable_relay() = relay_->note();
   note_waits();
-  keep_relay_ends();
+  MIGRATE_TRY(keep_relay_ends());
   return file_->save(noted_.SerializeAsString());
 }
 
@@ -90,19 +91,26 @@ void ResidentWorker::note_change() {
   if (auto saved = file_->save(noted_.SerializeAsString()); !saved) {
     log::warn("{}", saved.error().message());
   }
-  keep_relay_ends();
+  if (auto kept = keep_relay_ends(); !kept) {
+    log::error("a stream of process {} is lost if this worker dies before its next change: {}",
+               noted_.command(), kept.error().message());
+  }
 }
 
 // The init holds what is open here and nothing else: what it held longer, the process would not see
 // closed.
-void ResidentWorker::keep_relay_ends() {
+Result<void> ResidentWorker::keep_relay_ends() {
+  Result<void> all;
   std::set<std::pair<Kept::Kind, std::uint32_t>> open;
   for (const RelayEnd& end : relay_->ends()) {
     const Kept what{.kind = kept_kind(end.kind), .number = end.id + 1};
-    open.emplace(what.kind, what.number);
     if (!kept_ends_.contains({what.kind, what.number})) {
-      static_cast<void>(cell_->keep(what, end.fd));
+      if (auto kept = cell_->keep(what, end.fd); !kept) {
+        all = std::move(kept);  // Tried again at the next change.
+        continue;
+      }
     }
+    open.emplace(what.kind, what.number);
   }
   for (const auto& [kind, number] : kept_ends_) {
     if (!open.contains({kind, number})) {
@@ -110,6 +118,7 @@ void ResidentWorker::keep_relay_ends() {
     }
   }
   kept_ends_ = std::move(open);
+  return all;
 }
 
 void ResidentWorker::run_adopted(SessionFile file) {
@@ -137,7 +146,8 @@ Result<bool> ResidentWorker::adopt() {
   std::copy_n(reinterpret_cast<const std::byte*>(noted_.process().data()), noted_.process().size(),
               process_.begin());
   file_->await_start();
-  if (file_->never_ran()) {
+  // That its cell is there is found out where it is taken over.
+  if (verdict(phase(), false, true) == SessionVerdict::kNeverRan) {
     log::info("session {}: its worker died before the process ran here", to_hex(session_));
     clear_session(context_, *file_, session_);
     return false;
@@ -157,9 +167,11 @@ Result<bool> ResidentWorker::adopt() {
   MIGRATE_TRY(open_mailbox());
   context_.stops.reach("destination.adopting");
   log::info("took over session {} of process {}", to_hex(session_), noted_.command());
-  record_now();
   adopt_move();
-  return !gone_;
+  if (gone()) {
+    close_session();
+  }
+  return !gone();
 }
 
 Result<void> ResidentWorker::adopt_cell() {
@@ -169,13 +181,13 @@ Result<void> ResidentWorker::adopt_cell() {
     return fail(cell.error());
   }
   if (cell) {
-    file_->mark().stage = RunStage::kReleased;
     cell_.emplace(std::move(*cell));
     cell_kept_ = true;
     MIGRATE_TRY(adopt_pager(kept));
+    enter(GuestPhase::kServing);
   } else {
     cell_.emplace(Cell::gone(cell_socket(), file_->mark()));
-    independent_ = true;
+    enter(GuestPhase::kIndependent);
     last_progress_.set_done(true);
   }
   return adopt_relay(kept);
@@ -198,8 +210,8 @@ Result<void> ResidentWorker::adopt_pager(std::vector<KeptDescriptor>& kept) {
   }
   // One whose pager had done all before it ran has no ledger either.
   const bool done = spaces.empty() || !spaces.begin()->second.ledger.valid();
-  if (done || file_->mark().independent != 0) {
-    independent_ = true;
+  if (done || independent()) {
+    enter(GuestPhase::kIndependent);
     last_progress_.set_done(true);
     return {};
   }
@@ -265,6 +277,9 @@ void ResidentWorker::adopt_move() {
       log::error("process {}: {}", noted_.command(), parked.error().message());
     }
     noted_.clear_outgoing();
+    if (gone()) {  // It runs elsewhere, and its pages went with its cell.
+      row_->remove();
+    }
     return;
   }
   SourceMoveOptions options =
@@ -276,9 +291,6 @@ void ResidentWorker::adopt_move() {
   auto move = SourceMove::adopt(std::move(options), onward_hooks(), nobody, std::move(*parked),
                                 std::move(image), noted_.outgoing());
   finish_move(*move, nobody, MoveWait::kResumed);
-  if (gone_) {
-    close_session();
-  }
 }
 
 void run_adopted_resident(const WorkerContext& context, SessionFile file,

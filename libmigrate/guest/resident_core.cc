@@ -35,7 +35,7 @@ std::string first_stack(pid_t process) {
 // knows.
 void ResidentWorker::watch_core() {
   constexpr std::int64_t kLookEveryUs = 2'000;  // It is woken by faults, among others.
-  if (!pager_ || independent_ || exited_ || has_execed_ || now_us() < next_core_us_) {
+  if (!pager_ || independent() || exited_ || has_execed_ || now_us() < next_core_us_) {
     return;
   }
   next_core_us_ = now_us() + kLookEveryUs;
@@ -65,7 +65,7 @@ void ResidentWorker::watch_core() {
 }
 
 void ResidentWorker::note_core(int status) {
-  if (!WIFSIGNALED(status) || !WCOREDUMP(status) || !pager_ || independent_ || has_execed_) {
+  if (!WIFSIGNALED(status) || !WCOREDUMP(status) || !pager_ || independent() || has_execed_) {
     return;
   }
   core_.lacks_pages = pager_->statistics().first_owed_pages;

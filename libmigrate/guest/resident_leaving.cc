@@ -64,14 +64,14 @@ void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, MoveWait wai
   }
   noted_.clear_outgoing();
   note_change();
-  record(ProcessState::kRunningHere);
+  enter(GuestPhase::kIndependent);
   sink.finish_failed(MIGRATE_FAILED, move.error());
 }
 
 // True: it runs there. False: it runs here again. Until either is certain, nothing runs.
 bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
   const std::int64_t since_us = now_us();
-  record(ProcessState::kMoving);  // It stands still.
+  enter(GuestPhase::kInDoubt);
   while (move.fate() == Fate::kUnknown && !decision_.is_due() && !home_ended_) {
     pollfd polled[2] = {{move.control_fd(), POLLIN, 0}, {mailbox_->fd(), POLLIN, 0}};
     ::poll(polled, 2, kStepMs);
@@ -127,8 +127,6 @@ void ResidentWorker::end_given_up(const SourceMove& move) {
   relay_->thaw();
   noted_.clear_outgoing();
   note_change();
-  file_->mark().wait_status = SIGKILL;
-  file_->mark().ended = 1;
   report_end(SIGKILL, home_ended_
                           ? "its home says that it has ended"
                           : "an operator gave it up while it was in doubt whether it ran at " +
@@ -138,12 +136,11 @@ void ResidentWorker::end_given_up(const SourceMove& move) {
 
 // The process runs elsewhere: serves its pages until it owes nothing, then clears up all of it.
 void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, MoveWait wait) {
-  gone_ = true;
+  enter(GuestPhase::kLeaving);
   relay_.reset();
   if (auto hidden = move.parked().hide(); !hidden) {
     log::warn("process {}: {}", noted_.command(), hidden.error().message());
   }
-  row_->set_state(ProcessState::kAway);
   if (wait == MoveWait::kResumed) {
     sink.finish(MIGRATE_DONE, move.result());
   }
@@ -201,7 +198,7 @@ void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
   if (!letter) {
     return;
   }
-  if (letter->preamble) {
+  if (!is_request(*letter)) {
     if (letter->preamble->purpose == Purpose::kResume) {
       control_ =
           std::make_unique<ControlChannel>(std::move(letter->channel), letter->peer.to_string());
@@ -210,8 +207,15 @@ void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
     }
     return;
   }
-  EventSink sink(std::move(letter->fd));
-  const nlohmann::json request = parse_object(letter->request);
+  if (auto asked = open_request(std::move(*letter))) {
+    refuse_while_leaving(move, std::move(*asked));
+  }
+}
+
+// All but what an operator decides.
+void ResidentWorker::refuse_while_leaving(SourceMove& move, LetterRequest asked) {
+  EventSink& sink = asked.sink;
+  const nlohmann::json request = parse_object(asked.text);
   const std::string action = text_member(request, "action");
   const std::string who = "process " + noted_.command();
   const auto command = parse_command(request);
@@ -220,7 +224,8 @@ void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
     sink.finish_failed(MIGRATE_USAGE, command.error());
     return;
   }
-  const auto may = resolves ? may_use(request, nullptr) : Result<void>();
+  const auto may =
+      resolves ? may_use(request, asked.home ? &*asked.home : nullptr) : Result<void>();
   if (!may) {
     sink.finish_failed(MIGRATE_REFUSED, may.error());
   } else if (!resolves) {

@@ -55,7 +55,7 @@ void ResidentWorker::take_move(const nlohmann::json& request, Asker asker, Event
   move->pid = cell_->seed();
   move->uid = noted_.user();
   move->asker = std::move(asker);
-  if (!independent_ && control_) {
+  if (!independent() && control_) {
     wire::ControlMessage message;
     message.mutable_send_all();
     static_cast<void>(control_->send(message));
@@ -69,8 +69,6 @@ void ResidentWorker::end_for_home(EventSink sink) {
     sink.finish_failed(MIGRATE_REFUSED, may.error());
     return;
   }
-  file_->mark().wait_status = SIGKILL;
-  file_->mark().ended = 1;
   report_end(SIGKILL, "it was killed at its home");
   cell_->end();
   sink.finish(MIGRATE_DONE, nlohmann::json::object());

@@ -14,6 +14,7 @@
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/pages/channel_link.h"
 #include "libmigrate/proc/proc_text.h"
+#include "libmigrate/state/row_state.h"
 
 namespace migrate {
 namespace {
@@ -37,7 +38,7 @@ bool stops_by_default(pid_t process, int signal) {
 }  // namespace
 
 void ResidentWorker::serve_until_end() {
-  while (!gone_) {
+  while (!gone()) {
     wait_for_events();
     read_mailbox();
     watch_core();
@@ -47,12 +48,13 @@ void ResidentWorker::serve_until_end() {
     follow_control();
     follow_home();
     row_->refresh();
-    if (!pending_moves_.empty() && independent_ && !exited_) {
+    if (!pending_moves_.empty() && independent() && !exited_) {
       move_on();
     }
     // A source that has not heard of the end would serve pages for ever: time for it to come back.
     const bool source_served = source_knows_ || now_us() - over_since_us_ > kSourceReturnUs;
-    if (!gone_ && cell_over_ && relay_->exit_acknowledged() && relay_->flushed() && source_served) {
+    if (!gone() && cell_over_ && relay_->exit_acknowledged() && relay_->flushed() &&
+        source_served) {
       break;
     }
   }
@@ -69,10 +71,7 @@ void ResidentWorker::close_session() {
   if (!file_) {
     return;
   }
-  if (gone_) {
-    file_->mark().ended = 0;  // What ended here was only what was left of it.
-  }
-  file_->mark().closed = 1;
+  enter(gone() ? GuestPhase::kWentOn : GuestPhase::kOver);
   if (source_knows_) {
     file_->remove();
   }
@@ -89,7 +88,7 @@ void ResidentWorker::wait_for_events() {
     polled.push_back({control_->channel().poll_fd(), POLLIN, 0});
   }
   polled.push_back({rdma_ ? rdma_->fd() : -1, POLLIN, 0});
-  int timeout_ms = independent_ ? kLongestPollMs : kOwedPollMs;
+  int timeout_ms = independent() ? kLongestPollMs : kOwedPollMs;
   const int wanted = relay_->collect_poll_fds(polled);
   timeout_ms = wanted >= 0 ? std::min(timeout_ms, wanted) : timeout_ms;
   ::poll(polled.data(), polled.size(), timeout_ms);
@@ -103,8 +102,9 @@ void ResidentWorker::read_cell() {
     if (!event && event.error().code == ErrorCode::kRetry) {
       return;
     }
-    const SessionMark& mark = file_->mark();
-    int status = mark.ended != 0 ? mark.wait_status.load() : SIGKILL;  // That of a killed init.
+    // If the init was killed, it could not say how the process ended.
+    const bool was_noted = has_ended(phase());
+    int status = was_noted ? file_->mark().phase.wait_status() : SIGKILL;
     if (event && event->kind == CellEvent::Kind::kStatus) {
       status = event->wait_status;
       if (WIFSTOPPED(status)) {
@@ -125,9 +125,7 @@ void ResidentWorker::read_cell() {
     if (!exited_) {
       context_.stops.reach("destination.exit");
       std::string lost;
-      if (mark.ended == 0) {  // The init could not say so.
-        file_->mark().wait_status = status;
-        file_->mark().ended = 1;
+      if (!was_noted) {
         lost = "the cell of process " + noted_.command() + " on host " + context_.host_name +
                " was killed, and the process with it";
       }
@@ -143,16 +141,16 @@ void ResidentWorker::report_end(int status, const std::string& lost) {
   }
   exited_ = true;
   lost_ = lost;
+  enter(GuestPhase::kEnded, status);
+  status = file_->mark().phase.wait_status();  // The init may have noted it first.
   std::map<std::uint64_t, std::uint64_t> positions;
   for (const auto& [id, file] : shared_files_) {
     if (const off_t position = ::lseek(file.get(), 0, SEEK_CUR); position >= 0) {
       positions.emplace(id, static_cast<std::uint64_t>(position));
     }
   }
-  const bool children_left = !cell_over_ && lost.empty();
   note_core(status);
-  relay_->report_exit(status, children_left, lost, positions, core_);
-  record_end();
+  relay_->report_exit(status, children_left(), lost, positions, core_);
   for (PendingMove& pending : std::exchange(pending_moves_, {})) {
     pending.sink.finish_failed(MIGRATE_ERROR, ended_error());
   }
@@ -161,14 +159,7 @@ void ResidentWorker::report_end(int status, const std::string& lost) {
 // Of children that the process left, killed with their cell or not, nothing is left.
 void ResidentWorker::end_children() {
   relay_->report_descendants_ended();
-  record_end();
-}
-
-void ResidentWorker::record_end() {
-  record(ProcessState::kExited);
-  const bool children_left = !cell_over_ && lost_.empty();
-  row_->set_exit(file_->mark().wait_status,
-                 children_left ? ProcessState::kChildrenLeft : ProcessState::kExited);
+  record();
 }
 
 // The process has ended, and children of it are owed pages that nobody has any more.
@@ -196,23 +187,15 @@ void ResidentWorker::read_mailbox() {
 }
 
 void ResidentWorker::take_letter(Letter letter) {
-  if (!letter.preamble) {
-    take_request(letter.request, EventSink(std::move(letter.fd)), nullptr);
+  if (is_request(letter)) {
+    if (auto asked = open_request(std::move(letter))) {
+      take_request(asked->text, std::move(asked->sink), asked->home ? &*asked->home : nullptr);
+    }
     return;
   }
   switch (letter.preamble->purpose) {
-    case Purpose::kCommand: {
-      constexpr int kRequestTimeoutMs = 2000;
-      const auto bytes = letter.channel->receive(0, kRequestTimeoutMs);
-      if (bytes) {
-        log::info("session {}: a request from {}", to_hex(session_), letter.peer.to_string());
-        const std::string text(reinterpret_cast<const char*>(bytes->data()), bytes->size());
-        take_request(text, EventSink(std::move(letter.channel)), &letter.peer);
-      }
-      break;
-    }
     case Purpose::kResume:
-      if (file_->mark().stage != RunStage::kReleased) {
+      if (!has_run(phase())) {
         break;  // Only what runs here can be resumed; await_run() looks for these itself.
       }
       control_ =
@@ -264,30 +247,28 @@ KnownObjects ResidentWorker::known_objects() const {
 }
 
 void ResidentWorker::follow_pager() {
-  if (rdma_ && independent_) {
+  if (rdma_ && independent()) {
     rdma_.reset();
   } else if (rdma_) {
     accept_rdma();
   }
-  if (pager_ && pager_done_ && !independent_) {
+  if (pager_ && pager_done_ && !independent()) {
     context_.stops.reach("destination.done");
-    independent_ = true;
-    file_->mark().independent = 1;
+    enter(GuestPhase::kIndependent);  // Before the init lets go of what a new worker would need.
     static_cast<void>(cell_->drop({.kind = Kept::Kind::kUserfault}));
     static_cast<void>(cell_->drop({.kind = Kept::Kind::kLedger}));
     last_progress_ = progress();
     last_progress_.set_done(true);
     next_progress_us_ = 0;  // The source waits for nothing else.
-    record_now();
   }
-  if (pager_ && exited_ && cell_over_ && !independent_) {
-    independent_ = true;  // Nobody is left who could miss a page.
+  if (pager_ && exited_ && cell_over_ && !independent()) {
+    enter(GuestPhase::kIndependent);  // Nobody is left who could miss a page.
     last_progress_ = progress();
     last_progress_.set_owed_pages(0);
     last_progress_.set_done(true);
     next_progress_us_ = 0;
   }
-  if (!independent_ && urgent_ && bulk_) {
+  if (!independent() && urgent_ && bulk_) {
     resume_pages();
   }
 }
@@ -296,7 +277,7 @@ void ResidentWorker::follow_pager() {
 void ResidentWorker::watch_waiting() {
   constexpr std::int64_t kHomePatienceUs = 2'000'000;
   const std::int64_t away_us = home_lost_us_ == 0 ? 0 : now_us() - home_lost_us_;
-  const bool waits = !independent_ && (link_lost_ || (pager_ && !pager_->started()));
+  const bool waits = !independent() && (link_lost_ || (pager_ && !pager_->started()));
   if (!waits) {
     waits_since_us_ = 0;
     const bool shown = away_us > kHomePatienceUs;
@@ -342,10 +323,10 @@ void ResidentWorker::resume_pages() {
 void ResidentWorker::send_verdict() {
   wire::ControlMessage message;
   message.mutable_verdict()->set_fate(wire::Verdict::RUNS);
-  *message.mutable_verdict()->mutable_progress() = independent_ ? last_progress_ : progress();
+  *message.mutable_verdict()->mutable_progress() = independent() ? last_progress_ : progress();
   last_heard_us_ = now_us();
   bool sent = control_->send(message).has_value();
-  if (sent && !pending_moves_.empty() && !independent_) {
+  if (sent && !pending_moves_.empty() && !independent()) {
     wire::ControlMessage all;  // A new worker there has not heard of it.
     all.mutable_send_all();
     sent = control_->send(all).has_value();
@@ -378,13 +359,13 @@ void ResidentWorker::hear_source() {
 
 void ResidentWorker::follow_control() {
   hear_source();
-  const bool is_owed = pager_ && !independent_;  // `ps` here tells of it without a link, too
+  const bool is_owed = pager_ && !independent();  // `ps` here tells of it without a link, too
   if ((!control_ && !is_owed) || now_us() < next_progress_us_) {
     return;
   }
   next_progress_us_ = now_us() + kProgressEveryUs;
   wire::ControlMessage message;
-  *message.mutable_progress() = independent_ ? last_progress_ : progress();
+  *message.mutable_progress() = independent() ? last_progress_ : progress();
   record_exposure(message.progress());
   if (!control_) {
     return;
@@ -397,8 +378,9 @@ void ResidentWorker::follow_control() {
 // How long two hosts can end the process, for `ps` and `show` here.
 void ResidentWorker::record_exposure(const wire::Progress& progress) {
   drain_.note(now_us(), progress.owed_pages());
-  if (exited_ && (cell_over_ || !lost_.empty())) {
-    return;
+  const auto state = row_state(phase(), children_left());
+  if (!state || *state == ProcessState::kExited || has_ended(phase()) != exited_) {
+    return;  // Its end is in the row, or will be as soon as it is reported.
   }
   nlohmann::json exposure = {{"expected_independence_us", nullptr}};
   if (progress.done()) {
@@ -406,8 +388,7 @@ void ResidentWorker::record_exposure(const wire::Progress& progress) {
   } else if (const auto remaining = drain_.remaining_us(now_us())) {
     exposure["expected_independence_us"] = *remaining;
   }
-  row_->set_progress(exited_ ? ProcessState::kChildrenLeft : ProcessState::kRunningHere,
-                     progress.owed_pages(), exposure.dump());
+  row_->set_progress(*state, progress.owed_pages(), exposure.dump());
 }
 
 void ResidentWorker::follow_home() {
@@ -482,29 +463,6 @@ wire::Progress ResidentWorker::progress() const {
   progress.set_fault_p99_us(statistics.fault_p99_us);
   progress.set_fault_max_us(statistics.fault_max_us);
   return progress;
-}
-
-void ResidentWorker::record_now() {
-  if (exited_) {
-    record_end();
-  } else {
-    record(ProcessState::kRunningHere);
-  }
-}
-
-void ResidentWorker::record(ProcessState state) {
-  ProcessRecord row;
-  row.pid = cell_->seed();
-  row.home = noted_.home();
-  row.session = to_hex(session_);
-  row.mailbox = to_hex(session_);
-  row.mode = noted_.mode();
-  row.state = state;
-  row.owed_pages = pager_ && !independent_ ? pager_->owed_pages() : 0;
-  row.uid = noted_.user();
-  row.command = noted_.command();
-  row.result = lost_.empty() ? std::string() : nlohmann::json{{"lost", lost_}}.dump();
-  row_->write(std::move(row));
 }
 
 }  // namespace migrate

@@ -94,11 +94,10 @@ void ResidentWorker::give_up(const Error& error) {
     row_->remove();
   }
   const bool over = !cell_ || cell_->end_and_wait();
-  const bool may_have_run = file_ && file_->mark().stage == RunStage::kReleased;
+  const bool may_have_run = file_ && has_run(phase());
   if (file_ && (!over || may_have_run)) {
     log::error("session {}: the process may have run here, and is lost", to_hex(session_));
-    file_->mark().wait_status = SIGKILL;
-    file_->mark().ended = 1;
+    enter(may_have_run ? GuestPhase::kOver : GuestPhase::kNeverRan);
     close_session();
     return;
   }
@@ -125,7 +124,7 @@ Result<bool> ResidentWorker::take_in() {
   file_.emplace(MIGRATE_TRY(
       SessionFile::create(context_.state_directory, cell_session_name(to_hex(session_)))));
   MIGRATE_TRY(prepare());
-  record(ProcessState::kMoving);
+  enter(GuestPhase::kPrepared);
   context_.stops.reach("destination.prepared");
   wire::ControlMessage ready;
   wire::OfferReply& reply = *ready.mutable_offer_reply();
@@ -242,7 +241,12 @@ PagerOptions ResidentWorker::pager_options() {
       what.kind = Kept::Kind::kLedger;
       fd = space.ledger;
     }
-    static_cast<void>(cell_->keep(what, fd));
+    if (auto kept = cell_->keep(what, fd); !kept) {
+      log::error(
+          "the cell of process {} does not keep the memory of a child: {}; if this worker "
+          "dies, that is lost",
+          noted_.command(), kept.error().message());
+    }
   };
   options.on_done = [this] {
     pager_done_ = true;
@@ -325,7 +329,7 @@ Result<void> ResidentWorker::accept_data() {
     if (MIGRATE_TRY(await_connection(left_ms))) {
       accept_rdma();
     } else if (auto letter = mailbox_->receive(0)) {
-      take_letter(std::move(*letter));
+      take_early_letter(std::move(*letter));
     } else if (letter.error().code != ErrorCode::kRetry) {
       return fail(std::move(letter).error());
     }
@@ -404,6 +408,7 @@ Result<void> ResidentWorker::restore() {
   wire::ControlMessage restored;
   restored.mutable_restored();
   MIGRATE_TRY(control_->send(restored));
+  enter(GuestPhase::kAwaitsRun);
   context_.stops.reach("destination.ready");
   return note_image(image);
 }
@@ -498,20 +503,24 @@ Result<wire::Run> ResidentWorker::await_run() {
       return fail(make_error(ErrorCode::kPeerLost, "wait to be told to run",
                              "process " + noted_.command()));
     }
+    if (letter) {
+      take_early_letter(std::move(*letter));
+    }
   }
 }
 
 // Until the source has been told that it runs.
 Result<wire::Run> ResidentWorker::run_process() {
   wire::Run run = MIGRATE_TRY(await_run());
+  enter(GuestPhase::kTold);
   context_.stops.reach("destination.run");
-  SessionMark& mark = file_->mark();
-  mark.stage = RunStage::kStarting;
+  enter(GuestPhase::kMarked);
   MIGRATE_TRY(cell_->keep({.kind = Kept::Kind::kUserfault, .number = 1}, userfault_copy_.get()));
   cell_kept_ = true;
+  enter(GuestPhase::kKept);
   context_.stops.reach("destination.kept");
   MIGRATE_TRY(restorer_->release());
-  mark.stage = RunStage::kReleased;
+  enter(GuestPhase::kRan);
   MIGRATE_TRY(restorer_->run());
   context_.stops.reach("destination.released");
   userfault_copy_.reset();
@@ -532,7 +541,20 @@ void ResidentWorker::settle_in(const wire::Run& run) {
   relay_->attach(std::move(home_channel_));
   relay_->activate();
   relay_->report_location(context_.own_address.to_string(), to_hex(session_));
-  record(ProcessState::kRunningHere);
+  enter(GuestPhase::kServing);
+  for (Letter& letter : early_.take()) {
+    take_letter(std::move(letter));
+  }
+}
+
+// Before the process runs here only its source's connections are of use; what others ask for is
+// done once it runs, or refused if it never does.
+void ResidentWorker::take_early_letter(Letter letter) {
+  if (is_request(letter)) {
+    early_.add(std::move(letter));
+  } else {
+    take_letter(std::move(letter));
+  }
 }
 
 void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,

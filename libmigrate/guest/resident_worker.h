@@ -14,7 +14,7 @@
 #include "base/result.h"
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/guest/core_file.h"
-#include "libmigrate/host/mailbox.h"
+#include "libmigrate/host/letter_request.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/move/doubt.h"
@@ -71,26 +71,26 @@ class ResidentWorker {
   Result<wire::Run> run_process();
   void settle_in(const wire::Run& run);
   void give_up(const Error& error);
-
   // resident_adoption.cc: what a new worker needs, and how it goes on from it
   Result<void> note_image(const wire::Image& image);
   void note_change();
   void note_waits();
   void adopt_waits();
-  void keep_relay_ends();
+  Result<void> keep_relay_ends();
   Result<bool> adopt();
   Result<void> adopt_cell();
   Result<void> adopt_pager(std::vector<KeptDescriptor>& kept);
   Result<void> adopt_relay(std::vector<KeptDescriptor>& kept);
   void adopt_move();
   std::string cell_socket() const;
-
   void serve_until_end();
   void wait_for_events();
   void read_cell();
   void read_mailbox();
   void take_letter(Letter letter);
+  void take_early_letter(Letter letter);
   void take_request(const std::string& text, EventSink sink, const PeerIdentity* home);
+  void refuse_while_leaving(SourceMove& move, LetterRequest asked);
   void end_for_home(EventSink sink);
   void take_move(const nlohmann::json& request, Asker asker, EventSink sink);
   void check(const nlohmann::json& request, Asker asker, EventSink sink);
@@ -101,7 +101,6 @@ class ResidentWorker {
   void follow_pager();
   void report_end(int status, const std::string& lost);
   void end_children();
-
   // resident_core.cc
   void watch_core();
   void note_core(int status);
@@ -130,9 +129,12 @@ class ResidentWorker {
   wire::Progress progress() const;
   KnownObjects known_objects() const;
   SourceMoveOptions onward_options(const MovePlan& plan) const;
-  void record(ProcessState state);
-  void record_end();
-  void record_now();
+  GuestPhase phase() const { return file_->mark().phase.guest(); }
+  void enter(GuestPhase phase, int wait_status = SessionPhase::kKilled);
+  void record();
+  bool independent() const { return file_ && is_independent(phase()); }
+  bool gone() const { return has_left(phase()); }
+  bool children_left() const { return !cell_over_ && lost_.empty(); }
 
   const WorkerContext& context_;
   const SessionId session_;
@@ -150,6 +152,7 @@ class ResidentWorker {
   wire::CellSession noted_;  // the file's text
   std::set<std::pair<Kept::Kind, std::uint32_t>> kept_ends_;
   std::optional<Mailbox> mailbox_;
+  EarlyLetters early_;
   std::optional<ProcessRow> row_;
   std::optional<Cell> cell_;
   std::optional<Restorer> restorer_;
@@ -176,12 +179,10 @@ class ResidentWorker {
   std::int64_t next_home_us_ = 0;
   std::int64_t last_heard_us_ = 0;  // on control_
   std::int64_t over_since_us_ = 0;  // when cell_over_ became true
-  bool independent_ = false;        // nothing is owed to this process any more
-  bool source_knows_ = false;       // that it is independent
+  bool source_knows_ = false;       // that nothing is owed to it
   bool cell_kept_ = false;          // the init is there and holds what a new worker needs
   bool cell_over_ = false;
-  bool exited_ = false;
-  bool gone_ = false;        // moved on
+  bool exited_ = false;      // and its home was told how
   Decision decision_;        // of an operator, about a doubt
   bool home_ended_ = false;  // its home says that it is over
   bool give_up_ = false;     // an operator knows that the destination is lost

@@ -8,6 +8,8 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "libmigrate/home/home_worker.h"
+#include "libmigrate/requests/json_member.h"
+#include "libmigrate/state/verdict.h"
 
 namespace migrate {
 
@@ -60,7 +62,7 @@ Result<bool> HomeWorker::adopt() {
   }
   if (adopted == Adopted::kRunsHere) {
     log::info("process {} runs on here: its move was not decided", command_);
-    row_->set_state(ProcessState::kFailed);
+    enter(HomePhase::kStayed);
     file_->remove();
     return false;
   }
@@ -91,8 +93,8 @@ Result<HomeWorker::Adopted> HomeWorker::adopt_deputy() {
   if (parked) {
     ParkedProcess::end_children(request_.pid);
   }
-  if (!parked && gone && file_->mark().ended != 0) {
-    row_->set_exit(file_->mark().wait_status);
+  if (verdict(phase(), false, parked.has_value() || !gone) == SessionVerdict::kEnded) {
+    enter(HomePhase::kEnded);
     return Adopted::kOver;
   }
   const bool never_left = !noted_.has_outgoing();  // However it went on, it did so here.
@@ -163,7 +165,7 @@ HomeWorker::Adopted HomeWorker::adopt_killed(const SessionId& session) {
   const int status = ended_there ? verdict->wait_status() : SIGKILL;
   log::info("process {} was killed while its move was under way{}", command_,
             verdict ? "" : "; an operator gave it up at the destination");
-  row_->set_exit(status);
+  enter(HomePhase::kEnded, status);
   return Adopted::kOver;
 }
 
@@ -175,7 +177,14 @@ Result<wire::Verdict> HomeWorker::end_there(const SessionId& session) {
     // Not by the relay: of its streams nothing is known here.
     const auto channel =
         MIGRATE_TRY(send_request({move_->destination(), to_hex(session)}, {{"command", "end"}}));
-    MIGRATE_TRY(channel->receive(0, kAnswerMs));
+    const auto answer = MIGRATE_TRY(channel->receive(0, kAnswerMs));
+    const nlohmann::json result =
+        parse_object({reinterpret_cast<const char*>(answer.data()), answer.size()});
+    if (integer_member(result, "exit", MIGRATE_ERROR) == MIGRATE_FAILED) {
+      // It is just leaving there.
+      return fail(make_error(ErrorCode::kRetry, "end a process", move_->destination(),
+                             "its worker cannot do so now"));
+    }
   }
   return verdict;
 }

@@ -59,7 +59,7 @@ void HomeWorker::follow_children() {
     log::error("children of process {} at {} are given up", command_, where_.host);
   }
   row_->set_waiting({}, 0);
-  row_->set_exit(*exit_status_);
+  enter(HomePhase::kEnded, *exit_status_);
 }
 
 // Who kills it means them, too, if they need its memory.

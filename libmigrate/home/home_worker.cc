@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/move/not_moved.h"
+#include "libmigrate/state/row_state.h"
 
 namespace migrate {
 namespace {
@@ -71,7 +72,7 @@ void HomeWorker::run() {
     sink_.finish_failed(MIGRATE_FAILED, prepared.error());
     return;
   }
-  record(ProcessState::kMoving);
+  enter(HomePhase::kOffered);
   const MoveOutcome outcome = move_->attempt_for(request_.retry_seconds);
   if (outcome == MoveOutcome::kRefused || outcome == MoveOutcome::kFailed) {
     report_not_moved(outcome);
@@ -162,6 +163,7 @@ SourceMove::Hooks HomeWorker::hooks() {
 // True: it runs there. False: it runs here again, or is over. Until then, nothing runs.
 bool HomeWorker::settle_doubt() {
   log::warn("session {} is in doubt: {}", to_hex(move_->session()), move_->error().message());
+  enter(HomePhase::kInDoubt);
   const std::int64_t since_us = now_us();
   while (move_->fate() == Fate::kUnknown && !decision_.is_due()) {
     wait_for_events();
@@ -217,7 +219,7 @@ Result<void> HomeWorker::become_deputy() {
     where_.host = request_.destination;
     where_.session = to_hex(move_->session());
   }
-  record(move_->done() ? ProcessState::kDone : ProcessState::kAway);
+  enter(move_->done() ? HomePhase::kIndependent : HomePhase::kServing);
   forwards_.emplace(command_, [this](const Whereabouts& where, const nlohmann::json& request) {
     return send_request(where, request);
   });
@@ -232,7 +234,7 @@ Result<void> HomeWorker::become_deputy() {
   handlers.on_located = [this](const std::string& host, const std::string& session) {
     where_.host = host;
     where_.session = session;
-    record(move_->done() ? ProcessState::kDone : ProcessState::kAway);
+    record();
   };
   handlers.on_command_reply = [](std::uint64_t, const Result<std::string>&) {};
   handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection) { close_stream(id); };
@@ -444,15 +446,16 @@ void HomeWorker::follow_move() {
         log::warn("{}", freed.error().message());
       }
     }
-    record(ProcessState::kDone);
+    enter(HomePhase::kIndependent);
     row_->set_result(outcome().dump());
     if (request_.wait == MoveWait::kDone) {
       sink_.finish(MIGRATE_DONE, move_->result());
     }
   } else if (!was_done && now_us() >= next_progress_us_) {
     next_progress_us_ = now_us() + kProgressEveryUs;
-    row_->set_progress(children_left_ ? ProcessState::kChildrenLeft : ProcessState::kAway,
-                       move_->owed_pages(), outcome().dump());
+    if (const auto state = row_state(phase())) {
+      row_->set_progress(*state, move_->owed_pages(), outcome().dump());
+    }
     if (sink_.open()) {
       sink_.send(move_->progress_event());
     }
@@ -466,8 +469,7 @@ void HomeWorker::end_deputy(int wait_status) {
     end_keeper();
   }
   // First, so that a worker that takes over knows why there is no deputy.
-  file_->mark().wait_status = wait_status;
-  file_->mark().ended = 1;
+  enter(HomePhase::kEnding, wait_status);
   if (!deputy_gone_) {
     ParkedProcess& deputy = ending_ ? *ending_ : move_->parked();
     if (auto ended = deputy.end_as(wait_status); !ended) {
@@ -493,7 +495,7 @@ void HomeWorker::end_deputy(int wait_status) {
     row_->set_result(result.dump());
   }
   // After the reason, which whoever waits for the end then reads.
-  row_->set_exit(wait_status, children_left_ ? ProcessState::kChildrenLeft : ProcessState::kExited);
+  enter(children_left_ ? HomePhase::kChildrenLeft : HomePhase::kEnded, wait_status);
   tell_end(sink_, std::move(result));
   for (EndClient& waiting : end_clients_) {
     tell_end(waiting.client, std::move(waiting.result));
@@ -528,26 +530,6 @@ void HomeWorker::tell_end(EventSink& client, nlohmann::json result) const {
     result["error"] = {{"code", "state"}, {"message", "the process was lost: " + lost_}};
   }
   client.finish(lost_.empty() ? MIGRATE_DONE : MIGRATE_LOST, std::move(result));
-}
-
-void HomeWorker::record(ProcessState state) {
-  if (exit_status_ && !children_left_) {
-    return;  // It is over.
-  }
-  ProcessRecord row;
-  row.pid = request_.pid;
-  row.where = where_.host;
-  row.session = where_.session;
-  row.mode = request_.plan.word;
-  row.state = children_left_ ? ProcessState::kChildrenLeft : state;
-  row.exit_status = exit_status_;
-  row.owed_pages = move_->owed_pages();
-  row.uid = request_.uid;
-  row.command = command_;
-  if (state != ProcessState::kMoving) {
-    row.result = outcome().dump();
-  }
-  row_->write(std::move(row));
 }
 
 void run_source_worker(const WorkerContext& context, UniqueFd client, const MoveRequest& request) {

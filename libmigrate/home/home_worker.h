@@ -96,7 +96,10 @@ class HomeWorker {
   void add_core(nlohmann::json& result) const;
   nlohmann::json outcome() const;
   void tell_end(EventSink& client, nlohmann::json result) const;
-  void record(ProcessState state);
+  // home_phase.cc
+  HomePhase phase() const { return file_->mark().phase.home(); }
+  void enter(HomePhase phase, int wait_status = SessionPhase::kKilled);
+  void record();
 
   const WorkerContext& context_;
   MoveRequest request_;

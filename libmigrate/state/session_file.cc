@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <sys/file.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -24,12 +23,15 @@
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kMagic = 0x31304e53'5347494dULL;  // "MIGSSN01"
+// "MIGSSN02". The digits tell the layout of the mark.
+constexpr std::uint64_t kMagic = 0x32304e53'5347494dULL;
+constexpr std::uint64_t kAnyLayout = 0x0000ffff'ffffffffULL;
 constexpr std::uint64_t kFirstText = 4096;
 constexpr const char* kSuffix = ".session";
 constexpr const char* kDamaged = ".damaged";
 constexpr const char* kIdName = "/id";
 constexpr std::size_t kIdDigits = 32;
+constexpr unsigned kStatusShift = 32;
 
 static_assert(sizeof(SessionMark) <= kFirstText);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
@@ -61,15 +63,28 @@ Result<Mapping> map_words(const std::string& path) {
   return Mapping::of_file(fd.get(), kFirstText);
 }
 
-bool is_of_earlier_boot(const std::string& path) {
+enum class Unread : std::uint8_t { kBroken, kOfEarlierBoot, kOfOtherVersion };
+
+// Why a file could not be opened. All layouts begin with magic and boot id.
+Unread reason_unread(const std::string& path) {
   struct stat status {};
-  const auto words = ::stat(path.c_str(), &status) == 0 && status.st_size >= off_t{kFirstText}
-                         ? map_words(path)
-                         : Result<Mapping>(fail(make_error(ErrorCode::kCorrupt, "read", path)));
-  const auto* const mark =
-      words ? reinterpret_cast<const SessionMark*>(words->bytes().data()) : nullptr;
-  return mark != nullptr && mark->magic == kMagic &&
-         ::strnlen(mark->boot, sizeof(mark->boot)) == boot_id().size();
+  if (::stat(path.c_str(), &status) != 0 || status.st_size < off_t{kFirstText}) {
+    return Unread::kBroken;
+  }
+  const auto words = map_words(path);
+  if (!words) {
+    return Unread::kBroken;
+  }
+  const auto& mark = *reinterpret_cast<const SessionMark*>(words->bytes().data());
+  const std::string now = boot_id();
+  if ((mark.magic & kAnyLayout) != (kMagic & kAnyLayout) ||
+      ::strnlen(mark.boot, sizeof(mark.boot)) != now.size()) {
+    return Unread::kBroken;
+  }
+  if (now != mark.boot) {
+    return Unread::kOfEarlierBoot;
+  }
+  return mark.magic == kMagic ? Unread::kBroken : Unread::kOfOtherVersion;
 }
 
 Error file_error(const char* operation, const std::string& path) {
@@ -77,6 +92,44 @@ Error file_error(const char* operation, const std::string& path) {
 }
 
 }  // namespace
+
+std::uint32_t SessionPhase::number() const {
+  return static_cast<std::uint32_t>(word_.load());
+}
+
+int SessionPhase::wait_status() const {
+  return static_cast<int>(static_cast<std::uint32_t>(word_.load() >> kStatusShift));
+}
+
+template <class Phase, class Step>
+Phase SessionPhase::take_step(Step step, int wait_status) {
+  std::uint64_t word = word_;
+  for (;;) {
+    const Phase now{static_cast<std::uint32_t>(word)};
+    const Phase next = step(now);
+    const std::uint64_t status = has_ended(now) || !has_ended(next)
+                                     ? word >> kStatusShift
+                                     : static_cast<std::uint32_t>(wait_status);
+    const std::uint64_t wanted = status << kStatusShift | static_cast<std::uint32_t>(next);
+    if (word == wanted || word_.compare_exchange_weak(word, wanted)) {
+      return next;
+    }
+  }
+}
+
+GuestPhase SessionPhase::enter(GuestPhase wanted, int wait_status) {
+  return take_step<GuestPhase>([&](GuestPhase now) { return next_phase(now, wanted); },
+                               wait_status);
+}
+
+HomePhase SessionPhase::enter(HomePhase wanted, int wait_status) {
+  return take_step<HomePhase>([&](HomePhase now) { return next_phase(now, wanted); }, wait_status);
+}
+
+GuestPhase SessionPhase::note_end(int wait_status) {
+  return take_step<GuestPhase>(
+      [&](GuestPhase now) { return next_phase(now, end_phase(now, wait_status)); }, wait_status);
+}
 
 std::string boot_id() {
   std::string id = read_file("/proc/sys/kernel/random/boot_id").value_or(std::string());
@@ -87,11 +140,11 @@ std::string boot_id() {
 }
 
 std::string home_session_name(const std::string& process) {
-  return "home-" + process;
+  return std::string(kHomePrefix) + process;
 }
 
 std::string cell_session_name(const std::string& session) {
-  return "cell-" + session;
+  return std::string(kCellPrefix) + session;
 }
 
 std::string SessionFile::directory(const std::string& state_directory) {
@@ -166,6 +219,9 @@ Result<SessionFile> SessionFile::create(const std::string& state_directory,
     std::copy_n(boot.data(), std::min(boot.size(), sizeof(mark.boot) - 1), mark.boot);
     mark.worker = ::getpid();
     mark.worker_start = start_time(::getpid());
+    if (name.starts_with(kHomePrefix)) {
+      mark.phase.become_home();
+    }
     mark.magic = kMagic;
   }
   const bool linked = words && ::link(draft.c_str(), path.c_str()) == 0;
@@ -186,21 +242,22 @@ Result<SessionFile> SessionFile::open(const std::string& state_directory, const 
   SessionFile file = MIGRATE_TRY(lock(MIGRATE_TRY(open_file(path, O_RDWR)), path));
   struct stat status {};
   if (::fstat(file.fd(), &status) != 0 || status.st_size < static_cast<off_t>(kFirstText) ||
-      file.mark().magic != kMagic || boot_id() != file.mark().boot) {
+      file.mark().magic != kMagic || boot_id() != file.mark().boot ||
+      !is_phase(file.mark().phase.number(), name.starts_with(kHomePrefix))) {
     return fail(make_error(ErrorCode::kCorrupt, "read", path));
   }
   return file;
 }
 
 // Kept: a cell may live of which it told.
-void SessionFile::set_aside(const std::string& path) {
-  log::error("{} is damaged; set aside as {}{}: what became of its process has to be looked for",
-             path, path, kDamaged);
+void SessionFile::set_aside(const std::string& path, const char* what) {
+  log::error("{} {}; set aside as {}{}: what became of its process has to be looked for", path,
+             what, path, kDamaged);
   ::rename(path.c_str(), (path + kDamaged).c_str());
 }
 
 void SessionFile::set_aside() const {
-  set_aside(path_);
+  set_aside(path_, "is damaged");
 }
 
 bool SessionFile::is_damaged(const std::string& state_directory, const std::string& name) {
@@ -221,10 +278,13 @@ std::vector<std::string> SessionFile::list(const std::string& state_directory,
       const auto file = open(state_directory, name);
       if (!file && file.error().code == ErrorCode::kCorrupt) {
         const std::string path = directory(state_directory) + "/" + name + kSuffix;
-        if (is_of_earlier_boot(path)) {
+        const Unread reason = reason_unread(path);
+        if (reason == Unread::kOfEarlierBoot) {
           ::unlink(path.c_str());
         } else {
-          set_aside(path);
+          set_aside(path, reason == Unread::kOfOtherVersion
+                              ? "was written by another version of migrated"
+                              : "is damaged");
         }
         continue;
       }
@@ -253,16 +313,9 @@ Result<void> SessionFile::await_worker_gone() const {
 // A process that was still to die with its tracer was killed before that one was gone.
 void SessionFile::await_start() const {
   constexpr auto kPause = std::chrono::milliseconds(2);
-  while (mark().stage == RunStage::kStarting && mark().ended == 0 && is_dying(mark().process)) {
+  while (is_starting(mark().phase.guest()) && is_dying(mark().process)) {
     std::this_thread::sleep_for(kPause);
   }
-}
-
-bool SessionFile::never_ran() const {
-  const SessionMark& words = mark();
-  const bool died_with_worker =
-      words.ended != 0 && WIFSIGNALED(words.wait_status) && WTERMSIG(words.wait_status) == SIGKILL;
-  return words.stage == RunStage::kNot || (words.stage == RunStage::kStarting && died_with_worker);
 }
 
 void SessionFile::take() {

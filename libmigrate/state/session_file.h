@@ -11,29 +11,49 @@
 #include "base/process_identity.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/state/phase.h"
 
 namespace migrate {
 
-/// How far a destination has come with letting a process run.
-enum class RunStage : std::uint32_t {
-  kNot,       ///< It has not run here, and if its worker is dead it never will.
-  kStarting,  ///< The worker was told to run it and is letting it go.
-  kReleased,  ///< It runs or ran.
+/// The phase of a session, and how its process ended: one word, so that nobody reads the one
+/// without the other. Worker and init of a cell both write it, each step by compare and exchange;
+/// next_phase() says what becomes of a step that comes late.
+class SessionPhase {
+ public:
+  static constexpr int kKilled = 9;  ///< The wait status of one ended by SIGKILL.
+
+  GuestPhase guest() const { return GuestPhase{number()}; }
+  HomePhase home() const { return HomePhase{number()}; }
+  /// As wait(2) gives it. Counts if the phase is one in which the process has ended.
+  int wait_status() const;
+  /// The phase as the file has it, which may be damaged.
+  std::uint32_t number() const;
+
+  /// Makes the record of a guest that of a home, in its first phase.
+  void become_home() { word_ = static_cast<std::uint64_t>(HomePhase::kOffered); }
+  /// Takes a step, and returns in which phase the session is then. `wait_status` counts if the
+  /// process has ended with this step: of several that say how it ended, the first one is right.
+  GuestPhase enter(GuestPhase wanted, int wait_status = kKilled);
+  HomePhase enter(HomePhase wanted, int wait_status = kKilled);
+  /// The step of a cell's init that has reaped the process.
+  GuestPhase note_end(int wait_status);
+
+ private:
+  template <class Phase, class Step>
+  Phase take_step(Step step, int wait_status);
+
+  std::atomic<std::uint64_t> word_ = static_cast<std::uint64_t>(GuestPhase::kPrepared);
 };
 
 /// The words of a session file that several processes read and write while it is mapped: the
 /// worker, the cell's init, whoever adopts. They survive every process, not the host.
 struct SessionMark {
   std::uint64_t magic = 0;
-  char boot[40] = {};                    ///< The machine's boot id.
-  std::atomic<std::int32_t> worker = 0;  ///< The worker that holds or last held the file.
-  std::atomic<RunStage> stage = RunStage::kNot;
-  std::atomic<std::int32_t> process = 0;        ///< Pid of the moved process, as this host sees it.
-  std::atomic<std::int32_t> init = 0;           ///< Pid of its cell's init; 0 at home.
-  std::atomic<std::uint32_t> ended = 0;         ///< 1: wait_status counts.
-  std::atomic<std::int32_t> wait_status = 0;    ///< As wait(2) gives it.
-  std::atomic<std::uint32_t> independent = 0;   ///< 1: no page is owed to the process any more.
-  std::atomic<std::uint32_t> closed = 0;        ///< 1: there is nothing to take over any more.
+  char boot[40] = {};                     ///< The machine's boot id.
+  std::atomic<std::int32_t> worker = 0;   ///< The worker that holds or last held the file.
+  std::atomic<std::int32_t> process = 0;  ///< Pid of the moved process, as this host sees it.
+  std::atomic<std::int32_t> init = 0;     ///< Pid of its cell's init; 0 at home.
+  SessionPhase phase;
   std::atomic<std::uint64_t> worker_start = 0;  ///< When the worker was started, in clock ticks.
   std::atomic<std::uint64_t> area = 0;          ///< Script area of a process being moved away.
   std::atomic<std::uint32_t> slot = 0;          ///< Which of the two texts counts.
@@ -59,12 +79,14 @@ class SessionFile {
   /// not there was never made, or was removed by us. Errors: kNotFound (somebody has removed it).
   static Result<std::string> incarnation(const std::string& state_directory);
 
-  /// Makes the file `name` and locks it. Errors: kRefused (it exists), kSystem (disk full).
+  /// Makes the file `name`, locks it, and is in the first phase of a home or a guest, which the
+  /// name tells. Errors: kRefused (it exists), kSystem (disk full).
   static Result<SessionFile> create(const std::string& state_directory, const std::string& name);
   /// Locks an existing one. Errors: kNotFound, kRefused (its worker lives), kCorrupt, kSystem.
   static Result<SessionFile> open(const std::string& state_directory, const std::string& name);
   /// Names of all files there are. Those of an earlier boot of the machine are deleted; damaged
-  /// ones are set aside as NAME.damaged, and the log says so. The files named in `known` are not
+  /// ones, and those of another version of this program, are set aside as NAME.damaged, and the log
+  /// says so. The files named in `known` are not
   /// looked into.
   static std::vector<std::string> list(const std::string& state_directory,
                                        const std::set<std::string>& known = {});
@@ -86,8 +108,6 @@ class SessionFile {
   Result<void> await_worker_gone() const;
   /// Of a dead worker: waits until it is certain whether the process died with it before it ran.
   void await_start() const;
-  /// Of a dead worker: the process has not run here and never will.
-  bool never_ran() const;
   /// This process is the worker from now on.
   void take();
 
@@ -109,7 +129,7 @@ class SessionFile {
   SessionFile(UniqueFd fd, Mapping words, std::string path)
       : fd_(std::move(fd)), words_(std::move(words)), path_(std::move(path)) {}
   static Result<SessionFile> lock(UniqueFd fd, std::string path);
-  static void set_aside(const std::string& path);
+  static void set_aside(const std::string& path, const char* what);
 
   UniqueFd fd_;
   Mapping words_;
@@ -118,6 +138,8 @@ class SessionFile {
 };
 
 /// Names of session files: of a process at its home, and of one that came to this host.
+inline constexpr std::string_view kHomePrefix = "home-";
+inline constexpr std::string_view kCellPrefix = "cell-";
 std::string home_session_name(const std::string& process);
 std::string cell_session_name(const std::string& session);
 

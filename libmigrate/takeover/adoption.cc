@@ -17,6 +17,7 @@
 #include "libmigrate/proto/home.pb.h"
 #include "libmigrate/proto/session.pb.h"
 #include "libmigrate/state/registry.h"
+#include "libmigrate/state/verdict.h"
 #include "transport/handoff.h"
 #include "transport/proof.h"
 
@@ -24,39 +25,53 @@ namespace migrate {
 namespace {
 
 constexpr int kAnswerTimeoutMs = 2000;
-constexpr std::string_view kHomePrefix = "home-";
-constexpr std::string_view kCellPrefix = "cell-";
 static_assert(kHomePrefix.size() == kCellPrefix.size());
 
-// What a dead worker's file says of the process; nothing while that is not certain yet, because a
-// new worker is about to take over.
-std::optional<wire::Verdict> verdict_of(const WorkerContext& context, SessionFile& file,
-                                        const std::string& name) {
-  wire::Verdict verdict;
-  const SessionMark& mark = file.mark();
+// What the file says. The init takes whoever connects for a new worker: it is only asked whether it
+// is there where that matters.
+SessionVerdict verdict_on(const WorkerContext& context, const SessionFile& file,
+                          const std::string& name) {
   if (!file.worker_gone()) {
-    return std::nullopt;
+    return verdict(file.mark().phase.guest(), true, true);
   }
   file.await_start();
-  if (file.never_ran()) {
-    verdict.set_fate(wire::Verdict::NEVER_RAN);
-    verdict.set_reason("its worker at the destination died before it ran there");
-    return verdict;
+  const SessionVerdict with_cell = verdict(file.mark().phase.guest(), false, true);
+  if (with_cell != SessionVerdict::kWait) {
+    return with_cell;
   }
   const std::string socket =
       SessionFile::directory(context.state_directory) + "/" + name + ".socket";
-  if (mark.closed == 0 && connect_unix(socket)) {
-    return std::nullopt;  // The cell lives.
+  const bool is_cell_there = connect_unix(socket).has_value();
+  return verdict(file.mark().phase.guest(), false, is_cell_there);
+}
+
+// What a dead worker's file says of the process; nothing while that is not certain yet, because a
+// new worker is about to take over.
+std::optional<wire::Verdict> answer_of(const SessionFile& file, SessionVerdict what) {
+  wire::Verdict answer;
+  switch (what) {
+    case SessionVerdict::kWait:
+      return std::nullopt;
+    case SessionVerdict::kNeverRan:
+      answer.set_fate(wire::Verdict::NEVER_RAN);
+      answer.set_reason("its worker at the destination died before it ran there");
+      break;
+    case SessionVerdict::kRuns:  // It went on from here.
+      answer.set_fate(wire::Verdict::RUNS);
+      answer.mutable_progress()->set_done(true);
+      break;
+    case SessionVerdict::kEnded:
+      answer.set_fate(wire::Verdict::ENDED);
+      answer.set_wait_status(file.mark().phase.wait_status());
+      answer.set_reason("it has ended");
+      break;
+    case SessionVerdict::kKilled:
+      answer.set_fate(wire::Verdict::ENDED);
+      answer.set_wait_status(SIGKILL);
+      answer.set_reason("its cell was killed");
+      break;
   }
-  if (mark.closed != 0 && mark.ended == 0) {
-    verdict.set_fate(wire::Verdict::RUNS);  // It went on from here.
-    verdict.mutable_progress()->set_done(true);
-    return verdict;
-  }
-  verdict.set_fate(wire::Verdict::ENDED);
-  verdict.set_wait_status(mark.ended != 0 ? mark.wait_status.load() : SIGKILL);
-  verdict.set_reason(mark.ended != 0 ? "it has ended" : "its cell was killed");
-  return verdict;
+  return answer;
 }
 
 std::string token_of(const SessionFile& file) {
@@ -110,9 +125,10 @@ std::vector<std::string> orphaned_sessions(const std::string& state_directory,
       continue;
     }
     const auto file = SessionFile::open(state_directory, name);
-    if (file && file->mark().closed != 0) {
+    const bool of_cell = name.starts_with(kCellPrefix);
+    if (file && of_cell && is_closed(file->mark().phase.guest())) {
       closed_now.insert(name);
-    } else if (file && (name.starts_with(kHomePrefix) || name.starts_with(kCellPrefix))) {
+    } else if (file && (of_cell || name.starts_with(kHomePrefix))) {
       orphans.push_back(name);
     }
   }
@@ -155,10 +171,12 @@ void answer_resume(const WorkerContext& context, UniqueFd connection, const Prea
     return;
   }
   wire::Verdict verdict;
+  SessionVerdict noted = SessionVerdict::kNeverRan;
   verdict.set_fate(wire::Verdict::NEVER_RAN);
   verdict.set_reason("the destination knows nothing of it: it did not run there");
   if (file) {
-    const auto certain = verdict_of(context, *file, name);
+    noted = verdict_on(context, *file, name);
+    const auto certain = answer_of(*file, noted);
     if (!certain) {
       return;
     }
@@ -183,7 +201,7 @@ void answer_resume(const WorkerContext& context, UniqueFd connection, const Prea
   // The source says that it knows, or just hangs up.
   const auto answer = control.receive(0, kAnswerTimeoutMs);
   const bool knows = answer && answer->has_goodbye();
-  if (file && file->never_ran()) {
+  if (file && noted == SessionVerdict::kNeverRan) {
     clear_session(context, *file, preamble.session);
   } else if (file && knows) {
     file->remove();

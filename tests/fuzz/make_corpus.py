@@ -112,7 +112,7 @@ def others():
     write("registry", "row", b"\1\x21process\0\2\0\4\x05h\x05w\x05s")
     write("session_file", "zeros", bytes(400))
     write("session_file", "long", bytes(range(256)) * 8)
-    write("session_file", "raw", b"\xff" + b"MIGSSN01")
+    write("session_file", "raw", b"\xff" + b"MIGSSN02")
     write("registry", "no-database", b"\0SQLite format 3\0garbage")
 
 

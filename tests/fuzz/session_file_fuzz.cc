@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "libmigrate/proto/session.pb.h"
 #include "libmigrate/state/session_file.h"
+#include "libmigrate/state/verdict.h"
 #include "tests/transport/temporary_directory.h"
 
 namespace migrate {
@@ -39,7 +40,7 @@ std::string whole_file(const std::string& input) {
   SessionMark mark;
   const std::string boot = boot_id();
   std::copy_n(boot.data(), std::min(boot.size(), sizeof(mark.boot) - 1), mark.boot);
-  mark.magic = 0x31304e53'5347494dULL;
+  mark.magic = 0x32304e53'5347494dULL;
   std::memcpy(bytes.data(), static_cast<const void*>(&mark), sizeof(mark));
   constexpr std::size_t kWorker = offsetof(SessionMark, worker);
   std::copy_n(input.data(), std::min(input.size(), sizeof(mark) - kWorker), &bytes[kWorker]);
@@ -57,7 +58,7 @@ void read_back(const std::string& bytes) {
     if (!session) {
       continue;
     }
-    static_cast<void>(session->never_ran());
+    static_cast<void>(verdict(session->mark().phase.guest(), session->worker_gone(), false));
     static_cast<void>(session->worker_gone());
     wire::CellSession noted;
     if (const auto text = session->load()) {

@@ -9,6 +9,8 @@
 #include <filesystem>
 #include <string>
 
+#include "base/log.h"
+
 namespace migrate {
 namespace {
 
@@ -70,21 +72,54 @@ TEST_F(SessionFileTest, IsItsWorkersUntilThatDies) {
   EXPECT_EQ(SessionFile::open(state_, "cell-1").error().code, ErrorCode::kNotFound);
 }
 
-TEST_F(SessionFileTest, TellsWhetherTheProcessRan) {
-  kill_worker(start_worker([](SessionFile&) { return true; }));
-  auto file = SessionFile::open(state_, "cell-1");
+TEST_F(SessionFileTest, APhaseOutlivesItsWriter) {
+  kill_worker(start_worker([](SessionFile& file) {
+    file.mark().phase.enter(GuestPhase::kServing);
+    file.mark().phase.note_end(SIGSEGV);
+    return true;
+  }));
+  const auto file = SessionFile::open(state_, "cell-1");
   ASSERT_TRUE(file);
-  EXPECT_TRUE(file->never_ran());
-  file->mark().stage = RunStage::kStarting;
-  EXPECT_FALSE(file->never_ran());  // Nobody knows.
-  file->mark().wait_status = SIGKILL;
-  file->mark().ended = 1;
-  EXPECT_TRUE(file->never_ran());  // It died with its tracer.
-  file->mark().wait_status = SIGSEGV;
-  EXPECT_FALSE(file->never_ran());
-  file->mark().wait_status = SIGKILL;
-  file->mark().stage = RunStage::kReleased;
-  EXPECT_FALSE(file->never_ran());
+  EXPECT_EQ(file->mark().phase.guest(), GuestPhase::kEnded);
+  EXPECT_EQ(file->mark().phase.wait_status(), SIGSEGV);
+}
+
+TEST_F(SessionFileTest, BeginsInTheFirstPhaseOfItsKind) {
+  EXPECT_EQ(SessionFile::create(state_, "cell-2")->mark().phase.guest(), GuestPhase::kPrepared);
+  EXPECT_EQ(SessionFile::create(state_, "home-2")->mark().phase.home(), HomePhase::kOffered);
+}
+
+TEST_F(SessionFileTest, SetsAsideWhatAnotherVersionWrote) {
+  kill_worker(start_worker([](SessionFile& file) {
+    file.mark().magic = 0x31304e53'5347494dULL;  // "MIGSSN01"
+    return true;
+  }));
+  testing::internal::CaptureStderr();
+  start_logging("test");
+  EXPECT_TRUE(SessionFile::list(state_).empty());
+  const std::string told = testing::internal::GetCapturedStderr();
+  EXPECT_NE(told.find("was written by another version of migrated"), std::string::npos) << told;
+  EXPECT_TRUE(SessionFile::is_damaged(state_, "cell-1"));
+}
+
+TEST_F(SessionFileTest, ForgetsThatOfAnotherVersionAndAnEarlierBoot) {
+  kill_worker(start_worker([](SessionFile& file) {
+    file.mark().magic = 0x31304e53'5347494dULL;
+    file.mark().boot[0] = 'x';
+    return true;
+  }));
+  EXPECT_TRUE(SessionFile::list(state_).empty());
+  EXPECT_FALSE(SessionFile::is_damaged(state_, "cell-1"));
+}
+
+TEST_F(SessionFileTest, SetsAsideAPhaseThatThereIsNot) {
+  kill_worker(start_worker([](SessionFile& file) {
+    file.mark().phase.become_home();
+    return true;
+  }));
+  EXPECT_EQ(SessionFile::open(state_, "cell-1").error().code, ErrorCode::kCorrupt);
+  EXPECT_TRUE(SessionFile::list(state_).empty());
+  EXPECT_TRUE(SessionFile::is_damaged(state_, "cell-1"));
 }
 
 TEST_F(SessionFileTest, ForgetsWhatIsOfAnEarlierBoot) {

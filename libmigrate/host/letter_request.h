@@ -1,0 +1,44 @@
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/host/event_sink.h"
+#include "libmigrate/host/mailbox.h"
+
+namespace migrate {
+
+/// What a letter asks for, and whom to answer.
+struct LetterRequest {
+  std::string text;  ///< JSON
+  EventSink sink;
+  std::optional<PeerIdentity> home;  ///< Who passed it on; nothing if a client on this host asks.
+};
+
+/// Whether a letter asks for something, and is not the connection of a peer that has come to stay.
+bool is_request(const Letter& letter);
+
+/// Reads a letter for which is_request() is true. Of one that was passed on, the text comes by its
+/// channel: blocks up to two seconds. Errors: as Channel::receive; there is nobody to answer then.
+Result<LetterRequest> open_request(Letter letter);
+
+/// Letters that came before their process ran here. Owned by one thread.
+class EarlyLetters {
+ public:
+  EarlyLetters() = default;
+  EarlyLetters(const EarlyLetters&) = delete;
+  EarlyLetters& operator=(const EarlyLetters&) = delete;
+  /// Refuses what was not taken: whoever asked is told that it did not come to that.
+  ~EarlyLetters();
+
+  void add(Letter letter) { letters_.push_back(std::move(letter)); }
+  /// All of them, in the order in which they came; they are the caller's to answer.
+  std::vector<Letter> take();
+
+ private:
+  std::vector<Letter> letters_;
+};
+
+}  // namespace migrate
