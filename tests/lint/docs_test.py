@@ -1,0 +1,47 @@
+#!/usr/bin/env python3
+"""Holds the documents to the tree: every file that they name exists.
+
+Usage: docs_test.py ROOT [unittest arguments]
+"""
+
+import pathlib
+import re
+import sys
+import unittest
+
+ROOT = pathlib.Path()
+
+# A path in backquotes: from the root, or from libmigrate/ as the documents shorten it.
+NAMED = re.compile(r"`((?:[\w.-]+/)+[\w.-]*\.(?:cc|h|S|md|py|pml|proto|in))`")
+LINKED = re.compile(r"\]\(([\w./-]+\.md)(?:#[\w-]*)?\)")
+
+
+def documents():
+    yield ROOT / "README.md"
+    yield ROOT / "HACKING.md"
+    yield from sorted((ROOT / "docs").glob("*.md"))
+
+
+class Documents(unittest.TestCase):
+    def test_name_files_that_exist(self):
+        for document in documents():
+            for name in NAMED.findall(document.read_text()):
+                there = [(base / name).exists() for base in (ROOT, ROOT / "libmigrate")]
+                with self.subTest(document=document.name, name=name):
+                    self.assertTrue(any(there))
+
+    def test_link_to_files_that_exist(self):
+        for document in [*documents(), ROOT / "docs" / "decisions" / "README.md"]:
+            for name in LINKED.findall(document.read_text()):
+                with self.subTest(document=document.name, name=name):
+                    self.assertTrue((document.parent / name).exists())
+
+    def test_the_index_has_every_decision(self):
+        folder = ROOT / "docs" / "decisions"
+        index = set(LINKED.findall((folder / "README.md").read_text()))
+        self.assertEqual(index, {path.name for path in folder.glob("0*.md")})
+
+
+if __name__ == "__main__":
+    ROOT = pathlib.Path(sys.argv.pop(1)).resolve()
+    unittest.main()
