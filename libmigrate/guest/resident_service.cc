@@ -134,6 +134,13 @@ void ResidentWorker::read_cell() {
   }
 }
 
+// A process that is owed pages may end with a core dump.
+void ResidentWorker::watch_core() {
+  if (pager_ && !independent() && !exited_ && !core_watch_.has_execed()) {
+    core_watch_.look(cell_->seed(), pager_->statistics().first_gone);
+  }
+}
+
 // `lost`: why it did not end by itself, if so.
 void ResidentWorker::report_end(int status, const std::string& lost) {
   if (!lost.empty()) {
@@ -149,8 +156,11 @@ void ResidentWorker::report_end(int status, const std::string& lost) {
       positions.emplace(id, static_cast<std::uint64_t>(position));
     }
   }
-  note_core(status);
-  relay_->report_exit(status, children_left(), lost, positions, core_);
+  const std::uint64_t owed =
+      pager_ && !independent() ? pager_->statistics().first_owed_pages : std::uint64_t{0};
+  const IncompleteCore core =
+      core_watch_.note_end(cell_->seed(), status, owed, noted_.credentials(), noted_.command());
+  relay_->report_exit(status, children_left(), lost, positions, core);
   for (PendingMove& pending : std::exchange(pending_moves_, {})) {
     pending.sink.finish_failed(MIGRATE_ERROR, ended_error());
   }

@@ -13,7 +13,7 @@
 
 #include "base/result.h"
 #include "libmigrate/cell/cell.h"
-#include "libmigrate/guest/core_file.h"
+#include "libmigrate/guest/core_watch.h"
 #include "libmigrate/host/letter_request.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/move/control_channel.h"
@@ -101,9 +101,7 @@ class ResidentWorker {
   void follow_pager();
   void report_end(int status, const std::string& lost);
   void end_children();
-  // resident_core.cc
   void watch_core();
-  void note_core(int status);
   void give_up_children(const std::string& reason);
   bool home_gave_up() const;
   Error ended_error() const;
@@ -188,12 +186,7 @@ class ResidentWorker {
   bool give_up_ = false;     // an operator knows that the destination is lost
   std::int64_t waits_since_us_ = 0;
   std::int64_t home_lost_us_ = 0;  // when the link to the home was lost; 0: it is there
-  bool has_execed_ = false;        // so that no page is owed to what it is now
-  std::string first_stack_;        // of its program, as first seen
-  UniqueFd working_directory_;     // of the process while it is owed pages, as last seen
-  CoreOwner core_owner_;           // the same
-  std::int64_t next_core_us_ = 0;
-  IncompleteCore core_;
+  CoreWatch core_watch_;
   std::string lost_;  // why the process did not end by itself
 };
 
