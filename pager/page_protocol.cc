@@ -121,8 +121,8 @@ Result<void> parse_push(std::span<const std::byte> message, PushView& view) {
   return {};
 }
 
-Result<ControlMessage> parse_control(std::span<const std::byte> message) {
-  ControlMessage control;
+Result<PageControl> parse_control(std::span<const std::byte> message) {
+  PageControl control;
   const std::size_t size = message.size();
   if (!take_struct(message, control) || size != sizeof(control) || control.reserved != 0) {
     return corrupt("read a page control message");

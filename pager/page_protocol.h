@@ -105,12 +105,12 @@ struct PushRun {
 static_assert(sizeof(PushRun) == 16);
 
 /// push_end, confirm, done, push_start.
-struct ControlMessage {
+struct PageControl {
   MessageType type = MessageType::kDone;
   std::uint32_t reserved = 0;
   std::uint64_t sequence = 0;
 };
-static_assert(sizeof(ControlMessage) == 16);
+static_assert(sizeof(PageControl) == 16);
 
 /// The bytes of one message struct, borrowed.
 template <class T>
@@ -146,6 +146,6 @@ Result<ReplyView> parse_reply(std::span<const std::byte> message);
 Result<void> parse_presence(std::span<const std::byte> message, PresenceView& view);
 Result<void> parse_push(std::span<const std::byte> message, PushView& view);
 /// push_end, confirm, done and push_start.
-Result<ControlMessage> parse_control(std::span<const std::byte> message);
+Result<PageControl> parse_control(std::span<const std::byte> message);
 
 }  // namespace migrate

@@ -355,7 +355,7 @@ Result<bool> PageServer::await_turn(PageLink& link) {
 }
 
 Result<void> PageServer::handle_control(std::span<const std::byte> message) {
-  const ControlMessage control = MIGRATE_TRY(parse_control(message));
+  const PageControl control = MIGRATE_TRY(parse_control(message));
   switch (control.type) {
     case MessageType::kConfirm: {
       const MutexLock lock(mutex_);
@@ -403,7 +403,7 @@ Result<void> PageServer::push_until_done(PageLink& link) {
         continue;
       }
       if (!MIGRATE_TRY(push_batch(link))) {
-        ControlMessage end;
+        PageControl end;
         end.type = MessageType::kPushEnd;
         end.sequence = next_sequence_ - 1;
         const std::span<const std::byte> part = message_bytes(end);

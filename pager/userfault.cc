@@ -25,7 +25,7 @@ struct PoisonArgument {
 static_assert(sizeof(PoisonArgument) == 32);
 constexpr unsigned long kPoisonRequest = _IOWR(UFFDIO, 0x08, PoisonArgument);
 
-alignas(4096) const std::array<std::byte, kPageBytes> kZeroPage{};
+alignas(kPageBytes) const std::array<std::byte, kPageBytes> kZeroPage{};
 
 /// Runs `step(address, bytes, done_bytes)`, an ioctl that installs pages and gives -1 with errno on
 /// failure, over `range` until it is through or stops for a reason that the caller must know.

@@ -60,7 +60,9 @@ int try_read(pid_t thread) {
   std::array<char, 64> path{};
   static_cast<void>(std::snprintf(path.data(), path.size(), "/proc/%d/cwd", thread));
   std::array<char, 8> target{};
-  return ::syscall(SYS_readlink, path.data(), target.data(), target.size()) >= 0 ? 0 : errno;
+  return ::syscall(SYS_readlinkat, AT_FDCWD, path.data(), target.data(), target.size()) >= 0
+             ? 0
+             : errno;
 }
 
 int try_signal(pid_t process) {

@@ -35,7 +35,7 @@ Result<wire::HostFacts> host_facts() {
   facts.set_kernel_release(name.release);
   facts.set_host_name(name.nodename);
   const std::string cpu = MIGRATE_TRY(read_file("/proc/cpuinfo"));
-  std::string_view flags = find_field(cpu, "flags").value_or(std::string_view());
+  std::string_view flags = find_field(cpu, arch::kFeaturesField).value_or(std::string_view());
   take_word(flags);  // the colon
   for (std::string_view flag = take_word(flags); !flag.empty(); flag = take_word(flags)) {
     facts.add_cpu_features(std::string(flag));

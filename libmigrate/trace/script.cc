@@ -85,7 +85,8 @@ Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
 Result<ScriptArea> map_script_area(pid_t process, pid_t thread, const arch::GeneralRegisters& base,
                                    std::uint64_t instruction, std::uint64_t wanted,
                                    std::uint64_t record_bytes) {
-  ScriptArea area{process, 0, (ScriptArea::kRecordOffset + record_bytes + 4095) & ~4095ULL};
+  ScriptArea area{process, 0,
+                  page_floor(ScriptArea::kRecordOffset + record_bytes + kPageBytes - 1)};
   const int flags = MAP_PRIVATE | MAP_ANONYMOUS | (wanted != 0 ? MAP_FIXED_NOREPLACE : 0);
   const std::int64_t address =
       MIGRATE_TRY(call_once(thread, base, instruction, SYS_mmap,

@@ -78,7 +78,7 @@ Result<void> PagerCore::receive_bulk(PageLink& link) {
       MIGRATE_TRY(parse_presence(*message, presence_));
       return apply_presence(presence_);
     case MessageType::kPushEnd: {
-      const ControlMessage end = MIGRATE_TRY(parse_control(*message));
+      const PageControl end = MIGRATE_TRY(parse_control(*message));
       unconfirmed_bytes_ = 0;
       send_control(MessageType::kConfirm, end.sequence);
       return {};
@@ -95,15 +95,15 @@ Result<void> PagerCore::apply_push(const PushView& push) {
     while (!left.empty() && !ending()) {
       const PageRange chunk{left.start, std::min(left.page_count, kLockedPages)};
       const std::size_t bytes = run.kind == PageKind::kData ? chunk.bytes() : 0;
-      Progress progress = Progress::kSettled;
+      Outcome progress = Outcome::kSettled;
       let_faults_pass();
       {
         const MutexLock lock(mutex_);
         progress = run.kind == PageKind::kData
-                       ? install_everywhere(chunk, content.first(bytes), Purpose::kPush)
+                       ? install_everywhere(chunk, content.first(bytes), Cause::kPush)
                        : settle_everywhere(chunk, run.kind);
       }
-      if (progress == Progress::kChanging) {
+      if (progress == Outcome::kChanging) {
         ::sched_yield();  // the fault thread reads the events
         continue;
       }
@@ -277,7 +277,7 @@ void PagerCore::fill_local_run(const PagerRegion& part) {
         give_up_local(chunk);
         break;
       }
-      settled = install_everywhere(chunk, buffer, Purpose::kLocalFile) == Progress::kSettled;
+      settled = install_everywhere(chunk, buffer, Cause::kLocalFile) == Outcome::kSettled;
     }
   }
 }

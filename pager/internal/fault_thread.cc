@@ -450,7 +450,7 @@ void PagerCore::resolve_local_faults() {
     if (!usable) {
       give_up_local(source);
       deferred_.push_back(fault);
-    } else if (install_everywhere(source, buffer, Purpose::kLocalFile) == Progress::kChanging) {
+    } else if (install_everywhere(source, buffer, Cause::kLocalFile) == Outcome::kChanging) {
       deferred_.push_back(fault);
     }
   }
@@ -506,16 +506,16 @@ Result<void> PagerCore::apply_reply(const ReplyView& reply) {
     error.address = range.start;
     return fail(std::move(error));
   }
-  const Purpose purpose = entry.prefetch ? Purpose::kPrefetch : Purpose::kFault;
+  const Cause purpose = entry.prefetch ? Cause::kPrefetch : Cause::kFault;
   for (;;) {
     fault_waiting_ = true;
     {
       const MutexLock lock(mutex_);
       fault_waiting_ = false;
-      const Progress progress = reply.header.kind == PageKind::kData
-                                    ? install_everywhere(range, reply.content, purpose)
-                                    : settle_everywhere(range, reply.header.kind);
-      if (progress == Progress::kSettled) {
+      const Outcome progress = reply.header.kind == PageKind::kData
+                                   ? install_everywhere(range, reply.content, purpose)
+                                   : settle_everywhere(range, reply.header.kind);
+      if (progress == Outcome::kSettled) {
         if (!entry.prefetch) {
           latencies_.record(static_cast<std::uint64_t>(
               std::chrono::nanoseconds(Clock::now() - entry.start).count()));

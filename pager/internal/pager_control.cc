@@ -163,7 +163,7 @@ void PagerCore::send_control(MessageType type, std::uint64_t sequence) {
     const MutexLock lock(mutex_);
     link = bulk_;
   }
-  ControlMessage message;
+  PageControl message;
   message.type = type;
   message.sequence = sequence;
   if (!link) {

@@ -181,7 +181,7 @@ Result<void> PagerCore::install_starter(std::uint64_t address, std::span<const s
       return fail(std::move(error));
     }
     space.map.set_state({part->source_address, part->destination.page_count}, PageState::kPresent);
-    count_pages(Purpose::kStarter, part->destination.page_count);
+    count_pages(Cause::kStarter, part->destination.page_count);
     address += length;
     bytes = bytes.subspan(length);
   }
@@ -189,28 +189,28 @@ Result<void> PagerCore::install_starter(std::uint64_t address, std::span<const s
   return {};
 }
 
-void PagerCore::count_pages(Purpose purpose, std::uint64_t page_count) {
+void PagerCore::count_pages(Cause purpose, std::uint64_t page_count) {
   switch (purpose) {
-    case Purpose::kFault:
+    case Cause::kFault:
       statistics_.fault_pages += page_count;
       break;
-    case Purpose::kPrefetch:
+    case Cause::kPrefetch:
       statistics_.prefetch_pages += page_count;
       break;
-    case Purpose::kPush:
+    case Cause::kPush:
       statistics_.push_pages += page_count;
       break;
-    case Purpose::kLocalFile:
+    case Cause::kLocalFile:
       statistics_.local_file_pages += page_count;
       break;
-    case Purpose::kStarter:
+    case Cause::kStarter:
       statistics_.starter_pages += page_count;
       break;
   }
 }
 
-PagerCore::Progress PagerCore::install_run(AddressSpace& space, const PagerRegion& part,
-                                           std::span<const std::byte> bytes, Purpose purpose) {
+PagerCore::Outcome PagerCore::install_run(AddressSpace& space, const PagerRegion& part,
+                                          std::span<const std::byte> bytes, Cause purpose) {
   std::uint64_t done = 0;
   while (done < part.destination.page_count) {
     const std::uint64_t skip_bytes = done * kPageBytes;
@@ -234,13 +234,13 @@ PagerCore::Progress PagerCore::install_run(AddressSpace& space, const PagerRegio
         break;
       case InstallOutcome::kChanging:
       case InstallOutcome::kUnsupported:
-        return Progress::kChanging;
+        return Outcome::kChanging;
       case InstallOutcome::kProcessGone:
         space.gone = true;
-        return Progress::kSettled;
+        return Outcome::kSettled;
     }
   }
-  return Progress::kSettled;
+  return Outcome::kSettled;
 }
 
 // What was at a guard is gone for good: should the guard go, there are zeros. True if any was
@@ -258,53 +258,52 @@ bool PagerCore::drop_guarded(AddressSpace& space, const PagerRegion& part) {
   return !guarded.empty();
 }
 
-PagerCore::Progress PagerCore::install_in(AddressSpace& space, PageRange source,
-                                          std::span<const std::byte> bytes, Purpose purpose) {
+PagerCore::Outcome PagerCore::install_in(AddressSpace& space, PageRange source,
+                                         std::span<const std::byte> bytes, Cause purpose) {
   const std::uint64_t start = source.start;
   while (auto part = space.map.first_at_source(source)) {
     const auto run = space.map.run_at({part->source_address, part->destination.page_count});
     part->destination.page_count = run.page_count;
-    const bool lacking = purpose == Purpose::kLocalFile ? run.state == PageState::kLocalFile
-                                                        : run.state == PageState::kUnknown ||
-                                                              run.state == PageState::kRequested;
+    const bool lacking = purpose == Cause::kLocalFile ? run.state == PageState::kLocalFile
+                                                      : run.state == PageState::kUnknown ||
+                                                            run.state == PageState::kRequested;
     if (lacking && drop_guarded(space, *part)) {
       continue;
     }
     if (lacking) {
       const auto content = bytes.subspan(part->source_address - start, part->destination.bytes());
-      if (install_run(space, *part, content, purpose) == Progress::kChanging) {
-        return Progress::kChanging;
+      if (install_run(space, *part, content, purpose) == Outcome::kChanging) {
+        return Outcome::kChanging;
       }
       if (space.gone) {
-        return Progress::kSettled;
+        return Outcome::kSettled;
       }
-    } else if (purpose == Purpose::kFault || purpose == Purpose::kPrefetch) {
+    } else if (purpose == Cause::kFault || purpose == Cause::kPrefetch) {
       // A waiter may have been overtaken by a push or an event.
       space.userfault.wake(part->destination);
       statistics_.duplicate_pages += run.page_count;
-    } else if (purpose == Purpose::kPush) {
+    } else if (purpose == Cause::kPush) {
       statistics_.duplicate_pages += run.page_count;
     }
     source = PageRange::between(part->source_address + part->destination.bytes(), source.end());
   }
-  return Progress::kSettled;
+  return Outcome::kSettled;
 }
 
-PagerCore::Progress PagerCore::install_everywhere(PageRange source,
-                                                  std::span<const std::byte> bytes,
-                                                  Purpose purpose) {
-  Progress progress = Progress::kSettled;
+PagerCore::Outcome PagerCore::install_everywhere(PageRange source, std::span<const std::byte> bytes,
+                                                 Cause purpose) {
+  Outcome progress = Outcome::kSettled;
   for (const auto& space : spaces_) {
-    if (!space->gone && install_in(*space, source, bytes, purpose) == Progress::kChanging) {
-      progress = Progress::kChanging;
+    if (!space->gone && install_in(*space, source, bytes, purpose) == Outcome::kChanging) {
+      progress = Outcome::kChanging;
     }
   }
   publish();
   return progress;
 }
 
-PagerCore::Progress PagerCore::settle_run(AddressSpace& space, const PagerRegion& part,
-                                          PageState state, PageKind kind) {
+PagerCore::Outcome PagerCore::settle_run(AddressSpace& space, const PagerRegion& part,
+                                         PageState state, PageKind kind) {
   const PageRange source{part.source_address, part.destination.page_count};
   if (kind == PageKind::kZero) {
     space.map.set_state(source, PageState::kZero);
@@ -316,35 +315,35 @@ PagerCore::Progress PagerCore::settle_run(AddressSpace& space, const PagerRegion
         space.userfault.wake(part.destination);  // who waits will ask again, and find zero
       }
     }
-    return Progress::kSettled;
+    return Outcome::kSettled;
   }
   const InstallResult result = space.userfault.poison(part.destination);
   space.map.set_state({source.start, result.page_count}, PageState::kPresent);
   statistics_.poisoned_pages += result.page_count;
   if (result.page_count == source.page_count) {
-    return Progress::kSettled;
+    return Outcome::kSettled;
   }
   switch (result.outcome) {
     case InstallOutcome::kAlreadyThere:
     case InstallOutcome::kGone:
       space.map.set_state({source.start + result.page_count * kPageBytes, 1}, PageState::kPresent);
-      return Progress::kChanging;  // go on with the next page
+      return Outcome::kChanging;  // go on with the next page
     case InstallOutcome::kUnsupported:
       // Threads that touch these pages wait for ever, which is better than a wrong page.
       log::error("page {:#x} cannot be read at the source, and this kernel cannot poison it",
                  source.start);
       space.map.set_state(source, PageState::kRequested);
-      return Progress::kSettled;
+      return Outcome::kSettled;
     case InstallOutcome::kProcessGone:
       space.gone = true;
-      return Progress::kSettled;
+      return Outcome::kSettled;
     default:
-      return Progress::kChanging;
+      return Outcome::kChanging;
   }
 }
 
-PagerCore::Progress PagerCore::settle_everywhere(PageRange source, PageKind kind) {
-  Progress progress = Progress::kSettled;
+PagerCore::Outcome PagerCore::settle_everywhere(PageRange source, PageKind kind) {
+  Outcome progress = Outcome::kSettled;
   for (const auto& space : spaces_) {
     PageRange left = source;
     while (!space->gone) {
@@ -356,8 +355,8 @@ PagerCore::Progress PagerCore::settle_everywhere(PageRange source, PageKind kind
       part->destination.page_count = run.page_count;
       left = PageRange::between(part->source_address + part->destination.bytes(), left.end());
       if (run.state == PageState::kUnknown || run.state == PageState::kRequested) {
-        if (settle_run(*space, *part, run.state, kind) == Progress::kChanging) {
-          progress = Progress::kChanging;
+        if (settle_run(*space, *part, run.state, kind) == Outcome::kChanging) {
+          progress = Outcome::kChanging;
         }
       } else {
         space->userfault.wake(part->destination);

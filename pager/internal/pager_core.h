@@ -65,8 +65,8 @@ class PagerCore {
     bool prefetch = false;
     Clock::time_point start;
   };
-  enum class Progress : std::uint8_t { kSettled, kChanging };
-  enum class Purpose : std::uint8_t { kFault, kPrefetch, kPush, kLocalFile, kStarter };
+  enum class Outcome : std::uint8_t { kSettled, kChanging };
+  enum class Cause : std::uint8_t { kFault, kPrefetch, kPush, kLocalFile, kStarter };
 
   static constexpr std::size_t kOutstandingCount = 1024;
   static constexpr std::size_t kMostMessages = 32;   // of one space before the others' turn
@@ -74,18 +74,18 @@ class PagerCore {
 
   // --- pager_core.cc: shared by the threads ---
   /// Installs content wherever pages of `source` are still lacking. kChanging: not everywhere.
-  Progress install_everywhere(PageRange source, std::span<const std::byte> bytes, Purpose purpose)
+  Outcome install_everywhere(PageRange source, std::span<const std::byte> bytes, Cause purpose)
       MIGRATE_REQUIRES(mutex_);
-  Progress install_in(AddressSpace& space, PageRange source, std::span<const std::byte> bytes,
-                      Purpose purpose) MIGRATE_REQUIRES(mutex_);
+  Outcome install_in(AddressSpace& space, PageRange source, std::span<const std::byte> bytes,
+                     Cause purpose) MIGRATE_REQUIRES(mutex_);
   bool drop_guarded(AddressSpace& space, const PagerRegion& part) MIGRATE_REQUIRES(mutex_);
-  Progress install_run(AddressSpace& space, const PagerRegion& part,
-                       std::span<const std::byte> bytes, Purpose purpose) MIGRATE_REQUIRES(mutex_);
+  Outcome install_run(AddressSpace& space, const PagerRegion& part,
+                      std::span<const std::byte> bytes, Cause purpose) MIGRATE_REQUIRES(mutex_);
   /// The same for pages that are zero at the source, or that it cannot read.
-  Progress settle_everywhere(PageRange source, PageKind kind) MIGRATE_REQUIRES(mutex_);
-  Progress settle_run(AddressSpace& space, const PagerRegion& part, PageState state, PageKind kind)
+  Outcome settle_everywhere(PageRange source, PageKind kind) MIGRATE_REQUIRES(mutex_);
+  Outcome settle_run(AddressSpace& space, const PagerRegion& part, PageState state, PageKind kind)
       MIGRATE_REQUIRES(mutex_);
-  void count_pages(Purpose purpose, std::uint64_t page_count) MIGRATE_REQUIRES(mutex_);
+  void count_pages(Cause purpose, std::uint64_t page_count) MIGRATE_REQUIRES(mutex_);
   AddressSpace* find_space(std::uint32_t id) MIGRATE_REQUIRES(mutex_);
   AddressSpace& add_space(Userfault userfault, PageMap map) MIGRATE_REQUIRES(mutex_);
   Result<void> adopt_space(AdoptedSpace adopted) MIGRATE_REQUIRES(mutex_);

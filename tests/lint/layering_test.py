@@ -37,7 +37,7 @@ ARCHITECTURE = "libmigrate/arch/"
 ARCHITECTURE_WORDS = re.compile(
     r"#\s*include\s*<(asm/(?!mman|ioctl)\w+\.h|cpuid\.h|immintrin\.h|sys/(user|reg)\.h)>"
     r"|#\s*include\s*\"libmigrate/arch/\w+/"
-    r"|\bSYS_(poll|epoll_wait|select|pause|open|creat|time|alarm|dup2|pipe)\b"
+    r"|\bSYS_(poll|epoll_wait|select|pause|open|creat|time|alarm|dup2|pipe|readlink|access|l?stat|unlink)\b"
     r"|\bxcr0\b|\b0x7ffffffff000\b"
     r"|\buser_(fp)?regs_struct\b|\barch_prctl\b|\bSYS_arch_prctl\b|__x86_64__|\basm\s*(volatile)?\s*\(")
 

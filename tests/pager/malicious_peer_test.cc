@@ -267,7 +267,7 @@ TEST_F(LyingDestination, LosesItsLinkByARequestThatCannotBe) {
 
 TEST_F(LyingDestination, ConfirmsNothingThatWasNotSent) {
   converse([](PageServer& server, PageLink& link) { return server.push(link); });
-  ControlMessage confirm;
+  PageControl confirm;
   confirm.type = MessageType::kConfirm;
   confirm.sequence = 1000;
   send(*urgent_, bytes_of(confirm));

@@ -114,7 +114,7 @@ TEST(PageProtocol, RejectsNonsense) {
   append(bytes, PresenceHeader{MessageType::kPresence, 1, 0x1000, 0x100000, 0xFFFFFFFF, 0});
   EXPECT_FALSE(parse_presence(bytes, presence));
   bytes.clear();
-  append(bytes, ControlMessage{MessageType::kRequest, 0, 0});
+  append(bytes, PageControl{MessageType::kRequest, 0, 0});
   bytes.resize(16);
   EXPECT_FALSE(parse_control(bytes));
 }

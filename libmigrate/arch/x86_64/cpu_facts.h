@@ -7,6 +7,9 @@
 
 namespace migrate::arch {
 
+/// The line of /proc/cpuinfo that lists what the processor can do.
+inline constexpr const char* kFeaturesField = "flags";
+
 /// What of a processor's state programs use on a machine, as it travels to another one: the
 /// extended state components that the kernel has enabled (XCR0) and the bytes of the XSAVE area
 /// with all of them; both 0 without XSAVE.
