@@ -10,7 +10,7 @@
 #include "base/unique_fd.h"
 #include "libmigrate/guest/core_file.h"
 #include "libmigrate/proto/image.pb.h"
-#include "libmigrate/relay/resident_relay.h"
+#include "libmigrate/relay/guest_relay.h"
 
 namespace migrate {
 

@@ -17,6 +17,6 @@ void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,
                             const std::function<void(int connection)>& become_worker);
 
 /// Takes over, as a worker, what a dead one left in a session file.
-void run_adopted_resident(const WorkerContext& context, SessionFile file, const SessionId& session);
+void run_adopted_guest(const WorkerContext& context, SessionFile file, const SessionId& session);
 
 }  // namespace migrate

@@ -223,7 +223,7 @@ Result<void> HomeWorker::become_deputy() {
   forwards_.emplace(command_, [this](const Whereabouts& where, const nlohmann::json& request) {
     return send_request(where, request);
   });
-  DeputyRelay::Handlers handlers;
+  HomeRelay::Handlers handlers;
   handlers.on_exit = [this](const wire::RelayExited& exited) {
     take_exit(exited);
     files_.set_positions(exited, command_);
@@ -238,7 +238,7 @@ Result<void> HomeWorker::become_deputy() {
   };
   handlers.on_command_reply = [](std::uint64_t, const Result<std::string>&) {};
   handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection) { close_stream(id); };
-  relay_ = std::make_unique<DeputyRelay>(files_.take_streams(), request_.pid, std::move(handlers));
+  relay_ = std::make_unique<HomeRelay>(files_.take_streams(), request_.pid, std::move(handlers));
   relay_->adopt(noted_.relay());
   if (noted_.relay().exit_delivered()) {  // To a worker that died before it had ended the deputy.
     take_exit(noted_.relay().exited());

@@ -19,8 +19,8 @@
 #include "libmigrate/move/doubt.h"
 #include "libmigrate/move/source_move.h"
 #include "libmigrate/proto/session.pb.h"
-#include "libmigrate/relay/deputy_relay.h"
-#include "libmigrate/relay/resident_relay.h"
+#include "libmigrate/relay/guest_relay.h"
+#include "libmigrate/relay/home_relay.h"
 #include "libmigrate/requests/requests.h"
 #include "libmigrate/state/pid_lock.h"
 #include "libmigrate/state/process_row.h"
@@ -116,7 +116,7 @@ class HomeWorker {
   std::unique_ptr<SourceMove> move_;
   std::optional<ParkedProcess> ending_;  // the deputy, when the keeper has taken its place
   RealFiles files_;
-  std::unique_ptr<DeputyRelay> relay_;
+  std::unique_ptr<HomeRelay> relay_;
   std::unique_ptr<Channel> caller_;  // from where the process may be, before there is a relay
   std::optional<Forwards> forwards_;
   std::vector<EndClient> end_clients_;

@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "base/log.h"
-#include "libmigrate/relay/resident_relay.h"
+#include "libmigrate/relay/guest_relay.h"
 
 namespace migrate {
 namespace {
@@ -77,8 +77,8 @@ Result<void> RealFiles::fetch(pid_t holder, const wire::Image& image, bool must_
   return {};
 }
 
-void RealFiles::note_streams(const wire::DeputyRelayState& noted) {
-  for (const wire::DeputyRelayState::Stream& stream : noted.streams()) {
+void RealFiles::note_streams(const wire::HomeRelayState& noted) {
+  for (const wire::HomeRelayState::Stream& stream : noted.streams()) {
     streams_.push_back(
         {stream.id(), UniqueFd(), static_cast<wire::RelayDirection>(stream.directions())});
   }

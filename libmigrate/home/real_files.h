@@ -14,7 +14,7 @@
 #include "libmigrate/proto/home.pb.h"
 #include "libmigrate/proto/image.pb.h"
 #include "libmigrate/proto/session.pb.h"
-#include "libmigrate/relay/deputy_relay.h"
+#include "libmigrate/relay/home_relay.h"
 
 namespace migrate {
 
@@ -32,9 +32,9 @@ class RealFiles {
   /// process has closed meanwhile.
   void fetch_streams_left(pid_t holder, const wire::Image& image);
   /// Of streams whose real ends nobody has any more: as `noted`.
-  void note_streams(const wire::DeputyRelayState& noted);
+  void note_streams(const wire::HomeRelayState& noted);
   /// The streams, to be given to the relay; there are none here afterwards.
-  std::vector<DeputyRelay::Stream> take_streams() { return std::move(streams_); }
+  std::vector<HomeRelay::Stream> take_streams() { return std::move(streams_); }
 
   /// Fetches the files that an ancestor has open too.
   void fetch_shared(pid_t holder, const wire::Image& image);
@@ -45,7 +45,7 @@ class RealFiles {
  private:
   Result<void> fetch(pid_t holder, const wire::Image& image, bool must_be_there);
 
-  std::vector<DeputyRelay::Stream> streams_;
+  std::vector<HomeRelay::Stream> streams_;
   std::map<std::uint64_t, UniqueFd> shared_;  // by OpenFile.shared_id
 };
 

@@ -60,7 +60,7 @@ Error HomeStream::corrupt(const char* what) const {
   return make_error(ErrorCode::kCorrupt, what, "relay stream " + std::to_string(id_));
 }
 
-void HomeStream::adopt(const wire::DeputyRelayState::Stream& noted) {
+void HomeStream::adopt(const wire::HomeRelayState::Stream& noted) {
   in_ = StreamBuffer(noted.in_first());
   in_.append(noted.in_content());
   in_sent_ = noted.in_first();
@@ -75,7 +75,7 @@ void HomeStream::adopt(const wire::DeputyRelayState::Stream& noted) {
 }
 
 // Output that came and was not written is not noted: it was not acknowledged and comes again.
-void HomeStream::note(wire::DeputyRelayState::Stream& noted) const {
+void HomeStream::note(wire::HomeRelayState::Stream& noted) const {
   noted.set_id(id_);
   noted.set_directions(directions_);
   noted.set_in_first(in_.first());

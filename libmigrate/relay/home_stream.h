@@ -15,7 +15,7 @@ namespace migrate {
 /// One stream at home: the real descriptor, shared with the deputy and perhaps with others, whose
 /// O_NONBLOCK is therefore never touched. Pipes and terminals are opened a second time for our own
 /// non-blocking use; sockets take flags per call; anything else is polled, then used in small
-/// bites. Part of DeputyRelay; the owner's thread only; nothing blocks.
+/// bites. Part of HomeRelay; the owner's thread only; nothing blocks.
 class HomeStream {
  public:
   HomeStream(std::uint32_t id, std::uint32_t directions, UniqueFd real);
@@ -23,8 +23,8 @@ class HomeStream {
   std::uint32_t id() const { return id_; }
 
   /// Goes on where another worker's stream ended, as its note() says.
-  void adopt(const wire::DeputyRelayState::Stream& noted);
-  void note(wire::DeputyRelayState::Stream& noted) const;
+  void adopt(const wire::HomeRelayState::Stream& noted);
+  void note(wire::HomeRelayState::Stream& noted) const;
 
   /// Adds the real descriptor to `descriptors` if it matters now. `may_read`: input may be taken.
   void collect(std::vector<pollfd>& descriptors, bool may_read) const;

@@ -45,7 +45,7 @@ bool is_live(ProcessState state);
 struct ProcessRecord {
   std::string process;  ///< Id in hexadecimal, the same on every host. Key, with `role`.
   ProcessRole role = ProcessRole::kHome;
-  pid_t pid = 0;        ///< On this host: the deputy's, or that of the resident process.
+  pid_t pid = 0;        ///< On this host: the deputy's, or that of the guest.
   std::string home;     ///< Address of the home host; empty: this one.
   std::string where;    ///< Address of the host where it runs now; empty: this one.
   std::string session;  ///< Id of the last move's session in hexadecimal.

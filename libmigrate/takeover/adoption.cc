@@ -111,7 +111,7 @@ void run_adopted_worker(const WorkerContext& context, const std::string& name) {
   if (name.starts_with(kHomePrefix)) {
     run_adopted_home(context, std::move(*file), *id);
   } else {
-    run_adopted_resident(context, std::move(*file), *id);
+    run_adopted_guest(context, std::move(*file), *id);
   }
 }
 
@@ -136,7 +136,7 @@ std::vector<std::string> orphaned_sessions(const std::string& state_directory,
   return orphans;
 }
 
-void answer_resident(const WorkerContext& context, UniqueFd connection, const Preamble& preamble) {
+void answer_guest(const WorkerContext& context, UniqueFd connection, const Preamble& preamble) {
   const std::string process = to_hex(preamble.session);
   auto registry = Registry::open(context.state_directory);
   auto records = registry ? registry->find_process(process)

@@ -25,6 +25,6 @@ void answer_resume(const WorkerContext& context, UniqueFd connection, const Prea
 
 /// Tells the place of a process whose end its home knows, and has no worker for any more, that it
 /// need not tell of it again. Else closes the connection.
-void answer_resident(const WorkerContext& context, UniqueFd connection, const Preamble& preamble);
+void answer_guest(const WorkerContext& context, UniqueFd connection, const Preamble& preamble);
 
 }  // namespace migrate

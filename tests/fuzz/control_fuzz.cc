@@ -3,7 +3,7 @@
 
 #include "libmigrate/image/image_form.h"
 #include "libmigrate/move/control_channel.h"
-#include "libmigrate/relay/resident_relay.h"
+#include "libmigrate/relay/guest_relay.h"
 #include "tests/fuzz/message_list.h"
 
 namespace migrate {
@@ -48,7 +48,7 @@ void fuzz_control(std::span<const std::byte> input) {
       static_cast<void>(check_form(message->offer().draft(), ImageStage::kDraft));
     } else if (message->has_final()) {
       static_cast<void>(check_form(message->final().image(), ImageStage::kFinal));
-      static_cast<void>(ResidentRelay::create(message->final().relay(), {}));
+      static_cast<void>(GuestRelay::create(message->final().relay(), {}));
     }
   }
 }

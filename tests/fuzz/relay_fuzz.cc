@@ -5,8 +5,8 @@
 #include <array>
 #include <cstdlib>
 
-#include "libmigrate/relay/deputy_relay.h"
-#include "libmigrate/relay/resident_relay.h"
+#include "libmigrate/relay/guest_relay.h"
+#include "libmigrate/relay/home_relay.h"
 #include "tests/fuzz/message_list.h"
 #include "transport/memory_channel.h"
 
@@ -38,10 +38,10 @@ void fuzz_deputy(std::span<const std::span<const std::byte>> messages) {
   auto [input, input_writer] = make_pipe();
   auto [output_reader, output] = make_pipe();
   static_cast<void>(!::write(input_writer.get(), "input", 5));
-  std::vector<DeputyRelay::Stream> streams;
+  std::vector<HomeRelay::Stream> streams;
   streams.push_back({0, std::move(input), wire::RELAY_IN});
   streams.push_back({1, std::move(output), wire::RELAY_OUT});
-  DeputyRelay relay(std::move(streams), 0, {});
+  HomeRelay relay(std::move(streams), 0, {});
   static_cast<void>(relay.send_signal(std::array<std::byte, 128>{}));
   auto channels = make_memory_channels();
   relay.attach(std::move(channels->first));
@@ -52,7 +52,7 @@ void fuzz_deputy(std::span<const std::span<const std::byte>> messages) {
   });
 }
 
-void fuzz_resident(std::span<const std::span<const std::byte>> messages) {
+void fuzz_guest(std::span<const std::span<const std::byte>> messages) {
   if (messages.empty()) {
     return;
   }
@@ -60,7 +60,7 @@ void fuzz_resident(std::span<const std::span<const std::byte>> messages) {
   if (!state.ParseFromArray(messages.front().data(), static_cast<int>(messages.front().size()))) {
     return;
   }
-  auto relay = ResidentRelay::create(state, {});
+  auto relay = GuestRelay::create(state, {});
   if (!relay || state.streams_size() > 8 || !(*relay)->create_endpoints()) {
     return;
   }
@@ -88,7 +88,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   if (data[0] % 2 == 0) {
     migrate::fuzz_deputy(messages);
   } else {
-    migrate::fuzz_resident(messages);
+    migrate::fuzz_guest(messages);
   }
   return 0;
 }

@@ -56,7 +56,7 @@ void pass_on(const PeerService& service, PeerQueue::Newcomer& newcomer, const Pr
   } else if (!*handed && preamble.purpose == Purpose::kResume) {
     answer_resume(context, std::move(newcomer.connection), preamble);
   } else if (!*handed && preamble.purpose == Purpose::kHome) {
-    answer_resident(context, std::move(newcomer.connection), preamble);
+    answer_guest(context, std::move(newcomer.connection), preamble);
   } else if (!*handed) {
     log::warn(service.log.no_worker,
               "{}: closed a connection for session {}, which has no worker "

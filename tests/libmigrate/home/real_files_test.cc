@@ -78,8 +78,8 @@ TEST_F(RealFilesTest, AStreamThatIsNotThereIsAnErrorOnlyOfTheProcessItself) {
 }
 
 TEST_F(RealFilesTest, StreamsThatNobodyHasAreNoted) {
-  wire::DeputyRelayState noted;
-  wire::DeputyRelayState::Stream& stream = *noted.add_streams();
+  wire::HomeRelayState noted;
+  wire::HomeRelayState::Stream& stream = *noted.add_streams();
   stream.set_id(5);
   stream.set_directions(wire::RELAY_BOTH);
   files_.note_streams(noted);

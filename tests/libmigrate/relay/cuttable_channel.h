@@ -17,8 +17,8 @@
 #include <utility>
 #include <vector>
 
-#include "libmigrate/relay/deputy_relay.h"
-#include "libmigrate/relay/resident_relay.h"
+#include "libmigrate/relay/guest_relay.h"
+#include "libmigrate/relay/home_relay.h"
 #include "transport/memory_channel.h"
 
 namespace migrate::relay_testing {

@@ -22,35 +22,35 @@ class RelayAdoption : public RelayWorld {
   }
 
   /// Of the deputy's descriptors, which outlive its workers.
-  std::vector<DeputyRelay::Stream> streams() const {
-    std::vector<DeputyRelay::Stream> made;
+  std::vector<HomeRelay::Stream> streams() const {
+    std::vector<HomeRelay::Stream> made;
     made.push_back({kIn, UniqueFd(::dup(real_in.get())), wire::RELAY_IN});
     made.push_back({kOut, UniqueFd(::dup(real_out.get())), wire::RELAY_OUT});
     return made;
   }
 
   void replace_deputy() {
-    const wire::DeputyRelayState noted = deputy_relay->note();
+    const wire::HomeRelayState noted = deputy_relay->note();
     deputy_relay.reset();
     start_home(streams());
     deputy_relay->adopt(noted);
     connection = connect(*place.relay);
   }
 
-  void replace_resident() {
-    const wire::ResidentRelayState noted = place.relay->note();
-    std::vector<ResidentRelay::Adopted> ends;
+  void replace_guest() {
+    const wire::GuestRelayState noted = place.relay->note();
+    std::vector<GuestRelay::Adopted> ends;
     for (const RelayEnd& end : place.relay->ends()) {
       ends.push_back({end.id, end.kind, UniqueFd(::dup(end.fd))});
     }
     place.relay.reset();
-    ResidentRelay::Handlers handlers;
+    GuestRelay::Handlers handlers;
     handlers.on_signal = [this](std::span<const std::byte> siginfo) {
       std::uint64_t number = 0;
       std::memcpy(&number, siginfo.data(), sizeof number);
       signals.push_back(number);
     };
-    auto relay = ResidentRelay::adopt(noted, std::move(ends), std::move(handlers));
+    auto relay = GuestRelay::adopt(noted, std::move(ends), std::move(handlers));
     ASSERT_TRUE(relay);
     place.relay = std::move(*relay);
     connection = connect(*place.relay);
@@ -77,7 +77,7 @@ TEST_F(RelayAdoption, NothingIsLostOrRepeated) {
       signal(++sent);
     }
     if (turns % 23 == 5) {
-      replace_resident();
+      replace_guest();
     }
     if (turns % 31 == 7) {
       replace_deputy();
@@ -96,7 +96,7 @@ TEST_F(RelayAdoption, EndsComeThrough) {
   to_process.write_some(home_in.get(), 5000);
   home_in.reset();
   turn_times(3);
-  replace_resident();
+  replace_guest();
   ASSERT_TRUE(turn_until([&] {
     to_process.read_some(place.ends[kIn].get(), 100);
     return to_process.eof;
@@ -105,7 +105,7 @@ TEST_F(RelayAdoption, EndsComeThrough) {
   place.ends.clear();
   place.relay->report_exit(9, false, "lost");
   turn_times(1);
-  replace_resident();
+  replace_guest();
   replace_deputy();
   ASSERT_TRUE(turn_until([&] { return !exits.empty() && place.relay->exit_acknowledged(); }));
   EXPECT_EQ(exits, std::vector<int>{9});

@@ -16,7 +16,7 @@ void send(Channel& channel, const wire::RelayMessage& message) {
 class RelayProtocol : public RelayWorld {
  protected:
   /// A link to home whose other end the test speaks itself.
-  void start_as_resident() {
+  void start_as_guest() {
     start_usual_home();
     auto channels = make_memory_channels();
     ASSERT_TRUE(channels);
@@ -52,7 +52,7 @@ class RelayProtocol : public RelayWorld {
 
   /// What home says to one message on an active link.
   ErrorCode home_says_to(const wire::RelayMessage& message) {
-    start_as_resident();
+    start_as_guest();
     send(*peer, resume(1));
     activate(1);
     EXPECT_EQ(home_says(), ErrorCode::kRetry);
@@ -95,7 +95,7 @@ TEST_F(RelayProtocol, HomeTakesWhatIsRight) {
 }
 
 TEST_F(RelayProtocol, HomeRefusesMoreThanTheWindow) {
-  start_as_resident();
+  start_as_guest();
   send(*peer, resume(1));
   activate(1);
   for (std::uint64_t i = 0; i < 8; ++i) {
@@ -114,14 +114,14 @@ TEST_F(RelayProtocol, HomeRefusesToAcknowledgeTheUnsent) {
 }
 
 TEST_F(RelayProtocol, HomeRefusesDataBeforeTheLinkIsActive) {
-  start_as_resident();
+  start_as_guest();
   send(*peer, resume(1));
   send(*peer, data(kOut, 0, 1));
   EXPECT_EQ(home_says(), ErrorCode::kCorrupt);
 }
 
 TEST_F(RelayProtocol, HomeRefusesToResumeInTheFuture) {
-  start_as_resident();
+  start_as_guest();
   wire::RelayMessage message = resume(1);
   message.mutable_resume()->mutable_streams(0)->set_in_acked(1);
   message.mutable_resume()->mutable_streams(0)->set_in_next(1);
@@ -132,7 +132,7 @@ TEST_F(RelayProtocol, HomeRefusesToResumeInTheFuture) {
 }
 
 TEST_F(RelayProtocol, HomeKeepsTheNewerPlace) {
-  start_as_resident();
+  start_as_guest();
   send(*peer, resume(3));
   activate(3);
   EXPECT_EQ(home_says(), ErrorCode::kRetry);
@@ -149,7 +149,7 @@ TEST_F(RelayProtocol, HomeKeepsTheNewerPlace) {
 
 // A place that asks, and whether it has been told of a later one by now.
 TEST_F(RelayProtocol, HomeTellsOfALaterPlace) {
-  start_as_resident();
+  start_as_guest();
   send(*peer, resume(1));
   activate(1);
   EXPECT_EQ(home_says(), ErrorCode::kRetry);
@@ -214,15 +214,15 @@ TEST_F(RelayProtocol, ThePlaceRefusesWhatHomeMayNotSend) {
 
 TEST_F(RelayProtocol, RefusesStateThatCannotBe) {
   wire::RelayState state;
-  EXPECT_FALSE(ResidentRelay::create(state, {}));
+  EXPECT_FALSE(GuestRelay::create(state, {}));
   state.set_epoch(1);
   state.set_next_signal(1);
-  EXPECT_TRUE(ResidentRelay::create(state, {}));
+  EXPECT_TRUE(GuestRelay::create(state, {}));
   state.add_streams()->set_directions(4);
-  EXPECT_FALSE(ResidentRelay::create(state, {}));
+  EXPECT_FALSE(GuestRelay::create(state, {}));
   state.mutable_streams(0)->set_directions(1);
   *state.add_streams() = state.streams(0);
-  EXPECT_FALSE(ResidentRelay::create(state, {}));
+  EXPECT_FALSE(GuestRelay::create(state, {}));
 }
 
 TEST_F(RelayProtocol, RefusesASignalOfTheWrongSize) {

@@ -251,7 +251,7 @@ TEST_F(RelayWorld, RelaysATerminal) {
   ASSERT_EQ(openpty(&master, &slave, nullptr, nullptr, nullptr), 0);
   const UniqueFd terminal(master);
   set_nonblocking(master);
-  std::vector<DeputyRelay::Stream> streams;
+  std::vector<HomeRelay::Stream> streams;
   streams.push_back({kBoth, UniqueFd(slave), wire::RELAY_BOTH});
   start_home(std::move(streams));
   start_place();

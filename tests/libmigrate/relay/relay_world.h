@@ -17,8 +17,8 @@
 #include <utility>
 #include <vector>
 
-#include "libmigrate/relay/deputy_relay.h"
-#include "libmigrate/relay/resident_relay.h"
+#include "libmigrate/relay/guest_relay.h"
+#include "libmigrate/relay/home_relay.h"
 #include "tests/libmigrate/relay/cuttable_channel.h"
 #include "tests/libmigrate/relay/relay_actor.h"
 #include "transport/memory_channel.h"
@@ -27,7 +27,7 @@ namespace migrate::relay_testing {
 
 /// A moved process's place: its relay, and the process's ends by stream.
 struct Place {
-  std::unique_ptr<ResidentRelay> relay;
+  std::unique_ptr<GuestRelay> relay;
   std::map<std::uint32_t, UniqueFd> ends;
 };
 
@@ -40,12 +40,12 @@ class RelayWorld : public ::testing::Test {
   static constexpr std::uint32_t kOut = 1;
   static constexpr std::uint32_t kBoth = 2;
 
-  void start_home(std::vector<DeputyRelay::Stream> streams, pid_t deputy = 0) {
+  void start_home(std::vector<HomeRelay::Stream> streams, pid_t deputy = 0) {
     specs.clear();
-    for (const DeputyRelay::Stream& stream : streams) {
+    for (const HomeRelay::Stream& stream : streams) {
       specs.push_back({stream.id, stream.directions});
     }
-    DeputyRelay::Handlers handlers;
+    HomeRelay::Handlers handlers;
     handlers.on_exit = [this](const wire::RelayExited& exited) {
       exits.push_back(exited.wait_status());
     };
@@ -60,7 +60,7 @@ class RelayWorld : public ::testing::Test {
     handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection direction) {
       closed.push_back(id * 10 + direction);
     };
-    deputy_relay = std::make_unique<DeputyRelay>(std::move(streams), deputy, std::move(handlers));
+    deputy_relay = std::make_unique<HomeRelay>(std::move(streams), deputy, std::move(handlers));
   }
 
   /// stdin, stdout, and a socket in both directions.
@@ -75,7 +75,7 @@ class RelayWorld : public ::testing::Test {
     for (const UniqueFd* fd : {&home_in, &home_out, &home_both}) {
       set_nonblocking(fd->get());
     }
-    std::vector<DeputyRelay::Stream> streams;
+    std::vector<HomeRelay::Stream> streams;
     streams.push_back({kIn, std::move(in_read), wire::RELAY_IN});
     streams.push_back({kOut, std::move(out_write), wire::RELAY_OUT});
     streams.push_back({kBoth, UniqueFd(ends[1]), wire::RELAY_BOTH});
@@ -84,7 +84,7 @@ class RelayWorld : public ::testing::Test {
 
   Place make_place(const wire::RelayState& state) {
     Place made;
-    ResidentRelay::Handlers handlers;
+    GuestRelay::Handlers handlers;
     handlers.on_signal = [this](std::span<const std::byte> siginfo) {
       std::uint64_t number = 0;
       std::memcpy(&number, siginfo.data(), sizeof number);
@@ -95,7 +95,7 @@ class RelayWorld : public ::testing::Test {
     };
     wire::RelayState parsed;
     EXPECT_TRUE(parsed.ParseFromString(state.SerializeAsString()));
-    auto relay = ResidentRelay::create(parsed, std::move(handlers));
+    auto relay = GuestRelay::create(parsed, std::move(handlers));
     EXPECT_TRUE(relay);
     made.relay = std::move(*relay);
     auto endpoints = made.relay->create_endpoints();
@@ -108,7 +108,7 @@ class RelayWorld : public ::testing::Test {
     return made;
   }
 
-  std::shared_ptr<CuttableChannel::Cut> connect(ResidentRelay& relay) {
+  std::shared_ptr<CuttableChannel::Cut> connect(GuestRelay& relay) {
     auto channels = make_memory_channels();
     EXPECT_TRUE(channels);
     auto cut = std::make_shared<CuttableChannel::Cut>();
@@ -125,20 +125,20 @@ class RelayWorld : public ::testing::Test {
   }
 
   /// One turn of every relay; sleeps up to a millisecond when there is nothing to do.
-  void turn(ResidentRelay* other = nullptr, int sleep_ms = 1) {
+  void turn(GuestRelay* other = nullptr, int sleep_ms = 1) {
     std::vector<pollfd> descriptors;
     int timeout_ms = sleep_ms;
     const auto shorten = [&](int wanted_ms) {
       timeout_ms = wanted_ms >= 0 ? std::min(timeout_ms, wanted_ms) : timeout_ms;
     };
-    for (ResidentRelay* relay : {place.relay.get(), other}) {
+    for (GuestRelay* relay : {place.relay.get(), other}) {
       if (relay != nullptr) {
         shorten(relay->collect_poll_fds(descriptors));
       }
     }
     shorten(deputy_relay->collect_poll_fds(descriptors));
     poll(descriptors.data(), descriptors.size(), timeout_ms);
-    for (ResidentRelay* relay : {place.relay.get(), other}) {
+    for (GuestRelay* relay : {place.relay.get(), other}) {
       const Result<void> done = relay != nullptr ? relay->handle() : Result<void>{};
       EXPECT_TRUE(done) << done.error().message();
     }
@@ -174,7 +174,7 @@ class RelayWorld : public ::testing::Test {
   }
 
   std::vector<RelayStreamSpec> specs;
-  std::unique_ptr<DeputyRelay> deputy_relay;
+  std::unique_ptr<HomeRelay> deputy_relay;
   Place place;
   std::shared_ptr<CuttableChannel::Cut> connection;
   UniqueFd home_in;

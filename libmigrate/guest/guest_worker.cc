@@ -1,4 +1,4 @@
-#include "libmigrate/guest/resident_worker.h"
+#include "libmigrate/guest/guest_worker.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -67,16 +67,16 @@ std::vector<UniqueFd> open_mapped_files(const wire::Image& image, const FileUser
 
 }  // namespace
 
-ResidentWorker::ResidentWorker(const WorkerContext& context, PeerTrust::Peer source,
-                               const SessionId& session,
-                               std::function<void(int connection)> become_worker)
+GuestWorker::GuestWorker(const WorkerContext& context, PeerTrust::Peer source,
+                         const SessionId& session,
+                         std::function<void(int connection)> become_worker)
     : context_(context),
       session_(session),
       source_(std::move(source.identity)),
       become_worker_(std::move(become_worker)),
       control_(std::make_unique<ControlChannel>(std::move(source.channel), source_.to_string())) {}
 
-void ResidentWorker::run() {
+void GuestWorker::run() {
   const auto taken = take_in();
   if (taken && *taken) {
     serve_until_end();
@@ -89,7 +89,7 @@ void ResidentWorker::run() {
 }
 
 // Says that the process never ran here only when nothing of it is left that could.
-void ResidentWorker::give_up(const Error& error) {
+void GuestWorker::give_up(const Error& error) {
   if (row_) {
     row_->remove();
   }
@@ -112,7 +112,7 @@ void ResidentWorker::give_up(const Error& error) {
 }
 
 // False: refused, or only asked, and answered.
-Result<bool> ResidentWorker::take_in() {
+Result<bool> GuestWorker::take_in() {
   if (!MIGRATE_TRY(receive_offer())) {
     return false;
   }
@@ -149,7 +149,7 @@ Result<bool> ResidentWorker::take_in() {
 }
 
 // True: from here on this process is a worker, which takes it. False: refused, or only asked.
-Result<bool> ResidentWorker::receive_offer() {
+Result<bool> GuestWorker::receive_offer() {
   constexpr std::size_t kMaxOfferBytes = std::size_t{32} << 20U;
   constexpr std::size_t kMaxImageBytes = std::size_t{512} << 20U;
   control_->set_longest_message(kMaxOfferBytes);
@@ -177,7 +177,7 @@ Result<bool> ResidentWorker::receive_offer() {
   return true;
 }
 
-Result<void> ResidentWorker::answer(const std::vector<wire::Refusal>& verdict) {
+Result<void> GuestWorker::answer(const std::vector<wire::Refusal>& verdict) {
   wire::ControlMessage message;
   wire::OfferReply& reply = *message.mutable_offer_reply();
   reply.mutable_refusals()->Assign(verdict.begin(), verdict.end());
@@ -187,7 +187,7 @@ Result<void> ResidentWorker::answer(const std::vector<wire::Refusal>& verdict) {
   return {};
 }
 
-Result<void> ResidentWorker::prepare() {
+Result<void> GuestWorker::prepare() {
   const wire::Image& draft = offer_.draft();
   noted_.set_process(offer_.process());
   noted_.set_mode(offer_.mode());
@@ -228,7 +228,7 @@ Result<void> ResidentWorker::prepare() {
   return connect_home(kHomeConnectMs);
 }
 
-PagerOptions ResidentWorker::pager_options() {
+PagerOptions GuestWorker::pager_options() {
   PagerOptions options;
   options.spin_us = context_.spin_us;
   options.fault_around_pages = plan_.prefetch ? options.fault_around_pages : 0;
@@ -264,7 +264,7 @@ PagerOptions ResidentWorker::pager_options() {
 // The process's clocks must not run backwards: of several readings the one that took the least time
 // counts, and is taken as of when it was asked for, so that the error, at most one round trip, is a
 // step forwards.
-Result<void> ResidentWorker::ask_clocks(CellOptions& options) {
+Result<void> GuestWorker::ask_clocks(CellOptions& options) {
   constexpr int kReadings = 5;
   constexpr int kTimeoutMs = 5000;
   if (offer_.source().boot_id() == own_facts_.boot_id()) {
@@ -292,7 +292,7 @@ Result<void> ResidentWorker::ask_clocks(CellOptions& options) {
 }
 
 // Pages come from who offered the process, commands from its home.
-Result<void> ResidentWorker::open_mailbox() {
+Result<void> GuestWorker::open_mailbox() {
   const auto from_source = [source = source_](const PeerIdentity& peer) {
     return peer.same_host(source) ? std::string()
                                   : "the process was offered by " + source.to_string();
@@ -311,7 +311,7 @@ Result<void> ResidentWorker::open_mailbox() {
                                    {Purpose::kCommand, from_home}}});
 }
 
-Result<void> ResidentWorker::connect_home(int timeout_ms) {
+Result<void> GuestWorker::connect_home(int timeout_ms) {
   const Address home = MIGRATE_TRY(Address::parse(noted_.home()));
   const Preamble preamble{.purpose = Purpose::kHome, .session = process_};
   auto peer = MIGRATE_TRY(context_.trust.connect(home, preamble, timeout_ms));
@@ -321,7 +321,7 @@ Result<void> ResidentWorker::connect_home(int timeout_ms) {
 }
 
 // Waits for the urgent and the bulk connection.
-Result<void> ResidentWorker::accept_data() {
+Result<void> GuestWorker::accept_data() {
   const int timeout_ms = rdma_ ? kRdmaTimeoutMs : kDataTimeoutMs;
   const std::int64_t deadline = now_us() + timeout_ms * 1000LL;
   while (!urgent_ || !bulk_) {
@@ -339,7 +339,7 @@ Result<void> ResidentWorker::accept_data() {
 
 // True: somebody knocks over RDMA. False: a letter is there, or nothing yet. Errors: kRetry
 // (neither in time), kPeerLost (the source gave up), kCorrupt, kSystem.
-Result<bool> ResidentWorker::await_connection(int timeout_ms) {
+Result<bool> GuestWorker::await_connection(int timeout_ms) {
   constexpr const char* kOperation = "await the source's connections";
   std::array<pollfd, 3> polled{{{mailbox_->fd(), POLLIN, 0},
                                 {rdma_ ? rdma_->fd() : -1, POLLIN, 0},
@@ -358,7 +358,7 @@ Result<bool> ResidentWorker::await_connection(int timeout_ms) {
 }
 
 // Who may not connect was told so, and is no failure of the session.
-void ResidentWorker::accept_rdma() {
+void GuestWorker::accept_rdma() {
   constexpr int kRefusalsTold = 10;
   auto accepted = rdma_->accept(0);
   if (!accepted) {
@@ -377,7 +377,7 @@ void ResidentWorker::accept_rdma() {
   (accepted->purpose == Purpose::kBulk ? bulk_ : urgent_) = std::move(accepted->channel);
 }
 
-Result<void> ResidentWorker::restore() {
+Result<void> GuestWorker::restore() {
   auto message = MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, 0, kFinalTimeoutMs));
   context_.stops.reach("destination.image");
   wire::Image& image = *message.mutable_final()->mutable_image();
@@ -385,11 +385,11 @@ Result<void> ResidentWorker::restore() {
   MIGRATE_TRY(check_final(image));
   const MappingPlan plan = restorer_->plan(image);
   MIGRATE_TRY(start_pager(image, plan));
-  ResidentRelay::Handlers handlers;
+  GuestRelay::Handlers handlers;
   handlers.on_signal = [this](std::span<const std::byte> siginfo) { deliver(siginfo); };
   handlers.on_command = [](std::uint64_t, const std::string&) {};
   handlers.on_change = [this] { note_change(); };
-  relay_ = MIGRATE_TRY(ResidentRelay::create(message.final().relay(), std::move(handlers)));
+  relay_ = MIGRATE_TRY(GuestRelay::create(message.final().relay(), std::move(handlers)));
   std::vector<StreamEndpoint> ends = MIGRATE_TRY(relay_->create_endpoints());
   std::map<std::uint64_t, int> relays;
   for (const StreamEndpoint& end : ends) {
@@ -415,7 +415,7 @@ Result<void> ResidentWorker::restore() {
 
 // A page that somebody made before the pager had the memory, such as a debugger that looked, would
 // be taken for one of the process's own.
-Result<void> ResidentWorker::check_untouched(const std::vector<PagerRegion>& regions) const {
+Result<void> GuestWorker::check_untouched(const std::vector<PagerRegion>& regions) const {
   const UniqueFd pagemap = MIGRATE_TRY(
       open_file("/proc/" + std::to_string(cell_->seed()) + "/pagemap", O_RDONLY | O_CLOEXEC));
   for (const PagerRegion& region : regions) {
@@ -433,7 +433,7 @@ Result<void> ResidentWorker::check_untouched(const std::vector<PagerRegion>& reg
 }
 
 // What was taken on was the draft: nobody may have become someone else since.
-Result<void> ResidentWorker::check_final(const wire::Image& image) {
+Result<void> GuestWorker::check_final(const wire::Image& image) {
   if (trusted_ || same_rights(offer_.draft(), image)) {
     return {};
   }
@@ -445,7 +445,7 @@ Result<void> ResidentWorker::check_final(const wire::Image& image) {
                          verdict.front().reason()));
 }
 
-Result<void> ResidentWorker::start_pager(const wire::Image& image, const MappingPlan& plan) {
+Result<void> GuestWorker::start_pager(const wire::Image& image, const MappingPlan& plan) {
   const std::vector<PagerRegion> wanted = pager_regions(image);
   if (!plan.unmap.empty() || !plan.map.empty()) {
     // What will be unmapped leaves the userfaultfd first: unmapping it would wait for the pager.
@@ -487,7 +487,7 @@ Result<void> ResidentWorker::start_pager(const wire::Image& image, const Mapping
 }
 
 // A source that comes again before Run was read has lost the connection on which Run would come.
-Result<wire::Run> ResidentWorker::await_run() {
+Result<wire::Run> GuestWorker::await_run() {
   constexpr int kLookEveryMs = 200;
   const std::int64_t deadline = now_us() + kRunTimeoutMs * 1000LL;
   for (;;) {
@@ -510,7 +510,7 @@ Result<wire::Run> ResidentWorker::await_run() {
 }
 
 // Until the source has been told that it runs.
-Result<wire::Run> ResidentWorker::run_process() {
+Result<wire::Run> GuestWorker::run_process() {
   wire::Run run = MIGRATE_TRY(await_run());
   enter(GuestPhase::kTold);
   context_.stops.reach("destination.run");
@@ -534,7 +534,7 @@ Result<wire::Run> ResidentWorker::run_process() {
   return run;
 }
 
-void ResidentWorker::settle_in(const wire::Run& run) {
+void GuestWorker::settle_in(const wire::Run& run) {
   for (const std::string& signal : run.signals()) {
     deliver(std::as_bytes(std::span(signal)));
   }
@@ -549,7 +549,7 @@ void ResidentWorker::settle_in(const wire::Run& run) {
 
 // Before the process runs here only its source's connections are of use; what others ask for is
 // done once it runs, or refused if it never does.
-void ResidentWorker::take_early_letter(Letter letter) {
+void GuestWorker::take_early_letter(Letter letter) {
   if (is_request(letter)) {
     early_.add(std::move(letter));
   } else {
@@ -560,7 +560,7 @@ void ResidentWorker::take_early_letter(Letter letter) {
 void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,
                             const Preamble& preamble,
                             const std::function<void(int connection)>& become_worker) {
-  ResidentWorker(context, std::move(peer), preamble.session, become_worker).run();
+  GuestWorker(context, std::move(peer), preamble.session, become_worker).run();
 }
 
 }  // namespace migrate

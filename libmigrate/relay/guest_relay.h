@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/relay/guest_stream.h"
 #include "libmigrate/relay/link.h"
-#include "libmigrate/relay/resident_stream.h"
 
 namespace migrate {
 
@@ -33,14 +33,14 @@ struct IncompleteCore {
 /// The state for a process that leaves home: epoch 1, nothing sent yet.
 wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams);
 
-/// The resident side of the link to home: stands for the outside world towards a moved process.
+/// The guest side of the link to home: stands for the outside world towards a moved process.
 ///
 /// Life: create, create_endpoints, attach (home learns of us but stays with the older place),
 /// activate (the process runs here), then poll: collect_poll_fds, poll, handle. A link that breaks
 /// is dropped: connected() is false until the owner attaches another. A further move: freeze_state,
 /// then thaw, or destroy the relay when the process runs elsewhere.
 /// Threads: one owner thread. Nothing blocks. SIGPIPE is set to be ignored.
-class ResidentRelay {
+class GuestRelay {
  public:
   /// Called from handle(). They may call the relay, but not destroy it.
   struct Handlers {
@@ -53,8 +53,8 @@ class ResidentRelay {
   };
 
   /// From fresh state or from that of freeze_state() at another host. Errors: kCorrupt.
-  static Result<std::unique_ptr<ResidentRelay>> create(const wire::RelayState& state,
-                                                       Handlers handlers);
+  static Result<std::unique_ptr<GuestRelay>> create(const wire::RelayState& state,
+                                                    Handlers handlers);
 
   /// From what note() gave to a worker that is dead, with the ends that ends() told of.
   struct Adopted {
@@ -62,9 +62,9 @@ class ResidentRelay {
     RelayEnd::Kind kind = RelayEnd::Kind::kIn;
     UniqueFd fd;
   };
-  static Result<std::unique_ptr<ResidentRelay>> adopt(const wire::ResidentRelayState& state,
-                                                      std::vector<Adopted> ends, Handlers handlers);
-  wire::ResidentRelayState note() const;
+  static Result<std::unique_ptr<GuestRelay>> adopt(const wire::GuestRelayState& state,
+                                                   std::vector<Adopted> ends, Handlers handlers);
+  wire::GuestRelayState note() const;
   std::vector<RelayEnd> ends() const;
 
   /// Makes the process's ends. Call once; install them in the process before closing them, as the
@@ -117,20 +117,20 @@ class ResidentRelay {
   bool home_over() const { return home_over_; }
 
  private:
-  explicit ResidentRelay(Handlers handlers) : handlers_(std::move(handlers)) {}
+  explicit GuestRelay(Handlers handlers) : handlers_(std::move(handlers)) {}
 
   void receive_all(Result<void>& outcome);
   Result<void> dispatch(const wire::RelayMessage& message);
   Result<void> accept_resumed(const wire::RelayResumed& resumed);
   Result<void> accept_signal(const wire::RelaySignal& signal);
-  Result<ResidentStream*> find(std::uint32_t id);
+  Result<GuestStream*> find(std::uint32_t id);
   void pump_link();
   void note_ends(bool over);
   void send_job_state();
   void send_location();
 
   Handlers handlers_;
-  std::map<std::uint32_t, ResidentStream> streams_;
+  std::map<std::uint32_t, GuestStream> streams_;
   std::unique_ptr<Link> link_;
   std::uint64_t state_epoch_ = 1;
   std::uint64_t attempt_ = 0;

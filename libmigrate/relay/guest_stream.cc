@@ -1,4 +1,4 @@
-#include "libmigrate/relay/resident_stream.h"
+#include "libmigrate/relay/guest_stream.h"
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
@@ -27,7 +27,7 @@ Result<void> set_nonblocking(int fd) {
 
 }  // namespace
 
-ResidentStream::ResidentStream(const wire::RelayStreamState& state)
+GuestStream::GuestStream(const wire::RelayStreamState& state)
     : id_(state.id()),
       directions_(state.directions()),
       in_(state.in_next()),
@@ -42,12 +42,12 @@ ResidentStream::ResidentStream(const wire::RelayStreamState& state)
   }
 }
 
-Error ResidentStream::corrupt(const char* what) const {
+Error GuestStream::corrupt(const char* what) const {
   return make_error(ErrorCode::kCorrupt, what, "relay stream " + std::to_string(id_));
 }
 
-void ResidentStream::adopt(const wire::ResidentRelayState::Stream& noted, UniqueFd in, UniqueFd out,
-                           UniqueFd unread) {
+void GuestStream::adopt(const wire::GuestRelayState::Stream& noted, UniqueFd in, UniqueFd out,
+                        UniqueFd unread) {
   in_acked_ = std::min(noted.in_acked(), in_.first());
   in_eof_ = noted.in_eof();
   in_finished_ = noted.in_finished();
@@ -56,8 +56,7 @@ void ResidentStream::adopt(const wire::ResidentRelayState::Stream& noted, Unique
   unread_fd_ = std::move(unread);
 }
 
-void ResidentStream::note(wire::RelayStreamState& state,
-                          wire::ResidentRelayState::Stream& noted) const {
+void GuestStream::note(wire::RelayStreamState& state, wire::GuestRelayState::Stream& noted) const {
   save(state);
   state.set_in_next(in_.first());
   noted.set_id(id_);
@@ -66,7 +65,7 @@ void ResidentStream::note(wire::RelayStreamState& state,
   noted.set_in_finished(in_finished_);
 }
 
-void ResidentStream::add_ends(std::vector<RelayEnd>& ends) const {
+void GuestStream::add_ends(std::vector<RelayEnd>& ends) const {
   const auto add = [&](RelayEnd::Kind kind, const UniqueFd& fd) {
     if (fd.valid()) {
       ends.push_back({id_, kind, fd.get()});
@@ -77,7 +76,7 @@ void ResidentStream::add_ends(std::vector<RelayEnd>& ends) const {
   add(RelayEnd::Kind::kUnread, unread_fd_);
 }
 
-Result<StreamEndpoint> ResidentStream::open() {
+Result<StreamEndpoint> GuestStream::open() {
   StreamEndpoint endpoint;
   endpoint.id = id_;
   std::array<int, 2> ends{};
@@ -115,7 +114,7 @@ Result<StreamEndpoint> ResidentStream::open() {
   return endpoint;
 }
 
-void ResidentStream::collect(std::vector<pollfd>& descriptors) const {
+void GuestStream::collect(std::vector<pollfd>& descriptors) const {
   short in_events = -1;  // -1: not polled, as a hang-up would wake us again and again.
   if (in_fd_.valid() && reads_in() && !in_finished_) {
     in_events = in_.empty() ? 0 : POLLOUT;
@@ -132,14 +131,14 @@ void ResidentStream::collect(std::vector<pollfd>& descriptors) const {
   }
 }
 
-bool ResidentStream::wants_timer() const {
+bool GuestStream::wants_timer() const {
   if (!reads_in() || !in_.empty() || in_finished_) {
     return false;
   }
   return in_eof_ || in_.end() - in_acked_ >= kRelayWindowBytes / 2;
 }
 
-std::uint64_t ResidentStream::consumed() const {
+std::uint64_t GuestStream::consumed() const {
   const int fd = unread_fd_.valid() ? unread_fd_.get() : in_fd_.get();
   int unread = 0;
   if (in_gone_ || fd < 0) {
@@ -152,7 +151,7 @@ std::uint64_t ResidentStream::consumed() const {
   return in_.first() - std::min(written, static_cast<std::uint64_t>(unread));
 }
 
-void ResidentStream::pump_process() {
+void GuestStream::pump_process() {
   if (reads_in() && in_fd_.valid()) {
     write_in();
   }
@@ -161,7 +160,7 @@ void ResidentStream::pump_process() {
   }
 }
 
-void ResidentStream::write_in() {
+void GuestStream::write_in() {
   while (!in_.empty()) {
     const std::string_view bytes = in_.view(in_.first(), kRelayChunkBytes);
     const ssize_t count =
@@ -187,7 +186,7 @@ void ResidentStream::write_in() {
 }
 
 /// Lets the process see the end of file, and keeps a way to learn how much it has yet to read.
-void ResidentStream::finish_in() {
+void GuestStream::finish_in() {
   if (is_socket()) {
     shutdown(in_fd_.get(), SHUT_WR);
     in_finished_ = true;
@@ -207,7 +206,7 @@ void ResidentStream::finish_in() {
   }
 }
 
-void ResidentStream::drop_reader() {
+void GuestStream::drop_reader() {
   in_gone_ = true;
   in_.drop_to(in_.end());
   if (!is_socket()) {
@@ -216,7 +215,7 @@ void ResidentStream::drop_reader() {
   }
 }
 
-void ResidentStream::read_out(std::uint64_t limit) {
+void GuestStream::read_out(std::uint64_t limit) {
   const int fd = is_socket() ? in_fd_.get() : out_fd_.get();
   std::array<char, kRelayChunkBytes> bytes;
   while (fd >= 0 && out_.size() < limit) {
@@ -234,7 +233,7 @@ void ResidentStream::read_out(std::uint64_t limit) {
   }
 }
 
-void ResidentStream::drain() {
+void GuestStream::drain() {
   const int fd = is_socket() ? in_fd_.get() : out_fd_.get();
   int unread = 0;
   if (!writes_out() || out_eof_ || fd < 0 || ioctl(fd, FIONREAD, &unread) != 0) {
@@ -243,7 +242,7 @@ void ResidentStream::drain() {
   read_out(out_.size() + static_cast<std::uint64_t>(std::max(unread, 0)) + 1);
 }
 
-void ResidentStream::end_output() {
+void GuestStream::end_output() {
   if ((directions_ & wire::RELAY_OUT) != 0 && !out_eof_) {
     out_eof_ = true;
     out_fd_.reset();
@@ -251,7 +250,7 @@ void ResidentStream::end_output() {
 }
 
 /// Nobody reads the output at home: the process's next write shall fail with EPIPE.
-void ResidentStream::drop_out() {
+void GuestStream::drop_out() {
   out_gone_ = true;
   out_.drop_to(out_.end());
   out_sent_ = out_.end();
@@ -261,7 +260,7 @@ void ResidentStream::drop_out() {
   out_fd_.reset();
 }
 
-void ResidentStream::pump_link(Link& link) {
+void GuestStream::pump_link(Link& link) {
   while (!out_gone_ && out_sent_ < std::min(out_.end(), out_.first() + kRelayWindowBytes)) {
     const std::uint64_t room = out_.first() + kRelayWindowBytes - out_sent_;
     const auto bytes = out_.view(out_sent_, std::min(kRelayChunkBytes, room));
@@ -301,7 +300,7 @@ void ResidentStream::pump_link(Link& link) {
   }
 }
 
-Result<void> ResidentStream::accept_data(const wire::RelayData& data) {
+Result<void> GuestStream::accept_data(const wire::RelayData& data) {
   const std::uint64_t size = data.content().size();
   if ((directions_ & wire::RELAY_IN) == 0 || in_eof_ || size == 0 || size > kRelayChunkBytes ||
       data.offset() != in_.end()) {
@@ -316,7 +315,7 @@ Result<void> ResidentStream::accept_data(const wire::RelayData& data) {
   return {};
 }
 
-Result<void> ResidentStream::accept_ack(const wire::RelayAck& ack) {
+Result<void> GuestStream::accept_ack(const wire::RelayAck& ack) {
   if (out_gone_) {
     return {};
   }
@@ -329,7 +328,7 @@ Result<void> ResidentStream::accept_ack(const wire::RelayAck& ack) {
   return {};
 }
 
-Result<void> ResidentStream::accept_close(const wire::RelayClose& close) {
+Result<void> GuestStream::accept_close(const wire::RelayClose& close) {
   if (close.reader_gone()) {
     if ((directions_ & wire::RELAY_OUT) == 0) {
       return fail(corrupt("accept the end of home's reader"));
@@ -344,7 +343,7 @@ Result<void> ResidentStream::accept_close(const wire::RelayClose& close) {
   return {};
 }
 
-Result<void> ResidentStream::accept_resumed(const wire::RelayResumed::Stream& resumed) {
+Result<void> GuestStream::accept_resumed(const wire::RelayResumed::Stream& resumed) {
   if (resumed.out_gone() || out_gone_) {
     drop_out();
     return {};
@@ -359,7 +358,7 @@ Result<void> ResidentStream::accept_resumed(const wire::RelayResumed::Stream& re
   return {};
 }
 
-void ResidentStream::describe(wire::RelayResume::Stream& resume) {
+void GuestStream::describe(wire::RelayResume::Stream& resume) {
   in_acked_ = consumed();
   in_gone_sent_ = in_gone_;
   resume.set_id(id_);
@@ -369,7 +368,7 @@ void ResidentStream::describe(wire::RelayResume::Stream& resume) {
   resume.set_out_first(out_.first());
 }
 
-void ResidentStream::save(wire::RelayStreamState& state) const {
+void GuestStream::save(wire::RelayStreamState& state) const {
   state.set_id(id_);
   state.set_directions(directions_);
   state.set_in_next(consumed());
@@ -381,7 +380,7 @@ void ResidentStream::save(wire::RelayStreamState& state) const {
   state.set_out_gone(out_gone_);
 }
 
-bool ResidentStream::flushed() const {
+bool GuestStream::flushed() const {
   return (directions_ & wire::RELAY_OUT) == 0 || out_gone_ ||
          (out_.empty() && (!out_eof_ || out_eof_acked_));
 }

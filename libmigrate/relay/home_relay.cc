@@ -1,4 +1,4 @@
-#include "libmigrate/relay/deputy_relay.h"
+#include "libmigrate/relay/home_relay.h"
 
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -47,7 +47,7 @@ bool is_in_foreground(pid_t process, std::uint64_t device) {
   return device != makedev(major_number, minor_number) || group == foreground;
 }
 
-DeputyRelay::DeputyRelay(std::vector<Stream> streams, pid_t deputy, Handlers handlers)
+HomeRelay::HomeRelay(std::vector<Stream> streams, pid_t deputy, Handlers handlers)
     : handlers_(std::move(handlers)), deputy_(deputy) {
   for (Stream& stream : streams) {
     streams_.try_emplace(stream.id, stream.id, stream.directions, std::move(stream.real));
@@ -55,8 +55,8 @@ DeputyRelay::DeputyRelay(std::vector<Stream> streams, pid_t deputy, Handlers han
   std::signal(SIGPIPE, SIG_IGN);  // A write to a pipe has no MSG_NOSIGNAL.
 }
 
-void DeputyRelay::adopt(const wire::DeputyRelayState& state) {
-  for (const wire::DeputyRelayState::Stream& noted : state.streams()) {
+void HomeRelay::adopt(const wire::HomeRelayState& state) {
+  for (const wire::HomeRelayState::Stream& noted : state.streams()) {
     const auto found = streams_.find(noted.id());
     if (found != streams_.end()) {
       found->second.adopt(noted);
@@ -77,8 +77,8 @@ void DeputyRelay::adopt(const wire::DeputyRelayState& state) {
   exit_delivered_ = state.exit_delivered();
 }
 
-wire::DeputyRelayState DeputyRelay::note() const {
-  wire::DeputyRelayState state;
+wire::HomeRelayState HomeRelay::note() const {
+  wire::HomeRelayState state;
   for (const auto& [id, stream] : streams_) {
     stream.note(*state.add_streams());
   }
@@ -99,21 +99,21 @@ wire::DeputyRelayState DeputyRelay::note() const {
   return state;
 }
 
-void DeputyRelay::attach(std::unique_ptr<Channel> channel) {
+void HomeRelay::attach(std::unique_ptr<Channel> channel) {
   if (pending_.size() == kMaxPendingLinks) {
     pending_.pop_front();
   }
   pending_.push_back(std::make_unique<Peer>(std::move(channel)));
 }
 
-bool DeputyRelay::may_read(const HomeStream& stream) const {
+bool HomeRelay::may_read(const HomeStream& stream) const {
   const bool terminal = stream.wants_terminal() && deputy_ != 0;
   // Who is left of a process that has ended is in no foreground, and its pid may be another's.
   return active_ && (!exited_ || (exited_->keep_streams() && !terminal)) &&
          (!terminal || is_in_foreground(deputy_, stream.terminal_device()));
 }
 
-std::uint32_t DeputyRelay::silent_ms() const {
+std::uint32_t HomeRelay::silent_ms() const {
   tcp_info info{};
   socklen_t size = sizeof(info);
   if (::getsockopt(active_->link.poll_fd(), IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
@@ -122,7 +122,7 @@ std::uint32_t DeputyRelay::silent_ms() const {
   return std::min(info.tcpi_last_ack_recv, info.tcpi_last_data_recv);
 }
 
-int DeputyRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
+int HomeRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
   int timeout_ms = -1;
   const auto add = [&](Peer& peer) {
     if (peer.link.arm()) {
@@ -150,7 +150,7 @@ int DeputyRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
   return timeout_ms;
 }
 
-Result<void> DeputyRelay::handle() {
+Result<void> HomeRelay::handle() {
   Result<void> outcome;
   receive_active(outcome);
   receive_pending(outcome);
@@ -164,7 +164,7 @@ Result<void> DeputyRelay::handle() {
   return outcome;
 }
 
-void DeputyRelay::receive_active(Result<void>& outcome) {
+void HomeRelay::receive_active(Result<void>& outcome) {
   for (int i = 0; i < Link::kMessagesPerTurn && active_; ++i) {
     Result<std::optional<wire::RelayMessage>> message = active_->link.receive();
     if (message && !*message) {
@@ -185,7 +185,7 @@ void DeputyRelay::receive_active(Result<void>& outcome) {
   }
 }
 
-void DeputyRelay::lose(std::unique_ptr<Peer> peer) {
+void HomeRelay::lose(std::unique_ptr<Peer> peer) {
   for (const std::uint64_t id : peer->commands) {
     if (handlers_.on_command_reply) {
       handlers_.on_command_reply(
@@ -195,7 +195,7 @@ void DeputyRelay::lose(std::unique_ptr<Peer> peer) {
   }
 }
 
-void DeputyRelay::receive_pending(Result<void>& outcome) {
+void HomeRelay::receive_pending(Result<void>& outcome) {
   for (std::size_t i = 0; i < pending_.size();) {
     const Result<bool> activated = read_pending(*pending_[i]);
     if (activated && !*activated) {
@@ -213,7 +213,7 @@ void DeputyRelay::receive_pending(Result<void>& outcome) {
 }
 
 // A place that is in doubt where the process runs asks by a link that it does not activate.
-void DeputyRelay::tell_superseded() {
+void HomeRelay::tell_superseded() {
   for (const auto& peer : pending_) {
     if (peer->resume && peer->resume->epoch() < epoch_ && !peer->told_newer) {
       wire::RelayMessage message;
@@ -225,7 +225,7 @@ void DeputyRelay::tell_superseded() {
 }
 
 /// True when the side of this link says that the process runs there.
-Result<bool> DeputyRelay::read_pending(Peer& peer) {
+Result<bool> HomeRelay::read_pending(Peer& peer) {
   while (true) {
     const std::optional<wire::RelayMessage> message = MIGRATE_TRY(peer.link.receive());
     if (!message) {
@@ -242,7 +242,7 @@ Result<bool> DeputyRelay::read_pending(Peer& peer) {
   }
 }
 
-Result<void> DeputyRelay::check_resume(const Peer& peer, std::uint64_t activated_epoch) const {
+Result<void> HomeRelay::check_resume(const Peer& peer, std::uint64_t activated_epoch) const {
   const wire::RelayResume& resume = *peer.resume;
   if (resume.epoch() < epoch_ || (resume.epoch() == epoch_ && resume.attempt() <= attempt_)) {
     return fail(make_error(ErrorCode::kPeerLost, "take a link", "one older than the present"));
@@ -265,7 +265,7 @@ Result<void> DeputyRelay::check_resume(const Peer& peer, std::uint64_t activated
   return {};
 }
 
-void DeputyRelay::activate(std::unique_ptr<Peer> peer) {
+void HomeRelay::activate(std::unique_ptr<Peer> peer) {
   if (active_ && !active_->commands.empty()) {
     retired_.push_back(std::move(active_));
   }
@@ -288,7 +288,7 @@ void DeputyRelay::activate(std::unique_ptr<Peer> peer) {
   active_->link.send(message);
 }
 
-void DeputyRelay::receive_retired() {
+void HomeRelay::receive_retired() {
   for (std::size_t i = 0; i < retired_.size();) {
     Peer& peer = *retired_[i];
     Result<std::optional<wire::RelayMessage>> message = peer.link.receive();
@@ -308,7 +308,7 @@ void DeputyRelay::receive_retired() {
   }
 }
 
-Result<HomeStream*> DeputyRelay::find(std::uint32_t id) {
+Result<HomeStream*> HomeRelay::find(std::uint32_t id) {
   const auto found = streams_.find(id);
   if (found == streams_.end()) {
     return fail(
@@ -317,7 +317,7 @@ Result<HomeStream*> DeputyRelay::find(std::uint32_t id) {
   return &found->second;
 }
 
-Result<void> DeputyRelay::dispatch(const wire::RelayMessage& message) {
+Result<void> HomeRelay::dispatch(const wire::RelayMessage& message) {
   using Body = wire::RelayMessage;
   switch (message.body_case()) {
     case Body::kData:
@@ -349,7 +349,7 @@ Result<void> DeputyRelay::dispatch(const wire::RelayMessage& message) {
   }
 }
 
-Result<void> DeputyRelay::accept_signal_ack(const wire::RelaySignalAck& ack) {
+Result<void> HomeRelay::accept_signal_ack(const wire::RelaySignalAck& ack) {
   if (ack.number() > sent_signal_) {
     return fail(corrupt_from_place("accept the acknowledgement of a signal that was not sent"));
   }
@@ -360,13 +360,13 @@ Result<void> DeputyRelay::accept_signal_ack(const wire::RelaySignalAck& ack) {
   return {};
 }
 
-void DeputyRelay::accept_reply(Peer& peer, const wire::RelayCommandReply& reply) {
+void HomeRelay::accept_reply(Peer& peer, const wire::RelayCommandReply& reply) {
   if (peer.commands.erase(reply.id()) != 0 && handlers_.on_command_reply) {
     handlers_.on_command_reply(reply.id(), reply.json());
   }
 }
 
-void DeputyRelay::accept_job_state(int signal) {
+void HomeRelay::accept_job_state(int signal) {
   if (signal == stopped_signal_) {
     return;
   }
@@ -379,7 +379,7 @@ void DeputyRelay::accept_job_state(int signal) {
 }
 
 // Told twice if descendants outlive it: of its end, and of theirs.
-void DeputyRelay::accept_exited(const wire::RelayExited& exited) {
+void HomeRelay::accept_exited(const wire::RelayExited& exited) {
   if (all_ended_ || (exit_delivered_ && exited.keep_streams())) {
     acknowledge_exit();
   } else {
@@ -387,7 +387,7 @@ void DeputyRelay::accept_exited(const wire::RelayExited& exited) {
   }
 }
 
-void DeputyRelay::acknowledge_exit() {
+void HomeRelay::acknowledge_exit() {
   if (active_) {
     wire::RelayMessage message;
     message.mutable_exited_ack()->set_descendants(all_ended_);
@@ -395,12 +395,12 @@ void DeputyRelay::acknowledge_exit() {
   }
 }
 
-bool DeputyRelay::streams_open() const {
+bool HomeRelay::streams_open() const {
   return std::any_of(streams_.begin(), streams_.end(),
                      [](const auto& stream) { return stream.second.open(); });
 }
 
-void DeputyRelay::pump_streams() {
+void HomeRelay::pump_streams() {
   std::vector<pollfd> descriptors;
   std::vector<std::size_t> index;  // by stream: where its descriptor is, if it is there
   std::vector<bool> allowed;
@@ -423,7 +423,7 @@ void DeputyRelay::pump_streams() {
   }
 }
 
-void DeputyRelay::pump_link() {
+void HomeRelay::pump_link() {
   if (!active_) {
     return;
   }
@@ -438,7 +438,7 @@ void DeputyRelay::pump_link() {
   }
 }
 
-void DeputyRelay::deliver_exit() {
+void HomeRelay::deliver_exit() {
   if (!exited_ || all_ended_ || (exit_delivered_ && exited_->keep_streams())) {
     return;
   }
@@ -460,7 +460,7 @@ void DeputyRelay::deliver_exit() {
   }
 }
 
-void DeputyRelay::tell_closed() {
+void HomeRelay::tell_closed() {
   for (const auto& [id, stream] : streams_) {
     const std::uint32_t closed = (stream.in_closed() ? std::uint32_t{wire::RELAY_IN} : 0U) |
                                  (stream.out_closed() ? std::uint32_t{wire::RELAY_OUT} : 0U);
@@ -474,7 +474,7 @@ void DeputyRelay::tell_closed() {
   }
 }
 
-Result<void> DeputyRelay::send_signal(std::span<const std::byte> siginfo) {
+Result<void> HomeRelay::send_signal(std::span<const std::byte> siginfo) {
   if (siginfo.size() != kSiginfoBytes) {
     return fail(make_error(ErrorCode::kInvalid, "forward a signal", "siginfo of a wrong size"));
   }
@@ -487,7 +487,7 @@ Result<void> DeputyRelay::send_signal(std::span<const std::byte> siginfo) {
   return {};
 }
 
-Result<std::uint64_t> DeputyRelay::send_command(const std::string& json) {
+Result<std::uint64_t> HomeRelay::send_command(const std::string& json) {
   if (!active_) {
     return fail(make_error(ErrorCode::kPeerLost, "send a command", "the process's place",
                            "wait until the link to it is up again"));

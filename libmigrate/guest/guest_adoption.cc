@@ -1,4 +1,4 @@
-// What a resident worker leaves for the one that takes over when it dies, and how that one goes on.
+// What a guest worker leaves for the one that takes over when it dies, and how that one goes on.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -12,7 +12,7 @@
 #include "base/log.h"
 #include "libmigrate/guest/clear_session.h"
 #include "libmigrate/guest/guest.h"
-#include "libmigrate/guest/resident_worker.h"
+#include "libmigrate/guest/guest_worker.h"
 #include "libmigrate/restore/file_user.h"
 #include "libmigrate/state/verdict.h"
 
@@ -32,7 +32,7 @@ Kept::Kind kept_kind(RelayEnd::Kind kind) {
 
 }  // namespace
 
-void ResidentWorker::note_waits() {
+void GuestWorker::note_waits() {
   for (const WaitRecord& wait : waits_) {
     wire::TimedWait& noted = *noted_.add_waits();
     noted.set_thread(wait.thread);
@@ -43,7 +43,7 @@ void ResidentWorker::note_waits() {
   }
 }
 
-void ResidentWorker::adopt_waits() {
+void GuestWorker::adopt_waits() {
   for (const wire::TimedWait& noted : noted_.waits()) {
     WaitRecord wait{.thread = noted.thread(),
                     .number = noted.number(),
@@ -56,14 +56,14 @@ void ResidentWorker::adopt_waits() {
   }
 }
 
-std::string ResidentWorker::cell_socket() const {
+std::string GuestWorker::cell_socket() const {
   return SessionFile::directory(context_.state_directory) + "/" +
          cell_session_name(to_hex(session_)) + ".socket";
 }
 
 // Before the process may run: all that outlives this worker but the userfaultfd, by which the init
 // knows that it has to stay.
-Result<void> ResidentWorker::note_image(const wire::Image& image) {
+Result<void> GuestWorker::note_image(const wire::Image& image) {
   for (const wire::FileIdentity& file : image.mapped_files()) {
     *noted_.add_mapped_files() = file;
   }
@@ -83,7 +83,7 @@ Result<void> ResidentWorker::note_image(const wire::Image& image) {
   return file_->save(noted_.SerializeAsString());
 }
 
-void ResidentWorker::note_change() {
+void GuestWorker::note_change() {
   if (!relay_) {
     return;
   }
@@ -99,7 +99,7 @@ void ResidentWorker::note_change() {
 
 // The init holds what is open here and nothing else: what it held longer, the process would not see
 // closed.
-Result<void> ResidentWorker::keep_relay_ends() {
+Result<void> GuestWorker::keep_relay_ends() {
   Result<void> all;
   std::set<std::pair<Kept::Kind, std::uint32_t>> open;
   for (const RelayEnd& end : relay_->ends()) {
@@ -121,7 +121,7 @@ Result<void> ResidentWorker::keep_relay_ends() {
   return all;
 }
 
-void ResidentWorker::run_adopted(SessionFile file) {
+void GuestWorker::run_adopted(SessionFile file) {
   file_.emplace(std::move(file));
   control_.reset();
   const auto adopted = adopt();
@@ -136,7 +136,7 @@ void ResidentWorker::run_adopted(SessionFile file) {
 }
 
 // False: nothing is left to do.
-Result<bool> ResidentWorker::adopt() {
+Result<bool> GuestWorker::adopt() {
   MIGRATE_TRY(file_->await_worker_gone());
   file_->take();
   if (!noted_.ParseFromString(MIGRATE_TRY(file_->load())) ||
@@ -174,7 +174,7 @@ Result<bool> ResidentWorker::adopt() {
   return !gone();
 }
 
-Result<void> ResidentWorker::adopt_cell() {
+Result<void> GuestWorker::adopt_cell() {
   std::vector<KeptDescriptor> kept;
   auto cell = Cell::adopt(cell_socket(), file_->mark(), kept);
   if (!cell && cell.error().code == ErrorCode::kRetry) {
@@ -193,7 +193,7 @@ Result<void> ResidentWorker::adopt_cell() {
   return adopt_relay(kept);
 }
 
-Result<void> ResidentWorker::adopt_pager(std::vector<KeptDescriptor>& kept) {
+Result<void> GuestWorker::adopt_pager(std::vector<KeptDescriptor>& kept) {
   std::map<std::uint32_t, AdoptedSpace> spaces;
   for (KeptDescriptor& each : kept) {
     if (each.what.kind == Kept::Kind::kUserfault) {
@@ -233,12 +233,12 @@ Result<void> ResidentWorker::adopt_pager(std::vector<KeptDescriptor>& kept) {
   return {};
 }
 
-Result<void> ResidentWorker::adopt_relay(std::vector<KeptDescriptor>& kept) {
-  ResidentRelay::Handlers handlers;
+Result<void> GuestWorker::adopt_relay(std::vector<KeptDescriptor>& kept) {
+  GuestRelay::Handlers handlers;
   handlers.on_signal = [this](std::span<const std::byte> siginfo) { deliver(siginfo); };
   handlers.on_command = [](std::uint64_t, const std::string&) {};
   handlers.on_change = [this] { note_change(); };
-  std::vector<ResidentRelay::Adopted> ends;
+  std::vector<GuestRelay::Adopted> ends;
   for (KeptDescriptor& each : kept) {
     if (each.what.kind == Kept::Kind::kSharedFile) {
       shared_files_.emplace(each.what.number, std::move(each.fd));
@@ -251,7 +251,7 @@ Result<void> ResidentWorker::adopt_relay(std::vector<KeptDescriptor>& kept) {
       }
     }
   }
-  relay_ = MIGRATE_TRY(ResidentRelay::adopt(noted_.relay(), std::move(ends), std::move(handlers)));
+  relay_ = MIGRATE_TRY(GuestRelay::adopt(noted_.relay(), std::move(ends), std::move(handlers)));
   for (const auto& [inode, id] : noted_.relay_inodes()) {
     relay_inodes_.emplace(inode, id);
   }
@@ -263,7 +263,7 @@ Result<void> ResidentWorker::adopt_relay(std::vector<KeptDescriptor>& kept) {
 }
 
 // A move away that the dead worker had begun: decided, given up half-way, or never begun.
-void ResidentWorker::adopt_move() {
+void GuestWorker::adopt_move() {
   if (!noted_.has_outgoing()) {
     return;
   }
@@ -293,9 +293,8 @@ void ResidentWorker::adopt_move() {
   finish_move(*move, nobody, MoveWait::kResumed);
 }
 
-void run_adopted_resident(const WorkerContext& context, SessionFile file,
-                          const SessionId& session) {
-  ResidentWorker(context, {}, session, {}).run_adopted(std::move(file));
+void run_adopted_guest(const WorkerContext& context, SessionFile file, const SessionId& session) {
+  GuestWorker(context, {}, session, {}).run_adopted(std::move(file));
 }
 
 }  // namespace migrate

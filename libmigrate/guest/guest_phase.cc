@@ -1,13 +1,13 @@
 // The phase of a guest: what of it is written down where.
 #include "base/log.h"
-#include "libmigrate/guest/resident_worker.h"
+#include "libmigrate/guest/guest_worker.h"
 #include "libmigrate/state/row_state.h"
 
 namespace migrate {
 
 // The one place where the worker writes it: into the record, the log and the row. `wait_status`
 // counts if the process has ended with it, and nobody has noted how before.
-void ResidentWorker::enter(GuestPhase phase, int wait_status) {
+void GuestWorker::enter(GuestPhase phase, int wait_status) {
   const GuestPhase before = this->phase();
   const GuestPhase now = file_->mark().phase.enter(phase, wait_status);
   log::debug("session {}: {} ({} after {})", to_hex(session_), to_string(now), to_string(phase),
@@ -19,7 +19,7 @@ void ResidentWorker::enter(GuestPhase phase, int wait_status) {
 }
 
 // The row is what the record says, and nothing else.
-void ResidentWorker::record() {
+void GuestWorker::record() {
   const auto state = row_state(phase(), children_left());
   if (!state || !row_ || !cell_) {
     return;

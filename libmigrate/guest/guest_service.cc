@@ -1,4 +1,4 @@
-// What a resident worker does from the moment when its process runs here.
+// What a guest worker does from the moment when its process runs here.
 #include <poll.h>
 #include <signal.h>
 #include <sys/syscall.h>
@@ -10,7 +10,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
-#include "libmigrate/guest/resident_worker.h"
+#include "libmigrate/guest/guest_worker.h"
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/pages/channel_link.h"
 #include "libmigrate/proc/proc_text.h"
@@ -37,7 +37,7 @@ bool stops_by_default(pid_t process, int signal) {
 
 }  // namespace
 
-void ResidentWorker::serve_until_end() {
+void GuestWorker::serve_until_end() {
   while (!gone()) {
     wait_for_events();
     read_mailbox();
@@ -64,7 +64,7 @@ void ResidentWorker::serve_until_end() {
 
 // Nobody needs to take over. Unless the source knows all, a note of what became of the process
 // stays for it: whoever finds none may say that the process never ran.
-void ResidentWorker::close_session() {
+void GuestWorker::close_session() {
   if (cell_) {
     cell_->end();
   }
@@ -77,7 +77,7 @@ void ResidentWorker::close_session() {
   }
 }
 
-void ResidentWorker::wait_for_events() {
+void GuestWorker::wait_for_events() {
   constexpr int kLongestPollMs = 1000;
   constexpr int kOwedPollMs = 50;
   std::vector<pollfd> polled;
@@ -96,7 +96,7 @@ void ResidentWorker::wait_for_events() {
   static_cast<void>(::read(pager_events_.get(), &ignored, sizeof(ignored)));
 }
 
-void ResidentWorker::read_cell() {
+void GuestWorker::read_cell() {
   while (!cell_over_) {
     const auto event = cell_->read_event();
     if (!event && event.error().code == ErrorCode::kRetry) {
@@ -135,14 +135,14 @@ void ResidentWorker::read_cell() {
 }
 
 // A process that is owed pages may end with a core dump.
-void ResidentWorker::watch_core() {
+void GuestWorker::watch_core() {
   if (pager_ && !independent() && !exited_ && !core_watch_.has_execed()) {
     core_watch_.look(cell_->seed(), pager_->statistics().first_gone);
   }
 }
 
 // `lost`: why it did not end by itself, if so.
-void ResidentWorker::report_end(int status, const std::string& lost) {
+void GuestWorker::report_end(int status, const std::string& lost) {
   if (!lost.empty()) {
     log::error("process {}: {}", noted_.command(), lost);
   }
@@ -167,23 +167,23 @@ void ResidentWorker::report_end(int status, const std::string& lost) {
 }
 
 // Of children that the process left, killed with their cell or not, nothing is left.
-void ResidentWorker::end_children() {
+void GuestWorker::end_children() {
   relay_->report_descendants_ended();
   record();
 }
 
 // The process has ended, and children of it are owed pages that nobody has any more.
-void ResidentWorker::give_up_children(const std::string& reason) {
+void GuestWorker::give_up_children(const std::string& reason) {
   log::error("children of process {} are ended: {}", noted_.command(), reason);
   cell_->end();
 }
 
-Error ResidentWorker::ended_error() const {
+Error GuestWorker::ended_error() const {
   return make_error(ErrorCode::kNotFound, "carry out a request", "process " + noted_.command(),
                     cell_over_ ? "it has ended" : "it has ended; only children of it are left");
 }
 
-void ResidentWorker::read_mailbox() {
+void GuestWorker::read_mailbox() {
   for (;;) {
     auto letter = mailbox_->receive(0);
     if (!letter) {
@@ -196,7 +196,7 @@ void ResidentWorker::read_mailbox() {
   }
 }
 
-void ResidentWorker::take_letter(Letter letter) {
+void GuestWorker::take_letter(Letter letter) {
   if (is_request(letter)) {
     if (auto asked = open_request(std::move(letter))) {
       take_request(asked->text, std::move(asked->sink), asked->home ? &*asked->home : nullptr);
@@ -223,7 +223,7 @@ void ResidentWorker::take_letter(Letter letter) {
   }
 }
 
-SourceMoveOptions ResidentWorker::onward_options(const MovePlan& plan) const {
+SourceMoveOptions GuestWorker::onward_options(const MovePlan& plan) const {
   SourceMoveOptions options;
   options.pid = cell_->seed();
   options.known = known_objects();
@@ -238,7 +238,7 @@ SourceMoveOptions ResidentWorker::onward_options(const MovePlan& plan) const {
   return options;
 }
 
-KnownObjects ResidentWorker::known_objects() const {
+KnownObjects GuestWorker::known_objects() const {
   KnownObjects known;
   known.relays = relay_inodes_;
   for (const auto& [id, file] : shared_files_) {
@@ -256,7 +256,7 @@ KnownObjects ResidentWorker::known_objects() const {
   return known;
 }
 
-void ResidentWorker::follow_pager() {
+void GuestWorker::follow_pager() {
   if (rdma_ && independent()) {
     rdma_.reset();
   } else if (rdma_) {
@@ -284,7 +284,7 @@ void ResidentWorker::follow_pager() {
 }
 
 // A process that is owed pages and has no link to who has them, or none to its home.
-void ResidentWorker::watch_waiting() {
+void GuestWorker::watch_waiting() {
   constexpr std::int64_t kHomePatienceUs = 2'000'000;
   const std::int64_t away_us = home_lost_us_ == 0 ? 0 : now_us() - home_lost_us_;
   const bool waits = !independent() && (link_lost_ || (pager_ && !pager_->started()));
@@ -312,11 +312,11 @@ void ResidentWorker::watch_waiting() {
 }
 
 // Home has no worker for the process any more, and no other host owes it pages.
-bool ResidentWorker::home_gave_up() const {
+bool GuestWorker::home_gave_up() const {
   return relay_->home_over() && noted_.source() == noted_.home();
 }
 
-void ResidentWorker::resume_pages() {
+void GuestWorker::resume_pages() {
   link_lost_ = false;
   auto urgent = make_urgent_link(std::move(urgent_), pages_read_);
   auto bulk = std::make_unique<ChannelLink>(std::move(bulk_));
@@ -330,7 +330,7 @@ void ResidentWorker::resume_pages() {
   }
 }
 
-void ResidentWorker::send_verdict() {
+void GuestWorker::send_verdict() {
   wire::ControlMessage message;
   message.mutable_verdict()->set_fate(wire::Verdict::RUNS);
   *message.mutable_verdict()->mutable_progress() = independent() ? last_progress_ : progress();
@@ -346,7 +346,7 @@ void ResidentWorker::send_verdict() {
   }
 }
 
-void ResidentWorker::hear_source() {
+void GuestWorker::hear_source() {
   const bool knew = source_knows_;
   while (control_) {
     auto message = control_->try_receive();
@@ -367,7 +367,7 @@ void ResidentWorker::hear_source() {
   }
 }
 
-void ResidentWorker::follow_control() {
+void GuestWorker::follow_control() {
   hear_source();
   const bool is_owed = pager_ && !independent();  // `ps` here tells of it without a link, too
   if ((!control_ && !is_owed) || now_us() < next_progress_us_) {
@@ -386,7 +386,7 @@ void ResidentWorker::follow_control() {
 }
 
 // How long two hosts can end the process, for `ps` and `show` here.
-void ResidentWorker::record_exposure(const wire::Progress& progress) {
+void GuestWorker::record_exposure(const wire::Progress& progress) {
   drain_.note(now_us(), progress.owed_pages());
   const auto state = row_state(phase(), children_left());
   if (!state || *state == ProcessState::kExited || has_ended(phase()) != exited_) {
@@ -401,7 +401,7 @@ void ResidentWorker::record_exposure(const wire::Progress& progress) {
   row_->set_progress(*state, progress.owed_pages(), exposure.dump());
 }
 
-void ResidentWorker::follow_home() {
+void GuestWorker::follow_home() {
   constexpr std::int64_t kReconnectEveryUs = 500'000;
   constexpr int kReconnectMs = 2000;  // The loop stands still in that time.
   if (relay_->connected()) {
@@ -423,7 +423,7 @@ void ResidentWorker::follow_home() {
   source_knows_ = source_knows_ || (cell_over_ && home_gave_up());
 }
 
-void ResidentWorker::deliver(std::span<const std::byte> siginfo) {
+void GuestWorker::deliver(std::span<const std::byte> siginfo) {
   siginfo_t information{};
   std::copy_n(siginfo.begin(), std::min(siginfo.size(), sizeof(information)),
               reinterpret_cast<std::byte*>(&information));
@@ -452,7 +452,7 @@ void ResidentWorker::deliver(std::span<const std::byte> siginfo) {
   }
 }
 
-wire::Progress ResidentWorker::progress() const {
+wire::Progress GuestWorker::progress() const {
   wire::Progress progress;
   if (!pager_) {
     progress.set_done(true);

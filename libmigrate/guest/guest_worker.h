@@ -23,8 +23,8 @@
 #include "libmigrate/pages/drain_estimate.h"
 #include "libmigrate/pages/one_sided_link.h"
 #include "libmigrate/proto/session.pb.h"
+#include "libmigrate/relay/guest_relay.h"
 #include "libmigrate/relay/home_enquiry.h"
-#include "libmigrate/relay/resident_relay.h"
 #include "libmigrate/requests/requests.h"
 #include "libmigrate/restore/restorer.h"
 #include "libmigrate/state/process_row.h"
@@ -35,10 +35,10 @@ namespace migrate {
 
 /// The worker of a process that came from elsewhere: takes it in, keeps its pager and its link to
 /// home, and moves it on when asked to. One thread, besides the pager's two.
-class ResidentWorker {
+class GuestWorker {
  public:
-  ResidentWorker(const WorkerContext& context, PeerTrust::Peer source, const SessionId& session,
-                 std::function<void(int connection)> become_worker);
+  GuestWorker(const WorkerContext& context, PeerTrust::Peer source, const SessionId& session,
+              std::function<void(int connection)> become_worker);
 
   /// Does all of it. Returns when the move failed, or the process has ended or moved on.
   void run();
@@ -71,7 +71,7 @@ class ResidentWorker {
   Result<wire::Run> run_process();
   void settle_in(const wire::Run& run);
   void give_up(const Error& error);
-  // resident_adoption.cc: what a new worker needs, and how it goes on from it
+  // guest_adoption.cc: what a new worker needs, and how it goes on from it
   Result<void> note_image(const wire::Image& image);
   void note_change();
   void note_waits();
@@ -94,7 +94,7 @@ class ResidentWorker {
   void end_for_home(EventSink sink);
   void take_move(const nlohmann::json& request, Asker asker, EventSink sink);
   void check(const nlohmann::json& request, Asker asker, EventSink sink);
-  // resident_rights.cc
+  // guest_rights.cc
   Result<Asker> believed(const nlohmann::json& request, const PeerIdentity* home) const;
   Result<void> may_use(const nlohmann::json& request, const PeerIdentity* home) const;
   Result<void> may_signal_now() const;
@@ -165,7 +165,7 @@ class ResidentWorker {
   std::unique_ptr<Channel> urgent_;
   std::unique_ptr<Channel> bulk_;
   std::unique_ptr<Channel> home_channel_;
-  std::unique_ptr<ResidentRelay> relay_;
+  std::unique_ptr<GuestRelay> relay_;
   std::unique_ptr<HomeEnquiry> enquiry_;  // while it is in doubt where the process runs
   std::map<std::uint64_t, std::uint64_t> relay_inodes_;
   std::vector<WaitRecord> waits_;  // of the threads when they came

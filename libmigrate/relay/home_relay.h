@@ -31,7 +31,7 @@ bool is_in_foreground(pid_t process, std::uint64_t device);
 /// Any number of links may be attached; a link counts once its side says that the process runs
 /// there (a later place, or a newer link of the same place) and then replaces the older one.
 /// Threads: one owner thread. Nothing blocks. SIGPIPE is set to be ignored.
-class DeputyRelay {
+class HomeRelay {
  public:
   /// A duplicate of one of the deputy's descriptors.
   struct Stream {
@@ -60,11 +60,11 @@ class DeputyRelay {
 
   /// `deputy` is the process at home: from a terminal, input is taken only while the deputy is in
   /// the foreground; 0 for always.
-  DeputyRelay(std::vector<Stream> streams, pid_t deputy, Handlers handlers);
+  HomeRelay(std::vector<Stream> streams, pid_t deputy, Handlers handlers);
 
   /// Goes on where the relay of a worker that died ended, whose note() this is. Call first.
-  void adopt(const wire::DeputyRelayState& state);
-  wire::DeputyRelayState note() const;
+  void adopt(const wire::HomeRelayState& state);
+  wire::HomeRelayState note() const;
 
   /// Takes a new link, which stays pending until its side activates it. At most 8 wait; an older
   /// one gives way. One that waits is told when a later place than its own has called.

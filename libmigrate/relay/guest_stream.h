@@ -28,19 +28,19 @@ struct RelayEnd {
   int fd = -1;  ///< Borrowed.
 };
 
-/// One stream at the resident side: a pipe or socket pair whose other end the process holds.
-/// Part of ResidentRelay; the owner's thread only; nothing blocks.
-class ResidentStream {
+/// One stream at the guest's side: a pipe or socket pair whose other end the process holds.
+/// Part of GuestRelay; the owner's thread only; nothing blocks.
+class GuestStream {
  public:
-  explicit ResidentStream(const wire::RelayStreamState& state);
+  explicit GuestStream(const wire::RelayStreamState& state);
 
   std::uint32_t id() const { return id_; }
 
   /// Goes on where another worker's stream ended; the descriptors are its ends, where it had them.
-  void adopt(const wire::ResidentRelayState::Stream& noted, UniqueFd in, UniqueFd out,
+  void adopt(const wire::GuestRelayState::Stream& noted, UniqueFd in, UniqueFd out,
              UniqueFd unread);
   /// For adopt().
-  void note(wire::RelayStreamState& state, wire::ResidentRelayState::Stream& noted) const;
+  void note(wire::RelayStreamState& state, wire::GuestRelayState::Stream& noted) const;
   void add_ends(std::vector<RelayEnd>& ends) const;
 
   /// Makes the pipe or socket pair. Once. Errors: kSystem.

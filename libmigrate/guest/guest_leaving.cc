@@ -1,9 +1,9 @@
-// How a resident worker moves its process on, and what it does until it owes nothing any more.
+// How a guest worker moves its process on, and what it does until it owes nothing any more.
 #include <poll.h>
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "libmigrate/guest/resident_worker.h"
+#include "libmigrate/guest/guest_worker.h"
 #include "libmigrate/move/not_moved.h"
 #include "libmigrate/requests/json_member.h"
 
@@ -14,7 +14,7 @@ constexpr int kStepMs = 20;
 
 }  // namespace
 
-SourceMove::Hooks ResidentWorker::onward_hooks() {
+SourceMove::Hooks GuestWorker::onward_hooks() {
   SourceMove::Hooks hooks;
   hooks.freeze_relay = [this](const wire::Image&) {
     wire::RelayState state = relay_->freeze_state();
@@ -30,7 +30,7 @@ SourceMove::Hooks ResidentWorker::onward_hooks() {
   return hooks;
 }
 
-void ResidentWorker::move_on() {
+void GuestWorker::move_on() {
   PendingMove pending = std::move(pending_moves_.front());
   pending_moves_.erase(pending_moves_.begin());
   auto destination = Address::parse(pending.request.destination);
@@ -53,7 +53,7 @@ void ResidentWorker::move_on() {
 }
 
 // After Run was sent, perhaps by a worker that has died since.
-void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, MoveWait wait) {
+void GuestWorker::finish_move(SourceMove& move, EventSink& sink, MoveWait wait) {
   if (move.fate() == Fate::kRuns || settle_doubt(move, sink)) {
     if (give_up_) {
       end_given_up(move);
@@ -69,7 +69,7 @@ void ResidentWorker::finish_move(SourceMove& move, EventSink& sink, MoveWait wai
 }
 
 // True: it runs there. False: it runs here again. Until either is certain, nothing runs.
-bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
+bool GuestWorker::settle_doubt(SourceMove& move, EventSink& sink) {
   const std::int64_t since_us = now_us();
   enter(GuestPhase::kInDoubt);
   while (move.fate() == Fate::kUnknown && !decision_.is_due() && !home_ended_) {
@@ -99,7 +99,7 @@ bool ResidentWorker::settle_doubt(SourceMove& move, EventSink& sink) {
 
 // Where the process runs, its worker has called home, which therefore may know what this host does
 // not.
-void ResidentWorker::ask_home(SourceMove& move) {
+void GuestWorker::ask_home(SourceMove& move) {
   constexpr std::int64_t kAskEveryUs = 1'000'000;
   constexpr int kConnectMs = 2000;
   if (!enquiry_ && now_us() >= next_home_us_) {
@@ -123,7 +123,7 @@ void ResidentWorker::ask_home(SourceMove& move) {
 
 // Over while it was in doubt whether it runs at the next place: its home hears that, and why,
 // unless it has said so itself.
-void ResidentWorker::end_given_up(const SourceMove& move) {
+void GuestWorker::end_given_up(const SourceMove& move) {
   relay_->thaw();
   noted_.clear_outgoing();
   note_change();
@@ -135,7 +135,7 @@ void ResidentWorker::end_given_up(const SourceMove& move) {
 }
 
 // The process runs elsewhere: serves its pages until it owes nothing, then clears up all of it.
-void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, MoveWait wait) {
+void GuestWorker::serve_until_left(SourceMove& move, EventSink& sink, MoveWait wait) {
   enter(GuestPhase::kLeaving);
   relay_.reset();
   if (auto hidden = move.parked().hide(); !hidden) {
@@ -172,7 +172,7 @@ void ResidentWorker::serve_until_left(SourceMove& move, EventSink& sink, MoveWai
 }
 
 // Where it runs, it is ended after as long without its pages.
-bool ResidentWorker::waits_too_long(const SourceMove& move) const {
+bool GuestWorker::waits_too_long(const SourceMove& move) const {
   const std::int64_t limit_us = std::int64_t{context_.end_waiting_s} * 1'000'000;
   if (limit_us == 0 || move.waits_for().empty() || now_us() - move.waits_since_us() <= limit_us) {
     return false;
@@ -184,7 +184,7 @@ bool ResidentWorker::waits_too_long(const SourceMove& move) const {
 
 // The source that this process came from answers within a moment that it knows all. Without that a
 // note of the session would stay until the machine is started again.
-void ResidentWorker::await_goodbye() {
+void GuestWorker::await_goodbye() {
   constexpr std::int64_t kGoodbyeUs = 2'000'000;
   const std::int64_t deadline_us = now_us() + kGoodbyeUs;
   for (hear_source(); control_ && now_us() < deadline_us; hear_source()) {
@@ -193,7 +193,7 @@ void ResidentWorker::await_goodbye() {
   }
 }
 
-void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
+void GuestWorker::read_mailbox_while_leaving(SourceMove& move) {
   auto letter = mailbox_->receive(0);
   if (!letter) {
     return;
@@ -213,7 +213,7 @@ void ResidentWorker::read_mailbox_while_leaving(SourceMove& move) {
 }
 
 // All but what an operator decides.
-void ResidentWorker::refuse_while_leaving(SourceMove& move, LetterRequest asked) {
+void GuestWorker::refuse_while_leaving(SourceMove& move, LetterRequest asked) {
   EventSink& sink = asked.sink;
   const nlohmann::json request = parse_object(asked.text);
   const std::string action = text_member(request, "action");

@@ -1,4 +1,4 @@
-#include "libmigrate/relay/resident_relay.h"
+#include "libmigrate/relay/guest_relay.h"
 
 #include <csignal>
 #include <utility>
@@ -27,12 +27,12 @@ wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams) {
   return state;
 }
 
-Result<std::unique_ptr<ResidentRelay>> ResidentRelay::create(const wire::RelayState& state,
-                                                             Handlers handlers) {
+Result<std::unique_ptr<GuestRelay>> GuestRelay::create(const wire::RelayState& state,
+                                                       Handlers handlers) {
   if (state.epoch() == 0 || state.next_signal() == 0 || state.streams_size() > kMaxRelayStreams) {
     return fail(corrupt_from_home("read the state of a relay", "image"));
   }
-  std::unique_ptr<ResidentRelay> relay(new ResidentRelay(std::move(handlers)));
+  std::unique_ptr<GuestRelay> relay(new GuestRelay(std::move(handlers)));
   for (const wire::RelayStreamState& stream : state.streams()) {
     const bool directions_ok = stream.directions() >= 1 && stream.directions() <= 3;
     if (!directions_ok || !relay->streams_.try_emplace(stream.id(), stream).second) {
@@ -49,11 +49,11 @@ Result<std::unique_ptr<ResidentRelay>> ResidentRelay::create(const wire::RelaySt
   return relay;
 }
 
-Result<std::unique_ptr<ResidentRelay>> ResidentRelay::adopt(const wire::ResidentRelayState& state,
-                                                            std::vector<Adopted> ends,
-                                                            Handlers handlers) {
-  std::unique_ptr<ResidentRelay> relay = MIGRATE_TRY(create(state.relay(), std::move(handlers)));
-  for (const wire::ResidentRelayState::Stream& noted : state.streams()) {
+Result<std::unique_ptr<GuestRelay>> GuestRelay::adopt(const wire::GuestRelayState& state,
+                                                      std::vector<Adopted> ends,
+                                                      Handlers handlers) {
+  std::unique_ptr<GuestRelay> relay = MIGRATE_TRY(create(state.relay(), std::move(handlers)));
+  for (const wire::GuestRelayState::Stream& noted : state.streams()) {
     const auto found = relay->streams_.find(noted.id());
     if (found == relay->streams_.end()) {
       return fail(corrupt_from_home("take over the link to home"));
@@ -79,8 +79,8 @@ Result<std::unique_ptr<ResidentRelay>> ResidentRelay::adopt(const wire::Resident
   return relay;
 }
 
-wire::ResidentRelayState ResidentRelay::note() const {
-  wire::ResidentRelayState state;
+wire::GuestRelayState GuestRelay::note() const {
+  wire::GuestRelayState state;
   state.mutable_relay()->set_epoch(state_epoch_);
   state.mutable_relay()->set_next_signal(next_signal_);
   state.mutable_relay()->set_stopped_signal(stopped_signal_);
@@ -98,7 +98,7 @@ wire::ResidentRelayState ResidentRelay::note() const {
   return state;
 }
 
-std::vector<RelayEnd> ResidentRelay::ends() const {
+std::vector<RelayEnd> GuestRelay::ends() const {
   std::vector<RelayEnd> all;
   for (const auto& [id, stream] : streams_) {
     stream.add_ends(all);
@@ -106,7 +106,7 @@ std::vector<RelayEnd> ResidentRelay::ends() const {
   return all;
 }
 
-Result<std::vector<StreamEndpoint>> ResidentRelay::create_endpoints() {
+Result<std::vector<StreamEndpoint>> GuestRelay::create_endpoints() {
   std::vector<StreamEndpoint> endpoints;
   for (auto& [id, stream] : streams_) {
     endpoints.push_back(MIGRATE_TRY(stream.open()));
@@ -114,7 +114,7 @@ Result<std::vector<StreamEndpoint>> ResidentRelay::create_endpoints() {
   return endpoints;
 }
 
-void ResidentRelay::attach(std::unique_ptr<Channel> channel) {
+void GuestRelay::attach(std::unique_ptr<Channel> channel) {
   link_ = std::make_unique<Link>(std::move(channel));
   established_ = false;
   wire::RelayMessage message;
@@ -132,7 +132,7 @@ void ResidentRelay::attach(std::unique_ptr<Channel> channel) {
   }
 }
 
-void ResidentRelay::activate() {
+void GuestRelay::activate() {
   if (link_ && !active_) {
     wire::RelayMessage message;
     message.mutable_activate()->set_epoch(state_epoch_);
@@ -141,7 +141,7 @@ void ResidentRelay::activate() {
   active_ = true;
 }
 
-int ResidentRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
+int GuestRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
   if (frozen_) {
     return -1;
   }
@@ -162,7 +162,7 @@ int ResidentRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
   return timeout_ms;
 }
 
-Result<void> ResidentRelay::handle() {
+Result<void> GuestRelay::handle() {
   Result<void> outcome;
   receive_all(outcome);
   if (frozen_) {
@@ -176,7 +176,7 @@ Result<void> ResidentRelay::handle() {
   return outcome;
 }
 
-void ResidentRelay::receive_all(Result<void>& outcome) {
+void GuestRelay::receive_all(Result<void>& outcome) {
   for (int i = 0; i < Link::kMessagesPerTurn && link_ && !frozen_; ++i) {
     Result<std::optional<wire::RelayMessage>> message = link_->receive();
     if (message && !*message) {
@@ -198,7 +198,7 @@ void ResidentRelay::receive_all(Result<void>& outcome) {
   }
 }
 
-Result<ResidentStream*> ResidentRelay::find(std::uint32_t id) {
+Result<GuestStream*> GuestRelay::find(std::uint32_t id) {
   const auto found = streams_.find(id);
   if (found == streams_.end()) {
     return fail(
@@ -207,7 +207,7 @@ Result<ResidentStream*> ResidentRelay::find(std::uint32_t id) {
   return &found->second;
 }
 
-Result<void> ResidentRelay::dispatch(const wire::RelayMessage& message) {
+Result<void> GuestRelay::dispatch(const wire::RelayMessage& message) {
   using Body = wire::RelayMessage;
   if (message.body_case() == Body::kResumed) {
     return accept_resumed(message.resumed());
@@ -240,13 +240,13 @@ Result<void> ResidentRelay::dispatch(const wire::RelayMessage& message) {
   }
 }
 
-Result<void> ResidentRelay::accept_resumed(const wire::RelayResumed& resumed) {
+Result<void> GuestRelay::accept_resumed(const wire::RelayResumed& resumed) {
   if (!active_ || established_ || resumed.epoch() != state_epoch_ ||
       static_cast<std::size_t>(resumed.streams_size()) != streams_.size()) {
     return fail(corrupt_from_home("resume the link to home"));
   }
   for (const wire::RelayResumed::Stream& stream : resumed.streams()) {
-    ResidentStream* const ours = MIGRATE_TRY(find(stream.id()));
+    GuestStream* const ours = MIGRATE_TRY(find(stream.id()));
     MIGRATE_TRY(ours->accept_resumed(stream));
   }
   established_ = true;
@@ -256,7 +256,7 @@ Result<void> ResidentRelay::accept_resumed(const wire::RelayResumed& resumed) {
   return {};
 }
 
-Result<void> ResidentRelay::accept_signal(const wire::RelaySignal& signal) {
+Result<void> GuestRelay::accept_signal(const wire::RelaySignal& signal) {
   if (signal.number() != next_signal_ || signal.siginfo().size() != kSiginfoBytes) {
     return fail(
         corrupt_from_home("accept a signal", "signal number " + std::to_string(signal.number())));
@@ -268,7 +268,7 @@ Result<void> ResidentRelay::accept_signal(const wire::RelaySignal& signal) {
   return {};
 }
 
-void ResidentRelay::pump_link() {
+void GuestRelay::pump_link() {
   if (!link_ || !established_) {
     return;
   }
@@ -294,7 +294,7 @@ void ResidentRelay::pump_link() {
   }
 }
 
-wire::RelayState ResidentRelay::freeze_state() {
+wire::RelayState GuestRelay::freeze_state() {
   frozen_ = true;
   wire::RelayState state;
   state.set_epoch(state_epoch_ + 1);
@@ -307,12 +307,12 @@ wire::RelayState ResidentRelay::freeze_state() {
   return state;
 }
 
-void ResidentRelay::report_job_state(int stopped_signal) {
+void GuestRelay::report_job_state(int stopped_signal) {
   stopped_signal_ = static_cast<std::uint32_t>(stopped_signal);
   send_job_state();
 }
 
-void ResidentRelay::send_job_state() {
+void GuestRelay::send_job_state() {
   if (link_ && established_) {
     wire::RelayMessage message;
     message.mutable_job_state()->set_stopped_signal(stopped_signal_);
@@ -320,14 +320,14 @@ void ResidentRelay::send_job_state() {
   }
 }
 
-void ResidentRelay::report_location(const std::string& host, const std::string& session) {
+void GuestRelay::report_location(const std::string& host, const std::string& session) {
   location_.emplace();
   location_->set_host(host);
   location_->set_session(session);
   send_location();
 }
 
-void ResidentRelay::send_location() {
+void GuestRelay::send_location() {
   if (link_ && established_ && location_) {
     wire::RelayMessage message;
     *message.mutable_located() = *location_;
@@ -335,9 +335,9 @@ void ResidentRelay::send_location() {
   }
 }
 
-void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::string& lost,
-                                const std::map<std::uint64_t, std::uint64_t>& positions,
-                                const IncompleteCore& core) {
+void GuestRelay::report_exit(int wait_status, bool keep_streams, const std::string& lost,
+                             const std::map<std::uint64_t, std::uint64_t>& positions,
+                             const IncompleteCore& core) {
   if (exited_) {
     return;
   }
@@ -355,7 +355,7 @@ void ResidentRelay::report_exit(int wait_status, bool keep_streams, const std::s
   note_ends(!keep_streams);
 }
 
-void ResidentRelay::report_descendants_ended() {
+void GuestRelay::report_descendants_ended() {
   if (!exited_ || !exited_->keep_streams()) {
     return;
   }
@@ -366,7 +366,7 @@ void ResidentRelay::report_descendants_ended() {
 }
 
 // Takes out what was written: all of it, if it is `over`.
-void ResidentRelay::note_ends(bool over) {
+void GuestRelay::note_ends(bool over) {
   exited_->clear_ends();
   for (auto& [id, stream] : streams_) {
     stream.drain();
@@ -379,7 +379,7 @@ void ResidentRelay::note_ends(bool over) {
   }
 }
 
-void ResidentRelay::send_reply(std::uint64_t id, const std::string& json) {
+void GuestRelay::send_reply(std::uint64_t id, const std::string& json) {
   if (link_) {
     wire::RelayMessage message;
     message.mutable_command_reply()->set_id(id);
@@ -388,7 +388,7 @@ void ResidentRelay::send_reply(std::uint64_t id, const std::string& json) {
   }
 }
 
-bool ResidentRelay::flushed() const {
+bool GuestRelay::flushed() const {
   if (exited_ && !exit_acked_) {
     return false;
   }

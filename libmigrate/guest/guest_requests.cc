@@ -1,15 +1,14 @@
-// What a resident worker does with the requests of clients here and of the process's home.
+// What a guest worker does with the requests of clients here and of the process's home.
 #include <signal.h>
 
-#include "libmigrate/guest/resident_worker.h"
+#include "libmigrate/guest/guest_worker.h"
 #include "libmigrate/requests/json_member.h"
 #include "libmigrate/requests/requests.h"
 
 namespace migrate {
 
 // `home`: who passes the request on; null if it is of a client on this host.
-void ResidentWorker::take_request(const std::string& text, EventSink sink,
-                                  const PeerIdentity* home) {
+void GuestWorker::take_request(const std::string& text, EventSink sink, const PeerIdentity* home) {
   const nlohmann::json request = parse_object(text);
   const auto command = parse_command(request);
   if (!command) {
@@ -46,7 +45,7 @@ void ResidentWorker::take_request(const std::string& text, EventSink sink,
   }
 }
 
-void ResidentWorker::take_move(const nlohmann::json& request, Asker asker, EventSink sink) {
+void GuestWorker::take_move(const nlohmann::json& request, Asker asker, EventSink sink) {
   auto move = parse_move(request, context_.push_bytes_per_second);
   if (!move) {
     sink.finish_failed(MIGRATE_USAGE, move.error());
@@ -64,7 +63,7 @@ void ResidentWorker::take_move(const nlohmann::json& request, Asker asker, Event
 }
 
 // It was killed at its home while that did not know where it runs.
-void ResidentWorker::end_for_home(EventSink sink) {
+void GuestWorker::end_for_home(EventSink sink) {
   if (const auto may = may_signal_now(); !may) {
     sink.finish_failed(MIGRATE_REFUSED, may.error());
     return;
@@ -74,7 +73,7 @@ void ResidentWorker::end_for_home(EventSink sink) {
   sink.finish(MIGRATE_DONE, nlohmann::json::object());
 }
 
-void ResidentWorker::check(const nlohmann::json& request, Asker asker, EventSink sink) {
+void GuestWorker::check(const nlohmann::json& request, Asker asker, EventSink sink) {
   const auto parsed = parse_check(request);
   if (!parsed) {
     sink.finish_failed(MIGRATE_USAGE, parsed.error());
