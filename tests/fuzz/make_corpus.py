@@ -103,7 +103,7 @@ def pages():
 def others():
     write("frame", "two", b"\3\0\0\0abc\1\0\0\0d")
     write("frame", "too-long", b"\xff\xff\xff\x7f")
-    write("preamble", "resume", struct.pack("<4sHBB16s8x", b"LMIG", 3, 7, 0, b"s" * 16))
+    write("preamble", "resume", struct.pack("<4sHBB16s8x", b"LMIG", 5, 7, 0, b"s" * 16))
     write("request", "move", json.dumps({"command": "move", "process": "123", "mode": "lazy",
                                          "destination": "b:7070", "wait": "done"}).encode())
     write("request", "odd", b'{"command":["move"],"pid":-1,"mode":{},"retry_seconds":"1"}')

@@ -2,6 +2,8 @@
 
 import sys
 
+import wire
+
 USER = 54321  # Needs no account.
 KINDS = ("silent", "half", "preamble", "hello")
 
@@ -10,7 +12,8 @@ PROGRAM = """
 import collections, resource, socket, sys, time
 address, seconds, kind, session = sys.argv[1], float(sys.argv[2]), sys.argv[3], sys.argv[4]
 purpose = 2 if session else 1
-preamble = (b"LMIG" + bytes([3, 0, purpose, 0]) + bytes.fromhex(session or "11" * 16) + bytes(8))
+preamble = (b"LMIG" + bytes([VERSION, 0, purpose, 0]) + bytes.fromhex(session or "11" * 16) +
+            bytes(8))
 said = {"silent": b"", "half": preamble[:4], "preamble": preamble,
         "hello": preamble + bytes([0x16, 0x03, 0x01, 0x40, 0x00])}[kind]
 limit = min(resource.getrlimit(resource.RLIMIT_NOFILE)[0] - 50, 900)
@@ -28,7 +31,7 @@ while time.monotonic() < end:
         held.popleft().close()
         time.sleep(0.001)
 print("made", made, "refused", refused, flush=True)
-"""
+""".replace("VERSION", str(wire.PROTOCOL_VERSION))
 
 
 def start(testbed, host, address, kind, seconds, user=USER, session=""):

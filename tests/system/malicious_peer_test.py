@@ -16,6 +16,7 @@ import time
 import unittest
 
 import harness
+import wire
 from harness import FAILED, Testbed, finish, wait_until
 
 HERE = pathlib.Path(__file__).resolve()
@@ -27,7 +28,7 @@ MIB = 1 << 20
 
 # --- the peer
 
-def preamble(purpose, session=b"\x11" * 16, version=4):
+def preamble(purpose, session=b"\x11" * 16, version=wire.PROTOCOL_VERSION):
     return struct.pack("<4sHBB16s8x", b"LMIG", version, purpose, 0, session)
 
 

@@ -13,6 +13,8 @@ The second and third print what came back until the daemon closed, JSON.
 
 import json
 import os
+import pathlib
+import re
 import signal
 import socket
 import ssl
@@ -22,9 +24,13 @@ import sys
 PORT = 7070
 OFFER, URGENT, BULK, HOME, QUERY, COMMAND, RESUME = range(1, 8)
 SECONDS = 8
+# The one that the daemons speak, from its only definition.
+PROTOCOL_VERSION = int(re.search(
+    r"kProtocolVersion = (\d+);",
+    (pathlib.Path(__file__).resolve().parents[2] / "transport" / "preamble.h").read_text()).group(1))
 
 
-def preamble(purpose, session, version=4):
+def preamble(purpose, session, version=PROTOCOL_VERSION):
     return struct.pack("<4sHBB", b"LMIG", version, purpose, 0) + bytes.fromhex(session) + bytes(8)
 
 
