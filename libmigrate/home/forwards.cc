@@ -12,6 +12,11 @@ namespace {
 constexpr std::int64_t kNewsUs = 3'000'000;
 constexpr int kLookForNewsMs = 20;
 
+bool is_not_now(const nlohmann::json& result) {
+  const auto error = result.find("error");
+  return error != result.end() && text_member(*error, "code") == to_string(ErrorCode::kRetry);
+}
+
 }  // namespace
 
 void Forwards::pass_on(nlohmann::json request, EventSink client, const Whereabouts& where,
@@ -58,6 +63,13 @@ bool Forwards::pump_one(Forward& forward, Whereabouts& where, std::vector<EndCli
       continue;
     }
     const int exit_code = integer_member(event, "exit", MIGRATE_ERROR);
+    if (!forward.begun && exit_code == MIGRATE_FAILED && is_not_now(event)) {
+      // It is leaving that place, or has left it: the request goes after it.
+      forward.channel.reset();
+      forward.not_now = std::move(event);
+      forward.lost_us = clock_();
+      return false;
+    }
     // The next request may come before the new place reports itself.
     if (exit_code == MIGRATE_DONE && event.contains("destination") &&
         where.session == forward.session) {
@@ -87,10 +99,15 @@ bool Forwards::send_again(Forward& forward, const Whereabouts& where, bool has_e
     }
     forward.channel = std::move(*channel);
     forward.session = where.session;
+    forward.not_now = nullptr;
     return false;
   }
   if (clock_() - forward.lost_us < kNewsUs) {
     return false;
+  }
+  if (!forward.not_now.is_null()) {
+    forward.client.finish(MIGRATE_FAILED, std::move(forward.not_now));
+    return true;
   }
   forward.client.finish_failed(
       MIGRATE_ERROR, make_error(ErrorCode::kPeerLost, "carry out a request", "process " + process_,

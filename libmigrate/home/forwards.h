@@ -64,6 +64,7 @@ class Forwards {
     std::string session;               // to which it was sent
     bool begun = false;                // there were events
     Error error;                       // of the lost channel
+    nlohmann::json not_now;            // the result of a place that the process was leaving
     std::int64_t lost_us = 0;
   };
 

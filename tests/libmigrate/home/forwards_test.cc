@@ -171,6 +171,32 @@ TEST_F(ForwardsTest, ARequestGoesAfterAProcessThatHasMovedOn) {
   EXPECT_EQ(client.heard()["exit"], 0);
 }
 
+TEST_F(ForwardsTest, ARequestGoesAfterAProcessThatIsLeaving) {
+  Client client = this->client({{"command", "move"}});
+  const json not_now = {
+      {"event", "result"}, {"exit", 4}, {"error", {{"code", "try again"}, {"message", "later"}}}};
+  places_[0].say(not_now);
+  pump();
+  EXPECT_EQ(client.heard(), nullptr);
+  where_ = {"c:7070", "22"};
+  pump();
+  ASSERT_EQ(places_.size(), 2U);
+  places_[1].say({{"event", "result"}, {"exit", 0}});
+  pump();
+  EXPECT_EQ(client.heard()["exit"], 0);
+}
+
+TEST_F(ForwardsTest, WhoIsToldNotNowAndHearsNoNewsGetsThatAnswer) {
+  Client client = this->client({{"command", "move"}});
+  places_[0].say(
+      {{"event", "result"}, {"exit", 4}, {"error", {{"code", "try again"}, {"message", "later"}}}});
+  pump();
+  now_us_ += 3'000'001;
+  pump();
+  EXPECT_EQ(client.heard()["error"]["message"], "later");
+  EXPECT_TRUE(forwards_.empty());
+}
+
 TEST_F(ForwardsTest, ARequestThatHadBegunIsNotSentTwice) {
   Client client = this->client({{"command", "move"}});
   places_[0].say({{"event", "phase"}, {"phase", "freeze"}});
