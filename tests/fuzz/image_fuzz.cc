@@ -1,5 +1,6 @@
 // An image from a peer: whatever passes check_form() can be used by all that restore it.
 #include <algorithm>
+#include <map>
 
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/image_form.h"
@@ -16,10 +17,16 @@ void build_scripts(const wire::Image& image) {
   const ScriptArea area{.address = 0x10000, .length_bytes = ScriptArea::kRecordOffset};
   const MappingPlan plan = plan_mappings(wire::Image(), image);
   Script mappings(area);
-  script_mappings(mappings, image, plan.map, 0, 64);
+  std::map<MappedFile, std::uint64_t> files;
+  for (const wire::Mapping* mapping : plan.map) {
+    if (const auto file = mapped_file(*mapping)) {
+      files.emplace(*file, 64);
+    }
+  }
+  script_mappings(mappings, plan.map, files);
   Script process(area);
-  script_draft_process(process, image, 0);
-  script_process(process, image, image);
+  script_draft_process(process, image, 0, 1);
+  script_process(process, image);
   script_descriptor_table(process, image, 128);
   script_timers_and_signals(process, image);
   for (const wire::Thread& thread : image.threads()) {
