@@ -157,7 +157,7 @@ Result<bool> GuestWorker::adopt() {
   mailbox_.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(session_))));
   source_.common_name = noted_.source_name();
   source_.alternative_names.assign(noted_.source_names().begin(), noted_.source_names().end());
-  plan_ = parse_mode(noted_.mode()).value_or(MovePlan());
+  plan_ = noted_plan(noted_.mode());
   host_clocks_ = MIGRATE_TRY(clock_offsets(0));
   own_facts_.set_boot_id(boot_id());
   pager_events_.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
@@ -282,8 +282,7 @@ void GuestWorker::adopt_move() {
     }
     return;
   }
-  SourceMoveOptions options =
-      onward_options(parse_mode(noted_.outgoing().mode()).value_or(MovePlan()));
+  SourceMoveOptions options = onward_options(noted_plan(noted_.outgoing().mode()));
   options.destination =
       Address::parse(noted_.outgoing().destination()).value_or(context_.own_address);
   context_.stops.reach("source.adopting");

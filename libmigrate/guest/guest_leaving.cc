@@ -212,43 +212,47 @@ void GuestWorker::read_mailbox_while_leaving(SourceMove& move) {
   }
 }
 
-// All but what an operator decides.
+// All but what an operator decides, who does that here: a home has a doubt of its own to decide.
 void GuestWorker::refuse_while_leaving(SourceMove& move, LetterRequest asked) {
   EventSink& sink = asked.sink;
   const nlohmann::json request = parse_object(asked.text);
-  const std::string action = text_member(request, "action");
   const std::string who = "process " + noted_.command();
   const auto command = parse_command(request);
-  const bool resolves = command && *command == Command::kResolve;
   if (!command) {
     sink.finish_failed(MIGRATE_USAGE, command.error());
-    return;
-  }
-  const auto may =
-      resolves ? may_use(request, asked.home ? &*asked.home : nullptr) : Result<void>();
-  if (!may) {
-    sink.finish_failed(MIGRATE_REFUSED, may.error());
-  } else if (!resolves) {
-    sink.finish_failed(MIGRATE_FAILED, make_error(ErrorCode::kRetry, "carry out a request",
-                                                  "process " + noted_.command(),
+  } else if (*command != Command::kResolve) {
+    sink.finish_failed(MIGRATE_FAILED, make_error(ErrorCode::kRetry, "carry out a request", who,
                                                   "it is leaving this host; try again"));
-  } else if (decision_.made()) {
+  } else if (asked.home) {
+    sink.finish_failed(MIGRATE_REFUSED, make_error(ErrorCode::kRefused, "resolve", who,
+                                                   "ask on the host that it is leaving"));
+  } else if (const auto resolution = parse_resolve(request); !resolution) {
+    sink.finish_failed(MIGRATE_USAGE, resolution.error());
+  } else if (const auto may = may_use(request, nullptr); !may) {
+    sink.finish_failed(MIGRATE_REFUSED, may.error());
+  } else {
+    resolve_while_leaving(move, *resolution, std::move(sink));
+  }
+}
+
+void GuestWorker::resolve_while_leaving(SourceMove& move, Resolution resolution, EventSink sink) {
+  const std::string who = "process " + noted_.command();
+  if (decision_.made()) {
     sink.finish_failed(MIGRATE_ERROR, make_error(ErrorCode::kRetry, "resolve", who,
                                                  "another such request is being carried out"));
   } else if (move.fate() == Fate::kUnknown) {
-    decision_ = {action, std::move(sink)};
-  } else if (action == "give-up" && move.waits_for().empty()) {
+    decision_ = {resolution, std::move(sink)};
+  } else if (resolution != Resolution::kGiveUp) {
+    sink.finish_failed(MIGRATE_REFUSED, make_error(ErrorCode::kRefused, "resume", who,
+                                                   "it is known to have run elsewhere"));
+  } else if (move.waits_for().empty()) {
     sink.finish_failed(MIGRATE_REFUSED,
                        make_error(ErrorCode::kRefused, "give up", who,
                                   "it runs at " + move.destination() + ", which answers"));
-  } else if (action == "give-up") {
+  } else {
     log::warn("{}: an operator gives it up, as lost with {}", who, move.destination());
     give_up_ = true;
-    sink.finish(MIGRATE_DONE, {{"process", to_hex(process_)}, {"resolved", action}});
-  } else {
-    sink.finish_failed(MIGRATE_REFUSED,
-                       make_error(ErrorCode::kRefused, "resume", "process " + noted_.command(),
-                                  "it is known to have run elsewhere"));
+    sink.finish(MIGRATE_DONE, {{"process", to_hex(process_)}, {"resolved", to_string(resolution)}});
   }
 }
 

@@ -2,6 +2,7 @@
 #include <signal.h>
 
 #include "libmigrate/guest/guest_worker.h"
+#include "libmigrate/move/check.h"
 #include "libmigrate/requests/json_member.h"
 #include "libmigrate/requests/requests.h"
 
@@ -12,7 +13,7 @@ void GuestWorker::take_request(const std::string& text, EventSink sink, const Pe
   const nlohmann::json request = parse_object(text);
   const auto command = parse_command(request);
   if (!command) {
-    sink.finish_failed(MIGRATE_FAILED, command.error());
+    sink.finish_failed(MIGRATE_USAGE, command.error());
     return;
   }
   if (*command == Command::kEnd && home != nullptr) {
@@ -86,13 +87,7 @@ void GuestWorker::check(const nlohmann::json& request, Asker asker, EventSink si
     options.destination = *Address::parse(parsed->destination);
   }
   EventSink nobody;
-  const auto refusals = SourceMove(std::move(options), {}, nobody).check();
-  if (!refusals) {
-    sink.finish_failed(MIGRATE_ERROR, refusals.error());
-    return;
-  }
-  sink.finish(refusals->empty() ? MIGRATE_DONE : MIGRATE_REFUSED,
-              {{"movable", refusals->empty()}, {"refusals", to_json(*refusals)}});
+  tell_verdict(sink, SourceMove(std::move(options), {}, nobody).check());
 }
 
 }  // namespace migrate

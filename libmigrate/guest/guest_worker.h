@@ -91,6 +91,7 @@ class GuestWorker {
   void take_early_letter(Letter letter);
   void take_request(const std::string& text, EventSink sink, const PeerIdentity* home);
   void refuse_while_leaving(SourceMove& move, LetterRequest asked);
+  void resolve_while_leaving(SourceMove& move, Resolution resolution, EventSink sink);
   void end_for_home(EventSink sink);
   void take_move(const nlohmann::json& request, Asker asker, EventSink sink);
   void check(const nlohmann::json& request, Asker asker, EventSink sink);

@@ -46,8 +46,7 @@ Result<bool> HomeWorker::adopt() {
     pid_lock_ = std::move(*lock);
   }
   request_.destination = noted_.outgoing().destination();
-  // Written by us; of a file that never had one the plan is not asked.
-  request_.plan = parse_mode(noted_.outgoing().mode()).value_or(MovePlan());
+  request_.plan = noted_plan(noted_.outgoing().mode());
   token_ = noted_.token();
   command_ = noted_.command();
   where_.host = noted_.where();
@@ -205,7 +204,7 @@ std::optional<wire::Verdict> HomeWorker::ask_about_killed(const SessionId& sessi
     ::poll(&polled, 1, kPauseMs);
     read_mailbox();
     Decision decision = std::exchange(decision_, Decision());
-    if (decision.action == "give-up") {
+    if (decision.resolution == Resolution::kGiveUp) {
       decision.client.finish(MIGRATE_DONE,
                              {{"process", to_hex(process_)}, {"resolved", "give-up"}});
       return std::nullopt;

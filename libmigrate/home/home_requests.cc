@@ -29,7 +29,7 @@ void HomeWorker::forward_request(Letter letter) {
                            decided ? may.error() : decided.error());
       return;
     }
-    resolve(std::move(client), decided->action);
+    resolve(std::move(client), *decided);
     return;
   }
   if (exit_status_) {
@@ -102,7 +102,7 @@ Result<void> HomeWorker::may_resolve(const nlohmann::json& request) const {
   return relay_ ? may_signal(asker, request_.pid) : may_attach(asker, request_.pid);
 }
 
-void HomeWorker::resolve(EventSink client, const std::string& action) {
+void HomeWorker::resolve(EventSink client, Resolution resolution) {
   const std::string who = "process " + command_;
   if (move_->fate() == Fate::kUnknown && !relay_) {
     if (decision_.made()) {
@@ -110,10 +110,10 @@ void HomeWorker::resolve(EventSink client, const std::string& action) {
                                                      "another such request is being carried out"));
       return;
     }
-    decision_ = {action, std::move(client)};
+    decision_ = {resolution, std::move(client)};
     return;
   }
-  if (action != "give-up") {
+  if (resolution != Resolution::kGiveUp) {
     client.finish_failed(MIGRATE_REFUSED, make_error(ErrorCode::kRefused, "resume", who,
                                                      "it is known to have run elsewhere"));
     return;
@@ -128,7 +128,7 @@ void HomeWorker::resolve(EventSink client, const std::string& action) {
   }
   log::warn("{}: an operator gives it up, as lost with {}", who, where_.host);
   give_up_ = true;
-  client.finish(MIGRATE_DONE, {{"process", to_hex(process_)}, {"resolved", action}});
+  client.finish(MIGRATE_DONE, {{"process", to_hex(process_)}, {"resolved", to_string(resolution)}});
 }
 
 void HomeWorker::pump_forwards() {

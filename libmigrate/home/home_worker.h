@@ -84,7 +84,7 @@ class HomeWorker {
                                                 const nlohmann::json& request) const;
   bool place_answers() const;
   Result<void> may_resolve(const nlohmann::json& request) const;
-  void resolve(EventSink client, const std::string& action);
+  void resolve(EventSink client, Resolution resolution);
   void pump_forwards();
   void refuse_requests();
   void follow_move();

@@ -29,15 +29,18 @@ Result<std::vector<wire::Refusal>> verdict(const WorkerContext& context,
 
 }  // namespace
 
-void run_check(const WorkerContext& context, UniqueFd client, const CheckRequest& request) {
-  EventSink sink(std::move(client));
-  const auto refusals = verdict(context, request);
+void tell_verdict(EventSink& client, const Result<std::vector<wire::Refusal>>& refusals) {
   if (!refusals) {
-    sink.finish_failed(MIGRATE_ERROR, refusals.error());
+    client.finish_failed(MIGRATE_ERROR, refusals.error());
     return;
   }
-  sink.finish(refusals->empty() ? MIGRATE_DONE : MIGRATE_REFUSED,
-              {{"movable", refusals->empty()}, {"refusals", to_json(*refusals)}});
+  client.finish(refusals->empty() ? MIGRATE_DONE : MIGRATE_REFUSED,
+                {{"movable", refusals->empty()}, {"refusals", to_json(*refusals)}});
+}
+
+void run_check(const WorkerContext& context, UniqueFd client, const CheckRequest& request) {
+  EventSink sink(std::move(client));
+  tell_verdict(sink, verdict(context, request));
 }
 
 }  // namespace migrate

@@ -8,8 +8,9 @@ namespace migrate {
 namespace {
 
 void answer(Decision decision, const std::string& process) {
-  log::warn("process {}: an operator's {} was carried out", process, decision.action);
-  decision.client.finish(MIGRATE_DONE, {{"resolved", decision.action}});
+  const std::string_view word = to_string(*decision.resolution);
+  log::warn("process {}: an operator's {} was carried out", process, word);
+  decision.client.finish(MIGRATE_DONE, {{"resolved", word}});
 }
 
 void refuse(Decision decision, const std::string& process, const std::string& reason) {
@@ -42,11 +43,11 @@ DoubtEnd end_doubt(SourceMove& move, Decision& decision, const std::string& proc
   Decision taken = std::exchange(decision, Decision());
   if (taken.made()) {
     log::warn("process {}: an operator asks for {}; asking the destination once more", process,
-              taken.action);
+              to_string(*taken.resolution));
     move.ask_once_more();
   }
   const bool unknown = move.fate() == Fate::kUnknown;
-  if (unknown && taken.action == "give-up") {
+  if (unknown && taken.resolution == Resolution::kGiveUp) {
     answer(std::move(taken), process);
     return DoubtEnd::kGivenUp;
   }
@@ -56,13 +57,14 @@ DoubtEnd end_doubt(SourceMove& move, Decision& decision, const std::string& proc
     }
     return DoubtEnd::kThere;
   }
+  // Here it is certain that it never ran there, or an operator takes that on himself.
   const auto back = move.resume_here();
   if (!back) {
     log::error("process {} could not be resumed: {}", process, back.error().message());
   }
   if (taken.made() && !back) {
     taken.client.finish_failed(MIGRATE_FAILED, back.error());
-  } else if (taken.action == "give-up") {
+  } else if (taken.resolution == Resolution::kGiveUp) {
     refuse(std::move(taken), process,
            "the destination has just answered: it never ran there, and runs on here");
   } else if (taken.made()) {

@@ -1,22 +1,24 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 #include "base/clock.h"
 #include "libmigrate/host/event_sink.h"
 #include "libmigrate/move/source_move.h"
+#include "libmigrate/requests/requests.h"
 
 namespace migrate {
 
 /// What an operator decided about a session (`migratectl resolve`). Noted by whoever reads the
 /// request, carried out and answered by the worker's loop.
 struct Decision {
-  std::string action;  ///< "resume-source" or "give-up"; empty: none
+  std::optional<Resolution> resolution;  ///< Nothing: none was made.
   EventSink client;
   std::int64_t made_us = now_us();
 
-  bool made() const { return !action.empty(); }
+  bool made() const { return resolution.has_value(); }
   /// Made, and where the process runs elsewhere it has had the time to call its home.
   bool is_due() const;
 };

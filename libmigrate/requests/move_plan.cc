@@ -4,6 +4,8 @@
 #include <array>
 #include <string>
 
+#include "base/log.h"
+
 namespace migrate {
 namespace {
 
@@ -14,11 +16,10 @@ constexpr std::array<MovePlan, 4> kPlans{{
     {.word = "check", .push = false, .prefetch = false, .only_asks = true},
 }};
 
-}  // namespace
-
-Result<MovePlan> parse_offered_mode(std::string_view word) {
-  const auto* const plan = std::find_if(kPlans.begin(), kPlans.end(),
-                                        [&](const MovePlan& each) { return each.word == word; });
+Result<MovePlan> find(std::string_view word, bool may_ask) {
+  const auto* const plan = std::find_if(kPlans.begin(), kPlans.end(), [&](const MovePlan& each) {
+    return each.word == word && (may_ask || !each.only_asks);
+  });
   if (plan == kPlans.end()) {
     return fail(make_error(ErrorCode::kInvalid, "move", "mode \"" + std::string(word) + "\"",
                            "use lazy, demand or eager"));
@@ -26,9 +27,22 @@ Result<MovePlan> parse_offered_mode(std::string_view word) {
   return *plan;
 }
 
+}  // namespace
+
 Result<MovePlan> parse_mode(std::string_view word) {
-  auto plan = parse_offered_mode(word);
-  return plan && plan->only_asks ? parse_offered_mode({}) : plan;
+  return find(word, false);
+}
+
+Result<MovePlan> parse_offered_mode(std::string_view word) {
+  return find(word, true);
+}
+
+MovePlan noted_plan(std::string_view word) {
+  const auto plan = parse_mode(word);
+  if (!plan && !word.empty()) {
+    log::warn("{}; its memory follows lazily", plan.error().message());
+  }
+  return plan.value_or(MovePlan());
 }
 
 MovePlan check_plan() {

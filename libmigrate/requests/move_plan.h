@@ -21,6 +21,9 @@ struct MovePlan {
 Result<MovePlan> parse_mode(std::string_view word);
 /// The plan of an offer, which may only ask, too. Errors: kInvalid.
 Result<MovePlan> parse_offered_mode(std::string_view word);
+/// The plan of a move that a worker noted before it died. The pages of a process must come in any
+/// case: a word that is not known (of another version) is logged, and the plan is lazy.
+MovePlan noted_plan(std::string_view word);
 /// That of an offer which only asks.
 MovePlan check_plan();
 

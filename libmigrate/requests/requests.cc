@@ -26,7 +26,8 @@ constexpr std::array<Words<MoveWait>, 3> kWaits{
     {{"resumed", MoveWait::kResumed}, {"done", MoveWait::kDone}, {"exit", MoveWait::kExit}}};
 constexpr std::array<Words<PageTransport>, 3> kTransports{
     {{"auto", PageTransport::kAuto}, {"rdma", PageTransport::kRdma}, {"tcp", PageTransport::kTcp}}};
-constexpr std::array<Words<int>, 2> kActions{{{"resume-source", 0}, {"give-up", 1}}};
+constexpr std::array<Words<Resolution>, 2> kResolutions{
+    {{"resume-source", Resolution::kResumeSource}, {"give-up", Resolution::kGiveUp}}};
 
 Error bad_member(const char* name, const std::string& came, const std::string& remedy) {
   return make_error(ErrorCode::kInvalid, "read a request", std::string(name) + " " + came, remedy);
@@ -95,6 +96,10 @@ std::string_view to_string(MoveWait wait) {
   return word_for(wait, kWaits);
 }
 
+std::string_view to_string(Resolution resolution) {
+  return word_for(resolution, kResolutions);
+}
+
 Result<Command> parse_command(const json& request) {
   MIGRATE_TRY(must_be_object(request));
   return word_of(request, "command", "", kCommands);
@@ -132,10 +137,9 @@ Result<CheckRequest> parse_check(const json& request) {
   return check;
 }
 
-Result<ResolveRequest> parse_resolve(const json& request) {
+Result<Resolution> parse_resolve(const json& request) {
   MIGRATE_TRY(must_be_object(request));
-  MIGRATE_TRY(word_of(request, "action", "", kActions));
-  return ResolveRequest{MIGRATE_TRY(text_of(request, "action"))};
+  return word_of(request, "action", "", kResolutions);
 }
 
 }  // namespace migrate

@@ -57,8 +57,9 @@ struct CheckRequest {
 };
 
 /// A `resolve`: what an operator decides about a process in doubt.
-struct ResolveRequest {
-  std::string action;  ///< "resume-source" or "give-up".
+enum class Resolution : std::uint8_t {
+  kResumeSource,  ///< It never ran at the destination: it runs on here.
+  kGiveUp,        ///< It is lost: what is left of it here ends.
 };
 
 /// Each parser names in its error (kInvalid) the member, what came, and what may come. A member
@@ -72,11 +73,12 @@ Result<Command> parse_command(const nlohmann::json& request);
 Result<MoveRequest> parse_move(const nlohmann::json& request, std::uint64_t host_bytes_per_second);
 /// A `check`.
 Result<CheckRequest> parse_check(const nlohmann::json& request);
-/// A `resolve`.
-Result<ResolveRequest> parse_resolve(const nlohmann::json& request);
+/// A `resolve`. There is no default: what is decided wrongly runs twice, or is lost.
+Result<Resolution> parse_resolve(const nlohmann::json& request);
 
 /// The words of a request's members.
 std::string_view to_string(PageTransport transport);
 std::string_view to_string(MoveWait wait);
+std::string_view to_string(Resolution resolution);
 
 }  // namespace migrate

@@ -41,7 +41,7 @@ TEST(MovePlan, AModeIsWhatTheCodeAsks) {
 }
 
 TEST(MovePlan, OnlyAnOfferMayOnlyAsk) {
-  EXPECT_FALSE(parse_mode("check"));
+  EXPECT_NE(parse_mode("check").error().message().find("\"check\""), std::string::npos);
   EXPECT_TRUE(parse_offered_mode("check").value().only_asks);
   EXPECT_TRUE(check_plan().only_asks);
   EXPECT_EQ(check_plan().word, "check");
@@ -52,6 +52,12 @@ TEST(MovePlan, AModeThatIsNotKnownIsAnErrorEverywhere) {
     EXPECT_EQ(parse_mode(word).error().code, ErrorCode::kInvalid) << word;
     EXPECT_EQ(parse_offered_mode(word).error().code, ErrorCode::kInvalid) << word;
   }
+}
+
+TEST(MovePlan, WhatAWorkerNotedIsGoneOnWith) {
+  EXPECT_TRUE(noted_plan("eager").all_before_run);
+  EXPECT_EQ(noted_plan("").word, "lazy");
+  EXPECT_EQ(noted_plan("precopy").word, "lazy");  // With a line in the log.
 }
 
 TEST(Requests, TellsWhatIsWanted) {
@@ -147,10 +153,13 @@ TEST(Requests, ACheckMayNameADestination) {
 }
 
 TEST(Requests, AnOperatorDecidesOneOfTwoThings) {
-  EXPECT_EQ(parse_resolve({{"action", "give-up"}}).value().action, "give-up");
-  EXPECT_EQ(parse_resolve({{"action", "resume-source"}}).value().action, "resume-source");
+  EXPECT_EQ(parse_resolve({{"action", "give-up"}}).value(), Resolution::kGiveUp);
+  EXPECT_EQ(parse_resolve({{"action", "resume-source"}}).value(), Resolution::kResumeSource);
   EXPECT_FALSE(parse_resolve({{"action", ""}}));
-  EXPECT_FALSE(parse_resolve({{"action", "give up"}}));
+  for (const json& action : {json("give up"), json("resume"), json("giveup"), json(1), json()}) {
+    EXPECT_FALSE(parse_resolve({{"action", action}})) << action.dump();
+  }
+  EXPECT_EQ(to_string(Resolution::kGiveUp), "give-up");
 }
 
 TEST(Requests, WordsAreReadAsTheyAreWritten) {
