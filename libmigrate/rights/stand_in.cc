@@ -52,7 +52,9 @@ int try_attach(pid_t thread) {
   iovec local{&byte, 1};
   // Nothing is ever mapped there: EFAULT comes after the check of rights.
   iovec remote{reinterpret_cast<void*>(~0UL), 1};
-  const long count = ::syscall(SYS_process_vm_readv, thread, &local, 1, &remote, 1, 0);
+  // The flags are the seventh argument, which lies on the stack: as an int they would have a half
+  // that nobody has written.
+  const long count = ::syscall(SYS_process_vm_readv, thread, &local, 1UL, &remote, 1UL, 0UL);
   return count >= 0 || errno == EFAULT ? 0 : errno;
 }
 
@@ -114,7 +116,7 @@ bool become(const Asker& asker) {
         reply.sys_errno = 0;
       }
     }
-    ::syscall(SYS_sendto, socket, &reply, sizeof(reply), MSG_NOSIGNAL, nullptr, 0);
+    ::syscall(SYS_sendto, socket, &reply, sizeof(reply), MSG_NOSIGNAL, nullptr, 0UL);
   }
   ::syscall(SYS_exit_group, 0);
   __builtin_unreachable();

@@ -44,6 +44,7 @@ wire::Image image_of(uid_t user, gid_t group) {
   held.set_gid_effective(group);
   held.set_gid_saved(group);
   held.set_gid_filesystem(group);
+  held.set_capabilities_bounding(~std::uint64_t{0});
   return image;
 }
 
@@ -72,7 +73,8 @@ TEST(HostPolicy, RefusesWhatIsNoRule) {
 
 TEST(HostPolicy, AUserIsTakenWithHisOwnRightsOnly) {
   const HostPolicy rules = policy({"*@*"});
-  EXPECT_TRUE(check_policy(rules, kHostA, kNobody, image_of(kNobody, kNobody)).empty());
+  EXPECT_EQ(codes(check_policy(rules, kHostA, kNobody, image_of(kNobody, kNobody))),
+            std::set<std::string>());
   EXPECT_EQ(codes(check_policy(rules, kHostA, 0, image_of(0, 0))),
             std::set<std::string>{"NOT_ALLOWED"});
   // Someone else's process, claimed to be one's own.
@@ -95,6 +97,7 @@ TEST(HostPolicy, NothingGivesAUserMoreThanHeCouldHaveHere) {
     return image.mutable_threads(0)->mutable_credentials();
   };
   refused([&](wire::Image& image) { first(image)->set_uid_effective(0); });
+  refused([&](wire::Image& image) { first(image)->set_capabilities_bounding(0); });
   refused([&](wire::Image& image) { first(image)->set_uid_saved(0); });
   refused([&](wire::Image& image) { first(image)->set_uid_filesystem(0); });
   refused([&](wire::Image& image) { first(image)->set_gid_saved(0); });
