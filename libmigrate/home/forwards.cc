@@ -77,7 +77,8 @@ bool Forwards::pump_one(Forward& forward, Whereabouts& where, std::vector<EndCli
       where.host = text_member(event, "destination", where.host);
       where.session = text_member(event, "id", where.session);
     }
-    if (exit_code == MIGRATE_DONE && text_member(forward.request, "wait") == to_string(MoveWait::kExit)) {
+    if (exit_code == MIGRATE_DONE &&
+        text_member(forward.request, "wait") == to_string(MoveWait::kExit)) {
       waiting.push_back({std::move(forward.client), std::move(event)});
     } else {
       forward.client.finish(exit_code, std::move(event));

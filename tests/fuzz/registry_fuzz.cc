@@ -50,6 +50,14 @@ void fuzz_file(std::span<const std::byte> bytes) {
   read_all();
 }
 
+int columns_of(sqlite3* database) {
+  sqlite3_stmt* all = nullptr;
+  sqlite3_prepare_v2(database, "SELECT * FROM processes", -1, &all, nullptr);
+  const int columns = sqlite3_column_count(all);
+  sqlite3_finalize(all);
+  return columns;
+}
+
 void fuzz_row(std::span<const std::byte> bytes) {
   const std::string path = directory() + "/registry.sqlite";
   for (const char* suffix : {"", "-wal", "-shm"}) {
@@ -60,16 +68,18 @@ void fuzz_row(std::span<const std::byte> bytes) {
   }
   sqlite3* database = nullptr;
   sqlite3_open(path.c_str(), &database);
-  constexpr int kColumns = 20;
+  const int columns = columns_of(database);
+  std::string marks = "?";
+  for (int i = 1; i < columns; ++i) {
+    marks += ",?";
+  }
   sqlite3_stmt* insert = nullptr;
-  sqlite3_prepare_v2(database,
-                     "INSERT OR REPLACE INTO processes VALUES "
-                     "(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+  sqlite3_prepare_v2(database, ("INSERT OR REPLACE INTO processes VALUES (" + marks + ")").c_str(),
                      -1, &insert, nullptr);
   if (insert == nullptr) {
-    std::abort();  // The table has other columns than this.
+    std::abort();
   }
-  for (int column = 1; column <= kColumns && bytes.size() > 1; ++column) {
+  for (int column = 1; column <= columns && bytes.size() > 1; ++column) {
     const auto kind = std::to_integer<unsigned>(bytes[0]);
     const std::size_t length = std::min<std::size_t>(kind / 4, bytes.size() - 1);
     const void* value = bytes.data() + 1;
