@@ -40,8 +40,9 @@ class CoreWatchTest : public testing::Test {
 
   void become_another_program() {
     ASSERT_EQ(::write(pipe_[1], "x", 1), 1);
-    const std::string comm = "/proc/" + std::to_string(process_) + "/comm";
-    while (read_file(comm).value_or("") != "sleep\n") {
+    // Its name changes before its stack does: execve is over when it sleeps.
+    const std::string stat = "/proc/" + std::to_string(process_) + "/stat";
+    while (read_file(stat).value_or("").find("(sleep) S") == std::string::npos) {
       ::usleep(1000);
     }
   }
