@@ -138,7 +138,7 @@ void GuestWorker::end_given_up(const SourceMove& move) {
 void GuestWorker::serve_until_left(SourceMove& move, EventSink& sink, MoveWait wait) {
   enter(GuestPhase::kLeaving);
   relay_.reset();
-  if (auto hidden = move.parked().hide(); !hidden) {
+  if (auto hidden = move.hide(); !hidden) {
     log::warn("process {}: {}", noted_.command(), hidden.error().message());
   }
   if (wait == MoveWait::kResumed) {

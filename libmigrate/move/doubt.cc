@@ -32,14 +32,14 @@ void refuse_decision(Decision& decision, const std::string& process, const std::
   }
 }
 
-Error doubt_error(const SourceMove& move, const std::string& process) {
+Error doubt_error(const Departure& move, const std::string& process) {
   return make_error(move.error().code, "learn whether the move was done of", "process " + process,
                     "it stands still until " + move.destination() +
                         " says whether it runs there (" + move.error().message() +
                         "); see migratectl show, and migratectl resolve if that host is lost");
 }
 
-DoubtEnd end_doubt(SourceMove& move, Decision& decision, const std::string& process) {
+DoubtEnd end_doubt(Departure& move, Decision& decision, const std::string& process) {
   Decision taken = std::exchange(decision, Decision());
   if (taken.made()) {
     log::warn("process {}: an operator asks for {}; asking the destination once more", process,

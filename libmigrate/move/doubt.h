@@ -6,7 +6,7 @@
 
 #include "base/clock.h"
 #include "libmigrate/host/event_sink.h"
-#include "libmigrate/move/source_move.h"
+#include "libmigrate/move/departure.h"
 #include "libmigrate/requests/requests.h"
 
 namespace migrate {
@@ -24,7 +24,7 @@ struct Decision {
 };
 
 /// What a client is told of a move of `process` that is in doubt.
-Error doubt_error(const SourceMove& move, const std::string& process);
+Error doubt_error(const Departure& move, const std::string& process);
 
 /// How a doubt ended.
 enum class DoubtEnd {
@@ -40,6 +40,6 @@ void refuse_decision(Decision& decision, const std::string& process, const std::
 /// word counts only if the destination, asked once more, says nothing: this blocks for at most
 /// seven seconds then. `process` names it in the log. Answers the client; `decision` is none
 /// afterwards.
-DoubtEnd end_doubt(SourceMove& move, Decision& decision, const std::string& process);
+DoubtEnd end_doubt(Departure& move, Decision& decision, const std::string& process);
 
 }  // namespace migrate

@@ -13,6 +13,7 @@
 #include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/move/clocks.h"
 #include "libmigrate/move/control_channel.h"
+#include "libmigrate/move/departure.h"
 #include "libmigrate/move/farewell.h"
 #include "libmigrate/move/move_outcome.h"
 #include "libmigrate/move/move_report.h"
@@ -27,7 +28,7 @@ namespace migrate {
 
 /// The source's side of one move, up to the moment when nothing is owed. Owned by one thread, which
 /// becomes the tracer of the process.
-class SourceMove {
+class SourceMove : public Departure {
  public:
   /// Called while the process is frozen.
   struct Hooks {
@@ -48,7 +49,7 @@ class SourceMove {
   };
 
   SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink);
-  ~SourceMove();
+  ~SourceMove() override;
 
   /// Goes on with a move that a dead worker had decided, or may have. Without `parked`, which was
   /// killed, only listens until the destination is done.
@@ -66,8 +67,8 @@ class SourceMove {
   MoveOutcome attempt_for(double seconds);
 
   const std::vector<wire::Refusal>& refusals() const { return refusals_; }
-  const Error& error() const { return error_; }
-  const SessionId& session() const { return session_; }
+  const Error& error() const override { return error_; }
+  const SessionId& session() const override { return session_; }
   const wire::Image& image() const { return image_; }
 
   /// After the commit: what is left here, and the link to the other side.
@@ -75,36 +76,25 @@ class SourceMove {
   /// Serves from now on what `keeper` keeps, which shares the memory of the parked process; gives
   /// that back, to be ended.
   ParkedProcess serve_from(ParkedProcess keeper);
-  int control_fd() const;
-  std::string destination() const { return options_.destination.to_string(); }
-  /// Reads what the destination reports, frees what it confirmed, and re-makes broken connections.
-  /// Call every now and then, and when control_fd() polls readable. Errors: none that matter.
-  Result<void> handle();
-  /// What is known since Run was sent. Once it is other than kUnknown, only the end can follow.
-  Fate fate() const { return fate_; }
-  int wait_status() const { return wait_status_; }
-  /// Asks the destination, by a new connection if there is none. Blocks for up to seven seconds.
-  void ask_once_more();
+  int control_fd() const override;
+  std::string destination() const override { return options_.destination.to_string(); }
+  Result<void> handle() override;
+  Fate fate() const override { return fate_; }
+  int wait_status() const override { return wait_status_; }
+  void ask_once_more() override;
   /// Asks the destination what became of `session`, of which nothing else is left here;
   /// `incarnation` is that of its offer. Blocks for up to eight seconds.
   Result<wire::Verdict> ask_verdict(const SessionId& session, const std::string& incarnation);
-  /// Its home knows that it runs there: the process has called from there.
-  void confirm_runs() { take_fate(Fate::kRuns); }
-  /// Brings the process back here: when fate() is kNeverRan, or someone takes that on himself.
-  Result<void> resume_here();
-  /// Since when (now_us()) and for what it waits; empty while all is well.
-  const std::string& waits_for() const { return waits_for_; }
-  std::int64_t waits_since_us() const { return waits_since_us_; }
-  /// The parked process is gone, its pages with it: answers no more questions. handle() goes on
-  /// listening, until the destination has nothing more to say.
-  void stop_serving();
-  /// The destination owes us no more questions: all pages are there, or the process has ended. And
-  /// it knows that we know, or did not say so in time.
-  bool done() const { return done_ && farewell_.over(); }
-  std::uint64_t owed_pages() const { return report_.progress().owed_pages(); }
-  /// The object that `move --json` prints, without "exit".
-  nlohmann::json result() const;
-  nlohmann::json progress_event() const;
+  void confirm_runs() override { take_fate(Fate::kRuns); }
+  Result<void> resume_here() override;
+  const std::string& waits_for() const override { return waits_for_; }
+  std::int64_t waits_since_us() const override { return waits_since_us_; }
+  void stop_serving() override;
+  Result<void> hide() override { return parked_->hide(); }
+  bool done() const override { return done_ && farewell_.over(); }
+  std::uint64_t owed_pages() const override { return report_.progress().owed_pages(); }
+  nlohmann::json result() const override;
+  nlohmann::json progress_event() const override;
 
  private:
   static constexpr std::size_t kMaxReplyBytes = std::size_t{4} << 20U;  // It says little.
