@@ -1,6 +1,5 @@
 #pragma once
 
-#include <signal.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -11,6 +10,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/cell/cell_control.h"
 #include "libmigrate/state/session_file.h"
 #include "transport/handoff.h"
 
@@ -28,34 +28,10 @@ struct CellOptions {
   int session_file = -1;                 ///< Borrowed: the init writes there how the process ends.
 };
 
-/// What a cell's init holds for the worker that takes over.
-struct Kept {
-  enum class Kind : std::uint32_t {
-    kUserfault = 1,  ///< `number`: of the address space, from 1.
-    kLedger,         ///< Of the same address space.
-    kRelayIn,        ///< Our ends of a relayed stream; `number`: its id and 1.
-    kRelayOut,
-    kRelayUnread,
-    kSharedFile,  ///< `number`: OpenFile.shared_id.
-  };
-  Kind kind = Kind::kUserfault;
-  std::uint32_t number = 0;
-  std::uint32_t parent = 0;  ///< kUserfault: the address space that forked it.
-
-  friend bool operator==(const Kept& a, const Kept& b) {
-    return a.kind == b.kind && a.number == b.number;
-  }
-};
+/// Something kept, on its way to the worker that takes over.
 struct KeptDescriptor {
   Kept what;
   UniqueFd fd;
-};
-
-/// News from a cell's init.
-struct CellEvent {
-  enum class Kind : std::uint32_t { kStatus, kEmpty };
-  Kind kind = Kind::kStatus;
-  int wait_status = 0;  ///< kStatus: as wait(2) gives it: exit, signal, stop or continue.
 };
 
 /// Where a moved process lives at the destination: its own PID, time and mount namespace with a
@@ -63,7 +39,7 @@ struct CellEvent {
 /// process. Once it holds something the init outlives the worker, and even the last process in the
 /// cell, so that a new worker learns how the process ended; end() kills the init. Needs
 /// CLONE_NEWTIME (5.6) and clone3 set_tid (5.5). Owned by the thread that made it.
-class Cell {
+class Cell : public CellControl {
  public:
   /// Makes the cell. Must be called while this process has one thread. Errors: kSystem.
   static Result<Cell> create(const CellOptions& options);
@@ -81,34 +57,24 @@ class Cell {
 
   /// Ids as this host sees them.
   pid_t init() const { return init_; }
-  pid_t seed() const { return seed_; }
+  pid_t seed() const override { return seed_; }
   /// The seed's id inside the cell.
   std::uint32_t process_id() const { return process_id_; }
   /// The seed's userfaultfd; taken once.
   UniqueFd take_userfault() { return std::move(userfault_); }
-  /// Polls readable when read_event() has news.
-  int event_fd() const { return init_socket_.get(); }
-  /// The next event; kRetry when there is none now, kPeerLost when the init is gone.
-  Result<CellEvent> read_event();
-  /// Gives the init a duplicate to keep while the worker may die. Before the first one, a worker
-  /// that dies takes the cell with it; after it, the cell lives on.
-  Result<void> keep(Kept what, int fd);
-  /// Makes the init close it; with number 0 all of the kind.
-  Result<void> drop(Kept what);
-
-  /// Sends the seed a signal, as `information` says or as from kill(2); never a later process that
-  /// has its id.
-  void signal_seed(int signal, siginfo_t* information = nullptr);
+  int event_fd() const override { return init_socket_.get(); }
+  Result<CellEvent> read_event() override;
+  Result<void> keep(Kept what, int fd) override;
+  Result<void> drop(Kept what) override;
+  using CellControl::signal_seed;
+  void signal_seed(int signal, siginfo_t* information) override;
   /// Sends descriptors (at most 250) to the seed, whose recvmsg in a script takes them.
   Result<void> send_to_seed(std::span<const int> descriptors);
   /// Number of the socket in the seed.
   std::uint32_t seed_descriptor() const { return seed_descriptor_; }
 
-  /// Kills the init, and with it everything in the cell. Does not wait for the end.
-  void end();
-  /// end(), and waits until nothing of the cell can run any more; reaps all children and tracees of
-  /// this thread. False: not within 10 s.
-  bool end_and_wait();
+  void end() override;
+  bool end_and_wait() override;
 
  private:
   Cell() = default;

@@ -1,22 +1,138 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <span>
+#include <string>
 
+#include "base/clock.h"
+#include "base/result.h"
+#include "libmigrate/cell/cell_control.h"
+#include "libmigrate/guest/core_watch.h"
+#include "libmigrate/guest/guest_objects.h"
+#include "libmigrate/guest/guest_record.h"
+#include "libmigrate/guest/home_link.h"
+#include "libmigrate/guest/owed_pages.h"
+#include "libmigrate/guest/source_link.h"
 #include "libmigrate/host/worker_context.h"
-#include "libmigrate/state/session_file.h"
+#include "libmigrate/move/clocks.h"
+#include "libmigrate/pages/drain_estimate.h"
+#include "libmigrate/rights/asker.h"
 #include "transport/peer_trust.h"
-#include "transport/preamble.h"
 
 namespace migrate {
 
-/// Destination side: `peer` has been let in by a preamble of purpose kOffer. `become_worker`
-/// detaches this process from the daemon, all descriptors but the given one closed; it is called
-/// when the offer is taken, before anything is made for it.
-void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,
-                            const Preamble& preamble,
-                            const std::function<void(int connection)>& become_worker);
+/// A process that came from elsewhere, as its worker has it, whatever phase it is in: what is
+/// written down of it, its cell, its pages, its links, and how it ended. The phases that the worker
+/// runs (Serving, InDoubt, Leaving) decide; this does. Owned by the worker's thread.
+class Guest {
+ public:
+  /// `source`: who offered it. `clock` gives microseconds that only grow.
+  Guest(const WorkerContext& context, const SessionId& session, const SessionId& process,
+        PeerIdentity source, GuestRecord record, std::function<std::int64_t()> clock = now_us);
+  Guest(const Guest&) = delete;
+  Guest& operator=(const Guest&) = delete;
+  ~Guest();
 
-/// Takes over, as a worker, what a dead one left in a session file.
-void run_adopted_guest(const WorkerContext& context, SessionFile file, const SessionId& session);
+  // What it is made of, which whoever takes it in or over sets.
+  void set_cell(std::unique_ptr<CellControl> cell) { cell_ = std::move(cell); }
+  void set_pages(std::unique_ptr<OwedPages> pages) { pages_ = std::move(pages); }
+  void set_home(std::unique_ptr<HomeLink> home) { home_ = std::move(home); }
+  /// A dead worker has told its home of its end.
+  void note_exited() { exited_ = true; }
+  /// The relay's calls to this.
+  GuestRelay::Handlers relay_handlers();
+  /// How its home is reached.
+  HomeLink::Connect home_connector() const;
+
+  const WorkerContext& context() const { return context_; }
+  const SessionId& session() const { return session_; }
+  const SessionId& process() const { return process_; }
+  const PeerIdentity& source_host() const { return source_host_; }
+  const std::string& name() const { return record_.noted().command(); }
+  GuestRecord& record() { return record_; }
+  GuestPhase phase() const { return record_.phase(); }
+  CellControl* cell() const { return cell_.get(); }
+  OwedPages& pages() const { return *pages_; }
+  SourceLink& source() { return source_; }
+  HomeLink& home() const { return *home_; }
+  GuestObjects& objects() { return objects_; }
+  std::int64_t now() const { return clock_(); }
+
+  bool independent() const { return is_independent(phase()); }
+  /// It has ended, and its home is told how. Children of it may live.
+  bool exited() const { return exited_; }
+  /// Nothing of it is in the cell any more.
+  bool cell_over() const { return over_since_us_ != 0; }
+  /// Nothing is left to do but to close(): its end is known at home, and its source, which would
+  /// serve pages for ever, has heard of it or had the time to come back.
+  bool is_over() const;
+
+  // Steps of whoever runs it. None blocks but follow_home(), as HomeLink::follow() does.
+  void read_cell();
+  void watch_core();
+  void follow_pages();
+  void watch_waiting();
+  void tell_source();
+  void hear_source();
+  void follow_home();
+
+  /// Delivers a signal of its home, a siginfo_t, as kill(2) would.
+  void deliver(std::span<const std::byte> siginfo);
+  /// It has ended with `status` of wait(2). `lost`: why it did not end by itself, if so.
+  void report_end(int status, const std::string& lost);
+  /// The source has come again, on a new connection.
+  void answer_source(std::unique_ptr<ControlChannel> control, bool wants_all);
+  /// Notes what a new worker needs, whenever the relay has changed.
+  void note_change();
+  /// Nobody needs to take over. Unless the source knows all, a note of what became of the process
+  /// stays for it: whoever finds none may say that the process never ran.
+  void close();
+  /// For a request to a process that has ended.
+  Error ended_error() const;
+
+  // guest_rights.cc
+  /// In whose name a request is made. Of a client here the daemon says who he is. A home from which
+  /// root's processes are taken is believed; any other (`home`) speaks for nobody but the process's
+  /// own user, its root included. Errors: kRefused, kInvalid.
+  Result<Asker> believed(const nlohmann::json& request, const PeerIdentity* home) const;
+  /// Whether whoever makes the request could attach a debugger to the process.
+  Result<void> may_use(const nlohmann::json& request, const PeerIdentity* home) const;
+  /// Whether the user that the process had when it came could send it any signal now.
+  Result<void> may_signal_now() const;
+
+ private:
+  void note_event(const CellEvent& event);
+  void note_cell_over() { over_since_us_ = clock_(); }
+  void become_independent();
+  void end_children();
+  void give_up_children(const std::string& reason);
+  bool children_left() const { return !cell_over() && lost_.empty(); }
+  bool home_gave_up() const;
+  bool reports_wait(std::int64_t now);
+  void record_exposure(const wire::Progress& progress);
+  wire::Progress progress() const;
+
+  const WorkerContext& context_;
+  const SessionId session_;
+  const SessionId process_;
+  const PeerIdentity source_host_;
+  const std::function<std::int64_t()> clock_;
+  GuestRecord record_;
+  std::unique_ptr<CellControl> cell_;
+  std::unique_ptr<OwedPages> pages_;
+  SourceLink source_;
+  std::unique_ptr<HomeLink> home_;
+  GuestObjects objects_;
+  CoreWatch core_watch_;
+  DrainEstimate drain_;
+  wire::Progress last_progress_;     // when nothing was owed any more
+  std::int64_t waits_since_us_ = 0;  // for its pages; 0: it does not
+  std::int64_t over_since_us_ = 0;   // when its cell was; 0: it is not
+  std::string lost_;                 // why the process did not end by itself
+  bool exited_ = false;
+};
 
 }  // namespace migrate

@@ -1,7 +1,7 @@
 // Whose word counts about a process that came from elsewhere, which may have become someone else
 // since: the kernel's, asked in the name of who wants something of it.
 #include "base/file.h"
-#include "libmigrate/guest/guest_worker.h"
+#include "libmigrate/guest/guest.h"
 #include "libmigrate/proc/proc_text.h"
 #include "libmigrate/rights/stand_in.h"
 
@@ -28,14 +28,12 @@ bool is_wholly_of(pid_t process, uid_t user) {
 
 }  // namespace
 
-// Of a client here the daemon says who he is. A home from which root's processes are taken is
-// believed; any other speaks for nobody but the process's own user, its root included.
-Result<Asker> GuestWorker::believed(const nlohmann::json& request, const PeerIdentity* home) const {
+Result<Asker> Guest::believed(const nlohmann::json& request, const PeerIdentity* home) const {
   Asker asker = MIGRATE_TRY(asker_from(request));
   if (home == nullptr || context_.policy.allows(*home, 0)) {
     return asker;
   }
-  const Asker own = user_of(noted_.credentials());
+  const Asker own = user_of(record_.noted().credentials());
   if (asker.is_root() || asker.user == own.user) {
     return own;
   }
@@ -43,15 +41,15 @@ Result<Asker> GuestWorker::believed(const nlohmann::json& request, const PeerIde
                          home->to_string() + " speaks for the process's own user only here"));
 }
 
-Result<void> GuestWorker::may_use(const nlohmann::json& request, const PeerIdentity* home) const {
+Result<void> Guest::may_use(const nlohmann::json& request, const PeerIdentity* home) const {
   return may_attach(MIGRATE_TRY(believed(request, home)), cell_->seed());
 }
 
 // As kill(2) would decide here. That home's kernel let a signal reach the deputy decides nothing:
 // the process may be someone else's by now. And whoever sent it, it is the first user's word: he
 // can write into the deputy's memory and its pipe what he likes, siginfo of root's included.
-Result<void> GuestWorker::may_signal_now() const {
-  const Asker asker = user_of(noted_.credentials());
+Result<void> Guest::may_signal_now() const {
+  const Asker asker = user_of(record_.noted().credentials());
   if (is_wholly_of(cell_->seed(), asker.user)) {
     return {};
   }

@@ -11,7 +11,7 @@
 #include "base/log.h"
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/guest/clear_session.h"
-#include "libmigrate/guest/guest.h"
+#include "libmigrate/guest/guest_worker.h"
 #include "libmigrate/home/home_worker.h"
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/proto/home.pb.h"

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
-#include "libmigrate/guest/guest.h"
+#include "libmigrate/guest/guest_worker.h"
 #include "libmigrate/home/home_worker.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/move/check.h"

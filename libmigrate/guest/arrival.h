@@ -1,0 +1,82 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "libmigrate/cell/cell.h"
+#include "libmigrate/guest/guest.h"
+#include "libmigrate/guest/guest_pages.h"
+#include "libmigrate/host/letter_request.h"
+#include "libmigrate/host/mailbox.h"
+#include "libmigrate/host/worker_context.h"
+#include "libmigrate/move/control_channel.h"
+#include "libmigrate/requests/move_plan.h"
+#include "libmigrate/restore/restorer.h"
+
+namespace migrate {
+
+/// A process on its way here, from the offer until it runs (kPrepared to kRan). What is needed only
+/// until then ends with it; the Guest stays. Owned by one thread, the tracer of the process.
+class Arrival {
+ public:
+  Arrival(const WorkerContext& context, PeerTrust::Peer source, const SessionId& session,
+          std::function<void(int connection)> become_worker);
+
+  /// What an arrival leaves.
+  struct Arrived {
+    std::unique_ptr<Guest> guest;
+    std::optional<Mailbox> mailbox;
+    ClockOffsets host_clocks;
+    std::vector<Letter> early;  ///< Requests that came before it ran.
+  };
+  /// Takes the process in. Nothing: it was refused, or whoever offered it only asked, or it failed;
+  /// the source was told.
+  std::optional<Arrived> take_in();
+
+ private:
+  Result<bool> receive_offer();
+  Result<void> answer(const std::vector<wire::Refusal>& verdict);
+  Result<void> make_guest();
+  Result<void> connect();
+  Result<void> run_process();
+  void settle_in(const wire::Run& run);
+  void give_up(const Error& error);
+  // arrival_restore.cc
+  Result<void> prepare();
+  void note_offer();
+  Result<CellOptions> cell_options();
+  Result<void> ask_clocks(CellOptions& options);
+  Result<void> open_mailbox();
+  Result<void> make_pager();
+  Result<void> restore();
+  Result<std::vector<StreamEndpoint>> make_relay(const wire::RelayState& state);
+  Result<void> check_untouched(const std::vector<PagerRegion>& regions) const;
+  Result<void> check_final(const wire::Image& image) const;
+  Result<void> adapt(const wire::Image& image);
+  Result<void> start_pager(const wire::Image& image);
+  Result<void> note_image(const wire::Image& image);
+  GuestRecord& record() { return arrived_.guest->record(); }
+
+  const WorkerContext& context_;
+  const SessionId session_;
+  const PeerIdentity source_;  // who offers it
+  const std::function<void(int connection)> become_worker_;
+  std::unique_ptr<ControlChannel> control_;
+  wire::Offer offer_;
+  MovePlan plan_;
+  wire::HostFacts own_facts_;
+  bool trusted_ = false;             // the source may bring root's processes
+  std::int64_t cell_offset_ns_ = 0;  // CLOCK_MONOTONIC of the cell minus ours
+  Arrived arrived_;
+  EarlyLetters early_;
+  Cell* cell_ = nullptr;         // the guest's
+  GuestPages* pages_ = nullptr;  // the guest's
+  std::optional<Restorer> restorer_;
+  UniqueFd userfault_copy_;  // for the cell's init
+};
+
+}  // namespace migrate

@@ -1,0 +1,272 @@
+// How a process that arrives is made here: its cell, its memory, its state.
+#include <fcntl.h>
+#include <time.h>
+
+#include <algorithm>
+#include <cctype>
+#include <iterator>
+#include <limits>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "libmigrate/capture/timer_advance.h"
+#include "libmigrate/guest/arrival.h"
+#include "libmigrate/guest/guest_setup.h"
+#include "libmigrate/image/address_space.h"
+#include "libmigrate/image/image_form.h"
+#include "libmigrate/pages/page_feed.h"
+#include "libmigrate/proc/pagemap.h"
+#include "libmigrate/restore/descriptors.h"
+#include "libmigrate/rules/host_facts.h"
+
+namespace migrate {
+namespace {
+
+constexpr int kFinalTimeoutMs = 60000;
+constexpr int kHomeConnectMs = 10000;
+
+// It is shown on terminals, and someone else chose it.
+std::string printable(std::string text) {
+  std::replace_if(
+      text.begin(), text.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');
+  return text;
+}
+
+}  // namespace
+
+Result<void> Arrival::prepare() {
+  const wire::Image& draft = offer_.draft();
+  Guest& guest = *arrived_.guest;
+  note_offer();
+  auto cell = std::make_unique<Cell>(MIGRATE_TRY(Cell::create(MIGRATE_TRY(cell_options()))));
+  cell_ = cell.get();
+  guest.set_cell(std::move(cell));
+  MIGRATE_TRY(open_mailbox());  // Not before: a cell is made while there is one thread.
+  restorer_.emplace(MIGRATE_TRY(Restorer::create(*cell_, trusted_)));
+  SessionMark& mark = record().file().mark();
+  mark.process = cell_->seed();
+  mark.process_start = start_time(cell_->seed());
+  mark.init = cell_->init();
+  mark.init_start = start_time(cell_->init());
+  MIGRATE_TRY(restorer_->prepare(draft));
+  MIGRATE_TRY(make_pager());
+  MIGRATE_TRY(record().save());
+  return guest.home().connect(kHomeConnectMs);
+}
+
+void Arrival::note_offer() {
+  wire::CellSession& noted = record().noted();
+  noted.set_mode(offer_.mode());
+  noted.set_home(offer_.home());
+  noted.set_source(offer_.source_address());
+  noted.set_token(offer_.token());
+  noted.set_command(printable(offer_.command()));
+  noted.set_user(offer_.user());
+  noted.set_trusted(trusted_);
+  *noted.mutable_credentials() = offer_.draft().threads(0).credentials();
+  noted.set_source_name(source_.common_name);
+  for (const std::string& name : source_.alternative_names) {
+    noted.add_source_names(name);
+  }
+}
+
+Result<CellOptions> Arrival::cell_options() {
+  CellOptions options;
+  options.process_id = offer_.draft().process_id();
+  MIGRATE_TRY(ask_clocks(options));
+  cell_offset_ns_ = options.monotonic_offset_ns;
+  options.highest_descriptor = highest_descriptor(offer_.draft());
+  options.socket_path = cell_socket(context_, session_);
+  options.session_file = record().file().fd();
+  return options;
+}
+
+// The process's clocks must not run backwards: of several readings the one that took the least time
+// counts, and is taken as of when it was asked for, so that the error, at most one round trip, is a
+// step forwards.
+Result<void> Arrival::ask_clocks(CellOptions& options) {
+  constexpr int kReadings = 5;
+  constexpr int kTimeoutMs = 5000;
+  if (offer_.source().boot_id() == own_facts_.boot_id()) {
+    options.monotonic_offset_ns = offer_.monotonic_offset_ns();
+    options.boottime_offset_ns = offer_.boottime_offset_ns();
+    return {};
+  }
+  std::int64_t shortest_ns = std::numeric_limits<std::int64_t>::max();
+  for (int reading = 0; reading < kReadings; ++reading) {
+    const std::int64_t monotonic_ns = clock_ns(CLOCK_MONOTONIC);
+    const std::int64_t boottime_ns = clock_ns(CLOCK_BOOTTIME);
+    wire::ControlMessage request;
+    request.mutable_clock_request();
+    MIGRATE_TRY(control_->send(request));
+    const auto answer =
+        MIGRATE_TRY(control_->expect(wire::ControlMessage::kClocks, kFreezeSpinUs, kTimeoutMs));
+    const std::int64_t took_ns = clock_ns(CLOCK_MONOTONIC) - monotonic_ns;
+    if (took_ns < shortest_ns) {
+      shortest_ns = took_ns;
+      options.monotonic_offset_ns = answer.clocks().monotonic_ns() - monotonic_ns;
+      options.boottime_offset_ns = answer.clocks().boottime_ns() - boottime_ns;
+    }
+  }
+  return {};
+}
+
+Result<void> Arrival::open_mailbox() {
+  return open_guest_mailbox(*arrived_.mailbox, context_, source_, record().noted());
+}
+
+Result<void> Arrival::make_pager() {
+  const wire::Image& draft = offer_.draft();
+  UniqueFd userfault = cell_->take_userfault();
+  userfault_copy_ = MIGRATE_TRY(userfault.duplicate());
+  auto pages = std::make_unique<GuestPages>(*cell_, record().noted().command(), session_);
+  pages_ = pages.get();
+  arrived_.guest->set_pages(std::move(pages));
+  pages_->set_pager(
+      MIGRATE_TRY(Pager::create(pages_->options(context_.spin_us, plan_, cell_->init()),
+                                Userfault::adopt(std::move(userfault)), pager_regions(draft),
+                                open_mapped_files(draft.mapped_files(), restorer_->file_user()))));
+  MIGRATE_TRY(check_untouched(pager_regions(draft)));
+  pages_->pager().launch();
+  return {};
+}
+
+Result<void> Arrival::restore() {
+  auto message = MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, 0, kFinalTimeoutMs));
+  context_.stops.reach("destination.image");
+  wire::Image& image = *message.mutable_final()->mutable_image();
+  MIGRATE_TRY(check_form(image, ImageStage::kFinal));
+  MIGRATE_TRY(check_final(image));
+  MIGRATE_TRY(adapt(image));
+  MIGRATE_TRY(start_pager(image));
+  const std::vector<StreamEndpoint> ends = MIGRATE_TRY(make_relay(message.final().relay()));
+  std::map<std::uint64_t, int> relays;
+  for (const StreamEndpoint& end : ends) {
+    relays.emplace(end.id, end.process_end.get());
+  }
+  advance_timers(image, clock_ns(CLOCK_MONOTONIC) + cell_offset_ns_);
+  MIGRATE_TRY(restorer_->finish(image, relays));
+  GuestObjects& objects = arrived_.guest->objects();
+  objects.set_shared_files(restorer_->take_shared_files());
+  // Here, and not after Run: until then nothing of the threads changes but the time.
+  objects.set_waits(record_waits(image, restorer_->host_threads()));
+  if (plan_.all_before_run) {
+    MIGRATE_TRY(pages_->pager().wait_all_present(-1));
+  }
+  context_.stops.reach("destination.restored");
+  wire::ControlMessage restored;
+  restored.mutable_restored();
+  MIGRATE_TRY(control_->send(restored));
+  record().enter(GuestPhase::kAwaitsRun);
+  context_.stops.reach("destination.ready");
+  return note_image(image);
+}
+
+Result<std::vector<StreamEndpoint>> Arrival::make_relay(const wire::RelayState& state) {
+  Guest& guest = *arrived_.guest;
+  guest.home().set_relay(MIGRATE_TRY(GuestRelay::create(state, guest.relay_handlers())));
+  std::vector<StreamEndpoint> ends = MIGRATE_TRY(guest.home().relay()->create_endpoints());
+  std::map<std::uint64_t, std::uint64_t> inodes;
+  for (const StreamEndpoint& end : ends) {
+    inodes.emplace(end.inode, end.id);
+  }
+  guest.objects().set_relays(std::move(inodes));
+  return ends;
+}
+
+// A page that somebody made before the pager had the memory, such as a debugger that looked, would
+// be taken for one of the process's own.
+Result<void> Arrival::check_untouched(const std::vector<PagerRegion>& regions) const {
+  const UniqueFd pagemap = MIGRATE_TRY(
+      open_file("/proc/" + std::to_string(cell_->seed()) + "/pagemap", O_RDONLY | O_CLOEXEC));
+  for (const PagerRegion& region : regions) {
+    const PageRange& range = region.destination;
+    if (MIGRATE_TRY(inspect::has_private_pages(pagemap.get(), range.start, range.end()))) {
+      Error error = make_error(ErrorCode::kRetry, "take in", "process " + arrived_.guest->name(),
+                               "something on " + context_.host_name +
+                                   " read or wrote its memory before it was there; end what looks "
+                                   "into other processes (a debugger?), and try again");
+      error.address = range.start;
+      return fail(std::move(error));
+    }
+  }
+  return {};
+}
+
+// What was taken on was the draft: nobody may have become someone else since.
+Result<void> Arrival::check_final(const wire::Image& image) const {
+  if (trusted_ || same_rights(offer_.draft(), image)) {
+    return {};
+  }
+  const auto verdict = check_policy(context_.policy, source_, offer_.user(), image);
+  if (verdict.empty()) {
+    return {};
+  }
+  return fail(make_error(ErrorCode::kRefused, "take in a process", verdict.front().object(),
+                         verdict.front().reason()));
+}
+
+// The mappings of the draft become those of the image.
+Result<void> Arrival::adapt(const wire::Image& image) {
+  const MappingPlan plan = restorer_->plan(image);
+  const std::vector<PagerRegion> known = pager_regions(offer_.draft());
+  const std::vector<PagerRegion> wanted = pager_regions(image);
+  Pager& pager = pages_->pager();
+  if (!plan.unmap.empty() || !plan.map.empty()) {
+    // What will be unmapped leaves the userfaultfd first: unmapping it would wait for the pager.
+    std::vector<PagerRegion> stay;
+    std::copy_if(
+        known.begin(), known.end(), std::back_inserter(stay), [&](const PagerRegion& region) {
+          return std::none_of(plan.unmap.begin(), plan.unmap.end(), [&](const PageRange& range) {
+            return !range.intersect(region.destination).empty();
+          });
+        });
+    MIGRATE_TRY(pager.update_regions(std::move(stay)));
+  }
+  MIGRATE_TRY(restorer_->adapt(image, plan));
+  if (wanted != known) {
+    MIGRATE_TRY(pager.update_regions(wanted));
+    std::vector<PagerRegion> changed;
+    std::copy_if(
+        wanted.begin(), wanted.end(), std::back_inserter(changed),
+        [&](const auto& region) { return std::ranges::find(known, region) == known.end(); });
+    MIGRATE_TRY(check_untouched(changed));
+    pager.set_local_files(open_mapped_files(image.mapped_files(), restorer_->file_user()));
+  }
+  return {};
+}
+
+Result<void> Arrival::start_pager(const wire::Image& image) {
+  const std::vector<PagerRegion> regions = pager_regions(image);
+  Pager& pager = pages_->pager();
+  if (plan_.prefetch) {
+    pager.ask_first(pages_touched_first(image));
+  }
+  for (const wire::StarterPage& page : image.starter_pages()) {
+    const bool paged = std::any_of(regions.begin(), regions.end(), [&](const PagerRegion& region) {
+      return region.destination.contains(page.address());
+    });
+    if (paged) {
+      MIGRATE_TRY(pager.install_starter(page.address(), std::as_bytes(std::span(page.content()))));
+    }
+  }
+  return pages_->start();
+}
+
+// Before the process may run: all that outlives this worker but the userfaultfd, by which the init
+// knows that it has to stay.
+Result<void> Arrival::note_image(const wire::Image& image) {
+  Guest& guest = *arrived_.guest;
+  wire::CellSession& noted = record().noted();
+  *noted.mutable_mapped_files() = image.mapped_files();
+  for (const PagerSpace& space : pages_->pager().spaces()) {
+    MIGRATE_TRY(cell_->keep({.kind = Kept::Kind::kLedger, .number = space.number}, space.ledger));
+  }
+  MIGRATE_TRY(guest.objects().note(noted, *cell_));
+  *noted.mutable_relay() = guest.home().relay()->note();
+  MIGRATE_TRY(record().keep_ends(*cell_, *guest.home().relay()));
+  return record().save();
+}
+
+}  // namespace migrate

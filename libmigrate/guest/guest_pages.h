@@ -1,0 +1,84 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/mutex.h"
+#include "base/unique_fd.h"
+#include "libmigrate/cell/cell_control.h"
+#include "libmigrate/guest/owed_pages.h"
+#include "libmigrate/requests/move_plan.h"
+#include "pager/pager.h"
+#include "transport/rdma.h"
+
+namespace migrate {
+
+/// The pager of a guest, and the connections over which its pages come. What of it must outlive
+/// this worker is given to the cell's init as soon as there is something. Owned by the worker's
+/// thread; the pager's two threads call back into it.
+class GuestPages final : public OwedPages {
+ public:
+  /// `cell` is borrowed. `name`: of the process; `session`: of its move; both for the log.
+  GuestPages(CellControl& cell, std::string name, const SessionId& session);
+  ~GuestPages() override;
+
+  /// Options with all that this needs to hear of. `init`: of the cell, whose descendants all are.
+  PagerOptions options(std::uint32_t spin_us, const MovePlan& plan, pid_t init);
+  /// The pager, once it is made; before, nothing is owed.
+  void set_pager(std::unique_ptr<Pager> pager) { pager_ = std::move(pager); }
+  Pager& pager() { return *pager_; }
+  /// Where the source may connect over RDMA, until nothing is owed any more.
+  void set_listener(std::unique_ptr<RdmaListener> listener) { rdma_ = std::move(listener); }
+  bool listens() const { return rdma_ != nullptr; }
+  /// Polls readable when somebody knocks there; -1 if it does not listen.
+  int listener_fd() const { return rdma_ ? rdma_->fd() : -1; }
+  /// Takes who has connected over RDMA.
+  void accept();
+  /// Both connections are there, and start() may be called.
+  bool linked() const { return urgent_ != nullptr && bulk_ != nullptr; }
+  /// Starts the pager over them.
+  Result<void> start();
+
+  void take(Purpose purpose, std::unique_ptr<Channel> channel) override;
+  void collect_poll_fds(std::vector<pollfd>& polled) override;
+  void follow(bool independent) override;
+  void stop() override;
+  bool done() const override { return pager_ != nullptr && done_; }
+  bool waits() const override { return pager_ && (link_lost_ || !pager_->started()); }
+  std::uint64_t owed() const override { return pager_ ? pager_->owed_pages() : 0; }
+  std::uint64_t owed_to_first() const override;
+  bool first_gone() const override { return pager_ && pager_->statistics().first_gone; }
+  wire::Progress progress() const override;
+
+ private:
+  void keep_space(const PagerSpace& space);
+  void keep_again();
+  void wake() const;
+  void resume();
+
+  CellControl& cell_;
+  const std::string name_;
+  const SessionId session_;
+  UniqueFd events_;  // an eventfd, for the worker's loop
+  std::atomic<bool> done_ = false;
+  std::atomic<bool> link_lost_ = false;
+  std::atomic<std::uint64_t> pages_read_ = 0;  // by RDMA READ
+  std::unique_ptr<RdmaListener> rdma_;
+  int rdma_refusals_ = 0;
+  std::unique_ptr<Channel> urgent_;
+  std::unique_ptr<Channel> bulk_;
+  struct Unkept {
+    Kept what;
+    UniqueFd fd;
+  };
+  Mutex mutex_;
+  std::vector<Unkept> unkept_ MIGRATE_GUARDED_BY(mutex_);  // what the init did not take so far
+  std::unique_ptr<Pager> pager_;                           // last: its threads use the rest
+};
+
+}  // namespace migrate

@@ -1,0 +1,33 @@
+#include "libmigrate/guest/home_link.h"
+
+#include "base/log.h"
+
+namespace migrate {
+
+Result<void> HomeLink::connect(int timeout_ms) {
+  channel_ = MIGRATE_TRY(connect_(timeout_ms));
+  return {};
+}
+
+void HomeLink::follow() {
+  constexpr std::int64_t kReconnectEveryUs = 500'000;
+  constexpr int kReconnectMs = 2000;  // The worker's loop stands still in that time.
+  if (relay_->connected()) {
+    lost_us_ = 0;
+  } else if (lost_us_ == 0) {
+    lost_us_ = clock_();
+  }
+  if (!relay_->connected() && clock_() >= next_us_) {
+    next_us_ = clock_() + kReconnectEveryUs;
+    if (auto connected = connect(kReconnectMs); connected) {
+      attach();
+    } else {
+      log::info("home of process {}: {}", name_, connected.error().message());
+    }
+  }
+  if (auto handled = relay_->handle(); !handled) {
+    log::warn("home of process {}: {}", name_, handled.error().message());
+  }
+}
+
+}  // namespace migrate

@@ -1,0 +1,141 @@
+#include "libmigrate/guest/serving.h"
+
+#include <signal.h>
+
+#include <algorithm>
+#include <utility>
+
+namespace migrate {
+
+Serving::~Serving() {
+  refuse_moves(make_error(ErrorCode::kRetry, "carry out a request", "process " + guest_.name(),
+                          "it has left this host; try again"));
+}
+
+int Serving::collect_poll_fds(std::vector<pollfd>& polled) {
+  constexpr int kLongestPollMs = 1000;
+  constexpr int kOwedPollMs = 50;
+  polled.push_back({guest_.cell_over() ? -1 : guest_.cell()->event_fd(), POLLIN, 0});
+  polled.push_back({guest_.source().poll_fd(), POLLIN, 0});
+  guest_.pages().collect_poll_fds(polled);
+  const int wanted_ms = guest_.home().collect_poll_fds(polled);
+  if (!pending_.empty() && guest_.independent()) {
+    return 0;
+  }
+  const int longest_ms = guest_.independent() ? kLongestPollMs : kOwedPollMs;
+  return wanted_ms >= 0 ? std::min(longest_ms, wanted_ms) : longest_ms;
+}
+
+bool Serving::step() {
+  guest_.watch_core();
+  guest_.read_cell();
+  guest_.follow_pages();
+  guest_.watch_waiting();  // Before what may block: users are to see it.
+  guest_.tell_source();
+  guest_.follow_home();
+  guest_.record().row().refresh();
+  if (guest_.exited()) {
+    refuse_moves(guest_.ended_error());
+  } else if (!pending_.empty() && guest_.independent()) {
+    PendingMove next = std::move(pending_.front());
+    pending_.erase(pending_.begin());
+    onward_ = moves_.begin(next.request, std::move(next.sink));
+  }
+  return onward_ == nullptr && !guest_.is_over();
+}
+
+void Serving::refuse_moves(const Error& error) {
+  for (PendingMove& pending : std::exchange(pending_, {})) {
+    pending.sink.finish_failed(error.code == ErrorCode::kRetry ? MIGRATE_FAILED : MIGRATE_ERROR,
+                               error);
+  }
+}
+
+// In whose name it is asked; nothing where that is not believed, or the process has ended, which
+// the client was told then.
+std::optional<Asker> Serving::judge(GuestRequest& request) const {
+  auto asker = guest_.believed(request.text, request.home_or_null());
+  if (!asker) {
+    request.refuse(MIGRATE_REFUSED, asker.error());
+    return std::nullopt;
+  }
+  if (guest_.exited()) {
+    request.refuse(MIGRATE_ERROR, guest_.ended_error());
+    return std::nullopt;
+  }
+  return std::move(*asker);
+}
+
+void Serving::on_move(GuestRequest request) {
+  auto asker = judge(request);
+  if (!asker) {
+    return;
+  }
+  auto move = parse_move(request.text, guest_.context().push_bytes_per_second);
+  if (!move) {
+    request.refuse(MIGRATE_USAGE, move.error());
+    return;
+  }
+  move->pid = guest_.cell()->seed();
+  move->uid = guest_.record().noted().user();
+  move->asker = std::move(*asker);
+  if (!guest_.independent()) {
+    guest_.source().ask_for_all();
+  }
+  pending_.push_back({std::move(*move), std::move(request.sink)});
+}
+
+void Serving::on_check(GuestRequest request) {
+  auto asker = judge(request);
+  if (!asker) {
+    return;
+  }
+  auto check = parse_check(request.text);
+  if (!check) {
+    request.refuse(MIGRATE_USAGE, check.error());
+    return;
+  }
+  check->asker = std::move(*asker);
+  moves_.check(*check, std::move(request.sink));
+}
+
+void Serving::on_resolve(GuestRequest request) {
+  if (auto asker = guest_.believed(request.text, request.home_or_null()); !asker) {
+    request.refuse(MIGRATE_REFUSED, asker.error());
+    return;
+  }
+  request.refuse(MIGRATE_ERROR,
+                 make_error(ErrorCode::kRefused, "resolve", "process " + guest_.name(),
+                            "it runs here and nothing about it is in doubt"));
+}
+
+// It was killed at its home while that did not know where it runs.
+void Serving::on_end(GuestRequest request) {
+  if (!request.home) {
+    request.refuse(MIGRATE_REFUSED,
+                   make_error(ErrorCode::kRefused, "end", "process " + guest_.name(),
+                              "only its home asks for that; kill it"));
+    return;
+  }
+  if (guest_.exited()) {  // Home hears how by the relay.
+    request.sink.finish(MIGRATE_DONE, nlohmann::json::object());
+    return;
+  }
+  if (const auto may = guest_.may_signal_now(); !may) {
+    request.refuse(MIGRATE_REFUSED, may.error());
+    return;
+  }
+  guest_.report_end(SIGKILL, "it was killed at its home");
+  guest_.cell()->end();
+  request.sink.finish(MIGRATE_DONE, nlohmann::json::object());
+}
+
+void Serving::on_resume(std::unique_ptr<ControlChannel> control) {
+  guest_.answer_source(std::move(control), !pending_.empty());
+}
+
+void Serving::on_pages(Purpose purpose, std::unique_ptr<Channel> channel) {
+  guest_.pages().take(purpose, std::move(channel));
+}
+
+}  // namespace migrate

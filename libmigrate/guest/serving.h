@@ -1,0 +1,51 @@
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "libmigrate/guest/guest_letters.h"
+#include "libmigrate/guest/onward.h"
+#include "libmigrate/requests/requests.h"
+
+namespace migrate {
+
+/// The process runs here, or has ended and children or its home still need something (kServing,
+/// kIndependent, kEnded, kEndedIndependent).
+class Serving final : public GuestPhaseRunner {
+ public:
+  /// Both are borrowed.
+  Serving(Guest& guest, OnwardMoves& moves) : GuestPhaseRunner(guest), moves_(moves) {}
+
+  /// Whoever waits for a move that it never came to is told to ask again.
+  ~Serving() override;
+
+  int collect_poll_fds(std::vector<pollfd>& polled) override;
+  bool step() override;
+
+  /// Why it is over: Run was sent for a move on. Null: all of the process is over.
+  std::unique_ptr<OnwardMove> take_onward() { return std::move(onward_); }
+
+ protected:
+  void on_move(GuestRequest request) override;
+  void on_check(GuestRequest request) override;
+  void on_resolve(GuestRequest request) override;
+  void on_end(GuestRequest request) override;
+  void on_resume(std::unique_ptr<ControlChannel> control) override;
+  void on_pages(Purpose purpose, std::unique_ptr<Channel> channel) override;
+
+ private:
+  /// A request to be carried out when nothing is owed any more.
+  struct PendingMove {
+    MoveRequest request;
+    EventSink sink;
+  };
+
+  std::optional<Asker> judge(GuestRequest& request) const;
+  void refuse_moves(const Error& error);
+
+  OnwardMoves& moves_;
+  std::vector<PendingMove> pending_;
+  std::unique_ptr<OnwardMove> onward_;
+};
+
+}  // namespace migrate
