@@ -11,9 +11,11 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "base/mutex.h"
 #include "libmigrate/guest/going_on.h"
 #include "libmigrate/guest/guest.h"
 #include "libmigrate/guest/onward.h"
@@ -174,6 +176,44 @@ class StandInMoves final : public OnwardMoves {
   std::vector<std::string> checked;
 };
 
+/// A home that waits for the answer to what it passed on, and hangs up then, for which the worker
+/// waits.
+class HomeReader {
+ public:
+  explicit HomeReader(std::unique_ptr<Channel> channel)
+      : channel_(std::move(channel)), thread_([this] { read(); }) {}
+  ~HomeReader() {
+    channel_->shutdown();
+    thread_.join();
+  }
+  HomeReader(const HomeReader&) = delete;
+  HomeReader& operator=(const HomeReader&) = delete;
+
+  nlohmann::json result() {
+    const MutexLock lock(mutex_);
+    return result_;
+  }
+
+ private:
+  void read() {
+    for (auto message = channel_->receive(); message; message = channel_->receive()) {
+      const auto event = nlohmann::json::parse(
+          std::string(reinterpret_cast<const char*>(message->data()), message->size()));
+      if (event.value("event", "") == "result") {
+        const MutexLock lock(mutex_);
+        result_ = event;
+        break;
+      }
+    }
+    channel_->shutdown();
+  }
+
+  std::unique_ptr<Channel> channel_;
+  Mutex mutex_;
+  nlohmann::json result_ MIGRATE_GUARDED_BY(mutex_);
+  std::thread thread_;
+};
+
 /// Someone who asks, on this host or through the home.
 class Client {
  public:
@@ -196,12 +236,15 @@ class Client {
     letter.preamble = Preamble{.purpose = Purpose::kCommand, .session = {}};
     letter.channel = std::move(ends.first);
     Client client;
-    client.channel_ = std::move(ends.second);
+    client.home_ = std::make_unique<HomeReader>(std::move(ends.second));
     return {std::move(letter), std::move(client)};
   }
 
   /// The result that it has been told, null so far.
   nlohmann::json result() {
+    if (home_) {
+      return home_->result();
+    }
     for (nlohmann::json event = next(); !event.is_null(); event = next()) {
       if (event.value("event", "") == "result") {
         result_ = event;
@@ -213,14 +256,6 @@ class Client {
 
  private:
   nlohmann::json next() {
-    if (channel_) {
-      const auto message = channel_->try_receive();
-      if (!message || !*message) {
-        return nullptr;
-      }
-      return nlohmann::json::parse(
-          std::string(reinterpret_cast<const char*>((*message)->data()), (*message)->size()));
-    }
     char byte = 0;
     std::string line;
     while (::recv(fd_.get(), &byte, 1, MSG_DONTWAIT) == 1 && byte != '\n') {
@@ -230,7 +265,7 @@ class Client {
   }
 
   UniqueFd fd_;
-  std::unique_ptr<Channel> channel_;
+  std::unique_ptr<HomeReader> home_;
   nlohmann::json result_;
 };
 
@@ -241,7 +276,7 @@ class GuestFixture : public testing::Test {
   void SetUp() override {
     directory_ = testing::TempDir() + "guest-" + std::to_string(::getpid());
     std::filesystem::remove_all(directory_);
-    std::filesystem::create_directories(directory_);
+    std::filesystem::create_directories(directory_ + "/mailbox");
     context_.state_directory = directory_;
     context_.host_name = "hostB";
     context_.own_address = {"tcp", "hostB", 7070};
@@ -336,6 +371,12 @@ class GuestFixture : public testing::Test {
     return more;
   }
 
+  /// The init has reaped the process, and says so as it does: first in the record.
+  void end_process(int status) {
+    guest_->record().file().mark().phase.note_end(status);
+    cell_->events.push_back({CellEvent::Kind::kStatus, status});
+  }
+
   /// What the source has been told, if anything.
   std::optional<wire::ControlMessage> told_source() {
     auto message = source_->try_receive();
@@ -348,7 +389,7 @@ class GuestFixture : public testing::Test {
   }
   bool file_exists() const {
     return std::filesystem::exists(SessionFile::directory(directory_) + "/" +
-                                   cell_session_name("00ff"));
+                                   cell_session_name("00ff") + ".session");
   }
 
   std::string directory_;

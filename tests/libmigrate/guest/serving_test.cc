@@ -25,7 +25,7 @@ class ServingTest : public GuestFixture {
   }
   bool step() { return GuestFixture::step(*serving_); }
   void exit_with(int status) {
-    cell_->events.push_back({CellEvent::Kind::kStatus, status});
+    end_process(status);
     cell_->events.push_back({CellEvent::Kind::kEmpty, 0});
   }
 
@@ -132,7 +132,7 @@ TEST_F(ServingTest, TheInitMayHaveNotedTheEndBeforeItWasKilled) {
 }
 
 TEST_F(ServingTest, ChildrenOutliveTheProcess) {
-  cell_->events.push_back({CellEvent::Kind::kStatus, 0});
+  end_process(0);
   EXPECT_TRUE(step());
   ASSERT_TRUE(exited_);
   EXPECT_TRUE(exited_->keep_streams());
