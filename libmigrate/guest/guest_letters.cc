@@ -53,6 +53,16 @@ void GuestPhaseRunner::on_request(LetterRequest asked) {
     case Command::kEnd:
       on_end(std::move(request));
       break;
+    case Command::kPs:
+    case Command::kShow:
+    case Command::kWait:
+    case Command::kHosts:
+    case Command::kPing:
+      request.refuse(MIGRATE_USAGE,
+                     make_error(ErrorCode::kInvalid, "carry out a request",
+                                "command \"" + std::string(to_string(*command)) + "\"",
+                                "ask a daemon for that"));
+      break;
   }
 }
 

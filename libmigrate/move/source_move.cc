@@ -433,7 +433,7 @@ Result<std::unique_ptr<PageFeed>> SourceMove::make_feed() const {
   return PageFeed::create(parked_ ? parked_->process() : options_.pid, image_,
                           {.push = options_.plan.push,
                            .spin_us = options_.context->spin_us,
-                           .push_bytes_per_second = options_.push.bytes_per_second,
+                           .push_bytes_per_second = options_.push.bytes_per_second.value_or(0),
                            .push_deadline = options_.push.deadline});
 }
 

@@ -37,6 +37,16 @@ Result<MovePlan> parse_offered_mode(std::string_view word) {
   return find(word, true);
 }
 
+std::vector<std::string> mode_words() {
+  std::vector<std::string> words;
+  for (const MovePlan& plan : kPlans) {
+    if (!plan.only_asks) {
+      words.emplace_back(plan.word);
+    }
+  }
+  return words;
+}
+
 MovePlan noted_plan(std::string_view word) {
   const auto plan = parse_mode(word);
   if (!plan && !word.empty()) {

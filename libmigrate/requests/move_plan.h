@@ -1,6 +1,8 @@
 #pragma once
 
+#include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -19,6 +21,8 @@ struct MovePlan {
 
 /// The plan of a move that is asked for by "lazy", "demand" or "eager". Errors: kInvalid.
 Result<MovePlan> parse_mode(std::string_view word);
+/// The words of parse_mode().
+std::vector<std::string> mode_words();
 /// The plan of an offer, which may only ask, too. Errors: kInvalid.
 Result<MovePlan> parse_offered_mode(std::string_view word);
 /// The plan of a move that a worker noted before it died. The pages of a process must come in any

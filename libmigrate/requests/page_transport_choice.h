@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 
@@ -15,7 +16,13 @@ enum class PageTransport : std::uint8_t {
   kTcp,
 };
 
-/// Which transport a destination and the word for it ("auto", "rdma" or "tcp") come to: rdma://HOST
+/// By the words "auto", "rdma" and "tcp". Errors: kInvalid.
+Result<PageTransport> parse_page_transport(std::string_view word);
+std::string_view to_string(PageTransport transport);
+/// All of them.
+std::vector<std::string> page_transport_words();
+
+/// Which transport a destination and the word for it come to: rdma://HOST
 /// asks for RDMA by itself, and is made the address of its daemon. Errors: kInvalid (a word or
 /// address that cannot be, or rdma:// with "tcp").
 Result<PageTransport> settle_page_transport(std::string& destination, std::string_view word);

@@ -1,11 +1,12 @@
 #include "libmigrate/requests/requests.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "libmigrate/requests/json_member.h"
+#include "libmigrate/requests/words.h"
 #include "transport/address.h"
 
 namespace migrate {
@@ -13,21 +14,31 @@ namespace {
 
 using nlohmann::json;
 
+constexpr double kMillisecondsPerSecond = 1000;
 constexpr double kMostNumber = 1e15;  // What an integer holds, and nobody reaches.
 
-template <typename Value>
-using Words = std::pair<std::string_view, Value>;
-
-constexpr std::array<Words<Command>, 4> kCommands{{{"move", Command::kMove},
-                                                   {"check", Command::kCheck},
-                                                   {"resolve", Command::kResolve},
-                                                   {"end", Command::kEnd}}};
-constexpr std::array<Words<MoveWait>, 3> kWaits{
+constexpr Words<Command, 9> kCommands{{{"move", Command::kMove},
+                                       {"check", Command::kCheck},
+                                       {"resolve", Command::kResolve},
+                                       {"end", Command::kEnd},
+                                       {"ps", Command::kPs},
+                                       {"show", Command::kShow},
+                                       {"wait", Command::kWait},
+                                       {"hosts", Command::kHosts},
+                                       {"ping", Command::kPing}}};
+constexpr Words<MoveWait, 3> kMoveWaits{
     {{"resumed", MoveWait::kResumed}, {"done", MoveWait::kDone}, {"exit", MoveWait::kExit}}};
-constexpr std::array<Words<PageTransport>, 3> kTransports{
-    {{"auto", PageTransport::kAuto}, {"rdma", PageTransport::kRdma}, {"tcp", PageTransport::kTcp}}};
-constexpr std::array<Words<Resolution>, 2> kResolutions{
+constexpr Words<WaitFor, 2> kWaits{{{"done", WaitFor::kDone}, {"exit", WaitFor::kExit}}};
+constexpr Words<Resolution, 2> kResolutions{
     {{"resume-source", Resolution::kResumeSource}, {"give-up", Resolution::kGiveUp}}};
+
+Result<void> must_be_object(const json& request) {
+  if (!request.is_object()) {
+    return fail(make_error(ErrorCode::kInvalid, "read a request", "that is no JSON object",
+                           "send one object in a line"));
+  }
+  return {};
+}
 
 Error bad_member(const char* name, const std::string& came, const std::string& remedy) {
   return make_error(ErrorCode::kInvalid, "read a request", std::string(name) + " " + came, remedy);
@@ -59,58 +70,76 @@ Result<double> number_of(const json& request, const char* name, double fallback)
 
 template <typename Value, std::size_t count>
 Result<Value> word_of(const json& request, const char* name, const char* fallback,
-                      const std::array<Words<Value>, count>& words) {
-  const std::string text = MIGRATE_TRY(text_of(request, name, fallback));
-  std::string allowed;
-  for (const auto& [word, value] : words) {
-    if (word == text) {
-      return value;
-    }
-    allowed += (allowed.empty() ? "use one of: " : ", ") + std::string(word);
-  }
-  return fail(bad_member(name, "\"" + text + "\"", allowed));
-}
-
-template <typename Value, std::size_t count>
-std::string_view word_for(Value value, const std::array<Words<Value>, count>& words) {
-  return std::find_if(words.begin(), words.end(),
-                      [&](const auto& each) { return each.second == value; })
-      ->first;
-}
-
-Result<void> must_be_object(const json& request) {
-  if (!request.is_object()) {
-    return fail(make_error(ErrorCode::kInvalid, "read a request", "that is no JSON object",
-                           "send one object in a line"));
-  }
-  return {};
+                      const Words<Value, count>& words) {
+  MIGRATE_TRY(must_be_object(request));
+  return value_of(MIGRATE_TRY(text_of(request, name, fallback)), name, words);
 }
 
 }  // namespace
 
-std::string_view to_string(PageTransport transport) {
-  return word_for(transport, kTransports);
+std::string_view to_string(Command command) {
+  return word_for(command, kCommands);
 }
 
 std::string_view to_string(MoveWait wait) {
-  return word_for(wait, kWaits);
+  return word_for(wait, kMoveWaits);
 }
 
 std::string_view to_string(Resolution resolution) {
   return word_for(resolution, kResolutions);
 }
 
+Result<MoveWait> parse_move_wait(std::string_view word) {
+  return value_of(word, "wait", kMoveWaits);
+}
+
+Result<WaitFor> parse_wait_for(std::string_view word) {
+  return value_of(word, "for", kWaits);
+}
+
+std::vector<std::string> move_wait_words() {
+  return words_in(kMoveWaits);
+}
+
+std::vector<std::string> wait_for_words() {
+  return words_in(kWaits);
+}
+
 Result<Command> parse_command(const json& request) {
-  MIGRATE_TRY(must_be_object(request));
   return word_of(request, "command", "", kCommands);
 }
 
+Result<ProcessName> parse_process(const json& request) {
+  // No pid has more digits (the kernel's pid_max is at most 4194304); the short ids that `ps` shows
+  // have more.
+  constexpr std::size_t kLongestPid = 7;
+  MIGRATE_TRY(must_be_object(request));
+  ProcessName process;
+  process.id = MIGRATE_TRY(text_of(request, "process"));
+  const bool is_number = process.id.find_first_not_of("0123456789") == std::string::npos;
+  if (!process.id.empty() && process.id.size() <= kLongestPid && process.id.front() != '0' &&
+      is_number) {
+    process.pid = std::stoi(process.id);
+    process.id.clear();
+    return process;
+  }
+  const auto pid = request.find("pid");
+  if (pid == request.end()) {
+    return process;
+  }
+  process.pid = integer_member(request, "pid", -1);
+  if (process.pid < 0 || process.pid >= (1 << 30)) {
+    return fail(bad_member("pid", pid->dump(-1, ' ', false, json::error_handler_t::replace),
+                           "write the number of a process, or 0 for your own"));
+  }
+  return process;
+}
+
 Result<MoveRequest> parse_move(const json& request, std::uint64_t host_bytes_per_second) {
-  constexpr double kMillisecondsPerSecond = 1000;
   MIGRATE_TRY(must_be_object(request));
   MoveRequest move;
   move.plan = MIGRATE_TRY(parse_mode(MIGRATE_TRY(text_of(request, "mode", "lazy"))));
-  move.wait = MIGRATE_TRY(word_of(request, "wait", "resumed", kWaits));
+  move.wait = MIGRATE_TRY(word_of(request, "wait", "resumed", kMoveWaits));
   move.destination = MIGRATE_TRY(text_of(request, "destination"));
   if (move.destination.empty()) {
     return fail(
@@ -122,8 +151,8 @@ Result<MoveRequest> parse_move(const json& request, std::uint64_t host_bytes_per
   move.push.bytes_per_second = static_cast<std::uint64_t>(MIGRATE_TRY(
       number_of(request, "bytes_per_second", static_cast<double>(host_bytes_per_second))));
   const double seconds = MIGRATE_TRY(number_of(request, "deadline_seconds", 0));
-  move.push.deadline =
-      std::chrono::milliseconds(static_cast<std::int64_t>(seconds * kMillisecondsPerSecond));
+  move.push.deadline = std::chrono::milliseconds(std::llround(
+      std::min(seconds, kMostNumber / kMillisecondsPerSecond) * kMillisecondsPerSecond));
   return move;
 }
 
@@ -138,8 +167,71 @@ Result<CheckRequest> parse_check(const json& request) {
 }
 
 Result<Resolution> parse_resolve(const json& request) {
-  MIGRATE_TRY(must_be_object(request));
   return word_of(request, "action", "", kResolutions);
+}
+
+Result<WaitFor> parse_wait(const json& request) {
+  return word_of(request, "for", "done", kWaits);
+}
+
+Result<bool> parse_ps(const json& request) {
+  MIGRATE_TRY(must_be_object(request));
+  const auto all = request.find("all");
+  if (all != request.end() && !all->is_boolean()) {
+    return fail(
+        bad_member("all", "of type " + std::string(all->type_name()), "write true or false"));
+  }
+  return all != request.end() && all->get<bool>();
+}
+
+json request_for(Command command) {
+  return {{"command", to_string(command)}};
+}
+
+json request_for(const MoveRequest& move) {
+  json request = request_for(Command::kMove);
+  request["destination"] = move.destination;
+  request["mode"] = move.plan.word;
+  request["transport"] = to_string(move.transport);
+  request["wait"] = to_string(move.wait);
+  request["retry_seconds"] = move.retry_seconds;
+  if (move.push.bytes_per_second) {
+    request["bytes_per_second"] = *move.push.bytes_per_second;
+  }
+  if (move.push.deadline.count() != 0) {
+    request["deadline_seconds"] =
+        static_cast<double>(move.push.deadline.count()) / kMillisecondsPerSecond;
+  }
+  return request;
+}
+
+json request_for(const CheckRequest& check) {
+  json request = request_for(Command::kCheck);
+  if (!check.destination.empty()) {
+    request["destination"] = check.destination;
+  }
+  return request;
+}
+
+json request_for(Resolution resolution) {
+  json request = request_for(Command::kResolve);
+  request["action"] = to_string(resolution);
+  return request;
+}
+
+json request_for(WaitFor wait) {
+  json request = request_for(Command::kWait);
+  request["for"] = word_for(wait, kWaits);
+  return request;
+}
+
+void name_process(json& request, const ProcessName& process) {
+  if (!process.id.empty()) {
+    request["process"] = process.id;
+  }
+  if (process.pid >= 0) {
+    request["pid"] = process.pid;
+  }
 }
 
 }  // namespace migrate

@@ -5,7 +5,10 @@
 #include <chrono>
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "libmigrate/requests/move_plan.h"
@@ -14,12 +17,31 @@
 
 namespace migrate {
 
-/// What a request to the worker of a process wants.
+/// What a request wants, of a daemon or of the worker of a process.
 enum class Command : std::uint8_t {
   kMove,
   kCheck,
   kResolve,
-  kEnd,  ///< A home's: the process was killed there while it was in doubt where it ran.
+  kEnd,  ///< Of a worker, by a home: the process was killed there while it was in doubt where it
+         ///< ran.
+  kPs,   ///< Of a daemon, as are those that follow.
+  kShow,
+  kWait,
+  kHosts,
+  kPing,
+};
+
+/// Which process a request is about: by an id or the beginning of one, or by a pid.
+struct ProcessName {
+  std::string id;
+  pid_t pid = -1;  ///< 0: the client itself. Counts where there is no id.
+  bool given() const { return !id.empty() || pid >= 0; }
+};
+
+/// What `wait` waits for.
+enum class WaitFor : std::uint8_t {
+  kDone,  ///< Nothing is owed any more.
+  kExit,  ///< The process has ended.
 };
 
 /// What a client waits for before it hears of a move's result.
@@ -31,7 +53,7 @@ enum class MoveWait : std::uint8_t {
 
 /// How fast the memory of a process follows it; see PageServerOptions.
 struct PushLimits {
-  std::uint64_t bytes_per_second = 0;
+  std::optional<std::uint64_t> bytes_per_second{};  ///< Nothing: as the host's own setting.
   std::chrono::milliseconds deadline{0};
 };
 
@@ -66,8 +88,11 @@ enum class Resolution : std::uint8_t {
 /// that is not there has its default; one of another type is an error, too. They fill in what the
 /// request says: who asks, and of which process, the caller knows better.
 
-/// What the request wants of the worker of a process.
+/// What the request wants.
 Result<Command> parse_command(const nlohmann::json& request);
+/// Which process it is about; none given is no error. Digits as a pid is written are a pid, also
+/// where an id may be.
+Result<ProcessName> parse_process(const nlohmann::json& request);
 /// A `move`. `host_bytes_per_second`: of this host, where the request has no limit of its own. A
 /// destination by rdma:// becomes its daemon's address.
 Result<MoveRequest> parse_move(const nlohmann::json& request, std::uint64_t host_bytes_per_second);
@@ -75,10 +100,27 @@ Result<MoveRequest> parse_move(const nlohmann::json& request, std::uint64_t host
 Result<CheckRequest> parse_check(const nlohmann::json& request);
 /// A `resolve`. There is no default: what is decided wrongly runs twice, or is lost.
 Result<Resolution> parse_resolve(const nlohmann::json& request);
+/// A `wait`.
+Result<WaitFor> parse_wait(const nlohmann::json& request);
+/// A `ps`: whether processes that are over are wanted, too.
+Result<bool> parse_ps(const nlohmann::json& request);
 
-/// The words of a request's members.
-std::string_view to_string(PageTransport transport);
+/// The requests as JSON, which the parsers read back; without a process, and who asks.
+nlohmann::json request_for(Command command);
+nlohmann::json request_for(const MoveRequest& move);
+nlohmann::json request_for(const CheckRequest& check);
+nlohmann::json request_for(Resolution resolution);
+nlohmann::json request_for(WaitFor wait);
+/// Adds the process that a request is about.
+void name_process(nlohmann::json& request, const ProcessName& process);
+
+/// The words of a request's members. Errors of parsing one: kInvalid.
+std::string_view to_string(Command command);
 std::string_view to_string(MoveWait wait);
 std::string_view to_string(Resolution resolution);
+Result<MoveWait> parse_move_wait(std::string_view word);
+Result<WaitFor> parse_wait_for(std::string_view word);
+std::vector<std::string> move_wait_words();
+std::vector<std::string> wait_for_words();
 
 }  // namespace migrate

@@ -1,27 +1,48 @@
 // Requests of the local socket, and what workers and daemons say to each other in JSON.
 #include "libmigrate/requests/json_member.h"
 #include "tools/migrated/request.h"
-#include "transport/address.h"
 
 namespace migrate {
 namespace {
 
-void fuzz(std::string_view line) {
-  Request request;
-  auto body = parse_request(line);
-  if (!body) {
+using nlohmann::json;
+
+/// What is read is written so that it is read again as the same.
+template <typename Read>
+void read_twice(const json& body, Read read) {
+  const auto once = read(body);
+  if (!once) {
     return;
   }
-  request.body = std::move(*body);
-  static_cast<void>(request.pid());
-  for (const char* name : {"command", "process", "mode", "wait", "for"}) {
-    static_cast<void>(request.text(name));
+  const json written = request_for(*once);
+  const auto again = read(written);
+  if (!again || request_for(*again) != written) {
+    __builtin_trap();
   }
-  static_cast<void>(Address::parse(request.text("destination")));
-  static_cast<void>(number_member(request.body, "retry_seconds", 0));
-  static_cast<void>(integer_member(request.body, "exit", 1));
-  request.body["token"] = "secret";
-  static_cast<void>(request.body.dump());
+}
+
+void fuzz(std::string_view line) {
+  const auto request = parse_request(line);
+  if (!request) {
+    return;
+  }
+  const json& body = request->body;
+  static_cast<void>(request->pid());
+  static_cast<void>(parse_ps(body));
+  read_twice(body, parse_command);
+  read_twice(body, parse_resolve);
+  read_twice(body, parse_wait);
+  read_twice(body, parse_check);
+  read_twice(body, [](const json& each) { return parse_move(each, 0); });
+  json named = request_for(Command::kShow);
+  name_process(named, request->process);
+  const auto process = parse_process(named);
+  if (!process || process->id != request->process.id) {
+    __builtin_trap();
+  }
+  static_cast<void>(asker_from(body));
+  static_cast<void>(integer_member(body, "exit", 1));
+  static_cast<void>(body.dump(-1, ' ', false, json::error_handler_t::replace));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <nlohmann/json.hpp>
@@ -12,6 +13,7 @@
 #include <string_view>
 
 #include "libmigrate/migrate.h"
+#include "libmigrate/requests/requests.h"
 #include "tools/migratectl/connection.h"
 #include "tools/migratectl/keys.h"
 #include "tools/migratectl/print.h"
@@ -79,13 +81,13 @@ void add_options(CLI::App& app, Options& options) {
   move->add_option("PID", options.target, target_help)->required();
   move->add_option("HOST", options.destination, "HOST[:PORT] to move it to")->required();
   move->add_option("--mode", options.mode, "How its memory follows")
-      ->check(CLI::IsMember({"lazy", "demand", "eager"}));
+      ->check(CLI::IsMember(mode_words()));
   move->add_option("--transport", options.transport,
                    "How its pages travel; auto: over RDMA where both hosts have it")
-      ->check(CLI::IsMember({"auto", "rdma", "tcp"}));
+      ->check(CLI::IsMember(page_transport_words()));
   move->add_option("--wait", options.wait,
                    "Return when it runs there, nothing is owed any more, or it has ended")
-      ->check(CLI::IsMember({"resumed", "done", "exit"}));
+      ->check(CLI::IsMember(move_wait_words()));
   move->add_option("--retry", options.retry_seconds,
                    "Seconds to wait for transient reasons against the move to pass")
       ->check(up_to(kMostSeconds, "seconds"));
@@ -107,7 +109,7 @@ void add_options(CLI::App& app, Options& options) {
   wait->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
   wait->add_option("--for", options.wait_for,
                    "Until nothing is owed any more, or it has ended: then with its exit status")
-      ->check(CLI::IsMember({"done", "exit"}));
+      ->check(CLI::IsMember(wait_for_words()));
   CLI::App* resolve = app.add_subcommand(
       "resolve", "Decide about a process whose move is in doubt, or whose host is lost for good");
   resolve->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
@@ -124,33 +126,38 @@ void add_options(CLI::App& app, Options& options) {
   add_keys(app, options.keys);
 }
 
-json request_of(const Options& options) {
-  json request = {{"command", options.command}};
-  if (!options.target.empty()) {
-    request["process"] = options.target;
+Result<json> move_request_of(const Options& options) {
+  constexpr double kBytesPerMib = 1024 * 1024;
+  constexpr double kMillisecondsPerSecond = 1000;
+  MoveRequest move;
+  move.destination = options.destination;
+  move.plan = MIGRATE_TRY(parse_mode(options.mode));
+  move.transport = MIGRATE_TRY(parse_page_transport(options.transport));
+  move.wait = MIGRATE_TRY(parse_move_wait(options.wait));
+  move.retry_seconds = options.retry_seconds;
+  if (options.bandwidth_mib) {
+    move.push.bytes_per_second = static_cast<std::uint64_t>(*options.bandwidth_mib * kBytesPerMib);
   }
-  if (!options.destination.empty()) {
-    request["destination"] = options.destination;
+  move.push.deadline = std::chrono::milliseconds(
+      static_cast<std::int64_t>(options.deadline_seconds * kMillisecondsPerSecond));
+  return request_for(move);
+}
+
+Result<json> request_of(const Options& options) {
+  const Command command = MIGRATE_TRY(parse_command({{"command", options.command}}));
+  json request = request_for(command);
+  if (command == Command::kMove) {
+    request = MIGRATE_TRY(move_request_of(options));
+  } else if (command == Command::kCheck) {
+    CheckRequest check;
+    check.destination = options.destination;
+    request = request_for(check);
+  } else if (command == Command::kWait) {
+    request = request_for(MIGRATE_TRY(parse_wait_for(options.wait_for)));
+  } else if (command == Command::kResolve) {
+    request = request_for(options.resume_source ? Resolution::kResumeSource : Resolution::kGiveUp);
   }
-  if (options.command == "move") {
-    request["mode"] = options.mode;
-    request["transport"] = options.transport;
-    request["wait"] = options.wait;
-    request["retry_seconds"] = options.retry_seconds;
-    if (options.bandwidth_mib) {
-      constexpr double kBytesPerMib = 1024 * 1024;
-      request["bytes_per_second"] = *options.bandwidth_mib * kBytesPerMib;
-    }
-    if (options.deadline_seconds > 0) {
-      request["deadline_seconds"] = options.deadline_seconds;
-    }
-  }
-  if (options.command == "wait") {
-    request["for"] = options.wait_for;
-  }
-  if (options.command == "resolve") {
-    request["action"] = options.resume_source ? "resume-source" : "give-up";
-  }
+  name_process(request, {.id = options.target});
   return request;
 }
 
@@ -289,7 +296,11 @@ int run(const Options& options) {
   if (!connection) {
     return report_error(options, connection.error(), MIGRATE_ERROR);
   }
-  if (const Result<void> sent = connection->send(request_of(options)); !sent) {
+  const Result<json> request = request_of(options);
+  if (!request) {
+    return report_error(options, request.error(), MIGRATE_USAGE);
+  }
+  if (const Result<void> sent = connection->send(*request); !sent) {
     return report_error(options, sent.error(), MIGRATE_ERROR);
   }
   const bool terminal = isatty(STDOUT_FILENO) == 1;

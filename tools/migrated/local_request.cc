@@ -89,9 +89,9 @@ Result<std::size_t> receive_some(int socket, std::span<char> buffer, UniqueFd& d
 }
 
 Result<Request> read_request(const UniqueFd& client) {
-  Request request;
-  request.client_pid = MIGRATE_TRY(peer_credentials(client.get())).pid;
-  request.asker = MIGRATE_TRY(asker_of(client.get()));
+  const pid_t client_pid = MIGRATE_TRY(peer_credentials(client.get())).pid;
+  Asker asker = MIGRATE_TRY(asker_of(client.get()));
+  UniqueFd answer;
   const Deadline deadline(kRequestTimeoutMs);
   std::string line;
   std::array<char, 4096> buffer = {};
@@ -99,14 +99,17 @@ Result<Request> read_request(const UniqueFd& client) {
     if (!MIGRATE_TRY(wait_for(client.get(), POLLIN, deadline))) {
       return fail(make_error(ErrorCode::kRetry, "read the request", "no whole line within 5 s"));
     }
-    const std::size_t count = MIGRATE_TRY(receive_some(client.get(), buffer, request.answer));
+    const std::size_t count = MIGRATE_TRY(receive_some(client.get(), buffer, answer));
     line.append(buffer.data(), count);
     if (count == 0 || line.size() > kMaxRequestBytes) {
       return fail(make_error(ErrorCode::kCorrupt, "read the request",
                              count == 0 ? "ended before its end of line" : "too long"));
     }
   }
-  request.body = MIGRATE_TRY(parse_request(std::string_view(line).substr(0, line.find('\n'))));
+  Request request = MIGRATE_TRY(parse_request(std::string_view(line).substr(0, line.find('\n'))));
+  request.client_pid = client_pid;
+  request.asker = std::move(asker);
+  request.answer = std::move(answer);
   return request;
 }
 
@@ -140,9 +143,9 @@ bool may_see(const Request& request, const ProcessRecord& record) {
 /// The rows of the process that the request names, the one to act on first; empty if the registry
 /// does not know it. Errors: kRefused for processes of others.
 Result<std::vector<ProcessRecord>> find_records(Registry& registry, const Request& request) {
-  std::string id = request.text("process");
+  std::string id = request.process.id;
   const pid_t pid = request.pid();
-  if (id.empty() && pid <= 0) {
+  if (!request.process.given()) {
     return fail(usage_error("find the process", "none given", "give a pid or an id"));
   }
   if (id.empty()) {
@@ -159,7 +162,7 @@ Result<std::vector<ProcessRecord>> find_records(Registry& registry, const Reques
     }
   }
   // Ids of others are not told, nor how they begin; pids everybody knows.
-  const bool by_pid = request.text("process").empty();
+  const bool by_pid = request.process.id.empty();
   std::vector<ProcessRecord> records = MIGRATE_TRY(registry.find_process(
       id, [&](const ProcessRecord& record) { return by_pid || may_see(request, record); }));
   for (const ProcessRecord& record : records) {
@@ -171,7 +174,7 @@ Result<std::vector<ProcessRecord>> find_records(Registry& registry, const Reques
 }
 
 Error unknown_process(const Request& request) {
-  const std::string id = request.text("process");
+  const std::string& id = request.process.id;
   const pid_t pid = request.pid();
   const bool is_number = id.find_first_not_of("0123456789") == std::string::npos;
   const bool no_such_pid = id.empty() ? kill(pid, 0) != 0 && errno == ESRCH : is_number;
@@ -184,7 +187,7 @@ Error unknown_process(const Request& request) {
 
 /// Who looks after the process that a move or check is about: a row, or nobody yet.
 Result<std::optional<ProcessRecord>> find_keeper(Registry& registry, const Request& request) {
-  if (request.text("process").empty()) {
+  if (request.process.id.empty()) {
     std::optional<ProcessRecord> live = MIGRATE_TRY(registry.find_pid(request.pid()));
     if (live && !may_see(request, *live)) {
       return fail(not_permitted("process " + std::to_string(request.pid())));
@@ -240,17 +243,16 @@ Result<bool> hand_over(const LocalService& service, const Request& request,
 
 /// check and move.
 Result<void> act(const LocalService& service, Request& request, UniqueFd& client) {
-  const bool is_move = request.text("command") == "move";
+  const bool is_move = request.command == Command::kMove;
   MoveRequest move;
   CheckRequest check;
   if (is_move) {
     move = MIGRATE_TRY(parse_move(request.body, service.context.push_bytes_per_second));
-    request.body["destination"] = move.destination;  // As settled: the next who reads it settles it
-    request.body["transport"] = to_string(move.transport);  // in the same way.
+    request.body = request_for(move);  // As settled here, where the worker is elsewhere.
   } else {
     check = MIGRATE_TRY(parse_check(request.body));
   }
-  if (request.text("process").empty() && request.pid() <= 0) {
+  if (!request.process.given()) {
     return fail(usage_error(is_move ? "move" : "check", "no process", "give a pid or an id"));
   }
   if (MIGRATE_TRY(hand_over(service, request, client))) {
@@ -287,8 +289,7 @@ Result<void> resolve(const LocalService& service, const Request& request, const 
 
 Result<json> list_processes(const LocalService& service, const Request& request) {
   Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
-  const auto all = request.body.find("all");
-  const bool wants_all = all != request.body.end() && all->is_boolean() && all->get<bool>();
+  const bool wants_all = MIGRATE_TRY(parse_ps(request.body));
   json processes = json::array();
   for (const ProcessRecord& record : MIGRATE_TRY(registry.list())) {
     const bool shown = wants_all || is_live(record.state) || record.state == ProcessState::kLost;
@@ -390,10 +391,7 @@ const ProcessRecord& fate_of(const std::vector<ProcessRecord>& records) {
 }
 
 Result<void> wait_process(const LocalService& service, Request& request, const UniqueFd& client) {
-  const std::string condition = request.text("for", "done");
-  if (condition != "done" && condition != "exit") {
-    return fail(usage_error("wait", "for \"" + condition + "\"", "use done or exit"));
-  }
+  const bool for_exit = MIGRATE_TRY(parse_wait(request.body)) == WaitFor::kExit;
   Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
   for (int pause_ms = kShortestPollMs;; pause_ms = std::min(pause_ms * 2, kLongestPollMs)) {
     const std::vector<ProcessRecord> records = MIGRATE_TRY(find_records(registry, request));
@@ -401,8 +399,8 @@ Result<void> wait_process(const LocalService& service, Request& request, const U
       return fail(unknown_process(request));
     }
     const ProcessRecord& record = fate_of(records);
-    request.body["process"] = record.process;  // a pid may be someone else's by and by
-    if (const auto end = wait_end(record, condition == "exit")) {
+    request.process = {.id = record.process};  // a pid may be someone else's by and by
+    if (const auto end = wait_end(record, for_exit)) {
       json result = record_json(record, service.context.host_name);
       if (!end->error.empty()) {
         result["error"] = {{"code", "state"}, {"message", end->error}};
@@ -416,31 +414,36 @@ Result<void> wait_process(const LocalService& service, Request& request, const U
   }
 }
 
+Result<json> answer_of(const LocalService& service, const Request& request) {
+  switch (request.command) {
+    case Command::kPs:
+      return list_processes(service, request);
+    case Command::kShow:
+      return show_process(service, request);
+    case Command::kHosts:
+      return list_hosts(service);
+    case Command::kPing:
+      return json{{"pid", getppid()}, {"host", service.context.host_name}};
+    default:
+      return fail(usage_error("serve the request",
+                              "command \"" + std::string(to_string(request.command)) + "\"",
+                              "only the home of a process asks for that; kill the process"));
+  }
+}
+
 Result<void> dispatch(const LocalService& service, Request& request, UniqueFd& client) {
-  const std::string command = request.text("command");
-  Result<json> answer =
-      fail(usage_error("serve the request", "command \"" + command + "\"",
-                       "use check, move, resolve, ps, show, wait, hosts or ping"));
-  if (command == "check" || command == "move") {
-    return act(service, request, client);
+  switch (request.command) {
+    case Command::kCheck:
+    case Command::kMove:
+      return act(service, request, client);
+    case Command::kResolve:
+      return resolve(service, request, client);
+    case Command::kWait:
+      return wait_process(service, request, client);
+    default:
+      send_result(client, MIGRATE_DONE, MIGRATE_TRY(answer_of(service, request)));
+      return {};
   }
-  if (command == "resolve") {
-    return resolve(service, request, client);
-  }
-  if (command == "wait") {
-    return wait_process(service, request, client);
-  }
-  if (command == "ps") {
-    answer = list_processes(service, request);
-  } else if (command == "show") {
-    answer = show_process(service, request);
-  } else if (command == "hosts") {
-    answer = list_hosts(service);
-  } else if (command == "ping") {
-    answer = json{{"pid", getppid()}, {"host", service.context.host_name}};
-  }
-  send_result(client, MIGRATE_DONE, MIGRATE_TRY(std::move(answer)));
-  return {};
 }
 
 }  // namespace

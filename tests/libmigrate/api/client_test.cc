@@ -13,6 +13,8 @@
 #include <thread>
 
 #include "base/file.h"
+#include "libmigrate/requests/json_member.h"
+#include "libmigrate/requests/requests.h"
 #include "transport/handoff.h"
 
 namespace {
@@ -87,9 +89,16 @@ TEST(Client, MovesAnotherProcess) {
   EXPECT_EQ(migrate_move(17, "hostB:7071", &options, &report), MIGRATE_DONE);
   EXPECT_STREQ(report, "{\"pid\":17,\"freeze_us\":300}");
   EXPECT_STREQ(migrate_last_error(), "");
-  EXPECT_EQ(daemon.request(),
-            "{\"command\":\"move\",\"pid\":17,\"destination\":\"hostB:7071\",\"mode\":\"eager\","
-            "\"wait\":\"done\",\"retry_seconds\":1.500000}\n");
+  // As the daemon reads it.
+  const auto request = migrate::parse_object(daemon.request());
+  EXPECT_EQ(migrate::parse_command(request).value(), migrate::Command::kMove);
+  EXPECT_EQ(migrate::parse_process(request).value().pid, 17);
+  const migrate::MoveRequest move = migrate::parse_move(request, 77).value();
+  EXPECT_EQ(move.destination, "hostB:7071");
+  EXPECT_EQ(move.plan.word, "eager");
+  EXPECT_EQ(move.wait, migrate::MoveWait::kDone);
+  EXPECT_EQ(move.retry_seconds, 1.5);
+  EXPECT_EQ(move.push.bytes_per_second, 77U);
   EXPECT_FALSE(daemon.answered_by_pipe());
   migrate_free(report);
 }
@@ -100,7 +109,7 @@ TEST(Client, MovesItselfWithoutASocket) {
     PretendedDaemon daemon("{\"event\":\"result\",\"exit\":0}\n");
     const migrate_options options = daemon.options();
     EXPECT_EQ(migrate_move(0, "hostB", &options, nullptr), MIGRATE_DONE);
-    EXPECT_NE(daemon.request().find("\"pid\":0,"), std::string::npos);
+    EXPECT_EQ(migrate::parse_process(migrate::parse_object(daemon.request())).value().pid, 0);
     EXPECT_TRUE(daemon.answered_by_pipe());
   }
   EXPECT_EQ(open_descriptors(), before);
@@ -113,6 +122,7 @@ TEST(Client, ReportsRefusals) {
   const migrate_options options = daemon.options();
   char* report = nullptr;
   EXPECT_EQ(migrate_check(17, nullptr, &options, &report), MIGRATE_REFUSED);
+  EXPECT_TRUE(migrate::parse_check(migrate::parse_object(daemon.request())));
   EXPECT_STREQ(report, "{\"refusals\":[{\"code\":\"DEVICE\"}]}");
   EXPECT_NE(std::string(migrate_last_error()).find("refused"), std::string::npos);
   migrate_free(report);
@@ -124,7 +134,10 @@ TEST(Client, WaitGivesTheExitStatus) {
   int status = 0;
   EXPECT_EQ(migrate_wait("ab12", "exit", &options, &status), MIGRATE_DONE);
   EXPECT_EQ(status, 768);
-  EXPECT_EQ(daemon.request(), "{\"command\":\"wait\",\"process\":\"ab12\",\"for\":\"exit\"}\n");
+  const auto request = migrate::parse_object(daemon.request());
+  EXPECT_EQ(migrate::parse_command(request).value(), migrate::Command::kWait);
+  EXPECT_EQ(migrate::parse_process(request).value().id, "ab12");
+  EXPECT_EQ(migrate::parse_wait(request).value(), migrate::WaitFor::kExit);
 }
 
 TEST(Client, ErrorsSayWhatAndWhy) {

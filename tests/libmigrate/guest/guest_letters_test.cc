@@ -111,7 +111,8 @@ TEST_P(GuestLetters, OfAnEnd) {
 
 TEST_P(GuestLetters, OfNoUse) {
   enter(GetParam().phase);
-  for (const char* text : {"", "{", "[]", "7", "{}", "{\"command\":7}", "{\"command\":\"fly\"}"}) {
+  for (const char* text : {"", "{", "[]", "7", "{}", "{\"command\":7}", "{\"command\":\"fly\"}",
+                           "{\"command\":\"ps\"}"}) {
     expect_answer(Client::local(text), MIGRATE_USAGE, text);
     if (*text != '\0') {  // A channel carries no message without bytes.
       expect_answer(Client::from_home(text), MIGRATE_USAGE, text);

@@ -245,6 +245,15 @@ TEST_F(ServingTest, AMoveThatIsRefusedChangesNothing) {
   EXPECT_EQ(guest_->phase(), GuestPhase::kIndependent);
 }
 
+// It was silently lazy once.
+TEST_F(ServingTest, AModeThatIsNotKnownIsRefusedThroughTheHomeToo) {
+  const std::string text = request("move", {{"destination", "hostC:7070"}, {"mode", "hasty"}});
+  Client client = ask(Client::from_home(text));
+  EXPECT_EQ(client.exit_code(), MIGRATE_USAGE);
+  EXPECT_NE(client.result()["error"]["message"].get<std::string>().find("hasty"),
+            std::string::npos);
+}
+
 TEST_F(ServingTest, WhoWaitsToMoveAProcessThatEndsIsTold) {
   Client client = ask(Client::local(move_request()));
   exit_with(0);

@@ -172,5 +172,73 @@ TEST(Requests, WordsAreReadAsTheyAreWritten) {
   }
 }
 
+/// What is written is read back as the same.
+template <typename Request, typename Read>
+void expect_same(const Request& request, Read read) {
+  const json written = request_for(request);
+  const auto back = read(written);
+  ASSERT_TRUE(back) << written.dump() << back.error().message();
+  EXPECT_EQ(request_for(*back), written);
+}
+
+TEST(Requests, AreReadAsTheyAreWritten) {
+  for (const Command command : {Command::kMove, Command::kPs, Command::kPing}) {
+    expect_same(command, parse_command);
+  }
+  for (const WaitFor wait : {WaitFor::kDone, WaitFor::kExit}) {
+    expect_same(wait, parse_wait);
+  }
+  for (const Resolution resolution : {Resolution::kGiveUp, Resolution::kResumeSource}) {
+    expect_same(resolution, parse_resolve);
+  }
+  CheckRequest check;
+  expect_same(check, parse_check);
+  check.destination = "b:7070";
+  expect_same(check, parse_check);
+}
+
+TEST(Requests, AMoveIsReadAsItIsWritten) {
+  const auto read = [](const json& request) { return parse_move(request, 77); };
+  for (const std::string& mode : mode_words()) {
+    for (const std::string& transport : page_transport_words()) {
+      for (const std::string& wait : move_wait_words()) {
+        MoveRequest move;
+        move.destination = "b:7070";
+        move.plan = parse_mode(mode).value();
+        move.transport = parse_page_transport(transport).value();
+        move.wait = parse_move_wait(wait).value();
+        move.retry_seconds = 1.5;
+        move.push.bytes_per_second = 0;
+        move.push.deadline = std::chrono::milliseconds(250);
+        expect_same(move, read);
+      }
+    }
+  }
+  MoveRequest move;
+  move.destination = "b:7070";
+  EXPECT_EQ(read(request_for(move))->push.bytes_per_second, 77U);  // The host's.
+}
+
+TEST(Requests, NameAProcess) {
+  const auto named = [](const json& request) { return parse_process(request).value(); };
+  EXPECT_FALSE(named(json::object()).given());
+  EXPECT_EQ(named({{"process", "77"}}).pid, 77);
+  EXPECT_EQ(named({{"process", "0077"}}).id, "0077");
+  EXPECT_EQ(named({{"process", "12345678"}}).id, "12345678");  // As ps shows ids.
+  EXPECT_EQ(named({{"process", "ab12"}}).id, "ab12");
+  EXPECT_EQ(named({{"pid", 0}}).pid, 0);
+  for (const json& wrong : {json(-1), json("7"), json(1.5), json(1 << 30), json(nullptr)}) {
+    EXPECT_FALSE(parse_process({{"pid", wrong}})) << wrong.dump();
+  }
+  EXPECT_FALSE(parse_process({{"process", 7}}));
+}
+
+TEST(Requests, ThatListOrWait) {
+  EXPECT_FALSE(parse_ps(json::object()).value());
+  EXPECT_TRUE(parse_ps({{"all", true}}).value());
+  EXPECT_FALSE(parse_ps({{"all", "yes"}}));
+  EXPECT_FALSE(parse_wait({{"for", "ever"}}));
+}
+
 }  // namespace
 }  // namespace migrate
