@@ -2,6 +2,7 @@
 
 #include <functional>
 #include <memory>
+#include <utility>
 
 #include "libmigrate/home/departed.h"
 #include "libmigrate/home/deputy.h"
