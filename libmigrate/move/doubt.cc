@@ -21,9 +21,9 @@ void refuse(Decision decision, const std::string& process, const std::string& re
 
 }  // namespace
 
-bool Decision::is_due() const {
+bool Decision::is_due(std::int64_t at_us) const {
   constexpr std::int64_t kCallUs = 2'000'000;
-  return made() && now_us() - made_us > kCallUs;
+  return made() && at_us - made_us > kCallUs;
 }
 
 void refuse_decision(Decision& decision, const std::string& process, const std::string& reason) {

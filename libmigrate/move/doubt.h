@@ -19,8 +19,8 @@ struct Decision {
   std::int64_t made_us = now_us();
 
   bool made() const { return resolution.has_value(); }
-  /// Made, and where the process runs elsewhere it has had the time to call its home.
-  bool is_due() const;
+  /// Made, and where the process runs elsewhere it has had the time to call its home until `at_us`.
+  bool is_due(std::int64_t at_us = now_us()) const;
 };
 
 /// What a client is told of a move of `process` that is in doubt.

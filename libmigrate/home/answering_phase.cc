@@ -1,0 +1,51 @@
+#include "libmigrate/home/answering_phase.h"
+
+#include <utility>
+
+#include "base/log.h"
+#include "libmigrate/requests/json_member.h"
+
+namespace migrate {
+
+void AnsweringPhase::on_letter(Letter letter) {
+  if (letter.preamble && letter.preamble->purpose == Purpose::kHome) {
+    on_caller(std::move(letter.channel));
+    return;
+  }
+  if (letter.preamble && letter.preamble->purpose == Purpose::kCommand) {
+    EventSink(std::move(letter.channel))
+        .finish_failed(MIGRATE_REFUSED,
+                       make_error(ErrorCode::kRefused, "carry out a request of another host", {},
+                                  "the process is at home here, and its home asks"));
+    return;
+  }
+  if (letter.preamble) {
+    log::warn("closed a connection that is not for a deputy");
+    return;
+  }
+  EventSink client(std::move(letter.fd));
+  nlohmann::json request = parse_object(letter.request);
+  const auto command = parse_command(request);
+  if (!command) {
+    client.finish_failed(MIGRATE_USAGE, command.error());
+    return;
+  }
+  if (*command != Command::kResolve) {
+    on_request(*command, std::move(request), std::move(client));
+    return;
+  }
+  const auto decided = parse_resolve(request);
+  if (!decided) {
+    client.finish_failed(MIGRATE_USAGE, decided.error());
+    return;
+  }
+  const auto asker = asker_from(request);
+  const auto may = asker ? may_resolve(*asker) : Result<void>(fail(asker.error()));
+  if (!may) {
+    client.finish_failed(MIGRATE_REFUSED, may.error());
+    return;
+  }
+  on_resolve(std::move(client), *decided);
+}
+
+}  // namespace migrate

@@ -1,0 +1,283 @@
+#include "libmigrate/home/deputy.h"
+
+#include <poll.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+
+#include "base/log.h"
+#include "libmigrate/state/row_state.h"
+
+namespace migrate {
+namespace {
+
+constexpr int kOwesNothingMs = 1000;
+constexpr int kOwesPagesMs = 20;
+
+// Sent by on_continued below, because the process goes on already.
+bool is_own_continue(const std::array<std::byte, kSiginfoBytes>& bytes) {
+  siginfo_t information{};
+  std::memcpy(&information, bytes.data(), sizeof(information));
+  return information.si_signo == SIGCONT && information.si_code == SI_USER &&
+         information.si_pid == ::getpid();
+}
+
+}  // namespace
+
+std::array<std::byte, kSiginfoBytes> plain_siginfo(int signal) {
+  siginfo_t information{};
+  information.si_signo = signal;
+  information.si_code = SI_USER;
+  std::array<std::byte, kSiginfoBytes> bytes{};
+  std::copy_n(reinterpret_cast<const std::byte*>(&information), kSiginfoBytes, bytes.begin());
+  return bytes;
+}
+
+Deputy::Deputy(const HomeSurroundings& around, HomeRecord& record, Asking& asking,
+               Departed departed, RealFiles files, std::unique_ptr<Channel> caller,
+               bool is_taken_over)
+    : around_(around),
+      record_(record),
+      asking_(asking),
+      departed_(std::move(departed)),
+      files_(std::move(files)),
+      forwards_(
+          record.command(),
+          [this](const Whereabouts& where, const nlohmann::json& request) {
+            return around_.send_request(where, request);
+          },
+          around.clock),
+      reported_done_(is_taken_over && departed_.move->done()) {
+  Whereabouts& where = record_.where();
+  if (where.session.empty()) {
+    where.host = asking_.destination.empty() ? departed_.move->destination() : asking_.destination;
+    where.session = to_hex(departed_.move->session());
+  }
+  record_.enter(departed_.move->done() ? HomePhase::kIndependent : HomePhase::kServing,
+                last_move());
+  relay_ = std::make_unique<HomeRelay>(files_.take_streams(), record_.pid(), relay_handlers());
+  const wire::HomeRelayState& noted = record_.text().relay();
+  relay_->adopt(noted);
+  if (noted.exit_delivered()) {  // To a worker that died before it had ended the deputy.
+    note_end(ProcessEnd::from(noted.exited()));
+  }
+  if (caller) {
+    relay_->attach(std::move(caller));
+  }
+}
+
+HomeRelay::Handlers Deputy::relay_handlers() {
+  HomeRelay::Handlers handlers;
+  handlers.on_exit = [this](const wire::RelayExited& exited) {
+    note_end(ProcessEnd::from(exited));
+    files_.set_positions(exited, record_.command());
+  };
+  handlers.on_change = [this] { note_relay(); };
+  const auto send = [this](int signal) {
+    if (departed_.deputy) {
+      departed_.deputy->send(signal);
+    }
+  };
+  handlers.on_stopped = [send](int) { send(SIGSTOP); };
+  handlers.on_continued = [send] { send(SIGCONT); };
+  handlers.on_located = [this](const std::string& host, const std::string& session) {
+    record_.where() = {host, session};
+    record_.write_row(last_move());
+  };
+  handlers.on_command_reply = [](std::uint64_t, const Result<std::string>&) {};
+  handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection) { close_stream(id); };
+  return handlers;
+}
+
+Result<void> Deputy::settle() {
+  if (!departed_.deputy) {
+    // Who has ended needs no signal.
+    return end_ ? Result<void>() : relay_->send_signal(plain_siginfo(SIGKILL));
+  }
+  departed_.deputy->fetch_shared(files_);
+  MIGRATE_TRY(departed_.deputy->settle());
+  around_.stops.reach("source.settled");
+  asking_.client.send({{"event", "phase"}, {"phase", "run"}});
+  if (asking_.wait == MoveWait::kResumed) {
+    asking_.client.finish(MIGRATE_DONE, departed_.move->result());
+  }
+  return {};
+}
+
+int Deputy::collect_poll_fds(std::vector<pollfd>& polled) {
+  int timeout_ms = departed_.move->done() ? kOwesNothingMs : kOwesPagesMs;
+  polled.push_back({around_.child_signals, POLLIN, 0});
+  polled.push_back({departed_.move->control_fd(), POLLIN, 0});
+  for (const int wanted_ms :
+       {forwards_.collect_poll_fds(polled), relay_->collect_poll_fds(polled)}) {
+    timeout_ms = wanted_ms >= 0 ? std::min(timeout_ms, wanted_ms) : timeout_ms;
+  }
+  return end_ ? std::min(timeout_ms, kOwesPagesMs) : timeout_ms;
+}
+
+int Deputy::collect_poll_fds_of_deputy(std::vector<pollfd>& polled) {
+  if (departed_.deputy) {
+    polled.push_back({departed_.deputy->signal_pipe(), POLLIN, 0});
+  }
+  return collect_poll_fds(polled);
+}
+
+void Deputy::watch() {
+  if (const int signal = watch_deputy(around_, record_, departed_); signal != 0) {
+    static_cast<void>(relay_->send_signal(plain_siginfo(signal)));
+  }
+  read_signals();
+}
+
+// Signals that the parked leader received.
+void Deputy::read_signals() {
+  if (!departed_.deputy) {
+    return;
+  }
+  pollfd polled{departed_.deputy->signal_pipe(), POLLIN, 0};
+  std::array<std::byte, kSiginfoBytes> siginfo;
+  while (::poll(&polled, 1, 0) > 0 && (polled.revents & POLLIN) != 0 &&
+         ::read(polled.fd, siginfo.data(), siginfo.size()) ==
+             static_cast<ssize_t>(siginfo.size())) {
+    if (is_own_continue(siginfo)) {
+      continue;
+    }
+    if (auto sent = relay_->send_signal(siginfo); !sent) {
+      log::warn("a signal was lost: {}", sent.error().message());
+    }
+  }
+}
+
+void Deputy::hear_move() {
+  if (auto handled = departed_.move->handle(); !handled) {
+    log::warn("session {}: {}", to_hex(departed_.move->session()), handled.error().message());
+  }
+}
+
+void Deputy::follow_move() {
+  Departure& move = *departed_.move;
+  const bool was_done = move.done();
+  hear_move();
+  record_.show_waiting(move, around_.clock());
+  if (move.done() && !reported_done_) {
+    reported_done_ = true;
+    if (parked() != nullptr) {
+      if (auto freed = parked()->free_all(); !freed) {
+        log::warn("{}", freed.error().message());
+      }
+    }
+    record_.enter(HomePhase::kIndependent, last_move());
+    record_.row().set_result(outcome().dump());
+    if (asking_.wait == MoveWait::kDone) {
+      asking_.client.finish(MIGRATE_DONE, move.result());
+    }
+  } else if (!was_done && around_.clock() >= next_progress_us_) {
+    next_progress_us_ = around_.clock() + kProgressEveryUs;
+    if (const auto state = row_state(record_.phase())) {
+      record_.row().set_progress(*state, move.owed_pages(), outcome().dump());
+    }
+    if (asking_.client.open()) {
+      asking_.client.send(move.progress_event());
+    }
+  }
+}
+
+void Deputy::pump() {
+  record_.row().refresh();
+  pump_forwards();
+  if (auto handled = relay_->handle(); !handled) {
+    log::warn("link to {}: {}", record_.where().host, handled.error().message());
+  }
+}
+
+void Deputy::pump_forwards() {
+  for (EndClient& waiting : forwards_.pump(record_.where(), end_.has_value())) {
+    if (end_) {
+      tell_end(waiting.client, std::move(waiting.result), *end_);
+    } else {
+      end_clients_.push_back(std::move(waiting));
+    }
+  }
+}
+
+void Deputy::pass_on(Command command, nlohmann::json request, EventSink client) {
+  forwards_.pass_on(std::move(request), std::move(client), record_.where(),
+                    command == Command::kMove ? MIGRATE_FAILED : MIGRATE_ERROR);
+}
+
+// The deputy is one into whom nobody may look, and to give it up is to kill it. Where nothing is,
+// nobody but its user, whom the daemon has let through, and root can ask.
+Result<void> Deputy::may_resolve(const Asker& asker) const {
+  return departed_.deputy ? departed_.deputy->let_signal(asker) : Result<void>();
+}
+
+bool Deputy::lets_give_up(EventSink client, Resolution resolution) {
+  const std::string who = "process " + record_.command();
+  if (resolution != Resolution::kGiveUp) {
+    client.finish_failed(MIGRATE_REFUSED, make_error(ErrorCode::kRefused, "resume", who,
+                                                     "it is known to have run elsewhere"));
+    return false;
+  }
+  const std::string& host = record_.where().host;
+  if (place_answers()) {
+    const pid_t kept = departed_.keeper ? departed_.keeper->process() : record_.pid();
+    client.finish_failed(MIGRATE_REFUSED,
+                         make_error(ErrorCode::kRefused, "give up", who,
+                                    "it is at " + host + ", which answers; to end it, kill pid " +
+                                        std::to_string(kept)));
+    return false;
+  }
+  log::warn("{}: an operator gives it up, as lost with {}", who, host);
+  client.finish(MIGRATE_DONE,
+                {{"process", to_hex(record_.process())}, {"resolved", to_string(resolution)}});
+  return true;
+}
+
+// Its worker may answer where its daemon does not. Otherwise asked anew.
+bool Deputy::place_answers() const {
+  constexpr std::uint32_t kHeardLatelyMs = 6000;  // Its kernel is asked when silent for five.
+  return (relay_->connected() && relay_->silent_ms() < kHeardLatelyMs) ||
+         around_.connect(record_.where()).has_value();
+}
+
+void Deputy::note_relay() {
+  *record_.text().mutable_relay() = relay_->note();
+  record_.keep();
+}
+
+// The process closed one of its ends: whoever is at the other end of the real one shall see it.
+void Deputy::close_stream(std::uint32_t id) {
+  if (parked() == nullptr) {
+    return;
+  }
+  if (auto done = parked()->close_stream(id); !done) {
+    log::warn("{}", done.error().message());
+  }
+}
+
+// The keeper, once there is one: the deputy is about to end then.
+ParkedHere* Deputy::parked() const {
+  if (departed_.keeper) {
+    return departed_.keeper.get();
+  }
+  return departed_.deputy.get();
+}
+
+LastMove Deputy::last_move() const {
+  return {departed_.move->owed_pages(), outcome().dump()};
+}
+
+// Of the last move, and of the end.
+nlohmann::json Deputy::outcome() const {
+  nlohmann::json result = departed_.move->result();
+  if (end_) {
+    add_end(result, *end_);
+  }
+  return result;
+}
+
+}  // namespace migrate

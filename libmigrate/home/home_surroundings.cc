@@ -1,0 +1,25 @@
+#include "libmigrate/home/home_surroundings.h"
+
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <span>
+#include <string>
+
+namespace migrate {
+
+Result<std::unique_ptr<Channel>> HomeSurroundings::send_request(
+    const Whereabouts& where, const nlohmann::json& request) const {
+  auto channel = MIGRATE_TRY(connect(where));
+  const std::string text = request.dump();
+  MIGRATE_TRY(channel->send_one(std::as_bytes(std::span(text))));
+  return channel;
+}
+
+void HomeSurroundings::drain_child_signals() const {
+  signalfd_siginfo ignored{};
+  while (::read(child_signals, &ignored, sizeof(ignored)) > 0) {
+  }
+}
+
+}  // namespace migrate

@@ -1,0 +1,220 @@
+// SourceMove and ParkedProcess, as the phases of a home see them.
+#include "libmigrate/home/source_departure.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "libmigrate/move/not_moved.h"
+#include "libmigrate/rights/stand_in.h"
+
+namespace migrate {
+namespace {
+
+/// What SourceMove serves from: first the parked process, then its keeper.
+template <class Face>
+class SourceParked : public Face {
+ public:
+  explicit SourceParked(SourceMove& move) : move_(move) {}
+
+  pid_t process() const override { return move_.parked().process(); }
+  Result<int> check_state() override { return move_.parked().check_state(); }
+  Result<void> free_all() override { return move_.parked().free_all(); }
+  Result<void> close_stream(std::uint32_t id) override {
+    return move_.parked().close(descriptors_of_stream(move_.image(), id));
+  }
+  void fetch_streams(RealFiles& files) const override {
+    files.fetch_streams_left(process(), move_.image());
+  }
+
+ protected:
+  SourceMove& move_;
+};
+
+class SourceKeeper : public SourceParked<ParkedKeeper> {
+ public:
+  using SourceParked::SourceParked;
+
+  void end() override { move_.parked().end(); }
+};
+
+class SourceDeputy : public SourceParked<ParkedDeputy> {
+ public:
+  SourceDeputy(SourceMove& move, ProcessIdentity identity)
+      : SourceParked(move), identity_(identity) {}
+
+  int signal_pipe() const override { return move_.parked().signal_pipe(); }
+  // Its pid may be another's by and by.
+  void send(int signal) const override {
+    if (const auto deputy = identity_.open()) {
+      send_signal(deputy->get(), signal);
+    }
+  }
+  Result<void> settle() override {
+    return move_.parked().settle(descriptors_to_keep(move_.image(), true));
+  }
+  void fetch_shared(RealFiles& files) const override {
+    files.fetch_shared(identity_.pid, move_.image());
+  }
+  Result<std::unique_ptr<ParkedKeeper>> make_keeper() override {
+    auto keeper =
+        MIGRATE_TRY(move_.parked().make_keeper(descriptors_to_keep(move_.image(), false)));
+    ending_.emplace(move_.serve_from(std::move(keeper)));
+    return std::make_unique<SourceKeeper>(move_);
+  }
+  Result<void> end_as(int wait_status) override {
+    return (ending_ ? *ending_ : move_.parked()).end_as(wait_status);
+  }
+  Result<void> let_attach(const Asker& asker) const override {
+    return may_attach(asker, identity_.pid);
+  }
+  Result<void> let_signal(const Asker& asker) const override {
+    return may_signal(asker, identity_.pid);
+  }
+
+ private:
+  const ProcessIdentity identity_;
+  std::optional<ParkedProcess> ending_;  // itself, when the keeper has taken its place
+};
+
+// What every worker of the process says of it, whoever asks for the move.
+SourceMoveOptions options_of(const WorkerContext& context, const HomeRecord& record) {
+  SourceMoveOptions options;
+  options.pid = record.pid();
+  options.process = record.process();
+  options.home = context.own_address;
+  options.token = record.token();
+  options.command = record.command();
+  options.host_clocks = clock_offsets(0).value_or(ClockOffsets());
+  options.context = &context;
+  return options;
+}
+
+SourceMove::Hooks hooks_of(HomeRecord& record) {
+  SourceMove::Hooks hooks;
+  hooks.freeze_relay = RealFiles::fresh_relay;
+  hooks.on_outgoing = [&record](const wire::Outgoing& outgoing) {
+    *record.text().mutable_outgoing() = outgoing;
+    return record.save();
+  };
+  hooks.on_area = [&record](std::uint64_t area) { record.note_area(area); };
+  return hooks;
+}
+
+SourceMove::Hooks hooks_of_first_move(HomeRecord& record, RealFiles& files) {
+  SourceMove::Hooks hooks = hooks_of(record);
+  hooks.on_captured = [&record, &files](const wire::Image& image) {
+    // It may have become another's.
+    record.text().set_user(image.threads(0).credentials().uid_real());
+    return files.fetch_streams(record.pid(), image);
+  };
+  return hooks;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<SourceLeaving>> SourceLeaving::create(const WorkerContext& context,
+                                                             const MoveRequest& request,
+                                                             HomeRecord& record, RealFiles& files,
+                                                             EventSink& client) {
+  SourceMoveOptions options = options_of(context, record);
+  options.destination = MIGRATE_TRY(Address::parse(request.destination));
+  options.plan = request.plan;
+  options.transport = request.transport;
+  options.asker = request.asker;
+  options.push = request.push;
+  return std::unique_ptr<SourceLeaving>(
+      new SourceLeaving(std::move(options), record, files, client, request.retry_seconds));
+}
+
+SourceLeaving::SourceLeaving(SourceMoveOptions options, HomeRecord& record, RealFiles& files,
+                             EventSink& client, double retry_seconds)
+    : record_(record),
+      move_(std::make_unique<SourceMove>(std::move(options), hooks_of_first_move(record, files),
+                                         client)),
+      source_(move_.get()),
+      retry_seconds_(retry_seconds) {}
+
+Departed SourceLeaving::depart() {
+  Departed departed;
+  departed.deputy = std::make_unique<SourceDeputy>(*source_, record_.identity());
+  departed.move = std::move(move_);
+  return departed;
+}
+
+void SourceLeaving::tell_not_moved(EventSink& client, MoveOutcome outcome) {
+  migrate::tell_not_moved(client, *source_, outcome, record_.pid(), record_.command());
+}
+
+SessionId SourceRemains::session() const {
+  SessionId session{};
+  const std::string& bytes = record_.text().outgoing().session();
+  std::copy_n(reinterpret_cast<const std::byte*>(bytes.data()),
+              std::min(bytes.size(), session.size()), session.begin());
+  return session;
+}
+
+Result<Found> SourceRemains::find() {
+  const ProcessIdentity noted = record_.identity();
+  auto parked = ParkedProcess::adopt(noted.pid, record_.area(), session(), image_);
+  if (parked) {
+    parked_.emplace(std::move(*parked));
+    ParkedProcess::end_children(noted.pid);
+    return Found::kParked;
+  }
+  const std::uint64_t start = start_time(noted.pid);
+  if (start == 0 || (noted.start != 0 && start != noted.start)) {
+    return Found::kGone;
+  }
+  if (parked.error().code != ErrorCode::kNotFound) {
+    return fail(parked.error());
+  }
+  return Found::kRunsOn;
+}
+
+Result<bool> SourceRemains::find_keeper() {
+  const wire::Keeper& noted = record_.text().keeper();
+  if (start_time(noted.pid()) != noted.start()) {
+    return false;
+  }
+  auto keeper = ParkedProcess::adopt_keeper(noted.pid(), record_.area(), session(), image_);
+  if (!keeper && keeper.error().code != ErrorCode::kNotFound) {
+    return fail(keeper.error());
+  }
+  is_keeper_ = keeper.has_value();
+  if (keeper) {
+    parked_.emplace(std::move(*keeper));
+  }
+  return is_keeper_;
+}
+
+Result<SourceMoveOptions> SourceRemains::options() const {
+  const wire::Outgoing& noted = record_.text().outgoing();
+  SourceMoveOptions options = options_of(context_, record_);
+  options.destination = MIGRATE_TRY(Address::parse(noted.destination()));
+  options.plan = noted_plan(noted.mode());
+  return options;
+}
+
+Result<Departed> SourceRemains::go_on() {
+  const bool is_there = parked_.has_value();
+  std::unique_ptr<SourceMove> move =
+      SourceMove::adopt(MIGRATE_TRY(options()), hooks_of(record_), client_, std::move(parked_),
+                        std::move(image_), record_.text().outgoing());
+  Departed departed;
+  if (is_there && is_keeper_) {
+    departed.keeper = std::make_unique<SourceKeeper>(*move);
+  } else if (is_there) {
+    departed.deputy = std::make_unique<SourceDeputy>(*move, record_.identity());
+  }
+  departed.move = std::move(move);
+  return departed;
+}
+
+Result<wire::Verdict> SourceRemains::ask_verdict() {
+  if (!asking_) {
+    asking_ = std::make_unique<SourceMove>(MIGRATE_TRY(options()), hooks_of(record_), client_);
+  }
+  return asking_->ask_verdict(session(), record_.text().outgoing().incarnation());
+}
+
+}  // namespace migrate
