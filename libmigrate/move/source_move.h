@@ -18,6 +18,7 @@
 #include "libmigrate/move/move_report.h"
 #include "libmigrate/move/page_transport.h"
 #include "libmigrate/move/source_move_options.h"
+#include "libmigrate/pages/confirmed_pages.h"
 #include "libmigrate/pages/page_feed.h"
 #include "libmigrate/park/parked_process.h"
 #include "libmigrate/proto/session.pb.h"
@@ -78,8 +79,10 @@ class SourceMove {
   int control_fd() const;
   std::string destination() const { return options_.destination.to_string(); }
   /// Reads what the destination reports, frees what it confirmed, and re-makes broken connections.
-  /// Call every now and then, and when control_fd() polls readable. Errors: none that matter.
-  Result<void> handle();
+  /// Call every now and then, and when control_fd() polls readable. No error is the caller's to
+  /// handle: what comes of one is in fate(), waits_for() and done(), and in the log. Returns
+  /// what is left of the parked process; once that is gone, so it is every time.
+  Remains handle();
   /// What is known since Run was sent. Once it is other than kUnknown, only the end can follow.
   Fate fate() const { return fate_; }
   int wait_status() const { return wait_status_; }
@@ -124,7 +127,7 @@ class SourceMove {
   void unpark();
   Result<void> send_run();
   Result<std::unique_ptr<PageFeed>> make_feed() const;
-  Result<void> free_confirmed();
+  void free_confirmed();
   void read_control();
   void take(const wire::ControlMessage& message);
   void take_verdict(const wire::Verdict& verdict);
@@ -157,6 +160,8 @@ class SourceMove {
   RdmaRoute rdma_;
   const char* page_transport_ = "tcp";
   std::unique_ptr<PageFeed> feed_;
+  ConfirmedPages confirmed_{1};
+  Remains remains_ = Remains::kHere;
   std::optional<ParkedProcess> parked_;
   std::int64_t clock_offset_ns_ = 0;  // CLOCK_MONOTONIC of the process minus ours
   std::int64_t next_reconnect_us_ = 0;
