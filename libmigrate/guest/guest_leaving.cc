@@ -75,7 +75,7 @@ bool GuestWorker::settle_doubt(SourceMove& move, EventSink& sink) {
   while (move.fate() == Fate::kUnknown && !decision_.is_due() && !home_ended_) {
     pollfd polled[2] = {{move.control_fd(), POLLIN, 0}, {mailbox_->fd(), POLLIN, 0}};
     ::poll(polled, 2, kStepMs);
-    static_cast<void>(move.handle());
+    static_cast<void>(move.handle());  // It says it again where it matters.
     read_mailbox_while_leaving(move);
     ask_home(move);
     row_->set_waiting("in doubt whether it runs at " + move.waits_for(),
@@ -150,11 +150,8 @@ void GuestWorker::serve_until_left(SourceMove& move, EventSink& sink, MoveWait w
     ::poll(polled, 2, kStepMs);
     read_mailbox_while_leaving(move);
     hear_source();
-    if (auto handled = move.handle(); !handled) {
-      log::warn("session {}: {}", to_hex(move.session()), handled.error().message());
-      if (handled.error().code == ErrorCode::kNotFound) {
-        break;  // The parked process is gone.
-      }
+    if (move.handle() == Remains::kGone) {
+      break;
     }
     row_->set_waiting(move.waits_for(), now_us() - move.waits_since_us());
     row_->refresh();

@@ -170,7 +170,7 @@ bool HomeWorker::settle_doubt() {
     read_mailbox();
     hear_caller();
     watch_deputy();
-    static_cast<void>(move_->handle());
+    static_cast<void>(move_->handle());  // It says it again where it matters.
     show_waiting();
     row_->refresh();
     if (sink_.open() && now_us() - since_us > kPatienceUs) {
@@ -432,9 +432,7 @@ void HomeWorker::watch_deputy() {
 
 void HomeWorker::follow_move() {
   const bool was_done = move_->done();
-  if (auto handled = move_->handle(); !handled) {
-    log::warn("session {}: {}", to_hex(move_->session()), handled.error().message());
-  }
+  static_cast<void>(move_->handle());  // watch_deputy() sees the end of what is parked here.
   if (exit_status_ && !children_left_) {
     return;  // Only so that the destination hears that we know.
   }

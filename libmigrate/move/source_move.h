@@ -19,6 +19,7 @@
 #include "libmigrate/move/move_report.h"
 #include "libmigrate/move/page_transport.h"
 #include "libmigrate/move/source_move_options.h"
+#include "libmigrate/pages/confirmed_pages.h"
 #include "libmigrate/pages/page_feed.h"
 #include "libmigrate/park/parked_process.h"
 #include "libmigrate/proto/session.pb.h"
@@ -78,7 +79,7 @@ class SourceMove : public Departure {
   ParkedProcess serve_from(ParkedProcess keeper);
   int control_fd() const override;
   std::string destination() const override { return options_.destination.to_string(); }
-  Result<void> handle() override;
+  Remains handle() override;
   Fate fate() const override { return fate_; }
   int wait_status() const override { return wait_status_; }
   void ask_once_more() override;
@@ -114,7 +115,7 @@ class SourceMove : public Departure {
   void unpark();
   Result<void> send_run();
   Result<std::unique_ptr<PageFeed>> make_feed() const;
-  Result<void> free_confirmed();
+  void free_confirmed();
   void read_control();
   void take(const wire::ControlMessage& message);
   void take_verdict(const wire::Verdict& verdict);
@@ -147,6 +148,8 @@ class SourceMove : public Departure {
   RdmaRoute rdma_;
   const char* page_transport_ = "tcp";
   std::unique_ptr<PageFeed> feed_;
+  ConfirmedPages confirmed_{1};
+  Remains remains_ = Remains::kHere;
   std::optional<ParkedProcess> parked_;
   std::int64_t clock_offset_ns_ = 0;  // CLOCK_MONOTONIC of the process minus ours
   std::int64_t next_reconnect_us_ = 0;

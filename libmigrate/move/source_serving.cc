@@ -22,6 +22,7 @@ constexpr std::int64_t kFirstPauseUs = 50'000;
 constexpr std::int64_t kShortestPauseUs = 100'000;  // between attempts to connect again
 constexpr std::int64_t kLongestPauseUs = 5'000'000;
 constexpr std::int64_t kPingEveryUs = 1'000'000;
+constexpr std::size_t kOnlyHandover = 0;  // One process goes to one destination.
 
 }  // namespace
 
@@ -38,6 +39,7 @@ ParkedProcess SourceMove::serve_from(ParkedProcess keeper) {
   }
   ParkedProcess ended = std::move(*parked_);
   parked_.emplace(std::move(keeper));
+  remains_ = Remains::kHere;
   return ended;
 }
 
@@ -45,10 +47,10 @@ int SourceMove::control_fd() const {
   return control_ ? control_->channel().poll_fd() : farewell_.poll_fd();
 }
 
-Result<void> SourceMove::handle() {
+Remains SourceMove::handle() {
   farewell_.follow();
   if (done_ || (!parked_ && !serving_stopped_) || fate_ == Fate::kNeverRan) {
-    return {};
+    return remains_;
   }
   read_control();
   if (report_.misses_deadline()) {
@@ -56,12 +58,12 @@ Result<void> SourceMove::handle() {
               to_hex(session_), owed_pages(), options_.push.deadline.count());
   }
   if (done_ || fate_ == Fate::kNeverRan) {
-    return {};
+    return remains_;
   }
   if (feed_ && !serving_stopped_) {
     if (fate_ == Fate::kRuns) {
       feed_->expose_memory();
-      MIGRATE_TRY(free_confirmed());
+      free_confirmed();
     }
     if (feed_->broken() && control_ && linked_) {
       lose_control(
@@ -72,14 +74,23 @@ Result<void> SourceMove::handle() {
   if (!control_ && now_us() >= next_reconnect_us_) {
     reconnect();
   }
-  return {};
+  return remains_;
 }
 
 // Not before it is certain that the process runs there: in mode eager pages are confirmed long
 // before Run, and in doubt the process may yet go on here, and needs them.
-Result<void> SourceMove::free_confirmed() {
-  const auto confirmed = feed_->server().take_confirmed();
-  return confirmed.empty() ? Result<void>() : parked_->free(confirmed);
+void SourceMove::free_confirmed() {
+  if (remains_ == Remains::kGone) {
+    return;
+  }
+  confirmed_.note(kOnlyHandover, feed_->server().take_confirmed());
+  remains_ = give_back(confirmed_, [this](const std::vector<PageRange>& ranges) {
+    auto freed = parked_->free(ranges);
+    if (!freed) {
+      log::warn("session {}: {}", to_hex(session_), freed.error().message());
+    }
+    return freed;
+  });
 }
 
 void SourceMove::read_control() {
