@@ -47,11 +47,14 @@ mtype = {
  * HomePhase left out: INDEPENDENT, STAYED, ENDING, CHILDREN_LEFT, ENDED
  * Source worker, no HomePhase: NO_WORKER, FREEZING, CAPTURED, PARKING, COMMITTING, RUN_SENT, ASKED,
  *   OVER
+ * HandoverPhase here: OFFERED, RUN_SENT, ASKED, SERVING, OVER
+ * HandoverPhase left out: OFFERING, CUT
  * GuestPhase here: PREPARED, AWAITS_RUN, TOLD, MARKED, KEPT, RAN, SERVING, INDEPENDENT
  * GuestPhase left out: IN_DOUBT, LEAVING, WENT_ON, NEVER_RAN, ENDED, ENDED_INDEPENDENT, OVER
  *
- * The steps of SourceMove between OFFERED and IN_DOUBT are known to it and to the parked process
- * only. A home's worker is OVER here once it owes nothing (INDEPENDENT), once the process runs on as
+ * The steps of SourceMove between OFFERED and IN_DOUBT are known to its handover and to the parked
+ * process only. A handover that is CUT, whatever it knows, is IN_DOUBT here: it waits for a
+ * connection. A home's worker is OVER here once it owes nothing (INDEPENDENT), once the process runs on as
  * if never moved (STAYED), and once it has ended. A guest that moves on is the source of another
  * move (IN_DOUBT, LEAVING, WENT_ON); the rest are its ends, which `copy` and `start_mark` tell here.
  */

@@ -57,7 +57,7 @@ InDoubt::InDoubt(Guest& guest, OnwardMove& onward)
 }
 
 bool InDoubt::step() {
-  static_cast<void>(move().handle());  // Nothing is freed in doubt.
+  static_cast<void>(move().handle());  // It says it again where it matters.
   ask_home();
   const bool in_doubt = move().fate() == Fate::kUnknown && !decision_.is_due() && !home_ended_;
   if (!in_doubt) {
@@ -183,11 +183,8 @@ bool Leaving::serve() {
   if (move().done() || given_up_) {
     return false;
   }
-  if (auto handled = move().handle(); !handled) {
-    log::warn("session {}: {}", to_hex(move().session()), handled.error().message());
-    if (handled.error().code == ErrorCode::kNotFound) {
-      return false;  // The parked process is gone.
-    }
+  if (move().handle() == Remains::kGone) {
+    return false;
   }
   ProcessRow& row = guest_.record().row();
   row.set_waiting(move().waits_for(), guest_.now() - move().waits_since_us());

@@ -32,7 +32,7 @@ bool HomeInDoubt::step() {
   hear_caller();
   watch_deputy(around_, record_, departed_);
   // What went wrong is shown as what the move waits for; its fate alone counts here.
-  static_cast<void>(departed_.move->handle());
+  static_cast<void>(departed_.move->handle());  // watch_deputy() sees the end of what is parked.
   record_.show_waiting(*departed_.move, around_.clock());
   record_.row().refresh();
   if (client_.open() && around_.clock() - since_us_ > kPatienceUs) {

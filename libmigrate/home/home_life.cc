@@ -80,7 +80,7 @@ void HomeLife::serve_what_is_left(Deputy& deputy) {
   run_(over);
 }
 
-Result<void> HomeLife::take_over(Remains& remains) {
+Result<void> HomeLife::take_over(HomeRemains& remains) {
   const Found found = MIGRATE_TRY(remains.find());
   switch (taken_over_as(record_.phase(), record_.text(), found)) {
     case TakenOverAs::kEnded: {
@@ -116,7 +116,7 @@ void HomeLife::end_stayed() {
   run_(over);
 }
 
-void HomeLife::end_killed(Remains& remains) {
+void HomeLife::end_killed(HomeRemains& remains) {
   SessionId session{};
   const std::string& bytes = record_.text().outgoing().session();
   std::copy_n(reinterpret_cast<const std::byte*>(bytes.data()),
@@ -134,7 +134,7 @@ void HomeLife::end_killed(Remains& remains) {
   run_(over);
 }
 
-Result<void> HomeLife::take_over_killed(Remains& remains) {
+Result<void> HomeLife::take_over_killed(HomeRemains& remains) {
   files_.note_streams(record_.text().relay());
   Deputy deputy(around_, record_, asking_, MIGRATE_TRY(remains.go_on()), std::move(files_), nullptr,
                 true);
@@ -144,7 +144,7 @@ Result<void> HomeLife::take_over_killed(Remains& remains) {
   return {};
 }
 
-Result<void> HomeLife::take_over_deputy(Remains& remains) {
+Result<void> HomeLife::take_over_deputy(HomeRemains& remains) {
   record_.text().clear_keeper();  // A new one is made.
   around_.stops.reach("source.adopting");
   Departed departed = MIGRATE_TRY(remains.go_on());
@@ -169,7 +169,7 @@ Result<void> HomeLife::take_over_deputy(Remains& remains) {
   return {};
 }
 
-Result<void> HomeLife::take_over_keeper(Remains& remains) {
+Result<void> HomeLife::take_over_keeper(HomeRemains& remains) {
   record_.release_pid();
   const bool lives = MIGRATE_TRY(remains.find_keeper());
   around_.stops.reach("source.adopting");

@@ -28,16 +28,16 @@ class HomeLife {
   /// Moves it away. Returns when that was refused or has failed, or when the process has ended.
   void move_away(Leaving& leaving);
   /// Goes on where a dead worker ended. Errors: it cannot be taken over now; the record stays.
-  Result<void> take_over(Remains& remains);
+  Result<void> take_over(HomeRemains& remains);
 
  private:
   DoubtEnd settle_doubt(Departed& departed, std::unique_ptr<Channel>& caller);
   void end_not_moved(Leaving& leaving, MoveOutcome outcome);
   void end_stayed();
-  void end_killed(Remains& remains);
-  Result<void> take_over_deputy(Remains& remains);
-  Result<void> take_over_killed(Remains& remains);
-  Result<void> take_over_keeper(Remains& remains);
+  void end_killed(HomeRemains& remains);
+  Result<void> take_over_deputy(HomeRemains& remains);
+  Result<void> take_over_killed(HomeRemains& remains);
+  Result<void> take_over_keeper(HomeRemains& remains);
   void serve_until_end(Deputy& deputy);
   void serve_what_is_left(Deputy& deputy);
 

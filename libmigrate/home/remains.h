@@ -32,12 +32,12 @@ TakenOverAs taken_over_as(HomePhase phase, const wire::HomeSession& noted, Found
 
 /// Finds what is left of a process whose worker died. ParkedProcess and SourceMove are behind it;
 /// tests have another. Owned by one thread, which becomes the tracer of what it finds.
-class Remains {
+class HomeRemains {
  public:
-  Remains() = default;
-  Remains(const Remains&) = delete;
-  Remains& operator=(const Remains&) = delete;
-  virtual ~Remains() = default;
+  HomeRemains() = default;
+  HomeRemains(const HomeRemains&) = delete;
+  HomeRemains& operator=(const HomeRemains&) = delete;
+  virtual ~HomeRemains() = default;
 
   /// Looks for the parked process, first of all. Errors: kSystem (nobody can say).
   virtual Result<Found> find() = 0;

@@ -37,7 +37,7 @@ class SourceLeaving : public Leaving {
 };
 
 /// What a dead worker left of a process that SourceMove moved away. As SourceLeaving.
-class SourceRemains : public Remains {
+class SourceRemains : public HomeRemains {
  public:
   SourceRemains(const WorkerContext& context, HomeRecord& record, EventSink& client)
       : context_(context), record_(record), client_(client) {}

@@ -12,7 +12,14 @@ constexpr std::byte kLastPiece{0};
 }  // namespace
 
 Result<void> ControlChannel::send(const wire::ControlMessage& message) {
-  const std::string text = message.SerializeAsString();
+  return send_text(message.SerializeAsString());
+}
+
+Result<void> ControlChannel::send(const wire::ControlMessageInBytes& message) {
+  return send_text(message.SerializeAsString());
+}
+
+Result<void> ControlChannel::send_text(const std::string& text) {
   auto bytes = std::as_bytes(std::span(text));
   for (bool more = true; more;) {
     const auto piece = bytes.first(std::min(bytes.size(), kPieceBytes));

@@ -26,6 +26,8 @@ class ControlChannel {
 
   /// Errors: as Channel::send.
   Result<void> send(const wire::ControlMessage& message);
+  /// The same bytes, of a message whose image is serialised already.
+  Result<void> send(const wire::ControlMessageInBytes& message);
   /// The next message. Blocks up to `timeout_ms` (< 0: for ever), polling for `spin_us` first.
   /// Errors: kCorrupt (no such message), kPeerLost, kRetry (timeout).
   Result<wire::ControlMessage> receive(std::uint32_t spin_us, int timeout_ms);
@@ -42,6 +44,7 @@ class ControlChannel {
   void set_longest_message(std::size_t bytes) { longest_message_ = bytes; }
 
  private:
+  Result<void> send_text(const std::string& text);
   Result<std::optional<wire::ControlMessage>> take(std::span<const std::byte> piece);
 
   std::unique_ptr<Channel> channel_;

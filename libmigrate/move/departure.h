@@ -6,6 +6,7 @@
 
 #include "base/result.h"
 #include "libmigrate/move/move_outcome.h"
+#include "libmigrate/pages/confirmed_pages.h"
 #include "transport/preamble.h"
 
 namespace migrate {
@@ -39,9 +40,10 @@ class Departure {
   /// Polls readable when handle() has something to do; -1: nothing to poll.
   virtual int control_fd() const = 0;
   /// Reads what the destination reports, frees what it confirmed, and re-makes broken connections.
-  /// Call every now and then, and when control_fd() polls readable. Errors: kNotFound (what was
-  /// parked here is gone, its pages with it), else those of freeing, after which it goes on.
-  virtual Result<void> handle() = 0;
+  /// Call every now and then, and when control_fd() polls readable. No error is the caller's to
+  /// handle: what comes of one is in fate(), waits_for() and done(), and in the log. Returns what
+  /// is left of the parked process; once that is gone, so it is every time.
+  virtual Remains handle() = 0;
   /// Asks the destination, by a new connection if there is none. Blocks for up to seven seconds.
   virtual void ask_once_more() = 0;
   /// Its home knows that it runs there: the process has called from there.

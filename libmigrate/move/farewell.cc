@@ -2,8 +2,6 @@
 
 #include <utility>
 
-#include "base/clock.h"
-
 namespace migrate {
 namespace {
 
@@ -13,7 +11,7 @@ constexpr std::int64_t kFarewellUs = 2'000'000;
 
 void Farewell::begin(std::unique_ptr<ControlChannel> channel) {
   channel_ = std::move(channel);
-  until_us_ = now_us() + kFarewellUs;
+  until_us_ = clock_() + kFarewellUs;
 }
 
 int Farewell::poll_fd() const {
@@ -23,7 +21,7 @@ int Farewell::poll_fd() const {
 void Farewell::follow() {
   while (channel_) {
     const auto message = channel_->try_receive();
-    if (!message || now_us() > until_us_) {
+    if (!message || clock_() > until_us_) {
       channel_.reset();
     } else if (!*message) {
       return;

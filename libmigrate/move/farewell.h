@@ -1,8 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <utility>
 
+#include "base/clock.h"
 #include "libmigrate/move/control_channel.h"
 
 namespace migrate {
@@ -12,6 +15,9 @@ namespace migrate {
 /// not read our last words any more. Owned by one thread.
 class Farewell {
  public:
+  /// `clock` gives microseconds and only grows.
+  explicit Farewell(std::function<std::int64_t()> clock = now_us) : clock_(std::move(clock)) {}
+
   /// Keeps `channel` for two seconds at most. None may be kept already.
   void begin(std::unique_ptr<ControlChannel> channel);
   /// Nothing is kept: none was begun, or the peer has gone.
@@ -22,6 +28,7 @@ class Farewell {
   void follow();
 
  private:
+  const std::function<std::int64_t()> clock_;
   std::unique_ptr<ControlChannel> channel_;
   std::int64_t until_us_ = 0;
 };

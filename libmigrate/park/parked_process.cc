@@ -76,11 +76,10 @@ Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::Ima
   return parked;
 }
 
-Result<void> ParkedProcess::write_record(const FrozenProcess& frozen, const wire::Image& image,
+Result<void> ParkedProcess::write_record(const FrozenProcess& frozen, std::string_view image,
                                          const SessionId& session, const SessionId& process) {
   const ScriptArea& area = frozen.area();
-  const std::string bytes = image.SerializeAsString();
-  if (sizeof(ParkingRecord) + bytes.size() > area.record_bytes()) {
+  if (sizeof(ParkingRecord) + image.size() > area.record_bytes()) {
     return fail(make_error(ErrorCode::kRetry, "write the parking record of",
                            "process " + std::to_string(area.process),
                            "it grew while it was being moved; try again"));
@@ -89,10 +88,10 @@ Result<void> ParkedProcess::write_record(const FrozenProcess& frozen, const wire
   record.session = session;
   record.process = process;
   record.area_bytes = area.length_bytes;
-  record.image_bytes = bytes.size();
+  record.image_bytes = image.size();
   MIGRATE_TRY(write_memory(area.process, area.record(), std::as_bytes(std::span(&record, 1))));
   return write_memory(area.process, area.record() + sizeof(record),
-                      std::as_bytes(std::span(bytes)));
+                      std::as_bytes(std::span(image)));
 }
 
 Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::Image& image) {

@@ -43,9 +43,10 @@ class ParkedProcess {
   /// Bytes of record to reserve for what `draft` may have become when it is parked.
   static std::uint64_t record_bytes(const wire::Image& draft);
 
-  /// Writes the record. It counts only once the process is parked: that is, its leader in the loop.
-  /// Errors: kRetry (the image outgrew the place that record_bytes() reserved), kSystem.
-  static Result<void> write_record(const FrozenProcess& frozen, const wire::Image& image,
+  /// Writes the record, with `image` as Image::SerializeAsString() made it. It counts only once the
+  /// process is parked: that is, its leader in the loop. Errors: kRetry (the image outgrew the
+  /// place that record_bytes() reserved), kSystem.
+  static Result<void> write_record(const FrozenProcess& frozen, std::string_view image,
                                    const SessionId& session, const SessionId& process);
 
   /// Parks, after write_record() of the same image: only then may another host be told to run the

@@ -1,5 +1,6 @@
 #!/usr/bin/python3
-"""Compares the phases of the code, libmigrate/state/phase.h, with those of docs/model/move.pml."""
+"""Compares the phases of the code, libmigrate/state/phase.h and libmigrate/move/handover_phase.h, with
+those of docs/model/move.pml."""
 
 import pathlib
 import re
@@ -8,7 +9,8 @@ import unittest
 
 ROOT = pathlib.Path(sys.argv.pop(1)) if len(sys.argv) > 1 else pathlib.Path(__file__).parents[2]
 MODEL = (ROOT / "docs" / "model" / "move.pml").read_text()
-HEADER = (ROOT / "libmigrate" / "state" / "phase.h").read_text()
+HEADER = "".join((ROOT / "libmigrate" / path).read_text()
+                 for path in ("state/phase.h", "move/handover_phase.h"))
 
 
 def phases(enum):
@@ -43,8 +45,13 @@ class Phases(unittest.TestCase):
                               listed("GuestPhase here") + listed("GuestPhase left out"))
         self.assertCountEqual(worker("destination") + ["SERVING"], listed("GuestPhase here"))
 
+    def test_of_a_handover(self):
+        self.assertCountEqual(phases("HandoverPhase"),
+                              listed("HandoverPhase here") + listed("HandoverPhase left out"))
+        self.assertLessEqual(set(listed("HandoverPhase here")), set(worker("source")))
+
     def test_the_model_uses_them(self):
-        for variable, names in (("source", listed("HomePhase here")),
+        for variable, names in (("source", listed("HomePhase here") + listed("HandoverPhase here")),
                                 ("resident", listed("GuestPhase here"))):
             for name in names:
                 self.assertRegex(MODEL, rf"\b{variable} ==? {name}\b")

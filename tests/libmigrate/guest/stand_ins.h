@@ -97,10 +97,9 @@ class StandInDeparture final : public Departure {
   bool done() const override { return owes_nothing; }
   std::uint64_t owed_pages() const override { return owes_nothing ? 0 : 7; }
   int control_fd() const override { return -1; }
-  Result<void> handle() override {
+  Remains handle() override {
     ++handled;
-    return parked_gone ? Result<void>(fail(make_error(ErrorCode::kNotFound, "free pages")))
-                       : Result<void>();
+    return parked_gone ? Remains::kGone : Remains::kHere;
   }
   void ask_once_more() override {
     ++asked;

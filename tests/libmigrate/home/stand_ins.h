@@ -73,7 +73,7 @@ class StandInMove : public Departure {
   bool done() const override { return doings_.done; }
   std::uint64_t owed_pages() const override { return doings_.done ? 0 : 7; }
   int control_fd() const override { return doings_.control_fd; }
-  Result<void> handle() override { return {}; }
+  Remains handle() override { return Remains::kHere; }
   void ask_once_more() override;
   void confirm_runs() override;
   Result<void> resume_here() override;
@@ -143,7 +143,7 @@ class StandInLeaving : public Leaving {
   RealFiles& files_;
 };
 
-class StandInRemains : public Remains {
+class StandInRemains : public HomeRemains {
  public:
   StandInRemains(Doings& doings, HomeRecord& record) : doings_(doings), record_(record) {}
 

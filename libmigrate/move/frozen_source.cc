@@ -1,0 +1,261 @@
+#include "libmigrate/move/frozen_source.h"
+
+#include <signal.h>
+
+#include <cerrno>
+#include <utility>
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "libmigrate/capture/capture.h"
+#include "libmigrate/capture/contents.h"
+#include "libmigrate/image/refusal.h"
+#include "libmigrate/proc/proc_text.h"
+#include "libmigrate/rules/host_facts.h"
+
+namespace migrate {
+namespace {
+
+/// What a process holds of memory that must be moved; 0 if the kernel does not tell.
+std::uint64_t memory_bytes(pid_t pid) {
+  const std::string status = read_file("/proc/" + std::to_string(pid) + "/status").value_or("");
+  std::uint64_t kibibytes = 0;
+  for (const char* field : {"RssAnon:", "RssShmem:", "VmSwap:"}) {
+    kibibytes += number_field(status, field);
+  }
+  return kibibytes * kKibibyte;
+}
+
+std::vector<pid_t> ids_of(const std::vector<FrozenThread>& threads) {
+  std::vector<pid_t> ids;
+  ids.reserve(threads.size());
+  for (const FrozenThread& thread : threads) {
+    ids.push_back(thread.host_id);
+  }
+  return ids;
+}
+
+}  // namespace
+
+FrozenSource::FrozenSource(const SourceMoveOptions& options,
+                           std::function<void(std::uint64_t)> on_area, MoveReport& report,
+                           std::size_t handovers)
+    : options_(options), on_area_(std::move(on_area)), report_(report), confirmed_(handovers) {}
+
+FrozenSource::~FrozenSource() = default;
+
+Error FrozenSource::refused() const {
+  return make_error(ErrorCode::kRefused, "move", name());
+}
+
+Result<void> FrozenSource::inspect() {
+  auto inspected = [&]() -> Result<Inspection> {
+    if (!stand_in_) {
+      stand_in_ = MIGRATE_TRY(StandIn::create(options_.asker));
+    }
+    inspector_ = MIGRATE_TRY(ProcessInspector::create(options_.pid, options_.known));
+    return inspector_->inspect_running();
+  }();
+  if (!inspected && inspected.error().sys_errno == ESRCH && ::kill(options_.pid, 0) == 0) {
+    inspected.error().code = ErrorCode::kRetry;  // Between two programs (execve).
+  }
+  if (!inspected &&
+      (inspected.error().sys_errno == EACCES || inspected.error().sys_errno == EPERM)) {
+    refusals_.push_back(make_refusal("NOT_READABLE", name(), inspected.error().message()));
+  }
+  Inspection inspection = MIGRATE_TRY(std::move(inspected));
+  draft_ = std::move(inspection.image);
+  refusals_ = std::move(inspection.refusals);
+  report_.end_phase("inspect", report_.begun_us());
+  MIGRATE_TRY(judge_running());
+  return refusals_.empty() ? Result<void>() : Result<void>(fail(refused()));
+}
+
+// What an inspection finds is told to nobody who could not have found it himself: neither to the
+// client nor to the destination. It decides nothing about the move, which the process that will
+// be frozen does.
+Result<void> FrozenSource::judge_running() {
+  std::vector<pid_t> threads{options_.pid};
+  for (const auto& [thread, id] : inspector_->threads()) {
+    if (thread != options_.pid) {
+      threads.push_back(thread);
+    }
+  }
+  MIGRATE_TRY(stand_in_->ask_attach(threads));
+  return take_judgement();
+}
+
+Result<void> FrozenSource::take_judgement() {
+  auto judged = stand_in_->answer();
+  if (!judged && judged.error().code == ErrorCode::kRefused) {
+    log::warn("{}", judged.error().message());
+    refusals_ = {make_refusal("NOT_PERMITTED", name(), options_.asker.name())};
+  }
+  return judged;
+}
+
+Result<wire::Offer> FrozenSource::describe(const ClockOffsets& offsets) const {
+  wire::Offer offer;
+  offer.set_process(options_.process.data(), options_.process.size());
+  *offer.mutable_draft() = draft_;
+  *offer.mutable_source() = MIGRATE_TRY(host_facts());
+  offer.set_home(options_.home.to_string());
+  offer.set_source_address(options_.context->own_address.to_string());
+  offer.set_command(options_.command);
+  offer.set_user(draft_.threads(0).credentials().uid_real());
+  offer.set_token(options_.token);
+  offer.set_memory_bytes(memory_bytes(options_.pid));
+  offer.set_monotonic_offset_ns(offsets.monotonic_ns);
+  offer.set_boottime_offset_ns(offsets.boottime_ns);
+  return offer;
+}
+
+// In the vDSO of the process, by which scripts begin to run in it.
+Result<std::uint64_t> FrozenSource::find_system_call() {
+  for (const wire::Mapping& mapping : draft_.mappings()) {
+    if (mapping.kind() == wire::Mapping::VDSO) {
+      auto found = find_system_call_in(options_.pid, mapping.start(), mapping.end());
+      if (!found && found.error().sys_errno == EFAULT) {
+        return fail(make_error(ErrorCode::kRetry, "freeze", name(),
+                               "it runs another program now (execve): inspect it anew"));
+      }
+      return found;
+    }
+  }
+  refusals_.push_back(make_refusal("VDSO", name()));
+  return fail(make_error(ErrorCode::kRefused, "find the vDSO of the process"));
+}
+
+Result<void> FrozenSource::freeze() {
+  const std::uint64_t system_call = MIGRATE_TRY(find_system_call());
+  const std::vector<WaitRecord> waits = MIGRATE_TRY(stop(system_call));
+  return capture(waits);
+}
+
+// From here on the process stands still: nothing that can be done before is done after.
+Result<std::vector<WaitRecord>> FrozenSource::stop(std::uint64_t system_call) {
+  auto assistant = MIGRATE_TRY(Assistant::create());
+  freeze_.emplace();
+  freeze_->assistant = std::move(assistant);
+  freeze_->since_us = now_us();
+  auto stopped = FrozenProcess::freeze(options_.pid, system_call, inspector_->threads());
+  if (!stopped && stopped.error().code == ErrorCode::kRefused) {
+    refusals_.push_back(make_refusal("STOPPED", name()));
+  }
+  FrozenProcess& frozen = freeze_->process.emplace(MIGRATE_TRY(std::move(stopped)));
+  std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
+  report_.end_phase("stop", freeze_->since_us);
+  MIGRATE_TRY(stand_in_->ask_attach(ids_of(frozen.threads())));
+  options_.context->stops.reach("source.frozen");
+  check_scripts_can_run(frozen, refusals_);
+  if (!refusals_.empty()) {
+    return fail(refused());
+  }
+  return waits;
+}
+
+Result<void> FrozenSource::open_area() {
+  FrozenProcess& frozen = *freeze_->process;
+  if (auto opened = frozen.open_area(ParkedProcess::record_bytes(draft_)); !opened) {
+    if (opened.error().sys_errno == EACCES) {
+      refusals_.push_back(make_refusal("UNKNOWN_ATTRIBUTE", name(),
+                                       "it may not have memory that is both written and executed "
+                                       "(PR_SET_MDWE), which moving it needs"));
+      opened.error().code = ErrorCode::kRefused;
+    }
+    return opened;
+  }
+  on_area_(frozen.area().address);
+  return {};
+}
+
+Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
+  Verdict unseen;  // before it was frozen
+  const auto capture_meanwhile = [&](wire::Image& facts) -> Result<void> {
+    MIGRATE_TRY(open_area());
+    MIGRATE_TRY(capture_state(*freeze_->process, waits, facts, unseen));
+    report_.end_phase("capture", freeze_->since_us);
+    return {};
+  };
+  Inspection inspection =
+      MIGRATE_TRY(inspector_->inspect_frozen(draft_, *freeze_->assistant, capture_meanwhile));
+  report_.end_phase("reinspect", freeze_->since_us);
+  image_ = std::move(inspection.image);
+  refusals_ = std::move(inspection.refusals);
+  refusals_.insert(refusals_.end(), unseen.begin(), unseen.end());
+  return refusals_.empty() ? Result<void>() : Result<void>(fail(refused()));
+}
+
+Result<void> FrozenSource::complete_image(std::int64_t clock_offset_ns) {
+  image_.set_clock_offset_ns(clock_offset_ns);
+  MIGRATE_TRY(capture_contents(options_.pid, image_));
+  return capture_starter_pages(*freeze_->process, image_);
+}
+
+std::string& FrozenSource::serialise_image() {
+  image_bytes_ = image_.SerializeAsString();
+  return image_bytes_;
+}
+
+Result<void> FrozenSource::prepare_to_park(const SessionId& session) {
+  refusals_ = inspector_->check_frozen();
+  if (!refusals_.empty()) {
+    return fail(refused());
+  }
+  return ParkedProcess::write_record(*freeze_->process, image_bytes_, session, options_.process);
+}
+
+Result<void> FrozenSource::park() {
+  const std::int64_t start = now_us();
+  parked_.emplace(MIGRATE_TRY(ParkedProcess::park(*freeze_->process, image_)));
+  report_.end_phase("park", start);
+  options_.context->stops.reach("source.parked");
+  return {};
+}
+
+void FrozenSource::unpark() {
+  if (auto back = resume(); !back) {
+    log::error("process {} could not be resumed: {}", options_.pid, back.error().message());
+  }
+  parked_.reset();
+}
+
+void FrozenSource::end_freeze() {
+  freeze_.reset();
+  std::string().swap(image_bytes_);
+}
+
+void FrozenSource::adopt(std::optional<ParkedProcess> parked, wire::Image image) {
+  image_ = std::move(image);
+  if (parked) {
+    parked_.emplace(std::move(*parked));
+  }
+}
+
+ParkedProcess FrozenSource::replace(ParkedProcess keeper) {
+  ParkedProcess ended = std::move(*parked_);
+  parked_.emplace(std::move(keeper));
+  remains_ = Remains::kHere;
+  return ended;
+}
+
+Result<std::unique_ptr<PageFeed>> FrozenSource::make_feed(const PageServerOptions& options) {
+  return PageFeed::create(parked_ ? parked_->process() : options_.pid, image_, options);
+}
+
+void FrozenSource::note_confirmed(std::size_t handover, const std::vector<PageRange>& ranges) {
+  if (!parked_ || remains_ == Remains::kGone) {
+    return;
+  }
+  confirmed_.note(handover, ranges);
+  remains_ = give_back(confirmed_, [this](const std::vector<PageRange>& pages) {
+    auto freed = parked_->free(pages);
+    if (!freed) {
+      log::warn("{}: {}", name(), freed.error().message());
+    }
+    return freed;
+  });
+}
+
+}  // namespace migrate

@@ -1,0 +1,129 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "base/assistant.h"
+#include "base/realtime_scope.h"
+#include "base/result.h"
+#include "libmigrate/capture/frozen_process.h"
+#include "libmigrate/inspect/process_inspector.h"
+#include "libmigrate/move/kept_memory.h"
+#include "libmigrate/move/move_report.h"
+#include "libmigrate/move/source_move_options.h"
+#include "libmigrate/pages/confirmed_pages.h"
+#include "libmigrate/park/parked_process.h"
+#include "libmigrate/proto/control.pb.h"
+#include "libmigrate/rights/stand_in.h"
+
+namespace migrate {
+
+/// A process that is to leave, as the host that it leaves sees it: inspected, frozen, captured and
+/// parked once, whoever it is handed over to. Whatever is in the way of that is a refusal. Owned by
+/// one thread, which becomes the tracer of the process.
+class FrozenSource final : public KeptMemory {
+ public:
+  /// `options` and `report` are borrowed and outlive this. `on_area` hears where the parking record
+  /// will be. `handovers`: to how many destinations the process is handed over.
+  FrozenSource(const SourceMoveOptions& options, std::function<void(std::uint64_t area)> on_area,
+               MoveReport& report, std::size_t handovers = 1);
+  ~FrozenSource() override;
+
+  // In this order.
+
+  /// Forgets what an earlier attempt found.
+  void begin() { refusals_.clear(); }
+  /// Looks at the running process, and asks the kernel whether who wants to move it may. The draft
+  /// is draft() then. Errors: kRefused (see refusals(); they are of what the asker may not see,
+  /// too, if it was the kernel that refused: then only that is said), kRetry (it is between two
+  /// programs), kNotFound, kSystem.
+  Result<void> inspect();
+  /// What the offer says of the process: all but what concerns one destination. Errors: kSystem.
+  Result<wire::Offer> describe(const ClockOffsets& offsets) const;
+  /// Freezes the process and takes its state into image(). On error it runs on, at the latest after
+  /// end_freeze(). Errors: kRefused (see refusals()), kRetry (it changes), kNotFound, kSystem.
+  Result<void> freeze();
+  /// The rest of the image, of a kind that inspecting cannot refuse: contents of memory files and
+  /// pipes, starter pages. Errors: as freeze().
+  Result<void> complete_image(std::int64_t clock_offset_ns);
+  /// The kernel's word about the threads that are frozen. Before anything of the memory leaves.
+  Result<void> take_judgement();
+  /// Serialises the image, once: for the destination, and for the parking record. It may be lent to
+  /// whoever sends it. Until end_freeze().
+  std::string& serialise_image();
+  /// Checks what the image did not have to wait for, and writes the parking record of `session`.
+  /// Errors: as freeze().
+  Result<void> prepare_to_park(const SessionId& session);
+  /// Parks the process: what decides that it may run elsewhere. Errors: as ParkedProcess::park().
+  Result<void> park();
+  /// Brings it back from where it is parked: no destination has run it or will. Logs errors.
+  void unpark();
+  /// The freeze is over for this host: the process is parked, or runs on from now on.
+  void end_freeze();
+  std::int64_t frozen_since_us() const { return freeze_->since_us; }
+  /// What was needed to inspect it is needed no more.
+  void forget_asker() { stand_in_.reset(); }
+
+  /// Instead of all that: what a dead worker parked. Nothing: it was killed.
+  void adopt(std::optional<ParkedProcess> parked, wire::Image image);
+
+  const wire::Image& draft() const { return draft_; }
+  const wire::Image& image() const { return image_; }
+  const std::vector<wire::Refusal>& refusals() const { return refusals_; }
+  /// They are of what was left of a process that has ended.
+  void clear_refusals() { refusals_.clear(); }
+
+  // Once it is parked.
+
+  bool is_parked() const { return parked_.has_value(); }
+  ParkedProcess& parked() { return *parked_; }
+  /// `keeper`, which shares the memory, stands in its place from now on; gives that back, to be
+  /// ended.
+  ParkedProcess replace(ParkedProcess keeper);
+  Remains remains() const { return remains_; }
+  /// Lets it run here again. Errors: as ParkedProcess::unpark().
+  Result<void> resume() { return parked_->unpark(image_); }
+
+  Result<std::unique_ptr<PageFeed>> make_feed(const PageServerOptions& options) override;
+  void note_confirmed(std::size_t handover, const std::vector<PageRange>& ranges) override;
+  void leave(std::size_t handover) override { confirmed_.leave(handover); }
+
+ private:
+  /// What exists only while the process stands still.
+  struct Freeze {
+    std::unique_ptr<Assistant> assistant;
+    RealtimeScope realtime;
+    std::int64_t since_us;
+    std::optional<FrozenProcess> process;
+  };
+
+  Result<void> judge_running();
+  Result<std::uint64_t> find_system_call();
+  Result<std::vector<WaitRecord>> stop(std::uint64_t system_call);
+  Result<void> open_area();
+  Result<void> capture(const std::vector<WaitRecord>& waits);
+  Error refused() const;
+  std::string name() const { return "process " + std::to_string(options_.pid); }
+
+  const SourceMoveOptions& options_;
+  const std::function<void(std::uint64_t)> on_area_;
+  MoveReport& report_;
+  std::optional<ProcessInspector> inspector_;
+  std::optional<StandIn> stand_in_;  // of who asks
+  wire::Image draft_;
+  wire::Image image_;
+  std::string image_bytes_;
+  std::vector<wire::Refusal> refusals_;
+  std::optional<Freeze> freeze_;
+  std::optional<ParkedProcess> parked_;
+  ConfirmedPages confirmed_;
+  Remains remains_ = Remains::kHere;
+};
+
+}  // namespace migrate

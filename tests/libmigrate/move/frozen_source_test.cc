@@ -1,0 +1,296 @@
+// A process that is inspected, frozen, captured and parked, without a destination.
+#include "libmigrate/move/frozen_source.h"
+
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <array>
+#include <cstring>
+
+#include "base/file.h"
+#include "libmigrate/move/source_move.h"
+#include "libmigrate/trace/tracee.h"
+#include "tests/libmigrate/inspect/held_process.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::uint64_t kPages = 4;
+
+class FrozenSourceTest : public testing::Test {
+ protected:
+  FrozenSourceTest()
+      : place_(::mmap(nullptr, kPages * kPageBytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)),
+        process_([this] { std::memset(place_, 7, kPages * kPageBytes); }) {
+    options_.pid = process_.pid();
+    options_.asker = {.user = 0, .group = 0, .capabilities = ~std::uint64_t{0}};
+    options_.context = &context_;
+    session_.fill(std::byte{5});
+  }
+  ~FrozenSourceTest() override { ::munmap(place_, kPages * kPageBytes); }
+
+  /// As far as before the parking record is written.
+  Result<void> capture(FrozenSource& source) {
+    source.begin();
+    report_.begin();
+    MIGRATE_TRY(source.inspect());
+    MIGRATE_TRY(source.freeze());
+    MIGRATE_TRY(source.complete_image(77));
+    return source.take_judgement();
+  }
+  Result<void> park(FrozenSource& source) {
+    MIGRATE_TRY(capture(source));
+    source.serialise_image();
+    MIGRATE_TRY(source.prepare_to_park(session_));
+    MIGRATE_TRY(source.park());
+    source.end_freeze();
+    return {};
+  }
+
+  std::uint64_t start() const { return reinterpret_cast<std::uint64_t>(place_); }
+  /// The first byte of a page of the process: 7 until it was given back.
+  int first_byte(std::uint64_t page) const {
+    std::byte byte{};
+    EXPECT_TRUE(read_memory(process_.pid(), start() + page * kPageBytes, std::span(&byte, 1)));
+    return std::to_integer<int>(byte);
+  }
+  PageRange pages(std::uint64_t first, std::uint64_t count) const {
+    return {start() + first * kPageBytes, count};
+  }
+  bool is_traced() const {
+    const std::string path = "/proc/" + std::to_string(process_.pid()) + "/status";
+    return read_file(path).value().find("TracerPid:\t0") == std::string::npos;
+  }
+  std::function<void(std::uint64_t)> note_area() {
+    return [this](std::uint64_t area) { area_ = area; };
+  }
+
+  void* place_;
+  test::HeldProcess process_;
+  WorkerContext context_;
+  SourceMoveOptions options_;
+  MoveReport report_{std::chrono::milliseconds(0)};
+  SessionId session_{};
+  std::uint64_t area_ = 0;
+};
+
+TEST_F(FrozenSourceTest, IsDescribedInTheOffer) {
+  options_.command = "job";
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(source.inspect());
+  const auto offer = source.describe({.monotonic_ns = 3, .boottime_ns = 4});
+  ASSERT_TRUE(offer);
+  EXPECT_EQ(offer->command(), "job");
+  EXPECT_EQ(offer->draft().process_id(), static_cast<std::uint32_t>(process_.pid()));
+  EXPECT_EQ(offer->monotonic_offset_ns(), 3);
+  EXPECT_EQ(offer->boottime_offset_ns(), 4);
+  EXPECT_GE(offer->memory_bytes(), kPages * kPageBytes);
+}
+
+TEST_F(FrozenSourceTest, RunsOnWhenTheFreezeEndsWithoutAMove) {
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(capture(source));
+  EXPECT_TRUE(is_traced());
+  EXPECT_EQ(source.image().clock_offset_ns(), 77);
+  source.end_freeze();
+  EXPECT_FALSE(is_traced());
+  ASSERT_TRUE(capture(source));  // Once more.
+  source.end_freeze();
+  EXPECT_FALSE(is_traced());
+}
+
+TEST_F(FrozenSourceTest, TheRecordHoldsTheImageAsItWasSent) {
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(capture(source));
+  const std::string bytes = source.serialise_image();
+  wire::Image sent;
+  ASSERT_TRUE(sent.ParseFromString(bytes));
+  EXPECT_EQ(sent.process_id(), static_cast<std::uint32_t>(process_.pid()));
+  ASSERT_TRUE(source.prepare_to_park(session_));
+  ASSERT_NE(area_, 0U);
+  std::string area;
+  std::array<char, kPageBytes> page{};
+  while (
+      read_memory(process_.pid(), area_ + area.size(), std::as_writable_bytes(std::span(page)))) {
+    area.append(page.data(), page.size());
+  }
+  EXPECT_NE(area.find(bytes), std::string::npos);
+  source.end_freeze();
+}
+
+TEST_F(FrozenSourceTest, ComesBackFromWhereItIsParked) {
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(park(source));
+  EXPECT_TRUE(source.is_parked());
+  EXPECT_TRUE(is_traced());
+  EXPECT_GT(report_.phase_us("park"), 0);
+  source.unpark();
+  EXPECT_FALSE(source.is_parked());
+  EXPECT_FALSE(is_traced());
+  EXPECT_EQ(first_byte(0), 7);
+}
+
+TEST_F(FrozenSourceTest, GivesBackWhatItsOnlyHandoverHasConfirmed) {
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(park(source));
+  source.note_confirmed(0, {pages(1, 2)});
+  EXPECT_EQ(first_byte(0), 7);
+  EXPECT_EQ(first_byte(1), 0);
+  EXPECT_EQ(first_byte(2), 0);
+  EXPECT_EQ(first_byte(3), 7);
+  EXPECT_EQ(source.remains(), Remains::kHere);
+}
+
+TEST_F(FrozenSourceTest, GivesBackWhatAllHandoversHaveConfirmed) {
+  FrozenSource source(options_, note_area(), report_, 2);
+  ASSERT_TRUE(park(source));
+  source.note_confirmed(0, {pages(0, 2)});
+  EXPECT_EQ(first_byte(0), 7);
+  source.note_confirmed(1, {pages(1, 2)});
+  EXPECT_EQ(first_byte(0), 7);
+  EXPECT_EQ(first_byte(1), 0);
+  EXPECT_EQ(first_byte(2), 7);
+  source.leave(0);
+  source.note_confirmed(1, {});
+  EXPECT_EQ(first_byte(2), 0);
+  EXPECT_EQ(first_byte(3), 7);
+}
+
+TEST_F(FrozenSourceTest, BeforeItIsParkedNothingIsGivenBack) {
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(capture(source));
+  source.note_confirmed(0, {pages(0, kPages)});
+  EXPECT_EQ(first_byte(0), 7);
+  source.end_freeze();
+  EXPECT_EQ(first_byte(0), 7);
+}
+
+TEST_F(FrozenSourceTest, IsGoneForGood) {
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(park(source));
+  ::kill(process_.pid(), SIGKILL);
+  while (!has_ended(process_.pid())) {
+    ::usleep(1000);
+  }
+  source.note_confirmed(0, {pages(0, 1)});
+  EXPECT_EQ(source.remains(), Remains::kGone);
+  source.note_confirmed(0, {pages(1, 1)});
+  EXPECT_EQ(source.remains(), Remains::kGone);
+  EXPECT_FALSE(source.make_feed({}));
+}
+
+TEST_F(FrozenSourceTest, IsNotFrozenForWhoMayNotAttach) {
+  options_.asker = {.user = 4711, .group = 4711};
+  FrozenSource source(options_, note_area(), report_);
+  const auto inspected = source.inspect();
+  ASSERT_FALSE(inspected);
+  EXPECT_EQ(inspected.error().code, ErrorCode::kRefused);
+  ASSERT_EQ(source.refusals().size(), 1U);
+  EXPECT_EQ(source.refusals()[0].code(), "NOT_PERMITTED");
+}
+
+TEST_F(FrozenSourceTest, ThatIsInAJobControlStopIsRefused) {
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(source.inspect());
+  ::kill(process_.pid(), SIGSTOP);
+  ::usleep(20'000);
+  const auto frozen = source.freeze();
+  source.end_freeze();
+  ASSERT_FALSE(frozen);
+  EXPECT_EQ(frozen.error().code, ErrorCode::kRefused);
+  ASSERT_EQ(source.refusals().size(), 1U);
+  EXPECT_EQ(source.refusals()[0].code(), "STOPPED");
+  EXPECT_FALSE(is_traced());
+}
+
+TEST_F(FrozenSourceTest, ThatWasParkedBeforeIsAdopted) {
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(park(source));
+  FrozenSource adopted(options_, note_area(), report_);
+  adopted.adopt(std::move(source.parked()), source.image());
+  EXPECT_TRUE(adopted.is_parked());
+  adopted.note_confirmed(0, {pages(0, 1)});
+  EXPECT_EQ(first_byte(0), 0);
+  ASSERT_TRUE(adopted.resume());
+  EXPECT_FALSE(is_traced());
+}
+
+class SourceMoveTest : public FrozenSourceTest {
+ protected:
+  SourceMoveTest() {
+    options_.destination = {.scheme = "tcp", .host = "127.0.0.1", .port = 1};
+    options_.host_clocks = clock_offsets(0).value();
+    hooks_.freeze_relay = [](const wire::Image&) { return wire::RelayState(); };
+    hooks_.on_outgoing = [this](const wire::Outgoing&) {
+      ++noted_;
+      return Result<void>();
+    };
+  }
+
+  SourceMove::Hooks hooks_;
+  EventSink nobody_;
+  int noted_ = 0;
+};
+
+TEST_F(SourceMoveTest, WithoutADestinationRunsOnHere) {
+  SourceMove move(options_, hooks_, nobody_);
+  EXPECT_EQ(move.attempt_for(0), MoveOutcome::kFailed);
+  EXPECT_EQ(move.error().code, ErrorCode::kPeerLost) << move.error().message();
+  EXPECT_TRUE(move.refusals().empty());
+  EXPECT_EQ(noted_, 0);
+  EXPECT_FALSE(is_traced());
+  EXPECT_EQ(move.handle(), Remains::kHere);
+  EXPECT_FALSE(move.done());
+}
+
+TEST_F(SourceMoveTest, ARefusalOfThisSideIsToldWithoutADestination) {
+  options_.asker = {.user = 4711, .group = 4711};
+  SourceMove move(options_, hooks_, nobody_);
+  EXPECT_EQ(move.attempt_for(0), MoveOutcome::kRefused);
+  ASSERT_EQ(move.refusals().size(), 1U);
+  EXPECT_EQ(move.refusals()[0].code(), "NOT_PERMITTED");
+}
+
+TEST_F(SourceMoveTest, ACheckOfThisSideOnlyConnectsToNobody) {
+  options_.destination.host.clear();
+  options_.plan = check_plan();
+  SourceMove move(options_, {}, nobody_);
+  const auto refusals = move.check();
+  ASSERT_TRUE(refusals) << refusals.error().message();
+  EXPECT_TRUE(refusals->empty());
+}
+
+TEST_F(SourceMoveTest, ACheckOfADestinationThatIsNotThereFails) {
+  options_.plan = check_plan();
+  SourceMove move(options_, {}, nobody_);
+  EXPECT_FALSE(move.check());
+}
+
+TEST_F(SourceMoveTest, OfAProcessThatHasEndedFails) {
+  options_.pid = 0x3ffffff;
+  SourceMove move(options_, hooks_, nobody_);
+  EXPECT_EQ(move.attempt_for(0), MoveOutcome::kFailed);
+  EXPECT_EQ(move.error().code, ErrorCode::kNotFound) << move.error().message();
+}
+
+TEST_F(SourceMoveTest, TellsWhatItIs) {
+  wire::Outgoing outgoing;
+  outgoing.set_session(std::string(16, 5));
+  outgoing.set_confirmed(true);
+  outgoing.set_done(true);
+  const auto move = SourceMove::adopt(options_, hooks_, nobody_, std::nullopt, {}, outgoing);
+  EXPECT_TRUE(move->done());
+  EXPECT_EQ(move->fate(), Fate::kRuns);
+  const nlohmann::json result = move->result();
+  EXPECT_EQ(result["id"], to_hex(session_));
+  EXPECT_EQ(result["destination"], "tcp://127.0.0.1:1");
+  EXPECT_EQ(result["mode"], "lazy");
+  EXPECT_EQ(result["transport"], "tcp");
+  EXPECT_EQ(result["state"], "done");
+}
+
+}  // namespace
+}  // namespace migrate
