@@ -7,12 +7,9 @@
 
 namespace migrate {
 
-/// Reads the bytes that travel inside the image: what is in pipes (without taking it) and in
-/// memory files that are open as descriptors. The process must be stopped.
-/// Errors: kRefused when a memory file is larger than kMaxMemoryFileBytes, kSystem.
+/// Reads what travels inside the image of the objects behind descriptors: what is in pipes (without
+/// taking it) and in memory files. The process must be stopped.
+/// Errors: kRefused when an object holds more than its carrier takes, kSystem.
 Result<void> capture_contents(pid_t process, wire::Image& image);
-
-/// Larger memory files with open descriptors are refused: their bytes travel inside the freeze.
-inline constexpr std::uint64_t kMaxMemoryFileBytes = 64U << 20U;
 
 }  // namespace migrate

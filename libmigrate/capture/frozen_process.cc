@@ -7,12 +7,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
-#include <sstream>
 #include <utility>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/capture/critical_section.h"
+#include "libmigrate/proc/proc_text.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {
@@ -32,20 +32,6 @@ Result<void> forgive_stop(pid_t thread) {
 }
 
 }  // namespace
-
-// The id in the innermost PID namespace: the last number of the NSpid line.
-Result<std::uint32_t> inner_thread_id(pid_t process, pid_t thread) {
-  const std::string path = proc_path(process) + "/task/" + std::to_string(thread) + "/status";
-  const std::string status = MIGRATE_TRY(read_file(path));
-  const auto line = status.find("\nNSpid:");
-  std::istringstream words(line == std::string::npos ? "" : status.substr(line + 7));
-  words = std::istringstream(words.str().substr(0, words.str().find('\n')));
-  std::uint32_t id = 0;
-  for (std::uint32_t word = 0; words >> word;) {
-    id = word;
-  }
-  return id != 0 ? id : static_cast<std::uint32_t>(thread);
-}
 
 Result<std::uint64_t> find_system_call_in(pid_t process, std::uint64_t start, std::uint64_t end) {
   std::vector<std::byte> code(std::min(end - start, kVdsoSearchBytes));

@@ -72,9 +72,6 @@ class FrozenProcess {
   std::optional<ScriptArea> area_;
 };
 
-/// The id that `thread` of `process` has in its own PID namespace.
-Result<std::uint32_t> inner_thread_id(pid_t process, pid_t thread);
-
 /// Address of a system call instruction in the vDSO of `process`, which is mapped at `start`.
 Result<std::uint64_t> find_system_call_in(pid_t process, std::uint64_t start, std::uint64_t end);
 

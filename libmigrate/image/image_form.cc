@@ -13,6 +13,8 @@
 #include <string_view>
 
 #include "libmigrate/arch/arch.h"
+#include "libmigrate/carriers/carriers.h"
+#include "libmigrate/proc/file_identity.h"
 #include "pager/page_range.h"
 
 namespace migrate {
@@ -25,7 +27,6 @@ constexpr std::uint32_t kMaxPipeBytes = 1U << 31U;
 constexpr std::size_t kMaxExtendedStateBytes = 65536;
 constexpr std::size_t kMaxAffinityBytes = 4096;
 constexpr std::size_t kMaxAuxiliaryBytes = 4096;
-constexpr std::size_t kMaxPathBytes = 4096;
 constexpr std::size_t kMaxMemoryNameBytes = 249;  // memfd_create(2)
 constexpr int kIntervalTimers = 3;
 constexpr std::uint32_t kProtections = PROT_READ | PROT_WRITE | PROT_EXEC;
@@ -70,9 +71,7 @@ class FormChecker {
   }
 
   void expect_path(const std::string& path, std::string_view member) {
-    expect(path.starts_with('/') && path.size() < kMaxPathBytes &&
-               path.find(kNoZero) == std::string::npos,
-           "{}", member);
+    expect(is_path(path), "{}", member);
   }
 
   template <class Strings>
@@ -185,27 +184,8 @@ class FormChecker {
 
   void files() {
     for (const wire::OpenFile& file : image_.files()) {
-      switch (file.kind()) {
-        case wire::OpenFile::REGULAR:
-        case wire::OpenFile::DIRECTORY:
-        case wire::OpenFile::DEVICE:
-          expect_path(file.identity().path(), "files");
-          break;
-        case wire::OpenFile::PIPE:
-          expect_index(file.object(), image_.pipes_size(), "pipe of files");
-          break;
-        case wire::OpenFile::MEMFD:
-          expect_index(file.object(), image_.shared_memories_size(), "shared memory of files");
-          break;
-        case wire::OpenFile::EVENTFD:
-        case wire::OpenFile::EPOLL:
-        case wire::OpenFile::TIMERFD:
-        case wire::OpenFile::SIGNALFD:
-        case wire::OpenFile::RELAY:
-          break;
-        default:
-          expect(false, "kind of files");
-      }
+      const char* flaw = carriers::flaw_of(image_, file);
+      expect(flaw == nullptr, "{}", flaw == nullptr ? "" : flaw);
     }
   }
 

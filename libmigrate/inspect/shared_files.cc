@@ -10,6 +10,7 @@
 #include <set>
 
 #include "base/file.h"
+#include "libmigrate/carriers/carriers.h"
 #include "libmigrate/inspect/internal/outsiders.h"
 #include "libmigrate/proc/proc_text.h"
 
@@ -27,19 +28,9 @@ bool same_file(pid_t one, std::uint32_t number, pid_t other, std::uint32_t their
   return ::syscall(SYS_kcmp, one, other, KCMP_FILE, number, their_number) == 0;
 }
 
-// What has a state that the kernel keeps with the open file. Who only appends has no position.
 bool has_state(const wire::OpenFile& file) {
-  constexpr std::uint32_t kAppends = O_WRONLY | O_APPEND;
-  switch (file.kind()) {
-    case wire::OpenFile::REGULAR:
-      return (file.flags() & (O_ACCMODE | O_APPEND)) != kAppends;
-    case wire::OpenFile::EVENTFD:
-    case wire::OpenFile::EPOLL:
-    case wire::OpenFile::TIMERFD:
-      return true;
-    default:
-      return false;
-  }
+  const auto asked = carriers::carrier_of(file.kind()).has_state;
+  return asked != nullptr && asked(file);
 }
 
 std::multimap<std::string, Candidate> find_candidates(const ProcessView& view, wire::Image& image) {
@@ -113,7 +104,7 @@ void search(const ProcessView& view, pid_t other, bool ancestor,
         ++place;
         continue;
       }
-      if (ancestor && candidate.file->kind() == wire::OpenFile::REGULAR) {
+      if (ancestor && carriers::carrier_of(candidate.file->kind()).position_returns) {
         note_shared(candidate, std::uint64_t{candidate.number} + 1, findings);
         ++place;  // Somebody else may have it too.
       } else {

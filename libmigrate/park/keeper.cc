@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "libmigrate/park/internal/parking.h"
 #include "libmigrate/park/parked_process.h"
+#include "libmigrate/proc/proc_text.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {

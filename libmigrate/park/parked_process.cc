@@ -20,6 +20,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/carriers/carriers.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/park/internal/parking.h"
 #include "libmigrate/trace/script_group.h"
@@ -49,11 +50,8 @@ void script_hide(Script& script) {
 
 std::uint64_t ParkedProcess::record_bytes(const wire::Image& draft) {
   std::uint64_t contents = 0;
-  for (const wire::SharedMemory& memory : draft.shared_memories()) {
-    contents += memory.open_descriptor() ? memory.size_bytes() : 0;
-  }
-  for (const wire::Pipe& pipe : draft.pipes()) {
-    contents += pipe.capacity_bytes() + (1U << 20U);
+  for (const carriers::Carrier* carrier : carriers::all_carriers()) {
+    contents += carrier->most_content_bytes != nullptr ? carrier->most_content_bytes(draft) : 0;
   }
   return sizeof(ParkingRecord) + 2 * draft.ByteSizeLong() + contents + kRecordSlackBytes +
          kBytesPerThread * static_cast<std::uint64_t>(draft.threads_size() + 16);

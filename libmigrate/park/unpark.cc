@@ -21,6 +21,7 @@
 #include "libmigrate/image/image_form.h"
 #include "libmigrate/park/internal/parking.h"
 #include "libmigrate/park/parked_process.h"
+#include "libmigrate/proc/proc_text.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {

@@ -2,6 +2,7 @@
 
 #include <elf.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <openssl/evp.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
@@ -152,6 +153,11 @@ FilesystemClass filesystem_class(std::uint64_t filesystem_type) {
   }
   return std::ranges::find(kKernel, type) != kKernel.end() ? FilesystemClass::kKernel
                                                            : FilesystemClass::kUnknown;
+}
+
+bool is_path(std::string_view text) {
+  return text.starts_with('/') && text.size() < PATH_MAX &&
+         text.find('\0') == std::string_view::npos;
 }
 
 std::string sha256(std::string_view bytes) {

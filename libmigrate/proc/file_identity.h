@@ -21,6 +21,10 @@ enum class FilesystemClass {
 };
 FilesystemClass filesystem_class(std::uint64_t filesystem_type);
 
+/// Whether `text` can be the path of a file as an image tells it: absolute, without a zero byte,
+/// and short enough for the kernel. Const-thread-safe.
+bool is_path(std::string_view text);
+
 /// SHA-256 of bytes, 32 bytes. Const-thread-safe.
 std::string sha256(std::string_view bytes);
 

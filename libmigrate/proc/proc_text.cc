@@ -12,6 +12,7 @@
 #include <climits>
 #include <cstring>
 
+#include "base/file.h"
 #include "base/unique_fd.h"
 
 namespace migrate {
@@ -237,6 +238,13 @@ Result<std::vector<std::uint32_t>> numbered_entries(int directory, const char* o
   }
   std::ranges::sort(numbers);
   return numbers;
+}
+
+Result<std::uint32_t> inner_thread_id(pid_t process, pid_t thread) {
+  const std::string status = MIGRATE_TRY(read_file("/proc/" + std::to_string(process) + "/task/" +
+                                                   std::to_string(thread) + "/status"));
+  const std::uint64_t id = last_number_field(status, "NSpid:");
+  return static_cast<std::uint32_t>(id != 0 ? id : static_cast<std::uint64_t>(thread));
 }
 
 }  // namespace migrate

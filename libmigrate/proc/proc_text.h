@@ -1,5 +1,7 @@
 #pragma once
 
+#include <sys/types.h>
+
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -68,5 +70,9 @@ Result<std::string> read_link_at(int directory, const std::string& name);
 
 /// The numbers that name entries of directory `directory`, ascending. The directory is kept open.
 Result<std::vector<std::uint32_t>> numbered_entries(int directory, const char* object);
+
+/// The id that `thread` of `process` has in its own PID namespace. Errors: kNotFound if it has
+/// ended.
+Result<std::uint32_t> inner_thread_id(pid_t process, pid_t thread);
 
 }  // namespace migrate

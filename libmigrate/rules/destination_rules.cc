@@ -1,6 +1,5 @@
 #include "libmigrate/rules/destination_rules.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
 #include <linux/capability.h>
 #include <sys/mman.h>
@@ -11,15 +10,15 @@
 
 #include <algorithm>
 #include <array>
-#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 
-#include "base/file.h"
 #include "libmigrate/arch/arch.h"
+#include "libmigrate/carriers/carriers.h"
+#include "libmigrate/carriers/file_here.h"
 #include "libmigrate/image/refusal.h"
-#include "libmigrate/proc/file_identity.h"
 
 namespace migrate {
 namespace {
@@ -134,117 +133,76 @@ void check_machine(const wire::HostFacts& source, const wire::HostFacts& own, Ve
   }
 }
 
-// A file of the image, as this host sees it under the same path; nothing after a refusal.
-std::optional<wire::FileIdentity> find_here(const wire::FileIdentity& file, const std::string& who,
-                                            Verdict& verdict) {
-  auto here = identify_at(AT_FDCWD, file.path(), file.path());
-  if (!here) {
-    verdict.push_back(make_refusal("FILE_MISSING", who, here.error().message()));
-    return std::nullopt;
-  }
-  if ((here->mode() & S_IFMT) != (file.mode() & S_IFMT)) {
-    verdict.push_back(make_refusal("FILE_DIFFERS", who, "it is of another type here"));
-    return std::nullopt;
-  }
-  return std::move(*here);
-}
+// One file of the image, on which the verdict names it as `who`.
+class FileVerdict : public carriers::CompareContext {
+ public:
+  FileVerdict(bool same_kernel, std::string who, Verdict& verdict)
+      : same_kernel_(same_kernel), who_(std::move(who)), verdict_(verdict) {}
 
-// Whether the content is the same, by build-id or hash; `same_kernel`: device and inode may tell
-// too.
-bool same_content(const wire::FileIdentity& file, const wire::FileIdentity& here,
-                  bool same_kernel) {
-  if (same_kernel && same_file(file, here)) {
-    return true;
+  bool same_kernel() const override { return same_kernel_; }
+  void refuse(std::string_view code, std::string_view detail) override {
+    verdict_.push_back(make_refusal(code, who_, detail));
   }
-  if (file.size_bytes() != here.size_bytes() ||
-      (file.build_id().empty() && file.sha256().empty())) {
-    return false;
-  }
-  const auto opened = open_file(here.path(), O_RDONLY);
-  if (!opened) {
-    return false;
-  }
-  if (!file.build_id().empty()) {
-    return read_build_id(opened->get()).value_or(std::string()) == file.build_id();
-  }
-  return sha256_of_file(opened->get()).value_or(std::string()) == file.sha256();
-}
 
-// Whether both hosts see one file of a file system that they share.
-bool same_shared_file(const wire::FileIdentity& file, const wire::FileIdentity& here) {
-  return filesystem_class(file.filesystem_type()) == FilesystemClass::kNetwork &&
-         file.filesystem_type() == here.filesystem_type() && file.inode() == here.inode() &&
-         file.size_bytes() == here.size_bytes() && file.mtime_ns() == here.mtime_ns();
-}
+ private:
+  bool same_kernel_;
+  std::string who_;
+  Verdict& verdict_;
+};
 
 // Files that are mapped privately or for reading: the same content will do.
-void check_content(const wire::FileIdentity& file, const std::string& who, bool same_kernel,
-                   Verdict& verdict) {
-  const auto here = find_here(file, who, verdict);
-  if (!here || same_content(file, *here, same_kernel) || same_shared_file(file, *here)) {
+void check_content(const wire::FileIdentity& file, FileVerdict& verdict) {
+  const auto here = carriers::find_here(verdict, file);
+  if (!here || carriers::same_content(file, *here, verdict.same_kernel()) ||
+      carriers::same_shared_file(file, *here)) {
     return;
   }
   const bool unknown = file.build_id().empty() && file.sha256().empty();
-  verdict.push_back(make_refusal(
-      "FILE_DIFFERS", who,
-      unknown ? "neither a build-id nor a hash tells its content"
-      : file.size_bytes() != here->size_bytes()
-          ? fmt::format("{} bytes there, {} here", file.size_bytes(), here->size_bytes())
-          : "its content is not the same"));
+  verdict.refuse("FILE_DIFFERS",
+                 unknown ? "neither a build-id nor a hash tells its content"
+                 : file.size_bytes() != here->size_bytes()
+                     ? fmt::format("{} bytes there, {} here", file.size_bytes(), here->size_bytes())
+                     : "its content is not the same");
 }
 
-// Files that are written to, or that others may write to: it must be the same file.
-void check_same_file(const wire::FileIdentity& file, const std::string& who, bool same_kernel,
-                     Verdict& verdict) {
-  const auto here = find_here(file, who, verdict);
-  if (!here || (same_kernel ? same_file(file, *here) : same_shared_file(file, *here))) {
-    return;
+void check_mapped_files(const wire::Image& image, bool same_kernel, Verdict& verdict) {
+  std::set<std::uint32_t> content;
+  std::set<std::uint32_t> identity;
+  for (const wire::Mapping& mapping : image.mappings()) {
+    const bool shared = mapping.kind() == wire::Mapping::SHARED_FILE;
+    if (shared && (mapping.protection() & PROT_WRITE) != 0) {
+      identity.insert(mapping.file());
+    } else if (shared || mapping.kind() == wire::Mapping::FILE_LOCAL ||
+               mapping.kind() == wire::Mapping::FILE_COPY) {
+      content.insert(mapping.file());
+    }
   }
-  verdict.push_back(make_refusal("FILE_DIFFERS", who,
-                                 same_kernel ? "device and inode are not the same"
-                                             : "it is not on a file system that both hosts share"));
+  for (int i = 0; i < image.mapped_files_size(); ++i) {
+    const wire::FileIdentity& file = image.mapped_files(i);
+    const auto index = static_cast<std::uint32_t>(i);
+    FileVerdict one(same_kernel, "mapped file " + file.path(), verdict);
+    if (identity.contains(index)) {
+      carriers::require_same_file(one, file);
+    } else if (content.contains(index) && file.path() != image.executable().path()) {
+      check_content(file, one);
+    }
+  }
 }
 
-void check_open_file(const wire::Image& image, const wire::Descriptor& descriptor, bool same_kernel,
-                     Verdict& verdict) {
-  const wire::OpenFile& file = image.files(static_cast<int>(descriptor.file()));
-  const std::string who =
-      fmt::format("descriptor {} -> {}", descriptor.number(), file.identity().path());
-  switch (file.kind()) {
-    case wire::OpenFile::REGULAR: {
-      const wire::FileIdentity& identity = file.identity();
-      const bool read_only = (file.flags() & O_ACCMODE) == O_RDONLY;
-      const bool told = !identity.build_id().empty() || !identity.sha256().empty();
-      if (read_only && !same_kernel && told) {
-        const auto here = find_here(identity, who, verdict);
-        // Content alone is not enough: a program may compare times too.
-        if (here && !same_shared_file(identity, *here) &&
-            !(identity.mtime_ns() == here->mtime_ns() && same_content(identity, *here, false))) {
-          verdict.push_back(
-              make_refusal("FILE_DIFFERS", who, "its content or time is not the same"));
-        }
-        return;
-      }
-      check_same_file(identity, who, same_kernel, verdict);
-      return;
+void check_open_files(const wire::Image& image, bool same_kernel, Verdict& verdict) {
+  std::set<std::uint32_t> seen;
+  for (const wire::Descriptor& descriptor : image.descriptors()) {
+    if (!seen.insert(descriptor.file()).second ||
+        descriptor.file() >= static_cast<std::uint32_t>(image.files_size())) {
+      continue;
     }
-    case wire::OpenFile::DIRECTORY:
-      if (same_kernel) {
-        check_same_file(file.identity(), who, true, verdict);
-      } else {
-        (void)find_here(file.identity(), who, verdict);
-      }
-      return;
-    case wire::OpenFile::DEVICE: {
-      const auto here = find_here(file.identity(), who, verdict);
-      if (here && (here->device_major() != file.identity().device_major() ||
-                   here->device_minor() != file.identity().device_minor())) {
-        verdict.push_back(make_refusal("FILE_DIFFERS", who, "it is another device here"));
-      }
-      return;
+    const wire::OpenFile& file = image.files(static_cast<int>(descriptor.file()));
+    if (const auto compare = carriers::carrier_of(file.kind()).compare; compare != nullptr) {
+      FileVerdict one(
+          same_kernel,
+          fmt::format("descriptor {} -> {}", descriptor.number(), file.identity().path()), verdict);
+      compare(one, file);
     }
-    default:
-      return;  // Nothing of this host's own.
   }
 }
 
@@ -283,36 +241,11 @@ std::vector<wire::Refusal> check_against_host(const wire::Image& image,
   check_machine(source, own, verdict);
   const bool same_kernel = !own.boot_id().empty() && source.boot_id() == own.boot_id();
   if (!image.executable().path().empty()) {
-    check_content(image.executable(), "executable " + image.executable().path(), same_kernel,
-                  verdict);
+    FileVerdict executable(same_kernel, "executable " + image.executable().path(), verdict);
+    check_content(image.executable(), executable);
   }
-  std::set<std::uint32_t> content;
-  std::set<std::uint32_t> identity;
-  for (const wire::Mapping& mapping : image.mappings()) {
-    const bool shared = mapping.kind() == wire::Mapping::SHARED_FILE;
-    if (shared && (mapping.protection() & PROT_WRITE) != 0) {
-      identity.insert(mapping.file());
-    } else if (shared || mapping.kind() == wire::Mapping::FILE_LOCAL ||
-               mapping.kind() == wire::Mapping::FILE_COPY) {
-      content.insert(mapping.file());
-    }
-  }
-  for (int i = 0; i < image.mapped_files_size(); ++i) {
-    const wire::FileIdentity& file = image.mapped_files(i);
-    const auto index = static_cast<std::uint32_t>(i);
-    if (identity.contains(index)) {
-      check_same_file(file, "mapped file " + file.path(), same_kernel, verdict);
-    } else if (content.contains(index) && file.path() != image.executable().path()) {
-      check_content(file, "mapped file " + file.path(), same_kernel, verdict);
-    }
-  }
-  std::set<std::uint32_t> seen;
-  for (const wire::Descriptor& descriptor : image.descriptors()) {
-    if (seen.insert(descriptor.file()).second &&
-        descriptor.file() < static_cast<std::uint32_t>(image.files_size())) {
-      check_open_file(image, descriptor, same_kernel, verdict);
-    }
-  }
+  check_mapped_files(image, same_kernel, verdict);
+  check_open_files(image, same_kernel, verdict);
   struct stat status {};
   const std::string& directory = image.working_directory();
   if (!directory.empty() && (::stat(directory.c_str(), &status) != 0 || !S_ISDIR(status.st_mode))) {

@@ -8,13 +8,15 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/carriers/carriers.h"
 #include "libmigrate/inspect/internal/process_view.h"
 
 namespace migrate::inspect {
 
-/// Reads the descriptors of a process into an image and applies the rules to them. Lives for one
-/// inspection; borrows all that it is given. The image's mappings must have been read before.
-class DescriptorReader {
+/// Reads the descriptors of a process into an image and applies the rules to them; what a
+/// descriptor leads to, the carriers find out. Lives for one inspection; borrows all that it is
+/// given. The image's mappings must have been read before.
+class DescriptorReader : private carriers::FindContext {
  public:
   DescriptorReader(const ProcessView& view, Findings& findings, SharedObjects& shared,
                    wire::Image& image, Verdict& verdict)
@@ -24,31 +26,34 @@ class DescriptorReader {
   Result<void> read(const wire::Image* draft);
 
  private:
-  // One number of the table, and what /proc shows of it.
-  struct Entry {
-    std::uint32_t number = 0;
-    std::string link;
-    std::string details;  // fdinfo
-    std::uint32_t flags = 0;
-  };
+  using Sighting = carriers::Sighting;
+  using carriers::FindContext::refuse;
 
-  bool group(const Entry& entry);
-  // Each classifies a new open file; false after a refusal.
-  bool classify(const Entry& entry, wire::OpenFile& file);
-  bool classify_path(const Entry& entry, wire::OpenFile& file);
-  bool classify_regular(const Entry& entry, wire::OpenFile& file);
-  bool classify_special(const Entry& entry, wire::OpenFile& file);
-  bool classify_pipe(const Entry& entry, wire::OpenFile& file);
-  bool classify_memfd(const Entry& entry, wire::OpenFile& file);
-  bool classify_kernel_object(const Entry& entry, wire::OpenFile& file);
-  bool read_timer(const Entry& entry, wire::OpenFile& file);
-  void count_ticks(const Entry& entry, wire::OpenFile& file) const;
-  bool relay(const std::string& object, wire::OpenFile& file);
-  void read_watches(const Entry& entry, wire::OpenFile& file);
-  void check_watches();
-  void resolve_pipes();
-  UniqueFd fetch(std::uint32_t number) const;
-  bool refuse_descriptor(std::string_view code, const Entry& entry, std::string_view detail = {});
+  std::optional<Sighting> look_at(std::uint32_t number) const;
+  void group(const Sighting& seen);
+  // The open file of the descriptor, by its index, among those that have the same link.
+  struct Representative {
+    std::uint32_t number = 0;
+    int file = -1;  // Refused.
+  };
+  int file_of(const Sighting& seen);
+  bool find(const Sighting& seen, wire::OpenFile& file);
+  void settle();
+
+  pid_t process() const override { return view_.pid; }
+  wire::Image& image() override { return image_; }
+  const wire::Image* draft() const override { return draft_; }
+  int directory() const override { return view_.descriptors.get(); }
+  UniqueFd fetch(std::uint32_t number) const override;
+  bool refuse(std::string_view code, const Sighting& seen, std::string_view detail) override;
+  bool leads_to(const std::string& path, const wire::FileIdentity& identity) const override;
+  std::uint64_t hash_limit_bytes() const override { return view_.known.open_file_hash_limit_bytes; }
+  std::uint64_t shared_id(const Sighting& seen) const override;
+  Result<std::uint32_t> add_memory(const Sighting& seen, int fd) override;
+  carriers::PipeSeen& pipe(std::uint64_t inode) override { return pipes_[inode]; }
+  void expect_private_pipe(std::uint64_t inode, std::string object) override;
+  std::optional<std::uint64_t> known_stream(std::uint64_t inode) const override;
+  std::uint64_t stream_to(std::uint32_t number, const std::string& object) override;
 
   const ProcessView& view_;
   Findings& findings_;
@@ -57,21 +62,10 @@ class DescriptorReader {
   Verdict& verdict_;
   const wire::Image* draft_ = nullptr;
 
-  // Open files by link: the number of one descriptor and the index of the file (negative: refused),
-  // in the kernel's order of kcmp.
-  struct Representative {
-    std::uint32_t number = 0;
-    int file = -1;
-  };
+  // By link, in the kernel's order of kcmp.
   std::map<std::string, std::vector<Representative>> representatives_;
-  struct PipeEnds {
-    bool readable = false;
-    bool writable = false;
-    std::vector<int> files;
-    std::uint32_t number = 0;  // of one descriptor
-  };
-  std::map<std::uint64_t, PipeEnds> pipes_;
-  std::vector<std::pair<Entry, int>> epolls_;
+  std::map<std::uint64_t, carriers::PipeSeen> pipes_;
+  std::uint64_t next_stream_ = 1;
 };
 
 }  // namespace migrate::inspect

@@ -91,6 +91,15 @@ INSTANTIATE_TEST_SUITE_P(
         Flaw{"a descriptor of no file",
              [](auto& image) { image.mutable_descriptors(0)->set_file(1); }},
         Flaw{"a file of no pipe", [](auto& image) { image.mutable_files(0)->set_object(1); }},
+        Flaw{"a file of a kind that is none",
+             [](auto& image) {
+               image.mutable_files(0)->set_kind(static_cast<wire::OpenFile::Kind>(99));
+             }},
+        Flaw{"a timer of a clock that timers cannot have",
+             [](auto& image) {
+               image.mutable_files(0)->set_kind(wire::OpenFile::TIMERFD);
+               image.mutable_files(0)->set_clock(99);
+             }},
         Flaw{"a pipe that holds too much",
              [](auto& image) { image.mutable_pipes(0)->set_content(std::string(4097, 'x')); }},
         Flaw{"a path with a zero",

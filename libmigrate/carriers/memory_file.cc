@@ -1,0 +1,126 @@
+// A memory file (memfd_create(2)) that is open as a descriptor: its bytes travel in the image.
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <string>
+#include <utility>
+
+#include "base/file.h"
+#include "libmigrate/carriers/internal/table.h"
+#include "libmigrate/carriers/internal/tools.h"
+
+namespace migrate::carriers {
+namespace {
+
+// Larger ones are refused: their bytes travel inside the freeze.
+constexpr std::uint64_t kMaxMemoryFileBytes = 64U << 20U;
+
+bool find_memory_file(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
+  const UniqueFd opened = context.fetch(seen.number);
+  const auto index = context.add_memory(seen, opened.get());
+  if (!index) {
+    return index.error().code == ErrorCode::kUnsupported
+               ? context.refuse("HUGETLB", seen)
+               : context.refuse("UNKNOWN_DESCRIPTOR", seen, index.error().message());
+  }
+  context.image().mutable_shared_memories(static_cast<int>(*index))->set_open_descriptor(true);
+  file.set_object(*index);
+  return true;
+}
+
+Result<std::string> read_memory_file(int fd, std::uint64_t size) {
+  if (size > kMaxMemoryFileBytes) {
+    return fail(
+        make_error(ErrorCode::kRefused, "carry",
+                   "a memfd of " + std::to_string(size) + " bytes that is open as a descriptor",
+                   "close its descriptor after mapping it"));
+  }
+  std::string content(size, '\0');
+  std::size_t done = 0;
+  while (done < size) {
+    const ssize_t count = ::pread(fd, content.data() + done, size - done, static_cast<off_t>(done));
+    if (count <= 0) {
+      return fail(system_error("read a memory file"));
+    }
+    done += static_cast<std::size_t>(count);
+  }
+  const auto last = content.find_last_not_of('\0');
+  content.resize(last == std::string::npos ? 0 : last + 1);
+  return content;
+}
+
+// O_RDONLY memory files can be read as they are; write-only ones through /proc.
+Result<UniqueFd> readable(UniqueFd fd) {
+  const int flags = ::fcntl(fd.get(), F_GETFL);
+  if (flags >= 0 && (flags & O_ACCMODE) != O_WRONLY) {
+    return fd;
+  }
+  return open_file("/proc/self/fd/" + std::to_string(fd.get()), O_RDONLY);
+}
+
+Result<void> capture_memory_file(CaptureContext& context, std::uint32_t number,
+                                 const wire::OpenFile& file) {
+  UniqueFd fd = MIGRATE_TRY(context.fetch(number));
+  wire::SharedMemory& memory =
+      *context.image().mutable_shared_memories(static_cast<int>(file.object()));
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) {
+    return fail(system_error("look at", descriptor_name(number)));
+  }
+  memory.set_size_bytes(static_cast<std::uint64_t>(status.st_size));
+  const int seals = ::fcntl(fd.get(), F_GET_SEALS);
+  memory.set_seals(seals > 0 ? static_cast<std::uint32_t>(seals) : 0U);
+  memory.set_open_descriptor(true);
+  const UniqueFd source = MIGRATE_TRY(readable(std::move(fd)));
+  memory.set_content(MIGRATE_TRY(read_memory_file(source.get(), memory.size_bytes())));
+  return {};
+}
+
+std::uint64_t most_memory_bytes(const wire::Image& image) {
+  std::uint64_t bytes = 0;
+  for (const wire::SharedMemory& memory : image.shared_memories()) {
+    bytes += memory.open_descriptor() ? memory.size_bytes() : 0;
+  }
+  return bytes;
+}
+
+const char* flaw_of_memory_file(const wire::Image& image, const wire::OpenFile& file) {
+  return file.object() < static_cast<std::uint64_t>(image.shared_memories_size())
+             ? nullptr
+             : "shared memory of files";
+}
+
+Result<UniqueFd> make_memory_file(MakeContext& context, const wire::OpenFile& file) {
+  const int memory = context.memory(file.object());
+  UniqueFd fd = MIGRATE_TRY(reopen(memory, file.flags()));
+  if (file.position() != 0) {
+    ::lseek(fd.get(), static_cast<off_t>(file.position()), SEEK_SET);
+  }
+  const std::uint32_t seals =
+      context.image().shared_memories(static_cast<int>(file.object())).seals();
+  // F_SEAL_SEAL is always set on a memfd made without MFD_ALLOW_SEALING.
+  if (seals != 0 && ::fcntl(memory, F_ADD_SEALS, seals) != 0 && errno != EPERM) {
+    return fail(system_error("seal a memory file"));
+  }
+  return fd;
+}
+
+}  // namespace
+
+constinit const Carrier kMemoryFile{
+    .kind = wire::OpenFile::MEMFD,
+    .name = "memory file",
+    .claims_link =
+        [](const FindContext& /*context*/, const Sighting& seen) {
+          return seen.link.starts_with("/memfd:") && seen.link.ends_with(" (deleted)");
+        },
+    .find = find_memory_file,
+    .capture = capture_memory_file,
+    .most_content_bytes = most_memory_bytes,
+    .flaw = flaw_of_memory_file,
+    .make = make_memory_file,
+};
+
+}  // namespace migrate::carriers

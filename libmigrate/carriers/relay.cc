@@ -1,0 +1,73 @@
+// What leads outside the process (a terminal, a named pipe, a pipe to someone else): the deputy at
+// home keeps it, and its bytes are forwarded.
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "libmigrate/carriers/internal/relayed.h"
+#include "libmigrate/carriers/internal/table.h"
+#include "libmigrate/carriers/internal/tools.h"
+
+namespace migrate::carriers {
+namespace {
+
+bool is_terminal(unsigned major_number, unsigned minor_number) {
+  constexpr unsigned kConsoles = 4;
+  constexpr unsigned kTerminals = 5;
+  constexpr unsigned kMasterMinor = 2;  // /dev/ptmx is the other side
+  constexpr unsigned kFirstPty = 136;
+  constexpr unsigned kLastPty = 143;
+  return major_number == kConsoles ||
+         (major_number == kTerminals && minor_number != kMasterMinor) ||
+         (major_number >= kFirstPty && major_number <= kLastPty);
+}
+
+bool find_relay(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
+  if (is_known_relay(context, seen)) {
+    file.set_object(*context.known_stream(inode_in(seen.link)));
+  }
+  return true;
+}
+
+void settle_relay(FindContext& context, std::uint32_t number, wire::OpenFile& file) {
+  if (file.object() == 0) {
+    file.set_object(context.stream_to(number, file.identity().path()));
+  }
+}
+
+Result<UniqueFd> make_relay(MakeContext& context, const wire::OpenFile& file) {
+  const int relay = MIGRATE_TRY(context.relay_end(file.object()));
+  UniqueFd end = MIGRATE_TRY(owned(::fcntl(relay, F_DUPFD_CLOEXEC, 0), "duplicate a relay's end"));
+  MIGRATE_TRY(set_flags(end.get(), file.flags()));
+  return end;
+}
+
+}  // namespace
+
+bool is_known_relay(const FindContext& context, const Sighting& seen) {
+  return (seen.link.starts_with("pipe:[") || seen.link.starts_with("socket:[")) &&
+         context.known_stream(inode_in(seen.link)).has_value();
+}
+
+void relay_to(FindContext& context, std::uint32_t number, const std::string& object,
+              wire::OpenFile& file) {
+  file.set_kind(wire::OpenFile::RELAY);
+  file.mutable_identity()->set_path(object);
+  file.set_object(context.stream_to(number, object));
+}
+
+constinit const Carrier kRelay{
+    .kind = wire::OpenFile::RELAY,
+    .name = "relayed stream",
+    .claims_link = is_known_relay,
+    .claims_file =
+        [](const wire::FileIdentity& identity) {
+          return S_ISFIFO(identity.mode()) ||
+                 (S_ISCHR(identity.mode()) &&
+                  is_terminal(identity.device_major(), identity.device_minor()));
+        },
+    .find = find_relay,
+    .settle = settle_relay,
+    .make = make_relay,
+};
+
+}  // namespace migrate::carriers

@@ -1,0 +1,111 @@
+#include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "libmigrate/proc/proc_text.h"
+#include "tests/libmigrate/carriers/hosts.h"
+#include "tests/libmigrate/inspect/held_process.h"
+#include "tests/libmigrate/trace/freeze.h"
+
+namespace migrate {
+namespace {
+
+using Refusals = std::vector<std::string>;
+
+constexpr std::uint64_t kData = 0x1234567890;
+
+UniqueFd watching(int target) {
+  UniqueFd set(::epoll_create1(EPOLL_CLOEXEC));
+  epoll_event watch{EPOLLIN | EPOLLET, {.u64 = kData}};
+  EXPECT_EQ(::epoll_ctl(set.get(), EPOLL_CTL_ADD, target, &watch), 0);
+  return set;
+}
+
+TEST(EpollCarrier, FindsWhatIsWatched) {
+  const UniqueFd counter(::eventfd(0, 0));
+  const UniqueFd set = watching(counter.get());
+  test::Source source;
+  ASSERT_EQ(source.find(set.get()), 0);
+  source.settle();
+  EXPECT_EQ(source.refusals(), Refusals{});
+  const wire::OpenFile& file = source.file(0);
+  EXPECT_EQ(file.kind(), wire::OpenFile::EPOLL);
+  ASSERT_EQ(file.watches_size(), 1);
+  EXPECT_EQ(file.watches(0).target(), static_cast<std::uint32_t>(counter.get()));
+  EXPECT_EQ(file.watches(0).data(), kData);
+  EXPECT_EQ(file.watches(0).events() & (EPOLLIN | EPOLLET), EPOLLIN | EPOLLET);
+}
+
+TEST(EpollCarrier, AWatchWhoseNumberIsAnotherFilesByNowIsRefused) {
+  UniqueFd counter(::eventfd(0, 0));
+  const UniqueFd keeps_it_open(::dup(counter.get()));
+  const UniqueFd set = watching(counter.get());
+  const int number = counter.get();
+  test::Source source;
+  ASSERT_EQ(source.find(set.get()), 0);
+  counter.reset();
+  source.settle();
+  EXPECT_EQ(source.refusals(), Refusals{"EPOLL_STALE"});
+  const UniqueFd another(::eventfd(0, 0));
+  const UniqueFd in_its_place(::dup2(another.get(), number));
+  source.settle();
+  EXPECT_EQ(source.refusals(), (Refusals{"EPOLL_STALE", "EPOLL_STALE"}));
+}
+
+TEST(EpollCarrier, IsMadeEmpty) {
+  wire::Image image;
+  wire::OpenFile& file = *image.add_files();
+  file.set_kind(wire::OpenFile::EPOLL);
+  file.add_watches()->set_target(4);
+  EXPECT_EQ(test::flaw_in(image), "");
+  const auto made = test::Destination(image).make(file);
+  ASSERT_TRUE(made);
+  test::Source source;
+  ASSERT_EQ(source.find(made->get()), 0);
+  EXPECT_EQ(source.file(0).watches_size(), 0);
+}
+
+// The process itself watches, for a watch is of its own descriptors.
+TEST(EpollCarrier, TheProcessWatchesAgainWhenAllIsThere) {
+  const test::HeldProcess process([] {
+    ::eventfd(1, 0);                 // 3
+    ::epoll_create1(EPOLL_CLOEXEC);  // 4
+  });
+  wire::OpenFile file;
+  wire::EpollWatch& watch = *file.add_watches();
+  watch.set_target(3);
+  watch.set_events(EPOLLIN);
+  watch.set_data(kData);
+  FrozenProcess frozen = test::freeze(process.pid());
+  Script script(frozen.area());
+  carriers::carrier_of(wire::OpenFile::EPOLL).connect(script, 4, file);
+  const auto ran =
+      script.run(frozen.leader().host_id, frozen.leader().registers, frozen.leader().signal_mask);
+  ASSERT_TRUE(ran) << ran.error().message();
+  const std::string details =
+      read_file("/proc/" + std::to_string(process.pid()) + "/fdinfo/4").value();
+  const auto seen = find_field(details, "tfd:");
+  ASSERT_TRUE(seen) << details;
+  EXPECT_TRUE(seen->starts_with("3")) << *seen;
+  EXPECT_NE(details.find("1234567890"), std::string::npos) << details;
+  EXPECT_TRUE(frozen.thaw());
+}
+
+TEST(EpollCarrier, AWatchOfNothingIsToldByItsNumber) {
+  const test::HeldProcess process([] { ::epoll_create1(EPOLL_CLOEXEC); });  // 3
+  wire::OpenFile file;
+  file.add_watches()->set_target(77);
+  FrozenProcess frozen = test::freeze(process.pid());
+  Script script(frozen.area());
+  carriers::carrier_of(wire::OpenFile::EPOLL).connect(script, 3, file);
+  const auto ran =
+      script.run(frozen.leader().host_id, frozen.leader().registers, frozen.leader().signal_mask);
+  ASSERT_FALSE(ran);
+  EXPECT_EQ(ran.error().object, "descriptor 77");
+  EXPECT_TRUE(frozen.thaw());
+}
+
+}  // namespace
+}  // namespace migrate

@@ -1,0 +1,208 @@
+#include "tests/libmigrate/carriers/hosts.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <array>
+#include <utility>
+
+#include "base/file.h"
+#include "libmigrate/proc/file_identity.h"
+#include "libmigrate/proc/proc_text.h"
+
+namespace migrate::test {
+namespace {
+
+using carriers::carrier_of;
+using carriers::Sighting;
+
+UniqueFd duplicate(int fd) {
+  return UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+}
+
+/// Fetches from this process.
+class OwnContents : public carriers::CaptureContext {
+ public:
+  explicit OwnContents(wire::Image& image) : image_(image) {}
+
+  wire::Image& image() override { return image_; }
+  Result<UniqueFd> fetch(std::uint32_t number) override {
+    return duplicate(static_cast<int>(number));
+  }
+
+ private:
+  wire::Image& image_;
+};
+
+}  // namespace
+
+int Source::find(int fd) {
+  if (!directory_.valid()) {
+    directory_ = open_file("/proc/self/fd", O_RDONLY | O_DIRECTORY).value();
+  }
+  const std::string number = std::to_string(fd);
+  Sighting seen;
+  seen.number = static_cast<std::uint32_t>(fd);
+  seen.link = read_link_at(directory_.get(), number).value();
+  seen.details = read_file("/proc/self/fdinfo/" + number).value();
+  seen.flags = static_cast<std::uint32_t>(number_field(seen.details, "flags:", 8));
+  wire::OpenFile file;
+  file.set_flags(seen.flags & ~static_cast<std::uint32_t>(O_CLOEXEC));
+  file.set_position(number_field(seen.details, "pos:"));
+  if (!find(seen, file)) {
+    return -1;
+  }
+  const int index = image_.files_size();
+  *image_.add_files() = std::move(file);
+  wire::Descriptor& descriptor = *image_.add_descriptors();
+  descriptor.set_number(seen.number);
+  descriptor.set_file(static_cast<std::uint32_t>(index));
+  return index;
+}
+
+bool Source::find(const Sighting& seen, wire::OpenFile& file) {
+  return carriers::find_object(*this, seen, file);
+}
+
+void Source::settle() {
+  for (const wire::Descriptor& descriptor : image_.descriptors()) {
+    wire::OpenFile& found = file(static_cast<int>(descriptor.file()));
+    if (const auto settle_one = carrier_of(found.kind()).settle; settle_one != nullptr) {
+      settle_one(*this, descriptor.number(), found);
+    }
+  }
+}
+
+Result<void> Source::capture() {
+  OwnContents contents(image_);
+  for (const wire::Descriptor& descriptor : image_.descriptors()) {
+    const wire::OpenFile& found = file(static_cast<int>(descriptor.file()));
+    if (const auto capture_one = carrier_of(found.kind()).capture; capture_one != nullptr) {
+      MIGRATE_TRY(capture_one(contents, descriptor.number(), found));
+    }
+  }
+  return {};
+}
+
+pid_t Source::process() const {
+  return ::getpid();
+}
+
+UniqueFd Source::fetch(std::uint32_t number) const {
+  return duplicate(static_cast<int>(number));
+}
+
+bool Source::refuse(std::string_view code, const Sighting& /*seen*/, std::string_view /*detail*/) {
+  refusals_.emplace_back(code);
+  return false;
+}
+
+bool Source::leads_to(const std::string& path, const wire::FileIdentity& identity) const {
+  const auto here = identify_at(AT_FDCWD, path, path);
+  return here && same_file(*here, identity);
+}
+
+std::uint64_t Source::shared_id(const Sighting& /*seen*/) const {
+  return shared;
+}
+
+Result<std::uint32_t> Source::add_memory(const Sighting& seen, int fd) {
+  if (huge_pages) {
+    return fail(make_error(ErrorCode::kUnsupported, "carry huge pages of", seen.link));
+  }
+  struct stat status {};
+  EXPECT_EQ(::fstat(fd, &status), 0);
+  const auto [place, added] =
+      memories_.emplace(status.st_ino, static_cast<std::uint32_t>(image_.shared_memories_size()));
+  if (added) {
+    image_.add_shared_memories()->set_size_bytes(static_cast<std::uint64_t>(status.st_size));
+  }
+  return place->second;
+}
+
+void Source::expect_private_pipe(std::uint64_t inode, std::string /*object*/) {
+  private_pipes.insert(inode);
+}
+
+std::optional<std::uint64_t> Source::known_stream(std::uint64_t inode) const {
+  const auto known = known_relays.find(inode);
+  return known == known_relays.end() ? std::nullopt : std::optional(known->second);
+}
+
+std::uint64_t Source::stream_to(std::uint32_t /*number*/, const std::string& /*object*/) {
+  return next_stream_++;
+}
+
+std::vector<std::string> Destination::compare(const wire::OpenFile& file, bool same_kernel) {
+  same_kernel_ = same_kernel;
+  refusals_.clear();
+  if (const auto compare_one = carrier_of(file.kind()).compare; compare_one != nullptr) {
+    compare_one(*this, file);
+  }
+  return refusals_;
+}
+
+Result<UniqueFd> Destination::make(const wire::OpenFile& file) {
+  EXPECT_EQ(carriers::flaw_of(image_, file), nullptr);
+  return carrier_of(file.kind()).make(*this, file);
+}
+
+void Destination::refuse(std::string_view code, std::string_view /*detail*/) {
+  refusals_.emplace_back(code);
+}
+
+Result<UniqueFd> Destination::open(const wire::FileIdentity& file, int flags) {
+  return open_file(file.path(), flags);
+}
+
+// As the restorer makes it before any descriptor is there.
+int Destination::memory(std::uint64_t index) const {
+  UniqueFd& made = memories_[index];
+  if (!made.valid()) {
+    const wire::SharedMemory& memory = image_.shared_memories(static_cast<int>(index));
+    made.reset(::memfd_create("made", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+    EXPECT_TRUE(write_all(made.get(), std::as_bytes(std::span(memory.content()))));
+    EXPECT_EQ(::ftruncate(made.get(), static_cast<off_t>(memory.size_bytes())), 0);
+  }
+  return made.get();
+}
+
+Result<int> Destination::relay_end(std::uint64_t stream) const {
+  const auto relay = relays.find(stream);
+  if (relay == relays.end()) {
+    return fail(make_error(ErrorCode::kCorrupt, "find relay", std::to_string(stream)));
+  }
+  return relay->second;
+}
+
+std::string flaw_in(const wire::Image& image) {
+  for (const wire::OpenFile& file : image.files()) {
+    if (const char* flaw = carriers::flaw_of(image, file); flaw != nullptr) {
+      return flaw;
+    }
+  }
+  return {};
+}
+
+std::string description(int fd) {
+  Source source;
+  const int index = source.find(fd);
+  if (index < 0) {
+    return "refused";
+  }
+  wire::OpenFile file = source.file(index);
+  file.clear_read_ns();
+  return file.DebugString();
+}
+
+std::string read_now(int fd) {
+  EXPECT_EQ(::fcntl(fd, F_SETFL, ::fcntl(fd, F_GETFL) | O_NONBLOCK), 0);
+  std::array<char, 4096> buffer{};
+  const ssize_t count = ::read(fd, buffer.data(), buffer.size());
+  return {buffer.data(), static_cast<std::size_t>(count > 0 ? count : 0)};
+}
+
+}  // namespace migrate::test

@@ -1,0 +1,104 @@
+#pragma once
+
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "libmigrate/carriers/carriers.h"
+
+namespace migrate::test {
+
+/// The four contexts of carriers over this very process, which is source and destination: what is
+/// found behind a descriptor of ours is captured, and made anew as another descriptor of ours.
+
+/// Finds objects behind our own descriptors and keeps them in an image.
+class Source : private carriers::FindContext {
+ public:
+  Source() = default;
+  explicit Source(const wire::Image* draft) : draft_(draft) {}
+
+  /// Finds what is behind `fd`. Gives its index into Image.files, or -1 after a refusal.
+  int find(int fd);
+  /// The same of what /proc would show; for what a test cannot have.
+  bool find(const carriers::Sighting& seen, wire::OpenFile& file);
+  /// Lets all carriers settle what they found.
+  void settle();
+  /// Captures the contents, as of the frozen process. Errors: those of the carriers.
+  Result<void> capture();
+
+  wire::Image& image() override { return image_; }
+  wire::OpenFile& file(int index) { return *image_.mutable_files(index); }
+  /// Codes of the refusals so far.
+  const std::vector<std::string>& refusals() const { return refusals_; }
+
+  std::uint64_t hash_limit = 0;
+  std::uint64_t shared = 0;                             ///< OpenFile.shared_id of every file.
+  std::map<std::uint64_t, std::uint64_t> known_relays;  ///< Inode to stream id.
+  std::set<std::uint64_t> private_pipes;                ///< Those expected to be private.
+  bool huge_pages = false;                              ///< Memories are of huge pages.
+
+ private:
+  pid_t process() const override;
+  const wire::Image* draft() const override { return draft_; }
+  int directory() const override { return directory_.get(); }
+  UniqueFd fetch(std::uint32_t number) const override;
+  bool refuse(std::string_view code, const carriers::Sighting& seen,
+              std::string_view detail) override;
+  bool leads_to(const std::string& path, const wire::FileIdentity& identity) const override;
+  std::uint64_t hash_limit_bytes() const override { return hash_limit; }
+  std::uint64_t shared_id(const carriers::Sighting& seen) const override;
+  Result<std::uint32_t> add_memory(const carriers::Sighting& seen, int fd) override;
+  carriers::PipeSeen& pipe(std::uint64_t inode) override { return pipes_[inode]; }
+  void expect_private_pipe(std::uint64_t inode, std::string object) override;
+  std::optional<std::uint64_t> known_stream(std::uint64_t inode) const override;
+  std::uint64_t stream_to(std::uint32_t number, const std::string& object) override;
+
+  const wire::Image* draft_ = nullptr;
+  wire::Image image_;
+  UniqueFd directory_;
+  std::vector<std::string> refusals_;
+  std::map<std::uint64_t, carriers::PipeSeen> pipes_;
+  std::map<std::uint64_t, std::uint32_t> memories_;
+  std::uint64_t next_stream_ = 1;
+};
+
+/// Compares the files of an image with our own, and makes them anew.
+class Destination : private carriers::CompareContext, private carriers::MakeContext {
+ public:
+  explicit Destination(const wire::Image& image) : image_(image) {}
+
+  /// The codes of what comparing the file refuses.
+  std::vector<std::string> compare(const wire::OpenFile& file, bool same_kernel);
+  /// Makes the file, whose form must be sound.
+  Result<UniqueFd> make(const wire::OpenFile& file);
+
+  std::map<std::uint64_t, int> relays;  ///< By stream id.
+
+ private:
+  bool same_kernel() const override { return same_kernel_; }
+  void refuse(std::string_view code, std::string_view detail) override;
+
+  const wire::Image& image() const override { return image_; }
+  Result<UniqueFd> open(const wire::FileIdentity& file, int flags) override;
+  carriers::MadePipe& pipe(std::uint64_t index) override { return pipes_[index]; }
+  int memory(std::uint64_t index) const override;
+  Result<int> relay_end(std::uint64_t stream) const override;
+
+  const wire::Image& image_;
+  bool same_kernel_ = false;
+  std::vector<std::string> refusals_;
+  std::map<std::uint64_t, carriers::MadePipe> pipes_;
+  mutable std::map<std::uint64_t, UniqueFd> memories_;
+};
+
+/// The first thing wrong with any file of the image; empty: nothing.
+std::string flaw_in(const wire::Image& image);
+
+/// What find() tells of an open file, to be compared: that of `fd`, found by a source of its own.
+std::string description(int fd);
+
+/// The bytes that can be read from `fd` now, which must not block.
+std::string read_now(int fd);
+
+}  // namespace migrate::test

@@ -1,0 +1,127 @@
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/file.h"
+#include "tests/libmigrate/carriers/hosts.h"
+
+namespace migrate {
+namespace {
+
+using Refusals = std::vector<std::string>;
+
+UniqueFd memory_with(const std::string& content, unsigned flags = MFD_ALLOW_SEALING) {
+  UniqueFd fd(::memfd_create("memory", flags));
+  EXPECT_EQ(::write(fd.get(), content.data(), content.size()),
+            static_cast<ssize_t>(content.size()));
+  return fd;
+}
+
+std::string content_of(int fd) {
+  std::string content(100, '\0');
+  const ssize_t count = ::pread(fd, content.data(), content.size(), 0);
+  content.resize(static_cast<std::size_t>(count > 0 ? count : 0));
+  return content;
+}
+
+TEST(MemoryFileCarrier, TravelsWithItsBytesPositionAndSeals) {
+  const UniqueFd memory = memory_with("abcdef");
+  ASSERT_EQ(::lseek(memory.get(), 4, SEEK_SET), 4);
+  ASSERT_EQ(::fcntl(memory.get(), F_ADD_SEALS, F_SEAL_GROW), 0);
+  test::Source source;
+  ASSERT_EQ(source.find(memory.get()), 0);
+  EXPECT_EQ(source.file(0).kind(), wire::OpenFile::MEMFD);
+  EXPECT_TRUE(source.image().shared_memories(0).open_descriptor());
+  ASSERT_TRUE(source.capture());
+  EXPECT_EQ(source.image().shared_memories(0).content(), "abcdef");
+  EXPECT_EQ(test::flaw_in(source.image()), "");
+  test::Destination destination(source.image());
+  const UniqueFd made = destination.make(source.file(0)).value();
+  EXPECT_EQ(content_of(made.get()), "abcdef");
+  EXPECT_EQ(::lseek(made.get(), 0, SEEK_CUR), 4);
+  EXPECT_EQ(::fcntl(made.get(), F_GET_SEALS), F_SEAL_GROW);
+  EXPECT_EQ(::ftruncate(made.get(), 7), -1);
+}
+
+TEST(MemoryFileCarrier, ZerosAtTheEndDoNotTravel) {
+  const UniqueFd memory = memory_with("abc");
+  ASSERT_EQ(::ftruncate(memory.get(), 1 << 20), 0);
+  test::Source source;
+  ASSERT_EQ(source.find(memory.get()), 0);
+  ASSERT_TRUE(source.capture());
+  EXPECT_EQ(source.image().shared_memories(0).content(), "abc");
+  EXPECT_EQ(source.image().shared_memories(0).size_bytes(), 1U << 20U);
+  test::Destination destination(source.image());
+  const UniqueFd made = destination.make(source.file(0)).value();
+  EXPECT_EQ(::lseek(made.get(), 0, SEEK_END), 1 << 20);
+}
+
+TEST(MemoryFileCarrier, TwoOpenFilesOfOneStayOfOne) {
+  const UniqueFd memory = memory_with("abc");
+  const UniqueFd again =
+      open_file("/proc/self/fd/" + std::to_string(memory.get()), O_WRONLY).value();
+  test::Source source;
+  ASSERT_EQ(source.find(again.get()), 0) << "and it can be read though it is open for writing";
+  ASSERT_EQ(source.find(memory.get()), 1);
+  ASSERT_TRUE(source.capture());
+  ASSERT_EQ(source.image().shared_memories_size(), 1);
+  EXPECT_EQ(source.image().shared_memories(0).content(), "abc");
+  test::Destination destination(source.image());
+  const UniqueFd writer = destination.make(source.file(0)).value();
+  const UniqueFd reader = destination.make(source.file(1)).value();
+  EXPECT_EQ(::fcntl(writer.get(), F_GETFL) & O_ACCMODE, O_WRONLY);
+  ASSERT_EQ(::pwrite(writer.get(), "x", 1, 0), 1);
+  EXPECT_EQ(content_of(reader.get()), "xbc");
+}
+
+TEST(MemoryFileCarrier, OneThatCannotBeSealedIsMadeToo) {
+  const UniqueFd memory = memory_with("abc", 0);
+  test::Source source;
+  ASSERT_EQ(source.find(memory.get()), 0);
+  ASSERT_TRUE(source.capture());
+  EXPECT_EQ(source.image().shared_memories(0).seals(), static_cast<std::uint32_t>(F_SEAL_SEAL));
+  test::Destination destination(source.image());
+  const UniqueFd made = destination.make(source.file(0)).value();
+  EXPECT_EQ(::fcntl(made.get(), F_ADD_SEALS, F_SEAL_GROW), -1);
+}
+
+TEST(MemoryFileCarrier, MoreThanAFreezeCanCarryIsRefused) {
+  const UniqueFd memory = memory_with("");
+  ASSERT_EQ(::ftruncate(memory.get(), (64 << 20) + 1), 0);
+  test::Source source;
+  ASSERT_EQ(source.find(memory.get()), 0);
+  const auto captured = source.capture();
+  ASSERT_FALSE(captured);
+  EXPECT_EQ(captured.error().code, ErrorCode::kRefused);
+}
+
+TEST(MemoryFileCarrier, HugePagesAreRefused) {
+  const UniqueFd memory = memory_with("abc");
+  test::Source source;
+  source.huge_pages = true;
+  EXPECT_EQ(source.find(memory.get()), -1);
+  EXPECT_EQ(source.refusals(), Refusals{"HUGETLB"});
+}
+
+TEST(MemoryFileCarrier, OneOfNoMemoryIsMalformed) {
+  wire::Image image;
+  image.add_files()->set_kind(wire::OpenFile::MEMFD);
+  EXPECT_NE(test::flaw_in(image), "");
+  image.add_shared_memories();
+  EXPECT_EQ(test::flaw_in(image), "");
+  image.mutable_files(0)->set_object(1);
+  EXPECT_NE(test::flaw_in(image), "");
+}
+
+TEST(MemoryFileCarrier, RoomIsNeededForThoseWithADescriptorOnly) {
+  wire::Image image;
+  image.add_shared_memories()->set_size_bytes(1000);
+  wire::SharedMemory& opened = *image.add_shared_memories();
+  opened.set_size_bytes(20);
+  opened.set_open_descriptor(true);
+  EXPECT_EQ(carriers::carrier_of(wire::OpenFile::MEMFD).most_content_bytes(image), 20U);
+}
+
+}  // namespace
+}  // namespace migrate
