@@ -51,12 +51,12 @@ void GoingOn::on_pages(Purpose, std::unique_ptr<Channel>) {
             to_hex(guest_.session()));
 }
 
-InDoubt::InDoubt(Guest& guest, OnwardMove& onward)
+GuestInDoubt::GuestInDoubt(Guest& guest, OnwardMove& onward)
     : GoingOn(guest, onward), since_us_(guest.now()) {
   guest_.record().enter(GuestPhase::kInDoubt);
 }
 
-bool InDoubt::step() {
+bool GuestInDoubt::step() {
   static_cast<void>(move().handle());  // It says it again where it matters.
   ask_home();
   const bool in_doubt = move().fate() == Fate::kUnknown && !decision_.is_due() && !home_ended_;
@@ -75,7 +75,7 @@ bool InDoubt::step() {
 
 // Where the process runs, its worker has called home, which therefore may know what this host does
 // not.
-void InDoubt::ask_home() {
+void GuestInDoubt::ask_home() {
   constexpr std::int64_t kAskEveryUs = 1'000'000;
   constexpr int kConnectMs = 2000;
   if (move().fate() != Fate::kUnknown) {
@@ -101,7 +101,7 @@ void InDoubt::ask_home() {
   }
 }
 
-void InDoubt::decide(Resolution resolution, EventSink sink) {
+void GuestInDoubt::decide(Resolution resolution, EventSink sink) {
   if (decision_.made()) {
     sink.finish_failed(MIGRATE_ERROR,
                        make_error(ErrorCode::kRetry, "resolve", "process " + guest_.name(),
@@ -111,7 +111,7 @@ void InDoubt::decide(Resolution resolution, EventSink sink) {
   decision_ = {resolution, std::move(sink)};
 }
 
-InDoubt::End InDoubt::settle() {
+GuestInDoubt::End GuestInDoubt::settle() {
   enquiry_.reset();
   if (home_ended_) {
     refuse_decision(decision_, guest_.name(), "its home has just answered: it has ended");
@@ -134,7 +134,7 @@ InDoubt::End InDoubt::settle() {
   return End::kOver;
 }
 
-void InDoubt::stay() {
+void GuestInDoubt::stay() {
   guest_.record().noted().clear_outgoing();
   guest_.note_change();
   guest_.record().enter(GuestPhase::kIndependent);
@@ -143,7 +143,7 @@ void InDoubt::stay() {
 
 // Over while it was in doubt whether it runs at the next place: its home hears that, and why,
 // unless it has said so itself.
-void InDoubt::end_process(const std::string& why) {
+void GuestInDoubt::end_process(const std::string& why) {
   guest_.home().relay()->thaw();
   guest_.record().noted().clear_outgoing();
   guest_.note_change();
@@ -151,7 +151,7 @@ void InDoubt::end_process(const std::string& why) {
   guest_.cell()->end();
 }
 
-Leaving::Leaving(Guest& guest, OnwardMove& onward) : GoingOn(guest, onward) {
+GuestLeaving::GuestLeaving(Guest& guest, OnwardMove& onward) : GoingOn(guest, onward) {
   guest_.record().enter(GuestPhase::kLeaving);
   guest_.home().drop_relay();
   if (auto hidden = move().hide(); !hidden) {
@@ -162,7 +162,7 @@ Leaving::Leaving(Guest& guest, OnwardMove& onward) : GoingOn(guest, onward) {
   }
 }
 
-bool Leaving::step() {
+bool GuestLeaving::step() {
   constexpr std::int64_t kGoodbyeUs = 2'000'000;
   guest_.hear_source();
   if (goodbye_until_us_ == 0 && !serve()) {
@@ -179,7 +179,7 @@ bool Leaving::step() {
 }
 
 // False: nothing is owed any more, or nobody asks for it.
-bool Leaving::serve() {
+bool GuestLeaving::serve() {
   if (move().done() || given_up_) {
     return false;
   }
@@ -198,7 +198,7 @@ bool Leaving::serve() {
 }
 
 // Where it runs, it is ended after as long without its pages.
-bool Leaving::waits_too_long() const {
+bool GuestLeaving::waits_too_long() const {
   const std::int64_t limit_us = std::int64_t{guest_.context().end_waiting_s} * 1'000'000;
   if (limit_us == 0 || move().waits_for().empty() ||
       guest_.now() - move().waits_since_us() <= limit_us) {
@@ -209,7 +209,7 @@ bool Leaving::waits_too_long() const {
   return true;
 }
 
-void Leaving::decide(Resolution resolution, EventSink sink) {
+void GuestLeaving::decide(Resolution resolution, EventSink sink) {
   const std::string who = "process " + guest_.name();
   if (resolution != Resolution::kGiveUp) {
     refuse(sink, "resume", "it is known to have run elsewhere");

@@ -42,9 +42,9 @@ class GoingOn : public GuestPhaseRunner {
 
 /// Run was sent, and nobody has said yet whether the process runs there (kInDoubt). It stands
 /// still here.
-class InDoubt final : public GoingOn {
+class GuestInDoubt final : public GoingOn {
  public:
-  InDoubt(Guest& guest, OnwardMove& onward);
+  GuestInDoubt(Guest& guest, OnwardMove& onward);
 
   bool step() override;
 
@@ -75,9 +75,9 @@ class InDoubt final : public GoingOn {
 /// The process runs at the next place, and this host serves its pages until it owes nothing
 /// (kLeaving); then waits a moment for the source that it came from itself, which would never hear
 /// of the end otherwise.
-class Leaving final : public GoingOn {
+class GuestLeaving final : public GoingOn {
  public:
-  Leaving(Guest& guest, OnwardMove& onward);
+  GuestLeaving(Guest& guest, OnwardMove& onward);
 
   bool step() override;
 

@@ -26,7 +26,7 @@ namespace migrate {
 
 /// A process that came from elsewhere, as its worker has it, whatever phase it is in: what is
 /// written down of it, its cell, its pages, its links, and how it ended. The phases that the worker
-/// runs (Serving, InDoubt, Leaving) decide; this does. Owned by the worker's thread.
+/// runs (GuestServing, GuestInDoubt, GuestLeaving) decide; this does. Owned by the worker's thread.
 class Guest {
  public:
   /// `source`: who offered it. `clock` gives microseconds that only grow.

@@ -12,13 +12,13 @@ namespace {
 // True: it has left. False: it is back here, or has ended.
 bool go_on(Guest& guest, Mailbox& mailbox, OnwardMove& onward) {
   if (onward.move->fate() != Fate::kRuns) {
-    InDoubt in_doubt(guest, onward);
+    GuestInDoubt in_doubt(guest, onward);
     run_phase(mailbox, in_doubt);
-    if (in_doubt.settle() != InDoubt::End::kThere) {
+    if (in_doubt.settle() != GuestInDoubt::End::kThere) {
       return false;
     }
   }
-  Leaving leaving(guest, onward);
+  GuestLeaving leaving(guest, onward);
   run_phase(mailbox, leaving);
   return true;
 }
@@ -27,7 +27,7 @@ bool go_on(Guest& guest, Mailbox& mailbox, OnwardMove& onward) {
 
 void live(Guest& guest, Mailbox& mailbox, OnwardMoves& moves, std::unique_ptr<OnwardMove> onward,
           std::vector<Letter> early) {
-  Serving serving(guest, moves);
+  GuestServing serving(guest, moves);
   for (Letter& letter : early) {
     serving.on_letter(std::move(letter));
   }

@@ -7,12 +7,12 @@
 
 namespace migrate {
 
-Serving::~Serving() {
+GuestServing::~GuestServing() {
   refuse_moves(make_error(ErrorCode::kRetry, "carry out a request", "process " + guest_.name(),
                           "it has left this host; try again"));
 }
 
-int Serving::collect_poll_fds(std::vector<pollfd>& polled) {
+int GuestServing::collect_poll_fds(std::vector<pollfd>& polled) {
   constexpr int kLongestPollMs = 1000;
   constexpr int kOwedPollMs = 50;
   polled.push_back({guest_.cell_over() ? -1 : guest_.cell()->event_fd(), POLLIN, 0});
@@ -26,7 +26,7 @@ int Serving::collect_poll_fds(std::vector<pollfd>& polled) {
   return wanted_ms >= 0 ? std::min(longest_ms, wanted_ms) : longest_ms;
 }
 
-bool Serving::step() {
+bool GuestServing::step() {
   guest_.watch_core();
   guest_.read_cell();
   guest_.follow_pages();
@@ -44,7 +44,7 @@ bool Serving::step() {
   return onward_ == nullptr && !guest_.is_over();
 }
 
-void Serving::refuse_moves(const Error& error) {
+void GuestServing::refuse_moves(const Error& error) {
   for (PendingMove& pending : std::exchange(pending_, {})) {
     pending.sink.finish_failed(error.code == ErrorCode::kRetry ? MIGRATE_FAILED : MIGRATE_ERROR,
                                error);
@@ -53,7 +53,7 @@ void Serving::refuse_moves(const Error& error) {
 
 // In whose name it is asked; nothing where that is not believed, or the process has ended, which
 // the client was told then.
-std::optional<Asker> Serving::judge(GuestRequest& request) const {
+std::optional<Asker> GuestServing::judge(GuestRequest& request) const {
   auto asker = guest_.believed(request.text, request.home_or_null());
   if (!asker) {
     request.refuse(MIGRATE_REFUSED, asker.error());
@@ -66,7 +66,7 @@ std::optional<Asker> Serving::judge(GuestRequest& request) const {
   return std::move(*asker);
 }
 
-void Serving::on_move(GuestRequest request) {
+void GuestServing::on_move(GuestRequest request) {
   auto asker = judge(request);
   if (!asker) {
     return;
@@ -85,7 +85,7 @@ void Serving::on_move(GuestRequest request) {
   pending_.push_back({std::move(*move), std::move(request.sink)});
 }
 
-void Serving::on_check(GuestRequest request) {
+void GuestServing::on_check(GuestRequest request) {
   auto asker = judge(request);
   if (!asker) {
     return;
@@ -99,7 +99,7 @@ void Serving::on_check(GuestRequest request) {
   moves_.check(*check, std::move(request.sink));
 }
 
-void Serving::on_resolve(GuestRequest request) {
+void GuestServing::on_resolve(GuestRequest request) {
   if (auto asker = guest_.believed(request.text, request.home_or_null()); !asker) {
     request.refuse(MIGRATE_REFUSED, asker.error());
     return;
@@ -110,7 +110,7 @@ void Serving::on_resolve(GuestRequest request) {
 }
 
 // It was killed at its home while that did not know where it runs.
-void Serving::on_end(GuestRequest request) {
+void GuestServing::on_end(GuestRequest request) {
   if (!request.home) {
     request.refuse(MIGRATE_REFUSED,
                    make_error(ErrorCode::kRefused, "end", "process " + guest_.name(),
@@ -130,11 +130,11 @@ void Serving::on_end(GuestRequest request) {
   request.sink.finish(MIGRATE_DONE, nlohmann::json::object());
 }
 
-void Serving::on_resume(std::unique_ptr<ControlChannel> control) {
+void GuestServing::on_resume(std::unique_ptr<ControlChannel> control) {
   guest_.answer_source(std::move(control), !pending_.empty());
 }
 
-void Serving::on_pages(Purpose purpose, std::unique_ptr<Channel> channel) {
+void GuestServing::on_pages(Purpose purpose, std::unique_ptr<Channel> channel) {
   guest_.pages().take(purpose, std::move(channel));
 }
 

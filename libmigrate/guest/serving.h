@@ -11,13 +11,13 @@ namespace migrate {
 
 /// The process runs here, or has ended and children or its home still need something (kServing,
 /// kIndependent, kEnded, kEndedIndependent).
-class Serving final : public GuestPhaseRunner {
+class GuestServing final : public GuestPhaseRunner {
  public:
   /// Both are borrowed.
-  Serving(Guest& guest, OnwardMoves& moves) : GuestPhaseRunner(guest), moves_(moves) {}
+  GuestServing(Guest& guest, OnwardMoves& moves) : GuestPhaseRunner(guest), moves_(moves) {}
 
   /// Whoever waits for a move that it never came to is told to ask again.
-  ~Serving() override;
+  ~GuestServing() override;
 
   int collect_poll_fds(std::vector<pollfd>& polled) override;
   bool step() override;

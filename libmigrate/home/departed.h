@@ -29,12 +29,12 @@ struct Asking {
 
 /// A process that is to leave its home. SourceMove is behind it; tests have another. Owned by one
 /// thread.
-class Leaving {
+class HomeLeaving {
  public:
-  Leaving() = default;
-  Leaving(const Leaving&) = delete;
-  Leaving& operator=(const Leaving&) = delete;
-  virtual ~Leaving() = default;
+  HomeLeaving() = default;
+  HomeLeaving(const HomeLeaving&) = delete;
+  HomeLeaving& operator=(const HomeLeaving&) = delete;
+  virtual ~HomeLeaving() = default;
 
   /// Tries to move it, for as long as it was asked to. Blocks.
   virtual MoveOutcome attempt() = 0;

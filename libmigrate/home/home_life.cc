@@ -14,7 +14,7 @@
 
 namespace migrate {
 
-void HomeLife::move_away(Leaving& leaving) {
+void HomeLife::move_away(HomeLeaving& leaving) {
   record_.enter(HomePhase::kOffered);
   const MoveOutcome outcome = leaving.attempt();
   if (outcome == MoveOutcome::kRefused || outcome == MoveOutcome::kFailed) {
@@ -51,7 +51,7 @@ DoubtEnd HomeLife::settle_doubt(Departed& departed, std::unique_ptr<Channel>& ca
 }
 
 // The process is nobody's any more: who asked for it meanwhile may try again.
-void HomeLife::end_not_moved(Leaving& leaving, MoveOutcome outcome) {
+void HomeLife::end_not_moved(HomeLeaving& leaving, MoveOutcome outcome) {
   record_.row().remove();
   HomeOver over(MIGRATE_FAILED,
                 make_error(ErrorCode::kRetry, "carry out a request", "process " + record_.command(),

@@ -26,13 +26,13 @@ class HomeLife {
       : around_(around), record_(record), asking_(asking), files_(files), run_(std::move(run)) {}
 
   /// Moves it away. Returns when that was refused or has failed, or when the process has ended.
-  void move_away(Leaving& leaving);
+  void move_away(HomeLeaving& leaving);
   /// Goes on where a dead worker ended. Errors: it cannot be taken over now; the record stays.
   Result<void> take_over(HomeRemains& remains);
 
  private:
   DoubtEnd settle_doubt(Departed& departed, std::unique_ptr<Channel>& caller);
-  void end_not_moved(Leaving& leaving, MoveOutcome outcome);
+  void end_not_moved(HomeLeaving& leaving, MoveOutcome outcome);
   void end_stayed();
   void end_killed(HomeRemains& remains);
   Result<void> take_over_deputy(HomeRemains& remains);

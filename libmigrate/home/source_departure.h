@@ -14,7 +14,7 @@ namespace migrate {
 
 /// A process that SourceMove moves away from its home. Owned by one thread, which becomes the
 /// tracer of the process; all that it is given is borrowed.
-class SourceLeaving : public Leaving {
+class SourceLeaving : public HomeLeaving {
  public:
   /// Errors: kInvalid (the destination is no address).
   static Result<std::unique_ptr<SourceLeaving>> create(const WorkerContext& context,

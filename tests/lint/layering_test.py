@@ -207,6 +207,33 @@ def guard_faults(root):
                 yield f"{path}: #pragma once is missing"
 
 
+TYPE = re.compile(r"^(?:class|struct|enum class) (?:MIGRATE_ATTRIBUTE\([\w()]*\) )?(\w+)(?:\s[^;]*)?$")
+NAMESPACE = re.compile(r"^namespace ([\w:]+) \{")
+
+
+def types_of(text):
+    """Types that a header defines, with their namespace. Members of namespaces are not indented."""
+    inside = []
+    for line in text.splitlines():
+        if opened := NAMESPACE.match(line):
+            inside.append(opened.group(1))
+        elif line.startswith("}  // namespace") and inside:
+            inside.pop()
+        elif (defined := TYPE.match(line)) and not line.rstrip().endswith(";"):
+            yield "::".join(inside + [defined.group(1)])
+
+
+def type_faults(root):
+    """Two types of one name in one namespace are taken for one by the linker, without a word."""
+    where = {}
+    for path in code_files(root):
+        if path.suffix == ".h" and path.parts[0] != "tests":
+            for name in types_of(text_of(root / path)):
+                if name in where:
+                    yield f"{path}: {name} is defined in {where[name]}, too"
+                where[name] = path
+
+
 class Layering(unittest.TestCase):
     """Each check over the whole tree."""
 
@@ -241,6 +268,9 @@ class Layering(unittest.TestCase):
 
     def test_sources_include_their_own_header_first(self):
         self.hold(first_include_faults)
+
+    def test_types_have_names_of_their_own(self):
+        self.hold(type_faults)
 
     def test_headers_are_guarded(self):
         self.hold(guard_faults)
@@ -291,6 +321,8 @@ class Checks(unittest.TestCase):
         self.check(function_faults, "base/b.cc", long + "void h() {\n}\n")
         self.check(first_include_faults, "base/a.cc", '#include <string>\n#include "base/a.h"\n')
         self.check(guard_faults, "base/b.h", "\n")
+        twice = "namespace m {\nclass A;\nclass A : B {\n};\nclass A::C {\n};\nstruct A {\n};\n}  // namespace m\n"
+        self.check(type_faults, "base/b.h", twice)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ class GoingOnTest : public GuestFixture {
   void SetUp() override {
     GuestFixture::SetUp();
     pages_->owed_pages = 0;
-    Serving serving(*guest_, moves_);
+    GuestServing serving(*guest_, moves_);
     step(serving);
     auto move = std::make_unique<StandInDeparture>(now_us_);
     move_ = move.get();
@@ -26,10 +26,10 @@ class GoingOnTest : public GuestFixture {
   void doubt() {
     move_->fate_now = Fate::kUnknown;
     move_->lose();
-    phase_ = std::make_unique<InDoubt>(*guest_, onward_);
+    phase_ = std::make_unique<GuestInDoubt>(*guest_, onward_);
   }
-  void leave() { phase_ = std::make_unique<Leaving>(*guest_, onward_); }
-  InDoubt& in_doubt() { return static_cast<InDoubt&>(*phase_); }
+  void leave() { phase_ = std::make_unique<GuestLeaving>(*guest_, onward_); }
+  GuestInDoubt& in_doubt() { return static_cast<GuestInDoubt&>(*phase_); }
   bool step() { return GuestFixture::step(*phase_); }
   using GuestFixture::step;
   Client ask(std::pair<Letter, Client> asked) {
@@ -61,7 +61,7 @@ TEST_F(GoingOnTest, GoesOnHereWhenItNeverRanThere) {
   EXPECT_TRUE(step());
   move_->fate_now = Fate::kNeverRan;
   EXPECT_FALSE(step());
-  EXPECT_EQ(in_doubt().settle(), InDoubt::End::kHere);
+  EXPECT_EQ(in_doubt().settle(), GuestInDoubt::End::kHere);
   EXPECT_EQ(move_->resumed, 1);
   EXPECT_EQ(guest_->phase(), GuestPhase::kIndependent);
   EXPECT_FALSE(is_outgoing());
@@ -72,7 +72,7 @@ TEST_F(GoingOnTest, LeavesWhenItRunsThere) {
   doubt();
   move_->fate_now = Fate::kRuns;
   EXPECT_FALSE(step());
-  EXPECT_EQ(in_doubt().settle(), InDoubt::End::kThere);
+  EXPECT_EQ(in_doubt().settle(), GuestInDoubt::End::kThere);
   EXPECT_EQ(move_->resumed, 0);
   EXPECT_TRUE(is_outgoing());
 }
@@ -81,7 +81,7 @@ TEST_F(GoingOnTest, HasLeftWhenItEndedThere) {
   doubt();
   move_->fate_now = Fate::kEnded;
   EXPECT_FALSE(step());
-  EXPECT_EQ(in_doubt().settle(), InDoubt::End::kThere);
+  EXPECT_EQ(in_doubt().settle(), GuestInDoubt::End::kThere);
 }
 
 TEST_F(GoingOnTest, AnOperatorsWordWaitsForACallFromThere) {
@@ -104,7 +104,7 @@ TEST_F(GoingOnTest, ADecisionIsRefusedWhenTheDestinationAnswers) {
   doubt();
   Client operator_ = ask(Client::local(resolve("resume-source")));
   move_->fate_when_asked = Fate::kRuns;
-  EXPECT_EQ(in_doubt().settle(), InDoubt::End::kThere);
+  EXPECT_EQ(in_doubt().settle(), GuestInDoubt::End::kThere);
   EXPECT_EQ(move_->asked, 1);
   EXPECT_EQ(move_->resumed, 0);
   EXPECT_EQ(operator_.exit_code(), MIGRATE_REFUSED);
@@ -113,7 +113,7 @@ TEST_F(GoingOnTest, ADecisionIsRefusedWhenTheDestinationAnswers) {
 TEST_F(GoingOnTest, AnOperatorResumesIt) {
   doubt();
   Client operator_ = ask(Client::local(resolve("resume-source")));
-  EXPECT_EQ(in_doubt().settle(), InDoubt::End::kHere);
+  EXPECT_EQ(in_doubt().settle(), GuestInDoubt::End::kHere);
   EXPECT_EQ(move_->asked, 1);
   EXPECT_EQ(move_->resumed, 1);
   EXPECT_EQ(operator_.exit_code(), MIGRATE_DONE);
@@ -122,12 +122,12 @@ TEST_F(GoingOnTest, AnOperatorResumesIt) {
 TEST_F(GoingOnTest, AnOperatorGivesItUp) {
   doubt();
   Client operator_ = ask(Client::local(resolve("give-up")));
-  EXPECT_EQ(in_doubt().settle(), InDoubt::End::kOver);
+  EXPECT_EQ(in_doubt().settle(), GuestInDoubt::End::kOver);
   EXPECT_EQ(operator_.exit_code(), MIGRATE_DONE);
   EXPECT_TRUE(guest_->exited());
   EXPECT_TRUE(cell_->ended);
   EXPECT_FALSE(is_outgoing());
-  Serving serving(*guest_, moves_);
+  GuestServing serving(*guest_, moves_);
   step(serving);
   ASSERT_TRUE(exited_);
   EXPECT_NE(exited_->lost().find("gave it up"), std::string::npos);

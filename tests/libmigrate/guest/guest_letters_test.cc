@@ -38,7 +38,7 @@ class GuestLetters : public GuestFixture, public testing::WithParamInterface<Row
   /// The phase as the worker runs it.
   void enter(GuestPhase phase) {
     pages_->owed_pages = phase == GuestPhase::kServing || phase == GuestPhase::kEnded ? 5 : 0;
-    auto serving = std::make_unique<Serving>(*guest_, moves_);
+    auto serving = std::make_unique<GuestServing>(*guest_, moves_);
     if (phase == GuestPhase::kEnded || phase == GuestPhase::kEndedIndependent) {
       end_process(0);
     }
@@ -48,9 +48,9 @@ class GuestLetters : public GuestFixture, public testing::WithParamInterface<Row
       onward_.move = std::make_unique<StandInDeparture>(now_us_);
     }
     if (phase == GuestPhase::kInDoubt) {
-      phase_ = std::make_unique<InDoubt>(*guest_, onward_);
+      phase_ = std::make_unique<GuestInDoubt>(*guest_, onward_);
     } else if (phase == GuestPhase::kLeaving) {
-      phase_ = std::make_unique<Leaving>(*guest_, onward_);
+      phase_ = std::make_unique<GuestLeaving>(*guest_, onward_);
     } else {
       phase_ = std::move(serving);
     }
@@ -62,7 +62,7 @@ class GuestLetters : public GuestFixture, public testing::WithParamInterface<Row
     Client client = std::move(asked.second);
     EXPECT_EQ(client.exit_code(), expected) << what << " in " << to_string(guest_->phase());
     if (expected == kLater) {
-      if (auto* in_doubt = dynamic_cast<InDoubt*>(phase_.get())) {
+      if (auto* in_doubt = dynamic_cast<GuestInDoubt*>(phase_.get())) {
         in_doubt->settle();  // As whoever runs it does at its end.
       }
       phase_.reset();

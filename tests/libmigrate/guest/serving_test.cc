@@ -11,7 +11,7 @@ class ServingTest : public GuestFixture {
  protected:
   void SetUp() override {
     GuestFixture::SetUp();
-    serving_ = std::make_unique<Serving>(*guest_, moves_);
+    serving_ = std::make_unique<GuestServing>(*guest_, moves_);
   }
   void TearDown() override {
     serving_.reset();
@@ -29,7 +29,7 @@ class ServingTest : public GuestFixture {
     cell_->events.push_back({CellEvent::Kind::kEmpty, 0});
   }
 
-  std::unique_ptr<Serving> serving_;
+  std::unique_ptr<GuestServing> serving_;
 };
 
 TEST_F(ServingTest, TellsItsSourceWhatIsOwed) {

@@ -128,7 +128,7 @@ class StandInKeeper : public ParkedKeeper {
   Doings& doings_;
 };
 
-class StandInLeaving : public Leaving {
+class StandInLeaving : public HomeLeaving {
  public:
   StandInLeaving(Doings& doings, HomeRecord& record, RealFiles& files)
       : doings_(doings), record_(record), files_(files) {}
