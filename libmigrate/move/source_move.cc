@@ -170,7 +170,8 @@ Result<ClockOffsets> SourceMove::offer() {
   ClockOffsets offsets = MIGRATE_TRY(clock_offsets(options_.pid));
   offsets.monotonic_ns -= options_.host_clocks.monotonic_ns;
   offsets.boottime_ns -= options_.host_clocks.boottime_ns;
-  MIGRATE_TRY(handover_->offer(MIGRATE_TRY(source_.describe(offsets)), offsets));
+  wire::Offer offer = MIGRATE_TRY(source_.describe(offsets));
+  MIGRATE_TRY(handover_->offer(std::move(offer), offsets));
   report_.end_phase("offer", start);
   return offsets;
 }

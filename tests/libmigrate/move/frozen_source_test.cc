@@ -18,6 +18,13 @@ namespace migrate {
 namespace {
 
 constexpr std::uint64_t kPages = 4;
+#ifdef __SANITIZE_THREAD__
+constexpr bool kOfThreadSanitizer = true;
+#elif defined(__has_feature)
+constexpr bool kOfThreadSanitizer = __has_feature(thread_sanitizer);
+#else
+constexpr bool kOfThreadSanitizer = false;
+#endif
 
 class FrozenSourceTest : public testing::Test {
  protected:
@@ -31,6 +38,12 @@ class FrozenSourceTest : public testing::Test {
     session_.fill(std::byte{5});
   }
   ~FrozenSourceTest() override { ::munmap(place_, kPages * kPageBytes); }
+
+  void SetUp() override {
+    if (kOfThreadSanitizer) {
+      GTEST_SKIP() << "ThreadSanitizer maps files that it has deleted, which is refused";
+    }
+  }
 
   /// As far as before the parking record is written.
   Result<void> capture(FrozenSource& source) {
@@ -80,7 +93,7 @@ class FrozenSourceTest : public testing::Test {
 TEST_F(FrozenSourceTest, IsDescribedInTheOffer) {
   options_.command = "job";
   FrozenSource source(options_, note_area(), report_);
-  ASSERT_TRUE(source.inspect());
+  ASSERT_TRUE(source.inspect()) << test::text(source.refusals());
   const auto offer = source.describe({.monotonic_ns = 3, .boottime_ns = 4});
   ASSERT_TRUE(offer);
   EXPECT_EQ(offer->command(), "job");
