@@ -251,6 +251,9 @@ Result<ThreadIds> read_threads(const ProcessView& view, const ThreadIds& known) 
         continue;  // The thread has ended.
       }
       inner = static_cast<std::uint32_t>(last_number_field(*status, "NSpid:"));
+      if (inner == 0) {
+        continue;  // It is ending: its folder is still there, and its ids are gone.
+      }
     }
     threads.insert(tid == view.pid ? threads.begin() : threads.end(), {tid, inner});
   }
