@@ -95,8 +95,8 @@ Result<bool> FrozenProcess::stop_one(pid_t thread) {
       return true;
     }
     // A signal on its way in is delivered (its handler's frame is made); a clone goes on. The
-    // interrupt stops the thread right after.
-    MIGRATE_TRY(resume(thread, stopped->event == 0 ? stopped->signal : 0));
+    // thread stops right after.
+    MIGRATE_TRY(resume_to_interrupt(thread, stopped->event == 0 ? stopped->signal : 0));
   }
 }
 

@@ -196,7 +196,7 @@ Result<bool> ParkedProcess::stop_seized(pid_t thread) {
       listening_ = listening_ || (stop->group_stop && thread == process_);
       return true;
     }
-    MIGRATE_TRY(resume(thread, stop->event == 0 ? stop->signal : 0));
+    MIGRATE_TRY(resume_to_interrupt(thread, stop->event == 0 ? stop->signal : 0));
   }
 }
 

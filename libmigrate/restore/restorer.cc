@@ -418,7 +418,7 @@ Result<void> Restorer::interrupt_sleepers(const std::vector<Sleeper>& sleepers) 
         break;
       }
       job_stop = job_stop || (stop.event == 0 && stop.signal == SIGSTOP);
-      MIGRATE_TRY(resume(thread));
+      MIGRATE_TRY(resume_to_interrupt(thread));
     }
     const auto registers = MIGRATE_TRY(arch::read_registers(thread));
     if (!arch::can_continue(registers, sleeper.call)) {

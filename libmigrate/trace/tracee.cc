@@ -82,6 +82,11 @@ Result<void> resume(pid_t thread, int signal) {
                "resume", thread);
 }
 
+Result<void> resume_to_interrupt(pid_t thread, int signal) {
+  MIGRATE_TRY(interrupt(thread));
+  return resume(thread, signal);
+}
+
 Result<void> resume_to_call(pid_t thread) {
   return check(trace_call(PTRACE_SYSCALL, thread, 0, nullptr), "run to a system call in", thread);
 }

@@ -25,6 +25,10 @@ Result<void> keep_running(pid_t thread);
 Result<void> interrupt(pid_t thread);
 /// Lets a stopped thread go on, delivering `signal` if not 0.
 Result<void> resume(pid_t thread, int signal = 0);
+/// The same for a thread that interrupt() was called for and that has stopped for another reason,
+/// so that it stops as it was asked. Any stop makes the kernel forget that it was asked
+/// (ptrace_stop() in kernel/signal.c clears JOBCTL_TRAP_STOP).
+Result<void> resume_to_interrupt(pid_t thread, int signal = 0);
 /// Lets a stopped thread go on to its next stop at a system call: the entry, or from there the
 /// exit.
 Result<void> resume_to_call(pid_t thread);
