@@ -260,8 +260,7 @@ Result<arch::GeneralRegisters> ParkedProcess::stop_leader() {
       if (stop.event == PTRACE_EVENT_STOP) {
         break;
       }
-      MIGRATE_TRY(
-          resume_to_interrupt(process_, stop.event == 0 && !job_stop ? stop.signal : 0));
+      MIGRATE_TRY(resume_to_interrupt(process_, stop.event == 0 && !job_stop ? stop.signal : 0));
     }
     looping_ = false;
   }
