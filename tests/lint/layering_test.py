@@ -234,6 +234,33 @@ def type_faults(root):
                 where[name] = path
 
 
+# Rooms whose classes decide what becomes of a process: so much, and no more, fits into a head.
+DECIDING_ROOMS = ("guest", "home", "move")
+MEMBERS = 20
+FLAGS = 2
+MEMBER = re.compile(r"^  (?:const |std::unique_ptr|static )?[\w:<>,&*\s()]*\b\w+_"
+                    r"( = [^;]*|\{[^;]*\}| MIGRATE_GUARDED_BY\(\w+\))*;")
+
+
+def class_faults(root):
+    for path in code_files(root):
+        if path.suffix != ".h" or path.parts[0] != "libmigrate" or path.parts[1] not in DECIDING_ROOMS:
+            continue
+        name, members, flags = None, 0, 0
+        for line in text_of(root / path).splitlines():
+            if (defined := TYPE.match(line)) and not line.endswith(";"):
+                name, members, flags = defined.group(1), 0, 0
+            elif name and MEMBER.match(line):
+                members += 1
+                flags += "bool" in line.split()
+                flags += "std::atomic<bool>" in line
+            elif line.startswith("};") and name:
+                if members > MEMBERS or flags > FLAGS:
+                    yield (f"{path}: {name} has {members} members and {flags} flags; "
+                           f"{MEMBERS} and {FLAGS} are allowed")
+                name = None
+
+
 class Layering(unittest.TestCase):
     """Each check over the whole tree."""
 
@@ -271,6 +298,9 @@ class Layering(unittest.TestCase):
 
     def test_types_have_names_of_their_own(self):
         self.hold(type_faults)
+
+    def test_deciding_classes_are_small(self):
+        self.hold(class_faults)
 
     def test_headers_are_guarded(self):
         self.hold(guard_faults)
@@ -322,6 +352,10 @@ class Checks(unittest.TestCase):
         self.check(first_include_faults, "base/a.cc", '#include <string>\n#include "base/a.h"\n')
         self.check(guard_faults, "base/b.h", "\n")
         twice = "namespace m {\nclass A;\nclass A : B {\n};\nclass A::C {\n};\nstruct A {\n};\n}  // namespace m\n"
+        many = "class A {\n" + "".join(f"  int n{i}_ = 0;\n" for i in range(MEMBERS + 1)) + "};\n"
+        self.check(class_faults, "libmigrate/move/a.h", many)
+        flags = "class A {\n" + "".join(f"  bool b{i}_ = false;\n" for i in range(FLAGS + 1)) + "};\n"
+        self.check(class_faults, "libmigrate/move/a.h", flags)
         self.check(type_faults, "base/b.h", twice)
 
 
