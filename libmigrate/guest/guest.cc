@@ -54,7 +54,6 @@ Guest::~Guest() = default;
 GuestRelay::Handlers Guest::relay_handlers() {
   GuestRelay::Handlers handlers;
   handlers.on_signal = [this](std::span<const std::byte> siginfo) { deliver(siginfo); };
-  handlers.on_command = [](std::uint64_t, const std::string&) {};
   handlers.on_change = [this] { note_change(); };
   return handlers;
 }

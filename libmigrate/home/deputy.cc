@@ -88,7 +88,6 @@ HomeRelay::Handlers Deputy::relay_handlers() {
     record_.where() = {host, session};
     record_.write_row(last_move());
   };
-  handlers.on_command_reply = [](std::uint64_t, const Result<std::string>&) {};
   handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection) { close_stream(id); };
   return handlers;
 }

@@ -230,11 +230,6 @@ Result<void> GuestRelay::dispatch(const wire::RelayMessage& message) {
       return MIGRATE_TRY(find(message.close().stream()))->accept_close(message.close());
     case Body::kSignal:
       return accept_signal(message.signal());
-    case Body::kCommand:
-      if (handlers_.on_command) {
-        handlers_.on_command(message.command().id(), message.command().json());
-      }
-      return {};
     default:
       return fail(corrupt_from_home("accept a message that home does not send"));
   }
@@ -376,15 +371,6 @@ void GuestRelay::note_ends(bool over) {
     wire::RelayExited::StreamEnd& end = *exited_->add_ends();
     end.set_id(id);
     end.set_out_end(stream.out_end());
-  }
-}
-
-void GuestRelay::send_reply(std::uint64_t id, const std::string& json) {
-  if (link_) {
-    wire::RelayMessage message;
-    message.mutable_command_reply()->set_id(id);
-    message.mutable_command_reply()->set_json(json);
-    link_->send(message);
   }
 }
 

@@ -46,8 +46,6 @@ class GuestRelay {
   struct Handlers {
     /// Deliver this signal (siginfo_t, 128 bytes); called once for each, in order.
     std::function<void(std::span<const std::byte> siginfo)> on_signal;
-    /// A request of home; answer with send_reply(id, ...) now or later.
-    std::function<void(std::uint64_t id, const std::string& json)> on_command;
     /// The state may have changed: note() and ends() are to be kept now, before home is told of it.
     std::function<void()> on_change = [] {};
   };
@@ -107,8 +105,6 @@ class GuestRelay {
                    const IncompleteCore& core = {});
   /// After report_exit(): so have its descendants, if any were left.
   void report_descendants_ended();
-  /// Answers a command; lost if the link breaks.
-  void send_reply(std::uint64_t id, const std::string& json);
 
   /// Home has everything: all output, and the exit if it was reported.
   bool flushed() const;

@@ -7,6 +7,7 @@
 
 #include <csignal>
 #include <limits>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -137,9 +138,6 @@ int HomeRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
   for (const auto& peer : pending_) {
     add(*peer);
   }
-  for (const auto& peer : retired_) {
-    add(*peer);
-  }
   for (const auto& [id, stream] : streams_) {
     const bool allowed = may_read(stream);
     stream.collect(descriptors, allowed);
@@ -154,7 +152,6 @@ Result<void> HomeRelay::handle() {
   Result<void> outcome;
   receive_active(outcome);
   receive_pending(outcome);
-  receive_retired();
   tell_superseded();
   pump_streams();
   handlers_.on_change();
@@ -177,20 +174,10 @@ void HomeRelay::receive_active(Result<void>& outcome) {
       done = fail(std::move(message).error());
     }
     if (!done) {
-      lose(std::exchange(active_, nullptr));
+      active_.reset();
       if (done.error().code != ErrorCode::kPeerLost) {
         outcome = std::move(done);
       }
-    }
-  }
-}
-
-void HomeRelay::lose(std::unique_ptr<Peer> peer) {
-  for (const std::uint64_t id : peer->commands) {
-    if (handlers_.on_command_reply) {
-      handlers_.on_command_reply(
-          id, fail(make_error(ErrorCode::kPeerLost, "wait for the answer to a command",
-                              "the process's place", "look where the process is, and try again")));
     }
   }
 }
@@ -266,9 +253,6 @@ Result<void> HomeRelay::check_resume(const Peer& peer, std::uint64_t activated_e
 }
 
 void HomeRelay::activate(std::unique_ptr<Peer> peer) {
-  if (active_ && !active_->commands.empty()) {
-    retired_.push_back(std::move(active_));
-  }
   active_ = std::move(peer);
   const wire::RelayResume resume = *std::exchange(active_->resume, std::nullopt);
   epoch_ = resume.epoch();
@@ -286,26 +270,6 @@ void HomeRelay::activate(std::unique_ptr<Peer> peer) {
   }
   sent_signal_ = first_signal_ - 1;
   active_->link.send(message);
-}
-
-void HomeRelay::receive_retired() {
-  for (std::size_t i = 0; i < retired_.size();) {
-    Peer& peer = *retired_[i];
-    Result<std::optional<wire::RelayMessage>> message = peer.link.receive();
-    while (message && *message && !peer.commands.empty()) {
-      if ((*message)->has_command_reply()) {
-        accept_reply(peer, (*message)->command_reply());
-      }
-      message = peer.link.receive();
-    }
-    if (message && !peer.commands.empty()) {
-      ++i;
-      continue;
-    }
-    std::unique_ptr<Peer> done = std::move(retired_[i]);
-    retired_.erase(retired_.begin() + static_cast<std::ptrdiff_t>(i));
-    lose(std::move(done));
-  }
 }
 
 Result<HomeStream*> HomeRelay::find(std::uint32_t id) {
@@ -341,9 +305,6 @@ Result<void> HomeRelay::dispatch(const wire::RelayMessage& message) {
       }
       location_ = message.located();
       return {};
-    case Body::kCommandReply:
-      accept_reply(*active_, message.command_reply());
-      return {};
     default:
       return fail(corrupt_from_place("accept a message that the process's place does not send"));
   }
@@ -358,12 +319,6 @@ Result<void> HomeRelay::accept_signal_ack(const wire::RelaySignalAck& ack) {
     ++first_signal_;
   }
   return {};
-}
-
-void HomeRelay::accept_reply(Peer& peer, const wire::RelayCommandReply& reply) {
-  if (peer.commands.erase(reply.id()) != 0 && handlers_.on_command_reply) {
-    handlers_.on_command_reply(reply.id(), reply.json());
-  }
 }
 
 void HomeRelay::accept_job_state(int signal) {
@@ -485,20 +440,6 @@ Result<void> HomeRelay::send_signal(std::span<const std::byte> siginfo) {
   std::copy(siginfo.begin(), siginfo.end(), std::as_writable_bytes(std::span(bytes)).begin());
   signals_.push_back(std::move(bytes));
   return {};
-}
-
-Result<std::uint64_t> HomeRelay::send_command(const std::string& json) {
-  if (!active_) {
-    return fail(make_error(ErrorCode::kPeerLost, "send a command", "the process's place",
-                           "wait until the link to it is up again"));
-  }
-  const std::uint64_t id = next_command_++;
-  wire::RelayMessage message;
-  message.mutable_command()->set_id(id);
-  message.mutable_command()->set_json(json);
-  active_->commands.insert(id);
-  active_->link.send(message);
-  return id;
 }
 
 }  // namespace migrate

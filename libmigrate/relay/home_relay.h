@@ -10,7 +10,6 @@
 #include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <vector>
@@ -50,8 +49,6 @@ class HomeRelay {
     std::function<void()> on_continued;
     /// The process is at this host now.
     std::function<void(const std::string& host, const std::string& session)> on_located;
-    /// The answer to send_command(); kPeerLost if the link broke before one came.
-    std::function<void(std::uint64_t id, Result<std::string> json)> on_command_reply;
     /// The process closed its end of a stream (RELAY_IN or RELAY_OUT): so must the deputy.
     std::function<void(std::uint32_t id, wire::RelayDirection direction)> on_stream_closed;
     /// The state may have changed: note() is to be kept now, before the other side is told of it.
@@ -88,9 +85,6 @@ class HomeRelay {
   /// Delivers a signal (siginfo_t, 128 bytes) to the process, once, wherever it is then. Errors:
   /// kInvalid (size), kRetry (65536 already wait).
   Result<void> send_signal(std::span<const std::byte> siginfo);
-  /// Asks the process's present place; the id comes back with on_command_reply. Never sent twice.
-  /// Errors: kPeerLost (no link now).
-  Result<std::uint64_t> send_command(const std::string& json);
 
   /// on_exit was called, and its confirmation handed to the link. Keep the relay for a moment
   /// longer, until connected() is false, so that the other side gets it.
@@ -105,23 +99,19 @@ class HomeRelay {
     explicit Peer(std::unique_ptr<Channel> channel) : link(std::move(channel)) {}
     Link link;
     std::optional<wire::RelayResume> resume;
-    bool told_newer = false;           // that there is a later place
-    std::set<std::uint64_t> commands;  // sent here, not answered
+    bool told_newer = false;  // that there is a later place
   };
 
   void receive_active(Result<void>& outcome);
   void receive_pending(Result<void>& outcome);
-  void receive_retired();
   void tell_superseded();
   Result<bool> read_pending(Peer& peer);
   Result<void> check_resume(const Peer& peer, std::uint64_t activated_epoch) const;
   void activate(std::unique_ptr<Peer> peer);
   Result<void> dispatch(const wire::RelayMessage& message);
   Result<void> accept_signal_ack(const wire::RelaySignalAck& ack);
-  void accept_reply(Peer& peer, const wire::RelayCommandReply& reply);
   void accept_job_state(int signal);
   void accept_exited(const wire::RelayExited& exited);
-  void lose(std::unique_ptr<Peer> peer);
   Result<HomeStream*> find(std::uint32_t id);
   bool may_read(const HomeStream& stream) const;
   void pump_streams();
@@ -136,13 +126,11 @@ class HomeRelay {
   std::map<std::uint32_t, std::uint32_t> told_closed_;  // directions, by stream
   std::unique_ptr<Peer> active_;
   std::deque<std::unique_ptr<Peer>> pending_;
-  std::vector<std::unique_ptr<Peer>> retired_;  // replaced, but commands may be answered yet
   std::uint64_t epoch_ = 0;
   std::uint64_t attempt_ = 0;
   std::deque<std::string> signals_;  // not acknowledged
   std::uint64_t first_signal_ = 1;   // the number of the first of them
   std::uint64_t sent_signal_ = 0;    // the last that was queued on the present link
-  std::uint64_t next_command_ = 1;
   int stopped_signal_ = 0;
   std::optional<wire::RelayLocated> location_;
   std::optional<wire::RelayExited> exited_;

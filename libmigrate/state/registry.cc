@@ -64,7 +64,7 @@ constexpr const char* kUpsert =
     " worker=?16, mailbox=?17, boot=?18, waits_for=?19, waits_since_us=?20,"
     " worker_start=?21";
 
-constexpr std::array<std::string_view, 3> kRoleNames = {"home", "resident", "source"};
+constexpr std::array<std::string_view, 2> kRoleNames = {"home", "resident"};
 constexpr std::array<std::string_view, 8> kStateNames = {
     "moving", "running-here", "away", "done", "exited", "failed", "lost", "children-left"};
 

@@ -20,7 +20,6 @@ namespace migrate {
 enum class ProcessRole : std::uint8_t {
   kHome,      ///< It was started here; a deputy keeps its pid.
   kResident,  ///< It was started elsewhere and runs, or ran, here in a cell.
-  kSource,    ///< Neither: it came by, moved on, and this host still owes pages.
 };
 
 /// Where a process stands, seen from this host.

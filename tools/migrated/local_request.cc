@@ -369,10 +369,6 @@ std::optional<WaitEnd> wait_end(const ProcessRecord& record, bool for_exit) {
   if (!for_exit && is_owed_nothing) {
     return WaitEnd{};
   }
-  if (for_exit && record.role == ProcessRole::kSource && record.state == ProcessState::kDone) {
-    return WaitEnd{MIGRATE_ERROR,
-                   "it only passed through this host; wait at its home, " + record.home};
-  }
   if (!record.has_worker()) {
     return WaitEnd{MIGRATE_ERROR, "its worker " + std::to_string(record.worker) +
                                       " has ended; the log of migrated says why"};

@@ -139,7 +139,7 @@ TEST_F(GoingOnTest, HomeKnowsThatItRunsThere) {
   // A later place calls home.
   wire::RelayState later = make_relay_state({});
   later.set_epoch(2);
-  auto other = GuestRelay::create(later, {[](auto) {}, [](auto, const auto&) {}, [] {}}).value();
+  auto other = GuestRelay::create(later, {[](auto) {}, [] {}}).value();
   auto ends = make_memory_channels().value();
   home_->attach(std::move(ends.second));
   other->attach(std::move(ends.first));

@@ -87,7 +87,6 @@ class GuestFixture : public testing::Test {
     handlers.on_stopped = [this](int signal) { stopped_ = signal; };
     handlers.on_continued = [this] { stopped_ = 0; };
     handlers.on_located = [](const std::string&, const std::string&) {};
-    handlers.on_command_reply = [](std::uint64_t, const Result<std::string>&) {};
     handlers.on_stream_closed = [](std::uint32_t, wire::RelayDirection) {};
     home_ = std::make_unique<HomeRelay>(std::vector<HomeRelay::Stream>(), 0, std::move(handlers));
   }

@@ -295,7 +295,6 @@ void HomeWorld::call() {
       std::memcpy(&information, siginfo.data(), std::min(siginfo.size(), sizeof(information)));
       place_.signals.push_back(information.si_signo);
     };
-    handlers.on_command = [](std::uint64_t, const std::string&) {};
     place_.relay = GuestRelay::create(make_relay_state(specs_), std::move(handlers)).value();
     place_.ends = place_.relay->create_endpoints().value();
   }

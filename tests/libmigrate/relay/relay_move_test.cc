@@ -223,25 +223,5 @@ TEST_F(RelayMoves, TheExitComesHomeOverAnotherLink) {
   EXPECT_EQ(exits, std::vector<int>{9});
 }
 
-TEST_F(RelayMoves, ThePlaceLeftMayStillAnswer) {
-  start_usual_home();
-  start_place();
-  ASSERT_TRUE(turn_until([&] { return place.relay->established(); }));
-  ASSERT_TRUE(deputy_relay->send_command("{\"move\":\"hostC\"}"));
-  ASSERT_TRUE(turn_until([&] { return commands.size() == 1; }));
-  Place next = make_place(place.relay->freeze_state());
-  connect(*next.relay);
-  next.relay->activate();
-  for (int i = 0; i < 1000 && !next.relay->established(); ++i) {
-    turn(next.relay.get());
-  }
-  ASSERT_TRUE(next.relay->established());
-  place.relay->send_reply(commands[0].first, "{\"ok\":1}");
-  for (int i = 0; i < 1000 && replies.empty(); ++i) {
-    turn(next.relay.get());
-  }
-  EXPECT_EQ(replies, std::vector<std::string>{"{\"ok\":1}"});
-}
-
 }  // namespace
 }  // namespace migrate::relay_testing

@@ -54,9 +54,6 @@ class RelayWorld : public ::testing::Test {
     handlers.on_located = [this](const std::string& host, const std::string&) {
       hosts.push_back(host);
     };
-    handlers.on_command_reply = [this](std::uint64_t, Result<std::string> json) {
-      replies.push_back(json ? *json : "lost");
-    };
     handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection direction) {
       closed.push_back(id * 10 + direction);
     };
@@ -89,9 +86,6 @@ class RelayWorld : public ::testing::Test {
       std::uint64_t number = 0;
       std::memcpy(&number, siginfo.data(), sizeof number);
       signals.push_back(number);
-    };
-    handlers.on_command = [this](std::uint64_t id, const std::string& json) {
-      commands.emplace_back(id, json);
     };
     wire::RelayState parsed;
     EXPECT_TRUE(parsed.ParseFromString(state.SerializeAsString()));
@@ -183,10 +177,8 @@ class RelayWorld : public ::testing::Test {
   std::vector<int> exits;
   std::vector<int> jobs;
   std::vector<std::string> hosts;
-  std::vector<std::string> replies;
   std::vector<std::uint32_t> closed;
   std::vector<std::uint64_t> signals;
-  std::vector<std::pair<std::uint64_t, std::string>> commands;
 };
 
 }  // namespace migrate::relay_testing
