@@ -240,5 +240,39 @@ TEST(Requests, ThatListOrWait) {
   EXPECT_FALSE(parse_wait({{"for", "ever"}}));
 }
 
+TEST(Words, AnErrorNamesWhatMayCome) {
+  const std::string of_wait = parse_move_wait("ever").error().message();
+  for (const std::string& word : move_wait_words()) {
+    EXPECT_NE(of_wait.find(word), std::string::npos) << of_wait;
+  }
+  const std::string of_transport = parse_page_transport("pigeon").error().message();
+  for (const std::string& word : page_transport_words()) {
+    EXPECT_NE(of_transport.find(word), std::string::npos) << of_transport;
+  }
+  EXPECT_NE(parse_wait_for("ever").error().message().find("exit"), std::string::npos);
+}
+
+TEST(Words, AreReadBack) {
+  for (const std::string& word : move_wait_words()) {
+    EXPECT_EQ(to_string(parse_move_wait(word).value()), word);
+  }
+  for (const std::string& word : page_transport_words()) {
+    EXPECT_EQ(to_string(parse_page_transport(word).value()), word);
+  }
+  for (const std::string& word : mode_words()) {
+    EXPECT_EQ(parse_mode(word).value().word, word);
+    EXPECT_EQ(parse_offered_mode(word).value().word, word);
+    EXPECT_EQ(noted_plan(word).word, word);
+  }
+  EXPECT_EQ(wait_for_words().size(), 2U);
+}
+
+TEST(Words, OnlyAnOfferMayOnlyAsk) {
+  EXPECT_TRUE(check_plan().only_asks);
+  EXPECT_FALSE(parse_mode(check_plan().word));
+  EXPECT_TRUE(parse_offered_mode(check_plan().word).value().only_asks);
+  EXPECT_EQ(noted_plan("of another version").word, "lazy");  // Its pages must come in any case.
+}
+
 }  // namespace
 }  // namespace migrate
