@@ -27,6 +27,9 @@ class SourceParked : public Face {
   }
 
  protected:
+  SourceMove& move() const { return move_; }
+
+ private:
   SourceMove& move_;
 };
 
@@ -34,7 +37,7 @@ class SourceKeeper : public SourceParked<ParkedKeeper> {
  public:
   using SourceParked::SourceParked;
 
-  void end() override { move_.parked().end(); }
+  void end() override { move().parked().end(); }
 };
 
 class SourceDeputy : public SourceParked<ParkedDeputy> {
@@ -42,7 +45,7 @@ class SourceDeputy : public SourceParked<ParkedDeputy> {
   SourceDeputy(SourceMove& move, ProcessIdentity identity)
       : SourceParked(move), identity_(identity) {}
 
-  int signal_pipe() const override { return move_.parked().signal_pipe(); }
+  int signal_pipe() const override { return move().parked().signal_pipe(); }
   // Its pid may be another's by and by.
   void send(int signal) const override {
     if (const auto deputy = identity_.open()) {
@@ -50,19 +53,19 @@ class SourceDeputy : public SourceParked<ParkedDeputy> {
     }
   }
   Result<void> settle() override {
-    return move_.parked().settle(descriptors_to_keep(move_.image(), true));
+    return move().parked().settle(descriptors_to_keep(move().image(), true));
   }
   void fetch_shared(RealFiles& files) const override {
-    files.fetch_shared(identity_.pid, move_.image());
+    files.fetch_shared(identity_.pid, move().image());
   }
   Result<std::unique_ptr<ParkedKeeper>> make_keeper() override {
     auto keeper =
-        MIGRATE_TRY(move_.parked().make_keeper(descriptors_to_keep(move_.image(), false)));
-    ending_.emplace(move_.serve_from(std::move(keeper)));
-    return std::make_unique<SourceKeeper>(move_);
+        MIGRATE_TRY(move().parked().make_keeper(descriptors_to_keep(move().image(), false)));
+    ending_.emplace(move().serve_from(std::move(keeper)));
+    return std::make_unique<SourceKeeper>(move());
   }
   Result<void> end_as(int wait_status) override {
-    return (ending_ ? *ending_ : move_.parked()).end_as(wait_status);
+    return (ending_ ? *ending_ : move().parked()).end_as(wait_status);
   }
   Result<void> let_attach(const Asker& asker) const override {
     return may_attach(asker, identity_.pid);
