@@ -242,10 +242,11 @@ void Guest::note_change() {
 }
 
 void Guest::close() {
-  pages_.reset();
+  // The cell first: what is left in it must never see a page without its pager.
   if (cell_) {
     cell_->end();
   }
+  pages_.reset();
   record_.enter(has_left(phase()) ? GuestPhase::kWentOn : GuestPhase::kOver);
   if (source_.knows()) {
     record_.file().remove();

@@ -71,7 +71,7 @@ void GuestServing::on_move(GuestRequest request) {
   if (!asker) {
     return;
   }
-  auto move = parse_move(request.text, guest_.context().push_bytes_per_second);
+  auto move = parse_move(request.text);
   if (!move) {
     request.refuse(MIGRATE_USAGE, move.error());
     return;

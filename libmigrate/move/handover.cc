@@ -92,7 +92,8 @@ Result<void> Handover::send_image(std::string& image, wire::RelayState relay) {
 PageServerOptions Handover::page_server_options() const {
   return {.push = options_.plan.push,
           .spin_us = options_.context->spin_us,
-          .push_bytes_per_second = options_.push.bytes_per_second.value_or(0),
+          .push_bytes_per_second =
+              options_.push.bytes_per_second.value_or(options_.context->push_bytes_per_second),
           .push_deadline = options_.push.deadline};
 }
 

@@ -135,7 +135,7 @@ Result<ProcessName> parse_process(const json& request) {
   return process;
 }
 
-Result<MoveRequest> parse_move(const json& request, std::uint64_t host_bytes_per_second) {
+Result<MoveRequest> parse_move(const json& request) {
   MIGRATE_TRY(must_be_object(request));
   MoveRequest move;
   move.plan = MIGRATE_TRY(parse_mode(MIGRATE_TRY(text_of(request, "mode", "lazy"))));
@@ -148,8 +148,10 @@ Result<MoveRequest> parse_move(const json& request, std::uint64_t host_bytes_per
   move.transport = MIGRATE_TRY(
       settle_page_transport(move.destination, MIGRATE_TRY(text_of(request, "transport", "auto"))));
   move.retry_seconds = MIGRATE_TRY(number_of(request, "retry_seconds", 0));
-  move.push.bytes_per_second = static_cast<std::uint64_t>(MIGRATE_TRY(
-      number_of(request, "bytes_per_second", static_cast<double>(host_bytes_per_second))));
+  if (request.contains("bytes_per_second")) {
+    move.push.bytes_per_second =
+        static_cast<std::uint64_t>(MIGRATE_TRY(number_of(request, "bytes_per_second", 0)));
+  }
   const double seconds = MIGRATE_TRY(number_of(request, "deadline_seconds", 0));
   move.push.deadline = std::chrono::milliseconds(std::llround(
       std::min(seconds, kMostNumber / kMillisecondsPerSecond) * kMillisecondsPerSecond));

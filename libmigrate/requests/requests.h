@@ -53,7 +53,7 @@ enum class MoveWait : std::uint8_t {
 
 /// How fast the memory of a process follows it; see PageServerOptions.
 struct PushLimits {
-  std::optional<std::uint64_t> bytes_per_second{};  ///< Nothing: as the host's own setting.
+  std::optional<std::uint64_t> bytes_per_second{};  ///< Nothing: as the source's host is set.
   std::chrono::milliseconds deadline{0};
 };
 
@@ -93,9 +93,9 @@ Result<Command> parse_command(const nlohmann::json& request);
 /// Which process it is about; none given is no error. Digits as a pid is written are a pid, also
 /// where an id may be.
 Result<ProcessName> parse_process(const nlohmann::json& request);
-/// A `move`. `host_bytes_per_second`: of this host, where the request has no limit of its own. A
-/// destination by rdma:// becomes its daemon's address.
-Result<MoveRequest> parse_move(const nlohmann::json& request, std::uint64_t host_bytes_per_second);
+/// A `move`. A destination by rdma:// becomes its daemon's address. A limit that it does not give
+/// stays away: it is the host's where the process is, which may be another one's.
+Result<MoveRequest> parse_move(const nlohmann::json& request);
 /// A `check`.
 Result<CheckRequest> parse_check(const nlohmann::json& request);
 /// A `resolve`. There is no default: what is decided wrongly runs twice, or is lost.

@@ -33,7 +33,7 @@ void fuzz(std::string_view line) {
   read_twice(body, parse_resolve);
   read_twice(body, parse_wait);
   read_twice(body, parse_check);
-  read_twice(body, [](const json& each) { return parse_move(each, 0); });
+  read_twice(body, parse_move);
   json named = request_for(Command::kShow);
   name_process(named, request->process);
   const auto process = parse_process(named);

@@ -247,7 +247,7 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
   MoveRequest move;
   CheckRequest check;
   if (is_move) {
-    move = MIGRATE_TRY(parse_move(request.body, service.context.push_bytes_per_second));
+    move = MIGRATE_TRY(parse_move(request.body));
     request.body = request_for(move);  // As settled here, where the worker is elsewhere.
   } else {
     check = MIGRATE_TRY(parse_check(request.body));

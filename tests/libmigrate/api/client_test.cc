@@ -93,12 +93,12 @@ TEST(Client, MovesAnotherProcess) {
   const auto request = migrate::parse_object(daemon.request());
   EXPECT_EQ(migrate::parse_command(request).value(), migrate::Command::kMove);
   EXPECT_EQ(migrate::parse_process(request).value().pid, 17);
-  const migrate::MoveRequest move = migrate::parse_move(request, 77).value();
+  const migrate::MoveRequest move = migrate::parse_move(request).value();
   EXPECT_EQ(move.destination, "hostB:7071");
   EXPECT_EQ(move.plan.word, "eager");
   EXPECT_EQ(move.wait, migrate::MoveWait::kDone);
   EXPECT_EQ(move.retry_seconds, 1.5);
-  EXPECT_EQ(move.push.bytes_per_second, 77U);
+  EXPECT_FALSE(move.push.bytes_per_second);
   EXPECT_FALSE(daemon.answered_by_pipe());
   migrate_free(report);
 }

@@ -22,6 +22,24 @@ class ServingTest : public HandoverTest {
   }
 };
 
+// Where a move names no limit, it is that of the host which has the process: also of one that was
+// passed on by the home, and after a new worker took over.
+TEST_F(ServingTest, PushesAsItsOwnHostAllows) {
+  context_.push_bytes_per_second = 4096;
+  run();
+  EXPECT_EQ(memory_.fed_with.push_bytes_per_second, 4096U);
+}
+
+TEST_F(ServingTest, PushesAsTheMoveAsks) {
+  context_.push_bytes_per_second = 4096;
+  make("lazy", {.bytes_per_second = 0});
+  there_.says = {offer_reply(), connected()};
+  ASSERT_TRUE(make_offer());
+  ASSERT_TRUE(handover_->connect_pages());
+  ASSERT_TRUE(send_process());
+  EXPECT_EQ(memory_.fed_with.push_bytes_per_second, 0U);  // As fast as can be.
+}
+
 TEST_F(ServingTest, PingsEverySecond) {
   run();
   int pings = 0;

@@ -23,12 +23,13 @@ class HandoverTest : public testing::Test {
 
   HandoverTest() : report_({}, [this] { return now_us_; }) {}
 
-  void make(const char* mode = "lazy") {
+  void make(const char* mode = "lazy", PushLimits push = {}) {
     HandoverOptions options;
     options.destination = {.scheme = "tcp", .host = "there", .port = 1};
     options.plan = parse_offered_mode(mode).value();
     options.transport = PageTransport::kTcp;
     options.context = &context_;
+    options.push = push;
     options.patience = {.reply_ms = 20,
                         .restored_ms = 20,
                         .all_pages_ms = 40,

@@ -46,6 +46,7 @@ class StandInMemory final : public KeptMemory {
 
   Result<std::unique_ptr<PageFeed>> make_feed(const PageServerOptions& options) override {
     ++feeds;
+    fed_with = options;
     return gone ? fail(make_error(ErrorCode::kNotFound, "read the memory"))
                 : PageFeed::create(::getpid(), image_, options);
   }
@@ -57,6 +58,7 @@ class StandInMemory final : public KeptMemory {
   void leave(std::size_t) override { ++left; }
 
   int feeds = 0;
+  PageServerOptions fed_with;  // the last feed
   std::uint64_t confirmed_pages = 0;
   int left = 0;
   bool gone = false;
