@@ -159,7 +159,7 @@ struct ProcessQuestions {
   std::uint64_t resident;
   std::size_t fresh_page;
 
-  ProcessQuestions(Script& script, const wire::Image& image)
+  ProcessQuestions(Script& script, const wire::ProcessImage& image)
       : actions(script.reserve(arch::kSignals * arch::kSignalActionBytes)),
         interval_timers(script.reserve(kIntervalTimerKinds.size() * sizeof(itimerval))),
         posix_timers(script.reserve(sizeof(itimerspec) *
@@ -194,7 +194,7 @@ struct ProcessQuestions {
     script.call(SYS_mincore, {page, kPageBytes, resident});
   }
 
-  void answer(const Script& script, wire::Image& image) const {
+  void answer(const Script& script, wire::ProcessImage& image) const {
     image.set_signal_actions(
         text_of(script.data(actions, arch::kSignals * arch::kSignalActionBytes)));
     image.clear_interval_timers();
@@ -290,7 +290,7 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
 
 // What only the threads themselves can tell; the first of them for the whole process.
 Result<void> ask_threads(const FrozenProcess& frozen, std::span<const ScriptThread> threads,
-                         std::span<wire::Thread* const> images, wire::Image& image,
+                         std::span<wire::Thread* const> images, wire::ProcessImage& image,
                          Verdict& verdict) {
   struct Asked {
     ThreadQuestions of_thread;
@@ -361,7 +361,7 @@ void check_scripts_can_run(const FrozenProcess& frozen, Verdict& verdict) {
 }
 
 Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>& waits,
-                           wire::Image& image, Verdict& verdict) {
+                           wire::ProcessImage& image, Verdict& verdict) {
   if (image.threads_size() != static_cast<int>(frozen.threads().size())) {
     return fail(make_error(ErrorCode::kRetry, "capture the threads of",
                            "process " + std::to_string(frozen.process()),
@@ -395,7 +395,7 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
   return {};
 }
 
-Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& image) {
+Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::ProcessImage& image) {
   std::set<std::uint64_t> pages;
   const auto need = [&pages](std::uint64_t address, std::uint64_t length,
                              std::uint64_t limit = kMaxStarterBytes) {

@@ -18,7 +18,7 @@ namespace migrate {
 /// inside only. Thread: the tracer. Errors: kRetry (its threads changed), kSystem. `waits`: of the
 /// threads when they came to this host.
 Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>& waits,
-                           wire::Image& image, Verdict& verdict);
+                           wire::ProcessImage& image, Verdict& verdict);
 
 /// Adds the threads of a frozen process in which no script can run: before open_area().
 void check_scripts_can_run(const FrozenProcess& frozen, Verdict& verdict);
@@ -29,6 +29,6 @@ void check_scripts_can_run(const FrozenProcess& frozen, Verdict& verdict);
 /// (fault_in_user_writeable()), what a poll() goes on with, where what is left of a sleep is
 /// written, and the arguments that
 /// /proc/PID/cmdline shows.
-Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::Image& image);
+Result<void> capture_starter_pages(const FrozenProcess& frozen, wire::ProcessImage& image);
 
 }  // namespace migrate

@@ -7,6 +7,7 @@
 
 #include "base/unique_fd.h"
 #include "libmigrate/carriers/carriers.h"
+#include "libmigrate/image/only_process.h"
 
 namespace migrate {
 namespace {
@@ -15,9 +16,9 @@ namespace {
 // processes have nothing whose content travels.
 class FrozenDescriptors : public carriers::CaptureContext {
  public:
-  FrozenDescriptors(pid_t process, wire::Image& image) : process_(process), image_(image) {}
+  FrozenDescriptors(pid_t process, wire::Objects& objects) : process_(process), objects_(objects) {}
 
-  wire::Image& image() override { return image_; }
+  wire::Objects& objects() override { return objects_; }
 
   Result<UniqueFd> fetch(std::uint32_t number) override {
     if (!pidfd_.valid()) {
@@ -35,16 +36,16 @@ class FrozenDescriptors : public carriers::CaptureContext {
 
  private:
   pid_t process_;
-  wire::Image& image_;
+  wire::Objects& objects_;
   UniqueFd pidfd_;
 };
 
 }  // namespace
 
 Result<void> capture_contents(pid_t process, wire::Image& image) {
-  FrozenDescriptors context(process, image);
-  for (const wire::Descriptor& descriptor : image.descriptors()) {
-    const wire::OpenFile& file = image.files(static_cast<int>(descriptor.file()));
+  FrozenDescriptors context(process, *image.mutable_objects());
+  for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
+    const wire::OpenFile& file = image.objects().files(static_cast<int>(descriptor.file()));
     if (const auto capture = carriers::carrier_of(file.kind()).capture; capture != nullptr) {
       MIGRATE_TRY(capture(context, descriptor.number(), file));
     }

@@ -179,7 +179,7 @@ std::int64_t timeout_result(std::int64_t number) {
   }
 }
 
-std::vector<WaitRecord> record_waits(const wire::Image& image,
+std::vector<WaitRecord> record_waits(const wire::ProcessImage& image,
                                      const std::vector<pid_t>& host_threads) {
   std::vector<WaitRecord> records;
   for (std::size_t i = 0; i < host_threads.size(); ++i) {

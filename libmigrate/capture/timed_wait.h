@@ -57,7 +57,7 @@ std::int64_t timeout_result(std::int64_t number);
 
 /// Of each thread of `image` that waits: call right before the threads are let go. `host_threads`
 /// in the image's order.
-std::vector<WaitRecord> record_waits(const wire::Image& image,
+std::vector<WaitRecord> record_waits(const wire::ProcessImage& image,
                                      const std::vector<pid_t>& host_threads);
 
 }  // namespace migrate

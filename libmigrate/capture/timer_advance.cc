@@ -21,7 +21,7 @@ bool goes_on(int clock) {
 
 }  // namespace
 
-void advance_timers(wire::Image& image, std::int64_t now_ns) {
+void advance_timers(wire::Objects& objects, wire::ProcessImage& image, std::int64_t now_ns) {
   constexpr std::uint64_t kMicrosecond = 1000;
   const std::uint64_t source_now_ns =
       static_cast<std::uint64_t>(now_ns) - static_cast<std::uint64_t>(image.clock_offset_ns());
@@ -38,7 +38,7 @@ void advance_timers(wire::Image& image, std::int64_t now_ns) {
   for (wire::Thread& thread : *image.mutable_threads()) {
     thread.set_wait_remaining_ns(carriers::time_left(thread.wait_remaining_ns(), elapsed));
   }
-  for (wire::OpenFile& file : *image.mutable_files()) {
+  for (wire::OpenFile& file : *objects.mutable_files()) {
     if (const auto advance = carriers::carrier_of(file.kind()).advance; advance != nullptr) {
       advance(file, source_now_ns);
     }

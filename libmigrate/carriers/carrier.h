@@ -27,7 +27,7 @@ struct PipeSeen {
   bool readable = false;
   bool writable = false;
   std::uint32_t number = 0;             ///< Of one descriptor.
-  std::optional<std::uint64_t> object;  ///< Index into Image.pipes, once it is there.
+  std::optional<std::uint64_t> object;  ///< Index into Objects.pipes, once it is there.
 };
 
 /// What finding an object may ask of the inspection. The process may be running, and close what it
@@ -37,9 +37,9 @@ class FindContext {
   virtual ~FindContext() = default;
 
   virtual pid_t process() const = 0;
-  virtual wire::Image& image() = 0;
+  virtual wire::Objects& objects() = 0;
   /// The image of the last inspection, if the process is frozen now; else null.
-  virtual const wire::Image* draft() const = 0;
+  virtual const wire::Objects* draft() const = 0;
   /// /proc/PID/fd; borrowed.
   virtual int directory() const = 0;
   /// A duplicate of the process's descriptor; not valid if that cannot be had.
@@ -54,7 +54,7 @@ class FindContext {
   virtual std::uint64_t hash_limit_bytes() const = 0;
   /// OpenFile.shared_id of a file that an ancestor has open too; 0: nobody has.
   virtual std::uint64_t shared_id(const Sighting& seen) const = 0;
-  /// Index into Image.shared_memories of the memory file, of which `fd` is a duplicate, or -1.
+  /// Index into Objects.shared_memories of the memory file, of which `fd` is a duplicate, or -1.
   /// Errors: kUnsupported (huge pages), kSystem.
   virtual Result<std::uint32_t> add_memory(const Sighting& seen, int fd) = 0;
 
@@ -73,7 +73,7 @@ class CaptureContext {
  public:
   virtual ~CaptureContext() = default;
 
-  virtual wire::Image& image() = 0;
+  virtual wire::Objects& objects() = 0;
   /// A duplicate of the process's descriptor. Errors: kSystem.
   virtual Result<UniqueFd> fetch(std::uint32_t number) = 0;
 };
@@ -100,13 +100,13 @@ class MakeContext {
  public:
   virtual ~MakeContext() = default;
 
-  virtual const wire::Image& image() const = 0;
+  virtual const wire::Objects& objects() const = 0;
   /// Opens what is under the path of `file`, if that is surely this file. For carriers that are
   /// Carrier::opened_as_user only. Errors: kNotFound, kRefused, kSystem.
   virtual Result<UniqueFd> open(const wire::FileIdentity& file, int flags) = 0;
-  /// A place for the pipe with this index into Image.pipes, empty at first.
+  /// A place for the pipe with this index into Objects.pipes, empty at first.
   virtual MadePipe& pipe(std::uint64_t index) = 0;
-  /// The shared memory with this index into Image.shared_memories; borrowed.
+  /// The shared memory with this index into Objects.shared_memories; borrowed.
   virtual int memory(std::uint64_t index) const = 0;
   /// The process's end of a relayed stream; borrowed. Errors: kCorrupt (there is no such stream).
   virtual Result<int> relay_end(std::uint64_t stream) const = 0;
@@ -136,16 +136,16 @@ struct Carrier {
   /// capture: reads what is in the object into the image. Once for each descriptor, in the freeze.
   Result<void> (*capture)(CaptureContext& context, std::uint32_t number,
                           const wire::OpenFile& file) = nullptr;
-  /// park: the most bytes that capture() may add to the draft `image` for all objects of this kind,
-  /// also for those that grow meanwhile: the final image is written into the parked process, where
-  /// there must be room for it.
-  std::uint64_t (*most_content_bytes)(const wire::Image& image) = nullptr;
+  /// park: the most bytes that capture() may add to the draft `objects` for all objects of this
+  /// kind, also for those that grow meanwhile: the final image is written into the parked process,
+  /// where there must be room for it.
+  std::uint64_t (*most_content_bytes)(const wire::Objects& objects) = nullptr;
   /// capture: takes the time off that has gone by since find(), by the source's CLOCK_MONOTONIC.
   void (*advance)(wire::OpenFile& file, std::uint64_t source_now_ns) = nullptr;
 
   /// image: what is wrong with a file that a peer sent; null: nothing. Whatever passes can be
   /// restored without looking at it again.
-  const char* (*flaw)(const wire::Image& image, const wire::OpenFile& file) = nullptr;
+  const char* (*flaw)(const wire::Objects& objects, const wire::OpenFile& file) = nullptr;
   /// rules: compares with what this host has in its place, and refuses.
   void (*compare)(CompareContext& context, const wire::OpenFile& file) = nullptr;
 

@@ -83,12 +83,12 @@ bool find_object(FindContext& context, const Sighting& seen, wire::OpenFile& fil
   return carrier->find == nullptr || carrier->find(context, seen, file);
 }
 
-const char* flaw_of(const wire::Image& image, const wire::OpenFile& file) {
+const char* flaw_of(const wire::Objects& objects, const wire::OpenFile& file) {
   const Carrier& carrier = carrier_of(file.kind());
   if (carrier.name.empty()) {
     return "kind of files";
   }
-  return carrier.flaw == nullptr ? nullptr : carrier.flaw(image, file);
+  return carrier.flaw == nullptr ? nullptr : carrier.flaw(objects, file);
 }
 
 }  // namespace migrate::carriers

@@ -19,6 +19,6 @@ const Carrier& carrier_of(wire::OpenFile::Kind kind);
 bool find_object(FindContext& context, const Sighting& seen, wire::OpenFile& file);
 
 /// What is wrong with an open file that a peer sent, as a string literal; null: nothing.
-const char* flaw_of(const wire::Image& image, const wire::OpenFile& file);
+const char* flaw_of(const wire::Objects& objects, const wire::OpenFile& file);
 
 }  // namespace migrate::carriers

@@ -19,7 +19,7 @@ bool find_eventfd(FindContext& context, const Sighting& seen, wire::OpenFile& fi
   return true;
 }
 
-const char* flaw_of_eventfd(const wire::Image& /*image*/, const wire::OpenFile& file) {
+const char* flaw_of_eventfd(const wire::Objects& /*objects*/, const wire::OpenFile& file) {
   constexpr std::uint64_t kTooMany = ~0ULL;  // eventfd(2): the most is one less.
   return file.event_count() < kTooMany ? nullptr : "event_count of files";
 }

@@ -25,7 +25,7 @@ bool find_memory_file(FindContext& context, const Sighting& seen, wire::OpenFile
                ? context.refuse("HUGETLB", seen)
                : context.refuse("UNKNOWN_DESCRIPTOR", seen, index.error().message());
   }
-  context.image().mutable_shared_memories(static_cast<int>(*index))->set_open_descriptor(true);
+  context.objects().mutable_shared_memories(static_cast<int>(*index))->set_open_descriptor(true);
   file.set_object(*index);
   return true;
 }
@@ -64,7 +64,7 @@ Result<void> capture_memory_file(CaptureContext& context, std::uint32_t number,
                                  const wire::OpenFile& file) {
   UniqueFd fd = MIGRATE_TRY(context.fetch(number));
   wire::SharedMemory& memory =
-      *context.image().mutable_shared_memories(static_cast<int>(file.object()));
+      *context.objects().mutable_shared_memories(static_cast<int>(file.object()));
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0) {
     return fail(system_error("look at", descriptor_name(number)));
@@ -78,16 +78,16 @@ Result<void> capture_memory_file(CaptureContext& context, std::uint32_t number,
   return {};
 }
 
-std::uint64_t most_memory_bytes(const wire::Image& image) {
+std::uint64_t most_memory_bytes(const wire::Objects& objects) {
   std::uint64_t bytes = 0;
-  for (const wire::SharedMemory& memory : image.shared_memories()) {
+  for (const wire::SharedMemory& memory : objects.shared_memories()) {
     bytes += memory.open_descriptor() ? memory.size_bytes() : 0;
   }
   return bytes;
 }
 
-const char* flaw_of_memory_file(const wire::Image& image, const wire::OpenFile& file) {
-  return file.object() < static_cast<std::uint64_t>(image.shared_memories_size())
+const char* flaw_of_memory_file(const wire::Objects& objects, const wire::OpenFile& file) {
+  return file.object() < static_cast<std::uint64_t>(objects.shared_memories_size())
              ? nullptr
              : "shared memory of files";
 }
@@ -99,7 +99,7 @@ Result<UniqueFd> make_memory_file(MakeContext& context, const wire::OpenFile& fi
     ::lseek(fd.get(), static_cast<off_t>(file.position()), SEEK_SET);
   }
   const std::uint32_t seals =
-      context.image().shared_memories(static_cast<int>(file.object())).seals();
+      context.objects().shared_memories(static_cast<int>(file.object())).seals();
   // F_SEAL_SEAL is always set on a memfd made without MFD_ALLOW_SEALING.
   if (seals != 0 && ::fcntl(memory, F_ADD_SEALS, seals) != 0 && errno != EPERM) {
     return fail(system_error("seal a memory file"));

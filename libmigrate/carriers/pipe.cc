@@ -40,8 +40,8 @@ void settle_pipe(FindContext& context, std::uint32_t number, wire::OpenFile& fil
     return;
   }
   if (!seen.object) {
-    seen.object = static_cast<std::uint64_t>(context.image().pipes_size());
-    wire::Pipe& pipe = *context.image().add_pipes();
+    seen.object = static_cast<std::uint64_t>(context.objects().pipes_size());
+    wire::Pipe& pipe = *context.objects().add_pipes();
     pipe.set_inode(inode);
     const UniqueFd end = context.fetch(seen.number);
     if (const int capacity = end.valid() ? ::fcntl(end.get(), F_GETPIPE_SZ) : -1; capacity > 0) {
@@ -88,7 +88,7 @@ Result<void> capture_pipe(CaptureContext& context, std::uint32_t number,
     return {};  // The other end tells.
   }
   const UniqueFd fd = MIGRATE_TRY(context.fetch(number));
-  wire::Pipe& pipe = *context.image().mutable_pipes(static_cast<int>(file.object()));
+  wire::Pipe& pipe = *context.objects().mutable_pipes(static_cast<int>(file.object()));
   const int capacity = ::fcntl(fd.get(), F_GETPIPE_SZ);
   if (capacity < 0) {
     return fail(system_error("size", descriptor_name(number)));
@@ -99,24 +99,25 @@ Result<void> capture_pipe(CaptureContext& context, std::uint32_t number,
 }
 
 // Its user may make the pipe larger, and fill it, until it is frozen.
-std::uint64_t most_pipe_bytes(const wire::Image& image) {
+std::uint64_t most_pipe_bytes(const wire::Objects& objects) {
   constexpr std::uint64_t kGrowthBytes = 1U << 20U;  // pipe-max-size is that for all but root.
   std::uint64_t bytes = 0;
-  for (const wire::Pipe& pipe : image.pipes()) {
+  for (const wire::Pipe& pipe : objects.pipes()) {
     bytes += pipe.capacity_bytes() + kGrowthBytes;
   }
   return bytes;
 }
 
-const char* flaw_of_pipe(const wire::Image& image, const wire::OpenFile& file) {
-  return file.object() < static_cast<std::uint64_t>(image.pipes_size()) ? nullptr : "pipe of files";
+const char* flaw_of_pipe(const wire::Objects& objects, const wire::OpenFile& file) {
+  return file.object() < static_cast<std::uint64_t>(objects.pipes_size()) ? nullptr
+                                                                          : "pipe of files";
 }
 
 // The pipe is made for the first of its open files; each has a description of its own.
 Result<UniqueFd> make_pipe_end(MakeContext& context, const wire::OpenFile& file) {
   MadePipe& pipe = context.pipe(file.object());
   if (!pipe.reader.valid()) {
-    const wire::Pipe& seen = context.image().pipes(static_cast<int>(file.object()));
+    const wire::Pipe& seen = context.objects().pipes(static_cast<int>(file.object()));
     pipe = MIGRATE_TRY(make_empty_pipe(static_cast<int>(seen.capacity_bytes())));
     MIGRATE_TRY(write_all(pipe.writer.get(), std::as_bytes(std::span(seen.content()))));
   }

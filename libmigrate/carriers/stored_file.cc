@@ -37,7 +37,7 @@ bool find_stored_file(FindContext& context, const Sighting& seen, wire::OpenFile
   return true;
 }
 
-const char* flaw_of_path(const wire::Image& /*image*/, const wire::OpenFile& file) {
+const char* flaw_of_path(const wire::Objects& /*objects*/, const wire::OpenFile& file) {
   return is_path(file.identity().path()) ? nullptr : "files";
 }
 

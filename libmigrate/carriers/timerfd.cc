@@ -91,7 +91,7 @@ void advance_timerfd(wire::OpenFile& file, std::uint64_t source_now_ns) {
   file.set_value_ns(interval - late % interval);
 }
 
-const char* flaw_of_timerfd(const wire::Image& /*image*/, const wire::OpenFile& file) {
+const char* flaw_of_timerfd(const wire::Objects& /*objects*/, const wire::OpenFile& file) {
   return std::ranges::find(kTimerClocks, file.clock()) != kTimerClocks.end() ? nullptr
                                                                              : "clock of files";
 }

@@ -15,6 +15,7 @@
 #include "libmigrate/guest/guest_setup.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/image_form.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/pages/page_feed.h"
 #include "libmigrate/proc/pagemap.h"
 #include "libmigrate/restore/descriptors.h"
@@ -64,7 +65,7 @@ void Arrival::note_offer() {
   noted.set_command(printable(offer_.command()));
   noted.set_user(offer_.user());
   noted.set_trusted(trusted_);
-  *noted.mutable_credentials() = offer_.draft().threads(0).credentials();
+  *noted.mutable_credentials() = only_process(offer_.draft()).threads(0).credentials();
   noted.set_source_name(source_.common_name);
   for (const std::string& name : source_.alternative_names) {
     noted.add_source_names(name);
@@ -73,10 +74,10 @@ void Arrival::note_offer() {
 
 Result<CellOptions> Arrival::cell_options() {
   CellOptions options;
-  options.process_id = offer_.draft().process_id();
+  options.process_id = only_process(offer_.draft()).process_id();
   MIGRATE_TRY(ask_clocks(options));
   cell_offset_ns_ = options.monotonic_offset_ns;
-  options.highest_descriptor = highest_descriptor(offer_.draft());
+  options.highest_descriptor = highest_descriptor(only_process(offer_.draft()));
   options.socket_path = cell_socket(context_, session_);
   options.session_file = record().file().fd();
   return options;
@@ -123,11 +124,11 @@ Result<void> Arrival::make_pager() {
   auto pages = std::make_unique<GuestPages>(*cell_, record().noted().command(), session_);
   pages_ = pages.get();
   arrived_.guest->set_pages(std::move(pages));
-  pages_->set_pager(
-      MIGRATE_TRY(Pager::create(pages_->options(context_.spin_us, plan_, cell_->init()),
-                                Userfault::adopt(std::move(userfault)), pager_regions(draft),
-                                open_mapped_files(draft.mapped_files(), restorer_->file_user()))));
-  MIGRATE_TRY(check_untouched(pager_regions(draft)));
+  pages_->set_pager(MIGRATE_TRY(Pager::create(
+      pages_->options(context_.spin_us, plan_, cell_->init()),
+      Userfault::adopt(std::move(userfault)), pager_regions(draft.objects(), only_process(draft)),
+      open_mapped_files(draft.objects().mapped_files(), restorer_->file_user()))));
+  MIGRATE_TRY(check_untouched(pager_regions(draft.objects(), only_process(draft))));
   pages_->pager().launch();
   return {};
 }
@@ -145,12 +146,13 @@ Result<void> Arrival::restore() {
   for (const StreamEndpoint& end : ends) {
     relays.emplace(end.id, end.process_end.get());
   }
-  advance_timers(image, clock_ns(CLOCK_MONOTONIC) + cell_offset_ns_);
+  advance_timers(*image.mutable_objects(), mutable_only_process(image),
+                 clock_ns(CLOCK_MONOTONIC) + cell_offset_ns_);
   MIGRATE_TRY(restorer_->finish(image, relays));
   GuestObjects& objects = arrived_.guest->objects();
   objects.set_shared_files(restorer_->take_shared_files());
   // Here, and not after Run: until then nothing of the threads changes but the time.
-  objects.set_waits(record_waits(image, restorer_->host_threads()));
+  objects.set_waits(record_waits(only_process(image), restorer_->host_threads()));
   if (plan_.all_before_run) {
     MIGRATE_TRY(pages_->pager().wait_all_present(-1));
   }
@@ -196,10 +198,10 @@ Result<void> Arrival::check_untouched(const std::vector<PagerRegion>& regions) c
 
 // What was taken on was the draft: nobody may have become someone else since.
 Result<void> Arrival::check_final(const wire::Image& image) const {
-  if (trusted_ || same_rights(offer_.draft(), image)) {
+  if (trusted_ || same_rights(only_process(offer_.draft()), only_process(image))) {
     return {};
   }
-  const auto verdict = check_policy(context_.policy, source_, offer_.user(), image);
+  const auto verdict = check_policy(context_.policy, source_, offer_.user(), only_process(image));
   if (verdict.empty()) {
     return {};
   }
@@ -210,8 +212,9 @@ Result<void> Arrival::check_final(const wire::Image& image) const {
 // The mappings of the draft become those of the image.
 Result<void> Arrival::adapt(const wire::Image& image) {
   const MappingPlan plan = restorer_->plan(image);
-  const std::vector<PagerRegion> known = pager_regions(offer_.draft());
-  const std::vector<PagerRegion> wanted = pager_regions(image);
+  const std::vector<PagerRegion> known =
+      pager_regions(offer_.draft().objects(), only_process(offer_.draft()));
+  const std::vector<PagerRegion> wanted = pager_regions(image.objects(), only_process(image));
   Pager& pager = pages_->pager();
   if (!plan.unmap.empty() || !plan.map.empty()) {
     // What will be unmapped leaves the userfaultfd first: unmapping it would wait for the pager.
@@ -232,18 +235,19 @@ Result<void> Arrival::adapt(const wire::Image& image) {
         wanted.begin(), wanted.end(), std::back_inserter(changed),
         [&](const auto& region) { return std::ranges::find(known, region) == known.end(); });
     MIGRATE_TRY(check_untouched(changed));
-    pager.set_local_files(open_mapped_files(image.mapped_files(), restorer_->file_user()));
+    pager.set_local_files(
+        open_mapped_files(image.objects().mapped_files(), restorer_->file_user()));
   }
   return {};
 }
 
 Result<void> Arrival::start_pager(const wire::Image& image) {
-  const std::vector<PagerRegion> regions = pager_regions(image);
+  const std::vector<PagerRegion> regions = pager_regions(image.objects(), only_process(image));
   Pager& pager = pages_->pager();
   if (plan_.prefetch) {
-    pager.ask_first(pages_touched_first(image));
+    pager.ask_first(pages_touched_first(only_process(image)));
   }
-  for (const wire::StarterPage& page : image.starter_pages()) {
+  for (const wire::StarterPage& page : only_process(image).starter_pages()) {
     const bool paged = std::any_of(regions.begin(), regions.end(), [&](const PagerRegion& region) {
       return region.destination.contains(page.address());
     });
@@ -259,7 +263,7 @@ Result<void> Arrival::start_pager(const wire::Image& image) {
 Result<void> Arrival::note_image(const wire::Image& image) {
   Guest& guest = *arrived_.guest;
   wire::CellSession& noted = record().noted();
-  *noted.mutable_mapped_files() = image.mapped_files();
+  *noted.mutable_mapped_files() = image.objects().mapped_files();
   for (const PagerSpace& space : pages_->pager().spaces()) {
     MIGRATE_TRY(cell_->keep({.kind = Kept::Kind::kLedger, .number = space.number}, space.ledger));
   }

@@ -175,7 +175,8 @@ Result<std::string> rename_in(FileUser::Scope& as_user, int folder, const std::s
     if (errno != EEXIST || number == kMostNumbers) {
       return fail(system_error("rename the core dump", name + " to " + renamed));
     }
-    renamed = name + kSuffix + "." + std::to_string(number);
+    renamed = name;
+    renamed.append(kSuffix).append(".").append(std::to_string(number));
   }
   return renamed;
 }

@@ -1,6 +1,7 @@
 #include "libmigrate/guest/guest_record.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "base/log.h"
 #include "libmigrate/state/row_state.h"

@@ -1,6 +1,7 @@
 #include "libmigrate/guest/offer_verdict.h"
 
 #include "base/log.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/restore/file_user.h"
 #include "libmigrate/rules/destination_rules.h"
@@ -42,7 +43,7 @@ Verdict check_files(const WorkerContext& context, const PeerIdentity& source,
   const bool trusted = context.policy.allows(source, 0);
   Verdict verdict;
   {
-    const FileUser user(offer.draft().threads(0).credentials(), trusted);
+    const FileUser user(only_process(offer.draft()).threads(0).credentials(), trusted);
     const FileUser::Scope as_user(user);
     verdict = check_against_host(offer.draft(), offer.source(), own);
   }
@@ -56,7 +57,7 @@ Verdict check_files(const WorkerContext& context, const PeerIdentity& source,
 Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
                                                const PeerIdentity& source, const wire::Offer& offer,
                                                const wire::HostFacts& own) {
-  Verdict verdict = check_policy(context.policy, source, offer.user(), offer.draft());
+  Verdict verdict = check_policy(context.policy, source, offer.user(), only_process(offer.draft()));
   if (verdict.empty()) {
     verdict = check_files(context, source, offer, own);
     MIGRATE_TRY(check_room(context, offer, verdict));

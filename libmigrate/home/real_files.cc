@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/relay/guest_relay.h"
 
 namespace migrate {
@@ -28,8 +29,8 @@ wire::RelayDirection directions_of(std::uint32_t flags) {
 std::vector<std::pair<std::uint32_t, const wire::OpenFile*>> relayed(const wire::Image& image) {
   std::vector<std::pair<std::uint32_t, const wire::OpenFile*>> found;
   std::set<std::uint64_t> seen;
-  for (const wire::Descriptor& descriptor : image.descriptors()) {
-    const wire::OpenFile& file = image.files(static_cast<int>(descriptor.file()));
+  for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
+    const wire::OpenFile& file = image.objects().files(static_cast<int>(descriptor.file()));
     if (file.kind() == wire::OpenFile::RELAY && seen.insert(file.object()).second) {
       found.emplace_back(descriptor.number(), &file);
     }
@@ -42,7 +43,7 @@ UniqueFd descriptor_of(const UniqueFd& pidfd, std::uint32_t number) {
 }
 
 const wire::OpenFile& file_of(const wire::Image& image, const wire::Descriptor& descriptor) {
-  return image.files(static_cast<int>(descriptor.file()));
+  return image.objects().files(static_cast<int>(descriptor.file()));
 }
 
 }  // namespace
@@ -86,7 +87,7 @@ void RealFiles::note_streams(const wire::HomeRelayState& noted) {
 
 void RealFiles::fetch_shared(pid_t holder, const wire::Image& image) {
   const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, holder, 0)));
-  for (const wire::Descriptor& descriptor : image.descriptors()) {
+  for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
     const wire::OpenFile& file = file_of(image, descriptor);
     if (file.shared_id() != 0 && !shared_.contains(file.shared_id())) {
       shared_.emplace(file.shared_id(), descriptor_of(pidfd, descriptor.number()));
@@ -107,7 +108,7 @@ void RealFiles::set_positions(const wire::RelayExited& exited, const std::string
 
 std::vector<std::uint32_t> descriptors_of_stream(const wire::Image& image, std::uint32_t id) {
   std::vector<std::uint32_t> numbers;
-  for (const wire::Descriptor& descriptor : image.descriptors()) {
+  for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
     const wire::OpenFile& file = file_of(image, descriptor);
     if (file.kind() == wire::OpenFile::RELAY && file.object() == id) {
       numbers.push_back(descriptor.number());
@@ -118,7 +119,7 @@ std::vector<std::uint32_t> descriptors_of_stream(const wire::Image& image, std::
 
 std::set<std::uint32_t> descriptors_to_keep(const wire::Image& image, bool with_shared) {
   std::set<std::uint32_t> kept;
-  for (const wire::Descriptor& descriptor : image.descriptors()) {
+  for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
     const wire::OpenFile& file = file_of(image, descriptor);
     if (file.kind() == wire::OpenFile::RELAY || (with_shared && file.shared_id() != 0)) {
       kept.insert(descriptor.number());

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/move/not_moved.h"
 #include "libmigrate/rights/stand_in.h"
 
@@ -107,7 +108,7 @@ SourceMove::Hooks hooks_of_first_move(HomeRecord& record, RealFiles& files) {
   SourceMove::Hooks hooks = hooks_of(record);
   hooks.on_captured = [&record, &files](const wire::Image& image) {
     // It may have become another's.
-    record.text().set_user(image.threads(0).credentials().uid_real());
+    record.text().set_user(only_process(image).threads(0).credentials().uid_real());
     return files.fetch_streams(record.pid(), image);
   };
   return hooks;

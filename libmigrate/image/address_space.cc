@@ -53,7 +53,7 @@ Result<std::uint64_t> find_hole(std::vector<NamedRange> taken, std::uint64_t len
   return candidate;
 }
 
-std::vector<NamedRange> ranges_of(const wire::Image& image) {
+std::vector<NamedRange> ranges_of(const wire::ProcessImage& image) {
   std::vector<NamedRange> ranges;
   for (const wire::Mapping& mapping : image.mappings()) {
     ranges.push_back({mapping.start(), mapping.end(), mapping.name()});
@@ -61,13 +61,13 @@ std::vector<NamedRange> ranges_of(const wire::Image& image) {
   return ranges;
 }
 
-bool is_paged(const wire::Image& image, const wire::Mapping& mapping) {
+bool is_paged(const wire::Objects& objects, const wire::Mapping& mapping) {
   switch (mapping.kind()) {
     case wire::Mapping::ANONYMOUS:
     case wire::Mapping::FILE_COPY:
       return true;
     case wire::Mapping::SHARED_MEMORY:
-      return !image.shared_memories(static_cast<int>(mapping.shared_memory())).open_descriptor();
+      return !objects.shared_memories(static_cast<int>(mapping.shared_memory())).open_descriptor();
     default:
       return false;
   }

@@ -27,10 +27,10 @@ Result<std::vector<NamedRange>> read_mappings(pid_t process);
 Result<std::uint64_t> find_hole(std::vector<NamedRange> taken, std::uint64_t length_bytes);
 
 /// The ranges of an image's mappings.
-std::vector<NamedRange> ranges_of(const wire::Image& image);
+std::vector<NamedRange> ranges_of(const wire::ProcessImage& image);
 
 /// True for the pages of a mapping that the pager brings: memory without an open descriptor that
 /// no local file can give whole.
-bool is_paged(const wire::Image& image, const wire::Mapping& mapping);
+bool is_paged(const wire::Objects& objects, const wire::Mapping& mapping);
 
 }  // namespace migrate

@@ -14,6 +14,7 @@
 
 #include "libmigrate/arch/arch.h"
 #include "libmigrate/carriers/carriers.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/proc/file_identity.h"
 #include "pager/page_range.h"
 
@@ -35,8 +36,8 @@ constexpr std::string_view kNoZero("\0", 1);
 /// Finds the first thing wrong with an image. `member` names the part that is being looked at.
 class FormChecker {
  public:
-  FormChecker(const wire::Image& image, ImageStage stage)
-      : image_(image), final_(stage == ImageStage::kFinal) {}
+  FormChecker(const wire::Objects& objects, const wire::ProcessImage& image, ImageStage stage)
+      : objects_(objects), image_(image), final_(stage == ImageStage::kFinal) {}
 
   Result<void> check() {
     process();
@@ -148,11 +149,11 @@ class FormChecker {
       case wire::Mapping::FILE_LOCAL:
       case wire::Mapping::FILE_COPY:
       case wire::Mapping::SHARED_FILE:
-        expect_index(mapping.file(), image_.mapped_files_size(), "file of mapping {:x}",
+        expect_index(mapping.file(), objects_.mapped_files_size(), "file of mapping {:x}",
                      mapping.start());
         break;
       case wire::Mapping::SHARED_MEMORY:
-        expect_index(mapping.shared_memory(), image_.shared_memories_size(),
+        expect_index(mapping.shared_memory(), objects_.shared_memories_size(),
                      "shared_memory of mapping {:x}", mapping.start());
         break;
       case wire::Mapping::ANONYMOUS:
@@ -165,17 +166,17 @@ class FormChecker {
   }
 
   void memories() {
-    for (const wire::FileIdentity& file : image_.mapped_files()) {
+    for (const wire::FileIdentity& file : objects_.mapped_files()) {
       expect_path(file.path(), "mapped_files");
     }
-    for (const wire::SharedMemory& memory : image_.shared_memories()) {
+    for (const wire::SharedMemory& memory : objects_.shared_memories()) {
       expect(memory.size_bytes() < (1ULL << 62U) && memory.content().size() <= memory.size_bytes(),
              "content of shared_memories");
       expect(memory.name().size() <= kMaxMemoryNameBytes &&
                  memory.name().find(kNoZero) == std::string::npos,
              "name of shared_memories");
     }
-    for (const wire::Pipe& pipe : image_.pipes()) {
+    for (const wire::Pipe& pipe : objects_.pipes()) {
       expect(pipe.capacity_bytes() >= 1 && pipe.capacity_bytes() <= kMaxPipeBytes &&
                  pipe.content().size() <= pipe.capacity_bytes(),
              "pipes");
@@ -183,8 +184,8 @@ class FormChecker {
   }
 
   void files() {
-    for (const wire::OpenFile& file : image_.files()) {
-      const char* flaw = carriers::flaw_of(image_, file);
+    for (const wire::OpenFile& file : objects_.files()) {
+      const char* flaw = carriers::flaw_of(objects_, file);
       expect(flaw == nullptr, "{}", flaw == nullptr ? "" : flaw);
     }
   }
@@ -195,7 +196,7 @@ class FormChecker {
       expect(descriptor.number() > before && descriptor.number() < kMaxDescriptor,
              "number of descriptor {}", descriptor.number());
       before = descriptor.number();
-      expect_index(descriptor.file(), image_.files_size(), "file of descriptor {}",
+      expect_index(descriptor.file(), objects_.files_size(), "file of descriptor {}",
                    descriptor.number());
     }
   }
@@ -208,7 +209,8 @@ class FormChecker {
     }
   }
 
-  const wire::Image& image_;
+  const wire::Objects& objects_;
+  const wire::ProcessImage& image_;
   const bool final_;
   std::string wrong_;
 };
@@ -216,7 +218,12 @@ class FormChecker {
 }  // namespace
 
 Result<void> check_form(const wire::Image& image, ImageStage stage) {
-  return FormChecker(image, stage).check();
+  if (image.processes_size() != 1) {
+    return fail(make_error(ErrorCode::kCorrupt, "read an image",
+                           fmt::format("{} processes", image.processes_size()),
+                           "this version moves one process at a time"));
+  }
+  return FormChecker(image.objects(), only_process(image), stage).check();
 }
 
 }  // namespace migrate

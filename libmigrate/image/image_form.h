@@ -13,7 +13,7 @@ enum class ImageStage : std::uint8_t {
   kFinal,  ///< Captured from the frozen process.
 };
 
-/// Whether an image that a peer sent can be a process at all: every index leads somewhere, ranges
+/// Whether an image that a peer sent can be one process at all: every index leads somewhere, ranges
 /// are page ranges of user space that do not overlap, kernel structures have their size, contents
 /// fit into what holds them. Whoever restores relies on this and checks none of it again; whether
 /// this host can take the process is for check_against_host(). Const-thread-safe. Blocks: no.

@@ -15,7 +15,7 @@
 
 namespace migrate::inspect {
 
-Result<void> DescriptorReader::read(const wire::Image* draft) {
+Result<void> DescriptorReader::read(const wire::Objects* draft) {
   draft_ = draft;
   for (const std::uint32_t number :
        MIGRATE_TRY(numbered_entries(view_.descriptors.get(), "/proc/PID/fd"))) {
@@ -77,8 +77,8 @@ int DescriptorReader::file_of(const Sighting& seen) {
   opened.set_flags(seen.flags & ~static_cast<std::uint32_t>(O_CLOEXEC));
   opened.set_position(number_field(seen.details, "pos:"));
   if (find(seen, opened)) {
-    file = image_.files_size();
-    *image_.add_files() = std::move(opened);
+    file = objects_.files_size();
+    *objects_.add_files() = std::move(opened);
   }
   candidates.insert(place, Representative{seen.number, file});
   return file;
@@ -107,13 +107,13 @@ void DescriptorReader::settle() {
   for (const auto& [object, stream] : findings_.streams) {
     next_stream_ = std::max(next_stream_, stream + 1);
   }
-  std::vector<bool> settled(static_cast<std::size_t>(image_.files_size()));
+  std::vector<bool> settled(static_cast<std::size_t>(objects_.files_size()));
   for (const wire::Descriptor& descriptor : image_.descriptors()) {
     if (settled[descriptor.file()]) {
       continue;
     }
     settled[descriptor.file()] = true;
-    wire::OpenFile& file = *image_.mutable_files(static_cast<int>(descriptor.file()));
+    wire::OpenFile& file = *objects_.mutable_files(static_cast<int>(descriptor.file()));
     if (const auto settle_one = carriers::carrier_of(file.kind()).settle; settle_one != nullptr) {
       settle_one(*this, descriptor.number(), file);
     }
@@ -148,7 +148,7 @@ std::uint64_t DescriptorReader::shared_id(const Sighting& seen) const {
 
 Result<std::uint32_t> DescriptorReader::add_memory(const Sighting& seen, int fd) {
   return inspect::add_memory(view_.descriptors.get(), std::to_string(seen.number), seen.link, fd,
-                             findings_, shared_, image_);
+                             findings_, shared_, objects_);
 }
 
 void DescriptorReader::expect_private_pipe(std::uint64_t inode, std::string object) {

@@ -129,7 +129,7 @@ bool same_mappings(const std::vector<MapsEntry>& smaps, const std::vector<MapsEn
 }
 
 // The advice that all draft mappings agree on which `entry` overlaps and which are of its nature.
-std::optional<std::uint32_t> draft_advice(const MapsEntry& entry, const wire::Image& draft) {
+std::optional<std::uint32_t> draft_advice(const MapsEntry& entry, const wire::ProcessImage& draft) {
   const auto& mappings = draft.mappings();
   auto mapping = std::partition_point(
       mappings.begin(), mappings.end(),
@@ -164,7 +164,7 @@ bool path_leads_to(const ProcessView& view, const std::string& path,
 
 Result<std::uint32_t> add_memory(int directory, const std::string& name, const std::string& link,
                                  int fd, Findings& findings, SharedObjects& shared,
-                                 wire::Image& image) {
+                                 wire::Objects& objects) {
   struct stat status {};
   if (::fstatat(directory, name.c_str(), &status, 0) != 0) {
     return fail(system_error("stat", link));
@@ -175,10 +175,10 @@ Result<std::uint32_t> add_memory(int directory, const std::string& name, const s
   }
   const StatKey key{status.st_dev, status.st_ino};
   const auto [place, added] =
-      findings.memories.emplace(key, static_cast<std::uint32_t>(image.shared_memories_size()));
+      findings.memories.emplace(key, static_cast<std::uint32_t>(objects.shared_memories_size()));
   wire::SharedMemory& memory =
-      added ? *image.add_shared_memories()
-            : *image.mutable_shared_memories(static_cast<int>(place->second));
+      added ? *objects.add_shared_memories()
+            : *objects.mutable_shared_memories(static_cast<int>(place->second));
   memory.set_inode(status.st_ino);
   memory.set_size_bytes(static_cast<std::uint64_t>(status.st_size));
   constexpr std::string_view kMemfd = "/memfd:";
@@ -243,7 +243,7 @@ Result<void> MappingReader::read_all() {
   return {};
 }
 
-Result<void> MappingReader::read_again(const wire::Image& draft, const std::string& text) {
+Result<void> MappingReader::read_again(const wire::ProcessImage& draft, const std::string& text) {
   draft_ = &draft;
   if (text == findings_.maps_text) {
     keep_draft(draft);
@@ -273,7 +273,7 @@ Result<void> MappingReader::read_again(const wire::Image& draft, const std::stri
 
 // Not one line of maps has changed: what remains to be seen is whether pages of files were
 // modified, and the files themselves.
-void MappingReader::keep_draft(const wire::Image& draft) {
+void MappingReader::keep_draft(const wire::ProcessImage& draft) {
   *image_.mutable_mappings() = draft.mappings();
   for (wire::Mapping& mapping : *image_.mutable_mappings()) {
     if (mapping.kind() == wire::Mapping::FILE_LOCAL &&
@@ -345,8 +345,8 @@ bool MappingReader::classify_memory(const MapsEntry& entry, wire::Mapping& mappi
     const UniqueFd file(entry.name.starts_with("/memfd:")
                             ? ::openat(view_.directory.get(), name.c_str(), O_RDONLY | O_CLOEXEC)
                             : -1);
-    const auto added =
-        add_memory(view_.directory.get(), name, entry.name, file.get(), findings_, shared_, image_);
+    const auto added = add_memory(view_.directory.get(), name, entry.name, file.get(), findings_,
+                                  shared_, objects_);
     if (!added) {
       return added.error().code == ErrorCode::kUnsupported
                  ? refuse_mapping("HUGETLB", entry)
@@ -396,7 +396,7 @@ void MappingReader::check_ends() {
     if (mapping.kind() != wire::Mapping::FILE_COPY || mapping.protection() == PROT_NONE) {
       continue;
     }
-    const std::uint64_t size = image_.mapped_files(static_cast<int>(mapping.file())).size_bytes();
+    const std::uint64_t size = objects_.mapped_files(static_cast<int>(mapping.file())).size_bytes();
     const std::uint64_t pages_end = (size + kPageBytes - 1) & ~(kPageBytes - 1);
     if (mapping.offset() + (mapping.end() - mapping.start()) > pages_end) {
       refuse(verdict_, "UNKNOWN_MAPPING",
@@ -423,7 +423,7 @@ bool MappingReader::find_file(const MapsEntry& entry, std::uint32_t& index) {
   const bool content_matters = !entry.shared || (entry.protection & PROT_WRITE) == 0;
   if (known != findings_.files.end()) {
     index = known->second;
-    const auto& file = image_.mapped_files(static_cast<int>(index));
+    const auto& file = objects_.mapped_files(static_cast<int>(index));
     if (!content_matters || !file.build_id().empty() || !file.sha256().empty()) {
       return true;
     }
@@ -457,11 +457,11 @@ bool MappingReader::find_file(const MapsEntry& entry, std::uint32_t& index) {
     }
   }
   if (known == findings_.files.end()) {
-    index = static_cast<std::uint32_t>(image_.mapped_files_size());
+    index = static_cast<std::uint32_t>(objects_.mapped_files_size());
     findings_.files.emplace(key_of(entry), index);
-    *image_.add_mapped_files() = std::move(*identity);
+    *objects_.add_mapped_files() = std::move(*identity);
   } else {
-    *image_.mutable_mapped_files(static_cast<int>(index)) = std::move(*identity);
+    *objects_.mutable_mapped_files(static_cast<int>(index)) = std::move(*identity);
   }
   return true;
 }
@@ -485,7 +485,7 @@ void MappingReader::check_flags(const MapsEntry& entry) {
 
 // Files that were written to since the draft have another size and time, perhaps another content.
 void MappingReader::refresh_files() {
-  for (wire::FileIdentity& file : *image_.mutable_mapped_files()) {
+  for (wire::FileIdentity& file : *objects_.mutable_mapped_files()) {
     struct stat status {};
     if (::fstatat(view_.root.get(), file.path().c_str() + 1, &status, 0) != 0) {
       continue;  // The kernel has marked its mappings as deleted.

@@ -119,7 +119,7 @@ void read_memory_map(const std::vector<std::string_view>& stat, wire::MemoryMap&
 }
 
 // The break itself is not shown; the heap's end is its upper bound until capture asks for it.
-void guess_break(const wire::Image& image, wire::MemoryMap& memory) {
+void guess_break(const wire::ProcessImage& image, wire::MemoryMap& memory) {
   memory.set_brk(memory.start_brk());
   for (const wire::Mapping& mapping : image.mappings()) {
     if (mapping.name() == "[heap]") {
@@ -128,7 +128,7 @@ void guess_break(const wire::Image& image, wire::MemoryMap& memory) {
   }
 }
 
-void read_limits(pid_t pid, wire::Image& image) {
+void read_limits(pid_t pid, wire::ProcessImage& image) {
   for (int resource = 0; resource < static_cast<int>(RLIM_NLIMITS); ++resource) {
     rlimit64 limit{};
     if (::syscall(SYS_prlimit64, pid, resource, nullptr, &limit) != 0) {
@@ -140,7 +140,7 @@ void read_limits(pid_t pid, wire::Image& image) {
   }
 }
 
-void read_executable(const ProcessView& view, wire::Image& image, Verdict& verdict) {
+void read_executable(const ProcessView& view, wire::ProcessImage& image, Verdict& verdict) {
   const auto path = read_link_at(view.directory.get(), "exe");
   auto identity = path ? identify_at(view.directory.get(), "exe", *path)
                        : Result<wire::FileIdentity>(fail(path.error()));
@@ -169,7 +169,7 @@ void read_executable(const ProcessView& view, wire::Image& image, Verdict& verdi
   *image.mutable_executable() = std::move(*identity);
 }
 
-void read_working_directory(const ProcessView& view, wire::Image& image, Verdict& verdict) {
+void read_working_directory(const ProcessView& view, wire::ProcessImage& image, Verdict& verdict) {
   const auto path = read_link_at(view.directory.get(), "cwd");
   const auto identity = path ? identify_at(view.directory.get(), "cwd", *path)
                              : Result<wire::FileIdentity>(fail(path.error()));
@@ -190,8 +190,8 @@ std::uint32_t inner_thread(const ThreadIds& threads, std::uint64_t id) {
 }
 
 // Blocks of "ID: 0", "signal: 14/0000000000000000", "notify: signal/pid.17", "ClockID: 1".
-Result<void> read_timers(const ProcessView& view, const ThreadIds& threads, wire::Image& image,
-                         Verdict& verdict) {
+Result<void> read_timers(const ProcessView& view, const ThreadIds& threads,
+                         wire::ProcessImage& image, Verdict& verdict) {
   const auto content = read_file_at(view.directory.get(), "timers");
   if (!content) {
     if (content.error().sys_errno == ENOENT) {
@@ -264,8 +264,9 @@ Result<ThreadIds> read_threads(const ProcessView& view, const ThreadIds& known) 
   return threads;
 }
 
-void read_thread_facts(const ProcessView& view, const ThreadIds& threads, const wire::Image* draft,
-                       wire::Image& image, Verdict& verdict) {
+void read_thread_facts(const ProcessView& view, const ThreadIds& threads,
+                       const wire::ProcessImage* draft, wire::ProcessImage& image,
+                       Verdict& verdict) {
   for (const auto& [tid, inner] : threads) {
     const std::string directory = std::to_string(tid);
     wire::Thread& thread = *image.add_threads();
@@ -300,7 +301,7 @@ void read_thread_facts(const ProcessView& view, const ThreadIds& threads, const 
 }
 
 Result<void> read_process_facts(const ProcessView& view, const ThreadIds& threads,
-                                wire::Image& image, Verdict& verdict) {
+                                wire::ProcessImage& image, Verdict& verdict) {
   const std::string_view status = view.status_text;
   image.set_process_id(static_cast<std::uint32_t>(last_number_field(status, "NSpid:")));
   image.set_group_id(static_cast<std::uint32_t>(last_number_field(status, "NSpgid:")));
@@ -310,8 +311,8 @@ Result<void> read_process_facts(const ProcessView& view, const ThreadIds& thread
   return read_timers(view, threads, image, verdict);
 }
 
-Result<void> read_surroundings(const ProcessView& view, const wire::Image* draft,
-                               wire::Image& image, Verdict& verdict) {
+Result<void> read_surroundings(const ProcessView& view, const wire::ProcessImage* draft,
+                               wire::ProcessImage& image, Verdict& verdict) {
   const int directory = view.directory.get();
   read_working_directory(view, image, verdict);
   const std::string stat = MIGRATE_TRY(read_file_at(directory, "stat"));

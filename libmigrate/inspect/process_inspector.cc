@@ -7,6 +7,7 @@
 
 #include <cerrno>
 
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/inspect/internal/descriptors.h"
 #include "libmigrate/inspect/internal/mappings.h"
 #include "libmigrate/inspect/internal/outsiders.h"
@@ -113,7 +114,8 @@ Result<Inspection> ProcessInspector::inspect_running() {
   ProcessView& view = state_->view;
   Inspection inspection;
   Verdict& verdict = inspection.refusals;
-  wire::Image& image = inspection.image;
+  wire::Objects& objects = *inspection.image.mutable_objects();
+  wire::ProcessImage& image = mutable_only_process(inspection.image);
   view.status_text = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
   if (auto refusal = unmovable(view, view.status_text)) {
     verdict.push_back(std::move(*refusal));
@@ -126,8 +128,9 @@ Result<Inspection> ProcessInspector::inspect_running() {
   findings.newest_pid = inspect::newest_pid(view);
   state_->threads = MIGRATE_TRY(inspect::read_threads(view, {}));
   SharedObjects shared;
-  MIGRATE_TRY(inspect::MappingReader(view, findings, shared, image, verdict).read_all());
-  MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, image, verdict).read(nullptr));
+  MIGRATE_TRY(inspect::MappingReader(view, findings, shared, objects, image, verdict).read_all());
+  MIGRATE_TRY(
+      inspect::DescriptorReader(view, findings, shared, objects, image, verdict).read(nullptr));
   MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, image, verdict));
   MIGRATE_TRY(inspect::read_surroundings(view, nullptr, image, verdict));
   inspect::read_thread_facts(view, state_->threads, nullptr, image, verdict);
@@ -136,7 +139,7 @@ Result<Inspection> ProcessInspector::inspect_running() {
   inspect::check_system_v(view, verdict);
   inspect::check_relatives(view, verdict);
   inspect::check_outsiders(view, shared, findings, verdict);
-  inspect::check_shared_files(view, findings, image, verdict);
+  inspect::check_shared_files(view, findings, objects, image, verdict);
   if (MIGRATE_TRY(reread(view.maps.get(), "/proc/PID/maps")).empty()) {
     return fail(another_program("inspect", view.pid));
   }
@@ -162,13 +165,14 @@ Result<Inspection> ProcessInspector::inspect_frozen(const wire::Image& draft, As
   Result<Inspection> facts = read_facts(draft);
   Result<void> done;
   if (facts && facts->refusals.empty()) {
-    done = meanwhile(facts->image);
+    done = meanwhile(mutable_only_process(facts->image));
   }
   assistant.wait();
   Inspection inspection = MIGRATE_TRY(std::move(facts));
-  const Inspection other = MIGRATE_TRY(std::move(objects));
+  Inspection other = MIGRATE_TRY(std::move(objects));
   MIGRATE_TRY(std::move(done));
-  inspection.image.MergeFrom(other.image);
+  *inspection.image.mutable_objects() = std::move(*other.image.mutable_objects());
+  mutable_only_process(inspection.image).MergeFrom(only_process(other.image));
   inspection.refusals.insert(inspection.refusals.end(), other.refusals.begin(),
                              other.refusals.end());
   return inspection;
@@ -178,13 +182,14 @@ Result<Inspection> ProcessInspector::inspect_frozen(const wire::Image& draft, As
 Result<Inspection> ProcessInspector::read_facts(const wire::Image& draft) {
   ProcessView& view = state_->view;
   Inspection inspection;
+  wire::ProcessImage& image = mutable_only_process(inspection.image);
   view.status_text = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
   state_->threads = MIGRATE_TRY(inspect::read_threads(view, state_->threads));
-  MIGRATE_TRY(
-      inspect::read_process_facts(view, state_->threads, inspection.image, inspection.refusals));
-  inspect::read_thread_facts(view, state_->threads, &draft, inspection.image, inspection.refusals);
+  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, image, inspection.refusals));
+  inspect::read_thread_facts(view, state_->threads, &only_process(draft), image,
+                             inspection.refusals);
   // Until it is captured, from within the process.
-  inspection.image.mutable_memory()->set_brk(draft.memory().brk());
+  image.mutable_memory()->set_brk(only_process(draft).memory().brk());
   return inspection;
 }
 
@@ -195,15 +200,17 @@ Result<Inspection> ProcessInspector::read_objects(const wire::Image& draft,
   Findings& findings = state_->findings;
   SharedObjects& shared = state_->shared;
   Inspection inspection;
-  wire::Image& image = inspection.image;
+  wire::Objects& objects = *inspection.image.mutable_objects();
+  wire::ProcessImage& image = mutable_only_process(inspection.image);
   Verdict& verdict = inspection.refusals;
-  *image.mutable_mapped_files() = draft.mapped_files();
-  *image.mutable_shared_memories() = draft.shared_memories();
+  *objects.mutable_mapped_files() = draft.objects().mapped_files();
+  *objects.mutable_shared_memories() = draft.objects().shared_memories();
   shared = SharedObjects();
-  MIGRATE_TRY(
-      inspect::MappingReader(view, findings, shared, image, verdict).read_again(draft, maps));
-  MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, image, verdict).read(&draft));
-  MIGRATE_TRY(inspect::read_surroundings(view, &draft, image, verdict));
+  MIGRATE_TRY(inspect::MappingReader(view, findings, shared, objects, image, verdict)
+                  .read_again(only_process(draft), maps));
+  MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, objects, image, verdict)
+                  .read(&draft.objects()));
+  MIGRATE_TRY(inspect::read_surroundings(view, &only_process(draft), image, verdict));
   return inspection;
 }
 

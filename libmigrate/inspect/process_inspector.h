@@ -31,7 +31,7 @@ struct KnownObjects {
 
 /// The draft of an image, and the verdict: movable if `refusals` is empty.
 struct Inspection {
-  wire::Image image;
+  wire::Image image;  ///< Of one process.
   std::vector<wire::Refusal> refusals;
 };
 
@@ -56,7 +56,7 @@ class ProcessInspector {
 
   /// What the tracer does with the facts about the process and its threads while its mappings and
   /// descriptors are still being read. It may map memory into the process.
-  using Meanwhile = std::function<Result<void>(wire::Image& facts)>;
+  using Meanwhile = std::function<Result<void>(wire::ProcessImage& facts)>;
 
   /// The same for a process whose threads are all stopped by ptrace, after inspect_running(): reads
   /// mappings, descriptors and status again and takes the rest from `draft`, the image of the last

@@ -33,11 +33,13 @@ bool has_state(const wire::OpenFile& file) {
   return asked != nullptr && asked(file);
 }
 
-std::multimap<std::string, Candidate> find_candidates(const ProcessView& view, wire::Image& image) {
+std::multimap<std::string, Candidate> find_candidates(const ProcessView& view,
+                                                      wire::Objects& objects,
+                                                      const wire::ProcessImage& image) {
   std::multimap<std::string, Candidate> candidates;
   std::set<std::uint32_t> seen;
   for (const wire::Descriptor& descriptor : image.descriptors()) {
-    wire::OpenFile& file = *image.mutable_files(static_cast<int>(descriptor.file()));
+    wire::OpenFile& file = *objects.mutable_files(static_cast<int>(descriptor.file()));
     if (!has_state(file) || !seen.insert(descriptor.file()).second) {
       continue;
     }
@@ -123,9 +125,9 @@ std::string shared_file_key(std::uint32_t number, const std::string& path) {
   return fmt::format("{} {}", number, path);
 }
 
-void check_shared_files(const ProcessView& view, Findings& findings, wire::Image& image,
-                        Verdict& verdict) {
-  std::multimap<std::string, Candidate> candidates = find_candidates(view, image);
+void check_shared_files(const ProcessView& view, Findings& findings, wire::Objects& objects,
+                        const wire::ProcessImage& image, Verdict& verdict) {
+  std::multimap<std::string, Candidate> candidates = find_candidates(view, objects, image);
   find_known(view, candidates, findings);
   if (candidates.empty()) {
     return;

@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "libmigrate/capture/capture.h"
 #include "libmigrate/capture/contents.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/proc/proc_text.h"
 #include "libmigrate/rules/host_facts.h"
@@ -103,7 +104,7 @@ Result<wire::Offer> FrozenSource::describe(const ClockOffsets& offsets) const {
   offer.set_home(options_.home.to_string());
   offer.set_source_address(options_.context->own_address.to_string());
   offer.set_command(options_.command);
-  offer.set_user(draft_.threads(0).credentials().uid_real());
+  offer.set_user(only_process(draft_).threads(0).credentials().uid_real());
   offer.set_token(options_.token);
   offer.set_memory_bytes(memory_bytes(options_.pid));
   offer.set_monotonic_offset_ns(offsets.monotonic_ns);
@@ -113,7 +114,7 @@ Result<wire::Offer> FrozenSource::describe(const ClockOffsets& offsets) const {
 
 // In the vDSO of the process, by which scripts begin to run in it.
 Result<std::uint64_t> FrozenSource::find_system_call() {
-  for (const wire::Mapping& mapping : draft_.mappings()) {
+  for (const wire::Mapping& mapping : only_process(draft_).mappings()) {
     if (mapping.kind() == wire::Mapping::VDSO) {
       auto found = find_system_call_in(options_.pid, mapping.start(), mapping.end());
       if (!found && found.error().sys_errno == EFAULT) {
@@ -172,7 +173,7 @@ Result<void> FrozenSource::open_area() {
 
 Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
   Verdict unseen;  // before it was frozen
-  const auto capture_meanwhile = [&](wire::Image& facts) -> Result<void> {
+  const auto capture_meanwhile = [&](wire::ProcessImage& facts) -> Result<void> {
     MIGRATE_TRY(open_area());
     MIGRATE_TRY(capture_state(*freeze_->process, waits, facts, unseen));
     report_.end_phase("capture", freeze_->since_us);
@@ -188,9 +189,9 @@ Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
 }
 
 Result<void> FrozenSource::complete_image(std::int64_t clock_offset_ns) {
-  image_.set_clock_offset_ns(clock_offset_ns);
+  mutable_only_process(image_).set_clock_offset_ns(clock_offset_ns);
   MIGRATE_TRY(capture_contents(options_.pid, image_));
-  return capture_starter_pages(*freeze_->process, image_);
+  return capture_starter_pages(*freeze_->process, mutable_only_process(image_));
 }
 
 std::string& FrozenSource::serialise_image() {
@@ -208,7 +209,7 @@ Result<void> FrozenSource::prepare_to_park(const SessionId& session) {
 
 Result<void> FrozenSource::park() {
   const std::int64_t start = now_us();
-  parked_.emplace(MIGRATE_TRY(ParkedProcess::park(*freeze_->process, image_)));
+  parked_.emplace(MIGRATE_TRY(ParkedProcess::park(*freeze_->process, only_process(image_))));
   report_.end_phase("park", start);
   options_.context->stops.reach("source.parked");
   return {};

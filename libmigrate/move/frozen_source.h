@@ -13,6 +13,7 @@
 #include "base/realtime_scope.h"
 #include "base/result.h"
 #include "libmigrate/capture/frozen_process.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/move/kept_memory.h"
 #include "libmigrate/move/move_report.h"
@@ -88,7 +89,7 @@ class FrozenSource final : public KeptMemory {
   ParkedProcess replace(ParkedProcess keeper);
   Remains remains() const { return remains_; }
   /// Lets it run here again. Errors: as ParkedProcess::unpark().
-  Result<void> resume() { return parked_->unpark(image_); }
+  Result<void> resume() { return parked_->unpark(only_process(image_)); }
 
   Result<std::unique_ptr<PageFeed>> make_feed(const PageServerOptions& options) override;
   void note_confirmed(std::size_t handover, const std::vector<PageRange>& ranges) override;

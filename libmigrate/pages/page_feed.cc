@@ -2,6 +2,7 @@
 
 #include "base/log.h"
 #include "libmigrate/image/address_space.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/pages/channel_link.h"
 #include "libmigrate/pages/exposed_memory.h"
 
@@ -24,10 +25,11 @@ RegionKind region_kind(const wire::Mapping& mapping) {
 
 }  // namespace
 
-std::vector<ServedRegion> served_regions(const wire::Image& image) {
+std::vector<ServedRegion> served_regions(const wire::Objects& objects,
+                                         const wire::ProcessImage& image) {
   std::vector<ServedRegion> regions;
   for (const wire::Mapping& mapping : image.mappings()) {
-    if (is_paged(image, mapping)) {
+    if (is_paged(objects, mapping)) {
       regions.push_back({PageRange::between(mapping.start(), mapping.end()), region_kind(mapping),
                          mapping.offset()});
     }
@@ -35,10 +37,11 @@ std::vector<ServedRegion> served_regions(const wire::Image& image) {
   return regions;
 }
 
-std::vector<PagerRegion> pager_regions(const wire::Image& image) {
+std::vector<PagerRegion> pager_regions(const wire::Objects& objects,
+                                       const wire::ProcessImage& image) {
   std::vector<PagerRegion> regions;
   for (const wire::Mapping& mapping : image.mappings()) {
-    if (is_paged(image, mapping)) {
+    if (is_paged(objects, mapping)) {
       regions.push_back({.destination = PageRange::between(mapping.start(), mapping.end()),
                          .source_address = mapping.start(),
                          .kind = region_kind(mapping),
@@ -51,7 +54,7 @@ std::vector<PagerRegion> pager_regions(const wire::Image& image) {
   return regions;
 }
 
-std::vector<PageRange> pages_touched_first(const wire::Image& image) {
+std::vector<PageRange> pages_touched_first(const wire::ProcessImage& image) {
   std::vector<PageRange> ranges;
   std::uint64_t left = kMostFirstPages;
   std::uint64_t end_of_file_copy = 0;
@@ -74,7 +77,7 @@ Result<std::unique_ptr<PageFeed>> PageFeed::create(pid_t process, const wire::Im
   std::unique_ptr<PageFeed> feed(new PageFeed());
   feed->reader_ = MIGRATE_TRY(ProcessPageReader::create(process));
   feed->process_ = process;
-  feed->regions_ = served_regions(image);
+  feed->regions_ = served_regions(image.objects(), only_process(image));
   feed->server_ = MIGRATE_TRY(PageServer::create(options, *feed->reader_, feed->regions_));
   return feed;
 }

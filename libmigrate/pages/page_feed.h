@@ -68,11 +68,13 @@ class PageFeed {
 };
 
 /// The mappings of an image that a page server serves and a pager fills.
-std::vector<ServedRegion> served_regions(const wire::Image& image);
-std::vector<PagerRegion> pager_regions(const wire::Image& image);
+std::vector<ServedRegion> served_regions(const wire::Objects& objects,
+                                         const wire::ProcessImage& image);
+std::vector<PagerRegion> pager_regions(const wire::Objects& objects,
+                                       const wire::ProcessImage& image);
 
 /// Pages that nearly every process touches at once when it goes on: small data segments and what
 /// relocation wrote of its program and libraries. Addresses at the destination.
-std::vector<PageRange> pages_touched_first(const wire::Image& image);
+std::vector<PageRange> pages_touched_first(const wire::ProcessImage& image);
 
 }  // namespace migrate

@@ -22,6 +22,7 @@
 #include "base/log.h"
 #include "libmigrate/carriers/carriers.h"
 #include "libmigrate/image/address_space.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/park/internal/parking.h"
 #include "libmigrate/trace/script_group.h"
 #include "libmigrate/trace/tracee.h"
@@ -51,13 +52,14 @@ void script_hide(Script& script) {
 std::uint64_t ParkedProcess::record_bytes(const wire::Image& draft) {
   std::uint64_t contents = 0;
   for (const carriers::Carrier* carrier : carriers::all_carriers()) {
-    contents += carrier->most_content_bytes != nullptr ? carrier->most_content_bytes(draft) : 0;
+    contents +=
+        carrier->most_content_bytes != nullptr ? carrier->most_content_bytes(draft.objects()) : 0;
   }
   return sizeof(ParkingRecord) + 2 * draft.ByteSizeLong() + contents + kRecordSlackBytes +
-         kBytesPerThread * static_cast<std::uint64_t>(draft.threads_size() + 16);
+         kBytesPerThread * static_cast<std::uint64_t>(only_process(draft).threads_size() + 16);
 }
 
-Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::Image& image) {
+Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::ProcessImage& image) {
   ParkedProcess parked(frozen.process(), frozen.area());
   for (const FrozenThread& thread : frozen.threads()) {
     parked.threads_.push_back({thread.host_id, thread.id});
@@ -92,7 +94,7 @@ Result<void> ParkedProcess::write_record(const FrozenProcess& frozen, std::strin
                       std::as_bytes(std::span(image)));
 }
 
-Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::Image& image) {
+Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::ProcessImage& image) {
   const FrozenThread& leader = frozen.leader();
   const arch::InterpreterCode code = arch::interpreter_code();
   // If we die, those that were not touched run on, and the others wait.
@@ -125,7 +127,8 @@ Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::Imag
 }
 
 // Pending signals travel in the image: takes them here, and keeps those that came since.
-Result<void> ParkedProcess::park_leader(const FrozenProcess& frozen, const wire::Image& image) {
+Result<void> ParkedProcess::park_leader(const FrozenProcess& frozen,
+                                        const wire::ProcessImage& image) {
   const FrozenThread& leader = frozen.leader();
   const std::size_t waiting = MIGRATE_TRY(peek_signals(leader.host_id, true)).size() +
                               MIGRATE_TRY(peek_signals(leader.host_id, false)).size();
@@ -174,7 +177,7 @@ Result<void> ParkedProcess::park_leader(const FrozenProcess& frozen, const wire:
 // What the image has as the thread's own stays with it; all else was sent to the process.
 Result<void> ParkedProcess::keep_signals_of(pid_t thread, const wire::Thread& known,
                                             std::vector<std::string> taken,
-                                            const wire::Image& image) {
+                                            const wire::ProcessImage& image) {
   const auto& own = known.pending_signals();
   for (std::string& signal : taken) {
     if (std::find(own.begin(), own.end(), signal) == own.end()) {
@@ -189,7 +192,7 @@ Result<void> ParkedProcess::keep_signals_of(pid_t thread, const wire::Thread& kn
 }
 
 // Of the signals taken, those that the image does not bring to the destination.
-void ParkedProcess::keep_signals(std::vector<std::string> taken, const wire::Image& image) {
+void ParkedProcess::keep_signals(std::vector<std::string> taken, const wire::ProcessImage& image) {
   std::vector<std::string> captured = captured_signals(image);
   for (std::string& signal : taken) {
     const auto known =

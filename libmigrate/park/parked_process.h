@@ -52,7 +52,7 @@ class ParkedProcess {
   /// Parks, after write_record() of the same image: only then may another host be told to run the
   /// process. On error the process runs on. Signals that arrived since `image` was captured are in
   /// signals().
-  static Result<ParkedProcess> park(FrozenProcess& frozen, const wire::Image& image);
+  static Result<ParkedProcess> park(FrozenProcess& frozen, const wire::ProcessImage& image);
 
   /// Takes over a process whose tracer died: becomes the tracer of every thread and reads the
   /// record at `area` into `image`. Errors: kNotFound (it is gone, or was not parked for
@@ -73,7 +73,7 @@ class ParkedProcess {
 
   /// Brings it back, running and no longer traced, with the signals that came meanwhile: only
   /// before settle(), and if it is certain that the process runs nowhere else and never will.
-  Result<void> unpark(const wire::Image& image);
+  Result<void> unpark(const wire::ProcessImage& image);
 
   /// After the destination runs: ends all threads but the leader, closes every descriptor but
   /// `kept`, and lets the leader wait for signals.
@@ -110,26 +110,26 @@ class ParkedProcess {
 
   ParkedProcess(pid_t process, const ScriptArea& area) : process_(process), area_(area) {}
 
-  Result<void> park_threads(FrozenProcess& frozen, const wire::Image& image);
-  Result<void> park_leader(const FrozenProcess& frozen, const wire::Image& image);
+  Result<void> park_threads(FrozenProcess& frozen, const wire::ProcessImage& image);
+  Result<void> park_leader(const FrozenProcess& frozen, const wire::ProcessImage& image);
   Result<void> keep_signals_of(pid_t thread, const wire::Thread& known,
-                               std::vector<std::string> taken, const wire::Image& image);
-  void keep_signals(std::vector<std::string> taken, const wire::Image& image);
+                               std::vector<std::string> taken, const wire::ProcessImage& image);
+  void keep_signals(std::vector<std::string> taken, const wire::ProcessImage& image);
   Result<void> fetch_pipe(const ParkingNotes& notes);
   Result<void> read_record(const SessionId& session, wire::Image& image);
   Result<void> seize_threads();
   Result<bool> stop_seized(pid_t thread);
   bool stands_in_area() const;
   Result<bool> read_state();
-  Result<void> bring_back(const wire::Image& image);
-  Result<void> bring_back_strays(const wire::Image& image);
+  Result<void> bring_back(const wire::ProcessImage& image);
+  Result<void> bring_back_strays(const wire::ProcessImage& image);
   Result<void> resume_loop();
   Result<void> prepare_keeper(const arch::GeneralRegisters& registers,
                               const std::set<std::uint32_t>& kept);
   Result<void> await_idle();
-  Result<std::vector<std::string>> signals_to_give_back(const wire::Image& image);
-  Result<void> unpark_thread(const ParkedThread& thread, const wire::Image& image);
-  Result<void> put_back(const wire::Image& image);
+  Result<std::vector<std::string>> signals_to_give_back(const wire::ProcessImage& image);
+  Result<void> unpark_thread(const ParkedThread& thread, const wire::ProcessImage& image);
+  Result<void> put_back(const wire::ProcessImage& image);
   Result<arch::GeneralRegisters> stop_leader();
   Result<void> run_in_leader(Script& script);
 

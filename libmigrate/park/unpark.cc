@@ -19,6 +19,7 @@
 #include "base/file.h"
 #include "libmigrate/capture/timer_advance.h"
 #include "libmigrate/image/image_form.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/park/internal/parking.h"
 #include "libmigrate/park/parked_process.h"
 #include "libmigrate/proc/proc_text.h"
@@ -37,7 +38,7 @@ arch::GeneralRegisters registers_of(const wire::Thread& thread) {
 
 // Sends the signals to the process again, from within: only there may every siginfo be set.
 void script_signals(Script& script, const std::vector<std::string>& signals,
-                    const wire::Image& image, std::uint32_t thread) {
+                    const wire::ProcessImage& image, std::uint32_t thread) {
   const auto& own = image.threads(0).pending_signals();
   for (const std::string& signal : signals) {
     siginfo_t information{};
@@ -55,12 +56,13 @@ void script_signals(Script& script, const std::vector<std::string>& signals,
 }
 
 // The timers of `image` as they would be if they had run on.
-wire::Image timers_now(const wire::Image& image) {
-  wire::Image timers;
+wire::ProcessImage timers_now(const wire::ProcessImage& image) {
+  wire::ProcessImage timers;
   *timers.mutable_interval_timers() = image.interval_timers();
   *timers.mutable_posix_timers() = image.posix_timers();
   timers.set_timers_read_ns(image.timers_read_ns());  // here
-  advance_timers(timers, clock_ns(CLOCK_MONOTONIC));
+  wire::Objects none;
+  advance_timers(none, timers, clock_ns(CLOCK_MONOTONIC));
   return timers;
 }
 
@@ -79,7 +81,7 @@ Result<ParkedProcess> ParkedProcess::adopt(pid_t process, std::uint64_t area,
   }
   MIGRATE_TRY(parked.seize_threads());
   if (!MIGRATE_TRY(parked.read_state())) {
-    MIGRATE_TRY(parked.bring_back_strays(image));
+    MIGRATE_TRY(parked.bring_back_strays(only_process(image)));
     return runs_on();
   }
   MIGRATE_TRY(parked.resume_loop());
@@ -109,7 +111,7 @@ bool ParkedProcess::stands_in_area() const {
 
 // The tracer died while it parked them: nobody was told to run the process. Those that it had not
 // come to run.
-Result<void> ParkedProcess::bring_back_strays(const wire::Image& image) {
+Result<void> ParkedProcess::bring_back_strays(const wire::ProcessImage& image) {
   for (std::size_t left = threads_.size(); left > 0; --left) {
     const ParkedThread& thread = threads_[left - 1];
     const std::uint64_t place =
@@ -241,7 +243,8 @@ Result<void> ParkedProcess::resume_loop() {
 }
 
 // Those of the image that were taken from the queues, and what came since.
-Result<std::vector<std::string>> ParkedProcess::signals_to_give_back(const wire::Image& image) {
+Result<std::vector<std::string>> ParkedProcess::signals_to_give_back(
+    const wire::ProcessImage& image) {
   std::vector<std::string> pending = MIGRATE_TRY(peek_signals(process_, true));
   const std::vector<std::string> own = MIGRATE_TRY(peek_signals(process_, false));
   pending.insert(pending.end(), own.begin(), own.end());
@@ -264,7 +267,8 @@ Result<std::vector<std::string>> ParkedProcess::signals_to_give_back(const wire:
   return signals;
 }
 
-Result<void> ParkedProcess::unpark_thread(const ParkedThread& thread, const wire::Image& image) {
+Result<void> ParkedProcess::unpark_thread(const ParkedThread& thread,
+                                          const wire::ProcessImage& image) {
   const wire::Thread* const wanted = find_thread(image, thread.id);
   if (wanted == nullptr) {
     return fail(make_error(ErrorCode::kCorrupt, "bring back", "thread " + std::to_string(thread.id),
@@ -288,7 +292,7 @@ Result<void> ParkedProcess::unpark_thread(const ParkedThread& thread, const wire
   return script.run(thread.host_id, idle_registers(own, area_), kAllSignals);
 }
 
-Result<void> ParkedProcess::unpark(const wire::Image& image) {
+Result<void> ParkedProcess::unpark(const wire::ProcessImage& image) {
   auto back = bring_back(image);
   if (!back && back.error().code == ErrorCode::kNotFound) {
     for (std::size_t left = threads_.size(); left > 0; --left) {
@@ -298,7 +302,7 @@ Result<void> ParkedProcess::unpark(const wire::Image& image) {
   return back;
 }
 
-Result<void> ParkedProcess::bring_back(const wire::Image& image) {
+Result<void> ParkedProcess::bring_back(const wire::ProcessImage& image) {
   if (static_cast<int>(threads_.size()) != image.threads_size()) {
     return fail(make_error(ErrorCode::kRefused, "bring back", "process " + std::to_string(process_),
                            "its other threads have been ended, because it ran elsewhere"));
@@ -316,7 +320,7 @@ Result<void> ParkedProcess::bring_back(const wire::Image& image) {
   return put_back(image);
 }
 
-Result<void> ParkedProcess::put_back(const wire::Image& image) {
+Result<void> ParkedProcess::put_back(const wire::ProcessImage& image) {
   const arch::GeneralRegisters base = registers_of(*find_thread(image, threads_.front().id));
   std::uint64_t system_call = 0;
   for (const wire::Mapping& mapping : image.mappings()) {

@@ -19,16 +19,16 @@ constexpr std::size_t kMessageBytes = 256;  // More than a cell's message.
 // What the carriers get of a restorer. Those that open files as the user have it through as_user().
 class Workshop : public carriers::MakeContext {
  public:
-  Workshop(const wire::Image& image, const std::map<std::uint64_t, int>& relays,
+  Workshop(const wire::Objects& objects, const std::map<std::uint64_t, int>& relays,
            const std::vector<UniqueFd>& memories)
-      : image_(image),
+      : objects_(objects),
         relays_(relays),
         memories_(memories),
-        pipes_(static_cast<std::size_t>(image.pipes_size())) {}
+        pipes_(static_cast<std::size_t>(objects.pipes_size())) {}
 
   void as_user(FileUser::Scope* scope) { scope_ = scope; }
 
-  const wire::Image& image() const override { return image_; }
+  const wire::Objects& objects() const override { return objects_; }
 
   Result<UniqueFd> open(const wire::FileIdentity& file, int flags) override {
     if (scope_ == nullptr) {
@@ -49,7 +49,7 @@ class Workshop : public carriers::MakeContext {
   }
 
  private:
-  const wire::Image& image_;
+  const wire::Objects& objects_;
   const std::map<std::uint64_t, int>& relays_;
   const std::vector<UniqueFd>& memories_;
   std::vector<carriers::MadePipe> pipes_;
@@ -58,9 +58,9 @@ class Workshop : public carriers::MakeContext {
 
 // Makes those files of the image whose carriers want to be the user, or those whose do not.
 Result<void> make_some(Workshop& workshop, bool as_user, std::vector<UniqueFd>& files) {
-  const wire::Image& image = workshop.image();
+  const wire::Objects& objects = workshop.objects();
   for (std::size_t i = 0; i < files.size(); ++i) {
-    const wire::OpenFile& file = image.files(static_cast<int>(i));
+    const wire::OpenFile& file = objects.files(static_cast<int>(i));
     const carriers::Carrier& carrier = carriers::carrier_of(file.kind());
     if (carrier.make == nullptr) {
       return fail(make_error(ErrorCode::kCorrupt, "make a file of kind",
@@ -74,7 +74,7 @@ Result<void> make_some(Workshop& workshop, bool as_user, std::vector<UniqueFd>& 
 }
 
 // Whether no other descriptor of the same open file comes before.
-bool is_lowest(const wire::Image& image, const wire::Descriptor& descriptor) {
+bool is_lowest(const wire::ProcessImage& image, const wire::Descriptor& descriptor) {
   return std::none_of(
       image.descriptors().begin(), image.descriptors().end(), [&](const wire::Descriptor& other) {
         return other.file() == descriptor.file() && other.number() < descriptor.number();
@@ -83,12 +83,12 @@ bool is_lowest(const wire::Image& image, const wire::Descriptor& descriptor) {
 
 }  // namespace
 
-Result<std::vector<UniqueFd>> make_open_files(const wire::Image& image,
+Result<std::vector<UniqueFd>> make_open_files(const wire::Objects& objects,
                                               const std::map<std::uint64_t, int>& relays,
                                               const std::vector<UniqueFd>& memories,
                                               const FileUser& user) {
-  Workshop workshop(image, relays, memories);
-  std::vector<UniqueFd> files(static_cast<std::size_t>(image.files_size()));
+  Workshop workshop(objects, relays, memories);
+  std::vector<UniqueFd> files(static_cast<std::size_t>(objects.files_size()));
   {
     FileUser::Scope scope(user);
     workshop.as_user(&scope);
@@ -121,7 +121,7 @@ Result<void> script_receive(Script& script, Cell& cell, std::span<const int> des
   return {};
 }
 
-std::uint32_t highest_descriptor(const wire::Image& image) {
+std::uint32_t highest_descriptor(const wire::ProcessImage& image) {
   std::uint32_t highest = 0;
   for (const wire::Descriptor& descriptor : image.descriptors()) {
     highest = std::max(highest, descriptor.number());
@@ -129,9 +129,9 @@ std::uint32_t highest_descriptor(const wire::Image& image) {
   return highest;
 }
 
-void script_descriptor_table(Script& script, const wire::Image& image,
-                             std::uint32_t seed_descriptor) {
-  const auto count = static_cast<std::uint64_t>(image.files_size());
+void script_descriptor_table(Script& script, const wire::Objects& objects,
+                             const wire::ProcessImage& image, std::uint32_t seed_descriptor) {
+  const auto count = static_cast<std::uint64_t>(objects.files_size());
   // Above everything wanted, so that no dup3 hits a file not yet placed.
   const std::uint64_t staging = std::max(highest_descriptor(image), seed_descriptor) + 1;
   for (std::uint64_t i = 0; i < count; ++i) {
@@ -146,7 +146,7 @@ void script_descriptor_table(Script& script, const wire::Image& image,
   }
   script.must("close what was staged", SYS_close_range, {staging, ~0U, 0});
   for (const wire::Descriptor& descriptor : image.descriptors()) {
-    const wire::OpenFile& file = image.files(static_cast<int>(descriptor.file()));
+    const wire::OpenFile& file = objects.files(static_cast<int>(descriptor.file()));
     const auto connect = carriers::carrier_of(file.kind()).connect;
     if (connect != nullptr && is_lowest(image, descriptor)) {
       connect(script, descriptor.number(), file);

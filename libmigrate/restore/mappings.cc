@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "libmigrate/image/only_process.h"
 
 #ifndef MLOCK_ONFAULT
 #define MLOCK_ONFAULT 1
@@ -31,14 +32,14 @@ constexpr AdviceCall kAdvice[] = {
     {wire::SEQUENTIAL, MADV_SEQUENTIAL}, {wire::RANDOM, MADV_RANDOM},
 };
 
-std::string backing(const wire::Image& image, const wire::Mapping& mapping) {
+std::string backing(const wire::Objects& objects, const wire::Mapping& mapping) {
   switch (mapping.kind()) {
     case wire::Mapping::FILE_LOCAL:
     case wire::Mapping::FILE_COPY:
     case wire::Mapping::SHARED_FILE:
-      return image.mapped_files(static_cast<int>(mapping.file())).path();
+      return objects.mapped_files(static_cast<int>(mapping.file())).path();
     case wire::Mapping::SHARED_MEMORY: {
-      const auto& memory = image.shared_memories(static_cast<int>(mapping.shared_memory()));
+      const auto& memory = objects.shared_memories(static_cast<int>(mapping.shared_memory()));
       return std::to_string(memory.inode()) + (memory.open_descriptor() ? "+" : "-") +
              std::to_string(mapping.shared_memory());
     }
@@ -47,11 +48,11 @@ std::string backing(const wire::Image& image, const wire::Mapping& mapping) {
   }
 }
 
-auto key_of(const wire::Image& image, const wire::Mapping& mapping) {
+auto key_of(const wire::Objects& objects, const wire::Mapping& mapping) {
   // The offset of anonymous memory means nothing.
   const std::uint64_t offset = mapping.kind() == wire::Mapping::ANONYMOUS ? 0 : mapping.offset();
   return std::tuple(mapping.start(), mapping.end(), mapping.protection(), mapping.kind(), offset,
-                    mapping.advice(), backing(image, mapping));
+                    mapping.advice(), backing(objects, mapping));
 }
 
 bool is_special(const wire::Mapping& mapping) {
@@ -117,18 +118,18 @@ Result<UniqueFd> make_memory(const wire::SharedMemory& memory) {
 
 MappingPlan plan_mappings(const wire::Image& present, const wire::Image& wanted) {
   MappingPlan plan;
-  using Key = decltype(key_of(present, present.mappings(0)));
+  using Key = decltype(key_of(present.objects(), only_process(present).mappings(0)));
   std::map<Key, bool> have;
-  for (const wire::Mapping& mapping : present.mappings()) {
+  for (const wire::Mapping& mapping : only_process(present).mappings()) {
     if (!is_special(mapping)) {
-      have.emplace(key_of(present, mapping), false);
+      have.emplace(key_of(present.objects(), mapping), false);
     }
   }
-  for (const wire::Mapping& mapping : wanted.mappings()) {
+  for (const wire::Mapping& mapping : only_process(wanted).mappings()) {
     if (is_special(mapping)) {
       continue;
     }
-    const auto found = have.find(key_of(wanted, mapping));
+    const auto found = have.find(key_of(wanted.objects(), mapping));
     if (found != have.end()) {
       found->second = true;
     } else {
@@ -150,17 +151,17 @@ MappingPlan plan_mappings(const wire::Image& present, const wire::Image& wanted)
   return plan;
 }
 
-Result<std::vector<UniqueFd>> make_shared_memories(const wire::Image& image) {
+Result<std::vector<UniqueFd>> make_shared_memories(const wire::Objects& objects) {
   std::vector<UniqueFd> memories;
-  for (const wire::SharedMemory& memory : image.shared_memories()) {
+  for (const wire::SharedMemory& memory : objects.shared_memories()) {
     memories.push_back(MIGRATE_TRY(make_memory(memory)));
   }
   return memories;
 }
 
-Result<void> finish_shared_memories(const wire::Image& image, std::vector<UniqueFd>& memories) {
-  for (std::size_t i = 0; i < static_cast<std::size_t>(image.shared_memories_size()); ++i) {
-    const wire::SharedMemory& memory = image.shared_memories(static_cast<int>(i));
+Result<void> finish_shared_memories(const wire::Objects& objects, std::vector<UniqueFd>& memories) {
+  for (std::size_t i = 0; i < static_cast<std::size_t>(objects.shared_memories_size()); ++i) {
+    const wire::SharedMemory& memory = objects.shared_memories(static_cast<int>(i));
     if (i >= memories.size()) {
       memories.push_back(MIGRATE_TRY(make_memory(memory)));
     }

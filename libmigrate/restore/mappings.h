@@ -25,10 +25,10 @@ MappingPlan plan_mappings(const wire::Image& present, const wire::Image& wanted)
 
 /// Memory objects of the image, made in this process: one memfd for each, with content where the
 /// image carries it. Errors: kSystem.
-Result<std::vector<UniqueFd>> make_shared_memories(const wire::Image& image);
+Result<std::vector<UniqueFd>> make_shared_memories(const wire::Objects& objects);
 /// Sizes, contents and seals as the final image says. `memories` as make_shared_memories made them
 /// from the draft; further ones are added.
-Result<void> finish_shared_memories(const wire::Image& image, std::vector<UniqueFd>& memories);
+Result<void> finish_shared_memories(const wire::Objects& objects, std::vector<UniqueFd>& memories);
 
 /// A file that is mapped: index into the image's mapped files, and whether it is written to.
 using MappedFile = std::pair<std::uint32_t, bool>;

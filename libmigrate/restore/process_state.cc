@@ -64,7 +64,8 @@ prctl_mm_map memory_map(const wire::MemoryMap& memory) {
 }
 
 // `executable`: an open descriptor in the process, or -1 to leave that as it is.
-void script_memory_map(Script& script, const wire::Image& image, prctl_mm_map map, int executable) {
+void script_memory_map(Script& script, const wire::ProcessImage& image, prctl_mm_map map,
+                       int executable) {
   const std::string& auxv = image.memory().auxv();
   map.auxv = reinterpret_cast<__u64*>(script.put(bytes_of(auxv)));  // NOLINT
   map.auxv_size = static_cast<__u32>(auxv.size());
@@ -78,7 +79,7 @@ bool is_default(std::span<const std::byte> action) {
   return std::ranges::all_of(action, [](std::byte byte) { return byte == std::byte{}; });
 }
 
-void script_timers(Script& script, const wire::Image& image) {
+void script_timers(Script& script, const wire::ProcessImage& image) {
   std::uint64_t which = ITIMER_REAL;
   for (const wire::IntervalTimer& timer : image.interval_timers()) {
     // One that expired and waits for its pending signal to be taken shows no remaining time. It
@@ -215,7 +216,8 @@ void set_affinity(pid_t host_thread, const wire::Thread& thread) {
 
 }  // namespace
 
-void script_draft_process(Script& script, const wire::Image& draft, int executable, int directory) {
+void script_draft_process(Script& script, const wire::ProcessImage& draft, int executable,
+                          int directory) {
   // No command line and no environment yet: /proc/PID/cmdline and environ, which anybody may read
   // at any time, would make pages of zeros before the pager has that memory.
   prctl_mm_map map = memory_map(draft.memory());
@@ -234,7 +236,7 @@ void script_enter(Script& script, int directory) {
   script.must("enter the working directory", SYS_fchdir, {static_cast<std::uint64_t>(directory)});
 }
 
-void script_process(Script& script, const wire::Image& image) {
+void script_process(Script& script, const wire::ProcessImage& image) {
   script_memory_map(script, image, memory_map(image.memory()), -1);
   script.call(SYS_umask, {image.umask()});
   script.call(SYS_personality, {image.personality()});
@@ -258,12 +260,12 @@ void script_process(Script& script, const wire::Image& image) {
   }
 }
 
-void script_timers_and_signals(Script& script, const wire::Image& image) {
+void script_timers_and_signals(Script& script, const wire::ProcessImage& image) {
   script_pending(script, image.pending_signals(), image.process_id(), 0);
   script_timers(script, image);
 }
 
-void script_thread(Script& script, const wire::Image& image, const wire::Thread& thread,
+void script_thread(Script& script, const wire::ProcessImage& image, const wire::Thread& thread,
                    const wire::Credentials& own) {
   stack_t stack{};
   thread.alternate_stack().copy(reinterpret_cast<char*>(&stack), sizeof(stack));
@@ -337,7 +339,8 @@ Result<ProcessLimits> read_limits(pid_t process) {
   return limits;
 }
 
-Result<void> set_limits(pid_t process, const wire::Image& image, const ProcessLimits& present) {
+Result<void> set_limits(pid_t process, const wire::ProcessImage& image,
+                        const ProcessLimits& present) {
   std::size_t resource = 0;
   for (const wire::ResourceLimit& limit : image.resource_limits()) {
     if (resource >= present.resources.size()) {

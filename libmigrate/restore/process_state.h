@@ -23,22 +23,23 @@ struct ProcessLimits {
 /// it belongs to the whole process: executable, memory map (with no command line and environment
 /// yet: to be called before its memory is mapped), working directory; and makes every signal action
 /// the default. `executable` and `directory` are descriptors in the process.
-void script_draft_process(Script& script, const wire::Image& draft, int executable, int directory);
+void script_draft_process(Script& script, const wire::ProcessImage& draft, int executable,
+                          int directory);
 
 /// Adds the call by which the process enters the folder that is its descriptor `directory`.
 void script_enter(Script& script, int directory);
 
 /// Adds the calls for what differs from the draft but the working directory, and for what only the
 /// image knows, after script_draft_process().
-void script_process(Script& script, const wire::Image& image);
+void script_process(Script& script, const wire::ProcessImage& image);
 
 /// Adds the calls that need all threads to exist: timers, and the signals that are pending for the
 /// whole process.
-void script_timers_and_signals(Script& script, const wire::Image& image);
+void script_timers_and_signals(Script& script, const wire::ProcessImage& image);
 
 /// Adds the calls by which one thread takes on what is its own, credentials last, then rseq.
 /// `own` are the credentials that it has now.
-void script_thread(Script& script, const wire::Image& image, const wire::Thread& thread,
+void script_thread(Script& script, const wire::ProcessImage& image, const wire::Thread& thread,
                    const wire::Credentials& own);
 
 /// What this process can set for `thread` of `image` from outside: scheduling, affinity, and timer
@@ -49,7 +50,8 @@ void set_scheduling(pid_t host_thread, const wire::Thread& thread, std::uint64_t
 Result<ProcessLimits> read_limits(pid_t process);
 
 /// Gives `process` the image's limits where they differ from `present`.
-Result<void> set_limits(pid_t process, const wire::Image& image, const ProcessLimits& present);
+Result<void> set_limits(pid_t process, const wire::ProcessImage& image,
+                        const ProcessLimits& present);
 
 /// The credentials of this process, as a new seed has them.
 Result<wire::Credentials> own_credentials();

@@ -20,6 +20,7 @@
 #include "base/clock.h"
 #include "libmigrate/capture/frozen_process.h"
 #include "libmigrate/image/address_space.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/restore/process_state.h"
 #include "libmigrate/trace/script_group.h"
@@ -65,7 +66,7 @@ std::vector<PageRange> kernel_ranges(const std::vector<NamedRange>& mappings) {
 }
 
 // Where the image wants each of our kernel mappings; empty where it has none.
-Result<std::vector<PageRange>> wanted_kernel_ranges(const wire::Image& image,
+Result<std::vector<PageRange>> wanted_kernel_ranges(const wire::ProcessImage& image,
                                                     const std::vector<PageRange>& present) {
   std::vector<PageRange> wanted;
   for (const wire::Mapping& mapping : image.mappings()) {
@@ -102,27 +103,28 @@ Result<Restorer> Restorer::create(Cell& cell, bool trusted) {
 }
 
 Result<void> Restorer::prepare(const wire::Image& draft) {
+  const wire::ProcessImage& process = only_process(draft);
   own_ = MIGRATE_TRY(own_credentials());
   slack_ns_ = static_cast<std::uint64_t>(::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0));
-  file_user_ = FileUser(draft.threads(0).credentials(), trusted_);
-  MIGRATE_TRY(map_area(draft));
-  MIGRATE_TRY(empty_seed(draft));
-  memories_ = MIGRATE_TRY(make_shared_memories(draft));
+  file_user_ = FileUser(process.threads(0).credentials(), trusted_);
+  MIGRATE_TRY(map_area(process));
+  MIGRATE_TRY(empty_seed(process));
+  memories_ = MIGRATE_TRY(make_shared_memories(draft.objects()));
   MappingPlan everything;
-  for (const wire::Mapping& mapping : draft.mappings()) {
+  for (const wire::Mapping& mapping : process.mappings()) {
     if (mapping.kind() != wire::Mapping::VDSO && mapping.kind() != wire::Mapping::VVAR) {
       everything.map.push_back(&mapping);
     }
   }
-  MIGRATE_TRY(take_on(draft));
+  MIGRATE_TRY(take_on(process));
   MIGRATE_TRY(map(draft, everything));
   limits_ = MIGRATE_TRY(read_limits(cell_->seed()));
   draft_ = draft;
-  return match_threads(draft);
+  return match_threads(process);
 }
 
 // Finds a place that neither the seed nor the image uses, and maps the script area there.
-Result<void> Restorer::map_area(const wire::Image& image) {
+Result<void> Restorer::map_area(const wire::ProcessImage& image) {
   const pid_t seed = cell_->seed();
   std::vector<NamedRange> taken = MIGRATE_TRY(read_mappings(seed));
   for (const NamedRange& range : taken) {
@@ -137,7 +139,7 @@ Result<void> Restorer::map_area(const wire::Image& image) {
   return {};
 }
 
-Result<void> Restorer::empty_seed(const wire::Image& draft) {
+Result<void> Restorer::empty_seed(const wire::ProcessImage& draft) {
   const pid_t seed = cell_->seed();
   const std::vector<NamedRange> mappings = MIGRATE_TRY(read_mappings(seed));
   const std::vector<PageRange> present = kernel_ranges(mappings);
@@ -177,7 +179,7 @@ Result<void> Restorer::empty_seed(const wire::Image& draft) {
 
 // What the draft tells of the process as a whole. Its files are opened here and sent to it: what a
 // path leads to must be looked at before it is used.
-Result<void> Restorer::take_on(const wire::Image& draft) {
+Result<void> Restorer::take_on(const wire::ProcessImage& draft) {
   UniqueFd executable;
   UniqueFd directory;
   {
@@ -232,8 +234,9 @@ Result<std::size_t> Restorer::map_some(const wire::Image& image,
     for (; count < mappings.size() && files.size() < kFilesAtOnce; ++count) {
       const auto file = mapped_file(*mappings[count]);
       if (file && files.try_emplace(*file, descriptors.size()).second) {
-        opened.push_back(MIGRATE_TRY(as_user.open(image.mapped_files(static_cast<int>(file->first)),
-                                                  file->second ? O_RDWR : O_RDONLY)));
+        opened.push_back(
+            MIGRATE_TRY(as_user.open(image.objects().mapped_files(static_cast<int>(file->first)),
+                                     file->second ? O_RDWR : O_RDONLY)));
         descriptors.push_back(opened.back().get());
       }
     }
@@ -249,15 +252,16 @@ Result<std::size_t> Restorer::map_some(const wire::Image& image,
 }
 
 Result<void> Restorer::adapt(const wire::Image& image, const MappingPlan& plan) {
-  MIGRATE_TRY(finish_shared_memories(image, memories_));
+  const wire::ProcessImage& process = only_process(image);
+  MIGRATE_TRY(finish_shared_memories(image.objects(), memories_));
   const bool in_the_way = std::any_of(
-      image.mappings().begin(), image.mappings().end(), [&](const wire::Mapping& mapping) {
+      process.mappings().begin(), process.mappings().end(), [&](const wire::Mapping& mapping) {
         return overlaps(mapping.start(), mapping.end(), area_.address,
                         area_.address + area_.length_bytes);
       });
   if (in_the_way) {
     const ScriptArea old = area_;
-    MIGRATE_TRY(map_area(image));
+    MIGRATE_TRY(map_area(process));
     MIGRATE_TRY(unmap_script_area(old, cell_->seed(), base_, system_call_));
   }
   return map(image, plan);
@@ -265,9 +269,10 @@ Result<void> Restorer::adapt(const wire::Image& image, const MappingPlan& plan) 
 
 Result<void> Restorer::finish(const wire::Image& image,
                               const std::map<std::uint64_t, int>& relays) {
-  MIGRATE_TRY(match_threads(image));
+  const wire::ProcessImage& process = only_process(image);
+  MIGRATE_TRY(match_threads(process));
   for (std::size_t i = 0; i < threads_.size(); ++i) {
-    image.threads(static_cast<int>(i))
+    process.threads(static_cast<int>(i))
         .general_registers()
         .copy(reinterpret_cast<char*>(&threads_[i].registers), sizeof(threads_[i].registers));
   }
@@ -276,46 +281,48 @@ Result<void> Restorer::finish(const wire::Image& image,
     others.push_back({threads_[i].host_id, base_, kScriptSignalMask});
   }
   MIGRATE_TRY(run_scripts(area_, others, [&](std::size_t i, Script& script) -> Result<void> {
-    script_thread(script, image, image.threads(static_cast<int>(i + 1)), own_);
+    script_thread(script, process, process.threads(static_cast<int>(i + 1)), own_);
     return {};
   }));
   // Last: its timers may name any thread.
   MIGRATE_TRY(make_leader(image, relays));
-  MIGRATE_TRY(set_limits(cell_->seed(), image, limits_));
-  MIGRATE_TRY(sleep_on(image));
+  MIGRATE_TRY(set_limits(cell_->seed(), process, limits_));
+  MIGRATE_TRY(sleep_on(process));
   if (system_call_ != 0) {
     MIGRATE_TRY(unmap_script_area(area_, cell_->seed(), base_, system_call_));
   }
-  return set_registers(image);
+  return set_registers(process);
 }
 
 // What all threads share, and what is the first thread's own.
 Result<void> Restorer::make_leader(const wire::Image& image,
                                    const std::map<std::uint64_t, int>& relays) {
-  const FileUser user(image.threads(0).credentials(), trusted_);
-  std::vector<UniqueFd> files = MIGRATE_TRY(make_open_files(image, relays, memories_, user));
+  const wire::ProcessImage& process = only_process(image);
+  const FileUser user(process.threads(0).credentials(), trusted_);
+  std::vector<UniqueFd> files =
+      MIGRATE_TRY(make_open_files(image.objects(), relays, memories_, user));
   std::vector<int> descriptors;
   descriptors.reserve(files.size());
   for (const UniqueFd& file : files) {
     descriptors.push_back(file.get());
   }
   Script script(area_);
-  script_process(script, image);
-  if (image.working_directory() != draft_.working_directory()) {
+  script_process(script, process);
+  if (process.working_directory() != only_process(draft_).working_directory()) {
     const UniqueFd directory =
-        MIGRATE_TRY(FileUser::Scope(file_user_).open_directory(image.working_directory()));
+        MIGRATE_TRY(FileUser::Scope(file_user_).open_directory(process.working_directory()));
     const int fd = directory.get();
     MIGRATE_TRY(script_receive(script, *cell_, std::span(&fd, 1)));
     script_enter(script, 0);
     script.must("close", SYS_close, {0});
   }
   MIGRATE_TRY(script_receive(script, *cell_, descriptors));
-  script_descriptor_table(script, image, cell_->seed_descriptor());
-  script_timers_and_signals(script, image);
-  script_thread(script, image, image.threads(0), own_);
+  script_descriptor_table(script, image.objects(), process, cell_->seed_descriptor());
+  script_timers_and_signals(script, process);
+  script_thread(script, process, process.threads(0), own_);
   MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
   for (std::size_t i = 0; i < files.size(); ++i) {
-    if (const auto id = image.files(static_cast<int>(i)).shared_id(); id != 0) {
+    if (const auto id = image.objects().files(static_cast<int>(i)).shared_id(); id != 0) {
       shared_files_.emplace(id, std::move(files[i]));
     }
   }
@@ -323,7 +330,7 @@ Result<void> Restorer::make_leader(const wire::Image& image,
 }
 
 // Makes the threads those of the image, in its order: most are the draft's.
-Result<void> Restorer::match_threads(const wire::Image& image) {
+Result<void> Restorer::match_threads(const wire::ProcessImage& image) {
   std::map<std::uint32_t, RestoredThread> present;
   for (const RestoredThread& thread : threads_) {
     present.emplace(thread.id, thread);
@@ -359,6 +366,7 @@ Result<void> Restorer::match_threads(const wire::Image& image) {
     present.erase(wanted.id());
   }
   std::vector<pid_t> gone;  // Those of the draft that have ended at the source since.
+  gone.reserve(present.size());
   for (const auto& [id, thread] : present) {
     gone.push_back(thread.host_id);
   }
@@ -368,7 +376,7 @@ Result<void> Restorer::match_threads(const wire::Image& image) {
 // Starts what remains of interrupted waits and interrupts them again, so that the kernel holds in
 // their threads how to continue them. As many at once as there are slots for their calls, the first
 // thread last.
-Result<void> Restorer::sleep_on(const wire::Image& image) {
+Result<void> Restorer::sleep_on(const wire::ProcessImage& image) {
   std::vector<Sleeper> sleepers;
   for (std::size_t left = threads_.size(); left > 0; --left) {
     RestoredThread& waiting = threads_[left - 1];
@@ -435,7 +443,7 @@ Result<Stop> Restorer::await_stop(pid_t thread) const {
   return thread == cell_->seed() ? wait_stop_of_first(thread) : wait_stop(thread);
 }
 
-Result<void> Restorer::set_registers(const wire::Image& image) {
+Result<void> Restorer::set_registers(const wire::ProcessImage& image) {
   for (std::size_t i = 0; i < threads_.size(); ++i) {
     const wire::Thread& wanted = image.threads(static_cast<int>(i));
     MIGRATE_TRY(arch::write_extended_state(threads_[i].host_id, wanted.extended_state()));

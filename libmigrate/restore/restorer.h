@@ -69,18 +69,18 @@ class Restorer {
 
   Restorer(Cell& cell, bool trusted) : cell_(&cell), trusted_(trusted) {}
 
-  Result<void> map_area(const wire::Image& image);
-  Result<void> empty_seed(const wire::Image& draft);
-  Result<void> take_on(const wire::Image& draft);
+  Result<void> map_area(const wire::ProcessImage& image);
+  Result<void> empty_seed(const wire::ProcessImage& draft);
+  Result<void> take_on(const wire::ProcessImage& draft);
   Result<void> map(const wire::Image& image, const MappingPlan& plan);
   Result<std::size_t> map_some(const wire::Image& image,
                                std::span<const wire::Mapping* const> mappings);
   Result<void> make_leader(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
-  Result<void> match_threads(const wire::Image& image);
-  Result<void> sleep_on(const wire::Image& image);
+  Result<void> match_threads(const wire::ProcessImage& image);
+  Result<void> sleep_on(const wire::ProcessImage& image);
   Result<void> interrupt_sleepers(const std::vector<Sleeper>& sleepers);
   Result<Stop> await_stop(pid_t thread) const;
-  Result<void> set_registers(const wire::Image& image);
+  Result<void> set_registers(const wire::ProcessImage& image);
 
   Cell* cell_;
   bool trusted_;

@@ -17,6 +17,7 @@ namespace migrate {
 namespace {
 
 #ifndef SO_PEERPIDFD
+// NOLINTNEXTLINE(readability-identifier-naming): the kernel's name
 #define SO_PEERPIDFD 77  // Linux 6.5
 #endif
 

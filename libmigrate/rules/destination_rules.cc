@@ -18,6 +18,7 @@
 #include "libmigrate/arch/arch.h"
 #include "libmigrate/carriers/carriers.h"
 #include "libmigrate/carriers/file_here.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 
 namespace migrate {
@@ -165,7 +166,8 @@ void check_content(const wire::FileIdentity& file, FileVerdict& verdict) {
                      : "its content is not the same");
 }
 
-void check_mapped_files(const wire::Image& image, bool same_kernel, Verdict& verdict) {
+void check_mapped_files(const wire::Objects& objects, const wire::ProcessImage& image,
+                        bool same_kernel, Verdict& verdict) {
   std::set<std::uint32_t> content;
   std::set<std::uint32_t> identity;
   for (const wire::Mapping& mapping : image.mappings()) {
@@ -177,8 +179,8 @@ void check_mapped_files(const wire::Image& image, bool same_kernel, Verdict& ver
       content.insert(mapping.file());
     }
   }
-  for (int i = 0; i < image.mapped_files_size(); ++i) {
-    const wire::FileIdentity& file = image.mapped_files(i);
+  for (int i = 0; i < objects.mapped_files_size(); ++i) {
+    const wire::FileIdentity& file = objects.mapped_files(i);
     const auto index = static_cast<std::uint32_t>(i);
     FileVerdict one(same_kernel, "mapped file " + file.path(), verdict);
     if (identity.contains(index)) {
@@ -189,14 +191,15 @@ void check_mapped_files(const wire::Image& image, bool same_kernel, Verdict& ver
   }
 }
 
-void check_open_files(const wire::Image& image, bool same_kernel, Verdict& verdict) {
+void check_open_files(const wire::Objects& objects, const wire::ProcessImage& image,
+                      bool same_kernel, Verdict& verdict) {
   std::set<std::uint32_t> seen;
   for (const wire::Descriptor& descriptor : image.descriptors()) {
     if (!seen.insert(descriptor.file()).second ||
-        descriptor.file() >= static_cast<std::uint32_t>(image.files_size())) {
+        descriptor.file() >= static_cast<std::uint32_t>(objects.files_size())) {
       continue;
     }
-    const wire::OpenFile& file = image.files(static_cast<int>(descriptor.file()));
+    const wire::OpenFile& file = objects.files(static_cast<int>(descriptor.file()));
     if (const auto compare = carriers::carrier_of(file.kind()).compare; compare != nullptr) {
       FileVerdict one(
           same_kernel,
@@ -213,7 +216,7 @@ bool may_raise_limits() {
          (sets[0].permitted & (1U << CAP_SYS_RESOURCE)) != 0;
 }
 
-void check_limits(const wire::Image& image, Verdict& verdict) {
+void check_limits(const wire::ProcessImage& image, Verdict& verdict) {
   if (may_raise_limits()) {
     return;
   }
@@ -240,18 +243,19 @@ std::vector<wire::Refusal> check_against_host(const wire::Image& image,
   Verdict verdict;
   check_machine(source, own, verdict);
   const bool same_kernel = !own.boot_id().empty() && source.boot_id() == own.boot_id();
-  if (!image.executable().path().empty()) {
-    FileVerdict executable(same_kernel, "executable " + image.executable().path(), verdict);
-    check_content(image.executable(), executable);
+  const wire::ProcessImage& process = only_process(image);
+  if (!process.executable().path().empty()) {
+    FileVerdict executable(same_kernel, "executable " + process.executable().path(), verdict);
+    check_content(process.executable(), executable);
   }
-  check_mapped_files(image, same_kernel, verdict);
-  check_open_files(image, same_kernel, verdict);
+  check_mapped_files(image.objects(), process, same_kernel, verdict);
+  check_open_files(image.objects(), process, same_kernel, verdict);
   struct stat status {};
-  const std::string& directory = image.working_directory();
+  const std::string& directory = process.working_directory();
   if (!directory.empty() && (::stat(directory.c_str(), &status) != 0 || !S_ISDIR(status.st_mode))) {
     verdict.push_back(make_refusal("FILE_MISSING", "working directory " + directory));
   }
-  check_limits(image, verdict);
+  check_limits(process, verdict);
   return verdict;
 }
 

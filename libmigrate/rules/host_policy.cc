@@ -112,13 +112,13 @@ std::uint64_t lowest_address() {
                        10);
 }
 
-bool maps_below(const wire::Image& image, std::uint64_t address) {
+bool maps_below(const wire::ProcessImage& image, std::uint64_t address) {
   return std::any_of(image.mappings().begin(), image.mappings().end(),
                      [&](const wire::Mapping& mapping) { return mapping.start() < address; });
 }
 
 /// Hard limits above ours, which no user could raise.
-void check_hard_limits(const wire::Image& image, Verdict& verdict) {
+void check_hard_limits(const wire::ProcessImage& image, Verdict& verdict) {
   for (int i = 0; i < image.resource_limits_size(); ++i) {
     rlimit64 own{};
     if (::prlimit64(0, static_cast<__rlimit_resource>(i), nullptr, &own) == 0 &&
@@ -129,7 +129,8 @@ void check_hard_limits(const wire::Image& image, Verdict& verdict) {
   }
 }
 
-void check_scheduling(const wire::Image& image, const wire::Thread& thread, Verdict& verdict) {
+void check_scheduling(const wire::ProcessImage& image, const wire::Thread& thread,
+                      Verdict& verdict) {
   constexpr std::uint32_t kClassShift = 13;  // of ioprio_get(2)
   constexpr std::uint32_t kRealTime = 1;
   if (thread.policy() == SCHED_FIFO || thread.policy() == SCHED_RR || thread.nice() < 0 ||
@@ -208,7 +209,7 @@ bool HostPolicy::allows(const PeerIdentity& source, uid_t user) const {
 }
 
 std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIdentity& source,
-                                        uid_t user, const wire::Image& image) {
+                                        uid_t user, const wire::ProcessImage& image) {
   Verdict verdict;
   const std::string who = "user " + std::to_string(user) + " from " + source.to_string();
   if (image.threads().empty() || image.threads(0).credentials().uid_real() != user) {
@@ -234,7 +235,7 @@ std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIden
   return verdict;
 }
 
-bool same_rights(const wire::Image& draft, const wire::Image& image) {
+bool same_rights(const wire::ProcessImage& draft, const wire::ProcessImage& image) {
   if (draft.threads().empty() || image.threads().empty() ||
       draft.oom_score_adjust() != image.oom_score_adjust() ||
       draft.resource_limits_size() != image.resource_limits_size() ||

@@ -30,7 +30,8 @@ std::vector<SharedMapping> shared_mappings(pid_t pid) {
     words >> range >> protection >> std::hex >> mapping.offset >> device >> inode;
     if (protection.size() == 4 && protection[3] == 's' &&
         std::sscanf(range.c_str(), "%" SCNx64 "-%" SCNx64, &mapping.start, &mapping.end) == 2) {
-      mapping.object = device + " " + inode;
+      mapping.object = device;
+      mapping.object.append(" ").append(inode);
       mappings.push_back(std::move(mapping));
     }
   }

@@ -4,6 +4,7 @@
 
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/image_form.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/pages/page_feed.h"
 #include "libmigrate/park/parked_process.h"
 #include "libmigrate/restore/descriptors.h"
@@ -25,13 +26,14 @@ void build_scripts(const wire::Image& image) {
   }
   script_mappings(mappings, plan.map, files);
   Script process(area);
-  script_draft_process(process, image, 0, 1);
-  script_process(process, image);
-  script_descriptor_table(process, image, 128);
-  script_timers_and_signals(process, image);
-  for (const wire::Thread& thread : image.threads()) {
+  const wire::ProcessImage& only = only_process(image);
+  script_draft_process(process, only, 0, 1);
+  script_process(process, only);
+  script_descriptor_table(process, image.objects(), only, 128);
+  script_timers_and_signals(process, only);
+  for (const wire::Thread& thread : only.threads()) {
     Script script(area);
-    script_thread(script, image, thread, wire::Credentials());
+    script_thread(script, only, thread, wire::Credentials());
   }
 }
 
@@ -41,11 +43,12 @@ void fuzz(const std::uint8_t* data, std::size_t size) {
     return;
   }
   if (check_form(image, ImageStage::kDraft)) {
-    static_cast<void>(pager_regions(image));
-    static_cast<void>(served_regions(image));
+    const wire::ProcessImage& only = only_process(image);
+    static_cast<void>(pager_regions(image.objects(), only));
+    static_cast<void>(served_regions(image.objects(), only));
     static_cast<void>(ParkedProcess::record_bytes(image));
-    static_cast<void>(find_hole(ranges_of(image), 4096));
-    static_cast<void>(highest_descriptor(image));
+    static_cast<void>(find_hole(ranges_of(only), 4096));
+    static_cast<void>(highest_descriptor(only));
   }
   if (check_form(image, ImageStage::kFinal)) {
     static_cast<void>(plan_mappings(image, image));

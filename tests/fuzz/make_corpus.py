@@ -50,14 +50,16 @@ def image():
                      (14, b"main"), (18, b"\xff" * 8), (21, message((9, 0))))
     mappings = [(15, message((1, 0x400000 + kind * 0x10000), (2, 0x402000 + kind * 0x10000),
                              (3, 1), (4, kind), (9, b"/bin/true"))) for kind in range(7)]
-    files = [(18, message((1, kind), (4, message((1, b"/dev/null"))))) for kind in range(10)]
-    descriptors = [(19, message((1, number), (2, number))) for number in range(10)]
-    return message(
+    files = [(3, message((1, kind), (4, message((1, b"/dev/null"))))) for kind in range(10)]
+    descriptors = [(16, message((1, number), (2, number))) for number in range(10)]
+    objects = message(
+        (1, message((1, b"/bin/true"))), (2, message((2, 0x2000), (3, b"memory"), (6, b"text"))),
+        *files, (4, message((2, 65536), (3, b"in the pipe"))))
+    process = message(
         (1, 100), (5, message((1, b"/bin/true"))), (6, b"/"), (14, thread), *mappings,
-        (16, message((1, b"/bin/true"))), (17, message((2, 0x2000), (3, b"memory"), (6, b"text"))),
-        *files, *descriptors, (20, message((2, 65536), (3, b"in the pipe"))),
-        *[(21, bytes(ACTION))] * 64, (23, message((1, 1))), (24, message((1, 3))),
-        (25, message((2, 1))), (26, message((1, 0x420000), (2, b"p" * PAGE))))
+        *descriptors, (17, bytes(64 * ACTION)), (19, message((1, 1))), (20, message((1, 3))),
+        (21, message((2, 1))), (22, message((1, 0x420000), (2, b"p" * PAGE))))
+    return message((1, objects), (2, process))
 
 
 def relay_state():
@@ -103,7 +105,7 @@ def pages():
 def others():
     write("frame", "two", b"\3\0\0\0abc\1\0\0\0d")
     write("frame", "too-long", b"\xff\xff\xff\x7f")
-    write("preamble", "resume", struct.pack("<4sHBB16s8x", b"LMIG", 5, 7, 0, b"s" * 16))
+    write("preamble", "resume", struct.pack("<4sHBB16s8x", b"LMIG", 6, 7, 0, b"s" * 16))
     write("request", "move", json.dumps({"command": "move", "process": "123", "mode": "lazy",
                                          "destination": "b:7070", "wait": "done"}).encode())
     write("request", "odd", b'{"command":["move"],"pid":-1,"mode":{},"retry_seconds":"1"}')

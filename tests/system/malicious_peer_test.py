@@ -115,7 +115,8 @@ def endless_image(address):
 
 def image_of(mapping):
     executable = field(5, field(1, b"/bin/true"))
-    return number_field(1, 7) + executable + field(6, b"/") + field(14, number_field(1, 7)) + mapping
+    process = number_field(1, 7) + executable + field(6, b"/") + field(14, number_field(1, 7))
+    return field(2, process + mapping)
 
 
 def offers_nonsense(address):
@@ -123,7 +124,7 @@ def offers_nonsense(address):
     outside = field(15, number_field(1, 0x1000) + number_field(2, 1 << 63))
     no_file = field(15, number_field(1, 0x1000) + number_field(2, 0x2000) + number_field(4, 2) +
                     number_field(6, 4000000000))
-    no_descriptor = field(19, number_field(2, 123456))
+    no_descriptor = field(16, number_field(2, 123456))
     for wrong in (outside, no_file, no_descriptor):
         offer = (field(1, b"p" * 16) + field(2, b"lazy") + field(3, image_of(wrong)) +
                  field(11, b"token"))

@@ -47,7 +47,7 @@ TEST_F(PreambleTest, ReadsExactlyItsOwnBytes) {
 TEST_F(PreambleTest, HasTheDocumentedLayout) {
   const auto bytes = encode(preamble_);
   const std::string head(reinterpret_cast<const char*>(bytes.data()), 8);
-  EXPECT_EQ(head, std::string("LMIG\x05\x00\x03\x00", 8));
+  EXPECT_EQ(head, std::string("LMIG\x06\x00\x03\x00", 8));
   EXPECT_EQ(bytes[8], preamble_.session[0]);
   EXPECT_EQ(bytes[23], preamble_.session[15]);
 }

@@ -11,7 +11,7 @@ namespace migrate::carriers {
 bool find_stored_file(FindContext& context, const Sighting& seen, wire::OpenFile& file);
 
 /// What is wrong with a file that is opened by its path; null: nothing.
-const char* flaw_of_path(const wire::Image& image, const wire::OpenFile& file);
+const char* flaw_of_path(const wire::Objects& objects, const wire::OpenFile& file);
 
 /// Opens it by its path. Errors: see MakeContext::open().
 Result<UniqueFd> open_by_path(MakeContext& context, const wire::OpenFile& file);

@@ -19,11 +19,16 @@ namespace migrate::inspect {
 class DescriptorReader : private carriers::FindContext {
  public:
   DescriptorReader(const ProcessView& view, Findings& findings, SharedObjects& shared,
-                   wire::Image& image, Verdict& verdict)
-      : view_(view), findings_(findings), shared_(shared), image_(image), verdict_(verdict) {}
+                   wire::Objects& objects, wire::ProcessImage& image, Verdict& verdict)
+      : view_(view),
+        findings_(findings),
+        shared_(shared),
+        objects_(objects),
+        image_(image),
+        verdict_(verdict) {}
 
   /// Reads them all; `draft` may tell the content hashes of files that have not changed.
-  Result<void> read(const wire::Image* draft);
+  Result<void> read(const wire::Objects* draft);
 
  private:
   using Sighting = carriers::Sighting;
@@ -41,8 +46,8 @@ class DescriptorReader : private carriers::FindContext {
   void settle();
 
   pid_t process() const override { return view_.pid; }
-  wire::Image& image() override { return image_; }
-  const wire::Image* draft() const override { return draft_; }
+  wire::Objects& objects() override { return objects_; }
+  const wire::Objects* draft() const override { return draft_; }
   int directory() const override { return view_.descriptors.get(); }
   UniqueFd fetch(std::uint32_t number) const override;
   bool refuse(std::string_view code, const Sighting& seen, std::string_view detail) override;
@@ -58,9 +63,10 @@ class DescriptorReader : private carriers::FindContext {
   const ProcessView& view_;
   Findings& findings_;
   SharedObjects& shared_;
-  wire::Image& image_;
+  wire::Objects& objects_;
+  wire::ProcessImage& image_;
   Verdict& verdict_;
-  const wire::Image* draft_ = nullptr;
+  const wire::Objects* draft_ = nullptr;
 
   // By link, in the kernel's order of kcmp.
   std::map<std::string, std::vector<Representative>> representatives_;

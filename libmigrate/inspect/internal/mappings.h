@@ -15,15 +15,20 @@ namespace migrate::inspect {
 class MappingReader {
  public:
   MappingReader(const ProcessView& view, Findings& findings, SharedObjects& shared,
-                wire::Image& image, Verdict& verdict)
-      : view_(view), findings_(findings), shared_(shared), image_(image), verdict_(verdict) {}
+                wire::Objects& objects, wire::ProcessImage& image, Verdict& verdict)
+      : view_(view),
+        findings_(findings),
+        shared_(shared),
+        objects_(objects),
+        image_(image),
+        verdict_(verdict) {}
 
   /// From smaps, with all flags. Blocks while the kernel walks the page tables.
   Result<void> read_all();
 
   /// From `text`, the content of maps; flags of what `draft` has come from there. Reads smaps only
   /// for new anonymous mappings. `image_` must hold the draft's files and shared memories.
-  Result<void> read_again(const wire::Image& draft, const std::string& text);
+  Result<void> read_again(const wire::ProcessImage& draft, const std::string& text);
 
  private:
   Result<std::vector<MapsEntry>> read_smaps() const;
@@ -33,7 +38,7 @@ class MappingReader {
   bool classify(const MapsEntry& entry, wire::Mapping& mapping);
   bool classify_memory(const MapsEntry& entry, wire::Mapping& mapping);
   bool classify_file(const MapsEntry& entry, wire::Mapping& mapping);
-  void keep_draft(const wire::Image& draft);
+  void keep_draft(const wire::ProcessImage& draft);
   bool was_copy(const MapsEntry& entry) const;
   bool find_file(const MapsEntry& entry, std::uint32_t& index);
   void check_flags(const MapsEntry& entry);
@@ -45,18 +50,19 @@ class MappingReader {
   const ProcessView& view_;
   Findings& findings_;
   SharedObjects& shared_;
-  wire::Image& image_;
+  wire::Objects& objects_;
+  wire::ProcessImage& image_;
   Verdict& verdict_;
-  const wire::Image* draft_ = nullptr;
+  const wire::ProcessImage* draft_ = nullptr;
   bool vanished_ = false;  // a mapping was gone before it could be looked at
 };
 
 /// Adds the memfd or shared anonymous memory that `name` in `directory` leads to, shown as `link`,
-/// or brings its size and seals up to date; gives its index into Image.shared_memories. `fd` is
+/// or brings its size and seals up to date; gives its index into Objects.shared_memories. `fd` is
 /// open on it, or -1: then seals are not asked for. Errors: kSystem, kUnsupported (huge pages).
 Result<std::uint32_t> add_memory(int directory, const std::string& name, const std::string& link,
                                  int fd, Findings& findings, SharedObjects& shared,
-                                 wire::Image& image);
+                                 wire::Objects& objects);
 
 /// Whether `path`, as the process itself sees it, leads to the file with this identity.
 bool path_leads_to(const ProcessView& view, const std::string& path,

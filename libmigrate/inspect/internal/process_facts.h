@@ -17,20 +17,21 @@ Result<ThreadIds> read_threads(const ProcessView& view, const ThreadIds& known);
 
 /// Fills name, scheduling, affinity, timer slack and credentials of each thread into `image`. With
 /// a `draft`, credentials and slack of threads that it has come from there, except the leader's.
-void read_thread_facts(const ProcessView& view, const ThreadIds& threads, const wire::Image* draft,
-                       wire::Image& image, Verdict& verdict);
+void read_thread_facts(const ProcessView& view, const ThreadIds& threads,
+                       const wire::ProcessImage* draft, wire::ProcessImage& image,
+                       Verdict& verdict);
 
 /// Fills ids, umask and timers into `image`: of the process's facts those that are captured from
 /// within the process, or needed for it. With the status text of `view`.
 Result<void> read_process_facts(const ProcessView& view, const ThreadIds& threads,
-                                wire::Image& image, Verdict& verdict);
+                                wire::ProcessImage& image, Verdict& verdict);
 
 /// Fills the other facts into `image`: working directory, memory map (without a `draft` with a
 /// guess at the break, by the image's mappings), limits, auxiliary vector, personality, executable.
 /// With a `draft`, the last three come from there, and the break stays unset. Looks at nothing that
 /// read_process_facts() and read_thread_facts() change, and may run beside them.
-Result<void> read_surroundings(const ProcessView& view, const wire::Image* draft,
-                               wire::Image& image, Verdict& verdict);
+Result<void> read_surroundings(const ProcessView& view, const wire::ProcessImage* draft,
+                               wire::ProcessImage& image, Verdict& verdict);
 
 /// Namespaces of the calling process, by name in /proc/self/ns.
 std::map<std::string, std::string> own_namespaces();

@@ -54,8 +54,8 @@ using StatKey = std::pair<std::uint64_t, std::uint64_t>;
 
 /// What one inspection found out about objects that later inspections meet again.
 struct Findings {
-  std::map<MappedKey, std::uint32_t> files;            ///< Index into Image.mapped_files.
-  std::map<MappedKey, std::uint32_t> mapped_memories;  ///< Index into Image.shared_memories.
+  std::map<MappedKey, std::uint32_t> files;            ///< Index into Objects.mapped_files.
+  std::map<MappedKey, std::uint32_t> mapped_memories;  ///< Index into Objects.shared_memories.
   std::map<StatKey, std::uint32_t> memories;           ///< The same.
   std::map<std::string, std::uint64_t> streams;        ///< Relays by object, to the stream id.
   // Objects that nobody outside was found to hold; only new ones are looked for again.

@@ -10,8 +10,8 @@ namespace migrate::inspect {
 /// process ends. All else is refused. Notes the ids in `findings`, by which the frozen process's
 /// files get them. Blocks: lists the descriptors of every process, if there is anything to look
 /// for.
-void check_shared_files(const ProcessView& view, Findings& findings, wire::Image& image,
-                        Verdict& verdict);
+void check_shared_files(const ProcessView& view, Findings& findings, wire::Objects& objects,
+                        const wire::ProcessImage& image, Verdict& verdict);
 
 /// What `findings` knows a descriptor by.
 std::string shared_file_key(std::uint32_t number, const std::string& path);

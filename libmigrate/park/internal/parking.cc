@@ -28,7 +28,7 @@ itimerval to_itimerval(std::uint64_t value_us, std::uint64_t interval_us) {
 
 }  // namespace
 
-const wire::Thread* find_thread(const wire::Image& image, std::uint32_t id) {
+const wire::Thread* find_thread(const wire::ProcessImage& image, std::uint32_t id) {
   const auto found = std::find_if(image.threads().begin(), image.threads().end(),
                                   [&](const wire::Thread& thread) { return thread.id() == id; });
   return found == image.threads().end() ? nullptr : &*found;
@@ -57,7 +57,7 @@ void script_tie(Script& script, const wire::Thread& thread) {
   }
 }
 
-void script_action(Script& script, const wire::Image* image) {
+void script_action(Script& script, const wire::ProcessImage* image) {
   std::string action(arch::kSignalActionBytes, '\0');
   if (image != nullptr) {
     action = image->signal_actions().substr((arch::kScriptSignal - 1) * arch::kSignalActionBytes,
@@ -67,7 +67,7 @@ void script_action(Script& script, const wire::Image* image) {
                                  script.put(std::as_bytes(std::span(action))), 0, 8});
 }
 
-std::vector<std::string> captured_signals(const wire::Image& image) {
+std::vector<std::string> captured_signals(const wire::ProcessImage& image) {
   std::vector<std::string> signals(image.pending_signals().begin(), image.pending_signals().end());
   signals.insert(signals.end(), image.threads(0).pending_signals().begin(),
                  image.threads(0).pending_signals().end());
@@ -83,7 +83,7 @@ bool is_of_timer(const std::string& signal) {
           (number == SIGALRM || number == SIGVTALRM || number == SIGPROF));
 }
 
-void script_timers(Script& script, const wire::Image& image, bool armed) {
+void script_timers(Script& script, const wire::ProcessImage& image, bool armed) {
   std::uint64_t which = ITIMER_REAL;
   for (const wire::IntervalTimer& timer : image.interval_timers()) {
     // One that expired shows no remaining time, and starts again when its signal is taken.

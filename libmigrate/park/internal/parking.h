@@ -18,7 +18,7 @@ struct ParkingPage {
 };
 
 /// Null if the image has no such thread. Borrowed.
-const wire::Thread* find_thread(const wire::Image& image, std::uint32_t id);
+const wire::Thread* find_thread(const wire::ProcessImage& image, std::uint32_t id);
 
 /// Registers with which a parked thread that is not the leader waits.
 arch::GeneralRegisters idle_registers(const arch::GeneralRegisters& own, const ScriptArea& area);
@@ -30,13 +30,13 @@ void script_tie(Script& script, const wire::Thread& thread);
 
 /// While the process is parked, the signal by which scripts end has its default action (`image`
 /// null): a script that loses its tracer shall run no code of the program.
-void script_action(Script& script, const wire::Image* image);
+void script_action(Script& script, const wire::ProcessImage* image);
 
 /// Timers would fire in both places: stops them (`armed` false) or starts them again as captured.
-void script_timers(Script& script, const wire::Image& image, bool armed);
+void script_timers(Script& script, const wire::ProcessImage& image, bool armed);
 
 /// The pending signals of an image that the parked leader takes: the process's and its own.
-std::vector<std::string> captured_signals(const wire::Image& image);
+std::vector<std::string> captured_signals(const wire::ProcessImage& image);
 /// Whether a timer sent `signal` (a siginfo_t).
 bool is_of_timer(const std::string& signal);
 

@@ -6,6 +6,8 @@
 #include <cstdint>
 #include <limits>
 
+#include "libmigrate/image/only_process.h"
+
 namespace migrate {
 namespace {
 
@@ -18,26 +20,28 @@ constexpr std::int64_t kThen = 2'000 * std::int64_t{1000000};  // the same momen
 wire::OpenFile timerfd_after(std::uint64_t value_ms, std::uint64_t interval_ms, std::uint64_t ticks,
                              std::int64_t after_ms) {
   wire::Image image;
-  image.set_clock_offset_ns(kOffset);
-  wire::OpenFile& file = *image.add_files();
+  mutable_only_process(image).set_clock_offset_ns(kOffset);
+  wire::OpenFile& file = *image.mutable_objects()->add_files();
   file.set_kind(wire::OpenFile::TIMERFD);
   file.set_value_ns(value_ms * kMillisecond);
   file.set_interval_ns(interval_ms * kMillisecond);
   file.set_ticks(ticks);
   file.set_read_ns(kRead);
-  advance_timers(image, kThen + after_ms * std::int64_t{kMillisecond});
-  return image.files(0);
+  advance_timers(*image.mutable_objects(), mutable_only_process(image),
+                 kThen + after_ms * std::int64_t{kMillisecond});
+  return image.objects().files(0);
 }
 
 std::uint64_t posix_after(int clock, std::uint64_t value_ms, std::int64_t after_ms) {
   wire::Image image;
-  image.set_clock_offset_ns(kOffset);
-  image.set_timers_read_ns(kRead);
-  wire::PosixTimer& timer = *image.add_posix_timers();
+  mutable_only_process(image).set_clock_offset_ns(kOffset);
+  mutable_only_process(image).set_timers_read_ns(kRead);
+  wire::PosixTimer& timer = *mutable_only_process(image).add_posix_timers();
   timer.set_clock(clock);
   timer.set_value_ns(value_ms * kMillisecond);
-  advance_timers(image, kThen + after_ms * std::int64_t{kMillisecond});
-  return image.posix_timers(0).value_ns();
+  advance_timers(*image.mutable_objects(), mutable_only_process(image),
+                 kThen + after_ms * std::int64_t{kMillisecond});
+  return only_process(image).posix_timers(0).value_ns();
 }
 
 TEST(TimerAdvance, TakesTheTimeOff) {
@@ -74,52 +78,57 @@ TEST(TimerAdvance, LeavesProcessorTimeAlone) {
 
 TEST(TimerAdvance, OfIntervalTimersOnlyTheRealOneGoesOn) {
   wire::Image image;
-  image.set_timers_read_ns(kRead);
+  mutable_only_process(image).set_timers_read_ns(kRead);
   for (int i = 0; i < 3; ++i) {
-    image.add_interval_timers()->set_value_us(50'000);
+    mutable_only_process(image).add_interval_timers()->set_value_us(50'000);
   }
-  advance_timers(image, static_cast<std::int64_t>(kRead + 20 * kMillisecond));
-  EXPECT_EQ(image.interval_timers(0).value_us(), 30'000U);
-  EXPECT_EQ(image.interval_timers(1).value_us(), 50'000U);
-  EXPECT_EQ(image.interval_timers(2).value_us(), 50'000U);
+  advance_timers(*image.mutable_objects(), mutable_only_process(image),
+                 static_cast<std::int64_t>(kRead + 20 * kMillisecond));
+  EXPECT_EQ(only_process(image).interval_timers(0).value_us(), 30'000U);
+  EXPECT_EQ(only_process(image).interval_timers(1).value_us(), 50'000U);
+  EXPECT_EQ(only_process(image).interval_timers(2).value_us(), 50'000U);
 }
 
 TEST(TimerAdvance, ShortensWaits) {
   wire::Image image;
-  image.set_timers_read_ns(kRead);
-  image.add_threads()->set_wait_remaining_ns(50 * kMillisecond);
-  image.add_threads();  // does not wait
-  image.add_threads()->set_wait_remaining_ns(5 * kMillisecond);
-  advance_timers(image, static_cast<std::int64_t>(kRead + 20 * kMillisecond));
-  EXPECT_EQ(image.threads(0).wait_remaining_ns(), 30 * kMillisecond);
-  EXPECT_EQ(image.threads(1).wait_remaining_ns(), 0U);
-  EXPECT_EQ(image.threads(2).wait_remaining_ns(), 1U);
+  mutable_only_process(image).set_timers_read_ns(kRead);
+  mutable_only_process(image).add_threads()->set_wait_remaining_ns(50 * kMillisecond);
+  mutable_only_process(image).add_threads();  // does not wait
+  mutable_only_process(image).add_threads()->set_wait_remaining_ns(5 * kMillisecond);
+  advance_timers(*image.mutable_objects(), mutable_only_process(image),
+                 static_cast<std::int64_t>(kRead + 20 * kMillisecond));
+  EXPECT_EQ(only_process(image).threads(0).wait_remaining_ns(), 30 * kMillisecond);
+  EXPECT_EQ(only_process(image).threads(1).wait_remaining_ns(), 0U);
+  EXPECT_EQ(only_process(image).threads(2).wait_remaining_ns(), 1U);
 }
 
 TEST(TimerAdvance, IsDoneOnce) {
   wire::Image image;
-  image.set_timers_read_ns(kRead);
-  image.add_interval_timers()->set_value_us(50'000);
-  advance_timers(image, static_cast<std::int64_t>(kRead + 20 * kMillisecond));
-  advance_timers(image, static_cast<std::int64_t>(kRead + 40 * kMillisecond));
-  EXPECT_EQ(image.interval_timers(0).value_us(), 30'000U);
+  mutable_only_process(image).set_timers_read_ns(kRead);
+  mutable_only_process(image).add_interval_timers()->set_value_us(50'000);
+  advance_timers(*image.mutable_objects(), mutable_only_process(image),
+                 static_cast<std::int64_t>(kRead + 20 * kMillisecond));
+  advance_timers(*image.mutable_objects(), mutable_only_process(image),
+                 static_cast<std::int64_t>(kRead + 40 * kMillisecond));
+  EXPECT_EQ(only_process(image).interval_timers(0).value_us(), 30'000U);
 }
 
 TEST(TimerAdvance, NothingGoesBackwardsWhateverThePeerSays) {
   EXPECT_EQ(timerfd_after(100, 0, 0, -500).value_ns(), 100 * kMillisecond);
   wire::Image image;
-  image.set_timers_read_ns(std::numeric_limits<std::uint64_t>::max());
-  image.set_clock_offset_ns(std::numeric_limits<std::int64_t>::min());
-  image.add_interval_timers()->set_value_us(std::numeric_limits<std::uint64_t>::max());
-  wire::OpenFile& file = *image.add_files();
+  mutable_only_process(image).set_timers_read_ns(std::numeric_limits<std::uint64_t>::max());
+  mutable_only_process(image).set_clock_offset_ns(std::numeric_limits<std::int64_t>::min());
+  mutable_only_process(image).add_interval_timers()->set_value_us(
+      std::numeric_limits<std::uint64_t>::max());
+  wire::OpenFile& file = *image.mutable_objects()->add_files();
   file.set_kind(wire::OpenFile::TIMERFD);
   file.set_ticks(std::numeric_limits<std::uint64_t>::max());
   file.set_value_ns(1);
   file.set_interval_ns(1);
   file.set_read_ns(1);
-  advance_timers(image, kThen);
-  EXPECT_GE(image.interval_timers(0).value_us(), 1U);
-  EXPECT_GE(image.files(0).value_ns(), 1U);
+  advance_timers(*image.mutable_objects(), mutable_only_process(image), kThen);
+  EXPECT_GE(only_process(image).interval_timers(0).value_us(), 1U);
+  EXPECT_GE(image.objects().files(0).value_ns(), 1U);
 }
 
 }  // namespace

@@ -57,17 +57,17 @@ TEST(Carriers, AKindThatIsNotKnownDoesNothingAndIsMalformed) {
     const auto kind = static_cast<wire::OpenFile::Kind>(number);
     EXPECT_TRUE(carrier_of(kind).name.empty());
     EXPECT_EQ(carrier_of(kind).make, nullptr);
-    wire::Image image;
-    image.add_files()->set_kind(kind);
-    EXPECT_NE(test::flaw_in(image), "");
+    wire::Objects objects;
+    objects.add_files()->set_kind(kind);
+    EXPECT_NE(test::flaw_in(objects), "");
   }
 }
 
 TEST(Carriers, AnImageOfNothingIsNotTakenForOne) {
   // All members at their defaults: a regular file without a path.
-  wire::Image image;
-  image.add_files();
-  EXPECT_NE(test::flaw_in(image), "");
+  wire::Objects objects;
+  objects.add_files();
+  EXPECT_NE(test::flaw_in(objects), "");
 }
 
 TEST(Carriers, WhatNoneClaimsIsRefusedByItsName) {

@@ -18,8 +18,8 @@ TEST(DeviceCarrier, ThoseWithoutAStateAreOpenedAgain) {
     test::Source source;
     ASSERT_EQ(source.find(fd.get()), 0) << path;
     EXPECT_EQ(source.file(0).kind(), wire::OpenFile::DEVICE) << path;
-    EXPECT_EQ(test::flaw_in(source.image()), "") << path;
-    test::Destination destination(source.image());
+    EXPECT_EQ(test::flaw_in(source.objects()), "") << path;
+    test::Destination destination(source.objects());
     EXPECT_EQ(destination.compare(source.file(0), false), Refusals{}) << path;
     const UniqueFd made = destination.make(source.file(0)).value();
     EXPECT_EQ(test::description(made.get()), test::description(fd.get()));
@@ -31,7 +31,7 @@ TEST(DeviceCarrier, AnotherDeviceInItsPlaceIsRefused) {
   test::Source source;
   ASSERT_EQ(source.find(fd.get()), 0);
   wire::OpenFile& file = source.file(0);
-  test::Destination destination(source.image());
+  test::Destination destination(source.objects());
   file.mutable_identity()->set_path("/dev/zero");
   EXPECT_EQ(destination.compare(file, false), Refusals{"FILE_DIFFERS"});
   file.mutable_identity()->set_path("/dev");

@@ -30,13 +30,13 @@ class DirectoryCarrier : public testing::Test {
 
 TEST_F(DirectoryCarrier, IsOpenedAgain) {
   EXPECT_EQ(file_.kind(), wire::OpenFile::DIRECTORY);
-  test::Destination destination(source_.image());
+  test::Destination destination(source_.objects());
   const UniqueFd made = destination.make(file_).value();
   EXPECT_EQ(test::description(made.get()), test::description(fd_.get()));
 }
 
 TEST_F(DirectoryCarrier, OnAnotherHostItMayBeAnotherOne) {
-  test::Destination destination(source_.image());
+  test::Destination destination(source_.objects());
   EXPECT_EQ(destination.compare(file_, true), Refusals{});
   std::filesystem::rename(path_, path_ + ".before");
   EXPECT_EQ(destination.compare(file_, false), Refusals{"FILE_MISSING"});
@@ -53,7 +53,7 @@ TEST_F(DirectoryCarrier, OneThatWasRemovedIsRefused) {
 
 TEST_F(DirectoryCarrier, APathThatIsNoneIsMalformed) {
   source_.file(0).mutable_identity()->set_path("folder");
-  EXPECT_NE(test::flaw_in(source_.image()), "");
+  EXPECT_NE(test::flaw_in(source_.objects()), "");
 }
 
 }  // namespace

@@ -55,12 +55,12 @@ TEST(EpollCarrier, AWatchWhoseNumberIsAnotherFilesByNowIsRefused) {
 }
 
 TEST(EpollCarrier, IsMadeEmpty) {
-  wire::Image image;
-  wire::OpenFile& file = *image.add_files();
+  wire::Objects objects;
+  wire::OpenFile& file = *objects.add_files();
   file.set_kind(wire::OpenFile::EPOLL);
   file.add_watches()->set_target(4);
-  EXPECT_EQ(test::flaw_in(image), "");
-  const auto made = test::Destination(image).make(file);
+  EXPECT_EQ(test::flaw_in(objects), "");
+  const auto made = test::Destination(objects).make(file);
   ASSERT_TRUE(made);
   test::Source source;
   ASSERT_EQ(source.find(made->get()), 0);

@@ -16,8 +16,8 @@ TEST(EventfdCarrier, ACounterIsMadeWithItsCountAndFlags) {
   ASSERT_EQ(index, 0);
   EXPECT_EQ(source.file(index).kind(), wire::OpenFile::EVENTFD);
   EXPECT_EQ(source.file(index).event_count(), 7U);
-  EXPECT_EQ(test::flaw_in(source.image()), "");
-  test::Destination destination(source.image());
+  EXPECT_EQ(test::flaw_in(source.objects()), "");
+  test::Destination destination(source.objects());
   const auto made = destination.make(source.file(index));
   ASSERT_TRUE(made);
   EXPECT_EQ(test::description(made->get()), test::description(counter.get()));
@@ -30,7 +30,7 @@ TEST(EventfdCarrier, ASemaphoreStaysOne) {
   const UniqueFd counter(::eventfd(3, EFD_SEMAPHORE));
   test::Source source;
   ASSERT_EQ(source.find(counter.get()), 0);
-  test::Destination destination(source.image());
+  test::Destination destination(source.objects());
   const auto made = destination.make(source.file(0));
   ASSERT_TRUE(made);
   EXPECT_EQ(test::description(made->get()), test::description(counter.get()));
@@ -40,15 +40,15 @@ TEST(EventfdCarrier, ASemaphoreStaysOne) {
 }
 
 TEST(EventfdCarrier, TheLargestCountIsMadeAndALargerOneIsMalformed) {
-  wire::Image image;
-  wire::OpenFile& file = *image.add_files();
+  wire::Objects objects;
+  wire::OpenFile& file = *objects.add_files();
   file.set_kind(wire::OpenFile::EVENTFD);
   file.set_event_count(~0ULL - 1);
-  EXPECT_EQ(test::flaw_in(image), "");
-  test::Destination destination(image);
+  EXPECT_EQ(test::flaw_in(objects), "");
+  test::Destination destination(objects);
   EXPECT_TRUE(destination.make(file));
   file.set_event_count(~0ULL);
-  EXPECT_NE(test::flaw_in(image), "");
+  EXPECT_NE(test::flaw_in(objects), "");
 }
 
 TEST(EventfdCarrier, WithoutItsStateItIsRefused) {

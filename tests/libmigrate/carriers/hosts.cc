@@ -26,15 +26,15 @@ UniqueFd duplicate(int fd) {
 /// Fetches from this process.
 class OwnContents : public carriers::CaptureContext {
  public:
-  explicit OwnContents(wire::Image& image) : image_(image) {}
+  explicit OwnContents(wire::Objects& objects) : objects_(objects) {}
 
-  wire::Image& image() override { return image_; }
+  wire::Objects& objects() override { return objects_; }
   Result<UniqueFd> fetch(std::uint32_t number) override {
     return duplicate(static_cast<int>(number));
   }
 
  private:
-  wire::Image& image_;
+  wire::Objects& objects_;
 };
 
 }  // namespace
@@ -55,9 +55,9 @@ int Source::find(int fd) {
   if (!find(seen, file)) {
     return -1;
   }
-  const int index = image_.files_size();
-  *image_.add_files() = std::move(file);
-  wire::Descriptor& descriptor = *image_.add_descriptors();
+  const int index = objects_.files_size();
+  *objects_.add_files() = std::move(file);
+  wire::Descriptor& descriptor = descriptors_.emplace_back();
   descriptor.set_number(seen.number);
   descriptor.set_file(static_cast<std::uint32_t>(index));
   return index;
@@ -68,7 +68,7 @@ bool Source::find(const Sighting& seen, wire::OpenFile& file) {
 }
 
 void Source::settle() {
-  for (const wire::Descriptor& descriptor : image_.descriptors()) {
+  for (const wire::Descriptor& descriptor : descriptors_) {
     wire::OpenFile& found = file(static_cast<int>(descriptor.file()));
     if (const auto settle_one = carrier_of(found.kind()).settle; settle_one != nullptr) {
       settle_one(*this, descriptor.number(), found);
@@ -77,8 +77,8 @@ void Source::settle() {
 }
 
 Result<void> Source::capture() {
-  OwnContents contents(image_);
-  for (const wire::Descriptor& descriptor : image_.descriptors()) {
+  OwnContents contents(objects_);
+  for (const wire::Descriptor& descriptor : descriptors_) {
     const wire::OpenFile& found = file(static_cast<int>(descriptor.file()));
     if (const auto capture_one = carrier_of(found.kind()).capture; capture_one != nullptr) {
       MIGRATE_TRY(capture_one(contents, descriptor.number(), found));
@@ -116,9 +116,9 @@ Result<std::uint32_t> Source::add_memory(const Sighting& seen, int fd) {
   struct stat status {};
   EXPECT_EQ(::fstat(fd, &status), 0);
   const auto [place, added] =
-      memories_.emplace(status.st_ino, static_cast<std::uint32_t>(image_.shared_memories_size()));
+      memories_.emplace(status.st_ino, static_cast<std::uint32_t>(objects_.shared_memories_size()));
   if (added) {
-    image_.add_shared_memories()->set_size_bytes(static_cast<std::uint64_t>(status.st_size));
+    objects_.add_shared_memories()->set_size_bytes(static_cast<std::uint64_t>(status.st_size));
   }
   return place->second;
 }
@@ -146,7 +146,7 @@ std::vector<std::string> Destination::compare(const wire::OpenFile& file, bool s
 }
 
 Result<UniqueFd> Destination::make(const wire::OpenFile& file) {
-  EXPECT_EQ(carriers::flaw_of(image_, file), nullptr);
+  EXPECT_EQ(carriers::flaw_of(objects_, file), nullptr);
   return carrier_of(file.kind()).make(*this, file);
 }
 
@@ -162,7 +162,7 @@ Result<UniqueFd> Destination::open(const wire::FileIdentity& file, int flags) {
 int Destination::memory(std::uint64_t index) const {
   UniqueFd& made = memories_[index];
   if (!made.valid()) {
-    const wire::SharedMemory& memory = image_.shared_memories(static_cast<int>(index));
+    const wire::SharedMemory& memory = objects_.shared_memories(static_cast<int>(index));
     made.reset(::memfd_create("made", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     EXPECT_TRUE(write_all(made.get(), std::as_bytes(std::span(memory.content()))));
     EXPECT_EQ(::ftruncate(made.get(), static_cast<off_t>(memory.size_bytes())), 0);
@@ -178,9 +178,9 @@ Result<int> Destination::relay_end(std::uint64_t stream) const {
   return relay->second;
 }
 
-std::string flaw_in(const wire::Image& image) {
-  for (const wire::OpenFile& file : image.files()) {
-    if (const char* flaw = carriers::flaw_of(image, file); flaw != nullptr) {
+std::string flaw_in(const wire::Objects& objects) {
+  for (const wire::OpenFile& file : objects.files()) {
+    if (const char* flaw = carriers::flaw_of(objects, file); flaw != nullptr) {
       return flaw;
     }
   }

@@ -16,9 +16,9 @@ namespace migrate::test {
 class Source : private carriers::FindContext {
  public:
   Source() = default;
-  explicit Source(const wire::Image* draft) : draft_(draft) {}
+  explicit Source(const wire::Objects* draft) : draft_(draft) {}
 
-  /// Finds what is behind `fd`. Gives its index into Image.files, or -1 after a refusal.
+  /// Finds what is behind `fd`. Gives its index into Objects.files, or -1 after a refusal.
   int find(int fd);
   /// The same of what /proc would show; for what a test cannot have.
   bool find(const carriers::Sighting& seen, wire::OpenFile& file);
@@ -27,8 +27,8 @@ class Source : private carriers::FindContext {
   /// Captures the contents, as of the frozen process. Errors: those of the carriers.
   Result<void> capture();
 
-  wire::Image& image() override { return image_; }
-  wire::OpenFile& file(int index) { return *image_.mutable_files(index); }
+  wire::Objects& objects() override { return objects_; }
+  wire::OpenFile& file(int index) { return *objects_.mutable_files(index); }
   /// Codes of the refusals so far.
   const std::vector<std::string>& refusals() const { return refusals_; }
 
@@ -40,7 +40,7 @@ class Source : private carriers::FindContext {
 
  private:
   pid_t process() const override;
-  const wire::Image* draft() const override { return draft_; }
+  const wire::Objects* draft() const override { return draft_; }
   int directory() const override { return directory_.get(); }
   UniqueFd fetch(std::uint32_t number) const override;
   bool refuse(std::string_view code, const carriers::Sighting& seen,
@@ -54,8 +54,9 @@ class Source : private carriers::FindContext {
   std::optional<std::uint64_t> known_stream(std::uint64_t inode) const override;
   std::uint64_t stream_to(std::uint32_t number, const std::string& object) override;
 
-  const wire::Image* draft_ = nullptr;
-  wire::Image image_;
+  const wire::Objects* draft_ = nullptr;
+  wire::Objects objects_;
+  std::vector<wire::Descriptor> descriptors_;
   UniqueFd directory_;
   std::vector<std::string> refusals_;
   std::map<std::uint64_t, carriers::PipeSeen> pipes_;
@@ -66,7 +67,7 @@ class Source : private carriers::FindContext {
 /// Compares the files of an image with our own, and makes them anew.
 class Destination : private carriers::CompareContext, private carriers::MakeContext {
  public:
-  explicit Destination(const wire::Image& image) : image_(image) {}
+  explicit Destination(const wire::Objects& objects) : objects_(objects) {}
 
   /// The codes of what comparing the file refuses.
   std::vector<std::string> compare(const wire::OpenFile& file, bool same_kernel);
@@ -79,21 +80,21 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   bool same_kernel() const override { return same_kernel_; }
   void refuse(std::string_view code, std::string_view detail) override;
 
-  const wire::Image& image() const override { return image_; }
+  const wire::Objects& objects() const override { return objects_; }
   Result<UniqueFd> open(const wire::FileIdentity& file, int flags) override;
   carriers::MadePipe& pipe(std::uint64_t index) override { return pipes_[index]; }
   int memory(std::uint64_t index) const override;
   Result<int> relay_end(std::uint64_t stream) const override;
 
-  const wire::Image& image_;
+  const wire::Objects& objects_;
   bool same_kernel_ = false;
   std::vector<std::string> refusals_;
   std::map<std::uint64_t, carriers::MadePipe> pipes_;
   mutable std::map<std::uint64_t, UniqueFd> memories_;
 };
 
-/// The first thing wrong with any file of the image; empty: nothing.
-std::string flaw_in(const wire::Image& image);
+/// The first thing wrong with any file of them; empty: nothing.
+std::string flaw_in(const wire::Objects& objects);
 
 /// What find() tells of an open file, to be compared: that of `fd`, found by a source of its own.
 std::string description(int fd);

@@ -32,11 +32,11 @@ TEST(MemoryFileCarrier, TravelsWithItsBytesPositionAndSeals) {
   test::Source source;
   ASSERT_EQ(source.find(memory.get()), 0);
   EXPECT_EQ(source.file(0).kind(), wire::OpenFile::MEMFD);
-  EXPECT_TRUE(source.image().shared_memories(0).open_descriptor());
+  EXPECT_TRUE(source.objects().shared_memories(0).open_descriptor());
   ASSERT_TRUE(source.capture());
-  EXPECT_EQ(source.image().shared_memories(0).content(), "abcdef");
-  EXPECT_EQ(test::flaw_in(source.image()), "");
-  test::Destination destination(source.image());
+  EXPECT_EQ(source.objects().shared_memories(0).content(), "abcdef");
+  EXPECT_EQ(test::flaw_in(source.objects()), "");
+  test::Destination destination(source.objects());
   const UniqueFd made = destination.make(source.file(0)).value();
   EXPECT_EQ(content_of(made.get()), "abcdef");
   EXPECT_EQ(::lseek(made.get(), 0, SEEK_CUR), 4);
@@ -50,9 +50,9 @@ TEST(MemoryFileCarrier, ZerosAtTheEndDoNotTravel) {
   test::Source source;
   ASSERT_EQ(source.find(memory.get()), 0);
   ASSERT_TRUE(source.capture());
-  EXPECT_EQ(source.image().shared_memories(0).content(), "abc");
-  EXPECT_EQ(source.image().shared_memories(0).size_bytes(), 1U << 20U);
-  test::Destination destination(source.image());
+  EXPECT_EQ(source.objects().shared_memories(0).content(), "abc");
+  EXPECT_EQ(source.objects().shared_memories(0).size_bytes(), 1U << 20U);
+  test::Destination destination(source.objects());
   const UniqueFd made = destination.make(source.file(0)).value();
   EXPECT_EQ(::lseek(made.get(), 0, SEEK_END), 1 << 20);
 }
@@ -65,9 +65,9 @@ TEST(MemoryFileCarrier, TwoOpenFilesOfOneStayOfOne) {
   ASSERT_EQ(source.find(again.get()), 0) << "and it can be read though it is open for writing";
   ASSERT_EQ(source.find(memory.get()), 1);
   ASSERT_TRUE(source.capture());
-  ASSERT_EQ(source.image().shared_memories_size(), 1);
-  EXPECT_EQ(source.image().shared_memories(0).content(), "abc");
-  test::Destination destination(source.image());
+  ASSERT_EQ(source.objects().shared_memories_size(), 1);
+  EXPECT_EQ(source.objects().shared_memories(0).content(), "abc");
+  test::Destination destination(source.objects());
   const UniqueFd writer = destination.make(source.file(0)).value();
   const UniqueFd reader = destination.make(source.file(1)).value();
   EXPECT_EQ(::fcntl(writer.get(), F_GETFL) & O_ACCMODE, O_WRONLY);
@@ -80,8 +80,8 @@ TEST(MemoryFileCarrier, OneThatCannotBeSealedIsMadeToo) {
   test::Source source;
   ASSERT_EQ(source.find(memory.get()), 0);
   ASSERT_TRUE(source.capture());
-  EXPECT_EQ(source.image().shared_memories(0).seals(), static_cast<std::uint32_t>(F_SEAL_SEAL));
-  test::Destination destination(source.image());
+  EXPECT_EQ(source.objects().shared_memories(0).seals(), static_cast<std::uint32_t>(F_SEAL_SEAL));
+  test::Destination destination(source.objects());
   const UniqueFd made = destination.make(source.file(0)).value();
   EXPECT_EQ(::fcntl(made.get(), F_ADD_SEALS, F_SEAL_GROW), -1);
 }
@@ -105,22 +105,22 @@ TEST(MemoryFileCarrier, HugePagesAreRefused) {
 }
 
 TEST(MemoryFileCarrier, OneOfNoMemoryIsMalformed) {
-  wire::Image image;
-  image.add_files()->set_kind(wire::OpenFile::MEMFD);
-  EXPECT_NE(test::flaw_in(image), "");
-  image.add_shared_memories();
-  EXPECT_EQ(test::flaw_in(image), "");
-  image.mutable_files(0)->set_object(1);
-  EXPECT_NE(test::flaw_in(image), "");
+  wire::Objects objects;
+  objects.add_files()->set_kind(wire::OpenFile::MEMFD);
+  EXPECT_NE(test::flaw_in(objects), "");
+  objects.add_shared_memories();
+  EXPECT_EQ(test::flaw_in(objects), "");
+  objects.mutable_files(0)->set_object(1);
+  EXPECT_NE(test::flaw_in(objects), "");
 }
 
 TEST(MemoryFileCarrier, RoomIsNeededForThoseWithADescriptorOnly) {
-  wire::Image image;
-  image.add_shared_memories()->set_size_bytes(1000);
-  wire::SharedMemory& opened = *image.add_shared_memories();
+  wire::Objects objects;
+  objects.add_shared_memories()->set_size_bytes(1000);
+  wire::SharedMemory& opened = *objects.add_shared_memories();
   opened.set_size_bytes(20);
   opened.set_open_descriptor(true);
-  EXPECT_EQ(carriers::carrier_of(wire::OpenFile::MEMFD).most_content_bytes(image), 20U);
+  EXPECT_EQ(carriers::carrier_of(wire::OpenFile::MEMFD).most_content_bytes(objects), 20U);
 }
 
 }  // namespace

@@ -32,16 +32,16 @@ TEST(PipeCarrier, TravelsWithWhatIsInItWhichStaysThere) {
   ASSERT_EQ(source.find(ends.writer.get()), 1);
   source.settle();
   ASSERT_TRUE(source.capture());
-  ASSERT_EQ(source.image().pipes_size(), 1);
+  ASSERT_EQ(source.objects().pipes_size(), 1);
   EXPECT_EQ(source.file(0).object(), 0U);
   EXPECT_EQ(source.file(1).object(), 0U);
-  EXPECT_EQ(source.image().pipes(0).content(), "abc");
-  EXPECT_EQ(source.image().pipes(0).capacity_bytes(), 16384U);
-  EXPECT_TRUE(source.private_pipes.contains(source.image().pipes(0).inode()));
-  EXPECT_EQ(test::flaw_in(source.image()), "");
+  EXPECT_EQ(source.objects().pipes(0).content(), "abc");
+  EXPECT_EQ(source.objects().pipes(0).capacity_bytes(), 16384U);
+  EXPECT_TRUE(source.private_pipes.contains(source.objects().pipes(0).inode()));
+  EXPECT_EQ(test::flaw_in(source.objects()), "");
   EXPECT_EQ(test::read_now(ends.reader.get()), "abc");
 
-  test::Destination destination(source.image());
+  test::Destination destination(source.objects());
   const UniqueFd reader = destination.make(source.file(0)).value();
   const UniqueFd writer = destination.make(source.file(1)).value();
   EXPECT_EQ(::fcntl(reader.get(), F_GETFL) & (O_ACCMODE | O_NONBLOCK), O_RDONLY | O_NONBLOCK);
@@ -58,7 +58,7 @@ TEST(PipeCarrier, AFullPipeIsFullAgain) {
   ASSERT_EQ(source.find(ends.writer.get()), 1);
   source.settle();
   ASSERT_TRUE(source.capture());
-  test::Destination destination(source.image());
+  test::Destination destination(source.objects());
   const UniqueFd writer = destination.make(source.file(1)).value();
   EXPECT_EQ(::write(writer.get(), "y", 1), -1);
 }
@@ -72,8 +72,8 @@ TEST(PipeCarrier, TwoPipesStayTwo) {
   }
   source.settle();
   ASSERT_TRUE(source.capture());
-  ASSERT_EQ(source.image().pipes_size(), 2);
-  test::Destination destination(source.image());
+  ASSERT_EQ(source.objects().pipes_size(), 2);
+  test::Destination destination(source.objects());
   const UniqueFd first = destination.make(source.file(0)).value();
   const UniqueFd second = destination.make(source.file(1)).value();
   EXPECT_EQ(test::read_now(first.get()), "one");
@@ -88,7 +88,7 @@ TEST(PipeCarrier, AnEndWhoseOtherIsOutsideIsRelayed) {
   EXPECT_EQ(source.file(0).kind(), wire::OpenFile::RELAY);
   EXPECT_EQ(source.file(0).object(), 1U);
   EXPECT_TRUE(source.file(0).identity().path().starts_with("pipe:["));
-  EXPECT_EQ(source.image().pipes_size(), 0);
+  EXPECT_EQ(source.objects().pipes_size(), 0);
   EXPECT_TRUE(source.private_pipes.empty());
 }
 
@@ -101,7 +101,7 @@ TEST(PipeCarrier, AnEndForBothReadsAndWrites) {
   source.settle();
   ASSERT_TRUE(source.capture());
   EXPECT_EQ(source.file(0).kind(), wire::OpenFile::PIPE);
-  test::Destination destination(source.image());
+  test::Destination destination(source.objects());
   const UniqueFd made = destination.make(source.file(0)).value();
   EXPECT_EQ(test::read_now(made.get()), "abc");
 }
@@ -114,21 +114,21 @@ TEST(PipeCarrier, PacketsAreRefused) {
 }
 
 TEST(PipeCarrier, AnEndOfNoPipeIsMalformed) {
-  wire::Image image;
-  image.add_files()->set_kind(wire::OpenFile::PIPE);
-  EXPECT_NE(test::flaw_in(image), "");
-  image.add_pipes();
-  EXPECT_EQ(test::flaw_in(image), "");
-  image.mutable_files(0)->set_object(~0ULL);
-  EXPECT_NE(test::flaw_in(image), "");
+  wire::Objects objects;
+  objects.add_files()->set_kind(wire::OpenFile::PIPE);
+  EXPECT_NE(test::flaw_in(objects), "");
+  objects.add_pipes();
+  EXPECT_EQ(test::flaw_in(objects), "");
+  objects.mutable_files(0)->set_object(~0ULL);
+  EXPECT_NE(test::flaw_in(objects), "");
 }
 
 TEST(PipeCarrier, ThereIsRoomForAllThatMayBeInItByThen) {
-  wire::Image image;
+  wire::Objects objects;
   const auto most = carriers::carrier_of(wire::OpenFile::PIPE).most_content_bytes;
-  EXPECT_EQ(most(image), 0U);
-  image.add_pipes()->set_capacity_bytes(4096);
-  EXPECT_GE(most(image), 1U << 20U) << "an unprivileged process can make it as large as that";
+  EXPECT_EQ(most(objects), 0U);
+  objects.add_pipes()->set_capacity_bytes(4096);
+  EXPECT_GE(most(objects), 1U << 20U) << "an unprivileged process can make it as large as that";
 }
 
 }  // namespace

@@ -36,8 +36,8 @@ class RegularFileCarrier : public testing::Test {
   }
 
   static Refusals compare(const wire::OpenFile& file, bool same_kernel) {
-    const wire::Image image;
-    return test::Destination(image).compare(file, same_kernel);
+    const wire::Objects objects;
+    return test::Destination(objects).compare(file, same_kernel);
   }
 
   // Another file with another inode, content, and the same time.
@@ -61,8 +61,8 @@ TEST_F(RegularFileCarrier, IsOpenedAgainAtItsPosition) {
   ASSERT_EQ(source.find(fd.get()), 0);
   EXPECT_EQ(source.file(0).kind(), wire::OpenFile::REGULAR);
   EXPECT_EQ(source.file(0).identity().path(), path_);
-  EXPECT_EQ(test::flaw_in(source.image()), "");
-  test::Destination destination(source.image());
+  EXPECT_EQ(test::flaw_in(source.objects()), "");
+  test::Destination destination(source.objects());
   EXPECT_EQ(destination.compare(source.file(0), true), Refusals{});
   const UniqueFd made = destination.make(source.file(0)).value();
   EXPECT_EQ(test::description(made.get()), test::description(fd.get()));
@@ -70,10 +70,10 @@ TEST_F(RegularFileCarrier, IsOpenedAgainAtItsPosition) {
 }
 
 TEST_F(RegularFileCarrier, IsNotMadeOrEmptiedAnew) {
-  wire::Image image;
-  wire::OpenFile& file = *image.add_files() = found(O_RDWR);
+  wire::Objects objects;
+  wire::OpenFile& file = *objects.add_files() = found(O_RDWR);
   file.set_flags(O_RDWR | O_CREAT | O_TRUNC | O_EXCL);
-  test::Destination destination(image);
+  test::Destination destination(objects);
   const UniqueFd made = destination.make(file).value();
   EXPECT_EQ(test::read_now(made.get()), "some text");
 }
@@ -86,7 +86,7 @@ TEST_F(RegularFileCarrier, IsToldByItsContentIfItIsOpenForReading) {
 }
 
 TEST_F(RegularFileCarrier, IsNotHashedAgainInTheFreeze) {
-  wire::Image draft;
+  wire::Objects draft;
   *draft.add_files() = found(O_RDONLY);
   draft.mutable_files(0)->mutable_identity()->set_sha256("the draft's");
   test::Source source(&draft);
@@ -161,21 +161,21 @@ TEST_F(RegularFileCarrier, WhatIsWrittenToIsNotAnotherHostsFile) {
 TEST_F(RegularFileCarrier, WhatIsGoneByThenIsToldByItsName) {
   const wire::OpenFile file = found(O_RDONLY);
   std::filesystem::remove(path_);
-  wire::Image image;
-  *image.add_files() = file;
-  const auto made = test::Destination(image).make(file);
+  wire::Objects objects;
+  *objects.add_files() = file;
+  const auto made = test::Destination(objects).make(file);
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error().object, path_);
 }
 
 TEST_F(RegularFileCarrier, APathThatIsNoneIsMalformed) {
-  wire::Image image;
-  wire::OpenFile& file = *image.add_files() = found(O_RDONLY);
-  EXPECT_EQ(test::flaw_in(image), "");
+  wire::Objects objects;
+  wire::OpenFile& file = *objects.add_files() = found(O_RDONLY);
+  EXPECT_EQ(test::flaw_in(objects), "");
   for (const std::string& path : {std::string(), std::string("file"), std::string("/a\0b", 4),
                                   "/" + std::string(4096, 'x')}) {
     file.mutable_identity()->set_path(path);
-    EXPECT_NE(test::flaw_in(image), "") << path;
+    EXPECT_NE(test::flaw_in(objects), "") << path;
   }
 }
 

@@ -76,12 +76,12 @@ TEST(RelayCarrier, TheProcessGetsADescriptorOfTheEnd) {
   ASSERT_EQ(::pipe(ends.data()), 0);
   const UniqueFd reader(ends[0]);
   const UniqueFd writer(ends[1]);
-  wire::Image image;
-  wire::OpenFile& file = *image.add_files();
+  wire::Objects objects;
+  wire::OpenFile& file = *objects.add_files();
   file.set_kind(wire::OpenFile::RELAY);
   file.set_object(17);
   file.set_flags(O_RDONLY | O_NONBLOCK);
-  test::Destination destination(image);
+  test::Destination destination(objects);
   destination.relays[17] = reader.get();
   const UniqueFd made = destination.make(file).value();
   EXPECT_NE(made.get(), reader.get());
@@ -91,11 +91,11 @@ TEST(RelayCarrier, TheProcessGetsADescriptorOfTheEnd) {
 }
 
 TEST(RelayCarrier, AStreamThatIsNotThereIsAnError) {
-  wire::Image image;
-  wire::OpenFile& file = *image.add_files();
+  wire::Objects objects;
+  wire::OpenFile& file = *objects.add_files();
   file.set_kind(wire::OpenFile::RELAY);
   file.set_object(17);
-  const auto made = test::Destination(image).make(file);
+  const auto made = test::Destination(objects).make(file);
   ASSERT_FALSE(made);
   EXPECT_EQ(made.error().code, ErrorCode::kCorrupt);
 }

@@ -37,7 +37,7 @@ TEST(SignalfdCarrier, IsMadeWithItsMaskAndFlags) {
   ASSERT_EQ(source.find(signals.get()), 0);
   EXPECT_EQ(source.file(0).kind(), wire::OpenFile::SIGNALFD);
   EXPECT_EQ(source.file(0).signal_mask(), 1ULL << static_cast<unsigned>(SIGUSR2 - 1));
-  test::Destination destination(source.image());
+  test::Destination destination(source.objects());
   const auto made = destination.make(source.file(0));
   ASSERT_TRUE(made);
   EXPECT_EQ(test::description(made->get()), test::description(signals.get()));
@@ -49,13 +49,13 @@ TEST(SignalfdCarrier, IsMadeWithItsMaskAndFlags) {
 }
 
 TEST(SignalfdCarrier, AnyMaskOfAPeersCanBeMade) {
-  wire::Image image;
-  wire::OpenFile& file = *image.add_files();
+  wire::Objects objects;
+  wire::OpenFile& file = *objects.add_files();
   file.set_kind(wire::OpenFile::SIGNALFD);
   for (const std::uint64_t mask : {0ULL, ~0ULL, 1ULL}) {
     file.set_signal_mask(mask);
-    EXPECT_EQ(test::flaw_in(image), "");
-    test::Destination destination(image);
+    EXPECT_EQ(test::flaw_in(objects), "");
+    test::Destination destination(objects);
     EXPECT_TRUE(destination.make(file)) << mask;
   }
 }

@@ -38,11 +38,11 @@ std::uint64_t ticks_of(int fd) {
 UniqueFd carried(const UniqueFd& timer, std::uint64_t elapsed_ns) {
   test::Source source;
   EXPECT_EQ(source.find(timer.get()), 0);
-  EXPECT_EQ(test::flaw_in(source.image()), "");
+  EXPECT_EQ(test::flaw_in(source.objects()), "");
   wire::OpenFile& file = source.file(0);
   EXPECT_EQ(file.kind(), wire::OpenFile::TIMERFD);
   carriers::carrier_of(file.kind()).advance(file, file.read_ns() + elapsed_ns);
-  test::Destination destination(source.image());
+  test::Destination destination(source.objects());
   auto made = destination.make(file);
   EXPECT_TRUE(made);
   return made ? std::move(*made) : UniqueFd();
@@ -110,8 +110,8 @@ TEST(TimerfdCarrier, IsAdvancedOnce) {
 
 TEST(TimerfdCarrier, WhateverAPeerSaysOfTimeCanBeMade) {
   constexpr std::uint64_t kMost = std::numeric_limits<std::uint64_t>::max();
-  wire::Image image;
-  wire::OpenFile& file = *image.add_files();
+  wire::Objects objects;
+  wire::OpenFile& file = *objects.add_files();
   file.set_kind(wire::OpenFile::TIMERFD);
   file.set_clock(CLOCK_MONOTONIC);
   for (const std::uint64_t value : {std::uint64_t{0}, std::uint64_t{1}, kMost / 4, kMost}) {
@@ -119,18 +119,18 @@ TEST(TimerfdCarrier, WhateverAPeerSaysOfTimeCanBeMade) {
     file.set_interval_ns(value);
     file.set_read_ns(1);
     carriers::carrier_of(file.kind()).advance(file, kMost / 2);
-    test::Destination destination(image);
+    test::Destination destination(objects);
     EXPECT_TRUE(destination.make(file)) << value;
   }
 }
 
 TEST(TimerfdCarrier, AClockThatTimersCannotHaveIsMalformed) {
-  wire::Image image;
-  wire::OpenFile& file = *image.add_files();
+  wire::Objects objects;
+  wire::OpenFile& file = *objects.add_files();
   file.set_kind(wire::OpenFile::TIMERFD);
   for (const int clock : {CLOCK_PROCESS_CPUTIME_ID, CLOCK_MONOTONIC_RAW, CLOCK_TAI, 99, -1}) {
     file.set_clock(static_cast<std::uint32_t>(clock));
-    EXPECT_NE(test::flaw_in(image), "") << clock;
+    EXPECT_NE(test::flaw_in(objects), "") << clock;
     EXPECT_LT(::timerfd_create(clock, 0), 0) << "the kernel takes it: " << clock;
   }
 }

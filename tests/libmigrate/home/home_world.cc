@@ -18,6 +18,7 @@
 #include "libmigrate/home/home_in_doubt.h"
 #include "libmigrate/home/home_killed.h"
 #include "libmigrate/home/home_serving.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/requests/json_member.h"
 #include "transport/memory_channel.h"
 
@@ -315,10 +316,10 @@ void HomeWorld::exits(int wait_status, bool keep_streams) {
 UniqueFd HomeWorld::add_stream(std::uint32_t id) {
   std::array<int, 2> ends{};
   EXPECT_EQ(::pipe2(ends.data(), O_CLOEXEC | O_NONBLOCK), 0);
-  wire::Descriptor& descriptor = *doings_.image.add_descriptors();
+  wire::Descriptor& descriptor = *mutable_only_process(doings_.image).add_descriptors();
   descriptor.set_number(static_cast<std::uint32_t>(ends[0]));
-  descriptor.set_file(static_cast<std::uint32_t>(doings_.image.files_size()));
-  wire::OpenFile& file = *doings_.image.add_files();
+  descriptor.set_file(static_cast<std::uint32_t>(doings_.image.objects().files_size()));
+  wire::OpenFile& file = *doings_.image.mutable_objects()->add_files();
   file.set_kind(wire::OpenFile::RELAY);
   file.set_flags(O_RDONLY);
   file.set_object(id);

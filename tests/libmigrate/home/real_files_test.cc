@@ -6,6 +6,8 @@
 
 #include <array>
 
+#include "libmigrate/image/only_process.h"
+
 namespace migrate {
 namespace {
 
@@ -23,14 +25,14 @@ class RealFilesTest : public testing::Test {
     add(reader_, O_RDONLY).set_object(1);
     add(writer_, O_WRONLY).set_object(2);
     add(file_, O_RDWR).set_shared_id(7);
-    image_.mutable_files(2)->set_kind(wire::OpenFile::REGULAR);
+    image_.mutable_objects()->mutable_files(2)->set_kind(wire::OpenFile::REGULAR);
   }
 
   wire::OpenFile& add(const UniqueFd& fd, int flags) {
-    wire::Descriptor& descriptor = *image_.add_descriptors();
+    wire::Descriptor& descriptor = *mutable_only_process(image_).add_descriptors();
     descriptor.set_number(static_cast<std::uint32_t>(fd.get()));
-    descriptor.set_file(static_cast<std::uint32_t>(image_.files_size()));
-    wire::OpenFile& file = *image_.add_files();
+    descriptor.set_file(static_cast<std::uint32_t>(image_.objects().files_size()));
+    wire::OpenFile& file = *image_.mutable_objects()->add_files();
     file.set_kind(wire::OpenFile::RELAY);
     file.set_flags(static_cast<std::uint32_t>(flags));
     return file;
@@ -59,7 +61,7 @@ TEST_F(RealFilesTest, FetchesTheEndsOfStreams) {
 
 TEST_F(RealFilesTest, TwoDescriptorsOfOneStreamAreOneStream) {
   const UniqueFd again(::dup(writer_.get()));
-  wire::Descriptor& descriptor = *image_.add_descriptors();
+  wire::Descriptor& descriptor = *mutable_only_process(image_).add_descriptors();
   descriptor.set_number(static_cast<std::uint32_t>(again.get()));
   descriptor.set_file(1);
   ASSERT_TRUE(files_.fetch_streams(::getpid(), image_));
@@ -68,7 +70,7 @@ TEST_F(RealFilesTest, TwoDescriptorsOfOneStreamAreOneStream) {
 }
 
 TEST_F(RealFilesTest, AStreamThatIsNotThereIsAnErrorOnlyOfTheProcessItself) {
-  image_.mutable_descriptors(0)->set_number(999);
+  mutable_only_process(image_).mutable_descriptors(0)->set_number(999);
   EXPECT_FALSE(files_.fetch_streams(::getpid(), image_));
   files_.fetch_streams_left(::getpid(), image_);
   const auto streams = files_.take_streams();

@@ -6,6 +6,7 @@
 #include <functional>
 
 #include "libmigrate/arch/arch.h"
+#include "libmigrate/image/only_process.h"
 
 namespace migrate {
 namespace {
@@ -13,20 +14,20 @@ namespace {
 // A process of one thread with a mapping, a pipe and a descriptor.
 wire::Image sound_image() {
   wire::Image image;
-  image.set_process_id(7);
-  image.set_working_directory("/");
-  image.mutable_executable()->set_path("/bin/true");
-  wire::Thread& thread = *image.add_threads();
+  mutable_only_process(image).set_process_id(7);
+  mutable_only_process(image).set_working_directory("/");
+  mutable_only_process(image).mutable_executable()->set_path("/bin/true");
+  wire::Thread& thread = *mutable_only_process(image).add_threads();
   thread.set_id(7);
   thread.set_general_registers(std::string(sizeof(arch::GeneralRegisters), '\0'));
   thread.set_alternate_stack(std::string(sizeof(stack_t), '\0'));
-  wire::Mapping& mapping = *image.add_mappings();
+  wire::Mapping& mapping = *mutable_only_process(image).add_mappings();
   mapping.set_start(0x10000);
   mapping.set_end(0x12000);
-  image.add_pipes()->set_capacity_bytes(4096);
-  image.add_files()->set_kind(wire::OpenFile::PIPE);
-  image.add_descriptors();
-  image.set_signal_actions(std::string(64UL * 32UL, '\0'));
+  image.mutable_objects()->add_pipes()->set_capacity_bytes(4096);
+  image.mutable_objects()->add_files()->set_kind(wire::OpenFile::PIPE);
+  mutable_only_process(image).add_descriptors();
+  mutable_only_process(image).set_signal_actions(std::string(64UL * 32UL, '\0'));
   return image;
 }
 
@@ -37,9 +38,9 @@ TEST(ImageForm, AcceptsASoundImage) {
 
 TEST(ImageForm, ADraftNeedsNoRegisters) {
   wire::Image image = sound_image();
-  image.mutable_threads(0)->clear_general_registers();
-  image.mutable_threads(0)->clear_alternate_stack();
-  image.clear_signal_actions();
+  mutable_only_process(image).mutable_threads(0)->clear_general_registers();
+  mutable_only_process(image).mutable_threads(0)->clear_alternate_stack();
+  mutable_only_process(image).clear_signal_actions();
   EXPECT_TRUE(check_form(image, ImageStage::kDraft));
   EXPECT_EQ(check_form(image, ImageStage::kFinal).error().code, ErrorCode::kCorrupt);
 }
@@ -66,47 +67,78 @@ TEST_P(ImageFlaws, AreRefused) {
 INSTANTIATE_TEST_SUITE_P(
     All, ImageFlaws,
     testing::Values(
-        Flaw{"no thread", [](auto& image) { image.clear_threads(); }},
-        Flaw{"another first thread", [](auto& image) { image.mutable_threads(0)->set_id(8); }},
-        Flaw{"two threads of one id", [](auto& image) { *image.add_threads() = image.threads(0); }},
+        Flaw{"no process", [](auto& image) { image.clear_processes(); }},
+        Flaw{"two processes", [](auto& image) { *image.add_processes() = image.processes(0); }},
+        Flaw{"no thread", [](auto& image) { mutable_only_process(image).clear_threads(); }},
+        Flaw{"another first thread",
+             [](auto& image) { mutable_only_process(image).mutable_threads(0)->set_id(8); }},
+        Flaw{"two threads of one id",
+             [](auto& image) {
+               *mutable_only_process(image).add_threads() = only_process(image).threads(0);
+             }},
         Flaw{"short registers",
-             [](auto& image) { image.mutable_threads(0)->set_general_registers("x"); }},
+             [](auto& image) {
+               mutable_only_process(image).mutable_threads(0)->set_general_registers("x");
+             }},
         Flaw{"a signal that is none",
-             [](auto& image) { image.add_pending_signals(std::string(sizeof(siginfo_t), '\0')); }},
+             [](auto& image) {
+               mutable_only_process(image).add_pending_signals(
+                   std::string(sizeof(siginfo_t), '\0'));
+             }},
         Flaw{"63 signal actions",
-             [](auto& image) { image.set_signal_actions(std::string(63UL * 32UL, '\0')); }},
+             [](auto& image) {
+               mutable_only_process(image).set_signal_actions(std::string(63UL * 32UL, '\0'));
+             }},
         Flaw{"a mapping of the kernel's addresses",
-             [](auto& image) { image.mutable_mappings(0)->set_end(~0xfffULL); }},
+             [](auto& image) {
+               mutable_only_process(image).mutable_mappings(0)->set_end(~0xfffULL);
+             }},
         Flaw{"a mapping that ends before it starts",
-             [](auto& image) { image.mutable_mappings(0)->set_end(0x8000); }},
+             [](auto& image) { mutable_only_process(image).mutable_mappings(0)->set_end(0x8000); }},
         Flaw{"mappings that overlap",
-             [](auto& image) { *image.add_mappings() = image.mappings(0); }},
+             [](auto& image) {
+               *mutable_only_process(image).add_mappings() = only_process(image).mappings(0);
+             }},
         Flaw{"a mapping between pages",
-             [](auto& image) { image.mutable_mappings(0)->set_start(0x10001); }},
+             [](auto& image) {
+               mutable_only_process(image).mutable_mappings(0)->set_start(0x10001);
+             }},
         Flaw{"a mapping of no file",
-             [](auto& image) { image.mutable_mappings(0)->set_kind(wire::Mapping::FILE_COPY); }},
-        Flaw{
-            "a mapping of no shared memory",
-            [](auto& image) { image.mutable_mappings(0)->set_kind(wire::Mapping::SHARED_MEMORY); }},
+             [](auto& image) {
+               mutable_only_process(image).mutable_mappings(0)->set_kind(wire::Mapping::FILE_COPY);
+             }},
+        Flaw{"a mapping of no shared memory",
+             [](auto& image) {
+               mutable_only_process(image).mutable_mappings(0)->set_kind(
+                   wire::Mapping::SHARED_MEMORY);
+             }},
         Flaw{"a descriptor of no file",
-             [](auto& image) { image.mutable_descriptors(0)->set_file(1); }},
-        Flaw{"a file of no pipe", [](auto& image) { image.mutable_files(0)->set_object(1); }},
+             [](auto& image) { mutable_only_process(image).mutable_descriptors(0)->set_file(1); }},
+        Flaw{"a file of no pipe",
+             [](auto& image) { image.mutable_objects()->mutable_files(0)->set_object(1); }},
         Flaw{"a file of a kind that is none",
              [](auto& image) {
-               image.mutable_files(0)->set_kind(static_cast<wire::OpenFile::Kind>(99));
+               image.mutable_objects()->mutable_files(0)->set_kind(
+                   static_cast<wire::OpenFile::Kind>(99));
              }},
         Flaw{"a timer of a clock that timers cannot have",
              [](auto& image) {
-               image.mutable_files(0)->set_kind(wire::OpenFile::TIMERFD);
-               image.mutable_files(0)->set_clock(99);
+               image.mutable_objects()->mutable_files(0)->set_kind(wire::OpenFile::TIMERFD);
+               image.mutable_objects()->mutable_files(0)->set_clock(99);
              }},
         Flaw{"a pipe that holds too much",
-             [](auto& image) { image.mutable_pipes(0)->set_content(std::string(4097, 'x')); }},
+             [](auto& image) {
+               image.mutable_objects()->mutable_pipes(0)->set_content(std::string(4097, 'x'));
+             }},
         Flaw{"a path with a zero",
-             [](auto& image) { image.set_working_directory(std::string("/a\0b", 4)); }},
-        Flaw{"a path that is relative", [](auto& image) { image.set_working_directory("a"); }},
-        Flaw{"a starter page that is short",
-             [](auto& image) { image.add_starter_pages()->set_content("x"); }}));
+             [](auto& image) {
+               mutable_only_process(image).set_working_directory(std::string("/a\0b", 4));
+             }},
+        Flaw{"a path that is relative",
+             [](auto& image) { mutable_only_process(image).set_working_directory("a"); }},
+        Flaw{"a starter page that is short", [](auto& image) {
+               mutable_only_process(image).add_starter_pages()->set_content("x");
+             }}));
 
 }  // namespace
 }  // namespace migrate

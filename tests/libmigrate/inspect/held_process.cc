@@ -13,6 +13,7 @@
 #include <cerrno>
 
 #include "base/file.h"
+#include "libmigrate/image/only_process.h"
 
 namespace migrate::test {
 namespace {
@@ -113,9 +114,9 @@ std::string text(const std::vector<wire::Refusal>& refusals) {
 }
 
 wire::OpenFile open_file_of(const wire::Image& image, std::uint32_t number) {
-  for (const wire::Descriptor& descriptor : image.descriptors()) {
+  for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
     if (descriptor.number() == number) {
-      return image.files(static_cast<int>(descriptor.file()));
+      return image.objects().files(static_cast<int>(descriptor.file()));
     }
   }
   ADD_FAILURE() << "no descriptor " << number;
@@ -124,7 +125,7 @@ wire::OpenFile open_file_of(const wire::Image& image, std::uint32_t number) {
 
 wire::Mapping mapping_at(const wire::Image& image, const void* address) {
   const auto value = reinterpret_cast<std::uintptr_t>(address);
-  for (const wire::Mapping& mapping : image.mappings()) {
+  for (const wire::Mapping& mapping : only_process(image).mappings()) {
     if (mapping.start() <= value && value < mapping.end()) {
       return mapping;
     }

@@ -27,6 +27,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/proc_text.h"
 #include "pager/page_range.h"
@@ -56,20 +57,22 @@ TEST(Inspect, PlainProcessIsMovable) {
   const Inspection inspection = inspect(process.pid());
   EXPECT_TRUE(inspection.refusals.empty()) << text(inspection.refusals);
   const wire::Image& image = inspection.image;
-  EXPECT_EQ(image.process_id(), static_cast<std::uint32_t>(process.pid()));
-  EXPECT_EQ(image.name(), "plain thing");
-  EXPECT_EQ(image.executable().path(), std::filesystem::read_symlink("/proc/self/exe"));
-  EXPECT_EQ(image.working_directory(), std::filesystem::current_path());
-  EXPECT_FALSE(image.executable().build_id().empty() && image.executable().sha256().empty());
-  ASSERT_EQ(image.threads_size(), 1);
-  EXPECT_EQ(image.threads(0).credentials().uid_effective(), ::geteuid());
-  EXPECT_EQ(image.threads(0).timer_slack_ns(), 50000U);
-  EXPECT_FALSE(image.threads(0).affinity().empty());
-  EXPECT_EQ(image.resource_limits_size(), static_cast<int>(RLIM_NLIMITS));
-  EXPECT_NE(image.memory().start_code(), 0U);
-  EXPECT_FALSE(image.memory().auxv().empty());
-  ASSERT_EQ(image.descriptors_size(), 3);
-  EXPECT_EQ(image.files_size(), 1) << "three descriptors share one open file";
+  EXPECT_EQ(only_process(image).process_id(), static_cast<std::uint32_t>(process.pid()));
+  EXPECT_EQ(only_process(image).name(), "plain thing");
+  EXPECT_EQ(only_process(image).executable().path(),
+            std::filesystem::read_symlink("/proc/self/exe"));
+  EXPECT_EQ(only_process(image).working_directory(), std::filesystem::current_path());
+  EXPECT_FALSE(only_process(image).executable().build_id().empty() &&
+               only_process(image).executable().sha256().empty());
+  ASSERT_EQ(only_process(image).threads_size(), 1);
+  EXPECT_EQ(only_process(image).threads(0).credentials().uid_effective(), ::geteuid());
+  EXPECT_EQ(only_process(image).threads(0).timer_slack_ns(), 50000U);
+  EXPECT_FALSE(only_process(image).threads(0).affinity().empty());
+  EXPECT_EQ(only_process(image).resource_limits_size(), static_cast<int>(RLIM_NLIMITS));
+  EXPECT_NE(only_process(image).memory().start_code(), 0U);
+  EXPECT_FALSE(only_process(image).memory().auxv().empty());
+  ASSERT_EQ(only_process(image).descriptors_size(), 3);
+  EXPECT_EQ(image.objects().files_size(), 1) << "three descriptors share one open file";
   EXPECT_EQ(open_file_of(image, 1).kind(), wire::OpenFile::DEVICE);
   EXPECT_EQ(open_file_of(image, 1).identity().device_major(), 1U);
 }
@@ -114,11 +117,13 @@ TEST(Inspect, KindsOfMappings) {
   EXPECT_EQ(mapping_at(image, writable).kind(), wire::Mapping::FILE_COPY);
   const wire::Mapping shared_mapping = mapping_at(image, shared);
   ASSERT_EQ(shared_mapping.kind(), wire::Mapping::SHARED_MEMORY);
-  EXPECT_FALSE(
-      image.shared_memories(static_cast<int>(shared_mapping.shared_memory())).open_descriptor());
+  EXPECT_FALSE(image.objects()
+                   .shared_memories(static_cast<int>(shared_mapping.shared_memory()))
+                   .open_descriptor());
   const wire::Mapping memory_mapping = mapping_at(image, memory);
   ASSERT_EQ(memory_mapping.kind(), wire::Mapping::SHARED_MEMORY);
-  const auto& object = image.shared_memories(static_cast<int>(memory_mapping.shared_memory()));
+  const auto& object =
+      image.objects().shared_memories(static_cast<int>(memory_mapping.shared_memory()));
   EXPECT_EQ(object.name(), "notes");
   EXPECT_EQ(object.size_bytes(), 3 * kPageBytes);
   EXPECT_EQ(object.seals(), static_cast<std::uint32_t>(F_SEAL_GROW));
@@ -126,7 +131,7 @@ TEST(Inspect, KindsOfMappings) {
   EXPECT_EQ(open_file_of(image, 3).kind(), wire::OpenFile::MEMFD);
   EXPECT_EQ(open_file_of(image, 3).object(), memory_mapping.shared_memory());
   std::set<wire::Mapping::Kind> kinds;
-  for (const wire::Mapping& mapping : image.mappings()) {
+  for (const wire::Mapping& mapping : only_process(image).mappings()) {
     kinds.insert(mapping.kind());
     EXPECT_NE(mapping.name(), "[vsyscall]");
     if (mapping.name() == "[stack]") {
@@ -158,7 +163,7 @@ TEST(Inspect, MappingsThatChangeMeanwhileDoNotOverlap) {
       continue;
     }
     std::uint64_t end = 0;
-    for (const wire::Mapping& mapping : inspection->image.mappings()) {
+    for (const wire::Mapping& mapping : only_process(inspection->image).mappings()) {
       EXPECT_GE(mapping.start(), end);
       end = mapping.end();
     }
@@ -220,14 +225,14 @@ TEST(Inspect, DescriptorsThatAreCarried) {
   EXPECT_EQ(file.identity().size_bytes(), 5U);
   EXPECT_TRUE(file.identity().sha256().empty()) << "open for writing";
   EXPECT_EQ(open_file_of(image, 9).identity().sha256(), sha256("hello"));
-  EXPECT_EQ(image.descriptors(7).file(), image.descriptors(8).file());
-  EXPECT_NE(image.descriptors(7).file(), image.descriptors(9).file());
-  EXPECT_TRUE(image.descriptors(9).close_on_exec());
+  EXPECT_EQ(only_process(image).descriptors(7).file(), only_process(image).descriptors(8).file());
+  EXPECT_NE(only_process(image).descriptors(7).file(), only_process(image).descriptors(9).file());
+  EXPECT_TRUE(only_process(image).descriptors(9).close_on_exec());
   EXPECT_EQ(open_file_of(image, 9).flags() & O_CLOEXEC, 0U);
   EXPECT_EQ(open_file_of(image, 10).kind(), wire::OpenFile::PIPE);
   EXPECT_EQ(open_file_of(image, 10).object(), open_file_of(image, 11).object());
-  ASSERT_EQ(image.pipes_size(), 1);
-  EXPECT_EQ(image.pipes(0).capacity_bytes(), 65536U);
+  ASSERT_EQ(image.objects().pipes_size(), 1);
+  EXPECT_EQ(image.objects().pipes(0).capacity_bytes(), 65536U);
   EXPECT_EQ(open_file_of(image, 12).kind(), wire::OpenFile::DIRECTORY);
 }
 
@@ -295,19 +300,19 @@ TEST(Inspect, ThreadsAndTimers) {
   ASSERT_TRUE(inspection);
   EXPECT_TRUE(inspection->refusals.empty()) << text(inspection->refusals);
   const wire::Image& image = inspection->image;
-  ASSERT_EQ(image.threads_size(), 3);
-  EXPECT_EQ(image.threads(0).id(), image.process_id());
-  EXPECT_EQ(image.threads(0).nice(), 5);
-  EXPECT_EQ(image.threads(1).name(), "worker");
+  ASSERT_EQ(only_process(image).threads_size(), 3);
+  EXPECT_EQ(only_process(image).threads(0).id(), only_process(image).process_id());
+  EXPECT_EQ(only_process(image).threads(0).nice(), 5);
+  EXPECT_EQ(only_process(image).threads(1).name(), "worker");
   ASSERT_EQ(inspector->threads().size(), 3U);
   EXPECT_EQ(inspector->threads().front().first, process.pid());
-  ASSERT_EQ(image.posix_timers_size(), 1);
-  const wire::PosixTimer& timer = image.posix_timers(0);
+  ASSERT_EQ(only_process(image).posix_timers_size(), 1);
+  const wire::PosixTimer& timer = only_process(image).posix_timers(0);
   EXPECT_EQ(timer.clock(), CLOCK_REALTIME);
   EXPECT_EQ(timer.signal(), SIGUSR2);
   EXPECT_EQ(timer.signal_value(), 0xabcdU);
   EXPECT_EQ(timer.notify(), SIGEV_THREAD_ID);
-  EXPECT_EQ(timer.thread(), image.process_id());
+  EXPECT_EQ(timer.thread(), only_process(image).process_id());
 }
 
 TEST(Inspect, FrozenEqualsRunning) {
@@ -331,7 +336,7 @@ TEST(Inspect, FrozenEqualsRunning) {
   auto inspector = ProcessInspector::create(process.pid(), {});
   ASSERT_TRUE(inspector);
   const auto assistant = Assistant::create().value();
-  const auto nothing = [](wire::Image&) { return Result<void>(); };
+  const auto nothing = [](wire::ProcessImage&) { return Result<void>(); };
   EXPECT_FALSE(inspector->inspect_frozen({}, *assistant, nothing)) << "needs a draft";
   const auto draft = inspector->inspect_running();
   ASSERT_TRUE(draft);
@@ -358,8 +363,8 @@ TEST(Inspect, FrozenEqualsRunning) {
   }
   std::ranges::sort(times);
   std::printf("inspect_frozen: median %.0f us, best %.0f us, %d mappings, %d descriptors\n",
-              times[kRounds / 2], times.front(), draft->image.mappings_size(),
-              draft->image.descriptors_size());
+              times[kRounds / 2], times.front(), only_process(draft->image).mappings_size(),
+              only_process(draft->image).descriptors_size());
   ::unlink(path.c_str());
 }
 
@@ -385,8 +390,8 @@ TEST(Inspect, FrozenSeesWhatIsAndNotWhatWasForAMoment) {
     const auto draft = inspector->inspect_running();
     ASSERT_TRUE(draft);
     process.freeze();
-    const auto frozen = inspector->inspect_frozen(draft->image, *assistant,
-                                                  [](wire::Image&) { return Result<void>(); });
+    const auto frozen = inspector->inspect_frozen(
+        draft->image, *assistant, [](wire::ProcessImage&) { return Result<void>(); });
     ASSERT_TRUE(frozen);
     const std::string maps = read_file("/proc/" + std::to_string(process.pid()) + "/maps").value();
     const auto entries = parse_maps(maps).value();
@@ -444,10 +449,11 @@ TEST(Inspect, FrozenSeesWhatChanged) {
   process.freeze();
   const auto assistant = Assistant::create().value();
   int called = 0;
-  auto frozen = inspector->inspect_frozen(draft->image, *assistant, [&called](wire::Image& facts) {
-    called += facts.threads_size();
-    return Result<void>();
-  });
+  auto frozen =
+      inspector->inspect_frozen(draft->image, *assistant, [&called](wire::ProcessImage& facts) {
+        called += facts.threads_size();
+        return Result<void>();
+      });
   ASSERT_TRUE(frozen);
   for (wire::Refusal& refusal : inspector->check_frozen()) {
     frozen->refusals.push_back(std::move(refusal));

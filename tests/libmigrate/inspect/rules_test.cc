@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "libmigrate/arch/arch.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/proc_text.h"
 #include "libmigrate/rules/destination_rules.h"
@@ -101,15 +102,15 @@ class FileRules : public testing::Test {
 
   static wire::Image mapped(const wire::FileIdentity& file) {
     wire::Image image;
-    *image.add_mapped_files() = file;
-    image.add_mappings()->set_kind(wire::Mapping::FILE_LOCAL);
+    *image.mutable_objects()->add_mapped_files() = file;
+    mutable_only_process(image).add_mappings()->set_kind(wire::Mapping::FILE_LOCAL);
     return image;
   }
   static wire::Image opened(const wire::FileIdentity& file, std::uint32_t flags) {
     wire::Image image;
-    *image.add_files()->mutable_identity() = file;
-    image.mutable_files(0)->set_flags(flags);
-    image.add_descriptors()->set_number(5);
+    *image.mutable_objects()->add_files()->mutable_identity() = file;
+    image.mutable_objects()->mutable_files(0)->set_flags(flags);
+    mutable_only_process(image).add_descriptors()->set_number(5);
     return image;
   }
 

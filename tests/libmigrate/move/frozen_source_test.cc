@@ -10,6 +10,7 @@
 #include <cstring>
 
 #include "base/file.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/move/source_move.h"
 #include "libmigrate/trace/tracee.h"
 #include "tests/libmigrate/inspect/held_process.h"
@@ -97,7 +98,7 @@ TEST_F(FrozenSourceTest, IsDescribedInTheOffer) {
   const auto offer = source.describe({.monotonic_ns = 3, .boottime_ns = 4});
   ASSERT_TRUE(offer);
   EXPECT_EQ(offer->command(), "job");
-  EXPECT_EQ(offer->draft().process_id(), static_cast<std::uint32_t>(process_.pid()));
+  EXPECT_EQ(only_process(offer->draft()).process_id(), static_cast<std::uint32_t>(process_.pid()));
   EXPECT_EQ(offer->monotonic_offset_ns(), 3);
   EXPECT_EQ(offer->boottime_offset_ns(), 4);
   EXPECT_GE(offer->memory_bytes(), kPages * kPageBytes);
@@ -107,7 +108,7 @@ TEST_F(FrozenSourceTest, RunsOnWhenTheFreezeEndsWithoutAMove) {
   FrozenSource source(options_, note_area(), report_);
   ASSERT_TRUE(capture(source));
   EXPECT_TRUE(is_traced());
-  EXPECT_EQ(source.image().clock_offset_ns(), 77);
+  EXPECT_EQ(only_process(source.image()).clock_offset_ns(), 77);
   source.end_freeze();
   EXPECT_FALSE(is_traced());
   ASSERT_TRUE(capture(source));  // Once more.
@@ -121,7 +122,7 @@ TEST_F(FrozenSourceTest, TheRecordHoldsTheImageAsItWasSent) {
   const std::string bytes = source.serialise_image();
   wire::Image sent;
   ASSERT_TRUE(sent.ParseFromString(bytes));
-  EXPECT_EQ(sent.process_id(), static_cast<std::uint32_t>(process_.pid()));
+  EXPECT_EQ(only_process(sent).process_id(), static_cast<std::uint32_t>(process_.pid()));
   ASSERT_TRUE(source.prepare_to_park(session_));
   ASSERT_NE(area_, 0U);
   std::string area;

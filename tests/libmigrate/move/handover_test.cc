@@ -2,6 +2,7 @@
 // and the loss of each connection.
 #include "libmigrate/move/handover.h"
 
+#include "libmigrate/image/only_process.h"
 #include "tests/libmigrate/move/handover_world.h"
 
 namespace migrate::handover_testing {
@@ -179,8 +180,8 @@ class ImageTest : public HandoverTest {
 TEST_F(ImageTest, ArrivesAsFinal) {
   connect();
   wire::Image image;
-  image.set_clock_offset_ns(77);
-  image.add_threads()->set_id(12);
+  mutable_only_process(image).set_clock_offset_ns(77);
+  mutable_only_process(image).add_threads()->set_id(12);
   std::string bytes = image.SerializeAsString();
   wire::RelayState relay;
   relay.set_epoch(3);
@@ -200,7 +201,8 @@ TEST_F(ImageTest, ArrivesAsFinal) {
 TEST_F(ImageTest, ArrivesWholeWhenItIsLong) {
   connect();
   wire::Image image;
-  image.add_threads()->add_pending_signals(std::string(std::size_t{3} << 20U, 'x'));
+  mutable_only_process(image).add_threads()->add_pending_signals(
+      std::string(std::size_t{3} << 20U, 'x'));
   std::string bytes = image.SerializeAsString();
   ASSERT_TRUE(handover_->send_image(bytes, {}));
   ASSERT_TRUE(there_.hears(Body::kOffer));

@@ -10,6 +10,7 @@
 #include <thread>
 #include <vector>
 
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/move/handover.h"
 #include "tests/libmigrate/move/stand_ins.h"
 
@@ -55,7 +56,7 @@ class HandoverTest : public testing::Test {
   }
   Result<void> send_process() {
     wire::Image image;
-    image.set_clock_offset_ns(1);
+    mutable_only_process(image).set_clock_offset_ns(1);
     std::string bytes = image.SerializeAsString();
     MIGRATE_TRY(handover_->send_image(bytes, {}));
     return handover_->serve();

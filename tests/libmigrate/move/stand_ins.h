@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/move/kept_memory.h"
 #include "libmigrate/proto/image.pb.h"
@@ -35,7 +36,7 @@ class StandInMemory final : public KeptMemory {
       : bytes_(::mmap(nullptr, kPages * kPageBytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
     std::memset(bytes_, 7, kPages * kPageBytes);
-    wire::Mapping& mapping = *image_.add_mappings();
+    wire::Mapping& mapping = *mutable_only_process(image_).add_mappings();
     mapping.set_start(start());
     mapping.set_end(start() + kPages * kPageBytes);
     mapping.set_kind(wire::Mapping::ANONYMOUS);

@@ -30,8 +30,8 @@ HostPolicy policy(const std::vector<std::string>& rules) {
   return HostPolicy::parse(rules).value();
 }
 
-wire::Image image_of(uid_t user, gid_t group) {
-  wire::Image image;
+wire::ProcessImage image_of(uid_t user, gid_t group) {
+  wire::ProcessImage image;
   image.set_process_id(7);
   wire::Thread& thread = *image.add_threads();
   thread.set_id(7);
@@ -85,30 +85,30 @@ TEST(HostPolicy, AUserIsTakenWithHisOwnRightsOnly) {
 
 TEST(HostPolicy, NothingGivesAUserMoreThanHeCouldHaveHere) {
   const HostPolicy rules = policy({"*@*"});
-  const auto refused = [&](const std::function<void(wire::Image&)>& change) {
-    wire::Image image = image_of(kNobody, kNobody);
+  const auto refused = [&](const std::function<void(wire::ProcessImage&)>& change) {
+    wire::ProcessImage image = image_of(kNobody, kNobody);
     change(image);
     const auto user = image.threads(0).credentials().uid_real();
     EXPECT_EQ(codes(check_policy(rules, kHostA, user, image)), std::set<std::string>{"PRIVILEGE"});
     EXPECT_TRUE(check_policy(policy({"root@*"}), kHostA, user, image).empty());
     EXPECT_FALSE(same_rights(image_of(kNobody, kNobody), image));
   };
-  const auto first = [](wire::Image& image) {
+  const auto first = [](wire::ProcessImage& image) {
     return image.mutable_threads(0)->mutable_credentials();
   };
-  refused([&](wire::Image& image) { first(image)->set_uid_effective(0); });
-  refused([&](wire::Image& image) { first(image)->set_capabilities_bounding(0); });
-  refused([&](wire::Image& image) { first(image)->set_uid_saved(0); });
-  refused([&](wire::Image& image) { first(image)->set_uid_filesystem(0); });
-  refused([&](wire::Image& image) { first(image)->set_gid_saved(0); });
-  refused([&](wire::Image& image) { first(image)->add_groups(0); });
-  refused([&](wire::Image& image) { first(image)->set_capabilities_effective(1); });
-  refused([&](wire::Image& image) { first(image)->set_capabilities_permitted(1); });
-  refused([&](wire::Image& image) { first(image)->set_capabilities_ambient(1); });
-  refused([&](wire::Image& image) { image.mutable_threads(0)->set_policy(SCHED_FIFO); });
-  refused([&](wire::Image& image) { image.mutable_threads(0)->set_nice(-1); });
-  refused([&](wire::Image& image) { image.set_oom_score_adjust(-1); });
-  refused([&](wire::Image& image) {  // In any thread.
+  refused([&](wire::ProcessImage& image) { first(image)->set_uid_effective(0); });
+  refused([&](wire::ProcessImage& image) { first(image)->set_capabilities_bounding(0); });
+  refused([&](wire::ProcessImage& image) { first(image)->set_uid_saved(0); });
+  refused([&](wire::ProcessImage& image) { first(image)->set_uid_filesystem(0); });
+  refused([&](wire::ProcessImage& image) { first(image)->set_gid_saved(0); });
+  refused([&](wire::ProcessImage& image) { first(image)->add_groups(0); });
+  refused([&](wire::ProcessImage& image) { first(image)->set_capabilities_effective(1); });
+  refused([&](wire::ProcessImage& image) { first(image)->set_capabilities_permitted(1); });
+  refused([&](wire::ProcessImage& image) { first(image)->set_capabilities_ambient(1); });
+  refused([&](wire::ProcessImage& image) { image.mutable_threads(0)->set_policy(SCHED_FIFO); });
+  refused([&](wire::ProcessImage& image) { image.mutable_threads(0)->set_nice(-1); });
+  refused([&](wire::ProcessImage& image) { image.set_oom_score_adjust(-1); });
+  refused([&](wire::ProcessImage& image) {  // In any thread.
     *image.add_threads() = image.threads(0);
     image.mutable_threads(1)->mutable_credentials()->set_uid_effective(0);
   });
