@@ -304,6 +304,12 @@ void UnixListener::remove() {
   path_.clear();
 }
 
+void UnixListener::close_door() {
+  remove();
+  // Who is on the way in gets ECONNREFUSED (net/unix/af_unix.c, unix_stream_connect).
+  std::ignore = ::shutdown(fd_.get(), SHUT_RDWR);
+}
+
 Result<UnixListener> UnixListener::create(const std::string& path, mode_t mode, UnixKind kind) {
   MIGRATE_TRY(remove_stale(path));
   const UnixAddress address = MIGRATE_TRY(make_unix_address(path));
@@ -338,9 +344,13 @@ Result<UniqueFd> UnixListener::accept(int timeout_ms) {
     if (errno != EAGAIN) {
       return fail(system_error("accept connection", path_));
     }
-    if (MIGRATE_TRY(wait_for(fd_.get(), POLLIN, deadline)) == 0) {
+    const short ready = MIGRATE_TRY(wait_for(fd_.get(), POLLIN, deadline));
+    if (ready == 0) {
       return fail(
           make_error(ErrorCode::kRetry, "accept connection", path_, "none came in the time given"));
+    }
+    if ((ready & POLLHUP) != 0) {  // None can come any more.
+      return fail(make_error(ErrorCode::kPeerLost, "accept connection", {}, "the door is closed"));
     }
   }
 }

@@ -60,8 +60,13 @@ class UnixListener {
   ~UnixListener();
 
   /// The next connection, blocking and close-on-exec. Blocks up to `timeout_ms` (< 0: for ever).
-  /// Errors: kRetry (none came), kSystem.
+  /// Errors: kRetry (none came), kPeerLost
+  /// (after close_door()), kSystem.
   Result<UniqueFd> accept(int timeout_ms = -1);
+
+  /// Refuses connections from now on, and removes the file: accept() gives those that were made
+  /// before, then kPeerLost. Another may listen at the path.
+  void close_door();
 
   /// Polls readable when accept() has something. Borrowed.
   int fd() const { return fd_.get(); }

@@ -5,6 +5,7 @@
 #include "libmigrate/guest/going_on.h"
 #include "libmigrate/guest/serving.h"
 #include "libmigrate/host/worker_loop.h"
+#include "libmigrate/host/worker_over.h"
 
 namespace migrate {
 namespace {
@@ -42,6 +43,10 @@ void live(Guest& guest, Mailbox& mailbox, OnwardMoves& moves, std::unique_ptr<On
     left = go_on(guest, mailbox, *onward);
     onward.reset();
   }
+  const bool ended = guest.exited();
+  WorkerOver over(ended ? MIGRATE_ERROR : MIGRATE_FAILED,
+                  ended ? guest.ended_error() : left_error(guest.name()));
+  run_phase(mailbox, over);
   guest.close();
 }
 

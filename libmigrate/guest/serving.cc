@@ -7,9 +7,13 @@
 
 namespace migrate {
 
+Error left_error(const std::string& process) {
+  return make_error(ErrorCode::kRetry, "carry out a request", "process " + process,
+                    "it has left this host; try again");
+}
+
 GuestServing::~GuestServing() {
-  refuse_moves(make_error(ErrorCode::kRetry, "carry out a request", "process " + guest_.name(),
-                          "it has left this host; try again"));
+  refuse_moves(left_error(guest_.name()));
 }
 
 int GuestServing::collect_poll_fds(std::vector<pollfd>& polled) {

@@ -48,4 +48,7 @@ class GuestServing final : public GuestPhaseRunner {
   std::unique_ptr<OnwardMove> onward_;
 };
 
+/// What is said of `process`, as people know it, when it runs here no more.
+Error left_error(const std::string& process);
+
 }  // namespace migrate

@@ -46,21 +46,4 @@ void HomeEnded::tell(EventSink client) {
   client.finish_failed(MIGRATE_ERROR, ended_error(deputy_.record().command()));
 }
 
-// The next worker of its process listens, or nobody does.
-void HomeOver::on_caller(std::unique_ptr<Channel> channel) {
-  channel.reset();
-}
-
-Result<void> HomeOver::may_resolve(const Asker& /*asker*/) {
-  return {};
-}
-
-void HomeOver::on_resolve(EventSink client, Resolution /*resolution*/) {
-  client.finish_failed(exit_code_, reason_);
-}
-
-void HomeOver::on_request(Command /*command*/, nlohmann::json /*request*/, EventSink client) {
-  client.finish_failed(exit_code_, reason_);
-}
-
 }  // namespace migrate

@@ -11,6 +11,7 @@
 #include "libmigrate/home/home_in_doubt.h"
 #include "libmigrate/home/home_killed.h"
 #include "libmigrate/home/home_serving.h"
+#include "libmigrate/host/worker_over.h"
 
 namespace migrate {
 
@@ -53,9 +54,9 @@ DoubtEnd HomeLife::settle_doubt(Departed& departed, std::unique_ptr<Channel>& ca
 // The process is nobody's any more: who asked for it meanwhile may try again.
 void HomeLife::end_not_moved(HomeLeaving& leaving, MoveOutcome outcome) {
   record_.row().remove();
-  HomeOver over(MIGRATE_FAILED,
-                make_error(ErrorCode::kRetry, "carry out a request", "process " + record_.command(),
-                           "a move of it has just failed; try again"));
+  WorkerOver over(MIGRATE_FAILED, make_error(ErrorCode::kRetry, "carry out a request",
+                                             "process " + record_.command(),
+                                             "a move of it has just failed; try again"));
   run_(over);
   record_.remove();
   leaving.tell_not_moved(asking_.client, outcome);
@@ -76,7 +77,7 @@ void HomeLife::serve_what_is_left(Deputy& deputy) {
   run_(ended);
   deputy.end_forwards();
   record_.remove();
-  HomeOver over(MIGRATE_ERROR, ended_error(record_.command()));
+  WorkerOver over(MIGRATE_ERROR, ended_error(record_.command()));
   run_(over);
 }
 
@@ -86,7 +87,7 @@ Result<void> HomeLife::take_over(HomeRemains& remains) {
     case TakenOverAs::kEnded: {
       record_.enter(HomePhase::kEnded);
       record_.remove();
-      HomeOver over(MIGRATE_ERROR, ended_error(record_.command()));
+      WorkerOver over(MIGRATE_ERROR, ended_error(record_.command()));
       run_(over);
       return {};
     }
@@ -110,9 +111,9 @@ void HomeLife::end_stayed() {
   log::info("process {} runs on here: its move was not decided", record_.command());
   record_.enter(HomePhase::kStayed);
   record_.remove();
-  HomeOver over(MIGRATE_FAILED,
-                make_error(ErrorCode::kRetry, "carry out a request", "process " + record_.command(),
-                           "it runs on here; try again"));
+  WorkerOver over(MIGRATE_FAILED,
+                  make_error(ErrorCode::kRetry, "carry out a request",
+                             "process " + record_.command(), "it runs on here; try again"));
   run_(over);
 }
 
@@ -130,7 +131,7 @@ void HomeLife::end_killed(HomeRemains& remains) {
             verdict ? "" : "; an operator gave it up at the destination");
   record_.enter(HomePhase::kEnded, {}, ended_there ? verdict->wait_status() : SIGKILL);
   record_.remove();
-  HomeOver over(MIGRATE_ERROR, ended_error(record_.command()));
+  WorkerOver over(MIGRATE_ERROR, ended_error(record_.command()));
   run_(over);
 }
 

@@ -7,10 +7,10 @@
 #include <utility>
 
 #include "base/log.h"
-#include "libmigrate/home/home_ended.h"
 #include "libmigrate/home/home_life.h"
 #include "libmigrate/home/source_departure.h"
 #include "libmigrate/host/mailbox.h"
+#include "libmigrate/host/worker_over.h"
 #include "transport/proof.h"
 
 namespace migrate {
@@ -93,9 +93,9 @@ Result<void> take_over(const WorkerContext& context, HomeRecord& record) {
   SourceRemains remains(context, record, nobody.client);
   auto taken = HomeLife(around, record, nobody, files, post.runner()).take_over(remains);
   if (!taken) {
-    HomeOver over(MIGRATE_ERROR,
-                  make_error(ErrorCode::kRetry, "carry out a request",
-                             "process " + record.command(), "its worker has died; try again"));
+    WorkerOver over(MIGRATE_ERROR,
+                    make_error(ErrorCode::kRetry, "carry out a request",
+                               "process " + record.command(), "its worker has died; try again"));
     post.runner()(over);
   }
   return taken;

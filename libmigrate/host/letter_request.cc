@@ -22,17 +22,20 @@ Result<LetterRequest> open_request(Letter letter) {
                        EventSink(std::move(letter.channel)), std::move(letter.peer)};
 }
 
+void refuse_letter(Letter letter, int exit_code, const Error& reason) {
+  if (!is_request(letter)) {
+    return;
+  }
+  EventSink asker =
+      letter.channel ? EventSink(std::move(letter.channel)) : EventSink(std::move(letter.fd));
+  asker.finish_failed(exit_code, reason);
+}
+
 EarlyLetters::~EarlyLetters() {
   for (Letter& letter : letters_) {
-    if (!is_request(letter)) {
-      continue;
-    }
-    if (auto request = open_request(std::move(letter))) {
-      request->sink.finish_failed(
-          MIGRATE_FAILED,
-          make_error(ErrorCode::kRetry, "carry out a request", "a process on its way",
-                     "it has not come to this host; try again"));
-    }
+    refuse_letter(std::move(letter), MIGRATE_FAILED,
+                  make_error(ErrorCode::kRetry, "carry out a request", "a process on its way",
+                             "it has not come to this host; try again"));
   }
 }
 

@@ -24,6 +24,10 @@ bool is_request(const Letter& letter);
 /// channel: blocks up to two seconds. Errors: as Channel::receive; there is nobody to answer then.
 Result<LetterRequest> open_request(Letter letter);
 
+/// Tells whoever asks for something in `letter` that nothing comes of it; hangs up on a peer that
+/// has come to stay. Looks at nothing that is asked. Blocks while a peer takes the answer.
+void refuse_letter(Letter letter, int exit_code, const Error& reason);
+
 /// Letters that came before their process ran here. Owned by one thread.
 class EarlyLetters {
  public:

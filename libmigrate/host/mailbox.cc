@@ -15,6 +15,7 @@
 #include "base/log_quota.h"
 #include "base/mutex.h"
 #include "base/thread.h"
+#include "libmigrate/host/letter_request.h"
 #include "libmigrate/host/mailbox_path.h"
 #include "transport/peer_origin.h"
 #include "transport/proof.h"
@@ -75,15 +76,11 @@ class Mailbox::Door {
   Door& operator=(const Door&) = delete;
 
   ~Door() {
-    static_cast<void>(::eventfd_write(end_.get(), 1));
-    if (keeper_.joinable()) {
-      keeper_.join();
-    }
-    for (Visitor& visitor : visitors_) {
-      send_away(visitor);
-    }
-    for (Visitor& visitor : visitors_) {
-      visitor.thread.join();
+    close();
+    while (auto letter = take()) {
+      refuse_letter(std::move(*letter), MIGRATE_FAILED,
+                    make_error(ErrorCode::kRetry, "carry out a request", "mailbox " + name_,
+                               "its worker has ended; try again"));
     }
   }
 
@@ -93,6 +90,7 @@ class Mailbox::Door {
     return {};
   }
 
+  void close();
   int news() const { return news_.get(); }
 
   std::optional<Letter> take() {
@@ -116,7 +114,8 @@ class Mailbox::Door {
   };
 
   void keep();
-  void receive();
+  void let_in();
+  void receive(const UniqueFd& connection);
   void show_in(UniqueFd connection, const Preamble& preamble);
   void examine(Visitor& visitor, UniqueFd connection, const Preamble& preamble);
   Result<Letter> admit(UniqueFd connection, const Preamble& preamble) const;
@@ -136,7 +135,7 @@ class Mailbox::Door {
 
   Mutex mutex_;
   std::deque<Letter> letters_ MIGRATE_GUARDED_BY(mutex_);
-  std::list<Visitor> visitors_;  // the keeper's; the destructor's when that has ended
+  std::list<Visitor> visitors_;  // the keeper's; its owner's when that has ended
 };
 
 void Mailbox::Door::keep() {
@@ -148,22 +147,44 @@ void Mailbox::Door::keep() {
     }
     forget_visitors();
     if (polled[0].revents != 0) {
-      receive();
+      let_in();
     }
   }
 }
 
-void Mailbox::Door::receive() {
-  auto connection = listener_.accept(0);
-  auto handoff = connection ? receive_descriptor(connection->get(), kLetterTimeoutMs)
-                            : Result<Handoff>(fail(connection.error()));
+void Mailbox::Door::close() {
+  static_cast<void>(::eventfd_write(end_.get(), 1));
+  if (keeper_.joinable()) {
+    keeper_.join();
+  }
+  listener_.close_door();
+  for (auto last = listener_.accept(0); last; last = listener_.accept(0)) {
+    receive(*last);
+  }
+  for (Visitor& visitor : visitors_) {
+    send_away(visitor);
+  }
+  for (Visitor& visitor : visitors_) {
+    visitor.thread.join();
+  }
+  visitors_.clear();
+}
+
+void Mailbox::Door::let_in() {
+  if (const auto connection = listener_.accept(0)) {
+    receive(*connection);
+  } else if (connection.error().code != ErrorCode::kRetry) {
+    log::warn("mailbox {}: {}", name_, connection.error().message());
+    // What would come again at once, such as no descriptors left, is not tried at full speed.
+    constexpr int kPauseMs = 50;
+    ::poll(nullptr, 0, kPauseMs);
+  }
+}
+
+void Mailbox::Door::receive(const UniqueFd& connection) {
+  auto handoff = receive_descriptor(connection.get(), kLetterTimeoutMs);
   if (!handoff) {
-    if (handoff.error().code != ErrorCode::kRetry) {
-      log::warn("mailbox {}: {}", name_, handoff.error().message());
-      // What would come again at once, such as no descriptors left, is not tried at full speed.
-      constexpr int kPauseMs = 50;
-      ::poll(nullptr, 0, kPauseMs);
-    }
+    log::warn("mailbox {}: {}", name_, handoff.error().message());
     return;
   }
   if (const auto preamble = preamble_of(handoff->bytes)) {
@@ -312,6 +333,10 @@ Result<Mailbox> Mailbox::create(const std::string& state_directory, const std::s
 
 Result<void> Mailbox::open(Admission admission) {
   return door_->open(std::move(admission));
+}
+
+void Mailbox::close() {
+  door_->close();
 }
 
 int Mailbox::fd() const {

@@ -41,12 +41,17 @@ class Mailbox {
   static Result<Mailbox> create(const std::string& state_directory, const std::string& name);
   Mailbox(Mailbox&&) noexcept;
   Mailbox& operator=(Mailbox&&) noexcept;
-  /// Ends the threads and turns away who is at the door.
+  /// close(), and refuses letters that were not received.
   ~Mailbox();
 
   /// Begins to take letters; called once. From here on this process has more than one thread.
   /// Errors: kSystem.
   Result<void> open(Admission admission);
+
+  /// Takes no more: who comes from now on finds no worker. What was on its way is received like the
+  /// rest; peers who have not proved who they are yet are turned away, and try again. Blocks while
+  /// the last handoffs come in, a second at most for each. Ends the threads.
+  void close();
 
   /// Polls readable when receive() has something.
   int fd() const;

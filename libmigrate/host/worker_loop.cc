@@ -21,6 +21,9 @@ void read_letters(Mailbox& mailbox, WorkerPhase& phase) {
 }  // namespace
 
 void run_phase(Mailbox& mailbox, WorkerPhase& phase) {
+  if (phase.is_last()) {
+    mailbox.close();
+  }
   for (;;) {
     read_letters(mailbox, phase);
     if (!phase.step()) {

@@ -23,9 +23,12 @@ class WorkerPhase {
   virtual void on_letter(Letter letter) = 0;
   /// Does what there is to do now. False: this phase is over.
   virtual bool step() = 0;
+  /// Whether no phase comes after it.
+  virtual bool is_last() const { return false; }
 };
 
 /// The one loop of a worker: letters first, then a step, until `phase` is over; waits in between.
+/// Before the last phase the mailbox is closed, so that it sees every letter that was ever sent.
 void run_phase(Mailbox& mailbox, WorkerPhase& phase);
 
 }  // namespace migrate

@@ -10,6 +10,7 @@
 #include <string>
 #include <utility>
 
+#include "tests/libmigrate/host/clients.h"
 #include "transport/memory_channel.h"
 
 namespace migrate {
@@ -41,16 +42,6 @@ std::pair<Letter, std::unique_ptr<Channel>> of_peer(Purpose purpose) {
   return {std::move(letter), std::move(theirs)};
 }
 
-std::string read_all(const UniqueFd& client) {
-  std::string text;
-  std::array<char, 1000> part{};
-  for (ssize_t count = 1; count > 0;) {
-    count = read(client.get(), part.data(), part.size());
-    text.append(part.data(), static_cast<std::size_t>(std::max<ssize_t>(count, 0)));
-  }
-  return text;
-}
-
 TEST(LetterRequestTest, OfAClientHere) {
   auto [letter, client] = of_client(R"({"command":"check"})");
   ASSERT_TRUE(is_request(letter));
@@ -59,7 +50,7 @@ TEST(LetterRequestTest, OfAClientHere) {
   EXPECT_EQ(asked->text, R"({"command":"check"})");
   EXPECT_FALSE(asked->home);
   asked->sink.finish(MIGRATE_DONE, nlohmann::json::object());
-  EXPECT_NE(read_all(client).find("\"exit\":0"), std::string::npos);
+  EXPECT_NE(test::read_all(client).find("\"exit\":0"), std::string::npos);
 }
 
 TEST(LetterRequestTest, PassedOnByItsHome) {
@@ -94,7 +85,7 @@ TEST(EarlyLettersTest, WhatIsNotTakenIsRefused) {
     early.add(std::move(of_home));
     early.add(of_peer(Purpose::kUrgent).first);
   }
-  for (const std::string& answer : {read_all(client), text_of(home->receive(0, kAnswerMs))}) {
+  for (const std::string& answer : {test::read_all(client), text_of(home->receive(0, kAnswerMs))}) {
     EXPECT_NE(answer.find("\"exit\":4"), std::string::npos) << answer;
     EXPECT_NE(answer.find("has not come to this host"), std::string::npos) << answer;
   }
