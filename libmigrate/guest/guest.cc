@@ -8,7 +8,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/proc/proc_text.h"
-#include "libmigrate/state/row_state.h"
+#include "libmigrate/state/phase.h"
 #include "transport/proof.h"
 
 namespace migrate {

@@ -8,7 +8,7 @@
 #include "libmigrate/guest/guest_pages.h"
 #include "libmigrate/guest/guest_setup.h"
 #include "libmigrate/requests/move_plan.h"
-#include "libmigrate/state/verdict.h"
+#include "libmigrate/state/phase.h"
 
 namespace migrate {
 namespace {

@@ -4,7 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
-#include "libmigrate/state/row_state.h"
+#include "libmigrate/state/phase.h"
 
 namespace migrate {
 

@@ -10,7 +10,7 @@
 #include <utility>
 
 #include "base/log.h"
-#include "libmigrate/state/row_state.h"
+#include "libmigrate/state/phase.h"
 
 namespace migrate {
 namespace {

@@ -6,7 +6,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
-#include "libmigrate/state/row_state.h"
+#include "libmigrate/state/phase.h"
 
 namespace migrate {
 

@@ -1,6 +1,6 @@
 #include "libmigrate/home/remains.h"
 
-#include "libmigrate/state/verdict.h"
+#include "libmigrate/state/phase.h"
 
 namespace migrate {
 

@@ -163,4 +163,101 @@ bool is_closed(GuestPhase phase) {
   return phase == GuestPhase::kWentOn || phase == GuestPhase::kOver;
 }
 
+SessionVerdict verdict(GuestPhase phase, bool is_worker_there, bool is_cell_there) {
+  if (is_worker_there) {
+    return SessionVerdict::kWait;
+  }
+  switch (phase) {
+    case GuestPhase::kPrepared:
+    case GuestPhase::kAwaitsRun:
+    case GuestPhase::kTold:
+    case GuestPhase::kNeverRan:
+      return SessionVerdict::kNeverRan;
+    case GuestPhase::kMarked:
+    case GuestPhase::kKept:
+    case GuestPhase::kRan:
+    case GuestPhase::kServing:
+    case GuestPhase::kIndependent:
+    case GuestPhase::kInDoubt:
+      return is_cell_there ? SessionVerdict::kWait : SessionVerdict::kKilled;
+    case GuestPhase::kLeaving:
+      return is_cell_there ? SessionVerdict::kWait : SessionVerdict::kRuns;
+    case GuestPhase::kWentOn:
+      return SessionVerdict::kRuns;
+    case GuestPhase::kEnded:
+    case GuestPhase::kEndedIndependent:
+      return is_cell_there ? SessionVerdict::kWait : SessionVerdict::kEnded;
+    case GuestPhase::kOver:
+      return SessionVerdict::kEnded;
+  }
+  return SessionVerdict::kWait;
+}
+
+SessionVerdict verdict(HomePhase phase, bool is_worker_there, bool is_process_there) {
+  if (is_worker_there) {
+    return SessionVerdict::kWait;
+  }
+  switch (phase) {
+    case HomePhase::kOffered:
+    case HomePhase::kInDoubt:
+    case HomePhase::kServing:
+    case HomePhase::kIndependent:
+      return is_process_there ? SessionVerdict::kWait : SessionVerdict::kKilled;
+    case HomePhase::kStayed:
+      return SessionVerdict::kNeverRan;
+    case HomePhase::kEnding:
+    case HomePhase::kChildrenLeft:
+    case HomePhase::kEnded:
+      return is_process_there ? SessionVerdict::kWait : SessionVerdict::kEnded;
+  }
+  return SessionVerdict::kWait;
+}
+
+std::optional<ProcessState> row_state(GuestPhase phase, bool children_left) {
+  switch (phase) {
+    case GuestPhase::kPrepared:
+    case GuestPhase::kAwaitsRun:
+    case GuestPhase::kTold:
+    case GuestPhase::kMarked:
+    case GuestPhase::kKept:
+    case GuestPhase::kRan:
+    case GuestPhase::kInDoubt:  // It stands still.
+      return ProcessState::kMoving;
+    case GuestPhase::kServing:
+    case GuestPhase::kIndependent:
+      return ProcessState::kRunningHere;
+    case GuestPhase::kLeaving:
+      return ProcessState::kAway;
+    case GuestPhase::kEnded:
+    case GuestPhase::kEndedIndependent:
+      return children_left ? ProcessState::kChildrenLeft : ProcessState::kExited;
+    case GuestPhase::kWentOn:
+    case GuestPhase::kNeverRan:
+    case GuestPhase::kOver:
+      return std::nullopt;
+  }
+  return std::nullopt;
+}
+
+std::optional<ProcessState> row_state(HomePhase phase) {
+  switch (phase) {
+    case HomePhase::kOffered:
+    case HomePhase::kInDoubt:
+      return ProcessState::kMoving;
+    case HomePhase::kServing:
+      return ProcessState::kAway;
+    case HomePhase::kIndependent:
+      return ProcessState::kDone;
+    case HomePhase::kStayed:
+      return ProcessState::kFailed;
+    case HomePhase::kEnding:  // Not before the deputy has ended.
+      return std::nullopt;
+    case HomePhase::kChildrenLeft:
+      return ProcessState::kChildrenLeft;
+    case HomePhase::kEnded:
+      return ProcessState::kExited;
+  }
+  return std::nullopt;
+}
+
 }  // namespace migrate

@@ -4,6 +4,8 @@
 #include <optional>
 #include <string_view>
 
+#include "libmigrate/state/registry.h"
+
 namespace migrate {
 
 /// How far the worker of a process that came from elsewhere has come with it. The names are those
@@ -71,5 +73,29 @@ bool is_independent(GuestPhase phase);
 bool has_left(GuestPhase phase);
 /// Nothing is left to take over.
 bool is_closed(GuestPhase phase);
+
+/// What can be said of a process by what its worker left behind.
+enum class SessionVerdict : std::uint8_t {
+  kWait,      ///< Nobody can say yet: a worker is there, or is about to take over.
+  kNeverRan,  ///< It has not run here and never will; at its home: it runs on as if never moved.
+  kRuns,      ///< It went on from here: it runs at a later place.
+  kEnded,     ///< It has ended; how is noted with the phase.
+  kKilled,    ///< It was killed with its cell, or at its home, and nobody noted it.
+};
+
+/// What a guest's record says. Whether its cell is there is of no account while its worker is. The
+/// caller has waited until a process that dies with its worker is reaped
+/// (SessionFile::await_start).
+SessionVerdict verdict(GuestPhase phase, bool is_worker_there, bool is_cell_there);
+
+/// What the record of a home says; `is_process_there`: it, its deputy or its keeper.
+SessionVerdict verdict(HomePhase phase, bool is_worker_there, bool is_process_there);
+
+/// What the row of a guest says in a phase; nothing where the row stays as it is, or is gone.
+/// `children_left`: once it has ended, whether children of it are in its cell.
+std::optional<ProcessState> row_state(GuestPhase phase, bool children_left);
+
+/// The same of a process at its home.
+std::optional<ProcessState> row_state(HomePhase phase);
 
 }  // namespace migrate

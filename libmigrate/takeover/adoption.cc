@@ -16,8 +16,8 @@
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/proto/home.pb.h"
 #include "libmigrate/proto/session.pb.h"
+#include "libmigrate/state/phase.h"
 #include "libmigrate/state/registry.h"
-#include "libmigrate/state/verdict.h"
 #include "transport/handoff.h"
 #include "transport/proof.h"
 

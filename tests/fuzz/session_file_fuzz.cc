@@ -11,8 +11,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/proto/session.pb.h"
+#include "libmigrate/state/phase.h"
 #include "libmigrate/state/session_file.h"
-#include "libmigrate/state/verdict.h"
 #include "tests/transport/temporary_directory.h"
 
 namespace migrate {

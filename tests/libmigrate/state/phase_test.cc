@@ -9,9 +9,7 @@
 #include <thread>
 #include <vector>
 
-#include "libmigrate/state/row_state.h"
 #include "libmigrate/state/session_file.h"
-#include "libmigrate/state/verdict.h"
 
 namespace migrate {
 namespace {
