@@ -1,5 +1,6 @@
 #include "libmigrate/capture/capture.h"
 
+#include <linux/membarrier.h>
 #include <linux/prctl.h>
 #include <poll.h>
 #include <signal.h>
@@ -30,6 +31,7 @@ namespace {
 // Of one object: its length is what the process says.
 constexpr std::uint64_t kMaxStarterBytes = 65536;
 constexpr std::uint64_t kMaxPolledBytes = std::uint64_t{8} << 20U;  // fs.nr_open descriptors.
+constexpr std::uint64_t kGetRegistrations = 1U << 9U;  // MEMBARRIER_CMD_GET_REGISTRATIONS, 6.3
 constexpr std::array<int, 3> kIntervalTimerKinds{ITIMER_REAL, ITIMER_VIRTUAL, ITIMER_PROF};
 
 std::string text_of(std::span<const std::byte> bytes) {
@@ -156,6 +158,7 @@ struct ProcessQuestions {
   std::size_t thp_disabled;
   std::size_t secure_bits;
   std::size_t program_break;
+  std::size_t barriers;
   std::uint64_t resident;
   std::size_t fresh_page;
 
@@ -187,6 +190,7 @@ struct ProcessQuestions {
     thp_disabled = script.call(SYS_prctl, {PR_GET_THP_DISABLE});
     secure_bits = script.call(SYS_prctl, {PR_GET_SECUREBITS});
     program_break = script.call(SYS_brk, {0});
+    barriers = script.call(SYS_membarrier, {kGetRegistrations, 0, 0});
     // A page mapped anew is there at once only where what is mapped is locked (mlockall).
     const std::uint64_t page = script.spare_page();
     fresh_page = script.call(SYS_mmap, {page, kPageBytes, PROT_READ | PROT_WRITE | PROT_EXEC,
@@ -213,10 +217,16 @@ struct ProcessQuestions {
     }
     image.set_child_subreaper(script.value<std::uint32_t>(subreaper) != 0);
     image.set_dumpable(static_cast<std::uint32_t>(script.result(dumpable)));
-    image.set_thp_disabled(script.result(thp_disabled) > 0);
+    image.set_thp_disabled(
+        static_cast<std::uint32_t>(std::max<std::int64_t>(script.result(thp_disabled), 0)));
     // Or not at all, for the limit of what may be locked.
     image.set_locks_future_memory((script.value<std::uint8_t>(resident) & 1U) != 0 ||
                                   script.result(fresh_page) == -EAGAIN);
+    // Before Linux 6.3 the kernel does not tell: most that register ask for private barriers.
+    const std::int64_t registered = script.result(barriers);
+    image.set_barrier_registrations(registered >= 0
+                                        ? static_cast<std::uint32_t>(registered)
+                                        : std::uint32_t{MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED});
     image.mutable_memory()->set_brk(static_cast<std::uint64_t>(script.result(program_break)));
     for (wire::Thread& thread : *image.mutable_threads()) {
       thread.mutable_credentials()->set_secure_bits(

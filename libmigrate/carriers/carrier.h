@@ -108,6 +108,8 @@ class MakeContext {
   virtual MadePipe& pipe(std::uint64_t index) = 0;
   /// The shared memory with this index into Objects.shared_memories; borrowed.
   virtual int memory(std::uint64_t index) const = 0;
+  /// Whether nobody has asked this about the memory yet: its own open file is given away once.
+  virtual bool is_first_of_memory(std::uint64_t index) = 0;
   /// The process's end of a relayed stream; borrowed. Errors: kCorrupt (there is no such stream).
   virtual Result<int> relay_end(std::uint64_t stream) const = 0;
 };

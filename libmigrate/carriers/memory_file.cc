@@ -25,7 +25,11 @@ bool find_memory_file(FindContext& context, const Sighting& seen, wire::OpenFile
                ? context.refuse("HUGETLB", seen)
                : context.refuse("UNKNOWN_DESCRIPTOR", seen, index.error().message());
   }
-  context.objects().mutable_shared_memories(static_cast<int>(*index))->set_open_descriptor(true);
+  wire::SharedMemory& memory = *context.objects().mutable_shared_memories(static_cast<int>(*index));
+  if (memory.size_bytes() > kMaxMemoryFileBytes) {
+    return context.refuse("LARGE_MEMFD", seen, std::to_string(memory.size_bytes()) + " bytes");
+  }
+  memory.set_open_descriptor(true);
   file.set_object(*index);
   return true;
 }
@@ -92,12 +96,25 @@ const char* flaw_of_memory_file(const wire::Objects& objects, const wire::OpenFi
              : "shared memory of files";
 }
 
+// The open file that memfd_create(2) gave stops nobody from executing the memory (ETXTBSY), as one
+// that was opened for writing by its name in /proc does.
+Result<UniqueFd> open_memory(MakeContext& context, const wire::OpenFile& file) {
+  const int memory = context.memory(file.object());
+  if ((file.flags() & O_ACCMODE) != O_RDWR || !context.is_first_of_memory(file.object())) {
+    return reopen(memory, file.flags());
+  }
+  UniqueFd fd(::fcntl(memory, F_DUPFD_CLOEXEC, 0));
+  if (!fd.valid()) {
+    return fail(system_error("duplicate a memory file"));
+  }
+  MIGRATE_TRY(set_flags(fd.get(), file.flags()));
+  return fd;
+}
+
 Result<UniqueFd> make_memory_file(MakeContext& context, const wire::OpenFile& file) {
   const int memory = context.memory(file.object());
-  UniqueFd fd = MIGRATE_TRY(reopen(memory, file.flags()));
-  if (file.position() != 0) {
-    ::lseek(fd.get(), static_cast<off_t>(file.position()), SEEK_SET);
-  }
+  UniqueFd fd = MIGRATE_TRY(open_memory(context, file));
+  ::lseek(fd.get(), static_cast<off_t>(file.position()), SEEK_SET);
   const std::uint32_t seals =
       context.objects().shared_memories(static_cast<int>(file.object())).seals();
   // F_SEAL_SEAL is always set on a memfd made without MFD_ALLOW_SEALING.

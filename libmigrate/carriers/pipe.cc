@@ -18,6 +18,8 @@
 namespace migrate::carriers {
 namespace {
 
+constexpr mode_t kPermissions = 0777;
+
 bool find_pipe(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
   if ((seen.flags & O_DIRECT) != 0) {
     return context.refuse("UNKNOWN_DESCRIPTOR", seen, "a pipe in packet mode (O_DIRECT)");
@@ -44,6 +46,12 @@ void settle_pipe(FindContext& context, std::uint32_t number, wire::OpenFile& fil
     wire::Pipe& pipe = *context.objects().add_pipes();
     pipe.set_inode(inode);
     const UniqueFd end = context.fetch(seen.number);
+    struct stat status {};
+    if (end.valid() && ::fstat(end.get(), &status) == 0) {
+      pipe.set_mode(status.st_mode & kPermissions);
+      pipe.set_owner(status.st_uid);
+      pipe.set_group(status.st_gid);
+    }
     if (const int capacity = end.valid() ? ::fcntl(end.get(), F_GETPIPE_SZ) : -1; capacity > 0) {
       pipe.set_capacity_bytes(static_cast<std::uint32_t>(capacity));
     }
@@ -120,6 +128,10 @@ Result<UniqueFd> make_pipe_end(MakeContext& context, const wire::OpenFile& file)
     const wire::Pipe& seen = context.objects().pipes(static_cast<int>(file.object()));
     pipe = MIGRATE_TRY(make_empty_pipe(static_cast<int>(seen.capacity_bytes())));
     MIGRATE_TRY(write_all(pipe.writer.get(), std::as_bytes(std::span(seen.content()))));
+    if (::fchown(pipe.writer.get(), seen.owner(), seen.group()) != 0 ||
+        ::fchmod(pipe.writer.get(), seen.mode()) != 0) {
+      return fail(system_error("set the owner and mode of a pipe"));
+    }
   }
   const bool reads = (file.flags() & O_ACCMODE) == O_RDONLY;
   return reopen(reads ? pipe.reader.get() : pipe.writer.get(), file.flags());

@@ -53,7 +53,8 @@ class Arrival {
   Result<void> open_mailbox();
   Result<void> make_pager();
   Result<void> restore();
-  Result<std::vector<StreamEndpoint>> make_relay(const wire::RelayState& state);
+  Result<std::vector<StreamEndpoint>> make_relay(const wire::RelayState& state,
+                                                 const wire::Credentials& owner);
   Result<void> check_untouched(const std::vector<PagerRegion>& regions) const;
   Result<void> check_final(const wire::Image& image) const;
   Result<void> adapt(const wire::Image& image);

@@ -141,7 +141,8 @@ Result<void> Arrival::restore() {
   MIGRATE_TRY(check_final(image));
   MIGRATE_TRY(adapt(image));
   MIGRATE_TRY(start_pager(image));
-  const std::vector<StreamEndpoint> ends = MIGRATE_TRY(make_relay(message.final().relay()));
+  const std::vector<StreamEndpoint> ends = MIGRATE_TRY(
+      make_relay(message.final().relay(), only_process(image).threads(0).credentials()));
   std::map<std::uint64_t, int> relays;
   for (const StreamEndpoint& end : ends) {
     relays.emplace(end.id, end.process_end.get());
@@ -165,10 +166,12 @@ Result<void> Arrival::restore() {
   return note_image(image);
 }
 
-Result<std::vector<StreamEndpoint>> Arrival::make_relay(const wire::RelayState& state) {
+Result<std::vector<StreamEndpoint>> Arrival::make_relay(const wire::RelayState& state,
+                                                        const wire::Credentials& owner) {
   Guest& guest = *arrived_.guest;
   guest.home().set_relay(MIGRATE_TRY(GuestRelay::create(state, guest.relay_handlers())));
-  std::vector<StreamEndpoint> ends = MIGRATE_TRY(guest.home().relay()->create_endpoints());
+  std::vector<StreamEndpoint> ends = MIGRATE_TRY(
+      guest.home().relay()->create_endpoints(owner.uid_filesystem(), owner.gid_filesystem()));
   std::map<std::uint64_t, std::uint64_t> inodes;
   for (const StreamEndpoint& end : ends) {
     inodes.emplace(end.inode, end.id);

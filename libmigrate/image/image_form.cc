@@ -29,6 +29,7 @@ constexpr std::size_t kMaxExtendedStateBytes = 65536;
 constexpr std::size_t kMaxAffinityBytes = 4096;
 constexpr std::size_t kMaxAuxiliaryBytes = 4096;
 constexpr std::size_t kMaxMemoryNameBytes = 249;  // memfd_create(2)
+constexpr std::uint32_t kPermissions = 0777;      // No memory file of ours is set-user-id.
 constexpr int kIntervalTimers = 3;
 constexpr std::uint32_t kProtections = PROT_READ | PROT_WRITE | PROT_EXEC;
 constexpr std::string_view kNoZero("\0", 1);
@@ -172,13 +173,14 @@ class FormChecker {
     for (const wire::SharedMemory& memory : objects_.shared_memories()) {
       expect(memory.size_bytes() < (1ULL << 62U) && memory.content().size() <= memory.size_bytes(),
              "content of shared_memories");
+      expect(memory.mode() <= kPermissions, "mode of shared_memories");
       expect(memory.name().size() <= kMaxMemoryNameBytes &&
                  memory.name().find(kNoZero) == std::string::npos,
              "name of shared_memories");
     }
     for (const wire::Pipe& pipe : objects_.pipes()) {
       expect(pipe.capacity_bytes() >= 1 && pipe.capacity_bytes() <= kMaxPipeBytes &&
-                 pipe.content().size() <= pipe.capacity_bytes(),
+                 pipe.content().size() <= pipe.capacity_bytes() && pipe.mode() <= kPermissions,
              "pipes");
     }
   }

@@ -13,6 +13,7 @@
 #include <map>
 #include <tuple>
 
+#include "base/file.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/pagemap.h"
 #include "pager/page_range.h"
@@ -21,6 +22,7 @@ namespace migrate::inspect {
 namespace {
 
 constexpr std::uint64_t kMappedHashLimitBytes = std::uint64_t{1} << 28;
+constexpr mode_t kPermissions = 0777;
 constexpr std::string_view kDeleted = " (deleted)";
 
 struct AdviceFlag {
@@ -34,7 +36,7 @@ constexpr std::array kCarriedFlags = std::to_array<AdviceFlag>({
     {"ex", 0},
     {"sh", 0},
     {"mr", 0},
-    {"mw", 0},
+    {"mw", wire::MAY_WRITE},
     {"me", 0},
     {"ms", 0},
     {"ac", 0},
@@ -84,6 +86,21 @@ bool is_kernel_mapping(const MapsEntry& entry) {
   return entry.inode == 0 && (entry.name == "[vdso]" || entry.name.starts_with("[vvar"));
 }
 
+// What this process has of the mappings that the kernel makes for every program: [vdso], and
+// [vvar] with what belongs to it. They do not change while it runs.
+std::uint64_t own_kernel_bytes(std::string_view name) {
+  static const std::vector<MapsEntry> own = [] {
+    auto maps = read_file("/proc/self/maps");
+    auto entries = maps ? parse_maps(*maps) : Result<std::vector<MapsEntry>>(fail(maps.error()));
+    return entries ? std::move(*entries) : std::vector<MapsEntry>();
+  }();
+  std::uint64_t bytes = 0;
+  for (const MapsEntry& entry : own) {
+    bytes += entry.name.starts_with("[" + std::string(name)) ? entry.end - entry.start : 0;
+  }
+  return bytes;
+}
+
 bool is_anonymous(const MapsEntry& entry) {
   return !entry.shared && entry.inode == 0 &&
          (entry.name.empty() || entry.name == "[heap]" || entry.name.starts_with("[stack") ||
@@ -112,7 +129,8 @@ std::uint32_t advice_of(const MapsEntry& entry) {
     const auto* carried = std::ranges::find(kCarriedFlags, flag, &AdviceFlag::flag);
     advice |= carried != kCarriedFlags.end() ? carried->advice : 0;
   }
-  return advice;
+  // Private memory may always become writable.
+  return entry.shared ? advice : advice & ~std::uint32_t{wire::MAY_WRITE};
 }
 
 MappedKey key_of(const MapsEntry& entry) {
@@ -128,6 +146,11 @@ bool same_mappings(const std::vector<MapsEntry>& smaps, const std::vector<MapsEn
   return std::ranges::equal(smaps, maps, {}, line_of, line_of);
 }
 
+bool is_shared(const wire::Mapping& mapping) {
+  return mapping.kind() == wire::Mapping::SHARED_FILE ||
+         mapping.kind() == wire::Mapping::SHARED_MEMORY;
+}
+
 // The advice that all draft mappings agree on which `entry` overlaps and which are of its nature.
 std::optional<std::uint32_t> draft_advice(const MapsEntry& entry, const wire::ProcessImage& draft) {
   const auto& mappings = draft.mappings();
@@ -136,7 +159,8 @@ std::optional<std::uint32_t> draft_advice(const MapsEntry& entry, const wire::Pr
       [&entry](const wire::Mapping& candidate) { return candidate.end() <= entry.start; });
   std::optional<std::uint32_t> advice;
   for (; mapping != mappings.end() && mapping->start() < entry.end; ++mapping) {
-    if ((mapping->kind() == wire::Mapping::ANONYMOUS) != is_anonymous(entry)) {
+    if ((mapping->kind() == wire::Mapping::ANONYMOUS) != is_anonymous(entry) ||
+        is_shared(*mapping) != entry.shared) {
       continue;
     }
     if (advice && *advice != mapping->advice()) {
@@ -181,6 +205,9 @@ Result<std::uint32_t> add_memory(int directory, const std::string& name, const s
             : *objects.mutable_shared_memories(static_cast<int>(place->second));
   memory.set_inode(status.st_ino);
   memory.set_size_bytes(static_cast<std::uint64_t>(status.st_size));
+  memory.set_mode(status.st_mode & kPermissions);
+  memory.set_owner(status.st_uid);
+  memory.set_group(status.st_gid);
   constexpr std::string_view kMemfd = "/memfd:";
   if (link.starts_with(kMemfd)) {
     memory.set_name(link.substr(kMemfd.size(), link.size() - kMemfd.size() - kDeleted.size()));
@@ -234,6 +261,7 @@ Result<void> MappingReader::read_all() {
     add(entry, advice_of(entry), &entry);
   }
   check_ends();
+  check_kernel_mappings();
   // Both readings of maps may be the same though a mapping was another one in between, when smaps
   // was read (memory that is protected and made writable again all the time).
   if (before == after && verdict_.size() == refusals && !vanished_ &&
@@ -255,7 +283,7 @@ Result<void> MappingReader::read_again(const wire::ProcessImage& draft, const st
   for (const MapsEntry& entry : entries) {
     std::optional<std::uint32_t> advice = draft_advice(entry, draft);
     const MapsEntry* flags = nullptr;
-    if (!advice && is_anonymous(entry)) {
+    if (!advice && (is_anonymous(entry) || entry.shared)) {
       if (details.empty()) {
         for (MapsEntry& detail : MIGRATE_TRY(read_smaps())) {
           details.emplace(detail.start, std::move(detail));
@@ -385,6 +413,23 @@ bool MappingReader::classify_file(const MapsEntry& entry, wire::Mapping& mapping
                     has_private_pages(view_.pagemap.get(), entry.start, entry.end).value_or(true);
   mapping.set_kind(copy ? wire::Mapping::FILE_COPY : wire::Mapping::FILE_LOCAL);
   return true;
+}
+
+// A program may unmap a part of them, or all.
+void MappingReader::check_kernel_mappings() {
+  const auto bytes_of = [this](wire::Mapping::Kind kind) {
+    std::uint64_t bytes = 0;
+    for (const wire::Mapping& mapping : image_.mappings()) {
+      bytes += mapping.kind() == kind ? mapping.end() - mapping.start() : 0;
+    }
+    return bytes;
+  };
+  for (const auto& [kind, name] :
+       {std::pair(wire::Mapping::VDSO, "vdso"), std::pair(wire::Mapping::VVAR, "vvar")}) {
+    if (bytes_of(kind) < own_kernel_bytes(name)) {
+      refuse(verdict_, "NO_VDSO", fmt::format("pid {}", view_.pid), name);
+    }
+  }
 }
 
 // A copy knows its pages only: beyond the end of the file the kernel raises SIGBUS, and shows what

@@ -128,16 +128,44 @@ void guess_break(const wire::ProcessImage& image, wire::MemoryMap& memory) {
   }
 }
 
-void read_limits(pid_t pid, wire::ProcessImage& image) {
-  for (int resource = 0; resource < static_cast<int>(RLIM_NLIMITS); ++resource) {
-    rlimit64 limit{};
-    if (::syscall(SYS_prlimit64, pid, resource, nullptr, &limit) != 0) {
-      return;
+// The lines of /proc/PID/limits in their order, which is that of RLIMIT_* (fs/proc/base.c, lnames).
+constexpr std::array<std::string_view, RLIM_NLIMITS> kLimitNames{
+    "Max cpu time",       "Max file size",     "Max data size",         "Max stack size",
+    "Max core file size", "Max resident set",  "Max processes",         "Max open files",
+    "Max locked memory",  "Max address space", "Max file locks",        "Max pending signals",
+    "Max msgqueue size",  "Max nice priority", "Max realtime priority", "Max realtime timeout"};
+constexpr std::size_t kLimitNameBytes = 25;
+
+std::optional<std::uint64_t> parse_limit(std::string_view word) {
+  return word == "unlimited" ? std::optional<std::uint64_t>(RLIM64_INFINITY) : parse_number(word);
+}
+
+// Everybody may read them there; prlimit(2) asks for CAP_SYS_RESOURCE.
+Result<void> read_limits(int directory, wire::ProcessImage& image, Verdict& verdict) {
+  const std::string content = MIGRATE_TRY(read_file_at(directory, "limits"));
+  std::string_view text = content;
+  take_line(text);  // The headings.
+  std::size_t resource = 0;
+  for (; !text.empty(); ++resource) {
+    std::string_view line = take_line(text);
+    std::string_view name = line.substr(0, kLimitNameBytes);
+    name = name.substr(0, name.find_last_not_of(' ') + 1);
+    std::string_view values = line.substr(std::min(line.size(), kLimitNameBytes));
+    const auto soft = parse_limit(take_word(values));
+    const auto hard = parse_limit(take_word(values));
+    if (resource >= kLimitNames.size() || name != kLimitNames[resource] || !soft || !hard) {
+      refuse(verdict, "UNKNOWN_ATTRIBUTE", "resource limit", line);
+      continue;
     }
     wire::ResourceLimit& entry = *image.add_resource_limits();
-    entry.set_soft(limit.rlim_cur);
-    entry.set_hard(limit.rlim_max);
+    entry.set_soft(*soft);
+    entry.set_hard(*hard);
   }
+  if (resource < kLimitNames.size()) {
+    return fail(make_error(ErrorCode::kCorrupt, "read the resource limits of a process",
+                           "/proc/PID/limits"));
+  }
+  return {};
 }
 
 void read_executable(const ProcessView& view, wire::ProcessImage& image, Verdict& verdict) {
@@ -307,7 +335,7 @@ Result<void> read_process_facts(const ProcessView& view, const ThreadIds& thread
   image.set_group_id(static_cast<std::uint32_t>(last_number_field(status, "NSpgid:")));
   image.set_session_id(static_cast<std::uint32_t>(last_number_field(status, "NSsid:")));
   image.set_umask(static_cast<std::uint32_t>(number_field(status, "Umask:", 8)));
-  image.set_thp_disabled(number_field(status, "THP_enabled:", 10, 1) == 0);
+  image.set_thp_disabled(number_field(status, "THP_enabled:", 10, 1) == 0 ? 1 : 0);
   return read_timers(view, threads, image, verdict);
 }
 
@@ -324,7 +352,17 @@ Result<void> read_surroundings(const ProcessView& view, const wire::ProcessImage
   const auto score =
       static_cast<std::int32_t>(parse_number(adjust_text.substr(negative ? 1 : 0)).value_or(0));
   image.set_oom_score_adjust(negative ? -score : score);
-  read_limits(view.pid, image);
+  MIGRATE_TRY(read_limits(directory, image, verdict));
+  // "/autogroup-17 nice -3"
+  if (const auto group = read_file_at(directory, "autogroup")) {
+    std::string_view words = *group;
+    words = take_line(words);
+    words.remove_prefix(std::min(words.size(), words.rfind(' ') + 1));
+    const bool below = words.starts_with('-');
+    const auto nice =
+        static_cast<std::int32_t>(parse_number(words.substr(below ? 1 : 0)).value_or(0));
+    image.set_autogroup_nice(below ? -nice : nice);
+  }
   if (const auto filter = read_file_at(directory, "coredump_filter")) {
     std::string_view filter_text = *filter;
     image.set_coredump_filter(

@@ -12,6 +12,7 @@
 #include "libmigrate/capture/contents.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
+#include "libmigrate/park/room.h"
 #include "libmigrate/proc/proc_text.h"
 #include "libmigrate/rules/host_facts.h"
 
@@ -68,6 +69,9 @@ Result<void> FrozenSource::inspect() {
   Inspection inspection = MIGRATE_TRY(std::move(inspected));
   draft_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
+  for (wire::Refusal& refusal : check_room_to_park(options_.pid, draft_)) {
+    refusals_.push_back(std::move(refusal));
+  }
   report_.end_phase("inspect", report_.begun_us());
   MIGRATE_TRY(judge_running());
   return refusals_.empty() ? Result<void>() : Result<void>(fail(refused()));
@@ -124,7 +128,7 @@ Result<std::uint64_t> FrozenSource::find_system_call() {
       return found;
     }
   }
-  refusals_.push_back(make_refusal("VDSO", name()));
+  refusals_.push_back(make_refusal("NO_VDSO", name()));
   return fail(make_error(ErrorCode::kRefused, "find the vDSO of the process"));
 }
 

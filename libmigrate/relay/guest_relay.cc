@@ -106,10 +106,10 @@ std::vector<RelayEnd> GuestRelay::ends() const {
   return all;
 }
 
-Result<std::vector<StreamEndpoint>> GuestRelay::create_endpoints() {
+Result<std::vector<StreamEndpoint>> GuestRelay::create_endpoints(uid_t owner, gid_t group) {
   std::vector<StreamEndpoint> endpoints;
   for (auto& [id, stream] : streams_) {
-    endpoints.push_back(MIGRATE_TRY(stream.open()));
+    endpoints.push_back(MIGRATE_TRY(stream.open(owner, group)));
   }
   return endpoints;
 }

@@ -65,9 +65,10 @@ class GuestRelay {
   wire::GuestRelayState note() const;
   std::vector<RelayEnd> ends() const;
 
-  /// Makes the process's ends. Call once; install them in the process before closing them, as the
-  /// last close is the end of file. Streams of both directions are socket pairs, others pipes.
-  Result<std::vector<StreamEndpoint>> create_endpoints();
+  /// Makes the process's ends, which are its user's: he may open them again by their names in
+  /// /proc. Call once; install them in the process before closing them, as the last close is the
+  /// end of file. Streams of both directions are socket pairs, others pipes.
+  Result<std::vector<StreamEndpoint>> create_endpoints(uid_t owner, gid_t group);
 
   /// Takes a new link to home in place of any older one.
   void attach(std::unique_ptr<Channel> channel);

@@ -76,7 +76,7 @@ void GuestStream::add_ends(std::vector<RelayEnd>& ends) const {
   add(RelayEnd::Kind::kUnread, unread_fd_);
 }
 
-Result<StreamEndpoint> GuestStream::open() {
+Result<StreamEndpoint> GuestStream::open(uid_t owner, gid_t group) {
   StreamEndpoint endpoint;
   endpoint.id = id_;
   std::array<int, 2> ends{};
@@ -98,6 +98,9 @@ Result<StreamEndpoint> GuestStream::open() {
     const bool in = (directions_ & wire::RELAY_IN) != 0;
     UniqueFd ours(ends[in ? 1 : 0]);
     endpoint.process_end.reset(ends[in ? 0 : 1]);
+    if (fchown(ours.get(), owner, group) != 0) {
+      return fail(system_error("chown", "relay stream " + std::to_string(id_)));
+    }
     MIGRATE_TRY(set_nonblocking(ours.get()));
     if (in) {
       fcntl(ours.get(), F_SETPIPE_SZ, kInPipeBytes);  // Best effort.

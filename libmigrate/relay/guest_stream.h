@@ -44,7 +44,7 @@ class GuestStream {
   void add_ends(std::vector<RelayEnd>& ends) const;
 
   /// Makes the pipe or socket pair. Once. Errors: kSystem.
-  Result<StreamEndpoint> open();
+  Result<StreamEndpoint> open(uid_t owner, gid_t group);
 
   void collect(std::vector<pollfd>& descriptors) const;
   /// True: what the process reads must be looked at without an event to tell of it.

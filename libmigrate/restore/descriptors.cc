@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <set>
 #include <string>
 
 #include "libmigrate/carriers/carriers.h"
@@ -40,6 +41,8 @@ class Workshop : public carriers::MakeContext {
   carriers::MadePipe& pipe(std::uint64_t index) override { return pipes_.at(index); }
   int memory(std::uint64_t index) const override { return memories_.at(index).get(); }
 
+  bool is_first_of_memory(std::uint64_t index) override { return given_.insert(index).second; }
+
   Result<int> relay_end(std::uint64_t stream) const override {
     const auto relay = relays_.find(stream);
     if (relay == relays_.end()) {
@@ -53,6 +56,8 @@ class Workshop : public carriers::MakeContext {
   const std::map<std::uint64_t, int>& relays_;
   const std::vector<UniqueFd>& memories_;
   std::vector<carriers::MadePipe> pipes_;
+  std::set<std::uint64_t>
+      given_;  // memories whose own open file has been made one of the process's
   FileUser::Scope* scope_ = nullptr;
 };
 

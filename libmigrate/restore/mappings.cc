@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "libmigrate/image/address_space.h"
 #include "libmigrate/image/only_process.h"
 
 #ifndef MLOCK_ONFAULT
@@ -102,6 +103,16 @@ std::uint64_t map_flags(const wire::Mapping& mapping) {
   return static_cast<std::uint64_t>(flags);
 }
 
+// The kernel's guess of what would be too much (vm.overcommit_memory 0) is asked at each call and
+// looks at that alone: what a process has by several calls, and the kernel has joined, may be more
+// than the machine's memory. It is made of several again, which are joined again.
+std::uint64_t largest_piece(const wire::Mapping& mapping) {
+  constexpr std::uint64_t kMostPieces = 256;
+  const auto pages = static_cast<std::uint64_t>(::sysconf(_SC_PHYS_PAGES));
+  const std::uint64_t length_pages = (mapping.end() - mapping.start()) / kPageBytes;
+  return std::max(pages / 4, length_pages / kMostPieces + 1) * kPageBytes;
+}
+
 Result<UniqueFd> make_memory(const wire::SharedMemory& memory) {
   const int fd = ::memfd_create(memory.name().c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) {
@@ -171,33 +182,51 @@ Result<void> finish_shared_memories(const wire::Objects& objects, std::vector<Un
     if (!memory.content().empty()) {
       MIGRATE_TRY(write_all(memories[i].get(), std::as_bytes(std::span(memory.content()))));
     }
+    if (memory.open_descriptor() &&
+        (::fchown(memories[i].get(), memory.owner(), memory.group()) != 0 ||
+         ::fchmod(memories[i].get(), memory.mode()) != 0)) {
+      return fail(system_error("set the owner and mode of a memory file", memory.name()));
+    }
   }
   return {};
 }
 
-std::optional<MappedFile> mapped_file(const wire::Mapping& mapping) {
-  if (mapping.kind() == wire::Mapping::SHARED_FILE) {
-    return MappedFile{mapping.file(), (mapping.protection() & PROT_WRITE) != 0};
+std::optional<MappedFile> mapped_file(const wire::Objects& objects, const wire::Mapping& mapping) {
+  const bool writable =
+      (mapping.protection() & PROT_WRITE) != 0 || (mapping.advice() & wire::MAY_WRITE) != 0;
+  switch (mapping.kind()) {
+    case wire::Mapping::SHARED_FILE:
+      return MappedFile{.index = mapping.file(), .writable = writable};
+    case wire::Mapping::FILE_LOCAL:
+      return MappedFile{.index = mapping.file()};
+    case wire::Mapping::SHARED_MEMORY:
+      return writable || is_paged(objects, mapping)
+                 ? std::nullopt
+                 : std::optional(MappedFile{.is_memory = true, .index = mapping.shared_memory()});
+    default:
+      return std::nullopt;
   }
-  return mapping.kind() == wire::Mapping::FILE_LOCAL
-             ? std::optional(MappedFile{mapping.file(), false})
-             : std::nullopt;
 }
 
-void script_mappings(Script& script, std::span<const wire::Mapping* const> mappings,
+void script_mappings(Script& script, const wire::Objects& objects,
+                     std::span<const wire::Mapping* const> mappings,
                      const std::map<MappedFile, std::uint64_t>& files) {
   for (const wire::Mapping* mapping : mappings) {
     std::uint64_t descriptor = ~0ULL;
-    if (mapping->kind() == wire::Mapping::SHARED_MEMORY) {
-      descriptor = mapping->shared_memory();
-    } else if (const auto file = mapped_file(*mapping)) {
+    if (const auto file = mapped_file(objects, *mapping)) {
       descriptor = files.at(*file);
+    } else if (mapping->kind() == wire::Mapping::SHARED_MEMORY) {
+      descriptor = mapping->shared_memory();
     }
     const bool backed = descriptor != ~0ULL;
-    script.must("map", SYS_mmap,
-                {mapping->start(), mapping->end() - mapping->start(), mapping->protection(),
-                 map_flags(*mapping), descriptor, backed ? mapping->offset() : 0},
-                place(*mapping));
+    const std::uint64_t piece =
+        backed ? mapping->end() - mapping->start() : largest_piece(*mapping);
+    for (std::uint64_t start = mapping->start(); start < mapping->end(); start += piece) {
+      script.must("map", SYS_mmap,
+                  {start, std::min(piece, mapping->end() - start), mapping->protection(),
+                   map_flags(*mapping), descriptor, backed ? mapping->offset() : 0},
+                  place(*mapping));
+    }
     script_advice(script, *mapping);
   }
 }

@@ -30,14 +30,21 @@ Result<std::vector<UniqueFd>> make_shared_memories(const wire::Objects& objects)
 /// from the draft; further ones are added.
 Result<void> finish_shared_memories(const wire::Objects& objects, std::vector<UniqueFd>& memories);
 
-/// A file that is mapped: index into the image's mapped files, and whether it is written to.
-using MappedFile = std::pair<std::uint32_t, bool>;
-/// Which one a mapping is of; nothing if it is of none.
-std::optional<MappedFile> mapped_file(const wire::Mapping& mapping);
+/// A file that is mapped, or a shared memory that is mapped so that it can never be written to.
+struct MappedFile {
+  bool is_memory = false;
+  std::uint32_t index = 0;  ///< Into the image's mapped files, or its shared memories.
+  bool writable = false;    ///< Whether the mapping is written to, or may become writable.
+  auto operator<=>(const MappedFile&) const = default;
+};
+/// Which one a mapping is of; nothing if it is of none. A memory whose pages a pager fills is
+/// mapped so that it can be written to in any case: the kernel registers no other (userfaultfd(2)).
+std::optional<MappedFile> mapped_file(const wire::Objects& objects, const wire::Mapping& mapping);
 
-/// Adds the calls that make `mappings`. Shared memories are descriptors 0, 1, ... in the process,
-/// files those of `files`.
-void script_mappings(Script& script, std::span<const wire::Mapping* const> mappings,
+/// Adds the calls that make `mappings`. What mapped_file() tells of is a descriptor of `files` in
+/// the process, shared memories else are descriptors 0, 1, ...
+void script_mappings(Script& script, const wire::Objects& objects,
+                     std::span<const wire::Mapping* const> mappings,
                      const std::map<MappedFile, std::uint64_t>& files);
 
 /// Adds the calls that move vvar and vDSO from where the process has them to where the image wants

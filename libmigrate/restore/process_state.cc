@@ -252,8 +252,16 @@ void script_process(Script& script, const wire::ProcessImage& image) {
   if (image.child_subreaper()) {
     script.must("become subreaper", SYS_prctl, {PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0});
   }
-  if (image.thp_disabled()) {
+  if (image.thp_disabled() != 0) {
+    constexpr std::uint64_t kFlags = ~std::uint64_t{1};  // "Except advised", Linux 6.18
     script.call(SYS_prctl, {PR_SET_THP_DISABLE, 1, 0, 0, 0});
+    script.call(SYS_prctl, {PR_SET_THP_DISABLE, 1, image.thp_disabled() & kFlags, 0, 0});
+  }
+  // With several threads each takes the kernel a grace period of RCU, some milliseconds.
+  for (std::uint32_t bit = 1; bit != 0 && bit <= image.barrier_registrations(); bit <<= 1U) {
+    if ((image.barrier_registrations() & bit) != 0) {
+      script.call(SYS_membarrier, {bit, 0, 0});
+    }
   }
   if (image.locks_future_memory()) {
     script.must("lock memory mapped from now on", SYS_mlockall, {MCL_FUTURE});
@@ -339,27 +347,34 @@ Result<ProcessLimits> read_limits(pid_t process) {
   return limits;
 }
 
-Result<void> set_limits(pid_t process, const wire::ProcessImage& image,
-                        const ProcessLimits& present) {
-  std::size_t resource = 0;
+void script_limits(Script& script, const wire::ProcessImage& image, const ProcessLimits& present) {
+  std::uint64_t resource = 0;
   for (const wire::ResourceLimit& limit : image.resource_limits()) {
     if (resource >= present.resources.size()) {
       break;
     }
     const rlimit64 value{limit.soft(), limit.hard()};
     const rlimit64& before = present.resources[resource];
-    const auto which = static_cast<__rlimit_resource>(resource++);
-    if (before.rlim_cur == value.rlim_cur && before.rlim_max == value.rlim_max) {
-      continue;
+    if (before.rlim_cur != value.rlim_cur || before.rlim_max != value.rlim_max) {
+      script.must("set resource limit", SYS_prlimit64, {0, resource, script.put_value(value), 0},
+                  std::to_string(resource));
     }
-    if (::prlimit64(process, which, &value, nullptr) != 0) {
-      return fail(system_error("set a resource limit of", "process " + std::to_string(process),
-                               "give the daemon at least the process's limits"));
-    }
+    ++resource;
   }
+}
+
+void set_scores(pid_t process, const wire::ProcessImage& image, const ProcessLimits& present) {
   if (present.oom_score_adjust != image.oom_score_adjust()) {
     const std::string path = "/proc/" + std::to_string(process) + "/oom_score_adj";
     if (auto set = write_file(path, std::to_string(image.oom_score_adjust())); !set) {
+      log::warn("{}", set.error().message());
+    }
+  }
+  if (image.autogroup_nice() != 0) {
+    // A seed begins a session, hence a group of its own. Missing where the kernel has no such
+    // groups.
+    const std::string path = "/proc/" + std::to_string(process) + "/autogroup";
+    if (auto set = write_file(path, std::to_string(image.autogroup_nice())); !set) {
       log::warn("{}", set.error().message());
     }
   }
@@ -369,7 +384,6 @@ Result<void> set_limits(pid_t process, const wire::ProcessImage& image,
       log::warn("{}", set.error().message());
     }
   }
-  return {};
 }
 
 Result<wire::Credentials> own_credentials() {

@@ -49,9 +49,15 @@ void set_scheduling(pid_t host_thread, const wire::Thread& thread, std::uint64_t
 
 Result<ProcessLimits> read_limits(pid_t process);
 
-/// Gives `process` the image's limits where they differ from `present`.
-Result<void> set_limits(pid_t process, const wire::ProcessImage& image,
-                        const ProcessLimits& present);
+/// Adds the calls by which the leader gives the process the image's resource limits where they
+/// differ from `present`: while it has this daemon's rights, of which raising a hard limit needs
+/// CAP_SYS_RESOURCE, and setting them from outside would need that for any.
+void script_limits(Script& script, const wire::ProcessImage& image, const ProcessLimits& present);
+
+/// Gives `process` from outside what the image says to the out-of-memory killer, to its group of
+/// the scheduler and of core dumps,
+/// where that differs from `present`. What the system refuses is logged and left.
+void set_scores(pid_t process, const wire::ProcessImage& image, const ProcessLimits& present);
 
 /// The credentials of this process, as a new seed has them.
 Result<wire::Credentials> own_credentials();

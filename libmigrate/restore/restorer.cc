@@ -18,6 +18,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "libmigrate/capture/frozen_process.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/only_process.h"
@@ -232,18 +233,28 @@ Result<std::size_t> Restorer::map_some(const wire::Image& image,
   {
     FileUser::Scope as_user(file_user_);
     for (; count < mappings.size() && files.size() < kFilesAtOnce; ++count) {
-      const auto file = mapped_file(*mappings[count]);
-      if (file && files.try_emplace(*file, descriptors.size()).second) {
-        opened.push_back(
-            MIGRATE_TRY(as_user.open(image.objects().mapped_files(static_cast<int>(file->first)),
-                                     file->second ? O_RDWR : O_RDONLY)));
-        descriptors.push_back(opened.back().get());
+      const auto file = mapped_file(image.objects(), *mappings[count]);
+      if (!file || file->is_memory || files.contains(*file)) {
+        continue;
       }
+      files.emplace(*file, descriptors.size());
+      opened.push_back(
+          MIGRATE_TRY(as_user.open(image.objects().mapped_files(static_cast<int>(file->index)),
+                                   file->writable ? O_RDWR : O_RDONLY)));
+      descriptors.push_back(opened.back().get());
+    }
+  }
+  for (const wire::Mapping* mapping : mappings.first(count)) {
+    const auto file = mapped_file(image.objects(), *mapping);
+    if (file && file->is_memory && files.try_emplace(*file, descriptors.size()).second) {
+      opened.push_back(MIGRATE_TRY(
+          open_file("/proc/self/fd/" + std::to_string(memories_.at(file->index).get()), O_RDONLY)));
+      descriptors.push_back(opened.back().get());
     }
   }
   Script script(area_);
   MIGRATE_TRY(script_receive(script, *cell_, descriptors));
-  script_mappings(script, mappings.first(count), files);
+  script_mappings(script, image.objects(), mappings.first(count), files);
   if (!descriptors.empty()) {
     script.must("close", SYS_close_range, {0, descriptors.size() - 1, 0});
   }
@@ -286,7 +297,7 @@ Result<void> Restorer::finish(const wire::Image& image,
   }));
   // Last: its timers may name any thread.
   MIGRATE_TRY(make_leader(image, relays));
-  MIGRATE_TRY(set_limits(cell_->seed(), process, limits_));
+  set_scores(cell_->seed(), process, limits_);
   MIGRATE_TRY(sleep_on(process));
   if (system_call_ != 0) {
     MIGRATE_TRY(unmap_script_area(area_, cell_->seed(), base_, system_call_));
@@ -319,6 +330,7 @@ Result<void> Restorer::make_leader(const wire::Image& image,
   MIGRATE_TRY(script_receive(script, *cell_, descriptors));
   script_descriptor_table(script, image.objects(), process, cell_->seed_descriptor());
   script_timers_and_signals(script, process);
+  script_limits(script, process, limits_);
   script_thread(script, process, process.threads(0), own_);
   MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
   for (std::size_t i = 0; i < files.size(); ++i) {

@@ -20,11 +20,11 @@ void build_scripts(const wire::Image& image) {
   Script mappings(area);
   std::map<MappedFile, std::uint64_t> files;
   for (const wire::Mapping* mapping : plan.map) {
-    if (const auto file = mapped_file(*mapping)) {
+    if (const auto file = mapped_file(image.objects(), *mapping)) {
       files.emplace(*file, 64);
     }
   }
-  script_mappings(mappings, plan.map, files);
+  script_mappings(mappings, image.objects(), plan.map, files);
   Script process(area);
   const wire::ProcessImage& only = only_process(image);
   script_draft_process(process, only, 0, 1);

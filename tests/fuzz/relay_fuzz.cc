@@ -61,7 +61,7 @@ void fuzz_guest(std::span<const std::span<const std::byte>> messages) {
     return;
   }
   auto relay = GuestRelay::create(state, {});
-  if (!relay || state.streams_size() > 8 || !(*relay)->create_endpoints()) {
+  if (!relay || state.streams_size() > 8 || !(*relay)->create_endpoints(::getuid(), ::getgid())) {
     return;
   }
   auto channels = make_memory_channels();

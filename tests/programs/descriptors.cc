@@ -3,11 +3,16 @@
 #include <signal.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/signalfd.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
+#include <sys/wait.h>
 
+#include <algorithm>
 #include <array>
+#include <sstream>
+#include <string>
 #include <thread>
 
 #include "tests/programs/check.h"
@@ -234,6 +239,94 @@ void memfd() {
   CHECK_EQUAL(static_cast<std::size_t>(status.st_size), kBytes);
 }
 
+std::string rights_of(int fd) {
+  struct stat status {};
+  called(::fstat(fd, &status), "fstat");
+  std::ostringstream text;
+  text << std::oct << (status.st_mode & 07777U) << std::dec << " " << status.st_uid << " "
+       << status.st_gid;
+  return text.str();
+}
+
+/// Whose a memory file is, and what he and others may do with it.
+void memfd_rights() {
+  const int fd = called(::memfd_create("rights", 0), "memfd_create");
+  called(::fchmod(fd, 0640), "fchmod");
+  called(::fchown(fd, 1, 2), "fchown");
+  const std::string expected = rights_of(fd);
+  check::ready();
+  while (!stopping()) {
+    CHECK_EQUAL(rights_of(fd), expected);
+    check::sleep_ns(check::kMillisecond);
+  }
+}
+
+/// A program in a memory file, which is run at the end.
+void memfd_program() {
+  const int fd = called(::memfd_create("program", 0), "memfd_create");
+  const std::string program = check::read_text("/bin/true");
+  CHECK_EQUAL(::write(fd, program.data(), program.size()), static_cast<ssize_t>(program.size()));
+  called(::fchmod(fd, 0755), "fchmod");
+  check::ready();
+  while (!stopping()) {
+    check::sleep_ns(check::kMillisecond);
+  }
+  const pid_t child = called(::fork(), "fork");
+  if (child == 0) {
+    std::string name = "true";
+    std::array<char*, 2> arguments{name.data(), nullptr};
+    ::fexecve(fd, arguments.data(), environ);
+    ::_exit(errno);
+  }
+  int status = 0;
+  CHECK_EQUAL(called(::waitpid(child, &status, 0), "waitpid"), child);
+  CHECK_EQUAL(status, 0);
+}
+
+/// Sealed against writing, and mapped for reading only.
+void memfd_sealed() {
+  constexpr std::size_t kBytes = 64U << 10U;
+  constexpr int kSeals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL;
+  const int fd = called(::memfd_create("sealed", MFD_ALLOW_SEALING), "memfd_create");
+  const std::string text(kBytes, 's');
+  CHECK_EQUAL(::write(fd, text.data(), kBytes), static_cast<ssize_t>(kBytes));
+  called(::fcntl(fd, F_ADD_SEALS, kSeals), "fcntl(F_ADD_SEALS)");
+  const std::string name = "/proc/self/fd/" + std::to_string(fd);
+  const int reader = called(::open(name.c_str(), O_RDONLY), "open");
+  auto* memory = static_cast<char*>(check::map_memory(kBytes, PROT_READ, MAP_SHARED, reader));
+  called(::close(reader), "close");
+  check::ready();
+  while (!stopping()) {
+    CHECK(std::equal(text.begin(), text.end(), memory));
+    CHECK_EQUAL(::fcntl(fd, F_GET_SEALS), kSeals);
+    CHECK(::pwrite(fd, "x", 1, 0) == -1 && errno == EPERM);
+    CHECK(::mprotect(memory, kBytes, PROT_READ | PROT_WRITE) == -1 && errno == EACCES);
+    check::sleep_ns(check::kMillisecond);
+  }
+}
+
+/// A pipe within a user's process, which he may open again by its name.
+void own_pipe() {
+  constexpr uid_t kNobody = 65534;
+  called(::setresgid(kNobody, kNobody, kNobody), "setresgid");
+  called(::setresuid(kNobody, kNobody, kNobody), "setresuid");
+  called(::prctl(PR_SET_DUMPABLE, 1), "prctl(PR_SET_DUMPABLE)");
+  std::array<int, 2> ends{};
+  called(::pipe(ends.data()), "pipe");
+  const std::string expected = rights_of(ends[0]);
+  const std::string name = "/proc/self/fd/" + std::to_string(ends[1]);
+  check::ready();
+  do {
+    CHECK_EQUAL(rights_of(ends[0]), expected);
+    const int again = called(::open(name.c_str(), O_WRONLY), "open");
+    CHECK_EQUAL(::write(again, "x", 1), 1);
+    char got = 0;
+    CHECK_EQUAL(::read(ends[0], &got, 1), 1);
+    called(::close(again), "close");
+    check::sleep_ns(2 * check::kMillisecond);
+  } while (!stopping());
+}
+
 constexpr check::Property kProperties[] = {
     {"pipe", pipe},
     {"eventfd", eventfd},
@@ -242,6 +335,10 @@ constexpr check::Property kProperties[] = {
     {"timerfd_unread", timerfd_unread},
     {"signalfd", signalfd},
     {"memfd", memfd},
+    {"memfd_rights", memfd_rights},
+    {"memfd_program", memfd_program},
+    {"memfd_sealed", memfd_sealed},
+    {"own_pipe", own_pipe},
 };
 
 }  // namespace

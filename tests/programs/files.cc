@@ -166,9 +166,36 @@ void directory() {
   }
 }
 
+/// A shared mapping that is read only for now: it may become writable, as its file was opened so.
+void mapped_for_later() {
+  constexpr std::size_t kBytes = 16384;
+  const int fd = open_file("mapped", O_RDWR | O_TRUNC);
+  called(::ftruncate(fd, kBytes), "ftruncate");
+  auto* memory = static_cast<char*>(check::map_memory(kBytes, PROT_READ, MAP_SHARED, fd));
+  const int reader = open_file("mapped", O_RDONLY);
+  auto* read_only = static_cast<char*>(check::map_memory(kBytes, PROT_READ, MAP_SHARED, reader));
+  called(::close(fd), "close");
+  called(::close(reader), "close");
+  char value = 0;
+  check::ready();
+  do {
+    called(::mprotect(memory, kBytes, PROT_READ | PROT_WRITE), "mprotect");
+    memory[5000] = ++value;
+    called(::mprotect(memory, kBytes, PROT_READ), "mprotect");
+    CHECK_EQUAL(read_only[5000], value);
+    CHECK(::mprotect(read_only, kBytes, PROT_READ | PROT_WRITE) == -1 && errno == EACCES);
+    check::sleep_ns(5 * check::kMillisecond);
+  } while (!stopping());
+}
+
 constexpr check::Property kProperties[] = {
-    {"offset", offset},   {"append", append},   {"duplicates", duplicates},
-    {"reading", reading}, {"devices", devices}, {"directory", directory},
+    {"offset", offset},
+    {"append", append},
+    {"duplicates", duplicates},
+    {"reading", reading},
+    {"devices", devices},
+    {"directory", directory},
+    {"mapped_for_later", mapped_for_later},
 };
 
 }  // namespace

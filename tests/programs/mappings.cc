@@ -272,10 +272,37 @@ void program_break() {
   }
 }
 
+/// Memory that was asked for piece by piece, and is more in all than the machine has.
+void reservations() {
+  const auto machine = static_cast<std::size_t>(::sysconf(_SC_PHYS_PAGES)) * kPage;
+  const std::size_t piece = machine / 4 / kPage * kPage;
+  constexpr std::size_t kPieces = 12;
+  auto* base = static_cast<char*>(
+      check::map_memory(kPieces * piece, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE));
+  for (std::size_t i = 0; i < kPieces; ++i) {
+    CHECK(::mmap(base + i * piece, piece, PROT_READ | PROT_WRITE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == base + i * piece);
+    base[i * piece] = static_cast<char>(i + 1);
+  }
+  check::ready();
+  while (!stopping()) {
+    for (std::size_t i = 0; i < kPieces; ++i) {
+      CHECK_EQUAL(base[i * piece], static_cast<char>(i + 1));
+      CHECK_EQUAL(base[(i + 1) * piece - 1], '\0');
+    }
+    check::sleep_ns(check::kMillisecond);
+  }
+}
+
 constexpr check::Property kProperties[] = {
-    {"protections", protections},     {"code", code},     {"stack_growth", stack_growth},
-    {"growsdown", growsdown},         {"advice", advice}, {"program_break", program_break},
+    {"protections", protections},
+    {"code", code},
+    {"stack_growth", stack_growth},
+    {"growsdown", growsdown},
+    {"advice", advice},
+    {"program_break", program_break},
     {"locked_future", locked_future},
+    {"reservations", reservations},
 };
 
 }  // namespace

@@ -1,6 +1,7 @@
 // What the process is: its names, who it is, what it may, and where it works.
 #include <grp.h>
 #include <linux/capability.h>
+#include <linux/membarrier.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/auxv.h>
@@ -276,6 +277,50 @@ void switches() {
   });
 }
 
+/// Huge pages only where they were asked for (Linux 6.18), or not at all.
+void huge_pages() {
+  constexpr unsigned long kExceptAdvised = 2;
+  if (::prctl(PR_SET_THP_DISABLE, 1, kExceptAdvised, 0, 0) != 0) {
+    called(::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0), "prctl(PR_SET_THP_DISABLE)");
+  }
+  keep([] { return ::prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0); });
+}
+
+int barrier(int command) {
+  return static_cast<int>(::syscall(SYS_membarrier, command, 0, 0));
+}
+
+/// What was registered for is allowed, and the kernel says the same of it.
+void barriers() {
+  constexpr int kGetRegistrations = 1 << 9;
+  called(barrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED), "membarrier");
+  called(barrier(MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED), "membarrier");
+  if (barrier(kGetRegistrations) >= 0) {
+    called(barrier(MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE), "membarrier");
+  }
+  keep([] {
+    called(barrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED), "membarrier(PRIVATE_EXPEDITED)");
+    return barrier(kGetRegistrations);
+  });
+}
+
+/// The nice value of the session as a whole, where the kernel groups processes by it.
+void session_nice() {
+  const bool own = ::setsid() >= 0 || ::getsid(0) == ::getpid();
+  if (own && ::access("/proc/self/autogroup", W_OK) == 0) {
+    check::write_text("/proc/self/autogroup", "7");
+  }
+  keep(
+      [] {
+        if (::access("/proc/self/autogroup", R_OK) != 0) {
+          return std::string();
+        }
+        const std::string text = check::read_text("/proc/self/autogroup");
+        return text.substr(text.rfind(' '));
+      },
+      kSeldom);
+}
+
 constexpr check::Property kProperties[] = {
     {"names", names},
     {"auxv", auxv},
@@ -288,6 +333,9 @@ constexpr check::Property kProperties[] = {
     {"scheduling", scheduling},
     {"switches", switches},
     {"core_filter", core_filter},
+    {"huge_pages", huge_pages},
+    {"barriers", barriers},
+    {"session_nice", session_nice},
 };
 
 }  // namespace

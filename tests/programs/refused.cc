@@ -29,13 +29,12 @@
 #include <functional>
 
 #include "tests/programs/check.h"
+#include "tests/programs/refused_limits.h"
 
 namespace {
 
 using check::called;
-/// Checks at the end that what was set up still works, and removes it.
-using Verify = std::function<void()>;
-
+using refused::Verify;
 constexpr int kSkipped = 77;
 
 struct Refused {
@@ -533,6 +532,10 @@ constexpr Refused kRefused[] = {
     {"hidden_merging", "UNKNOWN_ATTRIBUTE", hidden_merging},
     {"hidden_execution", "UNKNOWN_ATTRIBUTE", hidden_execution},
     {"hidden_segments", "UNKNOWN_ATTRIBUTE", hidden_segments},
+    {"memory_limit", "RLIMIT_REACHED", refused::memory_limit},
+    {"data_limit", "RLIMIT_REACHED", refused::data_limit},
+    {"descriptor_limit", "RLIMIT_REACHED", refused::descriptor_limit},
+    {"large_memfd", "LARGE_MEMFD", refused::large_memfd},
     {"several", "INOTIFY,SOCKET,FILE_LOCK,PROC_FILE", several},
 };
 

@@ -44,6 +44,7 @@ class MappingReader {
   void check_flags(const MapsEntry& entry);
   void refresh_files();
   void check_ends();
+  void check_kernel_mappings();
   bool refuse_mapping(std::string_view code, const MapsEntry& entry, std::string_view detail = {});
   bool refuse_unless_gone(const MapsEntry& entry, const Error& error);
 

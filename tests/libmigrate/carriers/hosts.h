@@ -84,6 +84,7 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   Result<UniqueFd> open(const wire::FileIdentity& file, int flags) override;
   carriers::MadePipe& pipe(std::uint64_t index) override { return pipes_[index]; }
   int memory(std::uint64_t index) const override;
+  bool is_first_of_memory(std::uint64_t index) override { return given_.insert(index).second; }
   Result<int> relay_end(std::uint64_t stream) const override;
 
   const wire::Objects& objects_;
@@ -91,6 +92,7 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   std::vector<std::string> refusals_;
   std::map<std::uint64_t, carriers::MadePipe> pipes_;
   mutable std::map<std::uint64_t, UniqueFd> memories_;
+  std::set<std::uint64_t> given_;
 };
 
 /// The first thing wrong with any file of them; empty: nothing.

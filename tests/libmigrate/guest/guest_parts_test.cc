@@ -128,7 +128,7 @@ TEST_F(GuestRecordTest, TheInitHoldsTheEndsThatAreOpen) {
   StandInCell cell(::getpid());
   const std::vector<RelayStreamSpec> specs{{.id = 4, .directions = wire::RELAY_OUT}};
   auto relay = GuestRelay::create(make_relay_state(specs), {}).value();
-  auto ends = relay->create_endpoints().value();
+  auto ends = relay->create_endpoints(::getuid(), ::getgid()).value();
   ASSERT_TRUE(record_->keep_ends(cell, *relay));
   ASSERT_EQ(cell.kept.size(), 1U);
   EXPECT_EQ(cell.kept[0].number, 5U);
@@ -144,7 +144,7 @@ TEST_F(GuestRecordTest, ATakenOverEndIsNotGivenAgain) {
   StandInCell cell(::getpid());
   const std::vector<RelayStreamSpec> specs{{.id = 4, .directions = wire::RELAY_OUT}};
   auto relay = GuestRelay::create(make_relay_state(specs), {}).value();
-  auto ends = relay->create_endpoints().value();
+  auto ends = relay->create_endpoints(::getuid(), ::getgid()).value();
   record_->note_kept({.kind = Kept::Kind::kRelayOut, .number = 5});
   ASSERT_TRUE(record_->keep_ends(cell, *relay));
   EXPECT_TRUE(cell.kept.empty());

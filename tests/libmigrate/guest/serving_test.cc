@@ -2,6 +2,8 @@
 // home, its cell and its clients say.
 #include "libmigrate/guest/serving.h"
 
+#include <unistd.h>
+
 #include "tests/libmigrate/guest/guest_fixture.h"
 
 namespace migrate {
@@ -289,7 +291,7 @@ TEST_F(ServingTest, NotesWhatFailedToBeNotedAtTheNextChange) {
   wire::RelayState state =
       make_relay_state(std::vector<RelayStreamSpec>{{.id = 1, .directions = wire::RELAY_OUT}});
   guest_->home().set_relay(GuestRelay::create(state, guest_->relay_handlers()).value());
-  const auto ends = guest_->home().relay()->create_endpoints().value();
+  const auto ends = guest_->home().relay()->create_endpoints(::getuid(), ::getgid()).value();
   cell_->keeps_to_fail = 1;
   guest_->note_change();
   EXPECT_TRUE(cell_->kept.empty());

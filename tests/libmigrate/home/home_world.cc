@@ -297,7 +297,7 @@ void HomeWorld::call() {
       place_.signals.push_back(information.si_signo);
     };
     place_.relay = GuestRelay::create(make_relay_state(specs_), std::move(handlers)).value();
-    place_.ends = place_.relay->create_endpoints().value();
+    place_.ends = place_.relay->create_endpoints(::getuid(), ::getgid()).value();
   }
   place_.is_to_call = false;
   place_.relay->attach(connect(Purpose::kHome));

@@ -23,7 +23,10 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstdio>
 #include <filesystem>
+#include <fstream>
+#include <string_view>
 #include <thread>
 
 #include "libmigrate/image/refusal.h"
@@ -59,6 +62,17 @@ void* map(int flags, int fd = -1) {
 [[noreturn]] void wait_forever() {
   for (;;) {
     ::pause();
+  }
+}
+
+void unmap_named(std::string_view name) {
+  std::ifstream maps("/proc/self/maps");
+  for (std::string line; std::getline(maps, line);) {
+    std::uint64_t start = 0;
+    std::uint64_t end = 0;
+    if (line.ends_with(name) && std::sscanf(line.c_str(), "%lx-%lx", &start, &end) == 2) {
+      ::syscall(SYS_munmap, start, end - start);
+    }
   }
 }
 
@@ -214,6 +228,8 @@ const std::array kCases = std::to_array<Case>({
        attributes.config = PERF_COUNT_SW_CPU_CLOCK;
        ::syscall(SYS_perf_event_open, &attributes, 0, -1, -1, 0);
      }},
+    {"Without vDSO", {"NO_VDSO"}, [] { unmap_named("[vdso]"); }},
+    {"Without vvar", {"NO_VDSO"}, [] { unmap_named("[vvar]"); }},
     {"Huge pages", {"HUGETLB"}, [] { ::memfd_create("huge", MFD_HUGETLB); }},
 });
 

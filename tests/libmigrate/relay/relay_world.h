@@ -92,7 +92,7 @@ class RelayWorld : public ::testing::Test {
     auto relay = GuestRelay::create(parsed, std::move(handlers));
     EXPECT_TRUE(relay);
     made.relay = std::move(*relay);
-    auto endpoints = made.relay->create_endpoints();
+    auto endpoints = made.relay->create_endpoints(::getuid(), ::getgid());
     EXPECT_TRUE(endpoints);
     for (StreamEndpoint& endpoint : *endpoints) {
       EXPECT_NE(endpoint.inode, 0U);

@@ -1,0 +1,57 @@
+#pragma once
+// Programs that have reached a limit which moving them would exceed (refused.cc).
+
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <functional>
+#include <sstream>
+
+#include "tests/programs/check.h"
+
+namespace refused {
+
+/// Checks at the end that what was set up still works, and removes it.
+using Verify = std::function<void()>;
+
+inline Verify limit_reached(__rlimit_resource resource, std::uint64_t bytes) {
+  const rlimit limit{bytes, bytes};
+  check::called(::setrlimit(resource, &limit), "setrlimit");
+  return [=] {
+    rlimit now{};
+    check::called(::getrlimit(resource, &now), "getrlimit");
+    CHECK_EQUAL(now.rlim_cur, bytes);
+  };
+}
+
+/// No more memory than it has.
+inline Verify memory_limit() {
+  std::istringstream pages(check::read_text("/proc/self/statm"));
+  std::uint64_t count = 0;
+  pages >> count;
+  return limit_reached(RLIMIT_AS, (count + 16) * 4096);
+}
+
+inline Verify data_limit() {
+  return limit_reached(RLIMIT_DATA, 300'000);
+}
+
+/// No descriptor is free but one.
+inline Verify descriptor_limit() {
+  const Verify verify = limit_reached(RLIMIT_NOFILE, 20);
+  const int last = check::called(::eventfd(0, 0), "eventfd");
+  for (int fd = last; fd < 18; fd = check::called(::eventfd(0, 0), "eventfd")) {
+  }
+  return verify;
+}
+
+inline Verify large_memfd() {
+  static constexpr off_t kBytes = off_t{65} << 20;
+  const int fd = check::called(::memfd_create("large", 0), "memfd_create");
+  check::called(::ftruncate(fd, kBytes), "ftruncate");
+  return [fd] { CHECK_EQUAL(::lseek(fd, 0, SEEK_END), kBytes); };
+}
+
+}  // namespace refused
