@@ -10,7 +10,7 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"AIO", "asynchronous reads and writes in flight live in this kernel",
      "move when the program has closed its AIO context (io_destroy)"},
     {"ARCH", "the machine code is not for the destination's architecture",
-     "choose a destination of the same architecture; only 64-bit x86 programs can be moved"},
+     "choose a destination of the same architecture"},
     {"ASYNC_IO", "the descriptor sends signals (O_ASYNC), which are not carried",
      "let the program clear O_ASYNC, or poll instead"},
     {"BPF", "BPF objects belong to this kernel", "let the program close its BPF objects"},

@@ -11,6 +11,7 @@
 #include <array>
 
 #include "base/file.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/inspect/internal/process_facts.h"
 #include "libmigrate/proc/proc_text.h"
 
@@ -52,12 +53,13 @@ void check_status(const std::string& who, std::string_view status, Verdict& verd
            strict ? "strict mode"
                   : fmt::format("{} filters", number_field(status, "Seccomp_filters:")));
   }
-  if (const auto features = find_field(status, "x86_Thread_features:");
-      features && features->find("shstk") != std::string_view::npos) {
-    refuse(verdict, "SHADOW_STACK", who);
-  }
-  if (const auto mask = find_field(status, "untag_mask:"); mask && *mask != "0xffffffffffffffff") {
-    refuse(verdict, "UNKNOWN_ATTRIBUTE", who, fmt::format("address tagging {}", *mask));
+  for (const arch::ShownSetting& setting : arch::kShownSettings) {
+    const auto shown = find_field(status, setting.line);
+    if (shown &&
+        (setting.refused.empty() ? *shown != setting.common
+                                 : shown->find(setting.refused) != std::string_view::npos)) {
+      refuse(verdict, setting.code, who, fmt::format("{} {}", setting.line, *shown));
+    }
   }
   for (const std::string_view key : {"Speculation_Store_Bypass:", "SpeculationIndirectBranch:"}) {
     const auto setting = find_field(status, key);

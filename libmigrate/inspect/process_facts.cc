@@ -1,5 +1,6 @@
 #include "libmigrate/inspect/internal/process_facts.h"
 
+#include <elf.h>
 #include <fcntl.h>
 #include <fmt/core.h>
 #include <sched.h>
@@ -15,6 +16,7 @@
 #include <csignal>
 
 #include "base/file.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/inspect/internal/mappings.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/proc_text.h"
@@ -182,16 +184,12 @@ void read_executable(const ProcessView& view, wire::ProcessImage& image, Verdict
   if (const UniqueFd file(::openat(view.directory.get(), "exe", O_RDONLY | O_CLOEXEC));
       file.valid()) {
     (void)add_content_identity(file.get(), kHashLimitBytes, *identity);
-    // e_ident, e_type and e_machine of the ELF header.
-    std::array<unsigned char, 20> header{};
-    constexpr std::size_t kClass = 4;
-    constexpr std::size_t kMachine = 18;
-    constexpr unsigned kClass64 = 2;
-    constexpr unsigned kMachineX86 = 62;
+    Elf64_Ehdr header{};  // Up to e_machine as that of other classes.
     const bool whole =
-        ::pread(file.get(), header.data(), header.size(), 0) == static_cast<ssize_t>(header.size());
-    if (!whole || header[kClass] != kClass64 || header[kMachine] != kMachineX86) {
-      refuse(verdict, "ARCH", "executable " + *path, "no 64-bit x86 ELF file");
+        ::pread(file.get(), &header, sizeof header, 0) == static_cast<ssize_t>(sizeof header);
+    if (!whole || header.e_ident[EI_CLASS] != arch::kElfClass ||
+        header.e_machine != arch::kElfMachine) {
+      refuse(verdict, "ARCH", "executable " + *path, fmt::format("no {} ELF file", arch::kElfName));
     }
   }
   *image.mutable_executable() = std::move(*identity);
