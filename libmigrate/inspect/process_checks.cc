@@ -125,13 +125,22 @@ bool last_used(const ProcessView& view, int set, std::uint64_t count) {
 // empty one with the first pthread_create. So a list counts where there is a set of semaphores
 // that the process's user owns and that was used in the process's lifetime.
 void check_semaphores(const ProcessView& view, std::uint64_t started, Verdict& verdict) {
-  enum Column { kKey, kId, kMode, kCount, kUid, kGid, kCreatorUid, kCreatorGid, kUsed, kColumns };
+  enum Column { kKey, kId, kMode, kCount, kUid, kGid, kCreatorUid, kCreatorGid, kUsed, kChanged, kColumns };
   const bool undo_list = ::syscall(SYS_kcmp, ::getpid(), view.pid, KCMP_SYSVSEM, 0, 0) != 0;
   std::string_view uids = find_field(view.status_text, "Uid:").value_or(std::string_view());
   take_word(uids);
   const std::uint64_t uid = parse_number(take_word(uids)).value_or(0);
   for (const auto& row : system_v_table("sem")) {
-    if (row.size() < kColumns || row[kUsed] < started) {
+    if (row.size() < kColumns) {
+      continue;
+    }
+    // The kernel notes who used a set last, and not who made it.
+    if (row[kUsed] == 0 && row[kChanged] >= started && row[kCreatorUid] == uid) {
+      refuse(verdict, "SYSV_SEM", fmt::format("semaphore set {}", row[kId]),
+             "its user made it since the process began, and nobody has used it yet");
+      continue;
+    }
+    if (row[kUsed] < started) {
       continue;
     }
     const bool owned = row[kUid] == uid || row[kCreatorUid] == uid;

@@ -54,8 +54,11 @@ std::optional<wire::Refusal> unmovable(const ProcessView& view, std::string_view
   if (state.starts_with('Z') || state.starts_with('X')) {
     return make_refusal("ZOMBIE", who);
   }
-  if (!find_field(status, "VmSize:")) {
-    return make_refusal("KERNEL_THREAD", who);
+  if (!find_field(status, "VmSize:")) {  // An ending process has given its memory back already.
+    constexpr std::uint64_t kKernelThreads = 2;  // kthreadd, the parent of all others.
+    const bool of_kernel =
+        view.pid == kKernelThreads || number_field(status, "PPid:") == kKernelThreads;
+    return make_refusal(of_kernel ? "KERNEL_THREAD" : "ZOMBIE", who);
   }
   return std::nullopt;
 }

@@ -307,6 +307,17 @@ TEST(Refusals, OwnedSegmentAndSemaphores) {
       << test::text(inspection.refusals);
 }
 
+TEST(Refusals, SemaphoresThatNobodyHasUsedYet) {
+  ASSERT_EQ(::unshare(CLONE_NEWIPC), 0);
+  static int* id = static_cast<int*>(map(MAP_SHARED | MAP_ANONYMOUS));
+  const HeldProcess process([] { *id = ::semget(IPC_PRIVATE, 1, 0600); });
+  const Inspection inspection = test::inspect(process.pid());
+  ::semctl(*id, 0, IPC_RMID);
+  ::munmap(id, kPageBytes);
+  EXPECT_EQ(test::codes(inspection.refusals), std::set<std::string>{"SYSV_SEM"})
+      << test::text(inspection.refusals);
+}
+
 TEST(Refusals, TracedStoppedAndEnded) {
   const HeldProcess process([] {});
   ::kill(process.pid(), SIGSTOP);
