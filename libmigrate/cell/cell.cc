@@ -120,10 +120,25 @@ Result<Cell> Cell::create(const CellOptions& options) {
   return cell;
 }
 
+// An init that is killed closes its files first, and kills what is in the cell after that
+// (kernel/exit.c: exit_files() comes before zap_pid_ns_processes()). Whoever drops the pager in
+// between lets the process run on pages of zeros.
+bool Cell::is_dead() const {
+  constexpr int kLookMs = 20;
+  pollfd polled{init_pidfd_.get(), POLLIN, 0};
+  return !init_pidfd_.valid() || ::poll(&polled, 1, kLookMs) > 0;
+}
+
 Result<CellEvent> Cell::read_event() {
-  const auto received = MIGRATE_TRY(cell::receive_message(init_socket_.get(), false));
-  if (received.message.kind == cell::MessageKind::kStatus) {
-    return CellEvent{CellEvent::Kind::kStatus, received.message.value};
+  auto received = cell::receive_message(init_socket_.get(), false);
+  if (!received && received.error().code != ErrorCode::kRetry && !is_dead()) {
+    return fail(make_error(ErrorCode::kRetry, "wait for the end of", "cell " + socket_path_));
+  }
+  if (!received) {
+    return fail(std::move(received).error());
+  }
+  if (received->message.kind == cell::MessageKind::kStatus) {
+    return CellEvent{CellEvent::Kind::kStatus, received->message.value};
   }
   return CellEvent{CellEvent::Kind::kEmpty, 0};
 }

@@ -78,6 +78,7 @@ class Cell : public CellControl {
 
  private:
   Cell() = default;
+  bool is_dead() const;
 
   pid_t init_ = 0;
   pid_t seed_ = 0;

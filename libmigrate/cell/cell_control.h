@@ -48,7 +48,8 @@ class CellControl {
   virtual pid_t seed() const = 0;
   /// Polls readable when read_event() has news.
   virtual int event_fd() const = 0;
-  /// The next event; kRetry when there is none now, kPeerLost when the init is gone.
+  /// The next event; kRetry when there is none now, kPeerLost when the init is gone,
+  /// and with it everything in the cell. Blocks for 20 ms at most, while that is coming to its end.
   virtual Result<CellEvent> read_event() = 0;
   /// Gives the init a duplicate to keep while the worker may die. Before the first one, a worker
   /// that dies takes the cell with it; after it, the cell lives on.

@@ -173,7 +173,8 @@ Result<std::string> rename_in(FileUser::Scope& as_user, int folder, const std::s
                                  RENAME_NOREPLACE) != 0;
        ++number) {
     if (errno != EEXIST || number == kMostNumbers) {
-      return fail(system_error("rename the core dump", name + " to " + renamed));
+      return fail(
+          system_error("rename the core dump", std::string(name).append(" to ").append(renamed)));
     }
     renamed = name;
     renamed.append(kSuffix).append(".").append(std::to_string(number));

@@ -243,8 +243,9 @@ void Guest::note_change() {
 
 void Guest::close() {
   // The cell first: what is left in it must never see a page without its pager.
-  if (cell_) {
-    cell_->end();
+  if (cell_ && !cell_->end_and_wait()) {
+    log::error("session {}: what is left in the cell does not end, and its pager does",
+               to_hex(session_));
   }
   pages_.reset();
   record_.enter(has_left(phase()) ? GuestPhase::kWentOn : GuestPhase::kOver);

@@ -89,13 +89,13 @@ bool is_kernel_mapping(const MapsEntry& entry) {
 // What this process has of the mappings that the kernel makes for every program: [vdso], and
 // [vvar] with what belongs to it. They do not change while it runs.
 std::uint64_t own_kernel_bytes(std::string_view name) {
-  static const std::vector<MapsEntry> own = [] {
+  static const std::vector<MapsEntry> kOwn = [] {
     auto maps = read_file("/proc/self/maps");
     auto entries = maps ? parse_maps(*maps) : Result<std::vector<MapsEntry>>(fail(maps.error()));
     return entries ? std::move(*entries) : std::vector<MapsEntry>();
   }();
   std::uint64_t bytes = 0;
-  for (const MapsEntry& entry : own) {
+  for (const MapsEntry& entry : kOwn) {
     bytes += entry.name.starts_with("[" + std::string(name)) ? entry.end - entry.start : 0;
   }
   return bytes;

@@ -125,7 +125,19 @@ bool last_used(const ProcessView& view, int set, std::uint64_t count) {
 // empty one with the first pthread_create. So a list counts where there is a set of semaphores
 // that the process's user owns and that was used in the process's lifetime.
 void check_semaphores(const ProcessView& view, std::uint64_t started, Verdict& verdict) {
-  enum Column { kKey, kId, kMode, kCount, kUid, kGid, kCreatorUid, kCreatorGid, kUsed, kChanged, kColumns };
+  enum Column {
+    kKey,
+    kId,
+    kMode,
+    kCount,
+    kUid,
+    kGid,
+    kCreatorUid,
+    kCreatorGid,
+    kUsed,
+    kChanged,
+    kColumns
+  };
   const bool undo_list = ::syscall(SYS_kcmp, ::getpid(), view.pid, KCMP_SYSVSEM, 0, 0) != 0;
   std::string_view uids = find_field(view.status_text, "Uid:").value_or(std::string_view());
   take_word(uids);
