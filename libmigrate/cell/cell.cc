@@ -12,7 +12,9 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/file.h"
@@ -122,9 +124,15 @@ Result<Cell> Cell::create(const CellOptions& options) {
 
 // An init that is killed closes its files first, and kills what is in the cell after that
 // (kernel/exit.c: exit_files() comes before zap_pid_ns_processes()). Whoever drops the pager in
-// between lets the process run on pages of zeros.
+// between lets the process run on pages of zeros. The init ends when all others have been reaped:
+// the threads of a process that is parked here, by us, who trace them.
 bool Cell::is_dead() const {
   constexpr int kLookMs = 20;
+  const std::string threads = "/proc/" + std::to_string(seed_) + "/task";
+  for (const std::string& thread : list_directory(threads).value_or(std::vector<std::string>())) {
+    ::waitpid(static_cast<pid_t>(std::strtol(thread.c_str(), nullptr, 10)), nullptr,
+              WNOHANG | __WALL);
+  }
   pollfd polled{init_pidfd_.get(), POLLIN, 0};
   return !init_pidfd_.valid() || ::poll(&polled, 1, kLookMs) > 0;
 }

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <chrono>
 #include <filesystem>
 #include <optional>
@@ -67,17 +68,36 @@ TEST_F(CellTest, HasTheSeedThatWasAskedFor) {
 TEST_F(CellTest, IsOverOnlyWhenNothingOfItCanRunAnyMore) {
   // A tracer has to take note of the seed's end before the init can end: here it takes its time, as
   // the kernel does between closing the init's files and killing the seed.
-  ASSERT_EQ(::ptrace(PTRACE_SEIZE, cell_->seed(), nullptr, nullptr), 0);
-  ASSERT_EQ(::kill(cell_->init(), SIGKILL), 0);
+  std::array<int, 2> go{};
+  ASSERT_EQ(::pipe(go.data()), 0);
+  const pid_t tracer = ::fork();
+  if (tracer == 0) {
+    char ignored = 0;
+    const bool traces = ::ptrace(PTRACE_SEIZE, cell_->seed(), nullptr, nullptr) == 0 &&
+                        ::kill(cell_->init(), SIGKILL) == 0;
+    ::close(go[1]);
+    static_cast<void>(::read(go[0], &ignored, 1));
+    ::_exit(traces && ::waitpid(cell_->seed(), nullptr, __WALL) == cell_->seed() ? 0 : 1);
+  }
   const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(300);
   while (std::chrono::steady_clock::now() < until) {
     const auto event = cell_->read_event();
     ASSERT_FALSE(event);
     ASSERT_EQ(event.error().code, ErrorCode::kRetry);
   }
-  int status = 0;
-  ASSERT_EQ(::waitpid(cell_->seed(), &status, __WALL), cell_->seed());
-  EXPECT_TRUE(WIFSIGNALED(status));
+  ::close(go[1]);
+  int status = -1;
+  ASSERT_EQ(::waitpid(tracer, &status, 0), tracer);
+  EXPECT_EQ(status, 0);
+  const auto event = await_event();
+  ASSERT_FALSE(event);
+  EXPECT_EQ(event.error().code, ErrorCode::kPeerLost);
+  ::close(go[0]);
+}
+
+TEST_F(CellTest, ItsOwnTraceeDoesNotKeepItFromBeingOver) {
+  ASSERT_EQ(::ptrace(PTRACE_SEIZE, cell_->seed(), nullptr, nullptr), 0);
+  ASSERT_EQ(::kill(cell_->init(), SIGKILL), 0);
   const auto event = await_event();
   ASSERT_FALSE(event);
   EXPECT_EQ(event.error().code, ErrorCode::kPeerLost);
