@@ -2,7 +2,6 @@
 
 #include <fcntl.h>
 #include <sys/ioctl.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -22,8 +21,6 @@ constexpr std::uint64_t kEntryPresent = std::uint64_t{1} << 63U;
 constexpr std::uint64_t kEntrySwapped = std::uint64_t{1} << 62U;
 constexpr std::uint64_t kEntryFile = std::uint64_t{1} << 61U;
 
-constexpr std::size_t kMaxVectors = 256;
-
 void append(std::vector<PageRange>& ranges, PageRange range) {
   if (range.empty()) {
     return;
@@ -39,68 +36,42 @@ std::string process_name(pid_t pid) {
   return "pid " + std::to_string(pid);
 }
 
-/// What of `ranges` comes after the first `skip_pages`, as vectors; returns how many.
-std::size_t remaining_vectors(std::span<const PageRange> ranges, std::uint64_t skip_pages,
-                              std::array<iovec, kMaxVectors>& vectors) {
-  std::size_t count = 0;
-  for (const PageRange& range : ranges) {
-    if (skip_pages >= range.page_count) {
-      skip_pages -= range.page_count;
-      continue;
-    }
-    if (count == kMaxVectors) {
-      break;
-    }
-    const std::uint64_t start = range.start + skip_pages * kPageBytes;
-    vectors[count].iov_base = reinterpret_cast<void*>(start);
-    vectors[count].iov_len = range.end() - start;
-    skip_pages = 0;
-    ++count;
-  }
-  return count;
-}
-
 }  // namespace
 
 ProcessPageReader::ProcessPageReader(pid_t pid, UniqueFd memory, UniqueFd pagemap)
     : pid_(pid), memory_(std::move(memory)), pagemap_(std::move(pagemap)) {}
 
 Result<std::unique_ptr<ProcessPageReader>> ProcessPageReader::create(pid_t pid) {
+  return create(pid, MIGRATE_TRY(open_file("/proc/" + std::to_string(pid) + "/mem", O_RDONLY)));
+}
+
+Result<std::unique_ptr<ProcessPageReader>> ProcessPageReader::create(pid_t pid, UniqueFd memory) {
   const std::string folder = "/proc/" + std::to_string(pid);
-  UniqueFd memory = MIGRATE_TRY(open_file(folder + "/mem", O_RDONLY));
   UniqueFd pagemap = MIGRATE_TRY(open_file(folder + "/pagemap", O_RDONLY));
   return std::unique_ptr<ProcessPageReader>(
       new ProcessPageReader(pid, std::move(memory), std::move(pagemap)));
 }
 
+// By the descriptor alone, though process_vm_readv() copies once and not twice: that goes by the
+// process's id, and would read another program if the process is made to run one (execve).
 Result<std::uint64_t> ProcessPageReader::read(std::span<const PageRange> ranges,
                                               std::span<std::byte> bytes) {
-  const std::uint64_t total = bytes.size() / kPageBytes;
   std::uint64_t done = 0;
-  std::array<iovec, kMaxVectors> remote;
-  while (done < total) {
-    const std::size_t remote_count = remaining_vectors(ranges, done, remote);
-    const iovec local{bytes.data() + done * kPageBytes, bytes.size() - done * kPageBytes};
-    const ssize_t count = ::process_vm_readv(pid_, &local, 1, remote.data(), remote_count, 0);
-    if (count < 0 && errno != EFAULT) {
-      return fail(system_error("read memory", process_name(pid_)));
+  for (const PageRange& range : ranges) {
+    const std::uint64_t wanted = std::min(range.bytes(), bytes.size() - done * kPageBytes);
+    for (std::uint64_t at = 0; at < wanted;) {
+      const ssize_t count = ::pread(memory_.get(), bytes.data() + done * kPageBytes, wanted - at,
+                                    static_cast<off_t>(range.start + at));
+      if (count == 0) {
+        return fail(make_error(ErrorCode::kNotFound, "read memory", process_name(pid_)));
+      }
+      if (count < static_cast<ssize_t>(kPageBytes)) {
+        return done;
+      }
+      const std::uint64_t pages = static_cast<std::uint64_t>(count) / kPageBytes;
+      done += pages;
+      at += pages * kPageBytes;
     }
-    const std::uint64_t pages = count > 0 ? static_cast<std::uint64_t>(count) / kPageBytes : 0;
-    done += pages;
-    if (pages > 0) {
-      continue;
-    }
-    // Perhaps without read permission, which /proc/PID/mem looks past.
-    const ssize_t forced =
-        ::pread(memory_.get(), local.iov_base, remote[0].iov_len,
-                static_cast<off_t>(reinterpret_cast<std::uint64_t>(remote[0].iov_base)));
-    if (forced == 0) {
-      return fail(make_error(ErrorCode::kNotFound, "read memory", process_name(pid_)));
-    }
-    if (forced < static_cast<ssize_t>(kPageBytes)) {
-      return done;
-    }
-    done += static_cast<std::uint64_t>(forced) / kPageBytes;
   }
   return done;
 }

@@ -33,12 +33,15 @@ class PageReader {
   virtual Result<void> scan(const ServedRegion& region, std::vector<PageRange>& present) = 0;
 };
 
-/// Reads by process_vm_readv, or through /proc/PID/mem what is mapped without read permission;
-/// scans by PAGEMAP_SCAN (Linux 6.7), else by /proc/PID/pagemap. Needs ptrace access to the
-/// process.
+/// Reads by /proc/PID/mem, also what is mapped without read permission, and so for all its life one
+/// address space, whatever program the process runs; scans by PAGEMAP_SCAN (Linux 6.7), else by
+/// /proc/PID/pagemap. Needs ptrace access to the process.
 class ProcessPageReader final : public PageReader {
  public:
   static Result<std::unique_ptr<ProcessPageReader>> create(pid_t pid);
+  /// The same with /proc/PID/mem as it was opened when the process surely was the one that is
+  /// meant.
+  static Result<std::unique_ptr<ProcessPageReader>> create(pid_t pid, UniqueFd memory);
 
   Result<std::uint64_t> read(std::span<const PageRange> ranges,
                              std::span<std::byte> bytes) override;

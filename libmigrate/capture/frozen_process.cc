@@ -73,7 +73,7 @@ FrozenThread& FrozenProcess::find(pid_t thread) {
 }
 
 Result<Stop> FrozenProcess::await_stop(pid_t thread) const {
-  return thread == process_ ? wait_stop_of_first(thread) : wait_stop(thread);
+  return thread == process_ ? wait_any_stop_of_first(thread) : wait_any_stop(thread);
 }
 
 // True when the thread is stopped, false when it has ended.

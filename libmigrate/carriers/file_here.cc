@@ -33,7 +33,8 @@ bool same_content(const wire::FileIdentity& file, const wire::FileIdentity& here
       (file.build_id().empty() && file.sha256().empty())) {
     return false;
   }
-  const auto opened = open_file(here.path(), O_RDONLY);
+  // Who has a lease on it (fcntl(2)) would keep us waiting: then it counts as another.
+  const auto opened = open_file(here.path(), O_RDONLY | O_NONBLOCK);
   if (!opened) {
     return false;
   }

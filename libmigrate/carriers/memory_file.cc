@@ -14,8 +14,16 @@
 namespace migrate::carriers {
 namespace {
 
-// Larger ones are refused: their bytes travel inside the freeze.
+// More in all is refused: their bytes travel inside the freeze.
 constexpr std::uint64_t kMaxMemoryFileBytes = 64U << 20U;
+
+std::uint64_t most_memory_bytes(const wire::Objects& objects) {
+  std::uint64_t bytes = 0;
+  for (const wire::SharedMemory& memory : objects.shared_memories()) {
+    bytes += memory.open_descriptor() ? memory.size_bytes() : 0;
+  }
+  return bytes;
+}
 
 bool find_memory_file(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
   const UniqueFd opened = context.fetch(seen.number);
@@ -26,10 +34,10 @@ bool find_memory_file(FindContext& context, const Sighting& seen, wire::OpenFile
                : context.refuse("UNKNOWN_DESCRIPTOR", seen, index.error().message());
   }
   wire::SharedMemory& memory = *context.objects().mutable_shared_memories(static_cast<int>(*index));
-  if (memory.size_bytes() > kMaxMemoryFileBytes) {
-    return context.refuse("LARGE_MEMFD", seen, std::to_string(memory.size_bytes()) + " bytes");
-  }
   memory.set_open_descriptor(true);
+  if (const std::uint64_t all = most_memory_bytes(context.objects()); all > kMaxMemoryFileBytes) {
+    return context.refuse("LARGE_MEMFD", seen, std::to_string(all) + " bytes in all");
+  }
   file.set_object(*index);
   return true;
 }
@@ -80,14 +88,6 @@ Result<void> capture_memory_file(CaptureContext& context, std::uint32_t number,
   const UniqueFd source = MIGRATE_TRY(readable(std::move(fd)));
   memory.set_content(MIGRATE_TRY(read_memory_file(source.get(), memory.size_bytes())));
   return {};
-}
-
-std::uint64_t most_memory_bytes(const wire::Objects& objects) {
-  std::uint64_t bytes = 0;
-  for (const wire::SharedMemory& memory : objects.shared_memories()) {
-    bytes += memory.open_descriptor() ? memory.size_bytes() : 0;
-  }
-  return bytes;
 }
 
 const char* flaw_of_memory_file(const wire::Objects& objects, const wire::OpenFile& file) {

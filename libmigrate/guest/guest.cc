@@ -203,7 +203,12 @@ void Guest::deliver(std::span<const std::byte> siginfo) {
   std::copy_n(siginfo.begin(), std::min(siginfo.size(), sizeof(information)),
               reinterpret_cast<std::byte*>(&information));
   if (exited_) {  // The pid may be another's. Home says so of what kept its memory.
-    if (information.si_signo == SIGKILL && !cell_over()) {
+    if (information.si_signo != SIGKILL || cell_over()) {
+      return;
+    }
+    if (const auto may = may_end_children(); !may) {
+      log::warn("children of process {} are not ended: {}", name(), may.error().message());
+    } else {
       give_up_children("what kept the memory of the process at its home was killed");
     }
     return;

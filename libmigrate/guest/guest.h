@@ -102,6 +102,8 @@ class Guest {
   Result<void> may_use(const nlohmann::json& request, const PeerIdentity* home) const;
   /// Whether the user that the process had when it came could send it any signal now.
   Result<void> may_signal_now() const;
+  /// The same of everything that is left in its cell once it has ended.
+  Result<void> may_end_children();
 
  private:
   void note_event(const CellEvent& event);

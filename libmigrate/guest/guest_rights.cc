@@ -57,4 +57,24 @@ Result<void> Guest::may_signal_now() const {
   return !may && may.error().code == ErrorCode::kNotFound ? Result<void>() : may;
 }
 
+// Of each that is in the cell: one may have become another user's (a set-user-id program).
+Result<void> Guest::may_end_children() {
+  const Asker asker = user_of(record_.noted().credentials());
+  const std::string init = "/proc/" + std::to_string(record_.file().mark().init);
+  const auto cell = read_link(init + "/ns/pid_for_children");
+  for (const std::string& name : list_directory("/proc").value_or(std::vector<std::string>())) {
+    const auto process = static_cast<pid_t>(parse_number(name).value_or(0));
+    const auto in = process != 0 ? read_link("/proc/" + name + "/ns/pid") : cell;
+    if (process == 0 || !cell || !in || *in != *cell || "/proc/" + name == init ||
+        is_wholly_of(process, asker.user)) {
+      continue;
+    }
+    auto may = may_signal(asker, process);
+    if (!may && may.error().code != ErrorCode::kNotFound) {
+      return may;
+    }
+  }
+  return {};
+}
+
 }  // namespace migrate

@@ -246,7 +246,13 @@ ParkedProcess FrozenSource::replace(ParkedProcess keeper) {
 }
 
 Result<std::unique_ptr<PageFeed>> FrozenSource::make_feed(const PageServerOptions& options) {
-  return PageFeed::create(parked_ ? parked_->process() : options_.pid, image_, options);
+  if (!parked_ && (!freeze_ || !freeze_->process)) {
+    return fail(make_error(ErrorCode::kNotFound, "serve the pages of", name(), "it is not held"));
+  }
+  UniqueFd memory =
+      MIGRATE_TRY(parked_ ? parked_->memory() : freeze_->process->area().duplicate_memory());
+  return PageFeed::create(parked_ ? parked_->process() : options_.pid, std::move(memory), image_,
+                          options);
 }
 
 void FrozenSource::note_confirmed(std::size_t handover, const std::vector<PageRange>& ranges) {

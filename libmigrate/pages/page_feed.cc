@@ -72,10 +72,11 @@ std::vector<PageRange> pages_touched_first(const wire::ProcessImage& image) {
   return ranges;
 }
 
-Result<std::unique_ptr<PageFeed>> PageFeed::create(pid_t process, const wire::Image& image,
+Result<std::unique_ptr<PageFeed>> PageFeed::create(pid_t process, UniqueFd memory,
+                                                   const wire::Image& image,
                                                    const PageServerOptions& options) {
   std::unique_ptr<PageFeed> feed(new PageFeed());
-  feed->reader_ = MIGRATE_TRY(ProcessPageReader::create(process));
+  feed->reader_ = MIGRATE_TRY(ProcessPageReader::create(process, std::move(memory)));
   feed->process_ = process;
   feed->regions_ = served_regions(image.objects(), only_process(image));
   feed->server_ = MIGRATE_TRY(PageServer::create(options, *feed->reader_, feed->regions_));

@@ -22,8 +22,10 @@ namespace migrate {
 /// Created and used by the source's worker thread.
 class PageFeed {
  public:
-  /// Nothing runs yet. Errors: as PageServer and ProcessPageReader.
-  static Result<std::unique_ptr<PageFeed>> create(pid_t process, const wire::Image& image,
+  /// Nothing runs yet. `memory`: /proc/PID/mem of the frozen process. Errors: as PageServer and
+  /// ProcessPageReader.
+  static Result<std::unique_ptr<PageFeed>> create(pid_t process, UniqueFd memory,
+                                                  const wire::Image& image,
                                                   const PageServerOptions& options);
   /// Stops.
   ~PageFeed();

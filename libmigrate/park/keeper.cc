@@ -48,7 +48,7 @@ Result<ParkedProcess> ParkedProcess::make_keeper(const std::set<std::uint32_t>& 
                            "process " + std::to_string(process_)));
   }
   const pid_t child = script.new_threads().front();
-  ParkedProcess keeper(child, {child, area_.address, area_.length_bytes});
+  ParkedProcess keeper(child, {child, area_.address, area_.length_bytes, area_.memory});
   if (made) {
     made = keeper.prepare_keeper(registers, kept);
   }
@@ -106,6 +106,7 @@ Result<ParkedProcess> ParkedProcess::adopt_keeper(pid_t process, std::uint64_t a
   ParkedProcess keeper(process, {process, area, 0});
   MIGRATE_TRY(keeper.read_record(session, image));
   MIGRATE_TRY(seize(process));
+  MIGRATE_TRY(keeper.area_.open_memory());
   keeper.threads_.push_back({process, MIGRATE_TRY(inner_thread_id(process, process))});
   MIGRATE_TRY(keeper.await_idle());
   return keeper;

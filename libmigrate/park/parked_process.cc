@@ -89,9 +89,8 @@ Result<void> ParkedProcess::write_record(const FrozenProcess& frozen, std::strin
   record.process = process;
   record.area_bytes = area.length_bytes;
   record.image_bytes = image.size();
-  MIGRATE_TRY(write_memory(area.process, area.record(), std::as_bytes(std::span(&record, 1))));
-  return write_memory(area.process, area.record() + sizeof(record),
-                      std::as_bytes(std::span(image)));
+  MIGRATE_TRY(area.write(area.record(), std::as_bytes(std::span(&record, 1))));
+  return area.write(area.record() + sizeof(record), std::as_bytes(std::span(image)));
 }
 
 Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::ProcessImage& image) {
@@ -167,10 +166,9 @@ Result<void> ParkedProcess::park_leader(const FrozenProcess& frozen,
       all_signals += signal;
     }
     // Scripts are over: their data has room for as many signals as a script could take.
-    MIGRATE_TRY(
-        write_memory(process_, area_.place().data(), std::as_bytes(std::span(all_signals))));
+    MIGRATE_TRY(area_.write(area_.place().data(), std::as_bytes(std::span(all_signals))));
   }
-  MIGRATE_TRY(write_memory(process_, area_.parking(), std::as_bytes(std::span(&page, 1))));
+  MIGRATE_TRY(area_.write(area_.parking(), std::as_bytes(std::span(&page, 1))));
   return fetch_pipe(page.notes);
 }
 
@@ -254,9 +252,6 @@ Result<arch::GeneralRegisters> ParkedProcess::stop_leader() {
     MIGRATE_TRY(interrupt(process_));
     for (;;) {
       const Stop stop = MIGRATE_TRY(wait_stop_of_first(process_));
-      if (stop.event == PTRACE_EVENT_EXEC) {
-        return fail(end_impostor(process_));
-      }
       const bool job_stop = stop.event == 0 && stop.signal == SIGSTOP;
       // One that check_state() has not seen is to come again, for it.
       stop_again_ = stop_again_ || ((job_stop || stop.group_stop) && !listening_);

@@ -67,6 +67,8 @@ class ParkedProcess {
   ParkedProcess(ParkedProcess&&) noexcept = default;
 
   pid_t process() const { return process_; }
+  /// /proc/PID/mem of its address space, whatever the process is made to run. Errors: kSystem.
+  Result<UniqueFd> memory() const { return area_.duplicate_memory(); }
   /// Where the parked leader writes the siginfo of each signal, 128 bytes each.
   int signal_pipe() const { return signal_pipe_.get(); }
   const std::vector<std::string>& signals() const { return signals_; }

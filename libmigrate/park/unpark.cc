@@ -80,6 +80,7 @@ Result<ParkedProcess> ParkedProcess::adopt(pid_t process, std::uint64_t area,
     return runs_on();
   }
   MIGRATE_TRY(parked.seize_threads());
+  MIGRATE_TRY(parked.area_.open_memory());
   if (!MIGRATE_TRY(parked.read_state())) {
     MIGRATE_TRY(parked.bring_back_strays(only_process(image)));
     return runs_on();
@@ -138,7 +139,7 @@ Result<void> ParkedProcess::read_record(const SessionId& session, wire::Image& i
   };
   ParkingRecord record;
   if (area_.address == 0 ||
-      !read_memory(process_, area_.record(), std::as_writable_bytes(std::span(&record, 1)))) {
+      !area_.read(area_.record(), std::as_writable_bytes(std::span(&record, 1)))) {
     return none();
   }
   if (record.magic != ParkingRecord::kMagic || record.session != session ||
@@ -146,8 +147,8 @@ Result<void> ParkedProcess::read_record(const SessionId& session, wire::Image& i
     return none();
   }
   std::string bytes(record.image_bytes, '\0');
-  MIGRATE_TRY(read_memory(process_, area_.record() + sizeof(record),
-                          std::as_writable_bytes(std::span(bytes))));
+  MIGRATE_TRY(
+      area_.read(area_.record() + sizeof(record), std::as_writable_bytes(std::span(bytes))));
   // The area is the process's own memory: whatever stands there is looked at like a stranger's.
   if (!image.ParseFromString(bytes) || !check_form(image, ImageStage::kFinal)) {
     return none();
@@ -191,9 +192,6 @@ Result<bool> ParkedProcess::stop_seized(pid_t thread) {
     if (!stop) {
       return fail(stop.error());
     }
-    if (stop->event == PTRACE_EVENT_EXEC) {
-      return fail(end_impostor(thread));
-    }
     if (stop->event == PTRACE_EVENT_STOP) {
       listening_ = listening_ || (stop->group_stop && thread == process_);
       return true;
@@ -212,7 +210,7 @@ Result<bool> ParkedProcess::read_state() {
     return false;
   }
   ParkingPage page;
-  MIGRATE_TRY(read_memory(process_, area_.parking(), std::as_writable_bytes(std::span(&page, 1))));
+  MIGRATE_TRY(area_.read(area_.parking(), std::as_writable_bytes(std::span(&page, 1))));
   MIGRATE_TRY(fetch_pipe(page.notes));
   if (page.notes.signal_count > ScriptArea::kDataBytes / sizeof(siginfo_t)) {
     return fail(make_error(ErrorCode::kCorrupt, "read the parking record of",
@@ -220,8 +218,7 @@ Result<bool> ParkedProcess::read_state() {
   }
   std::string signals(page.notes.signal_count * sizeof(siginfo_t), '\0');
   if (!signals.empty()) {
-    MIGRATE_TRY(
-        read_memory(process_, area_.place().data(), std::as_writable_bytes(std::span(signals))));
+    MIGRATE_TRY(area_.read(area_.place().data(), std::as_writable_bytes(std::span(signals))));
     for (std::size_t at = 0; at < signals.size(); at += sizeof(siginfo_t)) {
       signals_.push_back(signals.substr(at, sizeof(siginfo_t)));
     }

@@ -237,6 +237,7 @@ void script_enter(Script& script, int directory) {
 }
 
 void script_process(Script& script, const wire::ProcessImage& image) {
+  script.call(SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});  // Until Restorer::show_to_user().
   script_memory_map(script, image, memory_map(image.memory()), -1);
   script.call(SYS_umask, {image.umask()});
   script.call(SYS_personality, {image.personality()});
@@ -289,9 +290,6 @@ void script_thread(Script& script, const wire::ProcessImage& image, const wire::
   script.call(SYS_prctl, {PR_SET_NAME, script.put_string(thread.name()), 0, 0, 0});
   script_pending(script, thread.pending_signals(), image.process_id(), thread.id());
   script_credentials(script, thread.credentials(), own);
-  if (thread.id() == image.process_id() && image.dumpable() <= 1) {
-    script.must("set dumpable", SYS_prctl, {PR_SET_DUMPABLE, image.dumpable(), 0, 0, 0});
-  }
   if (thread.parent_death_signal() != 0) {
     script.must("set the parent death signal", SYS_prctl,
                 {PR_SET_PDEATHSIG, thread.parent_death_signal(), 0, 0, 0});

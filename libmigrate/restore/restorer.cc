@@ -301,8 +301,23 @@ Result<void> Restorer::finish(const wire::Image& image,
   MIGRATE_TRY(sleep_on(process));
   if (system_call_ != 0) {
     MIGRATE_TRY(unmap_script_area(area_, cell_->seed(), base_, system_call_));
+    MIGRATE_TRY(show_to_user(process));
   }
   return set_registers(process);
+}
+
+// From here on its user can write into its memory (PR_SET_DUMPABLE): so this is the last call that
+// is made in it. Not by a script, which he would rewrite. Until then it is like any program that
+// has changed its ids: nobody's but root's to look into.
+Result<void> Restorer::show_to_user(const wire::ProcessImage& image) {
+  if (image.dumpable() > 1) {
+    return {};
+  }
+  const std::int64_t result =
+      MIGRATE_TRY(call_once(cell_->seed(), base_, system_call_, SYS_prctl,
+                            {PR_SET_DUMPABLE, image.dumpable(), 0, 0, 0, 0}));
+  return result == 0 ? Result<void>()
+                     : fail(system_error_from(static_cast<int>(-result), "set dumpable"));
 }
 
 // What all threads share, and what is the first thread's own.

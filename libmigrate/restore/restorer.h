@@ -80,6 +80,7 @@ class Restorer {
   Result<void> sleep_on(const wire::ProcessImage& image);
   Result<void> interrupt_sleepers(const std::vector<Sleeper>& sleepers);
   Result<Stop> await_stop(pid_t thread) const;
+  Result<void> show_to_user(const wire::ProcessImage& image);
   Result<void> set_registers(const wire::ProcessImage& image);
 
   Cell* cell_;

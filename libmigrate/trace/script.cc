@@ -1,5 +1,6 @@
 #include "libmigrate/trace/script.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -11,6 +12,7 @@
 #include <cstring>
 #include <utility>
 
+#include "base/file.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {
@@ -20,6 +22,21 @@ constexpr std::int64_t kMaxErrno = 4095;
 
 bool is_error(std::int64_t result) {
   return result < 0 && result >= -kMaxErrno;
+}
+
+// /proc/PID/mem moves nothing of an address space that has ended.
+Result<void> whole(const char* operation, pid_t process, std::uint64_t address, ssize_t count,
+                   std::size_t wanted) {
+  if (count == static_cast<ssize_t>(wanted)) {
+    return {};
+  }
+  const std::string name = "process " + std::to_string(process);
+  Error error = count == 0  ? make_error(ErrorCode::kNotFound, operation, name,
+                                         "it runs another program now, or has ended")
+                : count < 0 ? system_error(operation, name)
+                            : system_error_from(EFAULT, operation, name);
+  error.address = address;
+  return fail(std::move(error));
 }
 
 }  // namespace
@@ -47,6 +64,33 @@ Result<void> send_again(pid_t process, pid_t thread, bool to_thread, siginfo_t i
   return {};
 }
 
+Result<void> ScriptArea::open_memory() {
+  memory = std::make_shared<const UniqueFd>(
+      MIGRATE_TRY(open_file("/proc/" + std::to_string(process) + "/mem", O_RDWR | O_CLOEXEC)));
+  return {};
+}
+
+Result<UniqueFd> ScriptArea::duplicate_memory() const {
+  return memory ? memory->duplicate()
+                : open_file("/proc/" + std::to_string(process) + "/mem", O_RDONLY | O_CLOEXEC);
+}
+
+Result<void> ScriptArea::read(std::uint64_t from, std::span<std::byte> into) const {
+  if (!memory) {
+    return read_memory(process, from, into);
+  }
+  const ssize_t count = ::pread(memory->get(), into.data(), into.size(), static_cast<off_t>(from));
+  return whole("read memory of", process, from, count, into.size());
+}
+
+Result<void> ScriptArea::write(std::uint64_t to, std::span<const std::byte> bytes) const {
+  if (!memory) {
+    return write_memory(process, to, bytes);
+  }
+  const ssize_t count = ::pwrite(memory->get(), bytes.data(), bytes.size(), static_cast<off_t>(to));
+  return whole("write memory of", process, to, count, bytes.size());
+}
+
 Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
                                std::uint64_t instruction, std::int64_t number,
                                const std::uint64_t (&arguments)[6]) {
@@ -58,9 +102,6 @@ Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
   for (int side = 0; side < 2;) {
     MIGRATE_TRY(resume_to_call(thread));
     const Stop stop = MIGRATE_TRY(wait_stop_of_first(thread));
-    if (stop.event == PTRACE_EVENT_EXEC) {
-      return fail(end_impostor(thread));
-    }
     if (stop.event == PTRACE_EVENT_STOP) {
       continue;  // An interrupt of ours that came late.
     }
@@ -97,7 +138,8 @@ Result<ScriptArea> map_script_area(pid_t process, pid_t thread, const arch::Gene
                                   "process " + std::to_string(process)));
   }
   area.address = static_cast<std::uint64_t>(address);
-  MIGRATE_TRY(write_memory(process, area.code(), arch::interpreter_code().bytes));
+  MIGRATE_TRY(area.open_memory());
+  MIGRATE_TRY(area.write(area.code(), arch::interpreter_code().bytes));
   return area;
 }
 
@@ -222,16 +264,16 @@ Result<void> Script::write(const arch::WayBack& back, std::size_t first, std::si
     bytes.resize(place_.data_offset);
     bytes.insert(bytes.end(), data_.begin(), data_.end());
   } else if (data_bytes != 0) {
-    MIGRATE_TRY(write_memory(area_.process, place_.data(), data_));
+    MIGRATE_TRY(area_.write(place_.data(), data_));
   }
-  return write_memory(area_.process, place_.address + start, bytes);
+  return area_.write(place_.address + start, bytes);
 }
 
 Result<void> Script::read(std::size_t first, std::size_t count) {
-  MIGRATE_TRY(read_memory(area_.process, place_.entries(),
-                          std::as_writable_bytes(std::span(entries_).subspan(first, count))));
+  MIGRATE_TRY(area_.read(place_.entries(),
+                         std::as_writable_bytes(std::span(entries_).subspan(first, count))));
   const bool last = first + count == entries_.size();
-  return last && !data_.empty() ? read_memory(area_.process, place_.data(), data_) : Result<void>();
+  return last && !data_.empty() ? area_.read(place_.data(), data_) : Result<void>();
 }
 
 Result<void> Script::start_part(pid_t thread, const arch::GeneralRegisters& base,
@@ -271,16 +313,22 @@ Result<void> Script::give_back_signals(pid_t thread) {
 }
 
 Result<Stop> Script::await_stop(pid_t thread) const {
-  return thread == area_.process ? wait_stop_of_first(thread) : wait_stop(thread);
+  if (thread == area_.process) {
+    return wait_stop_of_first(thread);
+  }
+  auto stop = wait_stop(thread);
+  if (!stop) {
+    // It has ended, and so does its process, or it has been made to run another program and has the
+    // first thread's id by now: whatever came next would be done to that program.
+    ::kill(area_.process, SIGKILL);
+  }
+  return stop;
 }
 
 Result<void> Script::wait_for_end(pid_t thread) {
   const std::uint64_t end = place_.address + arch::interpreter_code().end_offset;
   for (;;) {
     const Stop stop = MIGRATE_TRY(await_stop(thread));
-    if (stop.event == PTRACE_EVENT_EXEC) {
-      return fail(end_impostor(area_.process));
-    }
     if (stop.event == PTRACE_EVENT_CLONE) {
       unsigned long child = 0;
       if (::ptrace(PTRACE_GETEVENTMSG, thread, nullptr, &child) != 0) {

@@ -7,11 +7,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <initializer_list>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "base/unique_fd.h"
 #include "libmigrate/arch/arch.h"
 #include "libmigrate/trace/tracee.h"
 #include "pager/page_range.h"
@@ -36,7 +38,7 @@ struct ScriptPlace {
 /// Memory that we map into a traced process to run scripts there: the place of one script, the
 /// parking data, and a record that outlives the tracer. One anonymous mapping, readable, writable
 /// and executable. The scripts of several threads that run at once have a slot each. A value: it
-/// names memory of the process and owns nothing.
+/// names memory of the process.
 struct ScriptArea {
   static constexpr std::uint64_t kDataOffset = 131072;
   static constexpr std::uint64_t kDataBytes = 262144;
@@ -50,6 +52,18 @@ struct ScriptArea {
   pid_t process = 0;
   std::uint64_t address = 0;
   std::uint64_t length_bytes = 0;
+  /// /proc/PID/mem, which stays with the address space that the area is in: a process that is made
+  /// to run another program (execve) is neither read nor written by it. Null before open_memory():
+  /// then by the process's id.
+  std::shared_ptr<const UniqueFd> memory = {};
+
+  /// To be called while the process is stopped and surely the one that was meant. Errors: kSystem.
+  Result<void> open_memory();
+  Result<UniqueFd> duplicate_memory() const;
+  /// Memory of the process, anywhere. Errors: kSystem (EFAULT, with address; that address space
+  /// is no more).
+  Result<void> read(std::uint64_t from, std::span<std::byte> into) const;
+  Result<void> write(std::uint64_t to, std::span<const std::byte> bytes) const;
 
   std::uint64_t code() const { return address; }
   ScriptPlace place() const { return {address, kDataOffset, kSlotsOffset}; }

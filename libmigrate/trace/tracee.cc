@@ -105,7 +105,7 @@ Error end_impostor(pid_t process) {
   return error;
 }
 
-Result<Stop> wait_stop(pid_t thread) {
+Result<Stop> wait_any_stop(pid_t thread) {
   int status = 0;
   pid_t waited = 0;
   do {
@@ -114,7 +114,7 @@ Result<Stop> wait_stop(pid_t thread) {
   return stop_of(thread, waited, status);
 }
 
-Result<Stop> wait_stop_of_first(pid_t process) {
+Result<Stop> wait_any_stop_of_first(pid_t process) {
   const std::string threads = "/proc/" + std::to_string(process) + "/task/";
   for (;;) {
     siginfo_t told{};
@@ -122,7 +122,7 @@ Result<Stop> wait_stop_of_first(pid_t process) {
       if (errno == EINTR) {
         continue;
       }
-      return wait_stop(process);
+      return wait_any_stop(process);
     }
     if (told.si_pid == process) {
       int status = 0;
@@ -135,10 +135,27 @@ Result<Stop> wait_stop_of_first(pid_t process) {
     const bool ended =
         told.si_code == CLD_EXITED || told.si_code == CLD_KILLED || told.si_code == CLD_DUMPED;
     if (!ended || ::access((threads + std::to_string(told.si_pid)).c_str(), F_OK) != 0) {
-      return wait_stop(process);  // There is something else to be told of: no way to wait for both.
+      return wait_any_stop(
+          process);  // There is something else to be told of: no way to wait for both.
     }
     ::waitpid(told.si_pid, nullptr, __WALL | WNOHANG);
   }
+}
+
+// Who runs another program is told of by the process's id.
+static Result<Stop> no_impostor(pid_t process, Result<Stop> stop) {
+  if (stop && stop->event == PTRACE_EVENT_EXEC) {
+    return fail(end_impostor(process));
+  }
+  return stop;
+}
+
+Result<Stop> wait_stop(pid_t thread) {
+  return no_impostor(thread, wait_any_stop(thread));
+}
+
+Result<Stop> wait_stop_of_first(pid_t process) {
+  return no_impostor(process, wait_any_stop_of_first(process));
 }
 
 void reap(pid_t thread) {

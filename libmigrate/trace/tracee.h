@@ -46,12 +46,16 @@ struct Stop {
 /// What we would do next to the process we would do to that program. Returns kNotFound, saying so.
 Error end_impostor(pid_t process);
 
-/// Waits for `thread` to stop. Blocks. kNotFound (with the wait status as text) if it ended.
-Result<Stop> wait_stop(pid_t thread);
-
+/// Waits for `thread` to stop. Blocks. kNotFound (with the wait status as text) if it ended. For a
+/// process that is not in our hands yet, and may run another program.
+Result<Stop> wait_any_stop(pid_t thread);
 /// The same for the first thread of `process`, whose other threads are all stopped, each with its
 /// stop awaited. When a process is killed, the kernel tells of its first thread last, and of the
 /// others their tracer only: they are reaped here.
+Result<Stop> wait_any_stop_of_first(pid_t process);
+
+/// The same for a process that is: an impostor is ended, kNotFound.
+Result<Stop> wait_stop(pid_t thread);
 Result<Stop> wait_stop_of_first(pid_t process);
 
 /// Reaps a traced thread that is dying, for which ptrace verbs give kNotFound: until then its

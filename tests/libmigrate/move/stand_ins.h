@@ -1,5 +1,6 @@
 #pragma once
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -14,6 +15,7 @@
 #include <utility>
 #include <vector>
 
+#include "base/file.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/move/kept_memory.h"
@@ -49,7 +51,8 @@ class StandInMemory final : public KeptMemory {
     ++feeds;
     fed_with = options;
     return gone ? fail(make_error(ErrorCode::kNotFound, "read the memory"))
-                : PageFeed::create(::getpid(), image_, options);
+                : PageFeed::create(::getpid(), open_file("/proc/self/mem", O_RDONLY).value(),
+                                   image_, options);
   }
   void note_confirmed(std::size_t, const std::vector<PageRange>& ranges) override {
     for (const PageRange& range : ranges) {
