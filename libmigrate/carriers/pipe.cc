@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/owner_scope.h"
 #include "libmigrate/carriers/internal/relayed.h"
 #include "libmigrate/carriers/internal/table.h"
 #include "libmigrate/carriers/internal/tools.h"
@@ -125,16 +126,19 @@ const char* flaw_of_pipe(const wire::Objects& objects, const wire::OpenFile& fil
 // The pipe is made for the first of its open files; each has a description of its own.
 Result<UniqueFd> make_pipe_end(MakeContext& context, const wire::OpenFile& file) {
   MadePipe& pipe = context.pipe(file.object());
+  const wire::Pipe& seen = context.objects().pipes(static_cast<int>(file.object()));
   if (!pipe.reader.valid()) {
-    const wire::Pipe& seen = context.objects().pipes(static_cast<int>(file.object()));
-    pipe = MIGRATE_TRY(make_empty_pipe(static_cast<int>(seen.capacity_bytes())));
-    MIGRATE_TRY(write_all(pipe.writer.get(), std::as_bytes(std::span(seen.content()))));
-    if (::fchown(pipe.writer.get(), seen.owner(), seen.group()) != 0 ||
-        ::fchmod(pipe.writer.get(), seen.mode()) != 0) {
-      return fail(system_error("set the owner and mode of a pipe"));
+    {
+      const OwnerScope as_owner(seen.owner(), seen.group());
+      pipe = MIGRATE_TRY(make_empty_pipe(static_cast<int>(seen.capacity_bytes())));
+      if (::fchmod(pipe.writer.get(), seen.mode()) != 0) {
+        return fail(system_error("set the mode of a pipe"));
+      }
     }
+    MIGRATE_TRY(write_all(pipe.writer.get(), std::as_bytes(std::span(seen.content()))));
   }
   const bool reads = (file.flags() & O_ACCMODE) == O_RDONLY;
+  const OwnerScope as_owner(seen.owner(), seen.group());  // Who may open it again.
   return reopen(reads ? pipe.reader.get() : pipe.writer.get(), file.flags());
 }
 

@@ -11,6 +11,8 @@
 #include <cerrno>
 #include <string>
 
+#include "base/owner_scope.h"
+
 namespace migrate {
 namespace {
 
@@ -92,15 +94,13 @@ Result<StreamEndpoint> GuestStream::open(uid_t owner, gid_t group) {
       shutdown(ends[0], in_gone_ && out_gone_ ? SHUT_RDWR : in_gone_ ? SHUT_WR : SHUT_RD);
     }
   } else {
+    const OwnerScope as_owner(owner, group);
     if (pipe2(ends.data(), O_CLOEXEC) != 0) {
       return fail(system_error("pipe2", "relay stream " + std::to_string(id_)));
     }
     const bool in = (directions_ & wire::RELAY_IN) != 0;
     UniqueFd ours(ends[in ? 1 : 0]);
     endpoint.process_end.reset(ends[in ? 0 : 1]);
-    if (fchown(ours.get(), owner, group) != 0) {
-      return fail(system_error("chown", "relay stream " + std::to_string(id_)));
-    }
     MIGRATE_TRY(set_nonblocking(ours.get()));
     if (in) {
       fcntl(ours.get(), F_SETPIPE_SZ, kInPipeBytes);  // Best effort.

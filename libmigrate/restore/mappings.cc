@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/owner_scope.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/only_process.h"
 
@@ -115,6 +116,7 @@ std::uint64_t largest_piece(const wire::Mapping& mapping) {
 }
 
 Result<UniqueFd> make_memory(const wire::SharedMemory& memory) {
+  const OwnerScope as_owner(memory.owner(), memory.group());
   const int fd = ::memfd_create(memory.name().c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING);
   if (fd < 0) {
     return fail(system_error("make a memory file", memory.name()));
@@ -183,10 +185,9 @@ Result<void> finish_shared_memories(const wire::Objects& objects, std::vector<Un
     if (!memory.content().empty()) {
       MIGRATE_TRY(write_all(memories[i].get(), std::as_bytes(std::span(memory.content()))));
     }
-    if (memory.open_descriptor() &&
-        (::fchown(memories[i].get(), memory.owner(), memory.group()) != 0 ||
-         ::fchmod(memories[i].get(), memory.mode()) != 0)) {
-      return fail(system_error("set the owner and mode of a memory file", memory.name()));
+    const OwnerScope as_owner(memory.owner(), memory.group());
+    if (memory.open_descriptor() && ::fchmod(memories[i].get(), memory.mode()) != 0) {
+      return fail(system_error("set the mode of a memory file", memory.name()));
     }
   }
   return {};

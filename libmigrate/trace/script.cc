@@ -1,6 +1,5 @@
 #include "libmigrate/trace/script.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -12,7 +11,6 @@
 #include <cstring>
 #include <utility>
 
-#include "base/file.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {
@@ -22,21 +20,6 @@ constexpr std::int64_t kMaxErrno = 4095;
 
 bool is_error(std::int64_t result) {
   return result < 0 && result >= -kMaxErrno;
-}
-
-// /proc/PID/mem moves nothing of an address space that has ended.
-Result<void> whole(const char* operation, pid_t process, std::uint64_t address, ssize_t count,
-                   std::size_t wanted) {
-  if (count == static_cast<ssize_t>(wanted)) {
-    return {};
-  }
-  const std::string name = "process " + std::to_string(process);
-  Error error = count == 0  ? make_error(ErrorCode::kNotFound, operation, name,
-                                         "it runs another program now, or has ended")
-                : count < 0 ? system_error(operation, name)
-                            : system_error_from(EFAULT, operation, name);
-  error.address = address;
-  return fail(std::move(error));
 }
 
 }  // namespace
@@ -62,33 +45,6 @@ Result<void> send_again(pid_t process, pid_t thread, bool to_thread, siginfo_t i
     return fail(system_error("send a signal again to", "thread " + std::to_string(thread)));
   }
   return {};
-}
-
-Result<void> ScriptArea::open_memory() {
-  memory = std::make_shared<const UniqueFd>(
-      MIGRATE_TRY(open_file("/proc/" + std::to_string(process) + "/mem", O_RDWR | O_CLOEXEC)));
-  return {};
-}
-
-Result<UniqueFd> ScriptArea::duplicate_memory() const {
-  return memory ? memory->duplicate()
-                : open_file("/proc/" + std::to_string(process) + "/mem", O_RDONLY | O_CLOEXEC);
-}
-
-Result<void> ScriptArea::read(std::uint64_t from, std::span<std::byte> into) const {
-  if (!memory) {
-    return read_memory(process, from, into);
-  }
-  const ssize_t count = ::pread(memory->get(), into.data(), into.size(), static_cast<off_t>(from));
-  return whole("read memory of", process, from, count, into.size());
-}
-
-Result<void> ScriptArea::write(std::uint64_t to, std::span<const std::byte> bytes) const {
-  if (!memory) {
-    return write_memory(process, to, bytes);
-  }
-  const ssize_t count = ::pwrite(memory->get(), bytes.data(), bytes.size(), static_cast<off_t>(to));
-  return whole("write memory of", process, to, count, bytes.size());
 }
 
 Result<std::int64_t> call_once(pid_t thread, const arch::GeneralRegisters& base,
