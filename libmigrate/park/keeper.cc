@@ -1,4 +1,5 @@
 // What keeps the memory of a parked process when that has ended.
+#include <linux/kcmp.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -90,6 +91,9 @@ void ParkedProcess::end_children(pid_t process) {
   std::istringstream children(
       read_file("/proc/" + id + "/task/" + id + "/children").value_or(std::string()));
   for (pid_t child = 0; children >> child;) {
+    if (::syscall(SYS_kcmp, process, child, KCMP_VM, 0, 0) != 0) {
+      continue;  // Not one of ours: its user made it, and it may have become another's.
+    }
     log::info("ends process {}, a keeper that was left of process {}", child, process);
     ::kill(child, SIGKILL);
   }

@@ -93,7 +93,8 @@ class ParkedProcess {
   /// of the deputy (when that has ended, its init's), holds no descriptors but `kept`, waits with
   /// all signals blocked, and is to be given to nobody but end(). After settle(). Errors: kSystem.
   Result<ParkedProcess> make_keeper(const std::set<std::uint32_t>& kept);
-  /// Ends the children of a parked process, which has none but keepers of which nobody took note.
+  /// Ends the children of a parked process that share its memory: keepers of which nobody took
+  /// note.
   static void end_children(pid_t process);
   /// Kills it, and waits for its end as its tracer.
   void end();

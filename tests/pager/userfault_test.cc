@@ -15,15 +15,21 @@ namespace {
 
 constexpr std::uint64_t kPages = 16;
 
-std::uint64_t map(int protection) {
-  void* const place =
-      ::mmap(nullptr, kPages * kPageBytes, protection, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  EXPECT_NE(place, MAP_FAILED);
-  return reinterpret_cast<std::uint64_t>(place);
-}
-
 void* pointer(std::uint64_t address) {
   return reinterpret_cast<void*>(address);  // NOLINT(performance-no-int-to-ptr)
+}
+
+// Two places side by side, the first of which can be used. The kernel maps from the top: others
+// find room above them, and not in the place that is empty just now (a sanitizer's runtime did).
+std::uint64_t map_two_places() {
+  constexpr std::uint64_t kRoomBytes = 1U << 30U;
+  constexpr std::uint64_t kUsedBytes = 2 * kPages * kPageBytes;
+  void* const room = ::mmap(nullptr, kRoomBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  EXPECT_NE(room, MAP_FAILED);
+  const auto start = reinterpret_cast<std::uint64_t>(room);
+  EXPECT_EQ(::munmap(pointer(start + kUsedBytes), kRoomBytes - kUsedBytes), 0);
+  EXPECT_EQ(::mprotect(room, kPages * kPageBytes, PROT_READ | PROT_WRITE), 0);
+  return start;
 }
 
 bool move(std::uint64_t from, std::uint64_t to) {
@@ -40,8 +46,8 @@ TEST(Userfault, MemoryThatIsBeingMovedIsNotGone) {
   }
   auto userfault = Userfault::create_for_self();
   ASSERT_TRUE(userfault) << userfault.error().message();
-  const std::uint64_t here = map(PROT_READ | PROT_WRITE);
-  const std::uint64_t there = map(PROT_NONE);
+  const std::uint64_t here = map_two_places();
+  const std::uint64_t there = here + kPages * kPageBytes;
   ASSERT_TRUE(userfault->register_range({here, kPages}));
 
   std::atomic<bool> over = false;

@@ -167,7 +167,7 @@ Result<std::vector<ProcessRecord>> find_records(Registry& registry, const Reques
       id, [&](const ProcessRecord& record) { return by_pid || may_see(request, record); }));
   for (const ProcessRecord& record : records) {
     if (!may_see(request, record)) {
-      return fail(not_permitted("process " + id));
+      return fail(not_permitted("process " + (by_pid ? std::to_string(pid) : id)));
     }
   }
   return records;
