@@ -65,6 +65,9 @@ Result<std::uint64_t> ProcessPageReader::read(std::span<const PageRange> ranges,
       if (count == 0) {
         return fail(make_error(ErrorCode::kNotFound, "read memory", process_name(pid_)));
       }
+      if (count < 0 && errno != EIO) {  // Such as no memory for it now: no word about the page.
+        return fail(system_error("read memory", process_name(pid_)));
+      }
       if (count < static_cast<ssize_t>(kPageBytes)) {
         return done;
       }

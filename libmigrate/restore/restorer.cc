@@ -310,12 +310,11 @@ Result<void> Restorer::finish(const wire::Image& image,
 // is made in it. Not by a script, which he would rewrite. Until then it is like any program that
 // has changed its ids: nobody's but root's to look into.
 Result<void> Restorer::show_to_user(const wire::ProcessImage& image) {
-  if (image.dumpable() > 1) {
-    return {};
+  if (image.dumpable() != 1) {
+    return {};  // It is shown to nobody already.
   }
-  const std::int64_t result =
-      MIGRATE_TRY(call_once(cell_->seed(), base_, system_call_, SYS_prctl,
-                            {PR_SET_DUMPABLE, image.dumpable(), 0, 0, 0, 0}));
+  const std::int64_t result = MIGRATE_TRY(
+      call_once(cell_->seed(), base_, system_call_, SYS_prctl, {PR_SET_DUMPABLE, 1, 0, 0, 0, 0}));
   return result == 0 ? Result<void>()
                      : fail(system_error_from(static_cast<int>(-result), "set dumpable"));
 }
