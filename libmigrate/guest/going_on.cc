@@ -152,6 +152,12 @@ void GuestInDoubt::end_process(const std::string& why) {
 }
 
 GuestLeaving::GuestLeaving(Guest& guest, OnwardMove& onward) : GoingOn(guest, onward) {
+  guest_.record().set_facts([this] {
+    GuestRecord::Facts facts;
+    facts.owed_pages = move().owed_pages();
+    facts.where = move().destination();
+    return facts;
+  });
   guest_.record().enter(GuestPhase::kLeaving);
   guest_.home().drop_relay();
   if (auto hidden = move().hide(); !hidden) {
@@ -160,6 +166,10 @@ GuestLeaving::GuestLeaving(Guest& guest, OnwardMove& onward) : GoingOn(guest, on
   if (onward_.wait == MoveWait::kResumed) {
     onward_.sink.finish(MIGRATE_DONE, move().result());
   }
+}
+
+GuestLeaving::~GuestLeaving() {
+  guest_.record().set_facts([] { return GuestRecord::Facts(); });
 }
 
 bool GuestLeaving::step() {
@@ -188,6 +198,9 @@ bool GuestLeaving::serve() {
   }
   ProcessRow& row = guest_.record().row();
   row.set_waiting(move().waits_for(), guest_.now() - move().waits_since_us());
+  if (!move().done()) {
+    row.set_progress(ProcessState::kAway, move().owed_pages(), {}, move().result().dump());
+  }
   row.refresh();
   given_up_ = given_up_ || waits_too_long();
   if (onward_.sink.open() && guest_.now() >= next_progress_us_) {

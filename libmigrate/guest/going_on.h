@@ -78,6 +78,7 @@ class GuestInDoubt final : public GoingOn {
 class GuestLeaving final : public GoingOn {
  public:
   GuestLeaving(Guest& guest, OnwardMove& onward);
+  ~GuestLeaving() override;
 
   bool step() override;
 

@@ -43,6 +43,7 @@ Guest::Guest(const WorkerContext& context, const SessionId& session, const Sessi
   record_.set_facts([this] {
     GuestRecord::Facts facts;
     facts.owed_pages = pages_ && !independent() ? pages_->owed() : 0;
+    facts.owed_by = record_.noted().source();
     facts.children_left = children_left();
     facts.lost = lost_;
     return facts;
@@ -179,7 +180,8 @@ void Guest::record_exposure(const wire::Progress& progress) {
   } else if (const auto remaining = drain_.remaining_us(now)) {
     exposure["expected_independence_us"] = *remaining;
   }
-  record_.row().set_progress(*state, progress.owed_pages(), exposure.dump());
+  record_.row().set_progress(*state, progress.owed_pages(), record_.noted().source(),
+                             exposure.dump());
 }
 
 wire::Progress Guest::progress() const {
@@ -192,6 +194,9 @@ wire::Progress Guest::progress() const {
 }
 
 void Guest::follow_home() {
+  if (record_.noted().source() != record_.noted().home()) {
+    home_->report_owed(independent() ? 0 : pages_->owed(), record_.noted().source());
+  }
   home_->follow();
   if (cell_over() && home_gave_up()) {
     source_.note_knows();

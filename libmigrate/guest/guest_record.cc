@@ -67,7 +67,9 @@ void GuestRecord::write_row() {
   if (has_ended(phase())) {
     row.exit_status = wait_status();
   }
+  row.where = facts.where;
   row.owed_pages = facts.owed_pages;
+  row.owed_by = facts.owed_by;
   row.uid = noted_.user();
   row.command = noted_.command();
   row.result = facts.lost.empty() ? std::string() : nlohmann::json{{"lost", facts.lost}}.dump();

@@ -27,8 +27,10 @@ class GuestRecord {
   /// What the row says beside what is noted.
   struct Facts {
     std::uint64_t owed_pages = 0;  ///< To the process.
+    std::string owed_by{};         ///< By which host; empty: this one.
+    std::string where{};           ///< Where it runs; empty: here.
     bool children_left = false;    ///< Once it has ended: whether children of it are in its cell.
-    std::string lost;              ///< Why it did not end by itself.
+    std::string lost{};            ///< Why it did not end by itself.
   };
   /// `facts` is asked whenever the row is written.
   void set_facts(std::function<Facts()> facts) { facts_ = std::move(facts); }

@@ -30,4 +30,14 @@ void HomeLink::follow() {
   }
 }
 
+void HomeLink::report_owed(std::uint64_t pages, const std::string& by) {
+  constexpr std::int64_t kOwedEveryUs = 1'000'000;
+  const std::int64_t now = clock_();
+  if (said_owed_ != (pages != 0) || now >= next_owed_us_) {
+    said_owed_ = pages != 0;
+    next_owed_us_ = now + kOwedEveryUs;
+    relay_->report_owed(pages, by);
+  }
+}
+
 }  // namespace migrate

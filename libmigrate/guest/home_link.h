@@ -43,6 +43,9 @@ class HomeLink {
   /// Connects again every half second where the link is lost, which blocks for up to two seconds,
   /// and does all that the relay can do now.
   void follow();
+  /// Home is to know that the host at `by` owes `pages` to the process: at once if that begins or
+  /// ends, else every second.
+  void report_owed(std::uint64_t pages, const std::string& by);
   /// For how long the link has been lost; 0: it is there.
   std::int64_t away_us() const { return lost_us_ == 0 ? 0 : clock_() - lost_us_; }
 
@@ -54,6 +57,8 @@ class HomeLink {
   std::unique_ptr<GuestRelay> relay_;
   std::int64_t next_us_ = 0;
   std::int64_t lost_us_ = 0;
+  std::int64_t next_owed_us_ = 0;
+  bool said_owed_ = false;
 };
 
 }  // namespace migrate

@@ -10,7 +10,6 @@
 #include <utility>
 
 #include "base/log.h"
-#include "libmigrate/state/phase.h"
 
 namespace migrate {
 namespace {
@@ -57,11 +56,11 @@ Deputy::Deputy(const HomeSurroundings& around, HomeRecord& record, Asking& askin
     where.host = asking_.destination.empty() ? departed_.move->destination() : asking_.destination;
     where.session = to_hex(departed_.move->session());
   }
-  record_.enter(departed_.move->done() ? HomePhase::kIndependent : HomePhase::kServing,
-                last_move());
   relay_ = std::make_unique<HomeRelay>(files_.take_streams(), record_.pid(), relay_handlers());
   const wire::HomeRelayState& noted = record_.text().relay();
   relay_->adopt(noted);
+  record_.enter(departed_.move->done() ? HomePhase::kIndependent : HomePhase::kServing,
+                last_move());
   if (noted.exit_delivered()) {  // To a worker that died before it had ended the deputy.
     note_end(ProcessEnd::from(noted.exited()));
   }
@@ -88,6 +87,7 @@ HomeRelay::Handlers Deputy::relay_handlers() {
     record_.where() = {host, session};
     record_.write_row(last_move());
   };
+  handlers.on_owed = [this] { record_.show_progress(last_move()); };
   handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection) { close_stream(id); };
   return handlers;
 }
@@ -174,9 +174,7 @@ void Deputy::follow_move() {
     }
   } else if (!was_done && around_.clock() >= next_progress_us_) {
     next_progress_us_ = around_.clock() + kProgressEveryUs;
-    if (const auto state = row_state(record_.phase())) {
-      record_.row().set_progress(*state, move.owed_pages(), outcome().dump());
-    }
+    record_.show_progress(last_move());
     if (asking_.client.open()) {
       asking_.client.send(move.progress_event());
     }
@@ -265,7 +263,17 @@ ParkedHere* Deputy::parked() const {
 }
 
 LastMove Deputy::last_move() const {
-  return {departed_.move->owed_pages(), outcome().dump()};
+  LastMove last{.is_owed = !departed_.move->done(),
+                .owed_pages = departed_.move->owed_pages()};
+  nlohmann::json result = outcome();
+  if (const auto elsewhere = relay_->owed(); elsewhere && !last.is_owed) {
+    last.is_owed = true;
+    last.owed_pages = elsewhere->pages;
+    last.owed_by = elsewhere->by;
+    result["expected_independence_us"] = nullptr;  // Which only that host knows.
+  }
+  last.result = result.dump();
+  return last;
 }
 
 // Of the last move, and of the end.

@@ -74,10 +74,22 @@ void HomeRecord::enter(HomePhase phase, const LastMove& move, int wait_status) {
   write_row(move);
 }
 
+// What its own source owes it is a phase of this host's; what others do is not.
+std::optional<ProcessState> HomeRecord::state_of(const LastMove& move) const {
+  const auto state = row_state(phase());
+  return state == ProcessState::kDone && move.is_owed ? ProcessState::kAway : state;
+}
+
+void HomeRecord::show_progress(const LastMove& move) {
+  if (const auto state = state_of(move)) {
+    row_.set_progress(*state, move.owed_pages, move.owed_by, move.result);
+  }
+}
+
 // Of an end, and of a process that stays, only that is written: the rest of the row tells of its
 // last move.
 void HomeRecord::write_row(const LastMove& move) {
-  const auto state = row_state(phase());
+  const auto state = state_of(move);
   if (!state) {
     return;
   }
@@ -99,6 +111,7 @@ void HomeRecord::write_row(const LastMove& move) {
     row.exit_status = file_.mark().phase.wait_status();
   }
   row.owed_pages = move.owed_pages;
+  row.owed_by = move.owed_by;
   row.uid = text_.user();
   row.command = command();
   if (*state != ProcessState::kMoving) {

@@ -21,8 +21,10 @@ namespace migrate {
 
 /// What a row tells of a process's last move.
 struct LastMove {
-  std::uint64_t owed_pages = 0;
-  std::string result;  ///< A JSON object.
+  bool is_owed = false;          ///< Pages are owed to the process, by this host or another.
+  std::uint64_t owed_pages = 0;  ///< How many, as far as is known.
+  std::string owed_by{};         ///< As in ProcessRecord.
+  std::string result{};          ///< A JSON object.
 };
 
 /// What a home worker leaves behind of its process for the worker that takes over when it dies, and
@@ -52,6 +54,8 @@ class HomeRecord {
   void enter(HomePhase phase, const LastMove& move = {}, int wait_status = SessionPhase::kKilled);
   /// Writes the row anew: it is what the record says.
   void write_row(const LastMove& move);
+  /// The same, of a move's progress: see ProcessRow::set_progress().
+  void show_progress(const LastMove& move);
   ProcessRow& row() { return row_; }
   /// Shows in the row for what `move` waits, at the time `now_us`.
   void show_waiting(const Departure& move, std::int64_t now_us);
@@ -75,6 +79,8 @@ class HomeRecord {
  private:
   HomeRecord(SessionFile file, ProcessRow row, const SessionId& process)
       : file_(std::move(file)), row_(std::move(row)), process_(process) {}
+
+  std::optional<ProcessState> state_of(const LastMove& move) const;
 
   SessionFile file_;
   ProcessRow row_;

@@ -248,6 +248,7 @@ Result<void> GuestRelay::accept_resumed(const wire::RelayResumed& resumed) {
   exit_sent_ = false;
   send_job_state();
   send_location();
+  send_owed();
   return {};
 }
 
@@ -326,6 +327,23 @@ void GuestRelay::send_location() {
   if (link_ && established_ && location_) {
     wire::RelayMessage message;
     *message.mutable_located() = *location_;
+    link_->send(message);
+  }
+}
+
+void GuestRelay::report_owed(std::uint64_t pages, const std::string& by) {
+  if (!owed_ || owed_->pages() != pages || owed_->by() != by) {
+    owed_.emplace();
+    owed_->set_pages(pages);
+    owed_->set_by(by);
+    send_owed();
+  }
+}
+
+void GuestRelay::send_owed() {
+  if (link_ && established_ && owed_) {
+    wire::RelayMessage message;
+    *message.mutable_owed() = *owed_;
     link_->send(message);
   }
 }

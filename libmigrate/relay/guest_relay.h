@@ -97,6 +97,8 @@ class GuestRelay {
   void report_job_state(int stopped_signal);
   /// Tells home where the process is now.
   void report_location(const std::string& host, const std::string& session);
+  /// Tells home how many pages the host at `by`, which is not home, owes to the process.
+  void report_owed(std::uint64_t pages, const std::string& by);
   /// The process has ended: takes out the rest of its output, then tells home, again on every
   /// link until home has confirmed it. `keep_streams`: descendants live, and may use them.
   /// `lost`: for people, why it did not end by itself.
@@ -125,6 +127,7 @@ class GuestRelay {
   void note_ends(bool over);
   void send_job_state();
   void send_location();
+  void send_owed();
 
   Handlers handlers_;
   std::map<std::uint32_t, GuestStream> streams_;
@@ -135,6 +138,7 @@ class GuestRelay {
   std::uint64_t acked_signal_ = 0;
   std::uint32_t stopped_signal_ = 0;
   std::optional<wire::RelayLocated> location_;
+  std::optional<wire::RelayOwed> owed_;
   std::optional<wire::RelayExited> exited_;
   bool active_ = false;
   bool established_ = false;

@@ -75,6 +75,9 @@ void HomeRelay::adopt(const wire::HomeRelayState& state) {
   if (state.has_exited()) {
     exited_ = state.exited();
   }
+  if (state.has_owed()) {
+    owed_ = state.owed();
+  }
   exit_delivered_ = state.exit_delivered();
 }
 
@@ -95,6 +98,9 @@ wire::HomeRelayState HomeRelay::note() const {
   }
   if (exited_) {
     *state.mutable_exited() = *exited_;
+  }
+  if (owed_) {
+    *state.mutable_owed() = *owed_;
   }
   state.set_exit_delivered(exit_delivered_);
   return state;
@@ -255,6 +261,9 @@ Result<void> HomeRelay::check_resume(const Peer& peer, std::uint64_t activated_e
 void HomeRelay::activate(std::unique_ptr<Peer> peer) {
   active_ = std::move(peer);
   const wire::RelayResume resume = *std::exchange(active_->resume, std::nullopt);
+  if (epoch_ != resume.epoch()) {
+    owed_.reset();
+  }
   epoch_ = resume.epoch();
   attempt_ = resume.attempt();
   wire::RelayMessage message;
@@ -305,9 +314,23 @@ Result<void> HomeRelay::dispatch(const wire::RelayMessage& message) {
       }
       location_ = message.located();
       return {};
+    case Body::kOwed:
+      owed_ = message.owed();
+      if (handlers_.on_owed) {
+        handlers_.on_owed();
+      }
+      return {};
     default:
       return fail(corrupt_from_place("accept a message that the process's place does not send"));
   }
+}
+
+std::optional<HomeRelay::Owed> HomeRelay::owed() const {
+  constexpr std::uint64_t kFirstPlace = 1;
+  if (epoch_ <= kFirstPlace || (owed_ && owed_->pages() == 0)) {
+    return std::nullopt;
+  }
+  return owed_ ? Owed{owed_->pages(), owed_->by()} : Owed{};
 }
 
 Result<void> HomeRelay::accept_signal_ack(const wire::RelaySignalAck& ack) {

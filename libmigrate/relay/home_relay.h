@@ -49,6 +49,8 @@ class HomeRelay {
     std::function<void()> on_continued;
     /// The process is at this host now.
     std::function<void(const std::string& host, const std::string& session)> on_located;
+    /// What owed() says has changed.
+    std::function<void()> on_owed;
     /// The process closed its end of a stream (RELAY_IN or RELAY_OUT): so must the deputy.
     std::function<void(std::uint32_t id, wire::RelayDirection direction)> on_stream_closed;
     /// The state may have changed: note() is to be kept now, before the other side is told of it.
@@ -73,6 +75,14 @@ class HomeRelay {
   std::uint32_t silent_ms() const;
   /// The epoch of the present place; 0 before the first.
   std::uint64_t epoch() const { return epoch_; }
+
+  /// What a host where the process was between home and its present place still owes to it.
+  struct Owed {
+    std::uint64_t pages = 0;
+    std::string by;  ///< Address of that host; empty: the present place has not said it yet.
+  };
+  /// Nothing if the process is at the first place it went to, or is owed nothing.
+  std::optional<Owed> owed() const;
 
   /// Adds what to poll; returns the longest time to sleep in milliseconds: 0 for not at all, -1
   /// for no limit.
@@ -133,6 +143,7 @@ class HomeRelay {
   std::uint64_t sent_signal_ = 0;    // the last that was queued on the present link
   int stopped_signal_ = 0;
   std::optional<wire::RelayLocated> location_;
+  std::optional<wire::RelayOwed> owed_;  // nothing: the present place has not told it
   std::optional<wire::RelayExited> exited_;
   bool exit_delivered_ = false;
   bool all_ended_ = false;

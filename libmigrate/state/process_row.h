@@ -31,9 +31,10 @@ class ProcessRow {
   void write(ProcessRecord record);
   /// Sets the state, and the number of owed pages if given.
   void set_state(ProcessState state, std::optional<std::uint64_t> owed_pages = std::nullopt);
-  /// What a move has come to: state, owed pages and the last move's result, a JSON object. Written
+  /// What a move has come to: state, owed pages, by whom, and its result, a JSON object. Written
   /// when the state changes, when nothing is owed, and else twice a second at most.
-  void set_progress(ProcessState state, std::uint64_t owed_pages, std::string json);
+  void set_progress(ProcessState state, std::uint64_t owed_pages, std::string owed_by,
+                    std::string json);
   /// Sets kExited, or kChildrenLeft, with `wait_status`, as waitpid gives it.
   void set_exit(int wait_status, ProcessState state = ProcessState::kExited);
   /// Sets the last move's result, a JSON object.

@@ -26,7 +26,7 @@ enum class ProcessRole : std::uint8_t {
 enum class ProcessState : std::uint8_t {
   kMoving,        ///< A move is under way and not yet committed.
   kRunningHere,   ///< It runs on this host.
-  kAway,          ///< It runs elsewhere, and pages are still owed to it.
+  kAway,          ///< It runs elsewhere, and pages are still owed to it, by whichever host.
   kDone,          ///< It runs elsewhere and is owed nothing.
   kExited,        ///< It has ended; exit_status tells how.
   kFailed,        ///< The move failed before commit: the process runs on as if never moved.
@@ -51,7 +51,7 @@ struct ProcessRecord {
   std::string mode;
   ProcessState state = ProcessState::kMoving;
   std::optional<int> exit_status;  ///< As waitpid gives it.
-  std::uint64_t owed_pages = 0;    ///< By this host if it runs elsewhere, to this host if here.
+  std::uint64_t owed_pages = 0;    ///< To the process.
   std::int64_t created_us = 0;     ///< CLOCK_REALTIME; upsert keeps the first.
   std::int64_t updated_us = 0;     ///< CLOCK_REALTIME; 0: filled with the time of the write.
   uid_t uid = 0;
@@ -61,6 +61,7 @@ struct ProcessRecord {
   std::string mailbox;              ///< Name of its mailbox; empty: `process`.
   std::string waits_for;            ///< For what the worker waits; empty: nothing.
   std::int64_t waits_since_us = 0;  ///< CLOCK_REALTIME.
+  std::string owed_by;              ///< Address of the host that owes them; empty: this one.
   std::uint64_t worker_start = 0;   ///< When that one was started; 0: not known, or filled in.
 
   /// Whether its worker lives: that one, and not a later process with its pid.

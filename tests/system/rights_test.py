@@ -50,12 +50,12 @@ class RightsCase(steps.StepCase):
                     + bytes(12))
 
     def start(self, *words, prefix=ASKERS["owner"], ready=b"ready\n"):
-        """Starts PROGRAM STEP..., whose words GO and STOP become paths."""
-        go, stop = self.testbed.new_path("go"), self.testbed.new_path()
-        words = [{"GO": go, "STOP": stop}.get(word, self.programs.get(word, word))
+        """Starts PROGRAM STEP..., whose words GO, STOP and LATER become paths."""
+        go, stop, later = (self.testbed.new_path(name) for name in ("go", "stop", "later"))
+        words = [{"GO": go, "STOP": stop, "LATER": later}.get(word, self.programs.get(word, word))
                  for word in words]
         process = self.testbed.start("hostA", *prefix, *words)
-        process.go_file, process.stop_file = go, stop
+        process.go_file, process.stop_file, process.later_file = go, stop, later
         self.addCleanup(process.kill)
         self.assertTrue(process.wait_output(ready), bytes(process.output))
         return process
@@ -294,60 +294,6 @@ class Meanwhile(RightsCase):
             mover.join()
             self.assert_refused(outcomes[0], "hidden")
             self.ends_well(process)
-
-
-# Writes execve(argv[2]) over the script area of a process; says whether it could.
-HIJACK = """
-import sys
-pid, program = sys.argv[1], sys.argv[2].encode()
-try:
-    lines = open(f"/proc/{pid}/maps").read().splitlines()
-    area = next(line for line in lines if " rwxp 00000000 00:00 0" in line)
-    code = bytes.fromhex("488d3d0d00000031f631d2b83b0000000f05ebfe") + program + bytes(1)
-    with open(f"/proc/{pid}/mem", "r+b", buffering=0) as memory:
-        memory.seek(int(area.partition("-")[0], 16))
-        memory.write(code)
-    print("written")
-except (OSError, StopIteration) as error:
-    print(type(error).__name__)
-"""
-
-
-class Hijacked(RightsCase):
-    """The memory of a process is its user's, also while we hold it and run scripts in it."""
-
-    def hijack(self, pid):
-        return self.testbed.run("hostA", *ASKERS["owner"], "/usr/bin/python3", "-c", HIJACK, pid,
-                                self.programs["setuid"], cwd="/").text.strip()
-
-    def test_frozen(self):
-        for step in ("source.captured", "source.restored"):
-            for _ in range(ROUNDS):
-                process = self.start("plain", "say", "ready", "wait", "STOP", "end")
-                self.arm(step)
-                outcomes = []
-                mover = threading.Thread(
-                    target=lambda: outcomes.append(self.move("owner", process)))
-                mover.start()
-                worker = self.stopped_at(step, "hostA")
-                self.assertEqual(self.hijack(process.pid), "written")
-                os.kill(worker, signal.SIGCONT)
-                mover.join()
-                status = process.wait(10)
-                self.assertEqual(status, -signal.SIGKILL, f"{step}: {bytes(process.output)}")
-                self.assertTrue(wait_until(lambda: not self.is_there(process)), step)
-                self.assertTrue(wait_until(lambda: "was made to run another program" in
-                                           pathlib.Path(self.testbed._logs["hostA"]).read_text()))
-
-    def is_there(self, process):
-        records = self.testbed.control("hostB", "ps").object["processes"]
-        return [each for each in records if str(process.stop_file) in each["command"]]
-
-    def test_deputy(self):
-        process = self.start("plain", "say", "ready", "wait", "STOP", "end")
-        self.assertEqual(self.move("owner", process, more=["--mode", "demand"]).status, DONE)
-        self.assertEqual(self.hijack(process.pid), "PermissionError")
-        self.ends_well(process)
 
 
 LISTENER = """

@@ -185,6 +185,33 @@ class Lists(ToolsCase):
         self.move(process, "hostA")
         self.finish(process)
 
+    def test_owed_by_the_place_before(self):
+        """Whoever asks, at home or on the way, hears whom the process still needs."""
+        process = self.testbed.start_keeper("hostA", mib=16)
+        self.addCleanup(process.kill)
+        identity = self.move(process, "hostB", wait="done")["process"]
+        self.assertTrue(self.records("hostA", process=identity, state="done"))
+        self.move(process, "hostC", mode="demand")
+
+        def owed(host, **expected):
+            """What the host shows, once it knows how much is owed."""
+            rows = wait_until(lambda: [row for row in self.records(host, process=identity,
+                                                                   **expected)
+                                       if row["owed_pages"]])
+            self.assertTrue(rows, f"{host}: {self.records(host)}\n{self.testbed.logs()}")
+            self.assertGreater(rows[0]["owed_pages"], 4000)
+            return rows[0]
+        owed("hostA", state="away", owed_by="tcp://10.213.0.2:7070")
+        owed("hostB", state="away", where="tcp://hostC:7070", owed_by="hostB")
+        owed("hostC", state="running-here", owed_by="tcp://10.213.0.2:7070")
+        waiting = self.testbed.start("hostA", "migratectl", "wait", identity, "--for", "done")
+        time.sleep(0.5)
+        self.assertIsNone(waiting.popen.poll())
+        self.assertIn(" by ", self.testbed.run("hostA", "migratectl", "ps").text)
+        self.move(process, "hostA")  # For which hostC asks for everything.
+        self.assertEqual(waiting.wait(), DONE)
+        self.finish(process)
+
     def test_many_move_it_at_once(self):
         """One after the other, wherever it is by then."""
         process = self.start("threads", "ids")

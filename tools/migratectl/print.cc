@@ -42,6 +42,9 @@ std::string count_of(const nlohmann::json& object, const char* name) {
 
 std::string state_text(const nlohmann::json& record) {
   std::string state = text_of(record, "state");
+  if (state == "away" || state == "done" || state == "running-here") {
+    state = "running";  // The next column says where, and what is owed to it.
+  }
   const auto exit = record.find("exit_text");
   if (exit != record.end() && exit->is_string()) {
     state += " (" + exit->get<std::string>() + ")";
@@ -60,6 +63,13 @@ std::string state_text(const nlohmann::json& record) {
   return state;
 }
 
+/// The address of a host, without what is the same in all of them.
+std::string host_text(const nlohmann::json& record, const char* name) {
+  constexpr std::string_view kScheme = "tcp://";
+  const std::string address = text_of(record, name);
+  return address.starts_with(kScheme) ? address.substr(kScheme.size()) : address;
+}
+
 bool has_ended(const nlohmann::json& record) {
   const std::string state = text_of(record, "state");
   return state == "exited" || state == "lost";
@@ -68,11 +78,14 @@ bool has_ended(const nlohmann::json& record) {
 /// What is still owed, and how long that is expected to last.
 std::string owed_text(const nlohmann::json& record) {
   const double owed = number_of(record, "owed_pages");
-  if (owed <= 0 || has_ended(record)) {
+  if (has_ended(record)) {
     return "-";
   }
+  if (owed <= 0) {
+    return record.value("owed_pages", nlohmann::json(0)).is_null() ? "not known yet" : "-";
+  }
   const double expected = number_of(record, "expected_independence_us");
-  return bytes_text(owed * kPageBytes) +
+  return bytes_text(owed * kPageBytes) + " by " + host_text(record, "owed_by") +
          (expected > 0 ? " (" + duration_text(expected) + ")" : std::string());
 }
 
@@ -164,7 +177,7 @@ std::string processes_text(const nlohmann::json& processes) {
       {"ID", "PID", "ROLE", "STATE", "WHERE", "OWED", "MODE", "AGE", "COMMAND"}};
   for (const nlohmann::json& record : processes) {
     rows.push_back({text_of(record, "process").substr(0, kShortIdLength), count_of(record, "pid"),
-                    text_of(record, "role"), state_text(record), text_of(record, "where"),
+                    text_of(record, "role"), state_text(record), host_text(record, "where"),
                     owed_text(record), text_of(record, "mode"),
                     duration_text(number_of(record, "age_us")), text_of(record, "command")});
   }

@@ -70,12 +70,20 @@ nlohmann::json record_json(const ProcessRecord& record, const std::string& here)
                            {"where", record.where.empty() ? here : record.where},
                            {"session", record.session},
                            {"mode", record.mode},
-                           {"owed_pages", record.owed_pages},
                            {"uid", record.uid},
                            {"command", record.command},
                            {"worker", record.worker},
                            {"age_us", age_us(record.created_us)},
                            {"updated_us_ago", age_us(record.updated_us)}};
+  // What a later place than the first is owed by the one before, home may not have heard yet.
+  if (record.owed_pages == 0 && record.state == ProcessState::kAway) {
+    object["owed_pages"] = nullptr;
+  } else {
+    object["owed_pages"] = record.owed_pages;
+  }
+  if (record.owed_pages != 0 && is_live(record.state)) {
+    object["owed_by"] = record.owed_by.empty() ? here : record.owed_by;
+  }
   if (is_live(record.state)) {
     object["worker_alive"] = record.has_worker();
   }

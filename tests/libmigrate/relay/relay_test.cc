@@ -236,6 +236,35 @@ TEST_F(RelayWorld, TellsJobStateAndLocation) {
   ASSERT_TRUE(turn_until([&] { return !place.relay->connected(); }));
 }
 
+// To home itself it would say nothing: home knows what it owes.
+TEST_F(RelayWorld, TellsWhatALaterPlaceIsOwed) {
+  start_usual_home();
+  start_place();
+  ASSERT_TRUE(turn_until([&] { return place.relay->established(); }));
+  EXPECT_FALSE(deputy_relay->owed());
+  Place later = make_place(place.relay->freeze_state());
+  const auto link = connect(*later.relay);
+  later.relay->activate();
+  place = std::move(later);
+  ASSERT_TRUE(turn_until([&] { return deputy_relay->epoch() == 2; }));
+  ASSERT_TRUE(deputy_relay->owed());
+  EXPECT_EQ(deputy_relay->owed()->by, "") << "it has not said it yet";
+  place.relay->report_owed(7, "hostB");
+  ASSERT_TRUE(turn_until([&] { return deputy_relay->owed()->pages == 7; }));
+  EXPECT_EQ(deputy_relay->owed()->by, "hostB");
+
+  HomeRelay successor({}, 0, {});
+  successor.adopt(deputy_relay->note());
+  EXPECT_EQ(successor.owed().value().pages, 7U);
+
+  link->cut();
+  ASSERT_TRUE(turn_until([&] { return !place.relay->connected(); }));
+  place.relay->report_owed(0, "hostB");
+  EXPECT_EQ(deputy_relay->owed()->pages, 7U);
+  connection = connect(*place.relay);
+  ASSERT_TRUE(turn_until([&] { return !deputy_relay->owed(); })) << "told on the next link";
+}
+
 TEST_F(RelayWorld, RelaysATerminal) {
   int master = -1;
   int slave = -1;

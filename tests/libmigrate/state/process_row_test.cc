@@ -74,17 +74,17 @@ TEST_F(ProcessRowTest, ProgressIsWrittenNowAndThenAndItsEndAtOnce) {
   ProcessRow row = open();
   row.write(away());
   const auto owed = [this] { return rows().at(0).owed_pages; };
-  row.set_progress(ProcessState::kAway, 900, "{}");
+  row.set_progress(ProcessState::kAway, 900, {}, "{}");
   EXPECT_EQ(owed(), 900U);
   for (std::uint64_t left = 800; left > 700; --left) {
-    row.set_progress(ProcessState::kAway, left, "{}");
+    row.set_progress(ProcessState::kAway, left, {}, "{}");
   }
   EXPECT_GT(owed(), 701U);
   row.set_waiting("pages", 0);
   EXPECT_EQ(owed(), 701U) << "whatever is written brings the latest along";
-  row.set_progress(ProcessState::kRunningHere, 600, "{}");
+  row.set_progress(ProcessState::kRunningHere, 600, "hostA", "{}");
   EXPECT_EQ(owed(), 600U);
-  row.set_progress(ProcessState::kRunningHere, 0, R"({"a":1})");
+  row.set_progress(ProcessState::kRunningHere, 0, "hostA", R"({"a":1})");
   EXPECT_EQ(owed(), 0U);
   EXPECT_EQ(rows().at(0).result, R"({"a":1})");
 }
