@@ -95,6 +95,13 @@ struct MadePipe {
   UniqueFd writer;
 };
 
+/// Both ends of a pair of Unix domain sockets that was made anew, until the process has them.
+struct MadeSocketPair {
+  UniqueFd first;
+  UniqueFd second;
+  bool is_filled = false;  ///< What waited in it is in it.
+};
+
 /// What making an object anew may ask of the restorer.
 class MakeContext {
  public:
@@ -106,6 +113,9 @@ class MakeContext {
   virtual Result<UniqueFd> open(const wire::FileIdentity& file, int flags) = 0;
   /// A place for the pipe with this index into Objects.pipes, empty at first.
   virtual MadePipe& pipe(std::uint64_t index) = 0;
+  /// The socket pair with this index into Objects.socket_pairs, which the process itself has made,
+  /// so that it is the one whom SO_PEERCRED names.
+  virtual MadeSocketPair& socket_pair(std::uint64_t index) = 0;
   /// The shared memory with this index into Objects.shared_memories; borrowed.
   virtual int memory(std::uint64_t index) const = 0;
   /// Whether nobody has asked this about the memory yet: its own open file is given away once.

@@ -108,7 +108,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "let each program open the file itself, or append to it (>> in a shell)"},
     {"SHARED_MEMORY_OUTSIDE", "another process shares this memory",
      "move when the other process has ended or unmapped it"},
-    {"SOCKET", "sockets are not carried", "move when the program has closed its connections"},
+    {"SOCKET", "of sockets, only connected Unix domain sockets without names are carried, if both "
+     "ends are inside", "move when the program has closed its connections"},
     {"STOPPED", "the process is stopped by job control", "let it go on (SIGCONT), and try again",
      true},
     {"SYSV_MSG", "System V message queues stay with their host",

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <set>
 #include <string>
+#include <utility>
 
 #include "libmigrate/carriers/carriers.h"
 
@@ -21,10 +22,12 @@ constexpr std::size_t kMessageBytes = 256;  // More than a cell's message.
 class Workshop : public carriers::MakeContext {
  public:
   Workshop(const wire::Objects& objects, const std::map<std::uint64_t, int>& relays,
-           const std::vector<UniqueFd>& memories)
+           const std::vector<UniqueFd>& memories,
+           std::vector<carriers::MadeSocketPair> socket_pairs)
       : objects_(objects),
         relays_(relays),
         memories_(memories),
+        socket_pairs_(std::move(socket_pairs)),
         pipes_(static_cast<std::size_t>(objects.pipes_size())) {}
 
   void as_user(FileUser::Scope* scope) { scope_ = scope; }
@@ -39,6 +42,9 @@ class Workshop : public carriers::MakeContext {
   }
 
   carriers::MadePipe& pipe(std::uint64_t index) override { return pipes_.at(index); }
+  carriers::MadeSocketPair& socket_pair(std::uint64_t index) override {
+    return socket_pairs_.at(index);
+  }
   int memory(std::uint64_t index) const override { return memories_.at(index).get(); }
 
   bool is_first_of_memory(std::uint64_t index) override { return given_.insert(index).second; }
@@ -55,6 +61,7 @@ class Workshop : public carriers::MakeContext {
   const wire::Objects& objects_;
   const std::map<std::uint64_t, int>& relays_;
   const std::vector<UniqueFd>& memories_;
+  std::vector<carriers::MadeSocketPair> socket_pairs_;
   std::vector<carriers::MadePipe> pipes_;
   std::set<std::uint64_t>
       given_;  // memories whose own open file has been made one of the process's
@@ -91,8 +98,9 @@ bool is_lowest(const wire::ProcessImage& image, const wire::Descriptor& descript
 Result<std::vector<UniqueFd>> make_open_files(const wire::Objects& objects,
                                               const std::map<std::uint64_t, int>& relays,
                                               const std::vector<UniqueFd>& memories,
+                                              std::vector<carriers::MadeSocketPair> socket_pairs,
                                               const FileUser& user) {
-  Workshop workshop(objects, relays, memories);
+  Workshop workshop(objects, relays, memories, std::move(socket_pairs));
   std::vector<UniqueFd> files(static_cast<std::size_t>(objects.files_size()));
   {
     FileUser::Scope scope(user);

@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/carriers/carrier.h"
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/proto/image.pb.h"
 #include "libmigrate/restore/file_user.h"
@@ -22,6 +23,7 @@ namespace migrate {
 Result<std::vector<UniqueFd>> make_open_files(const wire::Objects& objects,
                                               const std::map<std::uint64_t, int>& relays,
                                               const std::vector<UniqueFd>& memories,
+                                              std::vector<carriers::MadeSocketPair> socket_pairs,
                                               const FileUser& user);
 
 /// Sends descriptors to the seed and adds the calls by which it receives them, as its lowest free

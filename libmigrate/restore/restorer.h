@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "libmigrate/arch/arch.h"
+#include "libmigrate/carriers/carrier.h"
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/proto/image.pb.h"
 #include "libmigrate/restore/file_user.h"
@@ -75,6 +76,7 @@ class Restorer {
   Result<void> map(const wire::Image& image, const MappingPlan& plan);
   Result<std::size_t> map_some(const wire::Image& image,
                                std::span<const wire::Mapping* const> mappings);
+  Result<std::vector<carriers::MadeSocketPair>> make_socket_pairs(const wire::Image& image);
   Result<void> make_leader(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
   Result<void> match_threads(const wire::ProcessImage& image);
   Result<void> sleep_on(const wire::ProcessImage& image);

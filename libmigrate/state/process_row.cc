@@ -62,8 +62,7 @@ void ProcessRow::set_state(ProcessState state, std::optional<std::uint64_t> owed
 void ProcessRow::set_progress(ProcessState state, std::uint64_t owed_pages, std::string owed_by,
                               std::string json) {
   constexpr std::int64_t kProgressEveryUs = 500'000;
-  const bool changes =
-      state != record_.state || owed_pages == 0 || owed_by != record_.owed_by;
+  const bool changes = state != record_.state || owed_pages == 0 || owed_by != record_.owed_by;
   record_.state = state;
   record_.owed_pages = owed_pages;
   record_.owed_by = std::move(owed_by);

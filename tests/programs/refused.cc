@@ -146,10 +146,24 @@ Verify netlink() {
   return still_open(called(::socket(AF_NETLINK, SOCK_RAW, 0), "socket"));
 }
 
-Verify socket_pair() {
+/// A descriptor is on its way from one end to the other.
+Verify descriptor_under_way() {
   std::array<int, 2> ends{};
   called(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()), "socketpair");
-  CHECK_EQUAL(::write(ends[0], "x", 1), 1);
+  char byte = 'x';
+  iovec vector{&byte, 1};
+  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control{};
+  msghdr message{};
+  message.msg_iov = &vector;
+  message.msg_iovlen = 1;
+  message.msg_control = control.data();
+  message.msg_controllen = control.size();
+  cmsghdr* const header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::copy_n(reinterpret_cast<const unsigned char*>(&ends[0]), sizeof(int), CMSG_DATA(header));
+  CHECK_EQUAL(::sendmsg(ends[0], &message, 0), 1);
   return [ends] {
     char letter = 0;
     CHECK_EQUAL(::read(ends[1], &letter, 1), 1);
@@ -487,7 +501,7 @@ constexpr Refused kRefused[] = {
     {"udp", "SOCKET", udp},
     {"unix_socket", "SOCKET", unix_socket},
     {"netlink", "SOCKET", netlink},
-    {"socket_pair", "SOCKET", socket_pair},
+    {"descriptor_under_way", "SOCKET", descriptor_under_way},
     {"uring", "IO_URING", uring},
     {"userfault", "USERFAULTFD", userfault},
     {"perf", "PERF", perf},

@@ -10,7 +10,7 @@ import harness
 from harness import DONE, MODES, MOVES, finish, random_of, travel
 
 PROGRAMS = ["threads", "registers", "signals", "kernel_pointers", "waits", "clocks", "process",
-            "mappings", "files", "descriptors", "memory", "owed", "owed_calls"]
+            "mappings", "files", "descriptors", "sockets", "memory", "owed", "owed_calls"]
 
 
 def make_property(program, name, mode):

@@ -114,6 +114,39 @@ def python_numpy():
     return Work([PYTHON, "-c", NUMPY % scaled(6)])
 
 
+ASYNCIO = """
+import asyncio, hashlib, threading
+async def worker(number, queue):
+    digest = hashlib.sha256()
+    for step in range(%d):
+        digest.update(await queue.get())
+        if step %% 7 == 0:
+            await asyncio.sleep(0.002)
+    return number, digest.hexdigest()
+def feed(loop, queue, number):
+    for step in range(%d):
+        text = str(number * step).encode() * 50
+        asyncio.run_coroutine_threadsafe(queue.put(text), loop).result()
+async def main():
+    loop = asyncio.get_running_loop()
+    queues = [asyncio.Queue(5) for _ in range(4)]
+    feeders = [threading.Thread(target=feed, args=(loop, queue, number))
+               for number, queue in enumerate(queues)]
+    for feeder in feeders:
+        feeder.start()
+    for result in await asyncio.gather(*(worker(*each) for each in enumerate(queues))):
+        print(result)
+    hashed = await loop.run_in_executor(None, lambda: sum(i * i %% 7 for i in range(300000)))
+    print(hashed)
+asyncio.run(main())
+"""
+
+
+def asyncio_threads():
+    """Its loop is woken by a pair of sockets."""
+    return Work([PYTHON, "-c", ASYNCIO % (scaled(1500), scaled(1500))])
+
+
 def dump_database(folder):
     dump = subprocess.run(["sqlite3", folder / "database", ".dump"], check=True,
                           capture_output=True).stdout
@@ -200,8 +233,8 @@ def static_assembly():
     return Work([PROGRAMS / "static_loop", min(9, 2 + scaled(1))], status=7)
 
 
-WORKS = [xz, sort, python_pure, python_numpy, sqlite, gawk, perl, bc, openssl_cipher,
-         openssl_digest, openmp_blas, static_assembly]
+WORKS = [xz, sort, python_pure, python_numpy, asyncio_threads, sqlite, gawk, perl, bc,
+         openssl_cipher, openssl_digest, openmp_blas, static_assembly]
 
 
 references = {}

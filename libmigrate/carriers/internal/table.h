@@ -17,7 +17,8 @@
   CARRIER(kTimerfd)               \
   CARRIER(kSignalfd)              \
   CARRIER(kMemoryFile)            \
-  CARRIER(kRelay)
+  CARRIER(kRelay)                 \
+  CARRIER(kSocketPair)
 
 #define MIGRATE_DECLARE_CARRIER(name) extern const Carrier name;
 
@@ -32,7 +33,6 @@ struct RefusedLink {
   std::string_view code;
 };
 inline constexpr std::array kRefusedLinks = std::to_array<RefusedLink>({
-    {"socket:[", "SOCKET"},
     {"pidfd:", "PIDFD"},
     {"anon_inode:[pidfd]", "PIDFD"},
     {"anon_inode:inotify", "INOTIFY"},

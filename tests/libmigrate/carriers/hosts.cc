@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -156,6 +157,19 @@ void Destination::refuse(std::string_view code, std::string_view /*detail*/) {
 
 Result<UniqueFd> Destination::open(const wire::FileIdentity& file, int flags) {
   return open_file(file.path(), flags);
+}
+
+// As the restorer makes it in the process.
+carriers::MadeSocketPair& Destination::socket_pair(std::uint64_t index) {
+  const auto [place, added] = socket_pairs_.try_emplace(index);
+  if (added) {
+    const auto type = objects_.socket_pairs(static_cast<int>(index)).type();
+    std::array<int, 2> ends{};
+    EXPECT_EQ(::socketpair(AF_UNIX, static_cast<int>(type) | SOCK_CLOEXEC, 0, ends.data()), 0);
+    place->second.first.reset(ends[0]);
+    place->second.second.reset(ends[1]);
+  }
+  return place->second;
 }
 
 // As the restorer makes it before any descriptor is there.

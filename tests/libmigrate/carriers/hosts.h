@@ -83,6 +83,7 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   const wire::Objects& objects() const override { return objects_; }
   Result<UniqueFd> open(const wire::FileIdentity& file, int flags) override;
   carriers::MadePipe& pipe(std::uint64_t index) override { return pipes_[index]; }
+  carriers::MadeSocketPair& socket_pair(std::uint64_t index) override;
   int memory(std::uint64_t index) const override;
   bool is_first_of_memory(std::uint64_t index) override { return given_.insert(index).second; }
   Result<int> relay_end(std::uint64_t stream) const override;
@@ -91,6 +92,7 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   bool same_kernel_ = false;
   std::vector<std::string> refusals_;
   std::map<std::uint64_t, carriers::MadePipe> pipes_;
+  std::map<std::uint64_t, carriers::MadeSocketPair> socket_pairs_;
   mutable std::map<std::uint64_t, UniqueFd> memories_;
   std::set<std::uint64_t> given_;
 };

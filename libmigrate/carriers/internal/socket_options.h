@@ -1,0 +1,22 @@
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "libmigrate/proto/image.pb.h"
+
+namespace migrate::carriers {
+
+using SocketOptions = google::protobuf::RepeatedPtrField<wire::SocketOption>;
+
+/// The options of a Unix domain socket that have another value than at a new one of its type.
+/// Errors: kUnsupported (one of them cannot be carried; the error names it), kSystem.
+Result<SocketOptions> changed_options(int fd, int type);
+
+/// Sets them. Buffers become no larger than this host allows its users. Errors: kSystem.
+Result<void> set_options(int fd, const SocketOptions& options);
+
+/// Whether a peer's options are of those that changed_options() gives.
+bool are_sound(const SocketOptions& options);
+
+}  // namespace migrate::carriers

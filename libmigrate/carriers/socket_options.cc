@@ -1,0 +1,132 @@
+#include "libmigrate/carriers/internal/socket_options.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <optional>
+#include <string>
+
+#include "base/unique_fd.h"
+
+namespace migrate::carriers {
+namespace {
+
+// Of newer kernels than the headers may be of.
+constexpr int kBufferLock = 72;  // SO_BUF_LOCK, 5.14
+constexpr int kPassPidfd = 76;   // SO_PASSPIDFD, 6.5
+constexpr int kPassRights = 83;  // SO_PASSRIGHTS, 6.16
+
+struct KnownOption {
+  int name;
+  bool is_carried;
+  const char* text;
+};
+
+// Those of socket(7) and unix(7) that a Unix domain socket takes. The lock comes after the buffers,
+// which set it. The others need rights that their user may not have, or cannot be read.
+constexpr std::array kOptions = std::to_array<KnownOption>({
+    {SO_SNDBUF, true, "SO_SNDBUF"},
+    {SO_RCVBUF, true, "SO_RCVBUF"},
+    {kBufferLock, true, "SO_BUF_LOCK"},
+    {SO_RCVLOWAT, true, "SO_RCVLOWAT"},
+    {SO_RCVTIMEO, true, "SO_RCVTIMEO"},
+    {SO_SNDTIMEO, true, "SO_SNDTIMEO"},
+    {SO_LINGER, true, "SO_LINGER"},
+    {SO_PASSCRED, true, "SO_PASSCRED"},
+    {SO_PASSSEC, true, "SO_PASSSEC"},
+    {kPassPidfd, true, "SO_PASSPIDFD"},
+    {kPassRights, true, "SO_PASSRIGHTS"},
+    {SO_PEEK_OFF, true, "SO_PEEK_OFF"},
+    {SO_KEEPALIVE, true, "SO_KEEPALIVE"},
+    {SO_OOBINLINE, true, "SO_OOBINLINE"},
+    {SO_REUSEADDR, true, "SO_REUSEADDR"},
+    {SO_DONTROUTE, true, "SO_DONTROUTE"},
+    {SO_BROADCAST, true, "SO_BROADCAST"},
+    {SO_TIMESTAMP, true, "SO_TIMESTAMP"},
+    {SO_TIMESTAMPNS, true, "SO_TIMESTAMPNS"},
+    {SO_RXQ_OVFL, true, "SO_RXQ_OVFL"},
+    {SO_TIMESTAMPING, false, "SO_TIMESTAMPING"},
+    {SO_PRIORITY, false, "SO_PRIORITY"},
+    {SO_MARK, false, "SO_MARK"},
+    {SO_BUSY_POLL, false, "SO_BUSY_POLL"},
+    {SO_LOCK_FILTER, false, "SO_LOCK_FILTER"},
+});
+
+constexpr std::size_t kMostBytes = 16;  // A timeval.
+
+std::optional<std::string> read_option(int fd, int name) {
+  std::array<char, kMostBytes> value{};
+  socklen_t size = value.size();
+  if (::getsockopt(fd, SOL_SOCKET, name, value.data(), &size) != 0) {
+    return std::nullopt;  // This kernel has no such option.
+  }
+  return std::string(value.data(), size);
+}
+
+// The kernel gives twice what was asked for (socket(7)).
+std::string asked_for(const wire::SocketOption& option) {
+  int doubled = 0;
+  if (option.name() != SO_SNDBUF && option.name() != SO_RCVBUF) {
+    return option.value();
+  }
+  std::memcpy(&doubled, option.value().data(), std::min(sizeof(doubled), option.value().size()));
+  const int half = doubled / 2;
+  return {reinterpret_cast<const char*>(&half), sizeof(half)};
+}
+
+Error not_carried(const char* option) {
+  return make_error(ErrorCode::kUnsupported, "carry the socket option", option);
+}
+
+}  // namespace
+
+Result<SocketOptions> changed_options(int fd, int type) {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return fail(system_error("make a socket pair"));
+  }
+  const UniqueFd fresh(ends[0]);
+  const UniqueFd other(ends[1]);
+  socklen_t filter = 0;
+  if (::getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, nullptr, &filter) == 0 && filter != 0) {
+    return fail(not_carried("SO_ATTACH_FILTER"));
+  }
+  SocketOptions changed;
+  for (const KnownOption& option : kOptions) {
+    auto value = read_option(fd, option.name);
+    if (!value || value == read_option(fresh.get(), option.name)) {
+      continue;
+    }
+    if (!option.is_carried) {
+      return fail(not_carried(option.text));
+    }
+    wire::SocketOption& kept = *changed.Add();
+    kept.set_name(static_cast<std::uint32_t>(option.name));
+    kept.set_value(std::move(*value));
+  }
+  return changed;
+}
+
+Result<void> set_options(int fd, const SocketOptions& options) {
+  for (const wire::SocketOption& option : options) {
+    const std::string value = asked_for(option);
+    if (::setsockopt(fd, SOL_SOCKET, static_cast<int>(option.name()), value.data(),
+                     static_cast<socklen_t>(value.size())) != 0) {
+      return fail(system_error("set a socket option", "number " + std::to_string(option.name())));
+    }
+  }
+  return {};
+}
+
+bool are_sound(const SocketOptions& options) {
+  return std::all_of(options.begin(), options.end(), [](const wire::SocketOption& option) {
+    const auto known = std::find_if(kOptions.begin(), kOptions.end(), [&](const KnownOption& each) {
+      return static_cast<std::uint32_t>(each.name) == option.name();
+    });
+    return known != kOptions.end() && known->is_carried && option.value().size() <= kMostBytes;
+  });
+}
+
+}  // namespace migrate::carriers

@@ -1,0 +1,308 @@
+// A Unix domain socket whose other end the same process has, or nobody any more: carried with what
+// waits in it.
+#include <fmt/core.h>
+#include <poll.h>
+#include <sys/ioctl.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <numeric>
+#include <string>
+#include <utility>
+
+#include "libmigrate/carriers/internal/relayed.h"
+#include "libmigrate/carriers/internal/socket_options.h"
+#include "libmigrate/carriers/internal/table.h"
+#include "libmigrate/carriers/internal/tools.h"
+#include "libmigrate/proc/proc_text.h"
+#include "libmigrate/proc/unix_socket.h"
+
+namespace migrate::carriers {
+namespace {
+
+using End = wire::SocketPair::End;
+
+constexpr std::uint64_t kMostUnreadBytes = 64U << 20U;  // More than any user may have unread.
+
+int option_of(int fd, int name) {
+  int value = -1;
+  socklen_t size = sizeof(value);
+  return ::getsockopt(fd, SOL_SOCKET, name, &value, &size) == 0 ? value : -1;
+}
+
+wire::SocketPair& pair_of(wire::Objects& objects, std::uint64_t object) {
+  return *objects.mutable_socket_pairs(static_cast<int>(object / 2));
+}
+
+End& end_of(wire::Objects& objects, std::uint64_t object) {
+  wire::SocketPair& pair = pair_of(objects, object);
+  return object % 2 == 0 ? *pair.mutable_first() : *pair.mutable_second();
+}
+
+// Where the socket is in the image: the second end of a pair whose first was found before, or the
+// first of a new one.
+std::uint64_t place_of(wire::Objects& objects, std::uint64_t inode, std::uint64_t peer, int type) {
+  for (int i = 0; i < objects.socket_pairs_size(); ++i) {
+    const wire::SocketPair& pair = objects.socket_pairs(i);
+    if (peer != 0 && pair.first().inode() == peer && pair.second().inode() == inode) {
+      return static_cast<std::uint64_t>(i) * 2 + 1;
+    }
+  }
+  wire::SocketPair& pair = *objects.add_socket_pairs();
+  pair.set_type(static_cast<std::uint32_t>(type));
+  pair.mutable_first()->set_inode(inode);
+  pair.mutable_second()->set_inode(peer);
+  return static_cast<std::uint64_t>(objects.socket_pairs_size() - 1) * 2;
+}
+
+// What keeps a Unix domain socket from being carried; empty: nothing that can be seen of it alone.
+std::string reason_against(const Sighting& seen, const UnixSocket& socket, int fd) {
+  if (socket.listens) {
+    return "it listens";
+  }
+  if (socket.has_name) {
+    return "it has a name, by which others may know it";
+  }
+  if (!socket.peer) {
+    return "it is connected to nobody";
+  }
+  if (number_field(seen.details, "scm_fds:") != 0) {
+    return "descriptors are under way in it";
+  }
+  if (option_of(fd, SO_PASSCRED) > 0 && socket.unread_bytes != 0) {
+    return "messages wait in it whose receiver wants to know who sent them";
+  }
+  return {};
+}
+
+bool find_socket(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
+  const UniqueFd fd = context.fetch(seen.number);
+  if (!fd.valid() || option_of(fd.get(), SO_DOMAIN) != AF_UNIX) {
+    return context.refuse("SOCKET", seen);
+  }
+  const std::uint64_t inode = inode_in(seen.link);
+  const auto socket = read_unix_socket(inode);
+  if (!socket) {
+    return context.refuse("SOCKET", seen, socket.error().message());
+  }
+  if (const std::string reason = reason_against(seen, *socket, fd.get()); !reason.empty()) {
+    return context.refuse("SOCKET", seen, reason);
+  }
+  const int type = option_of(fd.get(), SO_TYPE);
+  auto options = changed_options(fd.get(), type);
+  if (!options) {
+    return context.refuse("SOCKET", seen, options.error().message());
+  }
+  file.set_object(place_of(context.objects(), inode, *socket->peer, type));
+  End& end = end_of(context.objects(), file.object());
+  end.set_is_open(true);
+  end.set_shutdown(socket->shutdown);
+  end.set_send_buffer_bytes(
+      static_cast<std::uint64_t>(std::max(option_of(fd.get(), SO_SNDBUF), 0)));
+  *end.mutable_options() = std::move(*options);
+  pollfd polled{fd.get(), 0, 0};
+  end.set_is_reset(::poll(&polled, 1, 0) > 0 && (polled.revents & POLLERR) != 0);
+  return true;
+}
+
+void settle_socket(FindContext& context, std::uint32_t number, wire::OpenFile& file) {
+  const wire::SocketPair& pair = pair_of(context.objects(), file.object());
+  if (pair.second().inode() != 0 && !pair.second().is_open()) {
+    const std::uint64_t inode = end_of(context.objects(), file.object()).inode();
+    context.refuse("SOCKET", {.number = number, .link = fmt::format("socket:[{}]", inode)},
+                   "its other end is outside");
+  }
+}
+
+// Makes MSG_PEEK begin with the oldest message and go on from there, as long as it lives.
+class PeekAll {
+ public:
+  explicit PeekAll(int fd) : fd_(fd), before_(option_of(fd, SO_PEEK_OFF)) { set(0); }
+  PeekAll(const PeekAll&) = delete;
+  PeekAll& operator=(const PeekAll&) = delete;
+  ~PeekAll() { set(before_); }
+
+ private:
+  void set(int offset) const {
+    ::setsockopt(fd_, SOL_SOCKET, SO_PEEK_OFF, &offset, sizeof(offset));
+  }
+
+  const int fd_;
+  const int before_;
+};
+
+Result<void> peek_stream(int fd, End& end) {
+  int waiting = 0;
+  if (::ioctl(fd, FIONREAD, &waiting) != 0 || waiting <= 0) {
+    return {};
+  }
+  std::string bytes(static_cast<std::size_t>(waiting), '\0');
+  const ssize_t count = ::recv(fd, bytes.data(), bytes.size(), MSG_PEEK | MSG_DONTWAIT);
+  if (count != waiting) {
+    return fail(system_error("copy what waits in a socket"));
+  }
+  end.add_unread(std::move(bytes));
+  return {};
+}
+
+// A first look, with no room at all, tells how long a message is.
+Result<void> peek_messages(int fd, bool ends_with_nothing, End& end) {
+  for (;;) {
+    char none = 0;
+    const ssize_t length = ::recv(fd, &none, 0, MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC);
+    if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
+      return {};
+    }
+    if (length < 0) {
+      return fail(system_error("copy what waits in a socket"));
+    }
+    if (length == 0 && ends_with_nothing) {
+      return {};
+    }
+    std::string message(static_cast<std::size_t>(length), '\0');
+    if (length != 0 &&
+        ::recv(fd, message.data(), message.size(), MSG_PEEK | MSG_DONTWAIT) != length) {
+      return fail(system_error("copy a message that waits in a socket"));
+    }
+    end.add_unread(std::move(message));
+  }
+}
+
+Result<void> capture_socket(CaptureContext& context, std::uint32_t number,
+                            const wire::OpenFile& file) {
+  End& end = end_of(context.objects(), file.object());
+  if (end.unread_size() != 0) {
+    return {};  // By another descriptor of the same end.
+  }
+  const UniqueFd fd = MIGRATE_TRY(context.fetch(number));
+  pollfd polled{fd.get(), POLLIN, 0};
+  if (::poll(&polled, 1, 0) <= 0 || (polled.revents & POLLIN) == 0) {
+    return {};
+  }
+  const std::uint32_t type = pair_of(context.objects(), file.object()).type();
+  const PeekAll peek(fd.get());
+  return type == SOCK_STREAM ? peek_stream(fd.get(), end)
+                             : peek_messages(fd.get(), type == SOCK_SEQPACKET, end);
+}
+
+// Its user may make the buffers larger, and fill them, until it is frozen.
+std::uint64_t most_socket_bytes(const wire::Objects& objects) {
+  constexpr std::uint64_t kGrowthBytes = 1U << 20U;  // Twice net.core.wmem_max, for all but root.
+  std::uint64_t bytes = 0;
+  for (const wire::SocketPair& pair : objects.socket_pairs()) {
+    bytes +=
+        pair.first().send_buffer_bytes() + pair.second().send_buffer_bytes() + 2 * kGrowthBytes;
+  }
+  return bytes;
+}
+
+const char* flaw_of_end(const End& end) {
+  constexpr std::uint32_t kBoth = 3;
+  const std::uint64_t unread = std::accumulate(
+      end.unread().begin(), end.unread().end(), std::uint64_t{0},
+      [](std::uint64_t sum, const std::string& message) { return sum + message.size(); });
+  if (end.shutdown() > kBoth || unread > kMostUnreadBytes ||
+      end.send_buffer_bytes() > kMostUnreadBytes) {
+    return "an end of socket_pairs";
+  }
+  return are_sound(end.options()) ? nullptr : "options of socket_pairs";
+}
+
+const char* flaw_of_socket(const wire::Objects& objects, const wire::OpenFile& file) {
+  if (file.object() / 2 >= static_cast<std::uint64_t>(objects.socket_pairs_size())) {
+    return "socket of files";
+  }
+  const wire::SocketPair& pair = objects.socket_pairs(static_cast<int>(file.object() / 2));
+  if (pair.type() != SOCK_STREAM && pair.type() != SOCK_DGRAM && pair.type() != SOCK_SEQPACKET) {
+    return "type of socket_pairs";
+  }
+  const char* const first = flaw_of_end(pair.first());
+  return first != nullptr ? first : flaw_of_end(pair.second());
+}
+
+// Sends what `end` has unread from its other end, which nobody but us has yet.
+Result<void> send_unread(int other, const End& end) {
+  const std::size_t bytes = std::accumulate(
+      end.unread().begin(), end.unread().end(), std::size_t{0},
+      [](std::size_t sum, const std::string& message) { return sum + message.size(); });
+  constexpr std::size_t kOverheadBytes = 2048;  // Of a message, in the kernel.
+  const int before = option_of(other, SO_SNDBUF);
+  const auto room = static_cast<int>(std::max<std::size_t>(
+      2 * bytes + kOverheadBytes * static_cast<std::size_t>(end.unread_size()),
+      static_cast<std::size_t>(before)));
+  ::setsockopt(other, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
+  for (const std::string& message : end.unread()) {
+    if (::send(other, message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL) !=
+        static_cast<ssize_t>(message.size())) {
+      return fail(system_error("fill a socket", fmt::format("{} bytes", message.size())));
+    }
+  }
+  const int half = before / 2;  // The kernel doubles it.
+  ::setsockopt(other, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
+  return {};
+}
+
+Result<void> shut_down(int fd, const End& end) {
+  if (end.shutdown() != 0 && ::shutdown(fd, static_cast<int>(end.shutdown()) - 1) != 0) {
+    return fail(system_error("shut a socket down"));
+  }
+  return {};
+}
+
+Result<void> fill(const wire::SocketPair& pair, MadeSocketPair& made) {
+  const int first = made.first.get();
+  const int second = made.second.get();
+  if (!pair.first().unread().empty()) {
+    MIGRATE_TRY(send_unread(second, pair.first()));
+  }
+  if (!pair.second().unread().empty()) {
+    MIGRATE_TRY(send_unread(first, pair.second()));
+  }
+  if (!pair.second().is_open()) {
+    // An end that is closed with unread bytes resets the other.
+    if (pair.first().is_reset() && ::send(first, "", 1, MSG_DONTWAIT | MSG_NOSIGNAL) != 1) {
+      return fail(system_error("reset a socket"));
+    }
+    made.second.reset();
+  } else {
+    MIGRATE_TRY(shut_down(second, pair.second()));
+    MIGRATE_TRY(set_options(second, pair.second().options()));
+  }
+  MIGRATE_TRY(shut_down(first, pair.first()));
+  return set_options(first, pair.first().options());
+}
+
+Result<UniqueFd> make_socket(MakeContext& context, const wire::OpenFile& file) {
+  MadeSocketPair& made = context.socket_pair(file.object() / 2);
+  if (!std::exchange(made.is_filled, true)) {
+    MIGRATE_TRY(fill(context.objects().socket_pairs(static_cast<int>(file.object() / 2)), made));
+  }
+  UniqueFd& end = file.object() % 2 == 0 ? made.first : made.second;
+  if (!end.valid()) {
+    return fail(make_error(ErrorCode::kCorrupt, "make a socket", "an end that is closed"));
+  }
+  MIGRATE_TRY(set_flags(end.get(), file.flags()));
+  return std::move(end);
+}
+
+}  // namespace
+
+constinit const Carrier kSocketPair{
+    .kind = wire::OpenFile::SOCKET,
+    .name = "socket pair",
+    .claims_link =
+        [](const FindContext& context, const Sighting& seen) {
+          return seen.link.starts_with("socket:[") && !is_known_relay(context, seen);
+        },
+    .find = find_socket,
+    .settle = settle_socket,
+    .has_state = [](const wire::OpenFile& /*file*/) { return true; },
+    .capture = capture_socket,
+    .most_content_bytes = most_socket_bytes,
+    .flaw = flaw_of_socket,
+    .make = make_socket,
+};
+
+}  // namespace migrate::carriers
