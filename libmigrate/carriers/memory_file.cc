@@ -1,8 +1,12 @@
-// A memory file (memfd_create(2)) that is open as a descriptor: its bytes travel in the image.
+// A memory file (memfd_create(2)) that is open as a descriptor, or a file on a disk that has no
+// name any more: its bytes travel in the image.
+#include "libmigrate/carriers/internal/memory_file.h"
+
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 #include <utility>
@@ -63,6 +67,12 @@ Result<std::string> read_memory_file(int fd, std::uint64_t size) {
   return content;
 }
 
+std::uint64_t nanoseconds_of(const timespec& time) {
+  constexpr std::int64_t kSecond = 1'000'000'000;
+  return static_cast<std::uint64_t>(
+      std::max<std::int64_t>(time.tv_sec * kSecond + time.tv_nsec, 0));
+}
+
 // O_RDONLY memory files can be read as they are; write-only ones through /proc.
 Result<UniqueFd> readable(UniqueFd fd) {
   const int flags = ::fcntl(fd.get(), F_GETFL);
@@ -82,8 +92,10 @@ Result<void> capture_memory_file(CaptureContext& context, std::uint32_t number,
     return fail(system_error("look at", descriptor_name(number)));
   }
   memory.set_size_bytes(static_cast<std::uint64_t>(status.st_size));
+  memory.set_modified_ns(nanoseconds_of(status.st_mtim));
+  memory.set_accessed_ns(nanoseconds_of(status.st_atim));
   const int seals = ::fcntl(fd.get(), F_GET_SEALS);
-  memory.set_seals(seals > 0 ? static_cast<std::uint32_t>(seals) : 0U);
+  memory.set_seals(static_cast<std::uint32_t>(seals >= 0 ? seals : F_SEAL_SEAL));
   memory.set_open_descriptor(true);
   const UniqueFd source = MIGRATE_TRY(readable(std::move(fd)));
   memory.set_content(MIGRATE_TRY(read_memory_file(source.get(), memory.size_bytes())));
@@ -125,6 +137,22 @@ Result<UniqueFd> make_memory_file(MakeContext& context, const wire::OpenFile& fi
 }
 
 }  // namespace
+
+bool is_deleted(const FindContext& context, const Sighting& seen) {
+  struct stat status {};
+  return ::fstatat(context.directory(), std::to_string(seen.number).c_str(), &status, 0) == 0 &&
+         S_ISREG(status.st_mode) && status.st_nlink == 0;
+}
+
+bool find_deleted_file(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
+  if ((seen.flags & O_DIRECT) != 0) {
+    return context.refuse("DELETED_FILE", seen, "memory in its place has no O_DIRECT");
+  }
+  file.set_kind(wire::OpenFile::MEMFD);
+  file.clear_identity();
+  file.set_flags(file.flags() & ~static_cast<std::uint32_t>(O_TMPFILE));
+  return find_memory_file(context, seen, file);
+}
 
 constinit const Carrier kMemoryFile{
     .kind = wire::OpenFile::MEMFD,

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "libmigrate/carriers/file_here.h"
+#include "libmigrate/carriers/internal/memory_file.h"
 #include "libmigrate/carriers/internal/stored_file.h"
 #include "libmigrate/carriers/internal/table.h"
 #include "libmigrate/proc/file_identity.h"
@@ -19,6 +20,11 @@ bool is_read_only(std::uint32_t flags) {
 
 // What is open for reading only is told by its content too, for hosts that share no file system.
 bool find_regular_file(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
+  const auto kind = filesystem_class(file.identity().filesystem_type());
+  if ((kind == FilesystemClass::kLocal || kind == FilesystemClass::kNetwork) &&
+      is_deleted(context, seen)) {
+    return find_deleted_file(context, seen, file);
+  }
   if (!find_stored_file(context, seen, file)) {
     return false;
   }

@@ -22,7 +22,7 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "choose a destination whose CPU has it, or start the program with it masked "
      "(GLIBC_TUNABLES=glibc.cpu.hwcaps=...)"},
     {"DELETED_FILE", "the file is no longer found under its path",
-     "restart the program if its files were upgraded, or let it close deleted files"},
+     "give the file its name back; restart the program if its own executable was upgraded"},
     {"DEVICE", "devices other than null, zero, full, random and urandom stay with their host",
      "let the program close the device"},
     {"EPOLL_STALE", "it watches a file that is open under this number no more",
@@ -48,7 +48,7 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"LARGE_MEMFD",
      "more than 64 MiB of memory that is open as a file would travel while the process stands "
      "still",
-     "let the program close the descriptor of its memfd when it has mapped it"},
+     "let the program close the descriptor of its memfd or deleted file when it has mapped it"},
     {"MEMORY", "the destination has too little memory for it",
      "choose a destination with more memory available"},
     {"MQUEUE", "POSIX message queues belong to this kernel",

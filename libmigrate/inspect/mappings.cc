@@ -24,6 +24,7 @@ namespace {
 constexpr std::uint64_t kMappedHashLimitBytes = std::uint64_t{1} << 28;
 constexpr mode_t kPermissions = 0777;
 constexpr std::string_view kDeleted = " (deleted)";
+constexpr std::string_view kBeyondEnd = "a private mapping that goes beyond the end of its file";
 
 struct AdviceFlag {
   std::string_view flag;
@@ -111,6 +112,18 @@ bool is_memory(const MapsEntry& entry) {
   return entry.shared && entry.inode != 0 &&
          (entry.name == "/dev/zero (deleted)" || entry.name.starts_with("[anon_shmem:") ||
           (entry.name.starts_with("/memfd:") && entry.name.ends_with(kDeleted)));
+}
+
+// What a memfd or a deleted file was called; nothing of shared anonymous memory.
+std::optional<std::string> memory_name(std::string_view link) {
+  constexpr std::string_view kMemfd = "/memfd:";
+  constexpr std::size_t kMostBytes = 249;  // memfd_create(2)
+  if (!link.ends_with(kDeleted) || link == "/dev/zero (deleted)") {
+    return std::nullopt;
+  }
+  link.remove_suffix(kDeleted.size());
+  link.remove_prefix(link.starts_with(kMemfd) ? kMemfd.size() : link.rfind('/') + 1);
+  return std::string(link.substr(0, kMostBytes));
 }
 
 std::string map_files_name(const MapsEntry& entry) {
@@ -208,9 +221,8 @@ Result<std::uint32_t> add_memory(int directory, const std::string& name, const s
   memory.set_mode(status.st_mode & kPermissions);
   memory.set_owner(status.st_uid);
   memory.set_group(status.st_gid);
-  constexpr std::string_view kMemfd = "/memfd:";
-  if (link.starts_with(kMemfd)) {
-    memory.set_name(link.substr(kMemfd.size(), link.size() - kMemfd.size() - kDeleted.size()));
+  if (const auto name_of_file = memory_name(link)) {
+    memory.set_name(*name_of_file);
     shared.memories.emplace(key, link);
     if (const int seals = fd >= 0 ? ::fcntl(fd, F_GET_SEALS) : -1; seals >= 0) {
       memory.set_seals(static_cast<std::uint32_t>(seals));
@@ -395,6 +407,9 @@ bool MappingReader::classify_file(const MapsEntry& entry, wire::Mapping& mapping
     mapping.set_offset(0);
     return true;
   }
+  if (is_deleted(entry)) {
+    return entry.shared ? classify_memory(entry, mapping) : classify_deleted(entry, mapping);
+  }
   std::uint32_t index = 0;
   if (!find_file(entry, index)) {
     return false;
@@ -412,6 +427,31 @@ bool MappingReader::classify_file(const MapsEntry& entry, wire::Mapping& mapping
   const bool copy = writable || was_copy(entry) ||
                     has_private_pages(view_.pagemap.get(), entry.start, entry.end).value_or(true);
   mapping.set_kind(copy ? wire::Mapping::FILE_COPY : wire::Mapping::FILE_LOCAL);
+  return true;
+}
+
+// A file on a disk that has no name any more.
+bool MappingReader::is_deleted(const MapsEntry& entry) const {
+  struct stat status {};
+  return entry.name.ends_with(kDeleted) &&
+         ::fstatat(view_.directory.get(), map_files_name(entry).c_str(), &status, 0) == 0 &&
+         S_ISREG(status.st_mode) && status.st_nlink == 0;
+}
+
+// The destination has no such file to copy from: all pages come from here.
+bool MappingReader::classify_deleted(const MapsEntry& entry, wire::Mapping& mapping) {
+  struct stat status {};
+  if (::fstatat(view_.directory.get(), map_files_name(entry).c_str(), &status, 0) != 0) {
+    return refuse_unless_gone(entry, system_error("stat", entry.name));
+  }
+  const std::uint64_t pages_end =
+      (static_cast<std::uint64_t>(status.st_size) + kPageBytes - 1) & ~(kPageBytes - 1);
+  if (entry.protection != PROT_NONE && entry.offset + (entry.end - entry.start) > pages_end) {
+    return refuse_mapping("UNKNOWN_MAPPING", entry, kBeyondEnd);
+  }
+  mapping.set_kind(wire::Mapping::ANONYMOUS);
+  mapping.set_offset(0);
+  mapping.set_was_file(true);
   return true;
 }
 
@@ -446,7 +486,7 @@ void MappingReader::check_ends() {
     if (mapping.offset() + (mapping.end() - mapping.start()) > pages_end) {
       refuse(verdict_, "UNKNOWN_MAPPING",
              fmt::format("{:x}-{:x} {}", mapping.start(), mapping.end(), mapping.name()),
-             "a private mapping that goes beyond the end of its file");
+             kBeyondEnd);
     }
   }
 }

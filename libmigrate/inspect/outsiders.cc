@@ -62,7 +62,7 @@ void search_descriptors(pid_t pid, const std::string& directory, const Wanted& w
       if (inode && wanted.pipes.contains(*inode)) {
         found.pipes.emplace(*inode, pid);
       }
-    } else if (link->starts_with("/memfd:") && !wanted.memories.empty()) {
+    } else if (link->ends_with(" (deleted)") && !wanted.memories.empty()) {
       struct stat status {};
       if (::fstatat(descriptors, name.c_str(), &status, 0) == 0 &&
           wanted.memories.contains({status.st_dev, status.st_ino})) {

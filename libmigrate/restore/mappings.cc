@@ -7,11 +7,13 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <map>
 #include <string>
 #include <tuple>
 #include <utility>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/owner_scope.h"
 #include "libmigrate/image/address_space.h"
@@ -188,6 +190,11 @@ Result<void> finish_shared_memories(const wire::Objects& objects, std::vector<Un
     const OwnerScope as_owner(memory.owner(), memory.group());
     if (memory.open_descriptor() && ::fchmod(memories[i].get(), memory.mode()) != 0) {
       return fail(system_error("set the mode of a memory file", memory.name()));
+    }
+    if (memory.modified_ns() != 0) {
+      const std::array<timespec, 2> times{to_timespec(memory.accessed_ns()),
+                                          to_timespec(memory.modified_ns())};
+      ::futimens(memories[i].get(), times.data());
     }
   }
   return {};

@@ -188,6 +188,131 @@ void mapped_for_later() {
   } while (!stopping());
 }
 
+/// A file without a name is what programs use for temporary data.
+void check_unnamed(int fd, int other, const struct stat& expected) {
+  check::Random random(5);
+  std::string content(100'000, '\0');
+  CHECK_EQUAL(::pread(fd, content.data(), content.size(), 0), static_cast<ssize_t>(content.size()));
+  check::ready();
+  do {
+    const std::size_t at = random.below(content.size() - 100);
+    const std::string text(100, static_cast<char>('a' + random.below(26)));
+    CHECK_EQUAL(::pwrite(fd, text.data(), text.size(), static_cast<off_t>(at)), 100);
+    content.replace(at, text.size(), text);
+    std::string found(content.size(), '\0');
+    CHECK_EQUAL(::pread(other, found.data(), found.size(), 0), static_cast<ssize_t>(found.size()));
+    CHECK(found == content);
+    CHECK_EQUAL(::lseek(fd, 0, SEEK_CUR), 17);
+    struct stat status {};
+    called(::fstat(fd, &status), "fstat");
+    CHECK_EQUAL(status.st_nlink, 0U);
+    CHECK_EQUAL(status.st_mode, expected.st_mode);
+    CHECK_EQUAL(status.st_uid, expected.st_uid);
+    CHECK_EQUAL(status.st_gid, expected.st_gid);
+    CHECK_EQUAL(status.st_size, expected.st_size);
+    check::sleep_ns(check::kMillisecond);
+  } while (!stopping());
+}
+
+void fill_unnamed(int fd) {
+  const std::string text(100'000, 'x');
+  CHECK_EQUAL(::write(fd, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  called(::fchmod(fd, 0640), "fchmod");
+  called(::lseek(fd, 17, SEEK_SET), "lseek");
+}
+
+void deleted_file() {
+  const int fd = open_file("deleted", O_RDWR | O_TRUNC);
+  const int other = open_file("deleted", O_RDONLY);
+  called(::unlink(check::work_path("deleted").c_str()), "unlink");
+  fill_unnamed(fd);
+  struct stat status {};
+  called(::fstat(fd, &status), "fstat");
+  check_unnamed(fd, other, status);
+}
+
+void temporary_file() {
+  const std::string folder = check::stop_file.substr(0, check::stop_file.rfind('/'));
+  const int fd = called(::open(folder.c_str(), O_TMPFILE | O_RDWR, 0600), "open");
+  fill_unnamed(fd);
+  struct stat status {};
+  called(::fstat(fd, &status), "fstat");
+  check_unnamed(fd, called(::dup(fd), "dup"), status);
+}
+
+void deleted_times() {
+  const int fd = open_file("times", O_RDWR | O_TRUNC);
+  called(::unlink(check::work_path("times").c_str()), "unlink");
+  const std::array<timespec, 2> times{timespec{1000, 17}, timespec{2000, 23}};
+  called(::futimens(fd, times.data()), "futimens");
+  check::ready();
+  do {
+    struct stat status {};
+    called(::fstat(fd, &status), "fstat");
+    CHECK_EQUAL(status.st_mtim.tv_sec, 2000);
+    CHECK_EQUAL(status.st_mtim.tv_nsec, 23);
+    check::sleep_ns(check::kMillisecond);
+  } while (!stopping());
+}
+
+/// As multiprocessing.Lock of Python: a shared mapping, without a descriptor.
+void deleted_shared_mapping() {
+  constexpr std::size_t kBytes = 1U << 20U;
+  const int fd = open_file("shared", O_RDWR | O_TRUNC);
+  called(::ftruncate(fd, kBytes), "ftruncate");
+  auto* memory = static_cast<std::uint32_t*>(
+      check::map_memory(kBytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd));
+  const auto* reader =
+      static_cast<std::uint32_t*>(check::map_memory(kBytes / 2, PROT_READ, MAP_SHARED, fd));
+  called(::unlink(check::work_path("shared").c_str()), "unlink");
+  called(::close(fd), "close");
+  constexpr std::size_t kWords = kBytes / sizeof(std::uint32_t);
+  for (std::size_t word = 0; word < kWords; ++word) {
+    memory[word] = static_cast<std::uint32_t>(word);
+  }
+  check::ready();
+  std::uint32_t round = 0;
+  do {
+    for (std::size_t word = 0; word < kWords; word += 97) {
+      CHECK_EQUAL(memory[word], static_cast<std::uint32_t>(word) + round);
+      memory[word] += 1;
+      CHECK(word >= kWords / 2 || reader[word] == memory[word]);
+    }
+    ++round;
+    check::sleep_ns(check::kMillisecond);
+  } while (!stopping());
+  for (std::size_t word = 0; word < kWords; ++word) {
+    CHECK_EQUAL(memory[word], static_cast<std::uint32_t>(word) + (word % 97 == 0 ? round : 0));
+  }
+}
+
+/// As a library that was upgraded: pages that nobody has touched are the file's.
+void deleted_private_mapping() {
+  constexpr std::size_t kBytes = 1U << 20U;
+  const int fd = open_file("private", O_RDWR | O_TRUNC);
+  std::string content(kBytes, '\0');
+  for (std::size_t at = 0; at < kBytes; ++at) {
+    content[at] = static_cast<char>(at / 4096 + at);
+  }
+  CHECK_EQUAL(::write(fd, content.data(), kBytes), static_cast<ssize_t>(kBytes));
+  auto* memory =
+      static_cast<char*>(check::map_memory(kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd));
+  auto* text = static_cast<char*>(check::map_memory(kBytes, PROT_READ, MAP_PRIVATE, fd));
+  called(::unlink(check::work_path("private").c_str()), "unlink");
+  called(::close(fd), "close");
+  check::ready();
+  check::Random random(9);
+  do {
+    const std::size_t at = random.below(kBytes);
+    CHECK_EQUAL(text[at], static_cast<char>(at / 4096 + at));
+    CHECK_EQUAL(memory[at], content[at]);
+    const std::size_t written = random.below(kBytes);
+    content[written] = memory[written] = static_cast<char>(random.below(256));
+    check::sleep_ns(check::kMillisecond);
+  } while (!stopping());
+  CHECK(std::equal(content.begin(), content.end(), memory));
+}
+
 constexpr check::Property kProperties[] = {
     {"offset", offset},
     {"append", append},
@@ -196,6 +321,11 @@ constexpr check::Property kProperties[] = {
     {"devices", devices},
     {"directory", directory},
     {"mapped_for_later", mapped_for_later},
+    {"deleted_file", deleted_file},
+    {"temporary_file", temporary_file},
+    {"deleted_times", deleted_times},
+    {"deleted_shared_mapping", deleted_shared_mapping},
+    {"deleted_private_mapping", deleted_private_mapping},
 };
 
 }  // namespace

@@ -320,8 +320,10 @@ Verify lease() {
   return [fd] { CHECK_EQUAL(::fcntl(fd, F_GETLEASE), F_WRLCK); };
 }
 
+/// It has another name, which nobody can know.
 Verify deleted_file() {
   const int fd = make_file("deleted");
+  called(::link(check::work_path("deleted").c_str(), check::work_path("other").c_str()), "link");
   called(::unlink(check::work_path("deleted").c_str()), "unlink");
   return [fd] { CHECK_EQUAL(::write(fd, "x", 1), 1); };
 }
@@ -332,6 +334,7 @@ Verify deleted_mapping() {
   auto* memory =
       static_cast<char*>(check::map_memory(8192, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd));
   ::close(fd);
+  called(::link(check::work_path("deleted").c_str(), check::work_path("other").c_str()), "link");
   called(::unlink(check::work_path("deleted").c_str()), "unlink");
   return [memory] { memory[5000] = 1; };
 }

@@ -147,6 +147,30 @@ def asyncio_threads():
     return Work([PYTHON, "-c", ASYNCIO % (scaled(1500), scaled(1500))])
 
 
+LOCKS = """
+import multiprocessing, tempfile, threading
+lock, count = multiprocessing.Lock(), multiprocessing.Value("q", 0)
+file = tempfile.TemporaryFile()
+def work(number):
+    for step in range(%d):
+        with lock:
+            count.value += number * step
+            file.write(b"%%d %%d\\n" %% (number, count.value & 1))
+threads = [threading.Thread(target=work, args=(number,)) for number in range(1, 4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+file.seek(0)
+print(count.value, sum(1 for line in file))
+"""
+
+
+def deleted_files():
+    """A lock, a counter and a temporary file of Python's: none of them has a name."""
+    return Work([PYTHON, "-c", LOCKS % scaled(100_000)])
+
+
 def dump_database(folder):
     dump = subprocess.run(["sqlite3", folder / "database", ".dump"], check=True,
                           capture_output=True).stdout
@@ -233,8 +257,8 @@ def static_assembly():
     return Work([PROGRAMS / "static_loop", min(9, 2 + scaled(1))], status=7)
 
 
-WORKS = [xz, sort, python_pure, python_numpy, asyncio_threads, sqlite, gawk, perl, bc,
-         openssl_cipher, openssl_digest, openmp_blas, static_assembly]
+WORKS = [xz, sort, python_pure, python_numpy, asyncio_threads, deleted_files, sqlite, gawk,
+         perl, bc, openssl_cipher, openssl_digest, openmp_blas, static_assembly]
 
 
 references = {}

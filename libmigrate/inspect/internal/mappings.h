@@ -37,6 +37,8 @@ class MappingReader {
   // Kind and backing of a mapping; these and refuse_mapping() give false after a refusal.
   bool classify(const MapsEntry& entry, wire::Mapping& mapping);
   bool classify_memory(const MapsEntry& entry, wire::Mapping& mapping);
+  bool is_deleted(const MapsEntry& entry) const;
+  bool classify_deleted(const MapsEntry& entry, wire::Mapping& mapping);
   bool classify_file(const MapsEntry& entry, wire::Mapping& mapping);
   void keep_draft(const wire::ProcessImage& draft);
   bool was_copy(const MapsEntry& entry) const;

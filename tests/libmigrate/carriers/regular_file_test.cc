@@ -112,16 +112,35 @@ TEST_F(RegularFileCarrier, WhoOnlyAppendsHasNoStateToShare) {
   EXPECT_TRUE(has_state(found(O_WRONLY)));
 }
 
-TEST_F(RegularFileCarrier, WithoutANameItIsRefused) {
+TEST_F(RegularFileCarrier, WithAnotherNameItIsRefused) {
   const UniqueFd fd = open(O_RDONLY);
   test::Source source;
-  const UniqueFd unnamed = open_file(directory_.path(), O_TMPFILE | O_RDWR, 0600).value();
-  EXPECT_EQ(source.find(unnamed.get()), -1);
+  std::filesystem::create_hard_link(path_, path_ + ".other");
   std::filesystem::remove(path_);
   EXPECT_EQ(source.find(fd.get()), -1);
   write("another one");
   EXPECT_EQ(source.find(fd.get()), -1);
-  EXPECT_EQ(source.refusals(), (Refusals{"DELETED_FILE", "DELETED_FILE", "DELETED_FILE"}));
+  EXPECT_EQ(source.refusals(), (Refusals{"DELETED_FILE", "DELETED_FILE"}));
+}
+
+TEST_F(RegularFileCarrier, WithoutANameItTravelsAsMemory) {
+  const UniqueFd fd = open(O_RDONLY);
+  const UniqueFd unnamed = open_file(directory_.path(), O_TMPFILE | O_RDWR, 0600).value();
+  ASSERT_EQ(::write(unnamed.get(), "temporary", 9), 9);
+  std::filesystem::remove(path_);
+  test::Source source;
+  ASSERT_EQ(source.find(fd.get()), 0);
+  ASSERT_EQ(source.find(unnamed.get()), 1);
+  ASSERT_TRUE(source.capture());
+  EXPECT_EQ(source.file(0).kind(), wire::OpenFile::MEMFD);
+  EXPECT_EQ(source.objects().shared_memories(1).content(), "temporary");
+  EXPECT_NE(source.objects().shared_memories(1).modified_ns(), 0U);
+  EXPECT_EQ(test::flaw_in(source.objects()), "");
+  test::Destination destination(source.objects());
+  const UniqueFd made = destination.make(source.file(1)).value();
+  EXPECT_EQ(::lseek(made.get(), 0, SEEK_CUR), 9);
+  ASSERT_EQ(::lseek(made.get(), 0, SEEK_SET), 0);
+  EXPECT_EQ(test::read_now(made.get()), "temporary");
 }
 
 TEST_F(RegularFileCarrier, WhatTheKernelShowsIsRefused) {

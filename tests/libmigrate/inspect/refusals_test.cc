@@ -55,6 +55,14 @@ int make_file() {
   return ::open(scratch().c_str(), O_RDWR | O_CREAT, 0600);
 }
 
+// It has a name still, but another one.
+void give_another_name() {
+  const std::string other = scratch() + ".other";
+  ::unlink(other.c_str());
+  ::link(scratch().c_str(), other.c_str());
+  ::unlink(scratch().c_str());
+}
+
 void* map(int flags, int fd = -1) {
   return ::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, flags, fd, 0);
 }
@@ -111,18 +119,17 @@ const std::array kCases = std::to_array<Case>({
        lock.l_type = F_WRLCK;
        ::fcntl(make_file(), F_SETLK, &lock);
      }},
-    {"Temporary file", {"DELETED_FILE"}, [] { ::open("/tmp", O_TMPFILE | O_RDWR, 0600); }},
-    {"Deleted file",
+    {"File with another name",
      {"DELETED_FILE"},
      [] {
        make_file();
-       ::unlink(scratch().c_str());
+       give_another_name();
      }},
     {"Replaced file",
      {"DELETED_FILE"},
      [] {
        make_file();
-       ::unlink(scratch().c_str());
+       give_another_name();
        ::close(::open(scratch().c_str(), O_RDWR | O_CREAT, 0600));
      }},
     {"Deleted mapped file",
@@ -131,7 +138,7 @@ const std::array kCases = std::to_array<Case>({
        const int file = make_file();
        map(MAP_PRIVATE, file);
        ::close(file);
-       ::unlink(scratch().c_str());
+       give_another_name();
      }},
     {"Private memfd",
      {"UNKNOWN_MAPPING"},
@@ -240,6 +247,7 @@ TEST_P(Refusals, NamesTheCode) {
   const HeldProcess process(GetParam().prepare);
   const Inspection inspection = test::inspect(process.pid());
   ::unlink(scratch().c_str());
+  ::unlink((scratch() + ".other").c_str());
   if (inspection.refusals.empty() && std::set<std::string>{"FANOTIFY", "IO_URING", "AIO", "PERF",
                                                            "HUGETLB", "USERFAULTFD", "MQUEUE"}
                                          .contains(*GetParam().codes.begin())) {
