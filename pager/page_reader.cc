@@ -80,6 +80,10 @@ Result<std::uint64_t> ProcessPageReader::read(std::span<const PageRange> ranges,
 }
 
 Result<void> ProcessPageReader::scan(const ServedRegion& region, std::vector<PageRange>& present) {
+  if (region.is_all_data) {
+    append(present, region.range);
+    return {};
+  }
   if (region.kind == RegionKind::kSharedMemory) {
     // Page tables do not tell: others may have written the memory.
     if (!scan_shared(region, present)) {

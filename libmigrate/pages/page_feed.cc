@@ -30,10 +30,10 @@ std::vector<ServedRegion> served_regions(const wire::Objects& objects,
   std::vector<ServedRegion> regions;
   for (const wire::Mapping& mapping : image.mappings()) {
     if (is_paged(objects, mapping)) {
-      // Of such a file, too, a page that is not there is not zero, and must be read.
-      const RegionKind kind = mapping.was_file() ? RegionKind::kSharedMemory : region_kind(mapping);
-      regions.push_back(
-          {PageRange::between(mapping.start(), mapping.end()), kind, mapping.offset()});
+      regions.push_back({.range = PageRange::between(mapping.start(), mapping.end()),
+                         .kind = region_kind(mapping),
+                         .object_offset = mapping.offset(),
+                         .is_all_data = mapping.was_file()});
     }
   }
   return regions;

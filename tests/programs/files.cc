@@ -1,7 +1,9 @@
 // Regular files and devices: the same file, at the same offset, shared by the same descriptors.
 #include <dirent.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <array>
 #include <vector>
 
@@ -286,31 +288,41 @@ void deleted_shared_mapping() {
   }
 }
 
-/// As a library that was upgraded: pages that nobody has touched are the file's.
+/// As a library that was upgraded: pages that nobody has touched are the file's, and what was
+/// written where the file has a hole is not.
 void deleted_private_mapping() {
   constexpr std::size_t kBytes = 1U << 20U;
+  constexpr std::size_t kHole = kBytes / 2;
+  constexpr off_t kOffset = 65536;
   const int fd = open_file("private", O_RDWR | O_TRUNC);
   std::string content(kBytes, '\0');
-  for (std::size_t at = 0; at < kBytes; ++at) {
+  for (std::size_t at = 0; at < kHole; ++at) {
     content[at] = static_cast<char>(at / 4096 + at);
   }
-  CHECK_EQUAL(::write(fd, content.data(), kBytes), static_cast<ssize_t>(kBytes));
-  auto* memory =
-      static_cast<char*>(check::map_memory(kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd));
-  auto* text = static_cast<char*>(check::map_memory(kBytes, PROT_READ, MAP_PRIVATE, fd));
+  called(::ftruncate(fd, kOffset + static_cast<off_t>(kBytes)), "ftruncate");
+  CHECK_EQUAL(::pwrite(fd, content.data(), kHole, kOffset), static_cast<ssize_t>(kHole));
+  auto* memory = static_cast<char*>(
+      ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, kOffset));
+  auto* text = static_cast<char*>(::mmap(nullptr, kBytes, PROT_READ, MAP_PRIVATE, fd, kOffset));
+  CHECK(memory != MAP_FAILED && text != MAP_FAILED);
   called(::unlink(check::work_path("private").c_str()), "unlink");
   called(::close(fd), "close");
+  const std::string file = content;
+  for (std::size_t at = 0; at < kBytes; at += 3 * 4096) {
+    content[at] = memory[at] = 'w';
+  }
   check::ready();
   check::Random random(9);
   do {
     const std::size_t at = random.below(kBytes);
-    CHECK_EQUAL(text[at], static_cast<char>(at / 4096 + at));
+    CHECK_EQUAL(text[at], file[at]);
     CHECK_EQUAL(memory[at], content[at]);
     const std::size_t written = random.below(kBytes);
     content[written] = memory[written] = static_cast<char>(random.below(256));
     check::sleep_ns(check::kMillisecond);
   } while (!stopping());
   CHECK(std::equal(content.begin(), content.end(), memory));
+  CHECK(std::equal(file.begin(), file.end(), text));
 }
 
 constexpr check::Property kProperties[] = {
