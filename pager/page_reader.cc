@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <string>
 #include <utility>
 
@@ -20,6 +21,7 @@ namespace {
 constexpr std::uint64_t kEntryPresent = std::uint64_t{1} << 63U;
 constexpr std::uint64_t kEntrySwapped = std::uint64_t{1} << 62U;
 constexpr std::uint64_t kEntryFile = std::uint64_t{1} << 61U;
+constexpr std::uint64_t kEntryGuard = std::uint64_t{1} << 58U;  // Linux 6.15
 
 void append(std::vector<PageRange>& ranges, PageRange range) {
   if (range.empty()) {
@@ -68,6 +70,12 @@ Result<std::uint64_t> ProcessPageReader::read(std::span<const PageRange> ranges,
       if (count < 0 && errno != EIO) {  // Such as no memory for it now: no word about the page.
         return fail(system_error("read memory", process_name(pid_)));
       }
+      if (count < static_cast<ssize_t>(kPageBytes) && is_guard(range.start + at)) {
+        std::memset(bytes.data() + done * kPageBytes, 0, kPageBytes);
+        ++done;
+        at += kPageBytes;
+        continue;
+      }
       if (count < static_cast<ssize_t>(kPageBytes)) {
         return done;
       }
@@ -77,6 +85,14 @@ Result<std::uint64_t> ProcessPageReader::read(std::span<const PageRange> ranges,
     }
   }
   return done;
+}
+
+// What nobody may read (MADV_GUARD_INSTALL) is zero to whoever takes the guard away.
+bool ProcessPageReader::is_guard(std::uint64_t address) const {
+  std::uint64_t entry = 0;
+  return ::pread(pagemap_.get(), &entry, sizeof(entry),
+                 static_cast<off_t>(address / kPageBytes * sizeof(entry))) == sizeof(entry) &&
+         (entry & kEntryGuard) != 0;
 }
 
 Result<void> ProcessPageReader::scan(const ServedRegion& region, std::vector<PageRange>& present) {

@@ -59,6 +59,7 @@ class ProcessPageReader final : public PageReader {
 
   Result<bool> scan_by_ioctl(const ServedRegion& region, std::vector<PageRange>& present);
   Result<void> scan_by_entries(const ServedRegion& region, std::vector<PageRange>& present);
+  bool is_guard(std::uint64_t address) const;
   bool scan_shared(const ServedRegion& region, std::vector<PageRange>& present) const;
 
   std::atomic<pid_t> pid_;

@@ -31,8 +31,8 @@ struct ServedRegion {
   PageRange range;
   RegionKind kind = RegionKind::kAnonymous;
   std::uint64_t object_offset = 0;  ///< kSharedMemory: of the first page in its object, in bytes.
-  /// Every page is to be read: those that the source's page tables lack are those of a file that the
-  /// destination does not have.
+  /// Every page is to be read: those that the source's page tables lack are those of a file that
+  /// the destination does not have.
   bool is_all_data = false;
 };
 

@@ -263,8 +263,7 @@ ParkedHere* Deputy::parked() const {
 }
 
 LastMove Deputy::last_move() const {
-  LastMove last{.is_owed = !departed_.move->done(),
-                .owed_pages = departed_.move->owed_pages()};
+  LastMove last{.is_owed = !departed_.move->done(), .owed_pages = departed_.move->owed_pages()};
   nlohmann::json result = outcome();
   if (const auto elsewhere = relay_->owed(); elsewhere && !last.is_owed) {
     last.is_owed = true;

@@ -64,6 +64,7 @@ std::vector<NamedRange> ranges_of(const wire::ProcessImage& image) {
 bool is_paged(const wire::Objects& objects, const wire::Mapping& mapping) {
   switch (mapping.kind()) {
     case wire::Mapping::ANONYMOUS:
+      return (mapping.advice() & wire::DROPPABLE) == 0;
     case wire::Mapping::FILE_COPY:
       return true;
     case wire::Mapping::SHARED_MEMORY:

@@ -143,6 +143,11 @@ class FormChecker {
              "offset or protection of mapping {:x}", mapping.start());
       mapping_object(mapping);
     }
+    for (const wire::AddressRange& guard : image_.guards()) {
+      expect(guard.start() % kPageBytes == 0 && guard.end() % kPageBytes == 0 &&
+                 guard.start() < guard.end() && guard.end() <= kAddressLimit,
+             "guard {:x}-{:x}", guard.start(), guard.end());
+    }
   }
 
   void mapping_object(const wire::Mapping& mapping) {

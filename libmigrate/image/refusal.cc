@@ -34,7 +34,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "try again in a moment (migratectl move --retry SECONDS)", true},
     {"FILE_MISSING", "the destination has no such file",
      "install it there, or put the file on a file system that both hosts share"},
-    {"GUARD_REGION", "guard regions (MADV_GUARD_INSTALL) are not carried",
+    {"GUARD_REGION",
+     "guard regions (MADV_GUARD_INSTALL) in files and shared memory are not carried",
      "use mprotect(PROT_NONE) for guard pages"},
     {"HUGETLB", "huge pages of hugetlbfs are not carried",
      "use transparent huge pages (madvise MADV_HUGEPAGE)"},
@@ -108,8 +109,10 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "let each program open the file itself, or append to it (>> in a shell)"},
     {"SHARED_MEMORY_OUTSIDE", "another process shares this memory",
      "move when the other process has ended or unmapped it"},
-    {"SOCKET", "of sockets, only connected Unix domain sockets without names are carried, if both "
-     "ends are inside", "move when the program has closed its connections"},
+    {"SOCKET",
+     "of sockets, only connected Unix domain sockets without names are carried, if both "
+     "ends are inside",
+     "move when the program has closed its connections"},
     {"STOPPED", "the process is stopped by job control", "let it go on (SIGCONT), and try again",
      true},
     {"SYSV_MSG", "System V message queues stay with their host",

@@ -14,6 +14,7 @@
 #include <tuple>
 
 #include "base/file.h"
+#include "libmigrate/inspect/internal/mapping_flags.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/pagemap.h"
 #include "pager/page_range.h"
@@ -26,48 +27,6 @@ constexpr mode_t kPermissions = 0777;
 constexpr std::string_view kDeleted = " (deleted)";
 constexpr std::string_view kBeyondEnd = "a private mapping that goes beyond the end of its file";
 
-struct AdviceFlag {
-  std::string_view flag;
-  std::uint32_t advice;
-};
-// What VmFlags says, and what it means here; no advice: nothing to carry.
-constexpr std::array kCarriedFlags = std::to_array<AdviceFlag>({
-    {"rd", 0},
-    {"wr", 0},
-    {"ex", 0},
-    {"sh", 0},
-    {"mr", 0},
-    {"mw", wire::MAY_WRITE},
-    {"me", 0},
-    {"ms", 0},
-    {"ac", 0},
-    {"sd", 0},
-    {"lf", 0},
-    {"gd", wire::GROWS_DOWN},
-    {"lo", wire::LOCKED},
-    {"sr", wire::SEQUENTIAL},
-    {"rr", wire::RANDOM},
-    {"dc", wire::DONT_FORK},
-    {"wf", wire::WIPE_ON_FORK},
-    {"dd", wire::DONT_DUMP},
-    {"mg", wire::MERGEABLE},
-    {"hg", wire::HUGE_PAGE},
-    {"nh", wire::NO_HUGE_PAGE},
-    {"nr", wire::NO_RESERVE},
-});
-struct RefusedFlag {
-  std::string_view flag;
-  std::string_view code;
-};
-constexpr std::array kRefusedFlags = std::to_array<RefusedFlag>({
-    {"um", "USERFAULTFD"},
-    {"uw", "USERFAULTFD"},
-    {"ui", "USERFAULTFD"},
-    {"ss", "SHADOW_STACK"},
-    {"sl", "SEALED"},
-    {"ht", "HUGETLB"},
-    {"gu", "GUARD_REGION"},
-});
 struct RefusedName {
   std::string_view prefix;
   std::string_view code;
@@ -133,17 +92,6 @@ std::string map_files_name(const MapsEntry& entry) {
 std::string describe(const MapsEntry& entry) {
   return fmt::format("{:x}-{:x} {}", entry.start, entry.end,
                      entry.name.empty() ? "anonymous" : entry.name);
-}
-
-std::uint32_t advice_of(const MapsEntry& entry) {
-  std::uint32_t advice = 0;
-  std::string_view flags = entry.flags;
-  for (std::string_view flag = take_word(flags); !flag.empty(); flag = take_word(flags)) {
-    const auto* carried = std::ranges::find(kCarriedFlags, flag, &AdviceFlag::flag);
-    advice |= carried != kCarriedFlags.end() ? carried->advice : 0;
-  }
-  // Private memory may always become writable.
-  return entry.shared ? advice : advice & ~std::uint32_t{wire::MAY_WRITE};
 }
 
 MappedKey key_of(const MapsEntry& entry) {
@@ -320,6 +268,7 @@ void MappingReader::keep_draft(const wire::ProcessImage& draft) {
         has_private_pages(view_.pagemap.get(), mapping.start(), mapping.end()).value_or(true)) {
       mapping.set_kind(wire::Mapping::FILE_COPY);
     }
+    keep_guards(mapping.start(), mapping.end());
   }
   refresh_files();
 }
@@ -339,11 +288,12 @@ void MappingReader::add(const MapsEntry& entry, std::uint32_t advice, const Maps
     return;
   }
   if (flags != nullptr && !is_kernel_mapping(entry)) {
-    check_flags(*flags);
-    if (mapping.kind() == wire::Mapping::ANONYMOUS &&
-        has_guard_regions(view_.pagemap.get(), entry.start, entry.end)) {
-      refuse_mapping("GUARD_REGION", entry);
+    check_flags(*flags, mapping.kind());
+    if (mapping.kind() == wire::Mapping::ANONYMOUS) {
+      add_guards(entry.start, entry.end);
     }
+  } else {
+    keep_guards(entry.start, entry.end);
   }
   *image_.add_mappings() = std::move(mapping);
 }
@@ -549,23 +499,6 @@ bool MappingReader::find_file(const MapsEntry& entry, std::uint32_t& index) {
     *objects_.mutable_mapped_files(static_cast<int>(index)) = std::move(*identity);
   }
   return true;
-}
-
-void MappingReader::check_flags(const MapsEntry& entry) {
-  if (entry.protection_key != 0) {
-    refuse_mapping("PROTECTION_KEY", entry);
-  }
-  std::string_view flags = entry.flags;
-  for (std::string_view flag = take_word(flags); !flag.empty(); flag = take_word(flags)) {
-    const auto* refused = std::ranges::find(kRefusedFlags, flag, &RefusedFlag::flag);
-    if (refused != kRefusedFlags.end()) {
-      if (refused->code != "USERFAULTFD" || !view_.known.own_userfaultfd) {
-        refuse_mapping(refused->code, entry);
-      }
-    } else if (std::ranges::find(kCarriedFlags, flag, &AdviceFlag::flag) == kCarriedFlags.end()) {
-      refuse_mapping("UNKNOWN_MAPPING", entry, fmt::format("VmFlags has {}", flag));
-    }
-  }
 }
 
 // Files that were written to since the draft have another size and time, perhaps another content.

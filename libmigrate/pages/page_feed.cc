@@ -64,6 +64,7 @@ std::vector<PageRange> pages_touched_first(const wire::ProcessImage& image) {
     const PageRange range = PageRange::between(mapping.start(), mapping.end());
     const bool file_copy = mapping.kind() == wire::Mapping::FILE_COPY;
     const bool zero_data = mapping.kind() == wire::Mapping::ANONYMOUS &&
+                           (mapping.advice() & wire::DROPPABLE) == 0 &&
                            mapping.start() == end_of_file_copy && mapping.name().empty();
     if ((file_copy || zero_data) && range.page_count <= std::min(left, kSmallSegmentPages)) {
       ranges.push_back(range);

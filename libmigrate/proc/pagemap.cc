@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <span>
 #include <string>
 
 #include "pager/page_range.h"
@@ -95,13 +96,34 @@ Result<bool> has_private_pages(int pagemap, std::uint64_t start, std::uint64_t e
   return found == 1;
 }
 
-bool has_guard_regions(int pagemap, std::uint64_t start, std::uint64_t end) {
+Result<std::vector<PageRange>> guard_regions(int pagemap, std::uint64_t start, std::uint64_t end) {
+  std::array<PageRegion, 64> found{};
+  std::vector<PageRange> guards;
   PagemapScan scan{};
+  scan.size = sizeof scan;
   scan.start = start;
   scan.end = end;
+  scan.regions = reinterpret_cast<std::uintptr_t>(found.data());
+  scan.region_count = found.size();
   scan.category_mask = kIsGuard;
   scan.return_mask = kIsGuard;
-  return any_page(pagemap, scan) == 1;
+  while (scan.start < end) {
+    const int count = ::ioctl(pagemap, kPagemapScan, &scan);
+    if (count < 0 && (errno == ENOTTY || errno == EINVAL)) {
+      return guards;
+    }
+    if (count < 0) {
+      return fail(system_error("scan", "pagemap"));
+    }
+    if (count == 0) {
+      break;
+    }
+    for (const PageRegion& region : std::span(found).first(static_cast<std::size_t>(count))) {
+      guards.push_back(PageRange::between(region.start, region.end));
+    }
+    scan.start = guards.back().end();
+  }
+  return guards;
 }
 
 }  // namespace migrate::inspect

@@ -1,8 +1,10 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "base/result.h"
+#include "pager/page_range.h"
 
 namespace migrate::inspect {
 
@@ -11,8 +13,8 @@ namespace migrate::inspect {
 /// eight bytes per page. Errors: kSystem.
 Result<bool> has_private_pages(int pagemap, std::uint64_t start, std::uint64_t end);
 
-/// Whether the range has guard regions (madvise MADV_GUARD_INSTALL); false on kernels that cannot
-/// tell (before 6.15).
-bool has_guard_regions(int pagemap, std::uint64_t start, std::uint64_t end);
+/// The guard regions in the range (madvise MADV_GUARD_INSTALL), ascending; none on kernels that
+/// cannot tell (before 6.15). Errors: kSystem.
+Result<std::vector<PageRange>> guard_regions(int pagemap, std::uint64_t start, std::uint64_t end);
 
 }  // namespace migrate::inspect

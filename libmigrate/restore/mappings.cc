@@ -26,6 +26,8 @@
 namespace migrate {
 namespace {
 
+constexpr int kMapDroppable = 8;  // MAP_DROPPABLE, Linux 6.11
+
 struct AdviceCall {
   wire::Advice bit;
   int advice;
@@ -95,7 +97,8 @@ std::uint64_t map_flags(const wire::Mapping& mapping) {
       flags |= MAP_SHARED;
       break;
     default:
-      flags |= MAP_PRIVATE | MAP_ANONYMOUS;
+      flags |=
+          MAP_ANONYMOUS | ((mapping.advice() & wire::DROPPABLE) != 0 ? kMapDroppable : MAP_PRIVATE);
       break;
   }
   if ((mapping.advice() & wire::GROWS_DOWN) != 0) {
@@ -237,6 +240,14 @@ void script_mappings(Script& script, const wire::Objects& objects,
                   place(*mapping));
     }
     script_advice(script, *mapping);
+  }
+}
+
+void script_guards(Script& script, const wire::ProcessImage& image) {
+  constexpr std::uint64_t kGuardInstall = 102;  // MADV_GUARD_INSTALL, Linux 6.13
+  for (const wire::AddressRange& guard : image.guards()) {
+    script.must("guard memory", SYS_madvise,
+                {guard.start(), guard.end() - guard.start(), kGuardInstall});
   }
 }
 

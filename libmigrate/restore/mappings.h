@@ -41,6 +41,9 @@ struct MappedFile {
 /// mapped so that it can be written to in any case: the kernel registers no other (userfaultfd(2)).
 std::optional<MappedFile> mapped_file(const wire::Objects& objects, const wire::Mapping& mapping);
 
+/// Adds the calls that make the guards in memory (Linux 6.13), once the mappings are there.
+void script_guards(Script& script, const wire::ProcessImage& image);
+
 /// Adds the calls that make `mappings`. What mapped_file() tells of is a descriptor of `files` in
 /// the process, shared memories else are descriptors 0, 1, ...
 void script_mappings(Script& script, const wire::Objects& objects,

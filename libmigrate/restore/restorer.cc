@@ -334,6 +334,7 @@ Result<void> Restorer::make_leader(const wire::Image& image,
   }
   Script script(area_);
   script_process(script, process);
+  script_guards(script, process);
   if (process.working_directory() != only_process(draft_).working_directory()) {
     const UniqueFd directory =
         MIGRATE_TRY(FileUser::Scope(file_user_).open_directory(process.working_directory()));

@@ -301,8 +301,8 @@ void deleted_private_mapping() {
   }
   called(::ftruncate(fd, kOffset + static_cast<off_t>(kBytes)), "ftruncate");
   CHECK_EQUAL(::pwrite(fd, content.data(), kHole, kOffset), static_cast<ssize_t>(kHole));
-  auto* memory = static_cast<char*>(
-      ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, kOffset));
+  auto* memory =
+      static_cast<char*>(::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, kOffset));
   auto* text = static_cast<char*>(::mmap(nullptr, kBytes, PROT_READ, MAP_PRIVATE, fd, kOffset));
   CHECK(memory != MAP_FAILED && text != MAP_FAILED);
   called(::unlink(check::work_path("private").c_str()), "unlink");

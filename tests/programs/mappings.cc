@@ -294,6 +294,73 @@ void reservations() {
   }
 }
 
+/// Whether the kernel lets this process write there: it would be sent SIGSEGV otherwise.
+bool can_write(const char* at) {
+  std::array<int, 2> ends{};
+  called(::pipe(ends.data()), "pipe");
+  CHECK_EQUAL(::write(ends[1], "g", 1), 1);
+  const bool can = ::read(ends[0], const_cast<char*>(at), 1) == 1;  // EFAULT otherwise
+  called(::close(ends[0]), "close");
+  called(::close(ends[1]), "close");
+  return can;
+}
+
+/// Guard regions within a mapping, as glibc 2.42 makes them below each thread's stack.
+void guards() {
+  constexpr int kInstall = 102;  // MADV_GUARD_INSTALL, Linux 6.13
+  constexpr int kRemove = 103;
+  constexpr std::size_t kPages = 64;
+  auto* memory = static_cast<char*>(check::map_memory(kPages * kPage));
+  for (std::size_t page = 0; page < kPages; ++page) {
+    memory[page * kPage] = static_cast<char>(page);
+  }
+  if (::madvise(memory + 4 * kPage, kPage, kInstall) != 0) {
+    CHECK_EQUAL(errno, EINVAL);
+    check::ready();
+    while (!stopping()) {
+      check::sleep_ns(check::kMillisecond);
+    }
+    return;
+  }
+  called(::madvise(memory + 20 * kPage, 10 * kPage, kInstall), "MADV_GUARD_INSTALL");
+  check::ready();
+  do {
+    for (const std::size_t page : {4U, 20U, 25U, 29U}) {
+      CHECK(!can_write(memory + page * kPage));
+    }
+    for (const std::size_t page : {3U, 5U, 19U, 30U, 63U}) {
+      CHECK_EQUAL(memory[page * kPage], static_cast<char>(page));
+    }
+    check::sleep_ns(check::kMillisecond);
+  } while (!stopping());
+  called(::madvise(memory + 4 * kPage, 20 * kPage, kRemove), "MADV_GUARD_REMOVE");
+  CHECK_EQUAL(memory[4 * kPage], 0);
+  CHECK_EQUAL(memory[23 * kPage], 0);
+  CHECK_EQUAL(memory[10 * kPage], 10);
+  CHECK(!can_write(memory + 25 * kPage));
+}
+
+/// Memory whose content the kernel may drop, as glibc 2.41 has it for getrandom(3): it stays
+/// mapped, and what was dropped is zero.
+void droppable() {
+  constexpr int kDroppable = 8;  // MAP_DROPPABLE, Linux 6.11
+  constexpr std::size_t kBytes = 65536;
+  auto* memory = static_cast<char*>(
+      ::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, kDroppable | MAP_ANONYMOUS, -1, 0));
+  const bool has = memory != MAP_FAILED;
+  check::ready();
+  do {
+    for (std::size_t at = 0; has && at < kBytes; at += 4096) {
+      CHECK(memory[at] == 0 || memory[at] == 'd');
+      memory[at] = 'd';
+    }
+    check::sleep_ns(check::kMillisecond);
+  } while (!stopping());
+  if (has) {
+    CHECK(check::read_text("/proc/self/smaps").find(" dp") != std::string::npos);
+  }
+}
+
 constexpr check::Property kProperties[] = {
     {"protections", protections},
     {"code", code},
@@ -303,6 +370,8 @@ constexpr check::Property kProperties[] = {
     {"program_break", program_break},
     {"locked_future", locked_future},
     {"reservations", reservations},
+    {"guards", guards},
+    {"droppable", droppable},
 };
 
 }  // namespace

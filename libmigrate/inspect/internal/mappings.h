@@ -43,7 +43,9 @@ class MappingReader {
   void keep_draft(const wire::ProcessImage& draft);
   bool was_copy(const MapsEntry& entry) const;
   bool find_file(const MapsEntry& entry, std::uint32_t& index);
-  void check_flags(const MapsEntry& entry);
+  void check_flags(const MapsEntry& entry, wire::Mapping::Kind kind);
+  void add_guards(std::uint64_t start, std::uint64_t end);
+  void keep_guards(std::uint64_t start, std::uint64_t end);
   void refresh_files();
   void check_ends();
   void check_kernel_mappings();
