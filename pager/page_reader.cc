@@ -41,7 +41,10 @@ std::string process_name(pid_t pid) {
 }  // namespace
 
 ProcessPageReader::ProcessPageReader(pid_t pid, UniqueFd memory, UniqueFd pagemap)
-    : pid_(pid), memory_(std::move(memory)), pagemap_(std::move(pagemap)) {}
+    : pid_(pid),
+      memory_(std::move(memory)),
+      pagemap_(std::move(pagemap)),
+      shows_guards_(kPageIsGuard) {}
 
 Result<std::unique_ptr<ProcessPageReader>> ProcessPageReader::create(pid_t pid) {
   return create(pid, MIGRATE_TRY(open_file("/proc/" + std::to_string(pid) + "/mem", O_RDONLY)));
@@ -127,13 +130,21 @@ Result<bool> ProcessPageReader::scan_by_ioctl(const ServedRegion& region,
   argument.end = region.range.end();
   argument.vector = reinterpret_cast<std::uint64_t>(found.data());
   argument.vector_length = found.size();
-  // Not wanted: pages of the file (the destination has it), the zero page (it is zero).
-  const std::uint64_t unwanted = region.kind == RegionKind::kFileCopy ? kPageIsFile : kPageIsZero;
+  // Not wanted: pages of the file (the destination has it), the zero page (it is zero), guards
+  // (which a page that arrives would replace).
+  const std::uint64_t unwanted =
+      (region.kind == RegionKind::kFileCopy ? kPageIsFile : kPageIsZero) | shows_guards_;
   argument.category_inverted = unwanted;
   argument.category_mask = unwanted;
   argument.category_anyof_mask = kPageIsPresent | kPageIsSwapped;
   while (argument.start < argument.end) {
     const int count = ::ioctl(pagemap_.get(), kScanRequest, &argument);
+    if (count < 0 && errno == EINVAL && shows_guards_ != 0) {
+      argument.category_inverted &= ~shows_guards_;
+      argument.category_mask &= ~shows_guards_;
+      shows_guards_ = 0;
+      continue;
+    }
     if (count < 0 && (errno == ENOTTY || errno == EINVAL)) {
       has_pagemap_scan_ = false;
       return false;
@@ -173,7 +184,7 @@ Result<void> ProcessPageReader::scan_by_entries(const ServedRegion& region,
     for (std::uint64_t i = 0; i < count; ++i) {
       const bool exists = (entries[i] & (kEntryPresent | kEntrySwapped)) != 0;
       const bool in_file = region.kind == RegionKind::kFileCopy && (entries[i] & kEntryFile) != 0;
-      if (exists && !in_file) {
+      if (exists && !in_file && (entries[i] & kEntryGuard) == 0) {
         append(present, {address + i * kPageBytes, 1});
       }
     }

@@ -66,6 +66,7 @@ class ProcessPageReader final : public PageReader {
   UniqueFd memory_;
   UniqueFd pagemap_;
   bool has_pagemap_scan_ = true;
+  std::uint64_t shows_guards_;  // the category of PAGEMAP_SCAN; 0: the kernel has none
 };
 
 }  // namespace migrate
