@@ -46,6 +46,26 @@ bool find_memory_file(FindContext& context, const Sighting& seen, wire::OpenFile
   return true;
 }
 
+// Its bytes will be in the memory of the process, where its user can read them: so he must be able
+// to read them now.
+void settle_memory_file(FindContext& context, std::uint32_t number, wire::OpenFile& file) {
+  const auto is_readable = [&](const wire::OpenFile& other) {
+    return other.kind() == wire::OpenFile::MEMFD && other.object() == file.object() &&
+           (other.flags() & O_ACCMODE) != O_WRONLY;
+  };
+  const wire::Objects& objects = context.objects();
+  const wire::SharedMemory& memory = objects.shared_memories(static_cast<int>(file.object()));
+  struct stat process {};
+  const std::string folder = "/proc/" + std::to_string(context.process());
+  const bool owned = ::stat(folder.c_str(), &process) == 0 && process.st_uid == memory.owner() &&
+                     (memory.mode() & S_IRUSR) != 0;
+  if (process.st_uid != 0 && !owned && (memory.mode() & S_IROTH) == 0 &&
+      std::none_of(objects.files().begin(), objects.files().end(), is_readable)) {
+    context.refuse("NOT_READABLE", {.number = number, .link = memory.name()},
+                   "it is open for writing only, and its user may not read it");
+  }
+}
+
 Result<std::string> read_memory_file(int fd, std::uint64_t size) {
   if (size > kMaxMemoryFileBytes) {
     return fail(
@@ -162,6 +182,7 @@ constinit const Carrier kMemoryFile{
           return seen.link.starts_with("/memfd:") && seen.link.ends_with(" (deleted)");
         },
     .find = find_memory_file,
+    .settle = settle_memory_file,
     .capture = capture_memory_file,
     .most_content_bytes = most_memory_bytes,
     .flaw = flaw_of_memory_file,

@@ -7,6 +7,8 @@
 #include <cstring>
 #include <optional>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "base/unique_fd.h"
 
@@ -14,8 +16,6 @@ namespace migrate::carriers {
 namespace {
 
 // Of newer kernels than the headers may be of.
-constexpr int kBufferLock = 72;  // SO_BUF_LOCK, 5.14
-constexpr int kPassPidfd = 76;   // SO_PASSPIDFD, 6.5
 constexpr int kPassRights = 83;  // SO_PASSRIGHTS, 6.16
 
 struct KnownOption {
@@ -54,6 +54,28 @@ constexpr std::array kOptions = std::to_array<KnownOption>({
     {SO_LOCK_FILTER, false, "SO_LOCK_FILTER"},
 });
 
+// What getsockopt(2) gives that is no setting, or is told by another option; to ask for SO_ERROR
+// would take it away. Whatever is neither here nor above must be as at a new socket.
+constexpr std::array kNoOptions{SO_ERROR,
+                                SO_TYPE,
+                                SO_PEERCRED,
+                                SO_PEERNAME,
+                                SO_PEERSEC,
+                                SO_PROTOCOL,
+                                SO_DOMAIN,
+                                SO_COOKIE,
+                                SO_MEMINFO,
+                                SO_ACCEPTCONN,
+                                SO_PEERGROUPS,
+                                SO_INCOMING_CPU,
+                                SO_INCOMING_NAPI_ID,
+                                SO_GET_FILTER,
+                                66 /* SO_RCVTIMEO_NEW */,
+                                67 /* SO_SNDTIMEO_NEW */,
+                                71 /* SO_NETNS_COOKIE */,
+                                77 /* SO_PEERPIDFD */};
+constexpr int kEndOfOptions = 128;
+
 constexpr std::size_t kMostBytes = 16;  // A timeval.
 
 std::optional<std::string> read_option(int fd, int name) {
@@ -76,8 +98,8 @@ std::string asked_for(const wire::SocketOption& option) {
   return {reinterpret_cast<const char*>(&half), sizeof(half)};
 }
 
-Error not_carried(const char* option) {
-  return make_error(ErrorCode::kUnsupported, "carry the socket option", option);
+Error not_carried(std::string option) {
+  return make_error(ErrorCode::kUnsupported, "carry the socket option", std::move(option));
 }
 
 }  // namespace
@@ -94,23 +116,32 @@ Result<SocketOptions> changed_options(int fd, int type) {
     return fail(not_carried("SO_ATTACH_FILTER"));
   }
   SocketOptions changed;
-  for (const KnownOption& option : kOptions) {
-    auto value = read_option(fd, option.name);
-    if (!value || value == read_option(fresh.get(), option.name)) {
+  for (int name = 1; name < kEndOfOptions; ++name) {
+    const auto* const known = std::ranges::find(kOptions, name, &KnownOption::name);
+    if (std::ranges::find(kNoOptions, name) != kNoOptions.end()) {
       continue;
     }
-    if (!option.is_carried) {
-      return fail(not_carried(option.text));
+    auto value = read_option(fd, name);
+    if (!value || value == read_option(fresh.get(), name)) {
+      continue;
+    }
+    if (known == kOptions.end() || !known->is_carried) {
+      return fail(
+          not_carried(known == kOptions.end() ? "number " + std::to_string(name) : known->text));
     }
     wire::SocketOption& kept = *changed.Add();
-    kept.set_name(static_cast<std::uint32_t>(option.name));
+    kept.set_name(static_cast<std::uint32_t>(name));
     kept.set_value(std::move(*value));
   }
   return changed;
 }
 
 Result<void> set_options(int fd, const SocketOptions& options) {
-  for (const wire::SocketOption& option : options) {
+  std::vector<wire::SocketOption> sorted(options.begin(), options.end());
+  std::ranges::sort(sorted, {}, [](const wire::SocketOption& option) {
+    return std::ranges::find(kOptions, static_cast<int>(option.name()), &KnownOption::name);
+  });
+  for (const wire::SocketOption& option : sorted) {
     const std::string value = asked_for(option);
     if (::setsockopt(fd, SOL_SOCKET, static_cast<int>(option.name()), value.data(),
                      static_cast<socklen_t>(value.size())) != 0) {

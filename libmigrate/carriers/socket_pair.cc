@@ -1,12 +1,14 @@
 // A Unix domain socket whose other end the same process has, or nobody any more: carried with what
 // waits in it.
 #include <fmt/core.h>
+#include <linux/sock_diag.h>
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <numeric>
 #include <string>
@@ -24,7 +26,9 @@ namespace {
 
 using End = wire::SocketPair::End;
 
-constexpr std::uint64_t kMostUnreadBytes = 64U << 20U;  // More than any user may have unread.
+constexpr std::uint64_t kMostUnreadBytes = 64U << 20U;  // In all: they travel inside the freeze.
+constexpr int kMostPairs = 1024;
+constexpr int kMostMessages = 10'000;  // That one end has unread.
 
 int option_of(int fd, int name) {
   int value = -1;
@@ -58,7 +62,13 @@ std::uint64_t place_of(wire::Objects& objects, std::uint64_t inode, std::uint64_
 }
 
 // What keeps a Unix domain socket from being carried; empty: nothing that can be seen of it alone.
-std::string reason_against(const Sighting& seen, const UnixSocket& socket, int fd) {
+std::string reason_against(const Sighting& seen, const UnixSocket& socket, int fd, int type) {
+  pollfd polled{fd, POLLIN, 0};
+  const bool has_events = ::poll(&polled, 1, 0) > 0;
+  const bool has_error = has_events && (polled.revents & POLLERR) != 0;
+  // At the end of what was sent there is an event, too.
+  const bool has_unread = has_events && (polled.revents & POLLIN) != 0 &&
+                          (socket.unread_bytes != 0 || (socket.shutdown & 1U) == 0);
   if (socket.listens) {
     return "it listens";
   }
@@ -71,8 +81,17 @@ std::string reason_against(const Sighting& seen, const UnixSocket& socket, int f
   if (number_field(seen.details, "scm_fds:") != 0) {
     return "descriptors are under way in it";
   }
-  if (option_of(fd, SO_PASSCRED) > 0 && socket.unread_bytes != 0) {
+  const bool wants_sender = option_of(fd, SO_PASSCRED) > 0 || option_of(fd, SO_PASSSEC) > 0 ||
+                            option_of(fd, kPassPidfd) > 0;
+  if (wants_sender && has_unread) {
     return "messages wait in it whose receiver wants to know who sent them";
+  }
+  constexpr std::uint32_t kBoth = 3;
+  if (*socket.peer == 0 && type != SOCK_DGRAM && socket.shutdown != kBoth) {
+    return "its connection has not been accepted yet";
+  }
+  if (type != SOCK_STREAM && (has_error || (*socket.peer == 0 && has_unread))) {
+    return "an error or a message waits in it, and its other end is closed";
   }
   return {};
 }
@@ -87,15 +106,18 @@ bool find_socket(FindContext& context, const Sighting& seen, wire::OpenFile& fil
   if (!socket) {
     return context.refuse("SOCKET", seen, socket.error().message());
   }
-  if (const std::string reason = reason_against(seen, *socket, fd.get()); !reason.empty()) {
+  const int type = option_of(fd.get(), SO_TYPE);
+  if (const std::string reason = reason_against(seen, *socket, fd.get(), type); !reason.empty()) {
     return context.refuse("SOCKET", seen, reason);
   }
-  const int type = option_of(fd.get(), SO_TYPE);
   auto options = changed_options(fd.get(), type);
   if (!options) {
     return context.refuse("SOCKET", seen, options.error().message());
   }
   file.set_object(place_of(context.objects(), inode, *socket->peer, type));
+  if (context.objects().socket_pairs_size() > kMostPairs) {
+    return context.refuse("SOCKET", seen, fmt::format("more than {} pairs", kMostPairs));
+  }
   End& end = end_of(context.objects(), file.object());
   end.set_is_open(true);
   end.set_shutdown(socket->shutdown);
@@ -114,6 +136,41 @@ void settle_socket(FindContext& context, std::uint32_t number, wire::OpenFile& f
     context.refuse("SOCKET", {.number = number, .link = fmt::format("socket:[{}]", inode)},
                    "its other end is outside");
   }
+}
+
+std::uint64_t bytes_of(const End& end) {
+  return std::accumulate(
+      end.unread().begin(), end.unread().end(), std::uint64_t{0},
+      [](std::uint64_t sum, const std::string& message) { return sum + message.size(); });
+}
+
+std::uint64_t unread_bytes(const wire::Objects& objects) {
+  return std::accumulate(objects.socket_pairs().begin(), objects.socket_pairs().end(),
+                         std::uint64_t{0}, [](std::uint64_t sum, const wire::SocketPair& pair) {
+                           return sum + bytes_of(pair.first()) + bytes_of(pair.second());
+                         });
+}
+
+// Sends what `end` has unread from its other end, which nobody but us has yet.
+Result<void> send_unread(int other, const End& end) {
+  const std::uint64_t bytes = bytes_of(end);
+  constexpr std::uint64_t kOverheadBytes = 2048;  // Of a message, in the kernel.
+  const int before = option_of(other, SO_SNDBUF);
+  const auto room = static_cast<int>(std::max<std::uint64_t>(
+      2 * bytes + kOverheadBytes * static_cast<std::uint64_t>(end.unread_size()),
+      static_cast<std::uint64_t>(before)));
+  ::setsockopt(other, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
+  for (const std::string& message : end.unread()) {
+    if (::send(other, message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL) !=
+        static_cast<ssize_t>(message.size())) {
+      return fail(system_error("fill a socket", fmt::format("{} bytes", message.size())));
+    }
+  }
+  const int half = before / 2;  // The kernel doubles it, and notes that somebody has set it.
+  ::setsockopt(other, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
+  const int unlocked = 0;
+  ::setsockopt(other, SOL_SOCKET, kBufferLock, &unlocked, sizeof(unlocked));
+  return {};
 }
 
 // Makes MSG_PEEK begin with the oldest message and go on from there, as long as it lives.
@@ -149,7 +206,7 @@ Result<void> peek_stream(int fd, End& end) {
 
 // A first look, with no room at all, tells how long a message is.
 Result<void> peek_messages(int fd, bool ends_with_nothing, End& end) {
-  for (;;) {
+  while (end.unread_size() <= kMostMessages) {
     char none = 0;
     const ssize_t length = ::recv(fd, &none, 0, MSG_PEEK | MSG_DONTWAIT | MSG_TRUNC);
     if (length < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) {
@@ -168,6 +225,32 @@ Result<void> peek_messages(int fd, bool ends_with_nothing, End& end) {
     }
     end.add_unread(std::move(message));
   }
+  return fail(make_error(ErrorCode::kRefused, "carry a socket pair",
+                         fmt::format("more than {} messages", kMostMessages)));
+}
+
+// An empty message that somebody has peeked at before is passed over, and so is one that a sender
+// has sent elsewhere: then what was copied takes another amount of the kernel's memory than what
+// the sender has sent.
+Result<void> check_complete(std::uint32_t type, std::uint64_t sender, const End& end) {
+  const auto seen = read_unix_socket(sender);
+  std::array<int, 2> scratch{};
+  if (!seen ||
+      ::socketpair(AF_UNIX, static_cast<int>(type) | SOCK_CLOEXEC, 0, scratch.data()) != 0) {
+    return seen ? fail(system_error("make a socket pair")) : Result<void>(fail(seen.error()));
+  }
+  const UniqueFd first(scratch[0]);
+  const UniqueFd second(scratch[1]);
+  MIGRATE_TRY(send_unread(first.get(), end));
+  std::array<std::uint32_t, SK_MEMINFO_VARS> memory{};
+  socklen_t size = sizeof(memory);
+  if (::getsockopt(first.get(), SOL_SOCKET, SO_MEMINFO, memory.data(), &size) != 0 ||
+      memory[SK_MEMINFO_WMEM_ALLOC] != seen->sent_bytes) {
+    return fail(make_error(ErrorCode::kRefused, "carry a socket pair",
+                           "some of the messages that wait in it cannot be copied",
+                           "try again when the program has read them"));
+  }
+  return {};
 }
 
 Result<void> capture_socket(CaptureContext& context, std::uint32_t number,
@@ -183,8 +266,20 @@ Result<void> capture_socket(CaptureContext& context, std::uint32_t number,
   }
   const std::uint32_t type = pair_of(context.objects(), file.object()).type();
   const PeekAll peek(fd.get());
-  return type == SOCK_STREAM ? peek_stream(fd.get(), end)
-                             : peek_messages(fd.get(), type == SOCK_SEQPACKET, end);
+  if (type == SOCK_STREAM) {
+    MIGRATE_TRY(peek_stream(fd.get(), end));
+  } else {
+    const std::uint64_t other = end_of(context.objects(), file.object() ^ 1U).inode();
+    MIGRATE_TRY(peek_messages(fd.get(), (end.shutdown() & 1U) != 0, end));
+    MIGRATE_TRY(check_complete(type, other, end));
+  }
+  const std::uint64_t all = unread_bytes(context.objects());
+  if (all > kMostUnreadBytes) {
+    return fail(make_error(ErrorCode::kRefused, "carry socket pairs",
+                           fmt::format("{} unread bytes in all", all),
+                           "try again when the program has read them"));
+  }
+  return {};
 }
 
 // Its user may make the buffers larger, and fill them, until it is frozen.
@@ -200,11 +295,8 @@ std::uint64_t most_socket_bytes(const wire::Objects& objects) {
 
 const char* flaw_of_end(const End& end) {
   constexpr std::uint32_t kBoth = 3;
-  const std::uint64_t unread = std::accumulate(
-      end.unread().begin(), end.unread().end(), std::uint64_t{0},
-      [](std::uint64_t sum, const std::string& message) { return sum + message.size(); });
-  if (end.shutdown() > kBoth || unread > kMostUnreadBytes ||
-      end.send_buffer_bytes() > kMostUnreadBytes) {
+  if (end.shutdown() > kBoth || bytes_of(end) > kMostUnreadBytes ||
+      end.unread_size() > kMostMessages || end.send_buffer_bytes() > kMostUnreadBytes) {
     return "an end of socket_pairs";
   }
   return are_sound(end.options()) ? nullptr : "options of socket_pairs";
@@ -214,34 +306,15 @@ const char* flaw_of_socket(const wire::Objects& objects, const wire::OpenFile& f
   if (file.object() / 2 >= static_cast<std::uint64_t>(objects.socket_pairs_size())) {
     return "socket of files";
   }
+  if (objects.socket_pairs_size() > kMostPairs || unread_bytes(objects) > kMostUnreadBytes) {
+    return "socket_pairs";
+  }
   const wire::SocketPair& pair = objects.socket_pairs(static_cast<int>(file.object() / 2));
   if (pair.type() != SOCK_STREAM && pair.type() != SOCK_DGRAM && pair.type() != SOCK_SEQPACKET) {
     return "type of socket_pairs";
   }
   const char* const first = flaw_of_end(pair.first());
   return first != nullptr ? first : flaw_of_end(pair.second());
-}
-
-// Sends what `end` has unread from its other end, which nobody but us has yet.
-Result<void> send_unread(int other, const End& end) {
-  const std::size_t bytes = std::accumulate(
-      end.unread().begin(), end.unread().end(), std::size_t{0},
-      [](std::size_t sum, const std::string& message) { return sum + message.size(); });
-  constexpr std::size_t kOverheadBytes = 2048;  // Of a message, in the kernel.
-  const int before = option_of(other, SO_SNDBUF);
-  const auto room = static_cast<int>(std::max<std::size_t>(
-      2 * bytes + kOverheadBytes * static_cast<std::size_t>(end.unread_size()),
-      static_cast<std::size_t>(before)));
-  ::setsockopt(other, SOL_SOCKET, SO_SNDBUFFORCE, &room, sizeof(room));
-  for (const std::string& message : end.unread()) {
-    if (::send(other, message.data(), message.size(), MSG_DONTWAIT | MSG_NOSIGNAL) !=
-        static_cast<ssize_t>(message.size())) {
-      return fail(system_error("fill a socket", fmt::format("{} bytes", message.size())));
-    }
-  }
-  const int half = before / 2;  // The kernel doubles it.
-  ::setsockopt(other, SOL_SOCKET, SO_SNDBUF, &half, sizeof(half));
-  return {};
 }
 
 Result<void> shut_down(int fd, const End& end) {

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "libmigrate/move/check.h"
 #include "libmigrate/move/not_moved.h"
+#include "libmigrate/move/this_host.h"
 
 namespace migrate {
 
@@ -40,6 +41,19 @@ SourceMove::Hooks Onward::hooks() {
   };
   hooks.on_area = [this](std::uint64_t area) { guest_.record().file().mark().area = area; };
   return hooks;
+}
+
+bool Onward::answers_at_once(const MoveRequest& request, EventSink& sink) {
+  const auto is_here = is_this_host(guest_.context(), request.destination);
+  if (!is_here) {
+    sink.finish_failed(MIGRATE_USAGE, is_here.error());
+    return true;
+  }
+  if (*is_here && request.wait != MoveWait::kExit) {
+    sink.finish(MIGRATE_DONE, already_there(guest_.cell()->seed(), request.destination));
+    return true;
+  }
+  return false;
 }
 
 std::unique_ptr<OnwardMove> Onward::begin(const MoveRequest& request, EventSink sink) {

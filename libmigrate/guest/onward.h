@@ -25,6 +25,9 @@ class OnwardMoves {
   OnwardMoves& operator=(const OnwardMoves&) = delete;
   virtual ~OnwardMoves() = default;
 
+  /// Tells `sink` of a move for which there is nothing to do: the process is there already, or
+  /// there is no such host. False: it is none of these. Blocks on the resolver.
+  virtual bool answers_at_once(const MoveRequest& request, EventSink& sink) = 0;
   /// Tries a move until Run is sent. Null: it came to nothing, the process runs on here, and `sink`
   /// was told why.
   virtual std::unique_ptr<OnwardMove> begin(const MoveRequest& request, EventSink sink) = 0;
@@ -38,6 +41,7 @@ class Onward final : public OnwardMoves {
   Onward(Guest& guest, const ClockOffsets& host_clocks)
       : guest_(guest), host_clocks_(host_clocks) {}
 
+  bool answers_at_once(const MoveRequest& request, EventSink& sink) override;
   std::unique_ptr<OnwardMove> begin(const MoveRequest& request, EventSink sink) override;
   void check(const CheckRequest& request, EventSink sink) override;
   /// The move that a dead worker had begun, if it decided it, or may have. Null: it was given up

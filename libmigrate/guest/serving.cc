@@ -80,6 +80,9 @@ void GuestServing::on_move(GuestRequest request) {
     request.refuse(MIGRATE_USAGE, move.error());
     return;
   }
+  if (moves_.answers_at_once(*move, request.sink)) {
+    return;
+  }
   move->pid = guest_.cell()->seed();
   move->uid = guest_.record().noted().user();
   move->asker = std::move(*asker);

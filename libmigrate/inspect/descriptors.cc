@@ -107,6 +107,17 @@ void DescriptorReader::settle() {
   for (const auto& [object, stream] : findings_.streams) {
     next_stream_ = std::max(next_stream_, stream + 1);
   }
+  for (const auto& [link, candidates] : representatives_) {
+    for (const Representative& candidate : candidates) {
+      if (candidate.file >= 0) {
+        const wire::OpenFile& file = objects_.files(candidate.file);
+        const auto has_state = carriers::carrier_of(file.kind()).has_state;
+        if (has_state != nullptr && has_state(file)) {
+          shared_.stateful.push_back({candidate.number, link});
+        }
+      }
+    }
+  }
   std::vector<bool> settled(static_cast<std::size_t>(objects_.files_size()));
   for (const wire::Descriptor& descriptor : image_.descriptors()) {
     if (settled[descriptor.file()]) {

@@ -120,8 +120,8 @@ std::optional<std::uint32_t> draft_advice(const MapsEntry& entry, const wire::Pr
       [&entry](const wire::Mapping& candidate) { return candidate.end() <= entry.start; });
   std::optional<std::uint32_t> advice;
   for (; mapping != mappings.end() && mapping->start() < entry.end; ++mapping) {
-    if ((mapping->kind() == wire::Mapping::ANONYMOUS) != is_anonymous(entry) ||
-        is_shared(*mapping) != entry.shared) {
+    const bool anonymous = mapping->kind() == wire::Mapping::ANONYMOUS && !mapping->was_file();
+    if (anonymous != is_anonymous(entry) || is_shared(*mapping) != entry.shared) {
       continue;
     }
     if (advice && *advice != mapping->advice()) {
@@ -243,7 +243,7 @@ Result<void> MappingReader::read_again(const wire::ProcessImage& draft, const st
   for (const MapsEntry& entry : entries) {
     std::optional<std::uint32_t> advice = draft_advice(entry, draft);
     const MapsEntry* flags = nullptr;
-    if (!advice && (is_anonymous(entry) || entry.shared)) {
+    if (!advice && (is_anonymous(entry) || entry.shared || entry.name.ends_with(kDeleted))) {
       if (details.empty()) {
         for (MapsEntry& detail : MIGRATE_TRY(read_smaps())) {
           details.emplace(detail.start, std::move(detail));
@@ -289,8 +289,12 @@ void MappingReader::add(const MapsEntry& entry, std::uint32_t advice, const Maps
   }
   if (flags != nullptr && !is_kernel_mapping(entry)) {
     check_flags(*flags, mapping.kind());
+    const int guards = image_.guards_size();
     if (mapping.kind() == wire::Mapping::ANONYMOUS) {
       add_guards(entry.start, entry.end);
+    }
+    if (image_.guards_size() != guards && (advice & wire::LOCKED) != 0) {
+      refuse_mapping("GUARD_REGION", entry, "in locked memory");
     }
   } else {
     keep_guards(entry.start, entry.end);

@@ -1,9 +1,11 @@
 #include "libmigrate/inspect/internal/outsiders.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <linux/kcmp.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "base/file.h"
@@ -20,7 +22,16 @@ struct Wanted {
   // counts if it is shared and either may write.
   std::map<std::pair<std::string, std::uint64_t>, bool> mappings;
 
+  // The same memories, as maps shows them: whoever maps them, even privately, sees what is written.
+  std::map<std::pair<std::string, std::uint64_t>, StatKey> mapped_memories;
+
   bool empty() const { return pipes.empty() && memories.empty() && mappings.empty(); }
+  void add_memory(const StatKey& key) {
+    memories.insert(key);
+    mapped_memories.emplace(
+        std::pair(fmt::format("{:02x}:{:02x}", major(key.first), minor(key.first)), key.second),
+        key);
+  }
 };
 
 // Who holds it: one process each, the first found.
@@ -74,7 +85,7 @@ void search_descriptors(pid_t pid, const std::string& directory, const Wanted& w
 
 void search_mappings(pid_t pid, const std::string& directory, const Wanted& wanted,
                      Outsiders& found) {
-  if (wanted.mappings.empty()) {
+  if (wanted.mappings.empty() && wanted.mapped_memories.empty()) {
     return;
   }
   const auto text = read_file(directory + "/maps");
@@ -86,7 +97,14 @@ void search_mappings(pid_t pid, const std::string& directory, const Wanted& want
     return;
   }
   for (const MapsEntry& entry : *entries) {
-    if (!entry.shared || entry.inode == 0) {
+    if (entry.inode == 0) {
+      continue;
+    }
+    const auto memory = wanted.mapped_memories.find({entry.device, entry.inode});
+    if (memory != wanted.mapped_memories.end() && entry.name.ends_with(" (deleted)")) {
+      found.memories.emplace(memory->second, pid);
+    }
+    if (!entry.shared) {
       continue;
     }
     const auto match = wanted.mappings.find({entry.device, entry.inode});
@@ -145,6 +163,60 @@ Outsiders find_outsiders(const ProcessView& view, const Wanted& wanted) {
   return found;
 }
 
+// A process that was born since the draft has whatever its parent had: one that is no child any
+// more may be a grandchild of ours.
+void check_newcomer(const ProcessView& view, const SharedObjects& objects, const Wanted& wanted,
+                    pid_t other, Verdict& verdict) {
+  const std::string directory = "/proc/" + std::to_string(other);
+  if (other == view.pid || other == ::getpid() ||
+      ::faccessat(view.tasks.get(), std::to_string(other).c_str(), F_OK, 0) == 0) {
+    return;
+  }
+  Outsiders found;
+  search_descriptors(other, directory, wanted, found);
+  search_mappings(other, directory, wanted, found);
+  for (const auto& [inode, pid] : found.pipes) {
+    refuse(verdict, "PIPE_SHARED", objects.pipes.at(inode), describe_process(pid));
+  }
+  for (const auto& [key, pid] : found.memories) {
+    refuse(verdict, "SHARED_MEMORY_OUTSIDE", objects.memories.at(key), describe_process(pid));
+  }
+  for (const auto& [key, mapped] : objects.mappings) {
+    if (found.mappings.contains({key.device, key.inode})) {
+      refuse(verdict, "SHARED_MEMORY_OUTSIDE", mapped.description, describe_process(other));
+    }
+  }
+  const auto opened = open_file(directory + "/fd", O_RDONLY | O_DIRECTORY);
+  if (!opened || objects.stateful.empty()) {
+    return;
+  }
+  for (const std::uint32_t number :
+       numbered_entries(opened->get(), "fd").value_or(std::vector<std::uint32_t>())) {
+    const auto link = read_link_at(opened->get(), std::to_string(number));
+    for (const SharedObjects::Stateful& own : objects.stateful) {
+      if (link && *link == own.link &&
+          ::syscall(SYS_kcmp, view.pid, other, KCMP_FILE, own.number, number) == 0) {
+        refuse(verdict, "SHARED_FILE", fmt::format("descriptor {} -> {}", own.number, own.link),
+               describe_process(other));
+      }
+    }
+  }
+}
+
+Wanted everything(const SharedObjects& objects) {
+  Wanted wanted;
+  for (const auto& [inode, description] : objects.pipes) {
+    wanted.pipes.insert(inode);
+  }
+  for (const auto& [key, description] : objects.memories) {
+    wanted.add_memory(key);
+  }
+  for (const auto& [key, mapped] : objects.mappings) {
+    wanted.mappings[{key.device, key.inode}] |= mapped.writable;
+  }
+  return wanted;
+}
+
 }  // namespace
 
 void check_outsiders(const ProcessView& view, const SharedObjects& objects, Findings& findings,
@@ -157,7 +229,7 @@ void check_outsiders(const ProcessView& view, const SharedObjects& objects, Find
   }
   for (const auto& [key, description] : objects.memories) {
     if (!findings.private_memories.contains(key)) {
-      wanted.memories.insert(key);
+      wanted.add_memory(key);
     }
   }
   for (const auto& [key, mapped] : objects.mappings) {
@@ -176,7 +248,7 @@ void check_outsiders(const ProcessView& view, const SharedObjects& objects, Find
   for (const auto& [key, description] : objects.memories) {
     if (const auto holder = found.memories.find(key); holder != found.memories.end()) {
       refuse(verdict, "SHARED_MEMORY_OUTSIDE", description,
-             describe_process(holder->second) + " has it open");
+             describe_process(holder->second) + " has it open or mapped");
     } else {
       findings.private_memories.insert(key);
     }
@@ -198,16 +270,24 @@ void check_relatives(const ProcessView& view, Verdict& verdict) {
   }
 }
 
-void check_new_relatives(const ProcessView& view, Findings& findings, Verdict& verdict) {
+void check_newcomers(const ProcessView& view, const SharedObjects& objects, Findings& findings,
+                     Verdict& verdict) {
   constexpr std::uint64_t kMaxSteps = 64;
   const std::uint64_t before = findings.newest_pid;
   const std::uint64_t now = newest_pid(view);
   const std::size_t refusals = verdict.size();
+  const Wanted wanted = everything(objects);
+  const auto check_one = [&](pid_t pid) {
+    check_relative(view, pid, verdict);
+    check_newcomer(view, objects, wanted, pid, verdict);
+  };
   if (before == 0 || now < before || now - before > kMaxSteps) {
-    check_relatives(view, verdict);
+    for (const pid_t pid : all_processes()) {
+      check_one(pid);
+    }
   } else {
     for (std::uint64_t pid = before + 1; pid <= now; ++pid) {
-      check_relative(view, static_cast<pid_t>(pid), verdict);
+      check_one(static_cast<pid_t>(pid));
     }
   }
   if (verdict.size() == refusals) {

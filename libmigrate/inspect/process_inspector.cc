@@ -222,7 +222,7 @@ std::vector<wire::Refusal> ProcessInspector::check_frozen() {
   Verdict verdict;
   inspect::check_process(view, true, verdict);
   inspect::check_threads(view, state_->threads, true, verdict);
-  inspect::check_new_relatives(view, state_->findings, verdict);
+  inspect::check_newcomers(view, state_->shared, state_->findings, verdict);
   inspect::check_outsiders(view, state_->shared, state_->findings, verdict);
   return verdict;
 }

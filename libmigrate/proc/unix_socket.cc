@@ -21,7 +21,7 @@ namespace {
 constexpr std::uint8_t kListens = 10;  // TCP_LISTEN, which Unix sockets use too
 constexpr std::size_t kAnswerBytes = 4096;
 
-struct Question {
+struct DiagRequest {
   nlmsghdr header{};
   unix_diag_req request{};
 };
@@ -45,14 +45,15 @@ Result<std::array<std::byte, kAnswerBytes>> ask(std::uint64_t inode) {
   if (!link.valid()) {
     return fail(system_error("open", "NETLINK_SOCK_DIAG"));
   }
-  Question question;
+  DiagRequest question;
   question.header.nlmsg_len = sizeof(question);
   question.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
   question.header.nlmsg_flags = NLM_F_REQUEST;
   question.request.sdiag_family = AF_UNIX;
   question.request.udiag_states = ~0U;
   question.request.udiag_ino = static_cast<__u32>(inode);
-  question.request.udiag_show = UDIAG_SHOW_NAME | UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN;
+  question.request.udiag_show =
+      UDIAG_SHOW_NAME | UDIAG_SHOW_PEER | UDIAG_SHOW_RQLEN | UDIAG_SHOW_MEMINFO;
   question.request.udiag_cookie[0] = ~0U;
   question.request.udiag_cookie[1] = ~0U;
   alignas(nlmsghdr) std::array<std::byte, kAnswerBytes> answer{};
@@ -100,6 +101,10 @@ Result<UnixSocket> read_unix_socket(std::uint64_t inode) {
         break;
       case UNIX_DIAG_RQLEN:
         socket.unread_bytes = value_of<unix_diag_rqlen>(attribute).udiag_rqueue;
+        break;
+      case UNIX_DIAG_MEMINFO:
+        socket.sent_bytes =
+            value_of<std::array<std::uint32_t, SK_MEMINFO_VARS>>(attribute)[SK_MEMINFO_WMEM_ALLOC];
         break;
       case UNIX_DIAG_SHUTDOWN:
         socket.shutdown = value_of<std::uint8_t>(attribute);

@@ -13,6 +13,7 @@ struct UnixSocket {
   bool has_name = false;              ///< It was bound, or is one that accept(2) made.
   std::uint32_t shutdown = 0;         ///< Bits: 1 no more is received, 2 no more is sent.
   std::uint32_t unread_bytes = 0;     ///< Of a datagram socket: in the first message.
+  std::uint32_t sent_bytes = 0;       ///< Kernel memory of what it sent and nobody has read.
   std::optional<std::uint64_t> peer;  ///< Inode; 0: that one is closed. Nothing: not connected.
 };
 

@@ -5,6 +5,7 @@
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
 
+#include <algorithm>
 #include <csignal>
 #include <limits>
 #include <set>
@@ -19,6 +20,13 @@ namespace {
 constexpr std::size_t kMaxPendingLinks = 8;
 /// How often to ask whether the deputy may read its terminal again.
 constexpr int kForegroundIntervalMs = 200;
+
+// Of no more and no other letters than an address has: it is shown to users as it is.
+bool is_address(const std::string& text) {
+  constexpr std::size_t kMostBytes = 300;
+  return text.size() <= kMostBytes &&
+         std::all_of(text.begin(), text.end(), [](unsigned char c) { return c > ' ' && c < 0x7F; });
+}
 
 Error corrupt_from_place(const char* what,
                          const std::string& object = "link to the process's place") {
@@ -315,6 +323,9 @@ Result<void> HomeRelay::dispatch(const wire::RelayMessage& message) {
       location_ = message.located();
       return {};
     case Body::kOwed:
+      if (!is_address(message.owed().by())) {
+        return fail(corrupt_from_place("learn who owes pages to the process"));
+      }
       owed_ = message.owed();
       if (handlers_.on_owed) {
         handlers_.on_owed();

@@ -87,7 +87,23 @@ class Arguments(ToolsCase):
     def test_move_to_where_it_is(self):
         process = self.start("threads", "ids")
         outcome = self.testbed.control("hostA", "move", process.pid, "hostA")
-        self.assertNotEqual(outcome.status, harness.LOST, outcome)
+        self.assertEqual((outcome.status, outcome.object["state"]), (DONE, "already there"),
+                         outcome)
+        self.assertFalse(self.records("hostA", pid=process.pid))
+        self.move(process, "hostB", wait="done")
+        for where in ("hostB", "10.213.0.2"):
+            outcome = self.testbed.control("hostA", "move", process.pid, where)
+            self.assertEqual((outcome.status, outcome.object["state"]), (DONE, "already there"),
+                             outcome)
+        self.finish(process)
+
+    def test_no_such_host(self):
+        process = self.start("threads", "ids")
+        for words in (["move", process.pid, "no-such-host.invalid"],
+                      ["check", process.pid, "--to", "no-such-host.invalid"]):
+            outcome = self.testbed.control("hostA", *words)
+            self.assertEqual(outcome.status, USAGE, outcome)
+            self.assertIn("there is no such host", outcome.text)
         self.finish(process)
 
     def test_daemon_listens_to_strangers_only_if_told(self):

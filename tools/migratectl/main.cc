@@ -207,12 +207,14 @@ void print_text(const Options& options, const json& result, int exit_code) {
                              : outcome_text(exit_code) + ": " + error);
   } else if (options.command == "check") {
     fmt::print("movable\n");
+  } else if (options.command == "move" && text_of(result, "state") == "already there") {
+    fmt::print("{} is at {} already\n", options.target, options.destination);
   } else if (options.command == "move") {
     const std::string id = text_of(result, "process").substr(0, 8);
     fmt::print("moved {}{} to {}\n{}", options.target, id.empty() ? "" : " (" + id + ")",
                options.destination, move_text(result));
   } else if (options.command == "ps") {
-    fmt::print("{}", processes_text(result.value("processes", json::array())));
+    fmt::print("{}", fit_to_terminal(processes_text(result.value("processes", json::array()))));
   } else if (options.command == "hosts") {
     fmt::print("{}", hosts_text(result.value("hosts", json::array())));
   } else if (options.command == "show") {

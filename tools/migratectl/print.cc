@@ -1,6 +1,8 @@
 #include "tools/migratectl/print.h"
 
 #include <fmt/core.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
@@ -182,6 +184,20 @@ std::string processes_text(const nlohmann::json& processes) {
                     duration_text(number_of(record, "age_us")), text_of(record, "command")});
   }
   return table(rows);
+}
+
+std::string fit_to_terminal(const std::string& text) {
+  winsize size{};
+  if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) {
+    return text;
+  }
+  std::string out;
+  for (std::size_t at = 0; at < text.size();) {
+    const std::size_t end = std::min(text.find('\n', at), text.size());
+    out += text.substr(at, std::min<std::size_t>(end - at, size.ws_col)) + "\n";
+    at = end + 1;
+  }
+  return out;
 }
 
 std::string process_text(const nlohmann::json& record) {

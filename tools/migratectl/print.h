@@ -17,6 +17,8 @@ std::string duration_text(double microseconds);
 /// Each of these returns lines for people, ended by a newline.
 std::string refusals_text(const nlohmann::json& refusals);
 std::string processes_text(const nlohmann::json& processes);
+/// Cuts the lines of a table to the width of the terminal, if standard output is one.
+std::string fit_to_terminal(const std::string& text);
 std::string process_text(const nlohmann::json& record);
 std::string hosts_text(const nlohmann::json& hosts);
 /// What a finished move came to.

@@ -20,6 +20,7 @@
 #include "base/log.h"
 #include "libmigrate/host/mailbox_path.h"
 #include "libmigrate/move/page_transport.h"
+#include "libmigrate/move/this_host.h"
 #include "libmigrate/rights/stand_in.h"
 #include "libmigrate/state/registry.h"
 #include "tools/migrated/peer_request.h"
@@ -261,6 +262,13 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
   const uid_t owner = MIGRATE_TRY(owner_of(request.pid()));
   request.asker.is_target = request.pid() == request.client_pid;
   MIGRATE_TRY(may_attach(request.asker, request.pid()));
+  const std::string& destination = is_move ? move.destination : check.destination;
+  const bool is_here =
+      !destination.empty() && MIGRATE_TRY(is_this_host(service.context, destination));
+  if (is_move && is_here && move.wait != MoveWait::kExit) {
+    EventSink(std::move(client)).finish(MIGRATE_DONE, already_there(request.pid(), destination));
+    return {};
+  }
   if (!is_move) {
     check.pid = request.pid();
     check.uid = owner;

@@ -7,6 +7,9 @@
 
 namespace migrate::carriers {
 
+inline constexpr int kBufferLock = 72;  ///< SO_BUF_LOCK, Linux 5.14.
+inline constexpr int kPassPidfd = 76;   ///< SO_PASSPIDFD, Linux 6.5.
+
 using SocketOptions = google::protobuf::RepeatedPtrField<wire::SocketOption>;
 
 /// The options of a Unix domain socket that have another value than at a new one of its type.

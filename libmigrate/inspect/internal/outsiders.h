@@ -16,9 +16,11 @@ void check_outsiders(const ProcessView& view, const SharedObjects& objects, Find
 /// Refuses children of the process and processes that share its memory or descriptor table.
 void check_relatives(const ProcessView& view, Verdict& verdict);
 
-/// The same among the processes that were born since findings.newest_pid was the newest, and brings
-/// that up to date if they are no relatives; costs one small read if none was born.
-void check_new_relatives(const ProcessView& view, Findings& findings, Verdict& verdict);
+/// The same among the processes that were born since findings.newest_pid was the newest, of which
+/// also what they hold of `objects` is refused, private before or not; brings that pid up to date
+/// if nothing is. Costs one small read if none was born.
+void check_newcomers(const ProcessView& view, const SharedObjects& objects, Findings& findings,
+                     Verdict& verdict);
 
 /// The newest pid of this PID namespace; 0 if it cannot be told.
 std::uint64_t newest_pid(const ProcessView& view);

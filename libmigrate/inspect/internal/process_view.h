@@ -76,6 +76,12 @@ struct SharedObjects {
   std::map<MappedKey, Mapped> mappings;
   std::map<StatKey, std::string> memories;
   std::map<std::uint64_t, std::string> pipes;
+  /// Open files whose state no two processes can share, by one descriptor each.
+  struct Stateful {
+    std::uint32_t number = 0;
+    std::string link;
+  };
+  std::vector<Stateful> stateful;
 };
 
 }  // namespace migrate::inspect

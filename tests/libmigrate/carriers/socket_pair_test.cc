@@ -180,6 +180,47 @@ TEST(SocketPairCarrier, WhatOthersMayKnowIsRefused) {
   EXPECT_EQ(source.refusals(), Refusals(4, "SOCKET"));
 }
 
+TEST(SocketPairCarrier, AnEmptyPacketIsNoEnd) {
+  const Sockets ends = pair_of(SOCK_SEQPACKET);
+  tell(ends.first, "a");
+  tell(ends.first, "");
+  tell(ends.first, "b");
+  test::Source source;
+  const Sockets made = moved(source, ends);
+  EXPECT_EQ(hear(made.second), "a");
+  EXPECT_EQ(hear(made.second), "");
+  EXPECT_EQ(hear(made.second), "b");
+}
+
+TEST(SocketPairCarrier, AnEmptyMessageThatWasPeekedAtIsMissed) {
+  const Sockets ends = pair_of(SOCK_DGRAM);
+  tell(ends.first, "");
+  tell(ends.first, "abc");
+  std::array<char, 8> buffer{};
+  ASSERT_EQ(::recv(ends.second.get(), buffer.data(), buffer.size(), MSG_PEEK), 0);
+  test::Source source;
+  ASSERT_EQ(source.find(ends.first.get()), 0);
+  ASSERT_EQ(source.find(ends.second.get()), 1);
+  const auto captured = source.capture();
+  ASSERT_FALSE(captured);
+  EXPECT_EQ(captured.error().code, ErrorCode::kRefused);
+}
+
+TEST(SocketPairCarrier, AConnectionThatNobodyHasAcceptedIsRefused) {
+  const UniqueFd server(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un name{};
+  name.sun_family = AF_UNIX;
+  ASSERT_EQ(::bind(server.get(), reinterpret_cast<sockaddr*>(&name), sizeof(sa_family_t)), 0);
+  socklen_t size = sizeof(name);
+  ASSERT_EQ(::getsockname(server.get(), reinterpret_cast<sockaddr*>(&name), &size), 0);
+  ASSERT_EQ(::listen(server.get(), 1), 0);
+  const UniqueFd client(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::connect(client.get(), reinterpret_cast<sockaddr*>(&name), size), 0);
+  test::Source source;
+  EXPECT_EQ(source.find(client.get()), -1);
+  EXPECT_EQ(source.refusals(), Refusals{"SOCKET"});
+}
+
 TEST(SocketPairCarrier, DescriptorsUnderWayAreRefused) {
   const Sockets ends = pair_of(SOCK_STREAM);
   char byte = 'x';

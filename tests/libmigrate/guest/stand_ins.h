@@ -144,6 +144,9 @@ class StandInDeparture final : public Departure {
 /// Gives out the move that the test has made.
 class StandInMoves final : public OnwardMoves {
  public:
+  bool answers_at_once(const MoveRequest& /*request*/, EventSink& /*sink*/) override {
+    return false;
+  }
   std::unique_ptr<OnwardMove> begin(const MoveRequest& request, EventSink sink) override {
     begun.push_back(request.destination);
     if (!next) {

@@ -1,0 +1,330 @@
+#include "libmigrate/inspect/state_table.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace migrate {
+namespace {
+
+constexpr StateFate kCarried = StateFate::kCarried;
+constexpr StateFate kRefused = StateFate::kRefused;
+constexpr StateFate kLost = StateFate::kLost;
+
+constexpr std::string_view kMappings = "follows from the mappings and pages";
+constexpr std::string_view kCounter = "a counter of this kernel's: begins again";
+constexpr std::string_view kHost = "the destination's own";
+constexpr std::string_view kView = "shows what other entries tell of";
+
+constexpr std::array kTable = std::to_array<StateEntry>({
+    // One line of /proc/PID/status each.
+    {"status", "Name", kCarried, "of each thread"},
+    {"status", "Umask", kCarried, ""},
+    {"status", "State", kCarried, "STOPPED, ZOMBIE are refused; whoever waits in a call waits on"},
+    {"status", "Tgid", kCarried, "inside its cell; the host's number is another"},
+    {"status", "Ngid", kLost, "NUMA groups are this kernel's"},
+    {"status", "Pid", kCarried, "inside its cell"},
+    {"status", "PPid", kLost, "1, the init of its cell; its parent at home has the deputy"},
+    {"status", "TracerPid", kRefused, "TRACED"},
+    {"status", "Uid", kCarried, "four ids of each thread"},
+    {"status", "Gid", kCarried, "four ids of each thread"},
+    {"status", "FDSize", kLost, "how large the table has been"},
+    {"status", "Groups", kCarried, ""},
+    {"status", "NStgid", kCarried, "the last number"},
+    {"status", "NSpid", kCarried, "the last number"},
+    {"status", "NSpgid", kLost, "it leads a group of its own in its cell"},
+    {"status", "NSsid", kLost, "it leads a session of its own in its cell"},
+    {"status", "Kthread", kRefused, "KERNEL_THREAD"},
+    {"status", "VmPeak", kLost, kCounter},
+    {"status", "VmSize", kCarried, kMappings},
+    {"status", "VmLck", kCarried, kMappings},
+    {"status", "VmPin", kRefused, "IO_URING, DEVICE: what pins pages"},
+    {"status", "VmHWM", kLost, kCounter},
+    {"status", "VmRSS", kLost, "grows as pages arrive"},
+    {"status", "RssAnon", kLost, "grows as pages arrive"},
+    {"status", "RssFile", kLost, "grows as pages arrive"},
+    {"status", "RssShmem", kLost, "grows as pages arrive"},
+    {"status", "VmData", kCarried, kMappings},
+    {"status", "VmStk", kCarried, kMappings},
+    {"status", "VmExe", kCarried, kMappings},
+    {"status", "VmLib", kCarried, kMappings},
+    {"status", "VmPTE", kLost, "grows as pages arrive"},
+    {"status", "VmSwap", kLost, "what is in swap travels as pages"},
+    {"status", "HugetlbPages", kRefused, "HUGETLB"},
+    {"status", "CoreDumping", kRefused, "ZOMBIE: it is ending"},
+    {"status", "THP_enabled", kCarried, "PR_SET_THP_DISABLE"},
+    {"status", "untag_mask", kRefused, "UNKNOWN_ATTRIBUTE if addresses are tagged"},
+    {"status", "Threads", kCarried, ""},
+    {"status", "SigQ", kCarried, "follows from the pending signals"},
+    {"status", "SigPnd", kCarried, "with the information of each signal"},
+    {"status", "ShdPnd", kCarried, "with the information of each signal"},
+    {"status", "SigBlk", kCarried, ""},
+    {"status", "SigIgn", kCarried, ""},
+    {"status", "SigCgt", kCarried, ""},
+    {"status", "CapInh", kCarried, "where the destination's rules let root's processes in"},
+    {"status", "CapPrm", kCarried, "where the destination's rules let root's processes in"},
+    {"status", "CapEff", kCarried, "where the destination's rules let root's processes in"},
+    {"status", "CapBnd", kCarried, ""},
+    {"status", "CapAmb", kCarried, "where the destination's rules let root's processes in"},
+    {"status", "NoNewPrivs", kCarried, ""},
+    {"status", "Seccomp", kRefused, "SECCOMP"},
+    {"status", "Seccomp_filters", kRefused, "SECCOMP"},
+    {"status", "Speculation_Store_Bypass", kLost,
+     "the destination's default; forced mitigations are refused (UNKNOWN_ATTRIBUTE)"},
+    {"status", "SpeculationIndirectBranch", kLost,
+     "the destination's default; forced mitigations are refused (UNKNOWN_ATTRIBUTE)"},
+    {"status", "Cpus_allowed", kCarried, "of each thread, as far as the destination has them"},
+    {"status", "Cpus_allowed_list", kCarried, "of each thread, as far as the destination has them"},
+    {"status", "Mems_allowed", kLost, "the control group's"},
+    {"status", "Mems_allowed_list", kLost, "the control group's"},
+    {"status", "voluntary_ctxt_switches", kLost, kCounter},
+    {"status", "nonvoluntary_ctxt_switches", kLost, kCounter},
+    {"status", "x86_Thread_features", kRefused, "SHADOW_STACK"},
+    {"status", "x86_Thread_features_locked", kRefused, "UNKNOWN_ATTRIBUTE"},
+
+    // What is in /proc/PID.
+    {"/proc/PID", "arch_status", kLost, kCounter},
+    {"/proc/PID", "attr", kRefused, "SECURITY_LABEL if it is not the daemon's"},
+    {"/proc/PID", "autogroup", kCarried, "the nice value; the group is a new one"},
+    {"/proc/PID", "auxv", kCarried, ""},
+    {"/proc/PID", "cgroup", kLost, "the daemon's groups; their limits do not come along"},
+    {"/proc/PID", "clear_refs", kCarried, "no state of its own"},
+    {"/proc/PID", "cmdline", kCarried, "is memory"},
+    {"/proc/PID", "comm", kCarried, "of each thread"},
+    {"/proc/PID", "coredump_filter", kCarried, ""},
+    {"/proc/PID", "cpu_resctrl_groups", kLost, "cache and bandwidth groups are the host's"},
+    {"/proc/PID", "cpuset", kLost, "the daemon's groups"},
+    {"/proc/PID", "cwd", kCarried, "by its path, if the destination has it"},
+    {"/proc/PID", "environ", kCarried, "is memory"},
+    {"/proc/PID", "exe", kCarried, "by its path, if the destination has the same"},
+    {"/proc/PID", "fd", kCarried, "each kind as below, the rest refused"},
+    {"/proc/PID", "fdinfo", kCarried, "as below"},
+    {"/proc/PID", "gid_map", kRefused, "NAMESPACE"},
+    {"/proc/PID", "io", kLost, kCounter},
+    {"/proc/PID", "ksm_merging_pages", kLost, kCounter},
+    {"/proc/PID", "ksm_stat", kLost, kCounter},
+    {"/proc/PID", "latency", kLost, kCounter},
+    {"/proc/PID", "limits", kCarried, "as below"},
+    {"/proc/PID", "loginuid", kLost, "the daemon's"},
+    {"/proc/PID", "map_files", kCarried, kMappings},
+    {"/proc/PID", "maps", kCarried, "kinds as in libmigrate/proto/image.proto, the rest refused"},
+    {"/proc/PID", "mem", kCarried, "pages, when they are asked for or pushed"},
+    {"/proc/PID", "mountinfo", kRefused, "NAMESPACE if it is not the daemon's"},
+    {"/proc/PID", "mounts", kRefused, "NAMESPACE if it is not the daemon's"},
+    {"/proc/PID", "mountstats", kRefused, "NAMESPACE if it is not the daemon's"},
+    {"/proc/PID", "net", kRefused, "NAMESPACE if it is not the daemon's"},
+    {"/proc/PID", "ns", kRefused, "NAMESPACE; pid and time are its cell's afterwards"},
+    {"/proc/PID", "numa_maps", kLost, "memory policies are not shown well enough to be carried"},
+    {"/proc/PID", "oom_adj", kCarried, "oom_score_adj"},
+    {"/proc/PID", "oom_score", kCarried, "follows from oom_score_adj and its memory"},
+    {"/proc/PID", "oom_score_adj", kCarried, ""},
+    {"/proc/PID", "pagemap", kCarried, kMappings},
+    {"/proc/PID", "patch_state", kLost, kHost},
+    {"/proc/PID", "personality", kCarried, ""},
+    {"/proc/PID", "projid_map", kRefused, "NAMESPACE"},
+    {"/proc/PID", "root", kRefused, "CHROOT"},
+    {"/proc/PID", "sched", kLost, kCounter},
+    {"/proc/PID", "schedstat", kLost, kCounter},
+    {"/proc/PID", "sessionid", kLost, "the daemon's audit session"},
+    {"/proc/PID", "setgroups", kRefused, "NAMESPACE"},
+    {"/proc/PID", "smaps", kCarried, kMappings},
+    {"/proc/PID", "smaps_rollup", kCarried, kMappings},
+    {"/proc/PID", "stack", kCarried, kView},
+    {"/proc/PID", "stat", kCarried, "times are counters and begin again; the rest as status"},
+    {"/proc/PID", "statm", kCarried, kMappings},
+    {"/proc/PID", "status", kCarried, "as above"},
+    {"/proc/PID", "syscall", kCarried,
+     "interrupted calls are made again with what is left of their time"},
+    {"/proc/PID", "task", kCarried, "all threads"},
+    {"/proc/PID", "timens_offsets", kCarried, "CLOCK_MONOTONIC and CLOCK_BOOTTIME go on"},
+    {"/proc/PID", "timers", kCarried,
+     "POSIX timers; TIMERS_HIDDEN where the kernel does not show them"},
+    {"/proc/PID", "timerslack_ns", kCarried, "of each thread"},
+    {"/proc/PID", "uid_map", kRefused, "NAMESPACE"},
+    {"/proc/PID", "wchan", kCarried, kView},
+
+    // VmFlags of /proc/PID/smaps; whatever is not here is refused (UNKNOWN_MAPPING).
+    {"VmFlags", "rd", kCarried, ""},
+    {"VmFlags", "wr", kCarried, ""},
+    {"VmFlags", "ex", kCarried, ""},
+    {"VmFlags", "sh", kCarried, ""},
+    {"VmFlags", "mr", kCarried, "by how the object is opened"},
+    {"VmFlags", "mw", kCarried, "by how the object is opened"},
+    {"VmFlags", "me", kCarried, "by how the object is opened"},
+    {"VmFlags", "ms", kCarried, "by how the object is opened"},
+    {"VmFlags", "gd", kCarried, "MAP_GROWSDOWN"},
+    {"VmFlags", "pf", kRefused, "DEVICE; [vvar] excepted"},
+    {"VmFlags", "io", kRefused, "DEVICE; [vvar] excepted"},
+    {"VmFlags", "lo", kCarried, "locked as pages arrive"},
+    {"VmFlags", "lf", kCarried, "locked as pages arrive"},
+    {"VmFlags", "sr", kCarried, "MADV_SEQUENTIAL"},
+    {"VmFlags", "rr", kCarried, "MADV_RANDOM"},
+    {"VmFlags", "dc", kCarried, "MADV_DONTFORK"},
+    {"VmFlags", "de", kCarried, "[vdso] and [vvar]: the destination's"},
+    {"VmFlags", "ac", kCarried, "follows from the mapping"},
+    {"VmFlags", "nr", kCarried, "MAP_NORESERVE"},
+    {"VmFlags", "ht", kRefused, "HUGETLB"},
+    {"VmFlags", "sf", kRefused, "UNKNOWN_MAPPING: MAP_SYNC"},
+    {"VmFlags", "nl", kRefused, "UNKNOWN_MAPPING: a relict"},
+    {"VmFlags", "ar", kRefused, "UNKNOWN_MAPPING: of an architecture"},
+    {"VmFlags", "wf", kCarried, "MADV_WIPEONFORK"},
+    {"VmFlags", "dd", kCarried, "MADV_DONTDUMP"},
+    {"VmFlags", "sd", kLost, "soft-dirty bits: whoever tracks writes begins again"},
+    {"VmFlags", "mm", kRefused, "UNKNOWN_MAPPING: mixed page frames, of devices"},
+    {"VmFlags", "hg", kCarried, "MADV_HUGEPAGE"},
+    {"VmFlags", "nh", kCarried, "MADV_NOHUGEPAGE"},
+    {"VmFlags", "mg", kCarried, "MADV_MERGEABLE"},
+    {"VmFlags", "um", kRefused, "USERFAULTFD"},
+    {"VmFlags", "uw", kRefused, "USERFAULTFD"},
+    {"VmFlags", "ui", kRefused, "USERFAULTFD"},
+    {"VmFlags", "ss", kRefused, "SHADOW_STACK"},
+    {"VmFlags", "sl", kRefused, "SEALED"},
+    {"VmFlags", "dp", kCarried, "MAP_DROPPABLE: mapped again, and empty"},
+    {"VmFlags", "gu", kCarried, "guard regions of private memory; of files refused (GUARD_REGION)"},
+
+    // Lines of /proc/PID/fdinfo, of all kinds of descriptors.
+    {"fdinfo", "pos", kCarried, ""},
+    {"fdinfo", "flags", kCarried, "O_ASYNC is refused (ASYNC_IO)"},
+    {"fdinfo", "mnt_id", kLost, kHost},
+    {"fdinfo", "ino", kLost, "of files that both see, the same; of what is made anew, another"},
+    {"fdinfo", "lock", kRefused, "FILE_LOCK"},
+    {"fdinfo", "eventfd-count", kCarried, ""},
+    {"fdinfo", "eventfd-id", kLost, "a number of this kernel's"},
+    {"fdinfo", "eventfd-semaphore", kCarried, ""},
+    {"fdinfo", "tfd", kCarried, "watches of an epoll set; EPOLL_STALE"},
+    {"fdinfo", "clockid", kCarried, "of a timerfd"},
+    {"fdinfo", "ticks", kCarried, "of a timerfd"},
+    {"fdinfo", "settime flags", kCarried, "of a timerfd"},
+    {"fdinfo", "it_value", kCarried, "of a timerfd, less the time that has gone by"},
+    {"fdinfo", "it_interval", kCarried, "of a timerfd"},
+    {"fdinfo", "sigmask", kCarried, "of a signalfd"},
+    {"fdinfo", "scm_fds", kRefused, "SOCKET: descriptors under way"},
+    {"fdinfo", "inotify wd", kRefused, "INOTIFY"},
+    {"fdinfo", "fanotify flags", kRefused, "FANOTIFY"},
+    {"fdinfo", "Pid", kRefused, "PIDFD"},
+    {"fdinfo", "NSpid", kRefused, "PIDFD"},
+    {"fdinfo", "seals", kCarried, "of a memfd, by F_GET_SEALS"},
+
+    // /proc/PID/limits; an unknown one is refused (UNKNOWN_ATTRIBUTE).
+    {"limits", "Max cpu time", kCarried, "the time used begins again"},
+    {"limits", "Max file size", kCarried, ""},
+    {"limits", "Max data size", kCarried, "RLIMIT_REACHED without room for the move"},
+    {"limits", "Max stack size", kCarried, ""},
+    {"limits", "Max core file size", kCarried, ""},
+    {"limits", "Max resident set", kCarried, ""},
+    {"limits", "Max processes", kCarried, "not counted when it arrives"},
+    {"limits", "Max open files", kCarried, "RLIMIT_REACHED without room for the move"},
+    {"limits", "Max locked memory", kCarried, ""},
+    {"limits", "Max address space", kCarried, "RLIMIT_REACHED without room for the move"},
+    {"limits", "Max file locks", kCarried, ""},
+    {"limits", "Max pending signals", kCarried, ""},
+    {"limits", "Max msgqueue size", kCarried, ""},
+    {"limits", "Max nice priority", kCarried, ""},
+    {"limits", "Max realtime priority", kCarried, ""},
+    {"limits", "Max realtime timeout", kCarried, ""},
+
+    // prctl(2): what it gives back.
+    {"prctl", "PR_GET_CHILD_SUBREAPER", kCarried, ""},
+    {"prctl", "PR_GET_DUMPABLE", kCarried, ""},
+    {"prctl", "PR_GET_ENDIAN", kRefused, "not on x86-64"},
+    {"prctl", "PR_GET_FPEMU", kRefused, "not on x86-64"},
+    {"prctl", "PR_GET_FPEXC", kRefused, "not on x86-64"},
+    {"prctl", "PR_GET_FP_MODE", kRefused, "not on x86-64"},
+    {"prctl", "PR_GET_IO_FLUSHER", kLost, "of storage daemons of root's"},
+    {"prctl", "PR_GET_KEEPCAPS", kCarried, "with the secure bits"},
+    {"prctl", "PR_GET_MDWE", kRefused, "UNKNOWN_ATTRIBUTE"},
+    {"prctl", "PR_GET_MEMORY_MERGE", kRefused, "UNKNOWN_ATTRIBUTE"},
+    {"prctl", "PR_GET_AUXV", kCarried, ""},
+    {"prctl", "PR_GET_NAME", kCarried, ""},
+    {"prctl", "PR_GET_NO_NEW_PRIVS", kCarried, ""},
+    {"prctl", "PR_GET_PDEATHSIG", kCarried, ""},
+    {"prctl", "PR_GET_SECCOMP", kRefused, "SECCOMP"},
+    {"prctl", "PR_GET_SECUREBITS", kCarried, ""},
+    {"prctl", "PR_GET_SHADOW_STACK_STATUS", kRefused, "SHADOW_STACK"},
+    {"prctl", "PR_GET_SPECULATION_CTRL", kLost, "as Speculation_Store_Bypass of status"},
+    {"prctl", "PR_GET_TAGGED_ADDR_CTRL", kRefused, "not on x86-64"},
+    {"prctl", "PR_GET_THP_DISABLE", kCarried, ""},
+    {"prctl", "PR_GET_TID_ADDRESS", kCarried, "of each thread"},
+    {"prctl", "PR_GET_TIMERSLACK", kCarried, "of each thread"},
+    {"prctl", "PR_GET_TIMING", kCarried, "there is one value only"},
+    {"prctl", "PR_GET_TSC", kRefused, "UNKNOWN_ATTRIBUTE if forbidden"},
+    {"prctl", "PR_GET_UNALIGN", kRefused, "not on x86-64"},
+
+    // What only system calls tell, or nothing does.
+    {"other", "registers, XSAVE state", kCarried,
+     "of each thread; CPU_FEATURE, if the destination lacks one"},
+    {"other", "restartable sequences, robust futexes", kCarried, "of each thread"},
+    {"other", "alternate signal stack", kCarried, "of each thread"},
+    {"other", "signal actions", kCarried, ""},
+    {"other", "interval timers, POSIX timers", kCarried,
+     "less the time that has gone by; overruns are lost"},
+    {"other", "processor time clocks and times", kLost,
+     "begin again; the parent sees none of the time abroad"},
+    {"other", "scheduling policy, priority, nice, I/O priority", kCarried,
+     "SCHED_DEADLINE is refused (SCHEDULING)"},
+    {"other", "membarrier registrations", kCarried, ""},
+    {"other", "mlockall(MCL_FUTURE)", kCarried, "MCL_ONFAULT is lost"},
+    {"other", "memory policies (mbind, set_mempolicy)", kLost, "not shown well enough"},
+    {"other", "system call user dispatch", kRefused, "UNKNOWN_ATTRIBUTE"},
+    {"other", "local descriptor table", kRefused, "UNKNOWN_ATTRIBUTE"},
+    {"other", "I/O ports (ioperm, iopl)", kLost, "of root's programs; Linux shows them to nobody"},
+    {"other", "owner and signal of a descriptor (F_SETOWN, F_SETSIG)", kLost, "O_ASYNC is refused"},
+    {"other", "file leases", kRefused, "FILE_LOCK"},
+    {"other", "directory notifications (F_NOTIFY)", kLost, "Linux shows them to nobody"},
+    {"other", "Landlock domain", kLost,
+     "Linux shows it to nobody; its ruleset descriptor is refused"},
+    {"other", "keyrings", kLost, "a new, empty session keyring"},
+    {"other", "System V shared memory, messages, semaphores", kRefused,
+     "SYSV_SHM, SYSV_MSG, SYSV_SEM"},
+    {"other", "POSIX message queues", kRefused, "MQUEUE"},
+    {"other", "children", kRefused, "CHILDREN"},
+    {"other", "io_uring, AIO, perf events, BPF, KVM", kRefused, "IO_URING, AIO, PERF, BPF, KVM"},
+    {"other", "sockets", kRefused, "SOCKET, but for pairs with both ends inside"},
+    {"other", "controlling terminal", kLost,
+     "signals and input of it are relayed; isatty is false"},
+});
+
+constexpr std::string_view word_of(StateFate fate) {
+  return fate == kCarried ? "carried" : fate == kRefused ? "refused" : "lost";
+}
+
+}  // namespace
+
+std::span<const StateEntry> state_table() {
+  return kTable;
+}
+
+std::vector<std::string> unknown_state(std::string_view source,
+                                       std::span<const std::string> names) {
+  std::vector<std::string> unknown;
+  std::copy_if(names.begin(), names.end(), std::back_inserter(unknown), [&](const auto& name) {
+    return std::none_of(kTable.begin(), kTable.end(), [&](const StateEntry& entry) {
+      return entry.source == source && entry.name == name;
+    });
+  });
+  return unknown;
+}
+
+std::string state_document() {
+  std::string text =
+      "# State\n\n"
+      "Every attribute that Linux has of a process, thread, descriptor or mapping, and what "
+      "becomes\n"
+      "of it when the process moves: *carried*, *refused* (a process that has it, other than as\n"
+      "everybody has it, is not moved; the code of the refusal is named), or *lost*. Made from\n"
+      "`libmigrate/inspect/state_table.cc` by `state_table_test`, which compares it with what the\n"
+      "kernel that it runs on shows.\n";
+  std::string_view source;
+  for (const StateEntry& entry : kTable) {
+    if (entry.source != source) {
+      source = entry.source;
+      text += fmt::format("\n## {}\n\n| name | becomes | how |\n|---|---|---|\n", source);
+    }
+    text += fmt::format("| {} | {} | {} |\n", entry.name, word_of(entry.fate), entry.how);
+  }
+  return text;
+}
+
+}  // namespace migrate
