@@ -65,7 +65,7 @@ Result<std::array<std::byte, kAnswerBytes>> ask(std::uint64_t inode) {
 }
 
 template <class T>
-T value_of(const rtattr* attribute) {
+T value_of(rtattr* attribute) {
   T value{};
   std::memcpy(&value, RTA_DATA(attribute),
               std::min<std::size_t>(sizeof(value), RTA_PAYLOAD(attribute)));
@@ -75,10 +75,10 @@ T value_of(const rtattr* attribute) {
 }  // namespace
 
 Result<UnixSocket> read_unix_socket(std::uint64_t inode) {
-  alignas(nlmsghdr) const auto answer = MIGRATE_TRY(ask(inode));
+  alignas(nlmsghdr) auto answer = MIGRATE_TRY(ask(inode));
   nlmsghdr header{};
   std::memcpy(&header, answer.data(), sizeof(header));
-  const std::byte* const body = answer.data() + NLMSG_HDRLEN;
+  std::byte* const body = answer.data() + NLMSG_HDRLEN;
   if (header.nlmsg_type == NLMSG_ERROR) {
     nlmsgerr error{};
     std::memcpy(&error, body, sizeof(error));
@@ -90,7 +90,7 @@ Result<UnixSocket> read_unix_socket(std::uint64_t inode) {
   socket.listens = message.udiag_state == kListens;
   auto left = static_cast<int>(header.nlmsg_len) -
               static_cast<int>(NLMSG_LENGTH(NLMSG_ALIGN(sizeof(message))));
-  const auto* attribute = reinterpret_cast<const rtattr*>(body + NLMSG_ALIGN(sizeof(message)));
+  auto* attribute = reinterpret_cast<rtattr*>(body + NLMSG_ALIGN(sizeof(message)));
   for (; RTA_OK(attribute, left); attribute = RTA_NEXT(attribute, left)) {
     switch (attribute->rta_type) {
       case UNIX_DIAG_NAME:
