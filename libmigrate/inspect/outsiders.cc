@@ -163,12 +163,19 @@ Outsiders find_outsiders(const ProcessView& view, const Wanted& wanted) {
   return found;
 }
 
+// A thread or a child of this process, which has duplicates of what the other process has open.
+bool is_ours(std::string_view status) {
+  const auto self = static_cast<std::uint64_t>(::getpid());
+  return number_field(status, "Tgid:") == self || number_field(status, "PPid:") == self;
+}
+
 // A process that was born since the draft has whatever its parent had: one that is no child any
 // more may be a grandchild of ours.
 void check_newcomer(const ProcessView& view, const SharedObjects& objects, const Wanted& wanted,
                     pid_t other, Verdict& verdict) {
   const std::string directory = "/proc/" + std::to_string(other);
-  if (other == view.pid || other == ::getpid() ||
+  const auto status = read_file(directory + "/status");
+  if (!status || is_ours(*status) ||
       ::faccessat(view.tasks.get(), std::to_string(other).c_str(), F_OK, 0) == 0) {
     return;
   }
