@@ -283,6 +283,9 @@ void check_newcomers(const ProcessView& view, const SharedObjects& objects, Find
   const std::uint64_t before = findings.newest_pid;
   const std::uint64_t now = newest_pid(view);
   const std::size_t refusals = verdict.size();
+  if (before != 0 && now == before) {
+    return;
+  }
   const Wanted wanted = everything(objects);
   const auto check_one = [&](pid_t pid) {
     check_relative(view, pid, verdict);
