@@ -47,7 +47,8 @@ TEST_F(PreambleTest, ReadsExactlyItsOwnBytes) {
 TEST_F(PreambleTest, HasTheDocumentedLayout) {
   const auto bytes = encode(preamble_);
   const std::string head(reinterpret_cast<const char*>(bytes.data()), 8);
-  EXPECT_EQ(head, std::string("LMIG\x06\x00\x03\x00", 8));
+  EXPECT_EQ(head, std::string(
+                      {'L', 'M', 'I', 'G', kProtocolVersion & 0xff, kProtocolVersion >> 8, 3, 0}));
   EXPECT_EQ(bytes[8], preamble_.session[0]);
   EXPECT_EQ(bytes[23], preamble_.session[15]);
 }

@@ -23,6 +23,11 @@ class GoingOnTest : public GuestFixture {
     guest_->record().noted().mutable_outgoing()->set_destination("hostC:7070");
   }
 
+  void TearDown() override {
+    phase_.reset();  // It is of the guest, which is over now.
+    GuestFixture::TearDown();
+  }
+
   void doubt() {
     move_->fate_now = Fate::kUnknown;
     move_->lose();
