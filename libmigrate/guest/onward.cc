@@ -64,6 +64,7 @@ std::unique_ptr<OnwardMove> Onward::begin(const MoveRequest& request, EventSink 
   }
   SourceMoveOptions options = this->options(request.plan, *destination);
   options.asker = request.asker;
+  options.strict = request.strict;
   options.push = request.push;
   options.transport = request.transport;
   auto onward = std::make_unique<OnwardMove>(OnwardMove{std::move(sink), request.wait, nullptr});
@@ -91,8 +92,10 @@ void Onward::check(const CheckRequest& request, EventSink sink) {
   }
   SourceMoveOptions options = this->options(check_plan(), destination);
   options.asker = request.asker;
+  options.strict = request.strict;
   EventSink nobody;
-  tell_verdict(sink, SourceMove(std::move(options), {}, nobody).check());
+  SourceMove move(std::move(options), {}, nobody);
+  tell_verdict(sink, move);
 }
 
 std::unique_ptr<OnwardMove> Onward::adopt() {

@@ -125,6 +125,7 @@ Result<std::unique_ptr<SourceLeaving>> SourceLeaving::create(const WorkerContext
   options.plan = request.plan;
   options.transport = request.transport;
   options.asker = request.asker;
+  options.strict = request.strict;
   options.push = request.push;
   return std::unique_ptr<SourceLeaving>(
       new SourceLeaving(std::move(options), record, files, client, request.retry_seconds));

@@ -50,6 +50,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "more than 64 MiB of memory that is open as a file would travel while the process stands "
      "still",
      "let the program close the descriptor of its memfd or deleted file when it has mapped it"},
+    {"LOSS", "the process would lose it, and is to be moved without loss (strict)",
+     "move it without --strict if it can do without"},
     {"MEMORY", "the destination has too little memory for it",
      "choose a destination with more memory available"},
     {"MQUEUE", "POSIX message queues belong to this kernel",

@@ -9,6 +9,7 @@
 
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/inspect/internal/descriptors.h"
+#include "libmigrate/inspect/internal/losses.h"
 #include "libmigrate/inspect/internal/mappings.h"
 #include "libmigrate/inspect/internal/outsiders.h"
 #include "libmigrate/inspect/internal/process_facts.h"
@@ -225,6 +226,17 @@ std::vector<wire::Refusal> ProcessInspector::check_frozen() {
   inspect::check_newcomers(view, state_->shared, state_->findings, verdict);
   inspect::check_outsiders(view, state_->shared, state_->findings, verdict);
   return verdict;
+}
+
+std::vector<Loss> ProcessInspector::losses(const wire::Image& image, bool frozen) {
+  if (!state_->inspected) {
+    return {};
+  }
+  return find_losses({.process = state_->view,
+                      .threads = state_->threads,
+                      .image = image,
+                      .findings = state_->findings,
+                      .frozen = frozen});
 }
 
 const ThreadIds& ProcessInspector::threads() const {

@@ -13,6 +13,7 @@
 
 #include "base/assistant.h"
 #include "base/result.h"
+#include "libmigrate/inspect/state_table.h"
 #include "libmigrate/proc/thread_ids.h"
 #include "libmigrate/proto/image.pb.h"
 
@@ -76,6 +77,12 @@ class ProcessInspector {
   /// whole, its relatives, and who else holds what it shares. The image does not depend on them, so
   /// that it can travel meanwhile; but they must have been asked before the process is committed.
   std::vector<wire::Refusal> check_frozen();
+
+  /// What the process would lose by a move, after an inspection that gave `image`: as it is now,
+  /// but for memory policies, which are as of inspect_running(). Reads a few small files, two for
+  /// each thread and one for each control group, and looks at each descriptor that is no regular
+  /// file. `frozen`: after inspect_frozen(). Nothing of a process that is not there to be moved.
+  std::vector<Loss> losses(const wire::Image& image, bool frozen);
 
   /// The threads of the last inspection.
   const ThreadIds& threads() const;

@@ -6,12 +6,16 @@
 #include <array>
 #include <utility>
 
+#include "libmigrate/inspect/internal/losses.h"
+
 namespace migrate {
 namespace {
 
 constexpr StateFate kCarried = StateFate::kCarried;
 constexpr StateFate kRefused = StateFate::kRefused;
 constexpr StateFate kLost = StateFate::kLost;
+constexpr StateFate kLostByAll = StateFate::kLostByAll;
+constexpr StateFate kLostUnseen = StateFate::kLostUnseen;
 
 constexpr std::string_view kMappings = "follows from the mappings and pages";
 constexpr std::string_view kCounter = "a counter of this kernel's: begins again";
@@ -24,34 +28,34 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"status", "Umask", kCarried, ""},
     {"status", "State", kCarried, "STOPPED, ZOMBIE are refused; whoever waits in a call waits on"},
     {"status", "Tgid", kCarried, "inside its cell; the host's number is another"},
-    {"status", "Ngid", kLost, "NUMA groups are this kernel's"},
+    {"status", "Ngid", kLostByAll, "NUMA groups are this kernel's"},
     {"status", "Pid", kCarried, "inside its cell"},
-    {"status", "PPid", kLost, "1, the init of its cell; its parent at home has the deputy"},
+    {"status", "PPid", kLostByAll, "1, the init of its cell; its parent at home has the deputy"},
     {"status", "TracerPid", kRefused, "TRACED"},
     {"status", "Uid", kCarried, "four ids of each thread"},
     {"status", "Gid", kCarried, "four ids of each thread"},
-    {"status", "FDSize", kLost, "how large the table has been"},
+    {"status", "FDSize", kLostByAll, "how large the table has been"},
     {"status", "Groups", kCarried, ""},
     {"status", "NStgid", kCarried, "the last number"},
     {"status", "NSpid", kCarried, "the last number"},
-    {"status", "NSpgid", kLost, "it leads a group of its own in its cell"},
-    {"status", "NSsid", kLost, "it leads a session of its own in its cell"},
+    {"status", "NSpgid", kLostByAll, "it leads a group of its own in its cell"},
+    {"status", "NSsid", kLostByAll, "it leads a session of its own in its cell"},
     {"status", "Kthread", kRefused, "KERNEL_THREAD"},
-    {"status", "VmPeak", kLost, kCounter},
+    {"status", "VmPeak", kLostByAll, kCounter},
     {"status", "VmSize", kCarried, kMappings},
     {"status", "VmLck", kCarried, kMappings},
     {"status", "VmPin", kRefused, "IO_URING, DEVICE: what pins pages"},
-    {"status", "VmHWM", kLost, kCounter},
-    {"status", "VmRSS", kLost, "grows as pages arrive"},
-    {"status", "RssAnon", kLost, "grows as pages arrive"},
-    {"status", "RssFile", kLost, "grows as pages arrive"},
-    {"status", "RssShmem", kLost, "grows as pages arrive"},
+    {"status", "VmHWM", kLostByAll, kCounter},
+    {"status", "VmRSS", kLostByAll, "grows as pages arrive"},
+    {"status", "RssAnon", kLostByAll, "grows as pages arrive"},
+    {"status", "RssFile", kLostByAll, "grows as pages arrive"},
+    {"status", "RssShmem", kLostByAll, "grows as pages arrive"},
     {"status", "VmData", kCarried, kMappings},
     {"status", "VmStk", kCarried, kMappings},
     {"status", "VmExe", kCarried, kMappings},
     {"status", "VmLib", kCarried, kMappings},
-    {"status", "VmPTE", kLost, "grows as pages arrive"},
-    {"status", "VmSwap", kLost, "what is in swap travels as pages"},
+    {"status", "VmPTE", kLostByAll, "grows as pages arrive"},
+    {"status", "VmSwap", kLostByAll, "what is in swap travels as pages"},
     {"status", "HugetlbPages", kRefused, "HUGETLB"},
     {"status", "CoreDumping", kRefused, "ZOMBIE: it is ending"},
     {"status", "THP_enabled", kCarried, "PR_SET_THP_DISABLE"},
@@ -72,42 +76,53 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"status", "Seccomp", kRefused, "SECCOMP"},
     {"status", "Seccomp_filters", kRefused, "SECCOMP"},
     {"status", "Speculation_Store_Bypass", kLost,
-     "the destination's default; forced mitigations are refused (UNKNOWN_ATTRIBUTE)"},
+     "the destination's default; forced mitigations are refused (UNKNOWN_ATTRIBUTE)", "SPECULATION",
+     inspect::find_speculation, "let the program set it again (prctl PR_SET_SPECULATION_CTRL)"},
     {"status", "SpeculationIndirectBranch", kLost,
-     "the destination's default; forced mitigations are refused (UNKNOWN_ATTRIBUTE)"},
+     "the destination's default; forced mitigations are refused (UNKNOWN_ATTRIBUTE)",
+     "SPECULATION"},
     {"status", "Cpus_allowed", kCarried, "of each thread, as far as the destination has them"},
     {"status", "Cpus_allowed_list", kCarried, "of each thread, as far as the destination has them"},
-    {"status", "Mems_allowed", kLost, "the control group's"},
-    {"status", "Mems_allowed_list", kLost, "the control group's"},
-    {"status", "voluntary_ctxt_switches", kLost, kCounter},
-    {"status", "nonvoluntary_ctxt_switches", kLost, kCounter},
+    {"status", "Mems_allowed", kLost, "the nodes of the daemon's control group", "MEMORY_NODES"},
+    {"status", "Mems_allowed_list", kLost, "the nodes of the daemon's control group",
+     "MEMORY_NODES", inspect::find_memory_nodes,
+     "give the daemon's unit at the destination the same nodes (AllowedMemoryNodes)"},
+    {"status", "voluntary_ctxt_switches", kLostByAll, kCounter},
+    {"status", "nonvoluntary_ctxt_switches", kLostByAll, kCounter},
     {"status", "x86_Thread_features", kRefused, "SHADOW_STACK"},
     {"status", "x86_Thread_features_locked", kRefused, "UNKNOWN_ATTRIBUTE"},
 
     // What is in /proc/PID.
-    {"/proc/PID", "arch_status", kLost, kCounter},
+    {"/proc/PID", "arch_status", kLostByAll, kCounter},
     {"/proc/PID", "attr", kRefused, "SECURITY_LABEL if it is not the daemon's"},
     {"/proc/PID", "autogroup", kCarried, "the nice value; the group is a new one"},
     {"/proc/PID", "auxv", kCarried, ""},
-    {"/proc/PID", "cgroup", kLost, "the daemon's groups; their limits do not come along"},
+    {"/proc/PID", "cgroup", kLost,
+     "the process is in the daemon's groups afterwards: limits of its own hold no more",
+     "CONTROL_GROUP", inspect::find_group_limits,
+     "set them for the daemon's unit at the destination, or put the process into such a group "
+     "there"},
     {"/proc/PID", "clear_refs", kCarried, "no state of its own"},
     {"/proc/PID", "cmdline", kCarried, "is memory"},
     {"/proc/PID", "comm", kCarried, "of each thread"},
     {"/proc/PID", "coredump_filter", kCarried, ""},
-    {"/proc/PID", "cpu_resctrl_groups", kLost, "cache and bandwidth groups are the host's"},
-    {"/proc/PID", "cpuset", kLost, "the daemon's groups"},
+    {"/proc/PID", "cpu_resctrl_groups", kLost, "cache and bandwidth groups are the host's",
+     "RESOURCE_GROUP", inspect::find_resource_group,
+     "put it into a group of the destination's (resctrl)"},
+    {"/proc/PID", "cpuset", kLost, "as cgroup", "CONTROL_GROUP"},
     {"/proc/PID", "cwd", kCarried, "by its path, if the destination has it"},
     {"/proc/PID", "environ", kCarried, "is memory"},
     {"/proc/PID", "exe", kCarried, "by its path, if the destination has the same"},
     {"/proc/PID", "fd", kCarried, "each kind as below, the rest refused"},
     {"/proc/PID", "fdinfo", kCarried, "as below"},
     {"/proc/PID", "gid_map", kRefused, "NAMESPACE"},
-    {"/proc/PID", "io", kLost, kCounter},
-    {"/proc/PID", "ksm_merging_pages", kLost, kCounter},
-    {"/proc/PID", "ksm_stat", kLost, kCounter},
-    {"/proc/PID", "latency", kLost, kCounter},
+    {"/proc/PID", "io", kLostByAll, kCounter},
+    {"/proc/PID", "ksm_merging_pages", kLostByAll, kCounter},
+    {"/proc/PID", "ksm_stat", kLostByAll, kCounter},
+    {"/proc/PID", "latency", kLostByAll, kCounter},
     {"/proc/PID", "limits", kCarried, "as below"},
-    {"/proc/PID", "loginuid", kLost, "the daemon's"},
+    {"/proc/PID", "loginuid", kLost, "the daemon's: audit records name that", "LOGIN",
+     inspect::find_login, "look for the process itself in the destination's audit log"},
     {"/proc/PID", "map_files", kCarried, kMappings},
     {"/proc/PID", "maps", kCarried, "kinds as in libmigrate/proto/image.proto, the rest refused"},
     {"/proc/PID", "mem", kCarried, "pages, when they are asked for or pushed"},
@@ -116,18 +131,19 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"/proc/PID", "mountstats", kRefused, "NAMESPACE if it is not the daemon's"},
     {"/proc/PID", "net", kRefused, "NAMESPACE if it is not the daemon's"},
     {"/proc/PID", "ns", kRefused, "NAMESPACE; pid and time are its cell's afterwards"},
-    {"/proc/PID", "numa_maps", kLost, "memory policies are not shown well enough to be carried"},
+    {"/proc/PID", "numa_maps", kLost, "memory policies are not shown well enough to be carried",
+     "MEMORY_POLICY"},
     {"/proc/PID", "oom_adj", kCarried, "oom_score_adj"},
     {"/proc/PID", "oom_score", kCarried, "follows from oom_score_adj and its memory"},
     {"/proc/PID", "oom_score_adj", kCarried, ""},
     {"/proc/PID", "pagemap", kCarried, kMappings},
-    {"/proc/PID", "patch_state", kLost, kHost},
+    {"/proc/PID", "patch_state", kLostByAll, kHost},
     {"/proc/PID", "personality", kCarried, ""},
     {"/proc/PID", "projid_map", kRefused, "NAMESPACE"},
     {"/proc/PID", "root", kRefused, "CHROOT"},
-    {"/proc/PID", "sched", kLost, kCounter},
-    {"/proc/PID", "schedstat", kLost, kCounter},
-    {"/proc/PID", "sessionid", kLost, "the daemon's audit session"},
+    {"/proc/PID", "sched", kLostByAll, kCounter},
+    {"/proc/PID", "schedstat", kLostByAll, kCounter},
+    {"/proc/PID", "sessionid", kLost, "the daemon's audit session", "LOGIN"},
     {"/proc/PID", "setgroups", kRefused, "NAMESPACE"},
     {"/proc/PID", "smaps", kCarried, kMappings},
     {"/proc/PID", "smaps_rollup", kCarried, kMappings},
@@ -171,7 +187,7 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"VmFlags", "ar", kRefused, "UNKNOWN_MAPPING: of an architecture"},
     {"VmFlags", "wf", kCarried, "MADV_WIPEONFORK"},
     {"VmFlags", "dd", kCarried, "MADV_DONTDUMP"},
-    {"VmFlags", "sd", kLost, "soft-dirty bits: whoever tracks writes begins again"},
+    {"VmFlags", "sd", kLostByAll, "soft-dirty bits: whoever tracks writes begins again"},
     {"VmFlags", "mm", kRefused, "UNKNOWN_MAPPING: mixed page frames, of devices"},
     {"VmFlags", "hg", kCarried, "MADV_HUGEPAGE"},
     {"VmFlags", "nh", kCarried, "MADV_NOHUGEPAGE"},
@@ -187,11 +203,12 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     // Lines of /proc/PID/fdinfo, of all kinds of descriptors.
     {"fdinfo", "pos", kCarried, ""},
     {"fdinfo", "flags", kCarried, "O_ASYNC is refused (ASYNC_IO)"},
-    {"fdinfo", "mnt_id", kLost, kHost},
-    {"fdinfo", "ino", kLost, "of files that both see, the same; of what is made anew, another"},
+    {"fdinfo", "mnt_id", kLostByAll, kHost},
+    {"fdinfo", "ino", kLostByAll,
+     "of files that both see, the same; of what is made anew, another"},
     {"fdinfo", "lock", kRefused, "FILE_LOCK"},
     {"fdinfo", "eventfd-count", kCarried, ""},
-    {"fdinfo", "eventfd-id", kLost, "a number of this kernel's"},
+    {"fdinfo", "eventfd-id", kLostByAll, "a number of this kernel's"},
     {"fdinfo", "eventfd-semaphore", kCarried, ""},
     {"fdinfo", "tfd", kCarried, "watches of an epoll set; EPOLL_STALE"},
     {"fdinfo", "clockid", kCarried, "of a timerfd"},
@@ -232,7 +249,9 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"prctl", "PR_GET_FPEMU", kRefused, "not on x86-64"},
     {"prctl", "PR_GET_FPEXC", kRefused, "not on x86-64"},
     {"prctl", "PR_GET_FP_MODE", kRefused, "not on x86-64"},
-    {"prctl", "PR_GET_IO_FLUSHER", kLost, "of storage daemons of root's"},
+    {"prctl", "PR_GET_IO_FLUSHER", kLost, "of storage daemons of root's; not set any more",
+     "IO_FLUSHER", inspect::find_io_flusher,
+     "let the program set it again (prctl PR_SET_IO_FLUSHER)"},
     {"prctl", "PR_GET_KEEPCAPS", kCarried, "with the secure bits"},
     {"prctl", "PR_GET_MDWE", kRefused, "UNKNOWN_ATTRIBUTE"},
     {"prctl", "PR_GET_MEMORY_MERGE", kRefused, "UNKNOWN_ATTRIBUTE"},
@@ -243,7 +262,8 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"prctl", "PR_GET_SECCOMP", kRefused, "SECCOMP"},
     {"prctl", "PR_GET_SECUREBITS", kCarried, ""},
     {"prctl", "PR_GET_SHADOW_STACK_STATUS", kRefused, "SHADOW_STACK"},
-    {"prctl", "PR_GET_SPECULATION_CTRL", kLost, "as Speculation_Store_Bypass of status"},
+    {"prctl", "PR_GET_SPECULATION_CTRL", kLost,
+     "as Speculation_Store_Bypass of status; flushing L1D is not seen", "SPECULATION"},
     {"prctl", "PR_GET_TAGGED_ADDR_CTRL", kRefused, "not on x86-64"},
     {"prctl", "PR_GET_THP_DISABLE", kCarried, ""},
     {"prctl", "PR_GET_TID_ADDRESS", kCarried, "of each thread"},
@@ -260,34 +280,60 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"other", "signal actions", kCarried, ""},
     {"other", "interval timers, POSIX timers", kCarried,
      "less the time that has gone by; overruns are lost"},
-    {"other", "processor time clocks and times", kLost,
+    {"other", "processor time clocks and times", kLostByAll,
      "begin again; the parent sees none of the time abroad"},
     {"other", "scheduling policy, priority, nice, I/O priority", kCarried,
      "SCHED_DEADLINE is refused (SCHEDULING)"},
     {"other", "membarrier registrations", kCarried, ""},
-    {"other", "mlockall(MCL_FUTURE)", kCarried, "MCL_ONFAULT is lost"},
-    {"other", "memory policies (mbind, set_mempolicy)", kLost, "not shown well enough"},
+    {"other", "mlockall(MCL_FUTURE)", kCarried, ""},
+    {"other", "mlockall(MCL_ONFAULT)", kLostUnseen, "for what is mapped later"},
+    {"other", "memory policies (mbind, set_mempolicy)", kLost,
+     "the destination's default; of other threads than the first not seen", "MEMORY_POLICY",
+     inspect::find_memory_policies,
+     "let the program set it again, or move its pages (migratepages)"},
     {"other", "system call user dispatch", kRefused, "UNKNOWN_ATTRIBUTE"},
     {"other", "local descriptor table", kRefused, "UNKNOWN_ATTRIBUTE"},
-    {"other", "I/O ports (ioperm, iopl)", kLost, "of root's programs; Linux shows them to nobody"},
-    {"other", "owner and signal of a descriptor (F_SETOWN, F_SETSIG)", kLost, "O_ASYNC is refused"},
+    {"other", "I/O ports (ioperm, iopl)", kLostUnseen, "of root's programs"},
+    {"other", "owner and signal of a descriptor (F_SETOWN, F_SETSIG)", kLost,
+     "nobody is signalled; O_ASYNC is refused", "DESCRIPTOR_OWNER", inspect::find_descriptor_owners,
+     "let the program set them again (fcntl F_SETOWN, F_SETSIG)"},
     {"other", "file leases", kRefused, "FILE_LOCK"},
-    {"other", "directory notifications (F_NOTIFY)", kLost, "Linux shows them to nobody"},
-    {"other", "Landlock domain", kLost,
-     "Linux shows it to nobody; its ruleset descriptor is refused"},
-    {"other", "keyrings", kLost, "a new, empty session keyring"},
+    {"other", "directory notifications (F_NOTIFY)", kLost, "of changes there it hears no more",
+     "DIRECTORY_NOTIFICATION", inspect::find_directory_owners,
+     "let the program ask for them again (fcntl F_NOTIFY)"},
+    {"other", "Landlock domain", kLostUnseen, "its ruleset descriptor is refused"},
+    {"other", "keyrings", kLostByAll, "a new, empty session keyring"},
     {"other", "System V shared memory, messages, semaphores", kRefused,
      "SYSV_SHM, SYSV_MSG, SYSV_SEM"},
     {"other", "POSIX message queues", kRefused, "MQUEUE"},
     {"other", "children", kRefused, "CHILDREN"},
     {"other", "io_uring, AIO, perf events, BPF, KVM", kRefused, "IO_URING, AIO, PERF, BPF, KVM"},
     {"other", "sockets", kRefused, "SOCKET, but for pairs with both ends inside"},
-    {"other", "controlling terminal", kLost,
-     "signals and input of it are relayed; isatty is false"},
+    {"other", "controlling terminal", kLost, "signals and input of it are relayed; isatty is false",
+     "TERMINAL", inspect::find_terminal,
+     "start the program without one (setsid, nohup), if it must not notice"},
 });
 
 constexpr std::string_view word_of(StateFate fate) {
-  return fate == kCarried ? "carried" : fate == kRefused ? "refused" : "lost";
+  switch (fate) {
+    case kCarried:
+      return "carried";
+    case kRefused:
+      return "refused";
+    case kLost:
+      return "lost and said";
+    case kLostByAll:
+      return "lost by all";
+    case kLostUnseen:
+      return "lost unseen";
+  }
+  return {};
+}
+
+// How, and of what is told under which code.
+std::string text_of(const StateEntry& entry) {
+  return entry.code.empty() ? std::string(entry.how)
+                            : fmt::format("{}: {}", entry.code, entry.how);
 }
 
 }  // namespace
@@ -307,22 +353,42 @@ std::vector<std::string> unknown_state(std::string_view source,
   return unknown;
 }
 
+std::vector<Loss> find_losses(const inspect::LossView& view) {
+  std::vector<Loss> losses;
+  for (const StateEntry& entry : kTable) {
+    if (entry.find == nullptr) {
+      continue;
+    }
+    for (std::string& object : entry.find(view)) {
+      losses.push_back({entry.code, std::move(object), entry.how, entry.remedy});
+    }
+  }
+  return losses;
+}
+
 std::string state_document() {
   std::string text =
       "# State\n\n"
       "Every attribute that Linux has of a process, thread, descriptor or mapping, and what "
       "becomes\n"
       "of it when the process moves: *carried*, *refused* (a process that has it, other than as\n"
-      "everybody has it, is not moved; the code of the refusal is named), or *lost*. Made from\n"
-      "`libmigrate/inspect/state_table.cc` by `state_table_test`, which compares it with what the\n"
-      "kernel that it runs on shows.\n";
+      "everybody has it, is not moved; the code of the refusal is named), or lost. *Lost and "
+      "said*: of\n"
+      "a process that has it, other than as everybody has it, `migratectl check` and the report "
+      "of the\n"
+      "move say so, under the code that is named, and with `--strict` it is not moved (LOSS). "
+      "*Lost by\n"
+      "all*: it begins again, or is the destination's, for every process. *Lost unseen*: Linux "
+      "shows to\n"
+      "nobody whether a process has it. Made from `libmigrate/inspect/state_table.cc` by\n"
+      "`state_table_test`, which compares it with what the kernel that it runs on shows.\n";
   std::string_view source;
   for (const StateEntry& entry : kTable) {
     if (entry.source != source) {
       source = entry.source;
       text += fmt::format("\n## {}\n\n| name | becomes | how |\n|---|---|---|\n", source);
     }
-    text += fmt::format("| {} | {} | {} |\n", entry.name, word_of(entry.fate), entry.how);
+    text += fmt::format("| {} | {} | {} |\n", entry.name, word_of(entry.fate), text_of(entry));
   }
   return text;
 }

@@ -4,14 +4,12 @@
 
 #include "libmigrate/host/event_sink.h"
 #include "libmigrate/host/worker_context.h"
-#include "libmigrate/move/source_move.h"
 #include "libmigrate/requests/requests.h"
 
 namespace migrate {
 namespace {
 
-Result<std::vector<wire::Refusal>> verdict(const WorkerContext& context,
-                                           const CheckRequest& request) {
+Result<SourceMoveOptions> options_of(const WorkerContext& context, const CheckRequest& request) {
   SourceMoveOptions options;
   options.pid = request.pid;
   options.destination.host.clear();
@@ -21,26 +19,37 @@ Result<std::vector<wire::Refusal>> verdict(const WorkerContext& context,
   options.plan = check_plan();
   options.home = context.own_address;
   options.asker = request.asker;
+  options.strict = request.strict;
   options.host_clocks = MIGRATE_TRY(clock_offsets(0));
   options.context = &context;
-  EventSink nobody;
-  return SourceMove(std::move(options), {}, nobody).check();
+  return options;
 }
 
 }  // namespace
 
-void tell_verdict(EventSink& client, const Result<std::vector<wire::Refusal>>& refusals) {
+void tell_verdict(EventSink& client, SourceMove& move) {
+  const auto refusals = move.check();
   if (!refusals) {
     client.finish_failed(MIGRATE_ERROR, refusals.error());
     return;
   }
   client.finish(refusals->empty() ? MIGRATE_DONE : MIGRATE_REFUSED,
-                {{"movable", refusals->empty()}, {"refusals", to_json(*refusals)}});
+                {{"pid", move.pid()},
+                 {"movable", refusals->empty()},
+                 {"refusals", to_json(*refusals)},
+                 {"losses", to_json(move.losses().value_or(std::vector<Loss>()))}});
 }
 
 void run_check(const WorkerContext& context, UniqueFd client, const CheckRequest& request) {
   EventSink sink(std::move(client));
-  tell_verdict(sink, verdict(context, request));
+  auto options = options_of(context, request);
+  if (!options) {
+    sink.finish_failed(MIGRATE_ERROR, options.error());
+    return;
+  }
+  EventSink nobody;
+  SourceMove move(std::move(*options), {}, nobody);
+  tell_verdict(sink, move);
 }
 
 }  // namespace migrate

@@ -1,5 +1,6 @@
 #include "libmigrate/move/frozen_source.h"
 
+#include <fmt/core.h>
 #include <signal.h>
 
 #include <cerrno>
@@ -72,9 +73,21 @@ Result<void> FrozenSource::inspect() {
   for (wire::Refusal& refusal : check_room_to_park(options_.pid, draft_)) {
     refusals_.push_back(std::move(refusal));
   }
+  find_losses(draft_, false);
   report_.end_phase("inspect", report_.begun_us());
   MIGRATE_TRY(judge_running());
   return refusals_.empty() ? Result<void>() : Result<void>(fail(refused()));
+}
+
+void FrozenSource::find_losses(const wire::Image& image, bool frozen) {
+  losses_ = inspector_->losses(image, frozen);
+  if (!options_.strict) {
+    return;
+  }
+  for (const Loss& loss : *losses_) {
+    refusals_.push_back(make_refusal("LOSS", fmt::format("{} {}", loss.code, loss.object),
+                                     fmt::format("{}", loss.reason)));
+  }
 }
 
 // What an inspection finds is told to nobody who could not have found it himself: neither to the
@@ -96,6 +109,7 @@ Result<void> FrozenSource::take_judgement() {
   if (!judged && judged.error().code == ErrorCode::kRefused) {
     log::warn("{}", judged.error().message());
     refusals_ = {make_refusal("NOT_PERMITTED", name(), options_.asker.name())};
+    losses_.reset();
   }
   return judged;
 }
@@ -205,6 +219,7 @@ std::string& FrozenSource::serialise_image() {
 
 Result<void> FrozenSource::prepare_to_park(const SessionId& session) {
   refusals_ = inspector_->check_frozen();
+  find_losses(image_, true);
   if (!refusals_.empty()) {
     return fail(refused());
   }

@@ -15,6 +15,7 @@
 #include "libmigrate/capture/frozen_process.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/inspect/process_inspector.h"
+#include "libmigrate/inspect/state_table.h"
 #include "libmigrate/move/kept_memory.h"
 #include "libmigrate/move/move_report.h"
 #include "libmigrate/move/source_move_options.h"
@@ -77,6 +78,9 @@ class FrozenSource final : public KeptMemory {
   const wire::Image& draft() const { return draft_; }
   const wire::Image& image() const { return image_; }
   const std::vector<wire::Refusal>& refusals() const { return refusals_; }
+  /// What it loses: as of inspect(), and once it is frozen as of prepare_to_park(). Not known of
+  /// one that was adopted.
+  const std::optional<std::vector<Loss>>& losses() const { return losses_; }
   /// They are of what was left of a process that has ended.
   void clear_refusals() { refusals_.clear(); }
 
@@ -109,6 +113,7 @@ class FrozenSource final : public KeptMemory {
   Result<std::vector<WaitRecord>> stop(std::uint64_t system_call);
   Result<void> open_area();
   Result<void> capture(const std::vector<WaitRecord>& waits);
+  void find_losses(const wire::Image& image, bool frozen);
   Error refused() const;
   std::string name() const { return "process " + std::to_string(options_.pid); }
 
@@ -121,6 +126,7 @@ class FrozenSource final : public KeptMemory {
   wire::Image image_;
   std::string image_bytes_;
   std::vector<wire::Refusal> refusals_;
+  std::optional<std::vector<Loss>> losses_;
   std::optional<Freeze> freeze_;
   std::optional<ParkedProcess> parked_;
   ConfirmedPages confirmed_;

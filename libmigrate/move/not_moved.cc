@@ -16,7 +16,10 @@ void tell_not_moved(EventSink& sink, const SourceMove& move, MoveOutcome outcome
     sink.finish_failed(MIGRATE_FAILED, move.error());
   } else {
     sink.send({{"event", "refused"}, {"refusals", to_json(move.refusals())}});
-    sink.finish(MIGRATE_REFUSED, {{"refusals", to_json(move.refusals())}, {"pid", pid}});
+    sink.finish(MIGRATE_REFUSED,
+                {{"refusals", to_json(move.refusals())},
+                 {"pid", pid},
+                 {"losses", to_json(move.losses().value_or(std::vector<Loss>()))}});
   }
 }
 

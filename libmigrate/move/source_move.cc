@@ -44,6 +44,17 @@ nlohmann::json to_json(const std::vector<wire::Refusal>& refusals) {
   return list;
 }
 
+nlohmann::json to_json(const std::vector<Loss>& losses) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const Loss& loss : losses) {
+    list.push_back({{"code", loss.code},
+                    {"object", loss.object},
+                    {"reason", loss.reason},
+                    {"remedy", loss.remedy}});
+  }
+  return list;
+}
+
 SourceMove::SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink)
     : options_(std::move(options)),
       hooks_(std::move(hooks)),
@@ -272,6 +283,9 @@ nlohmann::json SourceMove::result() const {
                            {"transport", handover_->pages().transport()},
                            {"destination", options_.destination.to_string()}};
   report_.add_to(object, handover_->pages().wire_bytes());
+  if (losses()) {
+    object["losses"] = to_json(*losses());
+  }
   return object;
 }
 

@@ -60,10 +60,13 @@ class SourceMove : public Departure {
   /// least while the process changes too quickly.
   MoveOutcome attempt_for(double seconds);
 
+  /// What the process loses, so far as that is known (FrozenSource::losses()).
+  const std::optional<std::vector<Loss>>& losses() const { return source_.losses(); }
   /// Of this side, or else those of the destination.
   const std::vector<wire::Refusal>& refusals() const;
   /// Before Run was sent: why the last attempt failed.
   const Error& error() const override;
+  pid_t pid() const { return options_.pid; }
   const SessionId& session() const override { return handover_->session(); }
   const wire::Image& image() const { return source_.image(); }
 
@@ -122,7 +125,8 @@ class SourceMove : public Departure {
   Error error_;
 };
 
-/// Refusals as JSON objects for clients.
+/// Refusals and losses as JSON objects for clients, which have the same members.
 nlohmann::json to_json(const std::vector<wire::Refusal>& refusals);
+nlohmann::json to_json(const std::vector<Loss>& losses);
 
 }  // namespace migrate

@@ -27,6 +27,7 @@ struct SourceMoveOptions {
   std::string command;            ///< Command line.
   Asker asker;                    ///< Who wants it, judged on the frozen process.
   std::vector<WaitRecord> waits;  ///< As the threads came here.
+  bool strict = false;            ///< What would lose something is refused.
   PushLimits push;
   ClockOffsets host_clocks;                ///< Of this worker's own time namespace.
   const WorkerContext* context = nullptr;  ///< Borrowed.

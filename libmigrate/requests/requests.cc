@@ -68,6 +68,15 @@ Result<double> number_of(const json& request, const char* name, double fallback)
   return std::min(number, kMostNumber);
 }
 
+Result<bool> flag_of(const json& request, const char* name) {
+  const auto member = request.find(name);
+  if (member != request.end() && !member->is_boolean()) {
+    return fail(
+        bad_member(name, "of type " + std::string(member->type_name()), "write true or false"));
+  }
+  return member != request.end() && member->get<bool>();
+}
+
 template <typename Value, std::size_t count>
 Result<Value> word_of(const json& request, const char* name, const char* fallback,
                       const Words<Value, count>& words) {
@@ -148,6 +157,7 @@ Result<MoveRequest> parse_move(const json& request) {
   move.transport = MIGRATE_TRY(
       settle_page_transport(move.destination, MIGRATE_TRY(text_of(request, "transport", "auto"))));
   move.retry_seconds = MIGRATE_TRY(number_of(request, "retry_seconds", 0));
+  move.strict = MIGRATE_TRY(flag_of(request, "strict"));
   if (request.contains("bytes_per_second")) {
     move.push.bytes_per_second =
         static_cast<std::uint64_t>(MIGRATE_TRY(number_of(request, "bytes_per_second", 0)));
@@ -165,6 +175,7 @@ Result<CheckRequest> parse_check(const json& request) {
   if (!check.destination.empty()) {
     MIGRATE_TRY(Address::parse(check.destination));
   }
+  check.strict = MIGRATE_TRY(flag_of(request, "strict"));
   return check;
 }
 
@@ -178,12 +189,7 @@ Result<WaitFor> parse_wait(const json& request) {
 
 Result<bool> parse_ps(const json& request) {
   MIGRATE_TRY(must_be_object(request));
-  const auto all = request.find("all");
-  if (all != request.end() && !all->is_boolean()) {
-    return fail(
-        bad_member("all", "of type " + std::string(all->type_name()), "write true or false"));
-  }
-  return all != request.end() && all->get<bool>();
+  return flag_of(request, "all");
 }
 
 json request_for(Command command) {
@@ -197,6 +203,9 @@ json request_for(const MoveRequest& move) {
   request["transport"] = to_string(move.transport);
   request["wait"] = to_string(move.wait);
   request["retry_seconds"] = move.retry_seconds;
+  if (move.strict) {
+    request["strict"] = true;
+  }
   if (move.push.bytes_per_second) {
     request["bytes_per_second"] = *move.push.bytes_per_second;
   }
@@ -211,6 +220,9 @@ json request_for(const CheckRequest& check) {
   json request = request_for(Command::kCheck);
   if (!check.destination.empty()) {
     request["destination"] = check.destination;
+  }
+  if (check.strict) {
+    request["strict"] = true;
   }
   return request;
 }

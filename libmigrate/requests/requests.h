@@ -67,6 +67,7 @@ struct MoveRequest {
   uid_t uid = 0;             ///< Whose process it is.
   Asker asker;               ///< In whose name the kernel is asked once it is frozen.
   double retry_seconds = 0;  ///< For so long it is tried while what is in the way is transient.
+  bool strict = false;       ///< What would lose something is refused.
   PushLimits push;
 };
 
@@ -76,6 +77,7 @@ struct CheckRequest {
   std::string destination;  ///< HOST:PORT, or empty: the source's rules only.
   uid_t uid = 0;            ///< Whose process it is.
   Asker asker;
+  bool strict = false;  ///< As of a move.
 };
 
 /// A `resolve`: what an operator decides about a process in doubt.

@@ -39,6 +39,7 @@ struct Options {
   double retry_seconds = 0;
   std::optional<double> bandwidth_mib;
   double deadline_seconds = 0;
+  bool strict = false;
   bool resume_source = false;
   bool give_up = false;
   bool yes = false;
@@ -76,6 +77,8 @@ void add_options(CLI::App& app, Options& options) {
   CLI::App* check = app.add_subcommand("check", "Tell whether a process can be moved");
   check->add_option("PID", options.target, target_help)->required();
   check->add_option("--to", options.destination, "HOST[:PORT] that it would move to");
+  const char* strict_help = "Refuse what would lose something that a move does not carry";
+  check->add_flag("--strict", options.strict, strict_help);
 
   CLI::App* move = app.add_subcommand("move", "Move a running process to another host");
   move->add_option("PID", options.target, target_help)->required();
@@ -91,6 +94,7 @@ void add_options(CLI::App& app, Options& options) {
   move->add_option("--retry", options.retry_seconds,
                    "Seconds to wait for transient reasons against the move to pass")
       ->check(up_to(kMostSeconds, "seconds"));
+  move->add_flag("--strict", options.strict, strict_help);
 
   move->add_option("--bandwidth", options.bandwidth_mib,
                    "MiB a second of its memory that are pushed (default: the daemon's setting; 0: "
@@ -135,6 +139,7 @@ Result<json> move_request_of(const Options& options) {
   move.transport = MIGRATE_TRY(parse_page_transport(options.transport));
   move.wait = MIGRATE_TRY(parse_move_wait(options.wait));
   move.retry_seconds = options.retry_seconds;
+  move.strict = options.strict;
   if (options.bandwidth_mib) {
     move.push.bytes_per_second = static_cast<std::uint64_t>(*options.bandwidth_mib * kBytesPerMib);
   }
@@ -151,6 +156,7 @@ Result<json> request_of(const Options& options) {
   } else if (command == Command::kCheck) {
     CheckRequest check;
     check.destination = options.destination;
+    check.strict = options.strict;
     request = request_for(check);
   } else if (command == Command::kWait) {
     request = request_for(MIGRATE_TRY(parse_wait_for(options.wait_for)));
@@ -206,7 +212,7 @@ void print_text(const Options& options, const json& result, int exit_code) {
                : says_all    ? error
                              : outcome_text(exit_code) + ": " + error);
   } else if (options.command == "check") {
-    fmt::print("movable\n");
+    fmt::print("movable\n{}", losses_text(result));
   } else if (options.command == "move" && text_of(result, "state") == "already there") {
     fmt::print("{} is at {} already\n", options.target, options.destination);
   } else if (options.command == "move") {

@@ -174,6 +174,12 @@ std::string refusals_text(const nlohmann::json& refusals) {
   return table(rows);
 }
 
+std::string losses_text(const nlohmann::json& result) {
+  const nlohmann::json losses = result.value("losses", nlohmann::json());
+  const bool none = !losses.is_array() || losses.empty();
+  return none ? "" : "what it loses (--strict refuses that):\n" + refusals_text(losses);
+}
+
 std::string processes_text(const nlohmann::json& processes) {
   std::vector<Row> rows = {
       {"ID", "PID", "ROLE", "STATE", "WHERE", "OWED", "MODE", "AGE", "COMMAND"}};
@@ -303,6 +309,9 @@ std::string move_text(const nlohmann::json& result) {
   }
   if (result.contains("lost")) {
     rows.push_back({"  lost", text_of(result, "lost")});
+  }
+  for (const nlohmann::json& loss : result.value("losses", nlohmann::json::array())) {
+    rows.push_back({"  left behind", text_of(loss, "code") + ": " + text_of(loss, "object")});
   }
   return table(rows);
 }

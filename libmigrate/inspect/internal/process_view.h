@@ -64,6 +64,10 @@ struct Findings {
   std::set<MappedKey> private_mappings;
   std::map<std::string, std::uint64_t> shared_files;  ///< By shared_file_key(), to the shared_id.
   std::uint64_t newest_pid = 0;
+  // What it would lose, where finding that out again would cost too much.
+  std::string groups_text;
+  std::vector<std::string> group_limits;
+  std::vector<std::string> memory_policies;
   std::string maps_text;  ///< Of the draft, if its mappings were all accepted; else empty.
 };
 

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "libmigrate/inspect/internal/process_view.h"
+#include "libmigrate/proc/thread_ids.h"
+
+namespace migrate::inspect {
+
+/// The process of which is asked what it would lose; all is borrowed.
+struct LossView {
+  const ProcessView& process;  ///< With its status text.
+  const ThreadIds& threads;
+  const wire::Image& image;  ///< Its descriptors.
+  Findings& findings;        ///< Keeps what costs much to find.
+  bool frozen;               ///< What grows with memory is as the running process had it.
+};
+
+// How the table of states finds what a process would lose; each gives what it has of that kind.
+// What the kernel does not show counts as absent, since whoever may not look into a process is
+// refused before.
+
+/// Mitigations of speculation other than our own process has them.
+std::vector<std::string> find_speculation(const LossView& view);
+/// Nodes with memory that it may not use.
+std::vector<std::string> find_memory_nodes(const LossView& view);
+/// Limits of the control groups that it is in.
+std::vector<std::string> find_group_limits(const LossView& view);
+/// A group of resctrl other than the first.
+std::vector<std::string> find_resource_group(const LossView& view);
+/// Who has logged in, and his audit session.
+std::vector<std::string> find_login(const LossView& view);
+/// Memory policies, with the number of mappings that have each.
+std::vector<std::string> find_memory_policies(const LossView& view);
+/// Threads with PR_SET_IO_FLUSHER.
+std::vector<std::string> find_io_flusher(const LossView& view);
+/// Descriptors, directories excepted, with somebody to signal or another signal.
+std::vector<std::string> find_descriptor_owners(const LossView& view);
+/// Directories with somebody to signal, as F_NOTIFY makes it.
+std::vector<std::string> find_directory_owners(const LossView& view);
+std::vector<std::string> find_terminal(const LossView& view);
+
+// Parts of these.
+
+/// Limits, other than the kernel's defaults, of the groups that `groups` (as /proc/PID/cgroup)
+/// names and of those above, in the hierarchies that `mounts` (as /proc/self/mountinfo) shows.
+std::vector<std::string> limits_of_groups(std::string_view groups, std::string_view mounts);
+
+/// The policies other than "default" in a text of numa_maps, with the number of their mappings.
+std::vector<std::string> policies_in(std::string_view numa_maps);
+
+/// Whether `list` ("0-2,5") has all of `wanted`.
+bool list_has_all(std::string_view list, std::string_view wanted);
+
+}  // namespace migrate::inspect

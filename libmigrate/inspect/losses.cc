@@ -1,0 +1,354 @@
+#include "libmigrate/inspect/internal/losses.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <set>
+
+#include "base/file.h"
+#include "libmigrate/image/only_process.h"
+#include "libmigrate/proc/proc_text.h"
+
+namespace migrate::inspect {
+namespace {
+
+using Losses = std::vector<std::string>;
+
+constexpr std::size_t kFirstStatField = 3;  // of stat_fields, as proc(5) counts
+
+// The text of a file of one thread; empty if it has ended.
+std::string thread_text(const LossView& view, pid_t thread, const char* name) {
+  return read_file_at(view.process.tasks.get(), fmt::format("{}/{}", thread, name)).value_or("");
+}
+
+std::uint64_t stat_field(const std::string& stat, std::size_t number) {
+  const auto fields = stat_fields(stat);
+  const std::size_t index = number - kFirstStatField;
+  return index < fields.size() ? parse_number(fields[index]).value_or(0) : 0;
+}
+
+std::string_view without_line_end(std::string_view text) {
+  return text.substr(0, text.find('\n'));
+}
+
+// A limit of a control group, and what it is where nobody has set it: words that it begins with,
+// separated by '|'.
+struct GroupLimit {
+  const char* file;
+  std::string_view common;
+};
+
+// The first hierarchies had other names than the one of today (v2).
+constexpr std::array kGroupLimits = std::to_array<GroupLimit>({
+    {"memory.max", "max"},
+    {"memory.high", "max"},
+    {"memory.low", "0"},
+    {"memory.min", "0"},
+    {"memory.swap.max", "max"},
+    {"memory.zswap.max", "max"},
+    {"cpu.max", "max"},
+    {"cpu.weight", "100"},
+    {"cpu.idle", "0"},
+    {"cpu.uclamp.min", "0.00"},
+    {"cpu.uclamp.max", "max"},
+    {"io.max", ""},
+    {"io.weight", "default 100"},
+    {"io.latency", ""},
+    {"pids.max", "max"},
+    {"cpuset.mems", ""},
+    {"memory.limit_in_bytes", "9223372036854771712"},
+    {"memory.memsw.limit_in_bytes", "9223372036854771712"},
+    {"memory.soft_limit_in_bytes", "9223372036854771712"},
+    {"cpu.cfs_quota_us", "-1"},
+    {"cpu.shares", "1024"},
+    {"cpu.rt_runtime_us", "0"},
+    {"blkio.weight", "500|100"},
+    {"blkio.bfq.weight", "100"},
+    {"blkio.throttle.read_bps_device", ""},
+    {"blkio.throttle.write_bps_device", ""},
+    {"blkio.throttle.read_iops_device", ""},
+    {"blkio.throttle.write_iops_device", ""},
+    {"devices.list", "a *:* rwm"},
+    {"net_cls.classid", "0"},
+});
+
+bool is_common(std::string_view value, std::string_view common) {
+  if (common.empty()) {
+    return value.empty();
+  }
+  while (!common.empty()) {
+    const std::string_view one = common.substr(0, common.find('|'));
+    common.remove_prefix(std::min(one.size() + 1, common.size()));
+    if (value == one || value.starts_with(std::string(one) + " ")) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// Where one hierarchy is seen, and which of its groups is seen there.
+struct Hierarchy {
+  std::string path;
+  std::string root;
+};
+
+// A hierarchy of control groups in a line of mountinfo: the one of `controllers`, of v2 if there
+// are none.
+std::optional<Hierarchy> hierarchy_in(std::string_view line, std::string_view controllers) {
+  std::array<std::string_view, 5> words{};  // id, parent, device, root, where
+  for (std::string_view& word : words) {
+    word = take_word(line);
+  }
+  const std::size_t dash = line.find(" - ");
+  if (dash == std::string_view::npos) {
+    return std::nullopt;
+  }
+  line.remove_prefix(dash + 3);
+  const std::string_view type = take_word(line);
+  take_word(line);  // What is mounted.
+  const std::string options = fmt::format(",{},", take_word(line));
+  const bool found =
+      controllers.empty()
+          ? type == "cgroup2"
+          : type == "cgroup" && options.find(fmt::format(",{},", controllers)) != std::string::npos;
+  if (!found) {
+    return std::nullopt;
+  }
+  return Hierarchy{std::string(words[4]), std::string(words[3] == "/" ? "" : words[3])};
+}
+
+// The limits of the group at `path` below `hierarchy`, and of all above it.
+void add_limits(const Hierarchy& hierarchy, std::string path, Losses& limits) {
+  for (; path.size() > 1 && path.front() == '/'; path.erase(path.rfind('/'))) {
+    for (const GroupLimit& limit : kGroupLimits) {
+      const auto text = read_file(fmt::format("{}{}/{}", hierarchy.path, path, limit.file));
+      const std::string_view value = text ? without_line_end(*text) : std::string_view();
+      if (text && !is_common(value, limit.common)) {
+        limits.push_back(fmt::format("{}{}: {} {}", hierarchy.root, path, limit.file, value));
+      }
+    }
+  }
+}
+
+// Who gets signals of a descriptor, and which: "pid 17", "signal 35"; empty: nobody.
+std::string owner_of_descriptor(const LossView& view, std::uint32_t number) {
+  const UniqueFd fd(static_cast<int>(
+      ::syscall(SYS_pidfd_getfd, view.process.pidfd.get(), static_cast<int>(number), 0)));
+  f_owner_ex owner{};
+  if (!fd.valid()) {
+    return {};
+  }
+  std::string text;
+  if (::fcntl(fd.get(), F_GETOWN_EX, &owner) == 0 && owner.pid != 0) {
+    text = fmt::format("to {} {}", owner.type == F_OWNER_PGRP ? "group" : "pid", owner.pid);
+  }
+  if (const int signal = ::fcntl(fd.get(), F_GETSIG); signal > 0) {
+    text += fmt::format("{}signal {}", text.empty() ? "" : ", ", signal);
+  }
+  return text;
+}
+
+// Of regular files nobody is signalled.
+Losses owned_descriptors(const LossView& view, bool directories) {
+  Losses owned;
+  const auto& files = view.image.objects().files();
+  std::set<std::uint32_t> seen;
+  for (const wire::Descriptor& descriptor : only_process(view.image).descriptors()) {
+    const int file = static_cast<int>(descriptor.file());
+    if (file >= files.size() || files[file].kind() == wire::OpenFile::REGULAR ||
+        (files[file].kind() == wire::OpenFile::DIRECTORY) != directories ||
+        !seen.insert(descriptor.file()).second) {
+      continue;
+    }
+    if (const std::string owner = owner_of_descriptor(view, descriptor.number()); !owner.empty()) {
+      const auto link =
+          read_link_at(view.process.descriptors.get(), std::to_string(descriptor.number()));
+      owned.push_back(
+          fmt::format("descriptor {} -> {}: {}", descriptor.number(), link.value_or("?"), owner));
+    }
+  }
+  return owned;
+}
+
+}  // namespace
+
+Losses limits_of_groups(std::string_view groups, std::string_view mounts) {
+  Losses limits;
+  while (!groups.empty()) {  // "4:memory:/path", of v2 "0::/path"
+    std::string_view group = take_line(groups);
+    group.remove_prefix(std::min(group.find(':') + 1, group.size()));
+    const std::string_view controllers = group.substr(0, group.find(':'));
+    group.remove_prefix(std::min(controllers.size() + 1, group.size()));
+    std::string_view left = mounts;
+    while (!left.empty()) {
+      const auto hierarchy = hierarchy_in(take_line(left), controllers);
+      if (hierarchy && group.starts_with(hierarchy->root)) {
+        add_limits(*hierarchy, std::string(group.substr(hierarchy->root.size())), limits);
+        break;
+      }
+    }
+  }
+  return limits;
+}
+
+Losses policies_in(std::string_view numa_maps) {
+  std::map<std::string, std::size_t> counts;
+  while (!numa_maps.empty()) {
+    std::string_view line = take_line(numa_maps);
+    take_word(line);
+    if (const std::string_view policy = take_word(line); !policy.empty() && policy != "default") {
+      ++counts[std::string(policy)];
+    }
+  }
+  Losses policies;
+  for (const auto& [policy, count] : counts) {
+    policies.push_back(fmt::format("{} for {} mappings", policy, count));
+  }
+  return policies;
+}
+
+bool list_has_all(std::string_view list, std::string_view wanted) {
+  const auto numbers = [](std::string_view text) {
+    std::set<std::uint64_t> set;
+    text = without_line_end(text);
+    while (!text.empty()) {
+      const std::string_view range = text.substr(0, text.find(','));
+      text.remove_prefix(std::min(range.size() + 1, text.size()));
+      const std::string_view first = range.substr(0, range.find('-'));
+      const auto from = parse_number(first);
+      const auto to =
+          first.size() == range.size() ? from : parse_number(range.substr(first.size() + 1));
+      constexpr std::uint64_t kMostNodes = 1024;
+      for (std::uint64_t at = from.value_or(1); at <= std::min(to.value_or(0), kMostNodes); ++at) {
+        set.insert(at);
+      }
+    }
+    return set;
+  };
+  return std::ranges::includes(numbers(list), numbers(wanted));
+}
+
+Losses find_speculation(const LossView& view) {
+  Losses losses;
+  const auto own = read_file("/proc/self/status");
+  for (const auto& [thread, inner] : view.threads) {
+    const std::string text =
+        thread == view.process.pid ? view.process.status_text : thread_text(view, thread, "status");
+    for (const std::string_view key : {"Speculation_Store_Bypass:", "SpeculationIndirectBranch:"}) {
+      const auto setting = find_field(text, key);
+      const auto common = own ? find_field(*own, key) : std::nullopt;
+      if (setting && setting != common) {
+        losses.push_back(fmt::format("thread {}: {} {}", thread, key, *setting));
+      }
+    }
+  }
+  return losses;
+}
+
+Losses find_memory_nodes(const LossView& view) {
+  const auto nodes = read_file("/sys/devices/system/node/has_memory");
+  const auto allowed = find_field(view.process.status_text, "Mems_allowed_list:");
+  if (!nodes || !allowed || list_has_all(*allowed, *nodes)) {
+    return {};
+  }
+  return {fmt::format("nodes {} of {}", *allowed, without_line_end(*nodes))};
+}
+
+Losses find_group_limits(const LossView& view) {
+  auto groups = read_file_at(view.process.directory.get(), "cgroup");
+  if (!groups) {
+    return {};
+  }
+  Findings& findings = view.findings;
+  if (!view.frozen || *groups != findings.groups_text) {
+    findings.group_limits =
+        limits_of_groups(*groups, read_file("/proc/self/mountinfo").value_or(""));
+    findings.groups_text = std::move(*groups);
+  }
+  return findings.group_limits;
+}
+
+Losses find_resource_group(const LossView& view) {
+  const auto text = read_file_at(view.process.directory.get(), "cpu_resctrl_groups");
+  std::string_view left = text ? std::string_view(*text) : std::string_view();
+  Losses groups;
+  while (!left.empty()) {  // "res:/group", "mon:group"; nothing behind it if it is not mounted
+    const std::string_view line = take_line(left);
+    const std::string_view group = line.substr(std::min(line.find(':') + 1, line.size()));
+    if (!group.empty() && group != "/") {
+      groups.emplace_back(line);
+    }
+  }
+  return groups;
+}
+
+Losses find_login(const LossView& view) {
+  constexpr std::string_view kUnset = "4294967295";
+  Losses logins;
+  const auto user = read_file_at(view.process.directory.get(), "loginuid");
+  const auto session = read_file_at(view.process.directory.get(), "sessionid");
+  if (user && without_line_end(*user) != kUnset) {
+    logins.push_back(fmt::format("login user {}", without_line_end(*user)));
+  }
+  if (session && without_line_end(*session) != kUnset) {
+    logins.push_back(fmt::format("audit session {}", without_line_end(*session)));
+  }
+  return logins;
+}
+
+// The kernel walks all pages to write numa_maps, as it does for smaps.
+Losses find_memory_policies(const LossView& view) {
+  if (!view.frozen) {
+    view.findings.memory_policies =
+        policies_in(read_file_at(view.process.directory.get(), "numa_maps").value_or(""));
+  }
+  return view.findings.memory_policies;
+}
+
+Losses find_io_flusher(const LossView& view) {
+  constexpr std::size_t kFlags = 9;
+  // PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE, which the kernel sets both for it alone.
+  constexpr std::uint64_t kFlusher = 0x00080000 | 0x00100000;
+  Losses threads;
+  for (const auto& [thread, inner] : view.threads) {
+    if ((stat_field(thread_text(view, thread, "stat"), kFlags) & kFlusher) == kFlusher) {
+      threads.push_back(fmt::format("thread {}", thread));
+    }
+  }
+  return threads;
+}
+
+Losses find_descriptor_owners(const LossView& view) {
+  return owned_descriptors(view, false);
+}
+
+Losses find_directory_owners(const LossView& view) {
+  return owned_descriptors(view, true);
+}
+
+Losses find_terminal(const LossView& view) {
+  constexpr std::size_t kTerminal = 7;
+  constexpr unsigned kFirstPseudoTerminal = 136;
+  constexpr unsigned kMinors = 256;  // of each major number of theirs
+  const dev_t device =
+      stat_field(read_file_at(view.process.directory.get(), "stat").value_or(""), kTerminal);
+  if (device == 0) {
+    return {};
+  }
+  const unsigned major = gnu_dev_major(device);
+  const unsigned minor = gnu_dev_minor(device);
+  if (major < kFirstPseudoTerminal || major > kFirstPseudoTerminal + 7) {
+    return {fmt::format("terminal {}:{}", major, minor)};
+  }
+  return {fmt::format("terminal /dev/pts/{}", (major - kFirstPseudoTerminal) * kMinors + minor)};
+}
+
+}  // namespace migrate::inspect

@@ -1,0 +1,203 @@
+// What a process is told that it would lose, running and frozen.
+#include "libmigrate/inspect/internal/losses.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <linux/mempolicy.h>
+#include <linux/prctl.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <csignal>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "base/assistant.h"
+#include "base/file.h"
+#include "libmigrate/inspect/state_table.h"
+#include "tests/libmigrate/inspect/held_process.h"
+#include "tests/transport/temporary_directory.h"
+
+namespace migrate {
+namespace {
+
+using test::HeldProcess;
+using Texts = std::vector<std::string>;
+
+/// What the process would lose, by code; also when it is frozen, which must say the same.
+std::map<std::string, Texts> losses_of(const HeldProcess& process) {
+  ProcessInspector inspector = ProcessInspector::create(process.pid(), {}).value();
+  const Inspection running = inspector.inspect_running().value();
+  const auto by_code = [](const std::vector<Loss>& losses) {
+    std::map<std::string, Texts> found;
+    for (const Loss& loss : losses) {
+      EXPECT_FALSE(loss.reason.empty() || loss.remedy.empty()) << loss.code;
+      found[std::string(loss.code)].push_back(loss.object);
+    }
+    return found;
+  };
+  auto found = by_code(inspector.losses(running.image, false));
+  process.freeze();
+  const auto assistant = Assistant::create().value();
+  const Inspection frozen =
+      inspector.inspect_frozen(running.image, *assistant, [](auto&) { return Result<void>(); })
+          .value();
+  EXPECT_EQ(by_code(inspector.losses(frozen.image, true)), found);
+  return found;
+}
+
+TEST(StateTable, WhatIsLostIsEitherFoundOrSaidToBeOfAllOrUnseen) {
+  const auto table = state_table();
+  for (const StateEntry& entry : table) {
+    EXPECT_EQ(entry.fate == StateFate::kLost, !entry.code.empty()) << entry.name;
+    EXPECT_EQ(entry.find != nullptr, !entry.remedy.empty()) << entry.name;
+    const auto finders = std::ranges::count_if(table, [&](const StateEntry& other) {
+      return other.code == entry.code && other.find != nullptr;
+    });
+    EXPECT_EQ(finders, entry.code.empty() ? 0 : 1) << entry.name;
+  }
+}
+
+TEST(Losses, OfWhatEverybodyHasNothingIsSaid) {
+  const HeldProcess process([] { ::setsid(); });
+  auto losses = losses_of(process);
+  losses.erase("CONTROL_GROUP");  // These are of whoever runs the test.
+  losses.erase("LOGIN");
+  losses.erase("MEMORY_NODES");
+  losses.erase("RESOURCE_GROUP");
+  EXPECT_EQ(losses, (std::map<std::string, Texts>()));
+}
+
+TEST(Losses, PoliciesOfMemory) {
+  const HeldProcess process([] {
+    const unsigned long first_node = 1;
+    void* memory =
+        ::mmap(nullptr, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (::syscall(SYS_mbind, memory, 4096, MPOL_BIND, &first_node, 2, 0) != 0) {
+      ::_exit(2);
+    }
+  });
+  EXPECT_EQ(losses_of(process)["MEMORY_POLICY"], Texts{"bind:0 for 1 mappings"});
+}
+
+TEST(Losses, MitigationsOfSpeculation) {
+  const int now = ::prctl(PR_GET_SPECULATION_CTRL, PR_SPEC_STORE_BYPASS, 0, 0, 0);
+  if (now < 0 || (now & PR_SPEC_PRCTL) == 0) {
+    GTEST_SKIP() << "this processor lets no program choose";
+  }
+  const HeldProcess process(
+      [] { ::prctl(PR_SET_SPECULATION_CTRL, PR_SPEC_STORE_BYPASS, PR_SPEC_DISABLE, 0, 0); });
+  ASSERT_EQ(losses_of(process)["SPECULATION"].size(), 1U);
+}
+
+TEST(Losses, FlusherOfStorage) {
+  const HeldProcess process([] { ::prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0); });
+  if (::prctl(PR_GET_IO_FLUSHER, 0, 0, 0, 0) < 0) {
+    GTEST_SKIP() << "only who has CAP_SYS_RESOURCE may be one";
+  }
+  EXPECT_EQ(losses_of(process)["IO_FLUSHER"], Texts{"thread " + std::to_string(process.pid())});
+}
+
+TEST(Losses, OwnersOfDescriptors) {
+  const HeldProcess process([] {
+    int ends[2] = {};
+    if (::pipe(ends) != 0 || ::fcntl(ends[0], F_SETOWN, ::getpid()) != 0 ||
+        ::fcntl(ends[1], F_SETSIG, SIGUSR1) != 0 || ::dup(ends[0]) < 0) {
+      ::_exit(2);
+    }
+  });
+  const Texts owned = losses_of(process)["DESCRIPTOR_OWNER"];
+  ASSERT_EQ(owned.size(), 2U);
+  EXPECT_NE(owned[0].find(": to pid " + std::to_string(process.pid())), std::string::npos)
+      << owned[0];
+  EXPECT_NE(owned[1].find(": signal " + std::to_string(SIGUSR1)), std::string::npos) << owned[1];
+}
+
+TEST(Losses, NotificationsOfDirectories) {
+  const test::TemporaryDirectory directory;
+  const HeldProcess process([&] {
+    const int fd = ::open(directory.path().c_str(), O_RDONLY | O_DIRECTORY);
+    if (::fcntl(fd, F_NOTIFY, DN_CREATE | DN_MULTISHOT) != 0) {
+      ::_exit(2);
+    }
+  });
+  const auto losses = losses_of(process);
+  ASSERT_TRUE(losses.contains("DIRECTORY_NOTIFICATION"));
+  EXPECT_FALSE(losses.contains("DESCRIPTOR_OWNER"));
+  EXPECT_NE(losses.at("DIRECTORY_NOTIFICATION")[0].find(directory.path()), std::string::npos);
+}
+
+TEST(Losses, TheTerminal) {
+  const HeldProcess process([] {
+    const int leader = ::posix_openpt(O_RDWR | O_NOCTTY);
+    if (leader < 0 || ::grantpt(leader) != 0 || ::unlockpt(leader) != 0 || ::setsid() < 0 ||
+        ::open(::ptsname(leader), O_RDWR) < 0) {
+      ::_exit(2);
+    }
+  });
+  const Texts terminal = losses_of(process)["TERMINAL"];
+  ASSERT_EQ(terminal.size(), 1U);
+  EXPECT_TRUE(terminal[0].starts_with("terminal /dev/pts/")) << terminal[0];
+}
+
+/// A folder that looks like a hierarchy of control groups.
+class GroupLimits : public testing::Test {
+ protected:
+  void set(const std::string& group, const std::string& file, const std::string& text) {
+    std::filesystem::create_directories(directory_.file(group));
+    std::ofstream(directory_.file(group + "/" + file)) << text;
+  }
+  std::string mount(const std::string& type, const std::string& options,
+                    const std::string& root = "/") const {
+    return "25 20 0:22 " + root + " " + directory_.path() + " rw,nosuid shared:3 - " + type +
+           " cgroup rw," + options + "\n";
+  }
+
+  test::TemporaryDirectory directory_;
+};
+
+TEST_F(GroupLimits, OfAGroupAndThoseAboveIt) {
+  set("a", "pids.max", "100\n");
+  set("a/b", "memory.max", "4096\n");
+  set("a/b", "cpu.max", "max 100000\n");
+  set("a/b", "io.max", "");
+  EXPECT_EQ(inspect::limits_of_groups("0::/a/b\n", mount("cgroup2", "nsdelegate")),
+            (Texts{"/a/b: memory.max 4096", "/a: pids.max 100"}));
+}
+
+TEST_F(GroupLimits, OfEachHierarchyItsOwn) {
+  set("a", "memory.limit_in_bytes", "4096\n");
+  set("a", "cpu.cfs_quota_us", "-1\n");
+  const std::string mounts = mount("cgroup", "memory");
+  EXPECT_EQ(inspect::limits_of_groups("4:memory:/a\n0::/\n", mounts),
+            Texts{"/a: memory.limit_in_bytes 4096"});
+  EXPECT_EQ(inspect::limits_of_groups("4:memory:/\n1:cpu:/a\n0::/a\n", mounts), Texts());
+}
+
+TEST_F(GroupLimits, WhereOnlyAPartOfTheHierarchyIsSeen) {
+  set("b", "pids.max", "7\n");
+  EXPECT_EQ(inspect::limits_of_groups("0::/a/b\n", mount("cgroup2", "x", "/a")),
+            Texts{"/a/b: pids.max 7"});
+}
+
+TEST(Losses, ListsOfNodes) {
+  EXPECT_TRUE(inspect::list_has_all("0-3,7\n", "1,3,7\n"));
+  EXPECT_TRUE(inspect::list_has_all("0", "0"));
+  EXPECT_FALSE(inspect::list_has_all("0,2", "0-2"));
+  EXPECT_FALSE(inspect::list_has_all("", "0"));
+}
+
+TEST(Losses, PoliciesAreCounted) {
+  EXPECT_EQ(inspect::policies_in("1000 default file=/x N0=1\n2000 bind:0 anon=1\n3000 bind:0\n"
+                                 "4000 interleave:0-1 anon=2\n"),
+            (Texts{"bind:0 for 2 mappings", "interleave:0-1 for 1 mappings"}));
+}
+
+}  // namespace
+}  // namespace migrate
