@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <utility>
 
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/inspect/internal/descriptors.h"
@@ -27,7 +28,7 @@ struct ProcessInspector::State {
   ProcessView view;
   Findings findings;
   ThreadIds threads;
-  SharedObjects shared;  // of the last inspection of the frozen process
+  SharedObjects shared;  // of the last inspection
   bool inspected = false;
 };
 
@@ -148,6 +149,7 @@ Result<Inspection> ProcessInspector::inspect_running() {
     return fail(another_program("inspect", view.pid));
   }
   state_->findings = std::move(findings);
+  state_->shared = std::move(shared);
   state_->inspected = true;
   return inspection;
 }
@@ -209,12 +211,15 @@ Result<Inspection> ProcessInspector::read_objects(const wire::Image& draft,
   Verdict& verdict = inspection.refusals;
   *objects.mutable_mapped_files() = draft.objects().mapped_files();
   *objects.mutable_shared_memories() = draft.objects().shared_memories();
-  shared = SharedObjects();
+  // Mappings that are as they were are not looked at again, and what they are of is not either.
+  SharedObjects before = std::exchange(shared, SharedObjects());
   MIGRATE_TRY(inspect::MappingReader(view, findings, shared, objects, image, verdict)
                   .read_again(only_process(draft), maps));
   MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, objects, image, verdict)
                   .read(&draft.objects()));
   MIGRATE_TRY(inspect::read_surroundings(view, &only_process(draft), image, verdict));
+  shared.mappings.merge(before.mappings);
+  shared.memories.merge(before.memories);
   return inspection;
 }
 

@@ -135,6 +135,93 @@ class Losses(FaithfulCase):
         self.ends_well(process)
 
 
+class WriteOnly(FaithfulCase):
+    """A file of root's without a name, which a user's process may only write, becomes memory of that
+    process, in its parked record too."""
+
+    def start_with(self, redirections):
+        path = self.testbed.new_path("secret")
+        start = f'umask 077; echo secret >"$0"; {redirections}; rm "$0"; exec "$@"'
+        return self.start("", prefix=["sh", "-c", start, path, *ASKERS["owner"]])
+
+    def test_is_refused(self):
+        process = self.start_with('exec 7>>"$0"')
+        self.refused(process, "NOT_READABLE")
+        self.ends_well(process)
+
+    def test_readable_by_another_descriptor(self):
+        process = self.start_with('exec 7>>"$0" 8<"$0"')
+        self.moves(process)
+        self.ends_well(process)
+
+    def test_owner_may_read_it(self):
+        process = self.start_with(f'exec 7>>"$0"; chown {OWNER} "$0"')
+        self.moves(process)
+        self.ends_well(process)
+
+
+class MappedElsewhere(FaithfulCase):
+    """A deleted file that another process has no descriptor of any more, but maps."""
+
+    MAP = "f = open(words[0], 'r+b'); m = mmap.mmap(f.fileno(), 4096, {flags}); f.close()"
+
+    def test_is_refused(self):
+        for flags in ("mmap.MAP_SHARED", "mmap.MAP_PRIVATE"):
+            with self.subTest(flags=flags):
+                path = self.testbed.new_path("memory")
+                path.write_bytes(bytes(4096))
+                other = self.start(self.MAP.format(flags=flags), path)
+                process = self.start(self.MAP.format(flags="mmap.MAP_SHARED"), path)
+                path.unlink()
+                self.refused(process, "SHARED_MEMORY_OUTSIDE")
+                self.ends_well(other)
+                self.moves(process)
+                self.ends_well(process)
+
+
+class BornLate(FaithfulCase):
+    """Who is born between check and stop is a child, or has what its grandparent has."""
+
+    # Ends with the file STOP, also when it has become an orphan.
+    CHILD = """
+if os.fork() == 0:
+    wait_for(stop)
+    os._exit(0)
+"""
+    ORPHAN = """
+child = os.fork()
+if child == 0:
+    if os.fork() == 0:
+        wait_for(stop)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+
+    def refuses(self, prepare, change, code):
+        process = self.start(prepare, change=change)
+        self.assertEqual(self.testbed.control("hostA", "check", process.pid).status, DONE)
+        outcome = self.change_at_offer(process)
+        self.assertEqual((outcome.status, outcome.codes()), (REFUSED, [code]), outcome)
+        self.ends_well(process)
+
+    def test_child(self):
+        self.refuses("", self.CHILD, "CHILDREN")
+
+    def test_orphan_with_shared_memory(self):
+        self.refuses("m = mmap.mmap(-1, 4096)", self.ORPHAN, "SHARED_MEMORY_OUTSIDE")
+
+    def test_orphan_with_a_memory_file(self):
+        self.refuses("fd = os.memfd_create('x'); os.ftruncate(fd, 4096); "
+                     "m = mmap.mmap(fd, 4096); os.close(fd)", self.ORPHAN, "SHARED_MEMORY_OUTSIDE")
+
+    def test_orphan_with_an_open_file(self):
+        self.refuses("ctypes.CDLL(None).eventfd(0, 0)", self.ORPHAN, "SHARED_FILE")
+
+    def test_orphan_with_a_pipe(self):
+        self.refuses("pipe = os.pipe(); os.set_inheritable(pipe[0], True)", self.ORPHAN,
+                     "PIPE_SHARED")
+
+
 def load_tests(_loader, tests, _pattern):
     """Not those that were imported."""
     return unittest.TestSuite(test for test in harness.flatten(tests)
