@@ -51,6 +51,8 @@ std::string_view to_string(ErrorCode code) {
       return "not found";
     case ErrorCode::kRefused:
       return "refused";
+    case ErrorCode::kCancelled:
+      return "cancelled";
     case ErrorCode::kSystem:
       return "failed";
   }

@@ -16,6 +16,7 @@ enum class ErrorCode : std::uint8_t {
   kInvalid,      ///< The argument cannot be right.
   kNotFound,     ///< The object named does not exist (any more).
   kRefused,      ///< A rule forbids it; nothing was changed.
+  kCancelled,    ///< Who asked for it wants it no more; nothing was changed.
   kSystem,       ///< The system refused a call; see sys_errno.
 };
 

@@ -60,7 +60,7 @@ void GuestServing::refuse_moves(const Error& error) {
 std::optional<Asker> GuestServing::judge(GuestRequest& request) const {
   auto asker = guest_.believed(request.text, request.home_or_null());
   if (!asker) {
-    request.refuse(MIGRATE_REFUSED, asker.error());
+    request.sink.finish_refused("NOT_PERMITTED", asker.error());
     return std::nullopt;
   }
   if (guest_.exited()) {

@@ -1,6 +1,11 @@
 #include "libmigrate/host/event_sink.h"
 
+#include <sys/socket.h>
+
+#include <array>
+
 #include "base/file.h"
+#include "libmigrate/host/refusals_json.h"
 
 namespace migrate {
 
@@ -33,6 +38,22 @@ void EventSink::finish(int exit_code, nlohmann::json result) {
 
 void EventSink::finish_failed(int exit_code, const Error& error) {
   finish(exit_code, {{"error", {{"code", to_string(error.code)}, {"message", error.message()}}}});
+}
+
+bool EventSink::cancel_asked() {
+  std::array<char, 512> buffer{};
+  ssize_t count = 0;
+  while (client_.valid() && heard_.size() < buffer.size() &&
+         (count = ::recv(client_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT)) > 0) {
+    heard_.append(buffer.data(), static_cast<std::size_t>(count));
+  }
+  return heard_.find(kCancel) != std::string::npos;
+}
+
+void EventSink::finish_refused(std::string_view code, const Error& error) {
+  finish(MIGRATE_REFUSED,
+         {{"error", {{"code", to_string(error.code)}, {"message", error.message()}}},
+          {"refusals", to_json(Verdict{make_refusal(code, error.object, error.remedy)})}});
 }
 
 }  // namespace migrate

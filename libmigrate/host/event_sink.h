@@ -4,6 +4,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 #include "base/unique_fd.h"
 #include "libmigrate/migrate.h"
@@ -26,12 +27,21 @@ class EventSink {
   void finish(int exit_code, nlohmann::json result);
   /// finish() with an error for people and programs.
   void finish_failed(int exit_code, const Error& error);
+  /// finish() with MIGRATE_REFUSED, of a check or move that who asks may not ask for, or of what is
+  /// never moved: with a refusal of the kind `code`, too.
+  void finish_refused(std::string_view code, const Error& error);
+  /// Whether the client has sent kCancel since its request. A client beyond another host cannot.
+  bool cancel_asked();
   bool open() const { return client_.valid() || channel_ != nullptr; }
 
  private:
   UniqueFd client_;
+  std::string heard_;  // of the client, since its request
   std::unique_ptr<Channel> channel_;
 };
+
+/// The line by which a client takes a move back that it asked for, while that can be.
+inline constexpr std::string_view kCancel = R"({"command":"cancel"})";
 
 /// How often whoever follows a move hears of its progress.
 inline constexpr std::int64_t kProgressEveryUs = 100'000;

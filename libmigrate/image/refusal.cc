@@ -97,7 +97,7 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "run the program without its seccomp sandbox"},
     {"SECURITY_LABEL", "it is confined by a security module, and would run unconfined",
      "run the program unconfined, or the daemon under the same profile"},
-    {"SELF", "the daemon cannot move itself, nor the first process of a host",
+    {"SELF", "the daemon cannot move itself or what works for it, nor the first process of a host",
      "name another process"},
     {"SESSIONS", "the destination has as many processes of other hosts as it takes",
      "try again when some have ended, or choose another destination", true},

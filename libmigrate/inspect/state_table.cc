@@ -332,8 +332,7 @@ constexpr std::string_view word_of(StateFate fate) {
 
 // How, and of what is told under which code.
 std::string text_of(const StateEntry& entry) {
-  return entry.code.empty() ? std::string(entry.how)
-                            : fmt::format("{}: {}", entry.code, entry.how);
+  return entry.code.empty() ? std::string(entry.how) : fmt::format("{}: {}", entry.code, entry.how);
 }
 
 }  // namespace

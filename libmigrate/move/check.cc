@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "libmigrate/host/event_sink.h"
+#include "libmigrate/host/refusals_json.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/requests/requests.h"
 

@@ -103,10 +103,17 @@ Result<void> Handover::serve() {
 }
 
 Result<void> Handover::await_restored() {
-  const int timeout_ms =
+  constexpr int kLookMs = 200;  // With all pages before, it takes as long as they do.
+  int left_ms =
       options_.plan.all_before_run ? options_.patience.all_pages_ms : options_.patience.restored_ms;
-  MIGRATE_TRY(control_->expect(wire::ControlMessage::kRestored, 0, timeout_ms));
-  return {};
+  for (;; left_ms -= kLookMs) {
+    const auto restored =
+        control_->expect(wire::ControlMessage::kRestored, 0, std::min(left_ms, kLookMs));
+    if (restored || restored.error().code != ErrorCode::kRetry || left_ms <= kLookMs) {
+      return restored ? Result<void>() : Result<void>(fail(restored.error()));
+    }
+    MIGRATE_TRY(world_.still_wanted());
+  }
 }
 
 void Handover::abandon() {

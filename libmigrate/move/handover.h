@@ -61,6 +61,8 @@ class Handover {
     /// What a new worker must know: before the process is frozen, once it runs there, and when
     /// nothing is owed.
     std::function<Result<void>(const wire::Outgoing&)> note;
+    /// kCancelled once whoever asked for the move wants it no more.
+    std::function<Result<void>()> still_wanted = [] { return Result<void>(); };
     /// Microseconds; only grows.
     std::function<std::int64_t()> clock = now_us;
   };

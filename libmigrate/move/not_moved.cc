@@ -2,6 +2,7 @@
 
 #include <string>
 
+#include "libmigrate/host/refusals_json.h"
 #include "libmigrate/trace/tracee.h"
 
 namespace migrate {

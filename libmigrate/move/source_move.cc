@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "libmigrate/host/refusals_json.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/trace/tracee.h"
 #include "transport/proof.h"
@@ -33,28 +34,6 @@ Result<std::unique_ptr<Channel>> connect_for(const SourceMoveOptions& options, P
 
 }  // namespace
 
-nlohmann::json to_json(const std::vector<wire::Refusal>& refusals) {
-  nlohmann::json list = nlohmann::json::array();
-  for (const wire::Refusal& refusal : refusals) {
-    list.push_back({{"code", refusal.code()},
-                    {"object", refusal.object()},
-                    {"reason", refusal.reason()},
-                    {"remedy", refusal.remedy()}});
-  }
-  return list;
-}
-
-nlohmann::json to_json(const std::vector<Loss>& losses) {
-  nlohmann::json list = nlohmann::json::array();
-  for (const Loss& loss : losses) {
-    list.push_back({{"code", loss.code},
-                    {"object", loss.object},
-                    {"reason", loss.reason},
-                    {"remedy", loss.remedy}});
-  }
-  return list;
-}
-
 SourceMove::SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink)
     : options_(std::move(options)),
       hooks_(std::move(hooks)),
@@ -71,6 +50,7 @@ std::unique_ptr<Handover> SourceMove::make_handover() {
     return connect_for(options_, purpose, session);
   };
   world.note = hooks_.on_outgoing;
+  world.still_wanted = [this] { return still_wanted(); };
   return std::make_unique<Handover>(HandoverOptions{.destination = options_.destination,
                                                     .plan = options_.plan,
                                                     .transport = options_.transport,
@@ -126,10 +106,12 @@ SourceMove::Attempt SourceMove::attempt() {
   report_.begin();
   bool here = true;  // what is done concerns this host's process, not the destination
   auto moved = [&]() -> Result<void> {
+    MIGRATE_TRY(still_wanted());
     MIGRATE_TRY(inspect());
     here = false;
     const ClockOffsets offsets = MIGRATE_TRY(offer());
     MIGRATE_TRY(handover_->connect_pages());
+    MIGRATE_TRY(still_wanted());
     here = true;
     return freeze_and_run(offsets);
   }();
@@ -166,6 +148,14 @@ Result<std::vector<wire::Refusal>> SourceMove::check() {
     return fail(std::move(checked).error());
   }
   return refusals();
+}
+
+// Once Run is sent, nobody can take it back.
+Result<void> SourceMove::still_wanted() {
+  if (sink_.cancel_asked()) {
+    return fail(make_error(ErrorCode::kCancelled, "move", "process " + options_.command));
+  }
+  return {};
 }
 
 Result<void> SourceMove::inspect() {
@@ -242,6 +232,7 @@ Result<void> SourceMove::run_there() {
   if (eager) {  // Not before: while all its pages travel, it is frozen for long.
     MIGRATE_TRY(source_.park());
   }
+  MIGRATE_TRY(still_wanted());
   return handover_->run(source_.parked().signals());
 }
 

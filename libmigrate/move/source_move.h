@@ -106,6 +106,7 @@ class SourceMove : public Departure {
 
   std::unique_ptr<Handover> make_handover();
   Attempt attempt();
+  Result<void> still_wanted();
   Result<void> inspect();
   Result<ClockOffsets> offer();
   Result<void> freeze_and_run(const ClockOffsets& offsets);
@@ -124,9 +125,5 @@ class SourceMove : public Departure {
       handover_;  // of the last attempt; ends before the memory that it serves
   Error error_;
 };
-
-/// Refusals and losses as JSON objects for clients, which have the same members.
-nlohmann::json to_json(const std::vector<wire::Refusal>& refusals);
-nlohmann::json to_json(const std::vector<Loss>& losses);
 
 }  // namespace migrate

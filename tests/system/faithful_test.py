@@ -222,6 +222,98 @@ os.waitpid(child, 0)
                      "PIPE_SHARED")
 
 
+class Words(FaithfulCase):
+    """What is said of a refusal."""
+
+    def test_of_one_kind_once(self):
+        count = 40
+        process = self.start(f"""
+import select
+watched = select.epoll()
+for _ in range({count}):
+    pipe = os.pipe()
+    os.dup(pipe[0])
+    watched.register(pipe[0])
+    os.close(pipe[0])""")
+        checked = self.testbed.control("hostA", "check", process.pid)
+        (refusal,) = checked.object["refusals"]
+        self.assertEqual((refusal["code"], refusal["count"], len(refusal["others"])),
+                         ("EPOLL_STALE", count, 15), checked)
+        said = self.testbed.run("hostA", "migratectl", "check", process.pid).text.splitlines()
+        self.assertEqual(said[0], f"not movable, for one reason (EPOLL_STALE): {refusal['remedy']}")
+        self.assertIn(f"and {count - 4} more", said[-1])
+        self.ends_well(process)
+
+    def test_of_several_kinds(self):
+        process = self.start("import socket; s = socket.socket()\n"
+                             "i = ctypes.CDLL(None).inotify_init1(0)")
+        said = self.testbed.run("hostA", "migratectl", "check", process.pid).text.splitlines()
+        self.assertEqual(said[0], "not movable, for 2 reasons; nothing was stopped")
+        self.ends_well(process)
+
+    def test_what_is_ours(self):
+        process = self.start("")
+        self.moves(process)
+        (row,) = [row for row in self.records("hostA") if row["pid"] == process.pid]
+        (daemon,) = [host["daemon_pid"] for host in self.testbed.hosts() if host["name"] == "hostA"]
+        for pid in (1, daemon, row["worker"]):
+            for words in (["check", pid], ["move", pid, "hostB"]):
+                outcome = self.testbed.control("hostA", *words)
+                self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["SELF"]), outcome)
+        self.ends_well(process)
+
+    def test_of_who_may_not(self):
+        process = self.start("")
+        for words in (["check", process.pid], ["move", process.pid, "hostB"]):
+            outcome = self.testbed.run("hostA", *ASKERS["stranger"], "migratectl", "--json", *words,
+                                       cwd="/")
+            self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["NOT_PERMITTED"]),
+                             outcome)
+        self.ends_well(process)
+
+
+class Cancelled(FaithfulCase):
+    """An interrupt takes a move back while that can be."""
+
+    def interrupted_at(self, step, mode="lazy"):
+        """A process, and what came of its move that was interrupted at a step."""
+        process = self.start("")
+        self.arm(step)
+        mover = self.testbed.start("hostA", "migratectl", "--json", "move", process.pid, "hostB",
+                                   "--mode", mode, stderr=subprocess.PIPE)
+        worker = self.stopped_at(step, "hostA")
+        mover.popen.send_signal(signal.SIGINT)
+        self.assertIn(b"cancelling", mover.popen.stderr.readline())
+        os.kill(worker, signal.SIGCONT)
+        status = mover.wait()
+        mover.popen.stderr.close()
+        self.assertIsNotNone(status, self.testbed.logs())
+        result = json.loads(bytes(mover.output))
+        self.assertEqual(harness.output_problem(["move"], result), "")
+        return process, status, result
+
+    def test_before_it_runs_there(self):
+        for step in ("source.offered", "source.frozen", "source.restored"):
+            for mode in ("lazy", "eager"):
+                with self.subTest(step=step, mode=mode):
+                    process, status, result = self.interrupted_at(step, mode)
+                    self.assertEqual((status, result.get("error", {}).get("code")),
+                                     (FAILED, "cancelled"), result)
+                    self.assertFalse([row for row in self.records("hostA")
+                                      if row["pid"] == process.pid])
+                    self.assertFalse([row for row in self.records("hostB")
+                                      if row["state"] != "exited"])
+                    self.moves(process)  # It is as it was.
+                    self.ends_well(process)
+
+    def test_too_late(self):
+        process, status, result = self.interrupted_at("source.run_sent")
+        self.assertIn("losses", result)
+        self.assertEqual((status, result["pid"]), (DONE, process.pid), result)
+        self.assertTrue(self.runs_there(process))
+        self.ends_well(process)
+
+
 def load_tests(_loader, tests, _pattern):
     """Not those that were imported."""
     return unittest.TestSuite(test for test in harness.flatten(tests)

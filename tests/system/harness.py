@@ -24,6 +24,11 @@ import threading
 import time
 import unittest
 
+try:
+    import jsonschema
+except ImportError:  # tools_test.py says so.
+    jsonschema = None
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 BUILD = pathlib.Path(os.environ.get("MIGRATE_BUILD_DIR", ROOT / "build" / "dev")).resolve()
 BIN = BUILD / "bin"
@@ -68,6 +73,21 @@ if held.count(text) == count:
     print("ok")
     sys.exit(42)
 """
+
+
+OUTPUTS = json.loads((ROOT / "docs" / "output.schema.json").read_text())
+
+
+def output_problem(command, printed):
+    """What `migratectl --json COMMAND...` has printed that docs/output.schema.json does not allow; or
+    nothing."""
+    name = next((str(word) for word in command if str(word) in OUTPUTS["$defs"]), None)
+    if jsonschema is None or name is None:
+        return ""
+    schema = {"$ref": f"#/$defs/{name}", "$defs": OUTPUTS["$defs"]}
+    errors = list(jsonschema.Draft202012Validator(schema).iter_errors(printed))
+    nearest = jsonschema.exceptions.best_match(errors)
+    return f"{name}: {nearest.message} in {printed}" if errors else ""
 
 
 class Outcome:
@@ -217,7 +237,11 @@ class Testbed:
         except subprocess.TimeoutExpired as expired:
             completed = subprocess.CompletedProcess(
                 command, -1, str(expired.stdout or b""), f"no end after {seconds} s: {command}")
-        return Outcome(completed)
+        outcome = Outcome(completed)
+        if outcome.object and "migratectl" in command and "--json" in command:
+            if problem := output_problem(command, outcome.object):
+                raise AssertionError(problem)
+        return outcome
 
     def control(self, host, *words, **options):
         """Runs migratectl in a host."""

@@ -12,6 +12,7 @@
 #include <string>
 #include <string_view>
 
+#include "libmigrate/host/event_sink.h"
 #include "libmigrate/migrate.h"
 #include "libmigrate/requests/requests.h"
 #include "tools/migratectl/connection.h"
@@ -202,7 +203,7 @@ std::string outcome_text(int exit_code) {
 void print_text(const Options& options, const json& result, int exit_code) {
   const json refusals = result.value("refusals", json::array());
   if (exit_code == MIGRATE_REFUSED && refusals.is_array() && !refusals.empty()) {
-    fmt::print("{}not movable: {}\n", refusals_text(refusals), outcome_text(exit_code));
+    fmt::print("{}", not_movable_text(refusals));
   } else if (exit_code != MIGRATE_DONE) {
     const std::string error = error_text(result);
     const bool says_all =
@@ -256,6 +257,20 @@ int finish(const Options& options, json result, const json& refusals) {
     return shell_status(static_cast<int>(number_of(result, "exit_status")));
   }
   return exit_code;
+}
+
+/// Asks that a move be given up, at the first interrupt; what becomes of that, the result says. At
+/// the second, or once the process runs there, nobody waits for it any more.
+bool cancels(const Options& options, const Progress& progress, DaemonConnection& connection,
+             int interrupts) {
+  if (options.command != "move" || progress.committed() || interrupts > 1) {
+    return false;
+  }
+  if (!connection.send(json::parse(kCancel))) {
+    return false;
+  }
+  fmt::print(stderr, "migratectl: cancelling the move; interrupt again to wait no longer\n");
+  return true;
 }
 
 int interrupted(const Options& options, const Progress& progress) {
@@ -317,7 +332,7 @@ int run(const Options& options) {
                     : terminal               ? Progress::Style::kTerminal
                                              : Progress::Style::kLines);
   json refusals;
-  for (;;) {
+  for (int interrupts = 0;;) {
     Result<std::optional<json>> event = connection->next_event();
     if (!event) {
       progress.clear();
@@ -326,11 +341,17 @@ int run(const Options& options) {
     }
     if (!*event) {
       progress.clear();
+      if (cancels(options, progress, *connection, ++interrupts)) {
+        continue;
+      }
       return interrupted(options, progress);
     }
     const std::string kind = text_of(**event, "event");
     if (kind == "result") {
       progress.clear();
+      if (interrupts > 0 && text_of(**event, "exit") == "0") {
+        fmt::print(stderr, "migratectl: it was too late to cancel the move\n");
+      }
       return finish(options, **event, refusals);
     }
     if (kind == "refused") {

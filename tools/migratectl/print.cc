@@ -65,6 +65,18 @@ std::string state_text(const nlohmann::json& record) {
   return state;
 }
 
+/// Adds the objects of the next refusals of the same kind; how many of them are left out.
+double add_others(const nlohmann::json& refusal, std::vector<Row>& rows) {
+  constexpr std::size_t kMostShown = 3;
+  const nlohmann::json others = refusal.value("others", nlohmann::json::array());
+  std::size_t shown = 0;
+  for (; others.is_array() && shown < std::min(others.size(), kMostShown); ++shown) {
+    const nlohmann::json& other = others[shown];
+    rows.push_back({"", other.is_string() ? other.get<std::string>() : ""});
+  }
+  return number_of(refusal, "count") - 1 - static_cast<double>(shown);
+}
+
 /// The address of a host, without what is the same in all of them.
 std::string host_text(const nlohmann::json& record, const char* name) {
   constexpr std::string_view kScheme = "tcp://";
@@ -170,8 +182,23 @@ std::string refusals_text(const nlohmann::json& refusals) {
     if (const std::string remedy = text_of(refusal, "remedy"); !remedy.empty()) {
       rows.push_back({"", "", "-> " + remedy});
     }
+    const double more = add_others(refusal, rows);
+    if (more > 0) {
+      rows.push_back({"", fmt::format("and {:.0f} more", more)});
+    }
   }
   return table(rows);
+}
+
+std::string not_movable_text(const nlohmann::json& refusals) {
+  const std::string list = refusals_text(refusals);
+  if (refusals.size() == 1) {
+    const std::string remedy = text_of(refusals.front(), "remedy");
+    return fmt::format("not movable, for one reason ({}): {}\n{}",
+                       text_of(refusals.front(), "code"),
+                       remedy.empty() ? text_of(refusals.front(), "reason") : remedy, list);
+  }
+  return fmt::format("not movable, for {} reasons; nothing was stopped\n{}", refusals.size(), list);
 }
 
 std::string losses_text(const nlohmann::json& result) {

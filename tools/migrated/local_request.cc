@@ -242,6 +242,24 @@ Result<bool> hand_over(const LocalService& service, const Request& request,
                              "as it was"));
 }
 
+/// The first process of a host, or one of ours: a daemon, a worker, the init of a cell.
+bool is_ours(pid_t pid) {
+  struct stat theirs = {};
+  struct stat own = {};
+  const std::string program = "/proc/" + std::to_string(pid) + "/exe";
+  return pid == 1 || (stat(program.c_str(), &theirs) == 0 && stat("/proc/self/exe", &own) == 0 &&
+                      theirs.st_dev == own.st_dev && theirs.st_ino == own.st_ino);
+}
+
+/// Tells the client of a check or move that it is refused before anybody has looked.
+Result<void> refuse(const Request& request, UniqueFd& client, std::string_view code,
+                    const Error& error) {
+  log::warn("refused user {} (pid {}): {}", request.asker.user, request.client_pid,
+            error.message());
+  EventSink(std::move(client)).finish_refused(code, error);
+  return {};
+}
+
 /// check and move.
 Result<void> act(const LocalService& service, Request& request, UniqueFd& client) {
   const bool is_move = request.command == Command::kMove;
@@ -258,6 +276,11 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
   }
   if (MIGRATE_TRY(hand_over(service, request, client))) {
     return {};
+  }
+  if (is_ours(request.pid())) {
+    return refuse(request, client, "SELF",
+                  make_error(ErrorCode::kRefused, is_move ? "move" : "check",
+                             "process " + std::to_string(request.pid())));
   }
   const uid_t owner = MIGRATE_TRY(owner_of(request.pid()));
   request.asker.is_target = request.pid() == request.client_pid;
@@ -438,8 +461,12 @@ Result<json> answer_of(const LocalService& service, const Request& request) {
 Result<void> dispatch(const LocalService& service, Request& request, UniqueFd& client) {
   switch (request.command) {
     case Command::kCheck:
-    case Command::kMove:
-      return act(service, request, client);
+    case Command::kMove: {
+      auto done = act(service, request, client);
+      return !done && done.error().code == ErrorCode::kRefused && client.valid()
+                 ? refuse(request, client, "NOT_PERMITTED", done.error())
+                 : done;
+    }
     case Command::kResolve:
       return resolve(service, request, client);
     case Command::kWait:

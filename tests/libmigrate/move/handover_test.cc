@@ -249,6 +249,15 @@ TEST_F(ImageTest, NothingIsHeardOfIt) {
   EXPECT_EQ(handover_->await_restored().error().code, ErrorCode::kRetry);
 }
 
+TEST_F(ImageTest, NobodyWantsItAnyMoreWhileAllItsPagesTravel) {
+  restored_ms_ = 60'000;  // Which nobody waits for.
+  connect();
+  ASSERT_TRUE(send_process());
+  is_wanted_ = false;
+  EXPECT_EQ(handover_->await_restored().error().code, ErrorCode::kCancelled);
+  EXPECT_FALSE(handover_->run_sent());
+}
+
 TEST_F(ImageTest, TheConnectionIsLostWhileItIsRestored) {
   connect();
   ASSERT_TRUE(send_process());

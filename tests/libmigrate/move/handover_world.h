@@ -32,7 +32,7 @@ class HandoverTest : public testing::Test {
     options.context = &context_;
     options.push = push;
     options.patience = {.reply_ms = 20,
-                        .restored_ms = 20,
+                        .restored_ms = restored_ms_,
                         .all_pages_ms = 40,
                         .running_ms = 20,
                         .verdict_ms = 20,
@@ -45,6 +45,9 @@ class HandoverTest : public testing::Test {
     world.note = [this](const wire::Outgoing& outgoing) -> Result<void> {
       noted_.push_back(outgoing);
       return notes_ ? Result<void>() : fail(make_error(ErrorCode::kSystem, "note"));
+    };
+    world.still_wanted = [this]() -> Result<void> {
+      return is_wanted_ ? Result<void>() : fail(make_error(ErrorCode::kCancelled, "move"));
     };
     world.clock = [this] { return now_us_ += tick_us_; };
     handover_ = std::make_unique<Handover>(options, world, memory_, report_);
@@ -137,6 +140,8 @@ class HandoverTest : public testing::Test {
   StandInDestination there_;
   std::vector<wire::Outgoing> noted_;
   std::vector<std::int64_t> attempts_us_;
+  bool is_wanted_ = true;
+  int restored_ms_ = 20;
   bool notes_ = true;
   std::unique_ptr<Handover> handover_;
 };

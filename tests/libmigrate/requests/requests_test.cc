@@ -151,6 +151,15 @@ TEST(Requests, ACheckMayNameADestination) {
   EXPECT_FALSE(parse_check({{"destination", 7}}));
 }
 
+TEST(Requests, WhatLosesSomethingIsRefusedIfAsked) {
+  EXPECT_FALSE(parse_check({{"command", "check"}}).value().strict);
+  EXPECT_TRUE(parse_check({{"strict", true}}).value().strict);
+  EXPECT_FALSE(parse_check({{"strict", 1}}));
+  CheckRequest check;
+  check.strict = true;
+  EXPECT_TRUE(parse_check(request_for(check)).value().strict);
+}
+
 TEST(Requests, AnOperatorDecidesOneOfTwoThings) {
   EXPECT_EQ(parse_resolve({{"action", "give-up"}}).value(), Resolution::kGiveUp);
   EXPECT_EQ(parse_resolve({{"action", "resume-source"}}).value(), Resolution::kResumeSource);
@@ -206,6 +215,7 @@ TEST(Requests, AMoveIsReadAsItIsWritten) {
         move.transport = parse_page_transport(transport).value();
         move.wait = parse_move_wait(wait).value();
         move.retry_seconds = 1.5;
+        move.strict = true;
         move.push.bytes_per_second = 0;
         move.push.deadline = std::chrono::milliseconds(250);
         expect_same(move, parse_move);
