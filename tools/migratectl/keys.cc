@@ -37,7 +37,9 @@ Result<std::string> make_host(const KeysOptions& options) {
 void add_keys(CLI::App& app, KeysOptions& options) {
   CLI::App* keys = app.add_subcommand("keys", "Make keys for TLS between the hosts of a cluster");
   keys->require_subcommand(1);
-  keys->add_option("--dir", options.directory, "Directory of the authority")->capture_default_str();
+  keys->add_option("--dir", options.directory, "Directory of the authority")
+      ->type_name("DIR")
+      ->capture_default_str();
   keys->add_subcommand("init", "Make an authority, which signs the certificates of the hosts");
   CLI::App* add_host = keys->add_subcommand("add-host", "Make a key and a certificate for a host");
   add_host->add_option("NAME", options.host, "Its host name or numeric address")->required();

@@ -15,6 +15,7 @@
 #include "libmigrate/host/event_sink.h"
 #include "libmigrate/migrate.h"
 #include "libmigrate/requests/requests.h"
+#include "tools/manual/describe.h"
 #include "tools/migratectl/connection.h"
 #include "tools/migratectl/keys.h"
 #include "tools/migratectl/print.h"
@@ -68,7 +69,8 @@ CLI::Validator up_to(double most, const std::string& unit) {
 void add_options(CLI::App& app, Options& options) {
   const char* from_environment = std::getenv("MIGRATE_SOCKET");
   options.socket = from_environment != nullptr ? from_environment : "/run/migrate/migrated.sock";
-  app.add_option("--socket", options.socket, "Socket of this host's daemon (or MIGRATE_SOCKET)");
+  app.add_option("--socket", options.socket, "Socket of this host's daemon (or MIGRATE_SOCKET)")
+      ->type_name("FILE");
   app.add_flag("--json", options.json, "Print one JSON object");
   app.set_version_flag("--version", MIGRATE_VERSION);
   app.require_subcommand(1);
@@ -77,7 +79,8 @@ void add_options(CLI::App& app, Options& options) {
   const char* target_help = "Pid on this host, or id of a process that was moved";
   CLI::App* check = app.add_subcommand("check", "Tell whether a process can be moved");
   check->add_option("PID", options.target, target_help)->required();
-  check->add_option("--to", options.destination, "HOST[:PORT] that it would move to");
+  check->add_option("--to", options.destination, "HOST[:PORT] that it would move to")
+      ->type_name("HOST");
   const char* strict_help = "Refuse what would lose something that a move does not carry";
   check->add_flag("--strict", options.strict, strict_help);
 
@@ -129,6 +132,7 @@ void add_options(CLI::App& app, Options& options) {
   app.add_subcommand("hosts", "List this host and the hosts that it knows");
   app.add_subcommand("ping", "Tell whether the daemon answers");
   add_keys(app, options.keys);
+  let_describe(app);
 }
 
 Result<json> move_request_of(const Options& options) {

@@ -12,6 +12,7 @@
 #include <toml++/toml.h>
 
 #include "base/file.h"
+#include "tools/manual/describe.h"
 #include "transport/rdma.h"
 
 namespace migrate {
@@ -22,16 +23,18 @@ class Settings {
  public:
   explicit Settings(CLI::App& app) : app_(app) {}
 
+  /// The caller may say more of the option.
   template <class T>
-  void add(const std::string& key, T& value, const std::string& help) {
+  CLI::Option* add(const std::string& key, T& value, const std::string& help) {
     CLI::Option* option = nullptr;
     if constexpr (std::is_same_v<T, bool>) {
       option = app_.add_flag(flag_of(key), value, help);
     } else {
-      option = app_.add_option(flag_of(key), value, help);
+      option = app_.add_option(flag_of(key), value, help)->capture_default_str();
     }
     bindings_.push_back({key, option, form_of(value),
                          [&value](const toml::node& node) { return set(value, node); }});
+    return option;
   }
 
   /// Applies the file's keys that the command line left open.
@@ -121,20 +124,26 @@ void add_settings(Settings& settings, DaemonOptions& options) {
                "tcp://ADDR:PORT for other hosts, rdma://ADDR for their pages (repeatable)");
   settings.add("advertise", options.advertise,
                "tcp://ADDR:PORT by which other hosts reach this one (default: from --listen)");
-  settings.add("socket", options.socket_path, "Local socket for migratectl and libmigrate");
-  settings.add("state", options.state_directory, "Directory of the registry and the mailboxes");
+  settings.add("socket", options.socket_path, "Local socket for migratectl and libmigrate")
+      ->type_name("FILE");
+  settings.add("state", options.state_directory, "Directory of the registry and the mailboxes")
+      ->type_name("DIR");
   settings.add("host_name", options.host_name, "Name of this host (default: the system's)");
   settings.add("keys", options.keys_directory,
-               "Directory of ca.crt, HOST.crt and HOST.key (migratectl keys): use TLS");
-  settings.add("certificate", options.certificate, "This host's certificate, instead of HOST.crt");
-  settings.add("key", options.key, "Its private key, instead of HOST.key");
+               "Directory of ca.crt, HOST.crt and HOST.key (migratectl keys): use TLS")
+      ->type_name("DIR");
+  settings.add("certificate", options.certificate, "This host's certificate, instead of HOST.crt")
+      ->type_name("FILE");
+  settings.add("key", options.key, "Its private key, instead of HOST.key")->type_name("FILE");
   settings.add("authority", options.authority,
-               "Certificate of the authority that signs those of all hosts, instead of ca.crt");
+               "Certificate of the authority that signs those of all hosts, instead of ca.crt")
+      ->type_name("FILE");
   settings.add(
       "munge", options.munge,
       "Authenticate hosts by MUNGE instead: nothing is encrypted, so that pages can be read "
       "and connections taken over on the way");
-  settings.add("munge_socket", options.munge_socket, "Socket of munged (default: MUNGE's own)");
+  settings.add("munge_socket", options.munge_socket, "Socket of munged (default: MUNGE's own)")
+      ->type_name("FILE");
   settings.add("insecure", options.insecure,
                "Listen where other machines can connect without keys: whoever reaches the port can "
                "read the memory of moved processes and run programs here as any user");
@@ -198,8 +207,9 @@ Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* 
   std::string config;
   Settings settings(app);
   add_settings(settings, options);
-  app.add_option("--config", config, "TOML file with the same settings");
+  app.add_option("--config", config, "TOML file with the same settings")->type_name("FILE");
   app.set_version_flag("--version", MIGRATE_VERSION);
+  let_describe(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <nlohmann/json.hpp>
 
+#include "tools/manual/describe.h"
 #include "tools/testbed/namespaces.h"
 #include "tools/testbed/processes.h"
 #include "tools/testbed/testbed.h"
@@ -49,6 +50,15 @@ std::filesystem::path own_directory() {
   return std::filesystem::read_symlink("/proc/self/exe", error).parent_path();
 }
 
+/// The daemon: beside this program in a build tree, in sbin/ where they are installed.
+std::filesystem::path own_daemon() {
+  std::error_code error;
+  const std::filesystem::path beside = own_directory() / "migrated";
+  return std::filesystem::exists(beside, error)
+             ? beside
+             : own_directory().parent_path() / "sbin" / "migrated";
+}
+
 /// The folder to be seen in every host: the build tree that holds bin/testbed.
 std::filesystem::path tree_of(const std::filesystem::path& bin) {
   return std::filesystem::exists(bin.parent_path() / "CMakeCache.txt") ? bin.parent_path() : bin;
@@ -60,7 +70,7 @@ int run_up(Testbed& testbed, Arguments& arguments) {
   options.migratectl = (own_directory() / "migratectl").string();
   std::error_code error;
   if (!arguments.no_daemon) {
-    const std::filesystem::path beside = own_directory() / "migrated";
+    const std::filesystem::path daemon = own_daemon();
     if (!arguments.migrated.empty()) {
       options.daemon.program = std::filesystem::canonical(arguments.migrated, error).string();
       if (error) {
@@ -68,11 +78,10 @@ int run_up(Testbed& testbed, Arguments& arguments) {
             system_error_from(error.value(), "find the program of --migrated", arguments.migrated));
       }
       options.shares.push_back(options.daemon.program);
-    } else if (std::filesystem::exists(beside, error)) {
-      options.daemon.program = beside.string();
+    } else if (std::filesystem::exists(daemon, error)) {
+      options.daemon.program = daemon.string();
     } else {
-      fmt::print(stderr, "testbed: no migrated beside {}; the hosts run none\n",
-                 own_directory().string());
+      fmt::print(stderr, "testbed: no {}; the hosts run no daemon\n", daemon.string());
     }
   }
   return report(testbed.up(options));
@@ -144,7 +153,9 @@ void add_up(CLI::App& app, Arguments& arguments) {
   up->add_option("N", arguments.up.host_count, "Number of hosts")
       ->check(CLI::Range(1, kMaximalHosts))
       ->capture_default_str();
-  up->add_option("--migrated", arguments.migrated, "The daemon (default: the one beside testbed)");
+  up->add_option("--migrated", arguments.migrated,
+                 "The daemon (default: the one that came with testbed)")
+      ->type_name("FILE");
   up->add_flag("--no-daemon", arguments.no_daemon, "Start no daemons");
   up->add_flag("--tls", arguments.up.daemon.tls,
                "Give the hosts keys, so that they use TLS (default: plain TCP)");
@@ -184,6 +195,7 @@ void add_commands(CLI::App& app, Arguments& arguments) {
       ->add_option("--signal", arguments.signal, "How")
       ->check(CLI::IsMember({"TERM", "KILL"}))
       ->capture_default_str();
+  let_describe(app);
 }
 
 int dispatch(const CLI::App& app, Testbed& testbed, Arguments& arguments) {

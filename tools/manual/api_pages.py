@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""Makes the manual pages of the C interface of what its headers say.
+
+Usage: api_pages.py VERSION OUT HEADER...
+
+OUT/libmigrate.3.gz has the comment at the top of the first header, the types and all functions;
+OUT/NAME.3.gz is the page of one function: what stands above its declaration.
+"""
+
+import gzip
+import pathlib
+import re
+import shutil
+import sys
+import textwrap
+
+from manual import roff, sentence
+
+# A comment and what it is of, up to the semicolon or brace that ends it.
+_COMMENTED = re.compile(r"/\*(?P<comment>(?:(?!\*/).)*)\*/\s*(?P<code>(?:MIGRATE_API|static inline|enum|"
+                        r"struct|typedef)\b.*?;)\s*(?=\n\s*\n|\n#|\n/\*|\Z)", re.DOTALL)
+_FUNCTION = re.compile(r"\b(migrate_\w+)\s*\(")
+
+
+def comment_text(comment):
+    """Without the stars at the beginnings of lines; paragraphs and examples stay apart."""
+    lines = [re.sub(r"^\s*\*? ?", "", line).rstrip() for line in comment.strip().splitlines()]
+    return "\n".join(lines).strip()
+
+
+def prototype_of(code):
+    """The declaration alone: no attribute, and no body of an inline function."""
+    code = re.sub(r"\b(MIGRATE_API|static inline)\s+", "", code)
+    head = re.split(r"\{", code)[0] if _FUNCTION.search(re.split(r"\{", code)[0]) else code
+    return re.sub(r"\s+", " ", head).strip().rstrip(";") + ";"
+
+
+def paragraphs(text):
+    """Prose as roff; what is indented is an example and keeps its lines."""
+    parts = []
+    text = re.sub(r"(?<=\.)\n(?=Returns )", "\n\n", text)
+    for block in re.split(r"\n\s*\n", text):
+        lines = block.splitlines()
+        if lines and all(line.startswith("  ") for line in lines):
+            parts.append(".PP\n.nf\n.RS\n" + roff(textwrap.dedent(block)) + "\n.RE\n.fi")
+        else:
+            parts.append(".PP\n" + roff("\n".join(line.strip() for line in lines)))
+    return "\n".join(parts)
+
+
+class Header:
+    """What one header declares, with the comments above it."""
+
+    def __init__(self, path):
+        text = path.read_text()
+        self.path = path
+        first = re.search(r"/\*((?:(?!\*/).)*)\*/", text, re.DOTALL)
+        self.introduction = comment_text(first.group(1)) if first else ""
+        self.functions, self.types = [], []
+        for found in _COMMENTED.finditer(text):
+            code, comment = found.group("code"), comment_text(found.group("comment"))
+            name = _FUNCTION.search(code)
+            is_function = name and re.match(r"(MIGRATE_API|static inline)\b", code)
+            if is_function:
+                self.functions += [(_FUNCTION.search(each).group(1), prototype_of(each), comment)
+                                   for each in declarations(code)]
+            else:
+                self.types.append((code, comment))
+
+
+def declarations(code):
+    """The functions that one comment is of: several may stand below it."""
+    if "{" in code:
+        return [code]
+    return [each + ";" for each in code.split(";") if _FUNCTION.search(each)]
+
+
+def page(name, summary, version, sections):
+    lines = [f".TH {name} 3 \"\" \"libmigrate {version}\" \"C interface of libmigrate\"",
+             ".SH NAME", f"{roff(name)} \\- {roff(summary)}"]
+    for title, body in sections:
+        lines += [f".SH {title}", body]
+    return "\n".join(lines) + "\n"
+
+
+def summary_of(comment):
+    text = re.sub(r"\s+", " ", comment)
+    first = re.split(r"(?<=[.;]) ", text)[0].rstrip(".;")
+    return first[0].lower() + first[1:] if first else "see libmigrate(3)"
+
+
+def synopsis(include, prototypes):
+    wrapped = [line for each in prototypes for line in textwrap.wrap(each, 76, subsequent_indent="    ")]
+    lines = "\n".join(f".B \"{roff(each)}\"" for each in wrapped)
+    return f".nf\n.B #include <{include}>\n.PP\n{lines}\n.PP\nLink with \\fI\\-lmigrate\\fR.\n.fi"
+
+
+def include_of(header):
+    return "libmigrate/" + header.path.name
+
+
+def function_page(header, name, prototype, comment, version):
+    return page(name, summary_of(comment), version, [
+        ("SYNOPSIS", synopsis(include_of(header), [prototype])),
+        ("DESCRIPTION", paragraphs(sentence(comment))),
+        ("SEE ALSO", "\\fBlibmigrate\\fR(3), \\fBmigratectl\\fR(1), \\fBmigrated\\fR(8)")])
+
+
+def overview(headers, version):
+    functions = [each for header in headers for each in header.functions]
+    described = []
+    for name, prototype, comment in functions:
+        described.append(f".TP\n\\fB{roff(name)}\\fR(3)\n{roff(sentence(summary_of(comment)))}")
+    types = [paragraphs(comment) + "\n.PP\n.nf\n.RS\n" + roff(code) + "\n.RE\n.fi"
+             for header in headers for code, comment in header.types]
+    introduction = "\n".join(paragraphs(header.introduction) for header in headers)
+    includes = "\n.br\n".join(f".B #include <{include_of(each)}>" for each in headers)
+    linking = (".PP\n\\fBcc\\fR $(pkg\\-config \\-\\-cflags \\-\\-libs libmigrate), or in CMake "
+               "\\fBfind_package\\fR(libmigrate) and the target \\fBmigrate::client\\fR.")
+    return page("libmigrate", "move running processes between hosts", version, [
+        ("SYNOPSIS", includes + "\n" + linking),
+        ("DESCRIPTION", introduction),
+        ("FUNCTIONS", "\n".join(described)),
+        ("TYPES", "\n".join(types)),
+        ("SEE ALSO", "\\fBmigratectl\\fR(1), \\fBmigrated\\fR(8)")])
+
+
+def main(version, out, *paths):
+    out = pathlib.Path(out)
+    shutil.rmtree(out, ignore_errors=True)  # Pages of functions that are gone.
+    out.mkdir(parents=True)
+    headers = [Header(pathlib.Path(path)) for path in paths]
+    pages = {"libmigrate": overview(headers, version)}
+    for header in headers:
+        for function in header.functions:
+            pages[function[0]] = function_page(header, *function, version)
+    for name, text in pages.items():
+        (out / f"{name}.3.gz").write_bytes(gzip.compress(text.encode(), 9, mtime=0))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
+    main(*sys.argv[1:])

@@ -1,0 +1,13 @@
+#pragma once
+
+#include <CLI/CLI.hpp>
+
+namespace migrate {
+
+/// Gives `app` an option --describe, which --help does not show: it prints all commands and options
+/// as one JSON object and ends the program as --help does. tools/manual/manual.py makes the manual
+/// pages and the completions of shells from that, so that these and --help have one source.
+/// Called before parsing; what is added to `app` afterwards is described too.
+void let_describe(CLI::App& app);
+
+}  // namespace migrate
