@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "libmigrate/guest/serving.h"
 
 namespace migrate {
 
@@ -22,9 +23,7 @@ void GoingOn::refuse(EventSink& sink, const char* operation, const std::string& 
 }
 
 void GoingOn::refuse_for_now(GuestRequest& request) const {
-  request.refuse(MIGRATE_FAILED,
-                 make_error(ErrorCode::kRetry, "carry out a request", "process " + guest_.name(),
-                            "it is leaving this host; try again"));
+  request.refuse(MIGRATE_FAILED, leaving_error(guest_.name()));
 }
 
 // Only here, not through its home, which has a doubt of its own to decide.

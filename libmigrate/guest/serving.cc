@@ -12,6 +12,11 @@ Error left_error(const std::string& process) {
                     "it has left this host; try again");
 }
 
+Error leaving_error(const std::string& process) {
+  return make_error(ErrorCode::kRetry, "carry out a request", "process " + process,
+                    "it is leaving this host; try again");
+}
+
 GuestServing::~GuestServing() {
   refuse_moves(left_error(guest_.name()));
 }
@@ -44,6 +49,9 @@ bool GuestServing::step() {
     PendingMove next = std::move(pending_.front());
     pending_.erase(pending_.begin());
     onward_ = moves_.begin(next.request, std::move(next.sink));
+    if (onward_) {  // Who asks from now on is told the same.
+      refuse_moves(leaving_error(guest_.name()));
+    }
   }
   return onward_ == nullptr && !guest_.is_over();
 }

@@ -48,7 +48,9 @@ class GuestServing final : public GuestPhaseRunner {
   std::unique_ptr<OnwardMove> onward_;
 };
 
-/// What is said of `process`, as people know it, when it runs here no more.
+/// What is said of `process`, as people know it, once Run was sent for a move on.
+Error leaving_error(const std::string& process);
+/// The same when it runs here no more.
 Error left_error(const std::string& process);
 
 }  // namespace migrate

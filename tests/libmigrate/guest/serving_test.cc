@@ -288,6 +288,8 @@ TEST_F(ServingTest, IsEndedForAHomeWhereItWasKilled) {
 
 TEST_F(ServingTest, NotesWhatFailedToBeNotedAtTheNextChange) {
   // A stream whose end the init does not take at first: a later worker would lose it.
+  EXPECT_NE(second.result()["error"]["message"].get<std::string>().find("it is leaving this host"),
+            std::string::npos);
   wire::RelayState state =
       make_relay_state(std::vector<RelayStreamSpec>{{.id = 1, .directions = wire::RELAY_OUT}});
   guest_->home().set_relay(GuestRelay::create(state, guest_->relay_handlers()).value());
