@@ -85,7 +85,7 @@ void Guest::follow_pages() {
     context_.stops.reach("destination.done");
     last_progress_ = pages_->progress();
     become_independent();
-  } else if (exited_ && cell_over()) {  // Nobody is left who could miss a page.
+  } else if (cell_over()) {  // Nobody is left who could miss a page.
     last_progress_ = pages_->progress();
     last_progress_.set_owed_pages(0);
     become_independent();
@@ -115,7 +115,7 @@ void Guest::watch_waiting() {
                context_.end_waiting_s);
     cell_->end();
   }
-  if (exited_ && !cell_over() && home_gave_up()) {
+  if (exited() && !cell_over() && home_gave_up()) {
     give_up_children("their home, which owes them pages, has given them up");
   }
 }
@@ -171,7 +171,7 @@ void Guest::record_exposure(const wire::Progress& progress) {
   const std::int64_t now = clock_();
   drain_.note(now, progress.owed_pages());
   const auto state = row_state(phase(), children_left());
-  if (!state || *state == ProcessState::kExited || has_ended(phase()) != exited_) {
+  if (!state || *state == ProcessState::kExited || has_ended(phase()) != exited()) {
     return;  // Its end is in the row, or will be as soon as it is reported.
   }
   nlohmann::json exposure = {{"expected_independence_us", nullptr}};
@@ -207,7 +207,7 @@ void Guest::deliver(std::span<const std::byte> siginfo) {
   siginfo_t information{};
   std::copy_n(siginfo.begin(), std::min(siginfo.size(), sizeof(information)),
               reinterpret_cast<std::byte*>(&information));
-  if (exited_) {  // The pid may be another's. Home says so of what kept its memory.
+  if (exited()) {  // The pid may be another's. Home says so of what kept its memory.
     if (information.si_signo != SIGKILL || cell_over()) {
       return;
     }

@@ -41,7 +41,7 @@ class Guest {
   void set_pages(std::unique_ptr<OwedPages> pages) { pages_ = std::move(pages); }
   void set_home(std::unique_ptr<HomeLink> home) { home_ = std::move(home); }
   /// A dead worker has told its home of its end.
-  void note_exited() { exited_ = true; }
+  void note_exited() { in_cell_ = InCell::kChildren; }
   /// The relay's calls to this.
   GuestRelay::Handlers relay_handlers();
   /// How its home is reached.
@@ -63,9 +63,9 @@ class Guest {
 
   bool independent() const { return is_independent(phase()); }
   /// It has ended, and its home is told how. Children of it may live.
-  bool exited() const { return exited_; }
+  bool exited() const { return in_cell_ != InCell::kProcess; }
   /// Nothing of it is in the cell any more.
-  bool cell_over() const { return over_since_us_ != 0; }
+  bool cell_over() const { return in_cell_ == InCell::kNothing; }
   /// Nothing is left to do but to close(): its end is known at home, and its source, which would
   /// serve pages for ever, has heard of it or had the time to come back.
   bool is_over() const;
@@ -106,12 +106,23 @@ class Guest {
   Result<void> may_end_children();
 
  private:
+  /// What is in the cell, as far as this worker has taken note: the init is the first to know that
+  /// the process has ended, and says so in the record.
+  enum class InCell : std::uint8_t {
+    kProcess,   ///< The process, as nobody has said that it has ended.
+    kChildren,  ///< It has ended; children of it may be there.
+    kKilled,    ///< It has ended, and its cell is being ended with it, children and all.
+    kNothing,
+  };
+
   void note_event(const CellEvent& event);
-  void note_cell_over() { over_since_us_ = clock_(); }
   void become_independent();
   void end_children();
   void give_up_children(const std::string& reason);
-  bool children_left() const { return !cell_over() && lost_.empty(); }
+  /// Once it has ended. Before, nobody knows.
+  bool children_left() const {
+    return in_cell_ == InCell::kProcess || in_cell_ == InCell::kChildren;
+  }
   bool home_gave_up() const;
   bool reports_wait(std::int64_t now);
   void record_exposure(const wire::Progress& progress);
@@ -132,9 +143,9 @@ class Guest {
   DrainEstimate drain_;
   wire::Progress last_progress_;     // when nothing was owed any more
   std::int64_t waits_since_us_ = 0;  // for its pages; 0: it does not
-  std::int64_t over_since_us_ = 0;   // when its cell was; 0: it is not
-  std::string lost_;                 // why the process did not end by itself
-  bool exited_ = false;
+  InCell in_cell_ = InCell::kProcess;
+  std::int64_t over_since_us_ = 0;  // since when kNothing
+  std::string lost_;                // why the process did not end by itself
 };
 
 }  // namespace migrate

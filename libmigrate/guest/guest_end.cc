@@ -20,6 +20,7 @@ void Guest::read_cell() {
 void Guest::note_event(const CellEvent& event) {
   // If the init was killed, it could not say how the process ended.
   const bool was_noted = has_ended(phase());
+  const bool was_reported = exited();
   int status = was_noted ? record_.wait_status() : SIGKILL;
   if (event.kind == CellEvent::Kind::kStatus) {
     status = event.wait_status;
@@ -28,13 +29,14 @@ void Guest::note_event(const CellEvent& event) {
       return;
     }
   } else {
-    note_cell_over();
-    if (exited_) {
+    in_cell_ = InCell::kNothing;
+    over_since_us_ = clock_();
+    if (was_reported) {
       end_children();
       return;
     }
   }
-  if (!exited_) {
+  if (!was_reported) {
     context_.stops.reach("destination.exit");
     std::string lost;
     if (!was_noted) {
@@ -47,7 +49,7 @@ void Guest::note_event(const CellEvent& event) {
 
 // A process that is owed pages may end with a core dump.
 void Guest::watch_core() {
-  if (!independent() && !exited_ && !core_watch_.has_execed()) {
+  if (!independent() && !exited() && !core_watch_.has_execed()) {
     core_watch_.look(cell_->seed(), pages_->first_gone());
   }
 }
@@ -56,7 +58,9 @@ void Guest::report_end(int status, const std::string& lost) {
   if (!lost.empty()) {
     log::error("process {}: {}", name(), lost);
   }
-  exited_ = true;
+  if (in_cell_ == InCell::kProcess) {
+    in_cell_ = lost.empty() ? InCell::kChildren : InCell::kKilled;
+  }
   lost_ = lost;
   record_.enter(GuestPhase::kEnded, status);
   status = record_.wait_status();  // The init may have noted it first.
