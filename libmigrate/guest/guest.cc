@@ -67,6 +67,7 @@ HomeLink::Connect Guest::home_connector() const {
     MIGRATE_TRY(give_proof(*peer.channel, record_.noted().token(), preamble, timeout_ms));
     return std::move(peer.channel);
   };
+  drop_again();
 }
 
 bool Guest::is_over() const {
@@ -89,16 +90,30 @@ void Guest::follow_pages() {
     last_progress_ = pages_->progress();
     last_progress_.set_owed_pages(0);
     become_independent();
+// Until the init has closed its duplicates, the process may wait for a pager that is no more.
+void Guest::let_go_of_pages() {
+  to_drop_ = {{.kind = Kept::Kind::kUserfault}, {.kind = Kept::Kind::kLedger}};
+  drop_again();
+}
+
+void Guest::drop_again() {
+  std::erase_if(to_drop_, [this](const Kept& what) {
+    const auto dropped = cell_over() ? Result<void>() : cell_->drop(what);
+    if (!dropped) {
+      log::error("the cell of process {} still holds its memory: {}", name(),
+                 dropped.error().message());
+    }
+    return dropped.has_value();
+  });
+}
+
   }
 }
 
 void Guest::become_independent() {
   // Before the init lets go of what a new worker would need.
   record_.enter(GuestPhase::kIndependent);
-  if (!cell_over()) {
-    static_cast<void>(cell_->drop({.kind = Kept::Kind::kUserfault}));
-    static_cast<void>(cell_->drop({.kind = Kept::Kind::kLedger}));
-  }
+  let_go_of_pages();
   last_progress_.set_done(true);
   source_.hurry();  // It waits for nothing else.
 }
@@ -234,6 +249,9 @@ void Guest::deliver(std::span<const std::byte> siginfo) {
     cell_->signal_seed(information.si_signo);
   } else {
     cell_->signal_seed(information.si_signo, &information);
+  if (cell_over()) {  // Nobody is left to hold them.
+    return;
+  }
   }
 }
 
@@ -246,8 +264,10 @@ void Guest::note_change() {
     log::warn("{}", saved.error().message());
   }
   if (auto kept = record_.keep_ends(*cell_, *home_->relay()); !kept) {
-    log::error("a stream of process {} is lost if this worker dies before its next change: {}",
-               name(), kept.error().message());
+    log::error(
+        "the cell of process {} does not hold the streams that are open: {}; until its next change "
+        "a new worker would lose some, or the process not see that some were closed",
+        name(), kept.error().message());
   }
 }
 

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/result.h"
@@ -85,6 +86,9 @@ class Guest {
   void report_end(int status, const std::string& lost);
   /// The source has come again, on a new connection.
   void answer_source(std::unique_ptr<ControlChannel> control, bool wants_all);
+  /// Nothing is owed any more: its init is to close what it holds of its memory. Where it does not
+  /// take that, it is told again by follow_pages().
+  void let_go_of_pages();
   /// Notes what a new worker needs, whenever the relay has changed.
   void note_change();
   /// Nobody needs to take over. Unless the source knows all, a note of what became of the process
@@ -115,6 +119,7 @@ class Guest {
     kNothing,
   };
 
+  void drop_again();
   void note_event(const CellEvent& event);
   void become_independent();
   void end_children();
@@ -144,6 +149,7 @@ class Guest {
   wire::Progress last_progress_;     // when nothing was owed any more
   std::int64_t waits_since_us_ = 0;  // for its pages; 0: it does not
   InCell in_cell_ = InCell::kProcess;
+  std::vector<Kept> to_drop_;       // what its init holds and must not any more
   std::int64_t over_since_us_ = 0;  // since when kNothing
   std::string lost_;                // why the process did not end by itself
 };

@@ -90,8 +90,12 @@ Result<void> GuestRecord::keep_ends(CellControl& cell, const GuestRelay& relay) 
     open.emplace(what.kind, what.number);
   }
   for (const auto& [kind, number] : kept_ends_) {
-    if (!open.contains({kind, number})) {
-      static_cast<void>(cell.drop({.kind = kind, .number = number}));
+    if (open.contains({kind, number})) {
+      continue;
+    }
+    if (auto dropped = cell.drop({.kind = kind, .number = number}); !dropped) {
+      all = std::move(dropped);
+      open.emplace(kind, number);  // It holds it still.
     }
   }
   kept_ends_ = std::move(open);

@@ -134,6 +134,31 @@ TEST_F(GuestRecordTest, TheInitHoldsTheEndsThatAreOpen) {
   EXPECT_EQ(cell.kept[0].number, 5U);
   ASSERT_TRUE(record_->keep_ends(cell, *relay));
   EXPECT_EQ(cell.kept.size(), 1U);  // It has it already.
+TEST_F(GuestRecordTest, AnEndThatIsNotLetGoOfIsTriedAgain) {
+  StandInCell cell(::getpid());
+  const std::vector<RelayStreamSpec> specs{{.id = 4, .directions = wire::RELAY_OUT}};
+  auto relay = GuestRelay::create(make_relay_state(specs), {}).value();
+  auto ends = relay->create_endpoints(::getuid(), ::getgid()).value();
+  ASSERT_TRUE(record_->keep_ends(cell, *relay));
+  const auto none = GuestRelay::create(make_relay_state({}), {}).value();
+  cell.drops_to_fail = 1;
+  EXPECT_FALSE(record_->keep_ends(cell, *none));
+  EXPECT_TRUE(cell.dropped.empty());
+  EXPECT_TRUE(record_->keep_ends(cell, *none));
+  EXPECT_EQ(cell.dropped.size(), 1U);
+}
+
+TEST_F(GuestRecordTest, AnEndThatIsNotKeptIsTriedAgain) {
+  StandInCell cell(::getpid());
+  const std::vector<RelayStreamSpec> specs{{.id = 4, .directions = wire::RELAY_OUT}};
+  auto relay = GuestRelay::create(make_relay_state(specs), {}).value();
+  auto ends = relay->create_endpoints(::getuid(), ::getgid()).value();
+  cell.keeps_to_fail = 1;
+  EXPECT_FALSE(record_->keep_ends(cell, *relay));
+  EXPECT_TRUE(record_->keep_ends(cell, *relay));
+  EXPECT_EQ(cell.kept.size(), 1U);
+}
+
   const auto none = GuestRelay::create(make_relay_state({}), {}).value();
   ASSERT_TRUE(record_->keep_ends(cell, *none));
   ASSERT_EQ(cell.dropped.size(), 1U);

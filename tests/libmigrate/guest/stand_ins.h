@@ -1,8 +1,11 @@
 #pragma once
 
+#include <algorithm>
 #include <deque>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -31,28 +34,44 @@ class StandInCell final : public CellControl {
     return event;
   }
   Result<void> keep(Kept what, int) override {
-    if (keeps_to_fail > 0) {
-      --keeps_to_fail;
+    if (keeps_to_fail > 0 || what.kind == kind_to_fail) {
+      keeps_to_fail = std::max(keeps_to_fail - 1, 0);
       return fail(make_error(ErrorCode::kSystem, "keep a descriptor"));
     }
     kept.push_back(what);
+    on_keep(what);
     return {};
   }
   Result<void> drop(Kept what) override {
+    if (drops_to_fail > 0) {
+      --drops_to_fail;
+      return fail(make_error(ErrorCode::kSystem, "drop a descriptor"));
+    }
     dropped.push_back(what);
     return {};
   }
   using CellControl::signal_seed;
   void signal_seed(int signal, siginfo_t*) override { signals.push_back(signal); }
-  void end() override { ended = true; }
-  bool end_and_wait() override { return ended = true; }
+  void end() override {
+    ended = true;
+    on_end();
+  }
+  bool end_and_wait() override {
+    end();
+    return ends;
+  }
 
   std::deque<CellEvent> events;
   std::vector<Kept> kept;
   std::vector<Kept> dropped;
   std::vector<int> signals;
+  std::function<void(Kept what)> on_keep = [](Kept) {};
+  std::function<void()> on_end = [] {};
   int keeps_to_fail = 0;
+  std::optional<Kept::Kind> kind_to_fail;  // that is never kept
+  int drops_to_fail = 0;
   bool ended = false;
+  bool ends = true;  // when it is ended
 
  private:
   const pid_t seed_;
