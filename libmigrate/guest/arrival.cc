@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/realtime_scope.h"
 #include "libmigrate/guest/awaits.h"
+#include "libmigrate/guest/guest_setup.h"
 #include "libmigrate/guest/offer_verdict.h"
 #include "libmigrate/image/image_form.h"
 #include "libmigrate/move/page_transport.h"
@@ -26,11 +27,12 @@ constexpr std::chrono::microseconds kFirstSteps{200};
 }  // namespace
 
 Arrival::Arrival(const WorkerContext& context, PeerTrust::Peer source, const SessionId& session,
-                 std::function<void(int connection)> become_worker)
+                 std::function<void(int connection)> become_worker, const GuestWorld& world)
     : context_(context),
       session_(session),
       source_(std::move(source.identity)),
       become_worker_(std::move(become_worker)),
+      world_(world),
       control_(std::make_unique<ControlChannel>(std::move(source.channel), source_.to_string())) {}
 
 std::optional<Arrival::Arrived> Arrival::take_in() {
@@ -47,7 +49,7 @@ std::optional<Arrival::Arrived> Arrival::take_in() {
     connected.mutable_connected();
     MIGRATE_TRY(control_->send(connected));
     MIGRATE_TRY(restore());
-    AwaitRun awaits(*control_, *pages_, early_, record().noted().command());
+    AwaitRun awaits(*control_, *pages_, early_, record().noted().command(), world_.clock);
     run_phase(*arrived_.mailbox, awaits);
     const wire::Run run = MIGRATE_TRY(awaits.outcome());
     MIGRATE_TRY(run_process());
@@ -113,9 +115,8 @@ Result<void> Arrival::make_guest() {
       SessionFile::create(context_.state_directory, cell_session_name(to_hex(session_))));
   arrived_.guest = std::make_unique<Guest>(
       context_, session_, process, source_,
-      GuestRecord(std::move(file), std::move(row), session_, std::move(noted)));
-  Guest& guest = *arrived_.guest;
-  guest.set_home(std::make_unique<HomeLink>(to_hex(process), guest.home_connector()));
+      GuestRecord(std::move(file), std::move(row), session_, std::move(noted)), world_.clock);
+  arrived_.guest->set_home(make_home_link(*arrived_.guest, world_));
   return {};
 }
 
@@ -130,7 +131,7 @@ Result<void> Arrival::connect() {
     pages_->set_listener(listen_for_pages(context_, session_, reply));
   }
   MIGRATE_TRY(control_->send(ready));
-  AwaitConnections awaits(*control_, *pages_, early_);
+  AwaitConnections awaits(*control_, *pages_, early_, world_.clock);
   run_phase(*arrived_.mailbox, awaits);
   MIGRATE_TRY(awaits.outcome());
   context_.stops.reach("destination.connected");

@@ -10,12 +10,13 @@
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/guest/guest.h"
 #include "libmigrate/guest/guest_pages.h"
+#include "libmigrate/guest/guest_world.h"
 #include "libmigrate/host/letter_request.h"
 #include "libmigrate/host/mailbox.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/requests/move_plan.h"
-#include "libmigrate/restore/restorer.h"
+#include "libmigrate/restore/seed_restorer.h"
 
 namespace migrate {
 
@@ -23,8 +24,9 @@ namespace migrate {
 /// until then ends with it; the Guest stays. Owned by one thread, the tracer of the process.
 class Arrival {
  public:
+  /// `context` and `world` are borrowed, and outlive the guest.
   Arrival(const WorkerContext& context, PeerTrust::Peer source, const SessionId& session,
-          std::function<void(int connection)> become_worker);
+          std::function<void(int connection)> become_worker, const GuestWorld& world);
 
   /// What an arrival leaves.
   struct Arrived {
@@ -51,7 +53,7 @@ class Arrival {
   Result<CellOptions> cell_options();
   Result<void> ask_clocks(CellOptions& options);
   Result<void> open_mailbox();
-  Result<void> make_pager();
+  Result<void> make_pager(UniqueFd userfault);
   Result<void> restore();
   Result<std::vector<StreamEndpoint>> make_relay(const wire::RelayState& state,
                                                  const wire::Credentials& owner);
@@ -66,6 +68,7 @@ class Arrival {
   const SessionId session_;
   const PeerIdentity source_;  // who offers it
   const std::function<void(int connection)> become_worker_;
+  const GuestWorld& world_;
   std::unique_ptr<ControlChannel> control_;
   wire::Offer offer_;
   MovePlan plan_;
@@ -74,9 +77,9 @@ class Arrival {
   std::int64_t cell_offset_ns_ = 0;  // CLOCK_MONOTONIC of the cell minus ours
   Arrived arrived_;
   EarlyLetters early_;
-  Cell* cell_ = nullptr;         // the guest's
+  CellControl* cell_ = nullptr;  // the guest's
   GuestPages* pages_ = nullptr;  // the guest's
-  std::optional<Restorer> restorer_;
+  std::unique_ptr<SeedRestorer> restorer_;
   UniqueFd userfault_copy_;  // for the cell's init
 };
 

@@ -40,18 +40,18 @@ Result<void> Arrival::prepare() {
   const wire::Image& draft = offer_.draft();
   Guest& guest = *arrived_.guest;
   note_offer();
-  auto cell = std::make_unique<Cell>(MIGRATE_TRY(Cell::create(MIGRATE_TRY(cell_options()))));
-  cell_ = cell.get();
-  guest.set_cell(std::move(cell));
+  NewCell cell = MIGRATE_TRY(world_.make_cell(MIGRATE_TRY(cell_options())));
+  cell_ = cell.control.get();
+  guest.set_cell(std::move(cell.control));
   MIGRATE_TRY(open_mailbox());  // Not before: a cell is made while there is one thread.
-  restorer_.emplace(MIGRATE_TRY(Restorer::create(*cell_, trusted_)));
+  restorer_ = MIGRATE_TRY(cell.make_restorer(trusted_));
   SessionMark& mark = record().file().mark();
   mark.process = cell_->seed();
   mark.process_start = start_time(cell_->seed());
-  mark.init = cell_->init();
-  mark.init_start = start_time(cell_->init());
+  mark.init = cell.init;
+  mark.init_start = start_time(cell.init);
   MIGRATE_TRY(restorer_->prepare(draft));
-  MIGRATE_TRY(make_pager());
+  MIGRATE_TRY(make_pager(std::move(cell.userfault)));
   MIGRATE_TRY(record().save());
   return guest.home().connect(kHomeConnectMs);
 }
@@ -117,15 +117,14 @@ Result<void> Arrival::open_mailbox() {
   return open_guest_mailbox(*arrived_.mailbox, context_, source_, record().noted());
 }
 
-Result<void> Arrival::make_pager() {
+Result<void> Arrival::make_pager(UniqueFd userfault) {
   const wire::Image& draft = offer_.draft();
-  UniqueFd userfault = cell_->take_userfault();
   userfault_copy_ = MIGRATE_TRY(userfault.duplicate());
   auto pages = std::make_unique<GuestPages>(*cell_, record().noted().command(), session_);
   pages_ = pages.get();
   arrived_.guest->set_pages(std::move(pages));
   pages_->set_pager(MIGRATE_TRY(Pager::create(
-      pages_->options(context_.spin_us, plan_, cell_->init()),
+      pages_->options(context_.spin_us, plan_, record().file().mark().init),
       Userfault::adopt(std::move(userfault)), pager_regions(draft.objects(), only_process(draft)),
       open_mapped_files(draft.objects().mapped_files(), restorer_->file_user()))));
   MIGRATE_TRY(check_untouched(pager_regions(draft.objects(), only_process(draft))));

@@ -9,7 +9,6 @@
 #include "base/log.h"
 #include "libmigrate/proc/proc_text.h"
 #include "libmigrate/state/phase.h"
-#include "transport/proof.h"
 
 namespace migrate {
 namespace {
@@ -59,17 +58,6 @@ GuestRelay::Handlers Guest::relay_handlers() {
   return handlers;
 }
 
-HomeLink::Connect Guest::home_connector() const {
-  return [this](int timeout_ms) -> Result<std::unique_ptr<Channel>> {
-    const Address home = MIGRATE_TRY(Address::parse(record_.noted().home()));
-    const Preamble preamble{.purpose = Purpose::kHome, .session = process_};
-    auto peer = MIGRATE_TRY(context_.trust.connect(home, preamble, timeout_ms));
-    MIGRATE_TRY(give_proof(*peer.channel, record_.noted().token(), preamble, timeout_ms));
-    return std::move(peer.channel);
-  };
-  drop_again();
-}
-
 bool Guest::is_over() const {
   constexpr std::int64_t kSourceReturnUs = 10'000'000;
   const GuestRelay& relay = *home_->relay();
@@ -79,6 +67,7 @@ bool Guest::is_over() const {
 
 void Guest::follow_pages() {
   pages_->follow(independent());
+  drop_again();
   if (independent()) {
     return;
   }
@@ -90,6 +79,17 @@ void Guest::follow_pages() {
     last_progress_ = pages_->progress();
     last_progress_.set_owed_pages(0);
     become_independent();
+  }
+}
+
+void Guest::become_independent() {
+  // Before the init lets go of what a new worker would need.
+  record_.enter(GuestPhase::kIndependent);
+  let_go_of_pages();
+  last_progress_.set_done(true);
+  source_.hurry();  // It waits for nothing else.
+}
+
 // Until the init has closed its duplicates, the process may wait for a pager that is no more.
 void Guest::let_go_of_pages() {
   to_drop_ = {{.kind = Kept::Kind::kUserfault}, {.kind = Kept::Kind::kLedger}};
@@ -105,17 +105,6 @@ void Guest::drop_again() {
     }
     return dropped.has_value();
   });
-}
-
-  }
-}
-
-void Guest::become_independent() {
-  // Before the init lets go of what a new worker would need.
-  record_.enter(GuestPhase::kIndependent);
-  let_go_of_pages();
-  last_progress_.set_done(true);
-  source_.hurry();  // It waits for nothing else.
 }
 
 // A process that is owed pages and has no link to who has them, or none to its home.
@@ -249,9 +238,6 @@ void Guest::deliver(std::span<const std::byte> siginfo) {
     cell_->signal_seed(information.si_signo);
   } else {
     cell_->signal_seed(information.si_signo, &information);
-  if (cell_over()) {  // Nobody is left to hold them.
-    return;
-  }
   }
 }
 
@@ -262,6 +248,9 @@ void Guest::note_change() {
   *record_.noted().mutable_relay() = home_->relay()->note();
   if (auto saved = record_.save(); !saved) {
     log::warn("{}", saved.error().message());
+  }
+  if (cell_over()) {  // Nobody is left to hold them.
+    return;
   }
   if (auto kept = record_.keep_ends(*cell_, *home_->relay()); !kept) {
     log::error(

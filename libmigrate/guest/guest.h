@@ -45,8 +45,6 @@ class Guest {
   void note_exited() { in_cell_ = InCell::kChildren; }
   /// The relay's calls to this.
   GuestRelay::Handlers relay_handlers();
-  /// How its home is reached.
-  HomeLink::Connect home_connector() const;
 
   const WorkerContext& context() const { return context_; }
   const SessionId& session() const { return session_; }
@@ -86,11 +84,11 @@ class Guest {
   void report_end(int status, const std::string& lost);
   /// The source has come again, on a new connection.
   void answer_source(std::unique_ptr<ControlChannel> control, bool wants_all);
+  /// Notes what a new worker needs, whenever the relay has changed.
+  void note_change();
   /// Nothing is owed any more: its init is to close what it holds of its memory. Where it does not
   /// take that, it is told again by follow_pages().
   void let_go_of_pages();
-  /// Notes what a new worker needs, whenever the relay has changed.
-  void note_change();
   /// Nobody needs to take over. Unless the source knows all, a note of what became of the process
   /// stays for it: whoever finds none may say that the process never ran.
   void close();
@@ -119,9 +117,9 @@ class Guest {
     kNothing,
   };
 
-  void drop_again();
   void note_event(const CellEvent& event);
   void become_independent();
+  void drop_again();
   void end_children();
   void give_up_children(const std::string& reason);
   /// Once it has ended. Before, nobody knows.
@@ -149,9 +147,9 @@ class Guest {
   wire::Progress last_progress_;     // when nothing was owed any more
   std::int64_t waits_since_us_ = 0;  // for its pages; 0: it does not
   InCell in_cell_ = InCell::kProcess;
-  std::vector<Kept> to_drop_;       // what its init holds and must not any more
   std::int64_t over_since_us_ = 0;  // since when kNothing
   std::string lost_;                // why the process did not end by itself
+  std::vector<Kept> to_drop_;       // what its init holds and must not any more
 };
 
 }  // namespace migrate

@@ -56,9 +56,9 @@ Result<std::optional<GuestAdoption::Adopted>> GuestAdoption::take_over(SessionFi
   source.alternative_names.assign(noted.source_names().begin(), noted.source_names().end());
   adopted.guest = std::make_unique<Guest>(
       context_, session_, process, source,
-      GuestRecord(std::move(file), std::move(row), session_, std::move(noted)));
+      GuestRecord(std::move(file), std::move(row), session_, std::move(noted)), world_.clock);
   Guest& guest = *adopted.guest;
-  guest.set_home(std::make_unique<HomeLink>(to_hex(process), guest.home_connector()));
+  guest.set_home(make_home_link(guest, world_));
   guest.objects().adopt(guest.record().noted());
   MIGRATE_TRY(adopt_cell(guest));
   MIGRATE_TRY(adopt_relay(guest));
@@ -92,6 +92,9 @@ Result<std::unique_ptr<OwedPages>> GuestAdoption::adopt_pages(Guest& guest, Cell
   const bool done = spaces.empty() || !spaces.begin()->second.ledger.valid();
   if (done || guest.independent()) {
     record.enter(GuestPhase::kIndependent);
+    if (!spaces.empty()) {  // The dead worker had not come to that.
+      guest.let_go_of_pages();
+    }
     return pages;
   }
   std::vector<AdoptedSpace> all;

@@ -7,6 +7,7 @@
 #include "base/result.h"
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/guest/guest.h"
+#include "libmigrate/guest/guest_world.h"
 #include "libmigrate/host/mailbox.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/state/session_file.h"
@@ -16,8 +17,9 @@ namespace migrate {
 /// Builds, from what a dead worker left, the guest that it had. Owned by one thread.
 class GuestAdoption {
  public:
-  GuestAdoption(const WorkerContext& context, const SessionId& session)
-      : context_(context), session_(session) {}
+  /// `context` and `world` are borrowed, and outlive the guest.
+  GuestAdoption(const WorkerContext& context, const SessionId& session, const GuestWorld& world)
+      : context_(context), session_(session), world_(world) {}
 
   struct Adopted {
     std::unique_ptr<Guest> guest;
@@ -35,6 +37,7 @@ class GuestAdoption {
 
   const WorkerContext& context_;
   const SessionId session_;
+  const GuestWorld& world_;
   std::vector<KeptDescriptor> kept_;  // by the cell's init
 };
 

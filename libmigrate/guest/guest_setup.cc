@@ -13,6 +13,15 @@ std::string cell_socket(const WorkerContext& context, const SessionId& session) 
          cell_session_name(to_hex(session)) + ".socket";
 }
 
+std::unique_ptr<HomeLink> make_home_link(Guest& guest, const GuestWorld& world) {
+  return std::make_unique<HomeLink>(
+      to_hex(guest.process()),
+      [&guest, connect = world.connect_home](int timeout_ms) {
+        return connect(guest.context(), guest.record().noted(), timeout_ms);
+      },
+      world.clock);
+}
+
 Result<void> open_guest_mailbox(Mailbox& mailbox, const WorkerContext& context,
                                 const PeerIdentity& source, const wire::CellSession& noted) {
   const auto from_source = [source](const PeerIdentity& peer) {

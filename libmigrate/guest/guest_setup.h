@@ -2,11 +2,15 @@
 
 #include <google/protobuf/repeated_field.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/guest/guest.h"
+#include "libmigrate/guest/guest_world.h"
+#include "libmigrate/guest/home_link.h"
 #include "libmigrate/host/mailbox.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/proto/session.pb.h"
@@ -18,6 +22,9 @@ namespace migrate {
 
 /// Where a new worker finds the init of the cell of `session`.
 std::string cell_socket(const WorkerContext& context, const SessionId& session);
+
+/// The link of `guest` to its home, as that is noted; outlived by the guest.
+std::unique_ptr<HomeLink> make_home_link(Guest& guest, const GuestWorld& world);
 
 /// Begins to take letters: pages come from `source`, who offered the process, requests from its
 /// home, as `noted`. Errors: as Mailbox::open, kInvalid (the home's address).

@@ -2,6 +2,7 @@
 
 #include <functional>
 
+#include "libmigrate/guest/guest_world.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/state/session_file.h"
 #include "transport/peer_trust.h"
@@ -14,9 +15,11 @@ namespace migrate {
 /// when the offer is taken, before anything is made for it.
 void run_destination_worker(const WorkerContext& context, PeerTrust::Peer peer,
                             const Preamble& preamble,
-                            const std::function<void(int connection)>& become_worker);
+                            const std::function<void(int connection)>& become_worker,
+                            const GuestWorld& world = {});
 
 /// Takes over, as a worker, what a dead one left in a session file.
-void run_adopted_guest(const WorkerContext& context, SessionFile file, const SessionId& session);
+void run_adopted_guest(const WorkerContext& context, SessionFile file, const SessionId& session,
+                       const GuestWorld& world = {});
 
 }  // namespace migrate

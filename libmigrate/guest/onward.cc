@@ -1,11 +1,9 @@
 #include "libmigrate/guest/onward.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "base/log.h"
 #include "libmigrate/move/check.h"
-#include "libmigrate/move/not_moved.h"
 #include "libmigrate/move/this_host.h"
 
 namespace migrate {
@@ -68,14 +66,9 @@ std::unique_ptr<OnwardMove> Onward::begin(const MoveRequest& request, EventSink 
   options.push = request.push;
   options.transport = request.transport;
   auto onward = std::make_unique<OnwardMove>(OnwardMove{std::move(sink), request.wait, nullptr});
-  auto move = std::make_unique<SourceMove>(std::move(options), hooks(), onward->sink);
-  const MoveOutcome outcome = move->attempt_for(request.retry_seconds);
-  if (outcome == MoveOutcome::kRefused || outcome == MoveOutcome::kFailed) {
-    tell_not_moved(onward->sink, *move, outcome, guest_.cell()->seed(), guest_.name());
-    return nullptr;
-  }
-  onward->move = std::move(move);
-  return onward;
+  onward->move =
+      world_.attempt_move(std::move(options), hooks(), request.retry_seconds, onward->sink);
+  return onward->move ? std::move(onward) : nullptr;
 }
 
 void Onward::check(const CheckRequest& request, EventSink sink) {
@@ -103,15 +96,15 @@ std::unique_ptr<OnwardMove> Onward::adopt() {
   if (!noted.has_outgoing()) {
     return nullptr;
   }
-  SessionId session{};
-  std::copy_n(reinterpret_cast<const std::byte*>(noted.outgoing().session().data()),
-              std::min(noted.outgoing().session().size(), session.size()), session.begin());
-  wire::Image image;
-  auto parked = ParkedProcess::adopt(guest_.cell()->seed(), guest_.record().file().mark().area,
-                                     session, image);
-  if (!parked) {
-    if (parked.error().code != ErrorCode::kNotFound) {
-      log::error("process {}: {}", guest_.name(), parked.error().message());
+  SourceMoveOptions options = this->options(
+      noted_plan(noted.outgoing().mode()),
+      Address::parse(noted.outgoing().destination()).value_or(guest_.context().own_address));
+  auto onward = std::make_unique<OnwardMove>();
+  auto move = world_.adopt_move(std::move(options), hooks(), guest_.record().file().mark().area,
+                                noted.outgoing(), onward->sink);
+  if (!move) {
+    if (move.error().code != ErrorCode::kNotFound) {
+      log::error("process {}: {}", guest_.name(), move.error().message());
     }
     noted.clear_outgoing();
     if (has_left(guest_.phase())) {  // It runs elsewhere, and its pages went with its cell.
@@ -119,13 +112,7 @@ std::unique_ptr<OnwardMove> Onward::adopt() {
     }
     return nullptr;
   }
-  SourceMoveOptions options = this->options(
-      noted_plan(noted.outgoing().mode()),
-      Address::parse(noted.outgoing().destination()).value_or(guest_.context().own_address));
-  guest_.context().stops.reach("source.adopting");
-  auto onward = std::make_unique<OnwardMove>();
-  onward->move = SourceMove::adopt(std::move(options), hooks(), onward->sink, std::move(*parked),
-                                   std::move(image), noted.outgoing());
+  onward->move = std::move(*move);
   return onward;
 }
 

@@ -3,6 +3,7 @@
 #include <memory>
 
 #include "libmigrate/guest/guest.h"
+#include "libmigrate/guest/guest_world.h"
 #include "libmigrate/host/event_sink.h"
 #include "libmigrate/move/departure.h"
 #include "libmigrate/move/source_move.h"
@@ -37,9 +38,10 @@ class OnwardMoves {
 
 class Onward final : public OnwardMoves {
  public:
-  /// `guest` is borrowed, and outlives the moves. `host_clocks`: of this worker's time namespace.
-  Onward(Guest& guest, const ClockOffsets& host_clocks)
-      : guest_(guest), host_clocks_(host_clocks) {}
+  /// `guest` and `world` are borrowed, and outlive the moves. `host_clocks`: of this worker's time
+  /// namespace.
+  Onward(Guest& guest, const ClockOffsets& host_clocks, const GuestWorld& world)
+      : guest_(guest), host_clocks_(host_clocks), world_(world) {}
 
   bool answers_at_once(const MoveRequest& request, EventSink& sink) override;
   std::unique_ptr<OnwardMove> begin(const MoveRequest& request, EventSink sink) override;
@@ -54,6 +56,7 @@ class Onward final : public OnwardMoves {
 
   Guest& guest_;
   const ClockOffsets host_clocks_;
+  const GuestWorld& world_;
 };
 
 }  // namespace migrate

@@ -13,47 +13,31 @@
 #include "libmigrate/restore/file_user.h"
 #include "libmigrate/restore/mappings.h"
 #include "libmigrate/restore/process_state.h"
+#include "libmigrate/restore/seed_restorer.h"
 #include "libmigrate/trace/script.h"
 
 namespace migrate {
 
-/// Turns the seed of a cell into the process of an image, stopped until run().
-/// Order of calls: create, prepare (with the draft, while the process still runs at the source),
-/// adapt (with the final image), finish, run. Owned by the thread that created it, the seed's
-/// tracer. After an error the cell is to be ended.
-class Restorer {
+/// The SeedRestorer that there is: by scripts in the seed, which it traces.
+class Restorer final : public SeedRestorer {
  public:
   /// Takes hold of the cell's seed. The cell is borrowed. `trusted`: see FileUser.
   static Result<Restorer> create(Cell& cell, bool trusted);
 
-  /// Empties the seed, makes the draft's mappings in it, with nothing in them yet, and its threads.
-  Result<void> prepare(const wire::Image& draft);
-
-  /// As whom the files of the draft are opened.
-  const FileUser& file_user() const { return file_user_; }
-
-  /// What must change for `image` to have its mappings. Unregister what is unmapped from a
-  /// userfaultfd before adapt(), or the process would wait for the pager.
-  MappingPlan plan(const wire::Image& image) const { return plan_mappings(mapped_, image); }
-  /// Makes the mappings those of the final image.
-  Result<void> adapt(const wire::Image& image, const MappingPlan& plan);
-
-  /// Gives the process everything else of the image. The pager must be running and have the starter
-  /// pages, since the kernel may touch memory of the process. `relays`: see make_open_files.
-  Result<void> finish(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
-
-  /// After finish(): open files whose position counts at home, by OpenFile.shared_id.
-  std::map<std::uint64_t, UniqueFd> take_shared_files() { return std::move(shared_files_); }
-
-  /// The threads in this host's numbers, in the image's order.
-  std::vector<pid_t> host_threads() const;
-
-  /// From now on the threads outlive this process: if it dies, they run. Until then they die with
-  /// it, before any of them has run: a copy that was never told to run must not run because its
-  /// tracer died. On error none has run.
-  Result<void> release();
-  /// Lets all threads go.
-  Result<void> run();
+  Result<void> prepare(const wire::Image& draft) override;
+  const FileUser& file_user() const override { return file_user_; }
+  MappingPlan plan(const wire::Image& image) const override {
+    return plan_mappings(mapped_, image);
+  }
+  Result<void> adapt(const wire::Image& image, const MappingPlan& plan) override;
+  Result<void> finish(const wire::Image& image,
+                      const std::map<std::uint64_t, int>& relays) override;
+  std::map<std::uint64_t, UniqueFd> take_shared_files() override {
+    return std::move(shared_files_);
+  }
+  std::vector<pid_t> host_threads() const override;
+  Result<void> release() override;
+  Result<void> run() override;
 
  private:
   struct RestoredThread {

@@ -27,8 +27,9 @@ class ArrivalTest : public testing::Test {
     auto ends = make_memory_channels().value();
     ControlChannel source(std::move(ends.first), "destination");
     EXPECT_TRUE(source.send(message));
-    Arrival arrival(context_, {std::move(ends.second), PeerIdentity()}, SessionId(),
-                    [this](int) { ++workers_; });
+    Arrival arrival(
+        context_, {std::move(ends.second), PeerIdentity()}, SessionId(),
+        [this](int) { ++workers_; }, world_);
     EXPECT_FALSE(arrival.take_in());
     EXPECT_EQ(workers_, 0);
     const auto answer = source.receive(0, 1000);
@@ -41,6 +42,7 @@ class ArrivalTest : public testing::Test {
   }
 
   WorkerContext context_;
+  const GuestWorld world_;
   int workers_ = 0;
 };
 

@@ -17,6 +17,7 @@
 #include "libmigrate/relay/home_relay.h"
 #include "tests/libmigrate/guest/client.h"
 #include "tests/libmigrate/guest/stand_ins.h"
+#include "tests/libmigrate/guest/state_directory.h"
 #include "transport/memory_channel.h"
 
 namespace migrate {
@@ -26,8 +27,6 @@ namespace migrate {
 class GuestFixture : public testing::Test {
  protected:
   void SetUp() override {
-    directory_ = testing::TempDir() + "guest-" + std::to_string(::getpid());
-    std::filesystem::remove_all(directory_);
     std::filesystem::create_directories(directory_ + "/mailbox");
     context_.state_directory = directory_;
     context_.host_name = "hostB";
@@ -46,7 +45,6 @@ class GuestFixture : public testing::Test {
     guest_.reset();
     ::kill(process_, SIGKILL);
     ::waitpid(process_, nullptr, 0);
-    std::filesystem::remove_all(directory_);
   }
 
   void make_guest() {
@@ -143,7 +141,8 @@ class GuestFixture : public testing::Test {
                                    cell_session_name("00ff") + ".session");
   }
 
-  std::string directory_;
+  const StateDirectory state_;
+  const std::string directory_ = state_.path();
   WorkerContext context_;
   pid_t process_ = -1;
   std::int64_t now_us_ = 1'000'000'000;

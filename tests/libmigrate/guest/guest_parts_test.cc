@@ -13,6 +13,7 @@
 #include "libmigrate/relay/home_relay.h"
 #include "libmigrate/state/registry.h"
 #include "tests/libmigrate/guest/stand_ins.h"
+#include "tests/libmigrate/guest/state_directory.h"
 #include "transport/memory_channel.h"
 
 namespace migrate {
@@ -21,9 +22,6 @@ namespace {
 class GuestRecordTest : public testing::Test {
  protected:
   void SetUp() override {
-    directory_ = testing::TempDir() + "record-" + std::to_string(::getpid());
-    std::filesystem::remove_all(directory_);
-    std::filesystem::create_directories(directory_);
     ASSERT_TRUE(SessionFile::prepare(directory_));
     wire::CellSession noted;
     noted.set_process(std::string(16, 'p'));
@@ -37,18 +35,14 @@ class GuestRecordTest : public testing::Test {
         SessionId(), noted);
     record_->set_facts([this] { return facts_; });
   }
-  void TearDown() override {
-    record_.reset();
-    std::filesystem::remove_all(directory_);
-  }
-
   std::optional<ProcessRecord> row() {
     auto registry = Registry::open(directory_).value();
     const auto rows = registry.list().value();
     return rows.empty() ? std::nullopt : std::optional(rows.front());
   }
 
-  std::string directory_;
+  const StateDirectory state_;
+  const std::string directory_ = state_.path();
   GuestRecord::Facts facts_{.owed_pages = 9, .children_left = false, .lost = {}};
   std::optional<GuestRecord> record_;
 };
@@ -134,6 +128,12 @@ TEST_F(GuestRecordTest, TheInitHoldsTheEndsThatAreOpen) {
   EXPECT_EQ(cell.kept[0].number, 5U);
   ASSERT_TRUE(record_->keep_ends(cell, *relay));
   EXPECT_EQ(cell.kept.size(), 1U);  // It has it already.
+  const auto none = GuestRelay::create(make_relay_state({}), {}).value();
+  ASSERT_TRUE(record_->keep_ends(cell, *none));
+  ASSERT_EQ(cell.dropped.size(), 1U);
+  EXPECT_EQ(cell.dropped[0], cell.kept[0]);
+}
+
 TEST_F(GuestRecordTest, AnEndThatIsNotLetGoOfIsTriedAgain) {
   StandInCell cell(::getpid());
   const std::vector<RelayStreamSpec> specs{{.id = 4, .directions = wire::RELAY_OUT}};
@@ -157,12 +157,6 @@ TEST_F(GuestRecordTest, AnEndThatIsNotKeptIsTriedAgain) {
   EXPECT_FALSE(record_->keep_ends(cell, *relay));
   EXPECT_TRUE(record_->keep_ends(cell, *relay));
   EXPECT_EQ(cell.kept.size(), 1U);
-}
-
-  const auto none = GuestRelay::create(make_relay_state({}), {}).value();
-  ASSERT_TRUE(record_->keep_ends(cell, *none));
-  ASSERT_EQ(cell.dropped.size(), 1U);
-  EXPECT_EQ(cell.dropped[0], cell.kept[0]);
 }
 
 TEST_F(GuestRecordTest, ATakenOverEndIsNotGivenAgain) {

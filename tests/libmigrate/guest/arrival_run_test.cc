@@ -1,0 +1,318 @@
+// How a process arrives whose offer is taken: each test is one trace of what its source, its cell
+// and others do until it runs here, or does not.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <filesystem>
+#include <future>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "libmigrate/guest/arrival.h"
+#include "libmigrate/host/mailbox_path.h"
+#include "tests/libmigrate/guest/arrival_world.h"
+
+namespace migrate {
+namespace {
+
+class ArrivalRunTest : public testing::Test {
+ protected:
+  /// Takes the process in, while its source does that.
+  std::optional<Arrival::Arrived> take_in(const std::function<void()>& script) {
+    PeerTrust::Peer peer = world_.connect_source();
+    auto source = std::async(std::launch::async, [&] {
+      script();
+      world_.close_pages();
+    });
+    auto arrived = Arrival(
+                       world_.context, std::move(peer), world_.session,
+                       [this](int) { ++world_.workers; }, guest_world_)
+                       .take_in();
+    source.get();
+    return arrived;
+  }
+  void hand_over_and_run() {
+    world_.hand_over();
+    world_.send_run();
+    const auto running = world_.hear();
+    EXPECT_TRUE(running && running->has_running());
+  }
+  /// What the source hears at last: why it failed; empty if it is told nothing.
+  std::string failure() const {
+    const auto told = world_.source->try_receive();
+    return told && *told && (*told)->has_failed() ? (*told)->failed().reason() : std::string();
+  }
+  void expect_nothing_is_left() const {
+    EXPECT_TRUE(world_.has("end the cell"));
+    EXPECT_FALSE(world_.has("release"));
+    EXPECT_FALSE(std::filesystem::exists(world_.session_path()));
+    EXPECT_NE(failure(), "");
+  }
+
+  ArrivalWorld world_;
+  const GuestWorld guest_world_ = world_.world();
+};
+
+// The promise that it runs in one place: whoever takes over finds in the record at every moment
+// whether the process may run, and the init holds its memory before it does.
+TEST_F(ArrivalRunTest, EveryStepToRunIsNotedBeforeItIsTaken) {
+  auto arrived = take_in([this] { hand_over_and_run(); });
+  ASSERT_TRUE(arrived);
+  EXPECT_EQ(world_.steps_to_run(), (std::vector<std::string>{"keep the userfaultfd in Marked",
+                                                             "release in Kept", "run in Ran"}));
+  EXPECT_EQ(arrived->guest->phase(), GuestPhase::kServing);
+  EXPECT_EQ(world_.workers, 1);
+}
+
+TEST_F(ArrivalRunTest, ASourceHearsOnceThatItRuns) {
+  auto arrived = take_in([this] { hand_over_and_run(); });
+  ASSERT_TRUE(arrived);
+  const auto more = world_.source->try_receive();
+  EXPECT_TRUE(more && !*more);
+  EXPECT_TRUE(arrived->guest->source().connected());
+}
+
+TEST_F(ArrivalRunTest, WhatAFollowingWorkerNeedsIsThereBeforeItRuns) {
+  world_.on_step = [this](const std::string& step) {
+    if (step != "release") {
+      return;
+    }
+    EXPECT_EQ(world_.cell->kept.back().kind, Kept::Kind::kUserfault);
+    const auto* mark = reinterpret_cast<const SessionMark*>(world_.mark.bytes().data());
+    EXPECT_TRUE(mark->process_identity().is_alive());
+    EXPECT_EQ(mark->init, world_.init.id());
+  };
+  auto arrived = take_in([this] { hand_over_and_run(); });
+  ASSERT_TRUE(arrived);
+  EXPECT_TRUE(world_.has("release"));
+  const wire::CellSession noted = read_noted(arrived->guest->record().file()).value();
+  EXPECT_EQ(noted.token(), "token");
+  EXPECT_EQ(noted.command(), "sub ject");  // No line break reaches a terminal.
+  EXPECT_TRUE(noted.trusted());
+}
+
+TEST_F(ArrivalRunTest, ItIsNotRunIfTheSourceFails) {
+  EXPECT_FALSE(take_in([this] {
+    world_.hand_over();
+    wire::ControlMessage failed;
+    failed.mutable_failed()->set_reason("it could not be parked");
+    EXPECT_TRUE(world_.source->send(failed));
+  }));
+  expect_nothing_is_left();
+}
+
+TEST_F(ArrivalRunTest, ItIsNotRunIfTheSourceIsLostBeforeRun) {
+  EXPECT_FALSE(take_in([this] {
+    world_.hand_over();
+    world_.source.reset();
+  }));
+  EXPECT_TRUE(world_.has("end the cell"));
+  EXPECT_FALSE(world_.has("release"));
+  EXPECT_FALSE(std::filesystem::exists(world_.session_path()));
+}
+
+TEST_F(ArrivalRunTest, ItRunsOnIfTheSourceIsLostAfterRun) {
+  world_.on_step = [this](const std::string& step) {
+    if (step == "run") {
+      world_.source.reset();
+    }
+  };
+  auto arrived = take_in([this] {
+    world_.hand_over();
+    world_.send_run();
+  });
+  ASSERT_TRUE(arrived);
+  EXPECT_FALSE(world_.cell->ended);
+  EXPECT_EQ(arrived->guest->phase(), GuestPhase::kServing);
+}
+
+TEST_F(ArrivalRunTest, TheCellOfAProcessThatRunsIsLeftAlone) {
+  auto arrived = take_in([this] { hand_over_and_run(); });
+  ASSERT_TRUE(arrived);
+  EXPECT_FALSE(world_.has("end the cell"));
+}
+
+TEST_F(ArrivalRunTest, AProcessThatAFollowingWorkerWouldLoseIsNotRun) {
+  world_.kind_to_fail = Kept::Kind::kUserfault;
+  EXPECT_FALSE(take_in([this] {
+    world_.hand_over();
+    world_.send_run();
+  }));
+  expect_nothing_is_left();
+}
+
+TEST_F(ArrivalRunTest, NorOneWhoseLedgerIsNotKept) {
+  world_.kind_to_fail = Kept::Kind::kLedger;
+  EXPECT_FALSE(take_in([this] { world_.hand_over(); }));
+  expect_nothing_is_left();
+}
+
+TEST_F(ArrivalRunTest, WhatCannotBeReleasedNeverRan) {
+  world_.step_to_fail = "release";
+  EXPECT_FALSE(take_in([this] {
+    world_.hand_over();
+    world_.send_run();
+  }));
+  EXPECT_TRUE(world_.has("end the cell"));
+  EXPECT_FALSE(std::filesystem::exists(world_.session_path()));
+  EXPECT_NE(failure(), "");
+}
+
+// Some of its threads may have run: the source must not hear that it never did.
+TEST_F(ArrivalRunTest, WhatWasReleasedMayHaveRun) {
+  world_.step_to_fail = "run";
+  EXPECT_FALSE(take_in([this] {
+    world_.hand_over();
+    world_.send_run();
+  }));
+  EXPECT_EQ(failure(), "");
+  EXPECT_EQ(world_.phase(), "Over");
+  EXPECT_TRUE(std::filesystem::exists(world_.session_path()));
+}
+
+TEST_F(ArrivalRunTest, NoSourceTakesBackWhatMayStillBeThere) {
+  world_.cell_ends = false;
+  EXPECT_FALSE(take_in([this] {
+    world_.hand_over();
+    wire::ControlMessage failed;
+    failed.mutable_failed();
+    EXPECT_TRUE(world_.source->send(failed));
+  }));
+  EXPECT_EQ(failure(), "");
+  EXPECT_TRUE(std::filesystem::exists(world_.session_path()));
+}
+
+TEST_F(ArrivalRunTest, WhatFailsOnTheWayIsToldToTheSource) {
+  for (const char* step : {"make the cell", "prepare"}) {
+    world_.steps.clear();
+    world_.step_to_fail = step;
+    EXPECT_FALSE(take_in([this] { world_.send_offer(world_.offer()); }));
+    EXPECT_NE(failure().find(step), std::string::npos) << failure();
+    EXPECT_FALSE(std::filesystem::exists(world_.session_path()));
+  }
+  for (const char* step : {"adapt", "finish"}) {
+    world_.step_to_fail = step;
+    EXPECT_FALSE(take_in([this] {
+      world_.send_offer(world_.offer());
+      world_.connect_pages();
+      world_.send_final();
+    }));
+    EXPECT_NE(failure().find(step), std::string::npos) << failure();
+    EXPECT_FALSE(std::filesystem::exists(world_.session_path()));
+  }
+}
+
+TEST_F(ArrivalRunTest, AnImageThatIsNoneIsNotRestored) {
+  EXPECT_FALSE(take_in([this] {
+    world_.send_offer(world_.offer());
+    world_.connect_pages();
+    wire::ControlMessage message;
+    *message.mutable_final()->mutable_image() = world_.final_image();
+    message.mutable_final()->mutable_image()->mutable_processes(0)->clear_signal_actions();
+    EXPECT_TRUE(world_.source->send(message));
+  }));
+  EXPECT_NE(failure().find("signal_actions"), std::string::npos) << failure();
+  EXPECT_FALSE(world_.has("adapt"));
+}
+
+TEST_F(ArrivalRunTest, EagerlyItIsRestoredWhenAllHasCome) {
+  auto arrived = take_in([this] {
+    wire::Offer offer = world_.offer();
+    offer.set_mode("eager");
+    world_.send_offer(offer);
+    world_.connect_pages();
+    world_.send_final();
+    const auto restored = world_.hear();
+    EXPECT_TRUE(restored && restored->has_restored());
+    world_.send_run();
+  });
+  ASSERT_TRUE(arrived);
+  EXPECT_EQ(arrived->guest->pages().owed(), 0U);
+}
+
+TEST_F(ArrivalRunTest, SignalsThatCameMeanwhileReachIt) {
+  auto arrived = take_in([this] {
+    world_.hand_over();
+    siginfo_t information{};
+    information.si_signo = SIGUSR1;
+    wire::ControlMessage run;
+    run.mutable_run()->add_signals(&information, sizeof(information));
+    EXPECT_TRUE(world_.source->send(run));
+  });
+  ASSERT_TRUE(arrived);
+  EXPECT_EQ(world_.cell->signals, std::vector<int>{SIGUSR1});
+}
+
+// Of several answers, none of which may let its clocks run backwards.
+TEST_F(ArrivalRunTest, AProcessOfAnotherMachineKeepsItsTime) {
+  constexpr std::int64_t kThereNs = 5'000'000'000'000'000;
+  int asked = 0;
+  auto arrived = take_in([&] {
+    wire::Offer offer = world_.offer();
+    offer.mutable_source()->set_boot_id("another boot");
+    world_.send_offer(offer);
+    auto message = world_.hear();
+    for (; message && message->has_clock_request(); message = world_.hear()) {
+      ++asked;
+      wire::ControlMessage answer;
+      answer.mutable_clocks()->set_monotonic_ns(kThereNs);
+      EXPECT_TRUE(world_.source->send(answer));
+    }
+    EXPECT_TRUE(message && message->has_offer_reply());
+    world_.source.reset();
+  });
+  EXPECT_FALSE(arrived);
+  EXPECT_EQ(asked, 5);
+  EXPECT_GT(world_.cell_options.monotonic_offset_ns, 0);
+  EXPECT_LT(world_.cell_options.monotonic_offset_ns, kThereNs);
+}
+
+class EarlyRequestTest : public ArrivalRunTest {
+ protected:
+  /// What the daemon does for a client who asks for something before the process runs.
+  void ask_early() {
+    std::array<int, 2> ends{};
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+    client_.reset(ends[1]);
+    const UniqueFd theirs(ends[0]);
+    const std::string request = R"({"command":"check"})";
+    EXPECT_TRUE(hand_to_worker(world_.directory.path(), to_hex(world_.session), theirs.get(),
+                               std::as_bytes(std::span(request)))
+                    .value());
+  }
+
+  UniqueFd client_;
+};
+
+TEST_F(EarlyRequestTest, IsKeptUntilItRuns) {
+  auto arrived = take_in([this] {
+    world_.hand_over();
+    ask_early();
+    world_.send_run();
+  });
+  ASSERT_TRUE(arrived);
+  // Its mailbox may not have got it before Run came.
+  std::size_t letters = arrived->early.size();
+  while (arrived->mailbox->receive(letters == 0 ? 1000 : 0)) {
+    ++letters;
+  }
+  EXPECT_EQ(letters, 1U);
+}
+
+TEST_F(EarlyRequestTest, IsAnsweredIfItNeverRuns) {
+  EXPECT_FALSE(take_in([this] {
+    world_.hand_over();
+    ask_early();
+    world_.source.reset();
+  }));
+  std::array<char, 1000> text{};
+  ASSERT_GT(::read(client_.get(), text.data(), text.size()), 0);
+  EXPECT_NE(std::string(text.data()).find("result"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace migrate
