@@ -8,6 +8,7 @@ is not installed is skipped.
 """
 
 import gzip
+import os
 import pathlib
 import re
 import shutil
@@ -15,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import unittest
+import unittest.mock
 
 ROOT = pathlib.Path()
 BUILD = pathlib.Path()
@@ -172,6 +174,18 @@ class Bash(Completion):
 
     def test_offers_what_help_shows(self):
         self.check()
+
+    def test_offers_processes_and_hosts(self):
+        with tempfile.TemporaryDirectory() as folder:
+            tool = pathlib.Path(folder) / "migratectl"
+            tool.write_text('#!/bin/sh\nif [ "$1" = ps ]; then echo "ID PID"; echo "6cff50e6 22465";'
+                            ' else echo "HOST ADDRESS"; echo "hostB 10.0.0.2"; fi\n')
+            tool.chmod(0o755)
+            with unittest.mock.patch.dict(os.environ, PATH=f"{folder}:/usr/bin:/bin"):
+                shown, moved, host, to = self.offered("migratectl", [
+                    ("show", ""), ("move", ""), ("move", "7", ""), ("check", "7", "--to", "")])
+        self.assertEqual((shown, host, to), ({"6cff50e6"}, {"hostB"}, {"hostB"}))
+        self.assertLessEqual({"6cff50e6", str(os.getpid())}, moved)
 
     def test_completes_values_after_an_equals_sign(self):
         self.assertEqual(self.offered("migratectl", [("move", "--mode", "=", "la"),

@@ -63,7 +63,22 @@ def options_of(command):
                      for option in command.options)
 
 
+def told_usage(command):
+    """(usage, what it does) of a command whose help begins with its usage, as "exec HOST -- CMD...: ..."
+    does: CLI11 knows nothing of what follows --."""
+    if command.path:
+        told = re.match(rf"({re.escape(command.path[-1])} [^:]+): (.+)", command.help)
+        if told:
+            usage = " ".join((*command.path[:-1], told.group(1)))
+            return usage, told.group(2)[0].upper() + told.group(2)[1:]
+    return "", command.help
+
+
 def usage_of(tool, command):
+    told, _ = told_usage(command)
+    if told:
+        name = " ".join(command.path)
+        return f"\\fB{roff(f'{tool} {name}')}\\fR\\fI{roff(told.removeprefix(name))}\\fR"
     words = [f"\\fB{roff(' '.join((tool, *command.path)))}\\fR"]
     if command.options:
         words.append("[\\fIOPTIONS\\fR]")
@@ -75,7 +90,7 @@ def usage_of(tool, command):
 
 
 def synopsis_of(tool, root):
-    shown = [each for each in root.all() if not each.commands]
+    shown = [without_help(each) if each.path else each for each in root.all() if not each.commands]
     return "\n.br\n".join(usage_of(tool, each) for each in shown)
 
 
@@ -89,7 +104,7 @@ def commands_of(tool, root):
     parts = []
     for command in map(without_help, root.all()):
         if command.path:
-            parts += [f".SS {roff(command.name)}", roff(sentence(command.help)), ".PP",
+            parts += [f".SS {roff(command.name)}", roff(sentence(told_usage(command)[1])), ".PP",
                       usage_of(tool, command)]
             parts += [entry(f"\\fI{roff(each.positional)}\\fR", roff(sentence(each.help)),
                             notes_of(each)) for each in command.positionals]
