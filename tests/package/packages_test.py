@@ -187,6 +187,27 @@ class Installed(InRoot):
         self.assertIn("max_sessions = 7", self.inside("cat", "/etc/migrate/migrated.toml").stdout)
         self.assertIsNone(daemon.poll())
 
+    def test_systemd_is_told_what_changes(self):
+        """What the packages ask of systemd, which does not run here: a program of that name notes it."""
+        self.inside("sh", "-c", "mkdir -p /run/systemd/system && cd /usr/bin && printf '#!/bin/sh\n"
+                    "echo \"$@\" >>/run/asked\n' >systemctl && chmod +x systemctl"
+                    " && cp systemctl systemd-tmpfiles")
+        asked = {}
+        for step, arguments in (("install", ()), ("upgrade", ()), ("remove", ("--remove",)),
+                                ("purge", ("--purge",))):
+            self.inside("sh", "-c", ">/run/asked")
+            if arguments:
+                self.inside("dpkg", *arguments, "migrate-tools")
+            else:
+                self.install("migrate-tools")
+            asked[step] = self.inside("cat", "/run/asked").stdout.splitlines()
+        reload = "--system daemon-reload"
+        self.assertEqual(asked, {"install": ["--create migrate.conf", reload],
+                                 "upgrade": [reload, "--create migrate.conf", reload,
+                                             "try-restart migrated.service"],
+                                 "remove": ["stop migrated.service", reload],
+                                 "purge": [reload]})
+
     def test_a_library_alone_needs_the_cxx_runtime_only(self):
         self.install("libmigrate1")
         library = "/usr/lib/x86_64-linux-gnu/libmigrate.so.1"
@@ -225,6 +246,7 @@ class Job(InRoot):
     def check(self, program):
         self.assertIn("libmigrate.so.1 => /lib/x86_64-linux-gnu/libmigrate.so.1",
                       self.inside("ldd", program).stdout)
+        self.assertIn("LIBMIGRATE_1", self.inside("readelf", "--version-info", program).stdout)
         said = self.inside(program).stdout
         self.assertIn(self.SAYS, said)
         return said
