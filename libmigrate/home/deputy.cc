@@ -168,7 +168,7 @@ void Deputy::follow_move() {
       }
     }
     record_.enter(HomePhase::kIndependent, last_move());
-    record_.row().set_result(outcome().dump());
+    record_.show_result(outcome().dump());
     if (asking_.wait == MoveWait::kDone) {
       asking_.client.finish(MIGRATE_DONE, move.result());
     }
@@ -182,7 +182,7 @@ void Deputy::follow_move() {
 }
 
 void Deputy::pump() {
-  record_.row().refresh();
+  record_.refresh_row();
   pump_forwards();
   if (auto handled = relay_->handle(); !handled) {
     log::warn("link to {}: {}", record_.where().host, handled.error().message());

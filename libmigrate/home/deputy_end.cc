@@ -35,7 +35,7 @@ bool Deputy::end_deputy() {
   record_.release_pid();
   log_end();
   if (end_->is_remarkable()) {
-    record_.row().set_result(outcome().dump());
+    record_.show_result(outcome().dump());
   }
   // After the reason, which whoever waits for the end then reads.
   record_.enter(leaves_children ? HomePhase::kChildrenLeft : HomePhase::kEnded, last_move(),
@@ -83,7 +83,7 @@ void Deputy::end_keeper() {
 }
 
 void Deputy::end_children() {
-  record_.row().set_waiting({}, 0);
+  record_.show_waiting(std::string(), 0);
   record_.enter(HomePhase::kEnded, last_move(), end_->wait_status);
 }
 

@@ -67,8 +67,8 @@ void HomeChildrenLeft::watch_silence() {
   }
   const std::int64_t silent_us = now - heard_us_;
   if (move.done()) {
-    deputy_.record().row().set_waiting(
-        silent_us > kShownUs ? host + ", where children of it are" : "", silent_us);
+    deputy_.record().show_waiting(
+        silent_us > kShownUs ? host + ", where children of it are" : std::string(), silent_us);
   }
   const std::int64_t limit_us = std::int64_t{deputy_.around().end_waiting_s} * 1'000'000;
   if (limit_us != 0 && silent_us > limit_us && !given_up_) {

@@ -34,7 +34,7 @@ bool HomeInDoubt::step() {
   // What went wrong is shown as what the move waits for; its fate alone counts here.
   static_cast<void>(departed_.move->handle());  // watch_deputy() sees the end of what is parked.
   record_.show_waiting(*departed_.move, around_.clock());
-  record_.row().refresh();
+  record_.refresh_row();
   if (client_.open() && around_.clock() - since_us_ > kPatienceUs) {
     client_.finish_failed(MIGRATE_LOST, doubt_error(*departed_.move, record_.command()));
   }

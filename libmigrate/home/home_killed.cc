@@ -28,9 +28,9 @@ bool HomeKilled::step() {
     verdict_ = std::move(*verdict);
     return false;
   }
-  record_.row().set_waiting("killed here, and in doubt whether it runs at " + there_.host,
-                            around_.clock() - since_us_);
-  record_.row().refresh();
+  record_.show_waiting("killed here, and in doubt whether it runs at " + there_.host,
+                       around_.clock() - since_us_);
+  record_.refresh_row();
   return true;
 }
 

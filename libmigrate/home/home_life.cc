@@ -53,7 +53,8 @@ DoubtEnd HomeLife::settle_doubt(Departed& departed, std::unique_ptr<Channel>& ca
 
 // The process is nobody's any more: who asked for it meanwhile may try again.
 void HomeLife::end_not_moved(HomeLeaving& leaving, MoveOutcome outcome) {
-  record_.row().remove();
+  record_.enter(HomePhase::kStayed);
+  record_.remove_row();
   WorkerOver over(MIGRATE_FAILED, make_error(ErrorCode::kRetry, "carry out a request",
                                              "process " + record_.command(),
                                              "a move of it has just failed; try again"));

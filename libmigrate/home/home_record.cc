@@ -125,7 +125,7 @@ void HomeRecord::show_waiting(const Departure& move, std::int64_t now_us) {
   if (!waits_for.empty() && move.fate() == Fate::kUnknown) {
     waits_for = "in doubt whether it runs at " + waits_for;
   }
-  row_.set_waiting(waits_for, now_us - move.waits_since_us());
+  show_waiting(waits_for, now_us - move.waits_since_us());
 }
 
 Result<void> HomeRecord::save() {

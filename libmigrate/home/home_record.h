@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 
 #include "base/process_identity.h"
 #include "base/result.h"
@@ -56,9 +57,18 @@ class HomeRecord {
   void write_row(const LastMove& move);
   /// The same, of a move's progress: see ProcessRow::set_progress().
   void show_progress(const LastMove& move);
-  ProcessRow& row() { return row_; }
+  /// The same, of the JSON object that the last move has come to.
+  void show_result(std::string json) { row_.set_result(std::move(json)); }
   /// Shows in the row for what `move` waits, at the time `now_us`.
   void show_waiting(const Departure& move, std::int64_t now_us);
+  /// Shows for what the worker waits (empty: nothing), and since how long.
+  void show_waiting(const std::string& what, std::int64_t waited_us) {
+    row_.set_waiting(what, waited_us);
+  }
+  /// See ProcessRow::refresh().
+  void refresh_row() { row_.refresh(); }
+  /// The process is nobody's any more, and whoever asked for its move is told so.
+  void remove_row() { row_.remove(); }
 
   /// The text of the file, of which save() writes what was changed.
   wire::HomeSession& text() { return text_; }

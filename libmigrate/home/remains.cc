@@ -14,6 +14,9 @@ TakenOverAs taken_over_as(HomePhase phase, const wire::HomeSession& noted, Found
   if (found == Found::kParked) {
     return TakenOverAs::kDeputy;
   }
+  if (phase == HomePhase::kStayed) {  // Even if it has ended since.
+    return TakenOverAs::kStayed;
+  }
   // One that never left went on here, however it did.
   if (!noted.has_outgoing() || (found == Found::kRunsOn && !noted.outgoing().confirmed())) {
     return TakenOverAs::kStayed;

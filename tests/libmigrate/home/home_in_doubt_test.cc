@@ -22,6 +22,7 @@ TEST_F(HomeDoubt, ARefusedMoveLeavesNothing) {
   ASSERT_TRUE(move_away());
   EXPECT_EQ(client.exit(), MIGRATE_REFUSED);
   EXPECT_EQ(phases(), "Over");
+  EXPECT_EQ(record_->phase(), HomePhase::kStayed);
   EXPECT_FALSE(has_file());
   EXPECT_FALSE(row());
 }
@@ -63,6 +64,7 @@ TEST_F(HomeDoubt, TheDestinationSaysThatItNeverRan) {
   EXPECT_EQ(client.exit(), MIGRATE_FAILED);
   EXPECT_EQ(other.exit(), MIGRATE_ERROR);
   EXPECT_NE(other.error().find("in doubt"), std::string::npos);
+  EXPECT_EQ(record_->phase(), HomePhase::kStayed);
   EXPECT_FALSE(has_file());
   EXPECT_FALSE(row());
 }

@@ -76,6 +76,12 @@ TEST_F(HomeTakenOverAs, WhatRunsOnWasNeverMoved) {
   EXPECT_EQ(taken_over_as(HomePhase::kServing, away(), Found::kRunsOn), TakenOverAs::kKilled);
 }
 
+TEST_F(HomeTakenOverAs, WhatStayedIsNotAskedAboutWhenItHasEnded) {
+  for (const wire::HomeSession& noted : {never_left(), unconfirmed()}) {
+    EXPECT_EQ(taken_over_as(HomePhase::kStayed, noted, Found::kGone), TakenOverAs::kStayed);
+  }
+}
+
 TEST_F(HomeTakenOverAs, AKeeperThatIsNotedIsLookedForInEveryPhase) {
   for (const HomePhase phase : kPhases) {
     EXPECT_EQ(taken_over_as(phase, kept(), Found::kGone), TakenOverAs::kKeeper) << to_string(phase);
@@ -113,6 +119,18 @@ TEST_F(HomeTakeover, OfAProcessThatRunsOn) {
   EXPECT_EQ(record_->phase(), HomePhase::kStayed);
   EXPECT_EQ(row()->state, ProcessState::kFailed);
   EXPECT_EQ(phases(), "Over");
+  EXPECT_FALSE(has_file());
+}
+
+TEST_F(HomeTakeover, AfterItWasBroughtBack) {
+  doings_.outcome = MoveOutcome::kInDoubt;
+  doings_.fate = Fate::kNeverRan;
+  dies_in("Over", 0);
+  ASSERT_FALSE(move_away());
+  doings_.found = Found::kGone;  // It has ended since.
+  ASSERT_TRUE(take_over());
+  EXPECT_EQ(phases(), "Over");
+  EXPECT_FALSE(doings_.has("ask verdict"));
   EXPECT_FALSE(has_file());
 }
 

@@ -247,7 +247,7 @@ void HomeWorld::later(int milliseconds, std::function<void()> act) {
 
 void HomeWorld::start_anew() {
   if (record_) {
-    record_->row().remove();
+    record_->remove_row();
     record_->remove();
   }
   record_.reset();
