@@ -44,8 +44,8 @@ void GuestRecord::enter(GuestPhase phase, int wait_status) {
   const GuestPhase now = file_.mark().phase.enter(phase, wait_status);
   log::debug("session {}: {} ({} after {})", to_hex(session_), to_string(now), to_string(phase),
              to_string(before));
-  // From AwaitsRun until it runs the row says the same, and the process waits for every step.
-  if (now < GuestPhase::kAwaitsRun || now > GuestPhase::kRan) {
+  // Until it runs the row says the same, and the process waits for every step.
+  if (!is_hurried(now)) {
     write_row();
   }
 }

@@ -3,77 +3,101 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-#include <array>
-#include <utility>
+#include <string_view>
 
 namespace migrate {
 namespace {
 
-constexpr std::array<std::pair<GuestPhase, std::string_view>, 15> kGuestNames{{
-    {GuestPhase::kPrepared, "Prepared"},
-    {GuestPhase::kAwaitsRun, "AwaitsRun"},
-    {GuestPhase::kTold, "Told"},
-    {GuestPhase::kMarked, "Marked"},
-    {GuestPhase::kKept, "Kept"},
-    {GuestPhase::kRan, "Ran"},
-    {GuestPhase::kServing, "Serving"},
-    {GuestPhase::kIndependent, "Independent"},
-    {GuestPhase::kInDoubt, "InDoubt"},
-    {GuestPhase::kLeaving, "Leaving"},
-    {GuestPhase::kWentOn, "WentOn"},
-    {GuestPhase::kNeverRan, "NeverRan"},
-    {GuestPhase::kEnded, "Ended"},
-    {GuestPhase::kEndedIndependent, "EndedIndependent"},
-    {GuestPhase::kOver, "Over"},
-}};
+/// What is so of a guest's session in a phase; the predicates of phase.h read it.
+struct GuestFacts {
+  std::string_view name;
+  /// Where the phase stands on the way on which nothing goes back; of two in one place each may
+  /// follow the other. The phase's number is no such thing: files have it, and it never changes.
+  int place = 0;
+  bool hurried = false;
+  bool starting = false;
+  bool ran = false;
+  bool ended = false;
+  bool independent = false;
+  bool left = false;
+  bool closed = false;
+};
 
-constexpr std::array<std::pair<HomePhase, std::string_view>, 8> kHomeNames{{
-    {HomePhase::kOffered, "Offered"},
-    {HomePhase::kInDoubt, "InDoubt"},
-    {HomePhase::kServing, "Serving"},
-    {HomePhase::kIndependent, "Independent"},
-    {HomePhase::kStayed, "Stayed"},
-    {HomePhase::kEnding, "Ending"},
-    {HomePhase::kChildrenLeft, "ChildrenLeft"},
-    {HomePhase::kEnded, "Ended"},
-}};
-
-template <class Names, class Phase>
-std::string_view name_of(const Names& names, Phase phase) {
-  for (const auto& [each, name] : names) {
-    if (each == phase) {
-      return name;
-    }
+/// The table of a guest's phases. Like every function of this file it has no default, so that the
+/// compiler asks for each phase. A number that is no phase has no name.
+constexpr GuestFacts facts_of(GuestPhase phase) {
+  switch (phase) {
+    case GuestPhase::kPrepared:
+      return {.name = "Prepared", .place = 1};
+    case GuestPhase::kAwaitsRun:
+      return {.name = "AwaitsRun", .place = 2, .hurried = true};
+    case GuestPhase::kTold:
+      return {.name = "Told", .place = 3, .hurried = true};
+    case GuestPhase::kMarked:
+      return {.name = "Marked", .place = 4, .hurried = true, .starting = true};
+    case GuestPhase::kKept:
+      return {.name = "Kept", .place = 5, .hurried = true, .starting = true};
+    case GuestPhase::kRan:
+      return {.name = "Ran", .place = 6, .hurried = true, .ran = true};
+    case GuestPhase::kServing:
+      return {.name = "Serving", .place = 7, .ran = true};
+    case GuestPhase::kIndependent:
+      return {.name = "Independent", .place = 8, .ran = true, .independent = true};
+    case GuestPhase::kInDoubt:
+      return {.name = "InDoubt", .place = 8, .ran = true, .independent = true};
+    case GuestPhase::kLeaving:
+      return {.name = "Leaving", .place = 9, .ran = true, .independent = true, .left = true};
+    case GuestPhase::kWentOn:
+      return {.name = "WentOn",
+              .place = 10,
+              .ran = true,
+              .independent = true,
+              .left = true,
+              .closed = true};
+    case GuestPhase::kNeverRan:
+      return {.name = "NeverRan", .place = 11, .ended = true};
+    case GuestPhase::kEnded:
+      return {.name = "Ended", .place = 12, .ran = true, .ended = true};
+    case GuestPhase::kEndedIndependent:
+      return {
+          .name = "EndedIndependent", .place = 13, .ran = true, .ended = true, .independent = true};
+    case GuestPhase::kOver:
+      return {.name = "Over",
+              .place = 14,
+              .ran = true,
+              .ended = true,
+              .independent = true,
+              .closed = true};
   }
   return {};
-}
-
-template <class Phase, class Names>
-std::optional<Phase> phase_of(const Names& names, std::string_view wanted) {
-  for (const auto& [phase, name] : names) {
-    if (name == wanted) {
-      return phase;
-    }
-  }
-  return std::nullopt;
 }
 
 }  // namespace
 
 std::string_view to_string(GuestPhase phase) {
-  return name_of(kGuestNames, phase);
+  return facts_of(phase).name;
 }
 
 std::string_view to_string(HomePhase phase) {
-  return name_of(kHomeNames, phase);
-}
-
-std::optional<GuestPhase> guest_phase_from_string(std::string_view name) {
-  return phase_of<GuestPhase>(kGuestNames, name);
-}
-
-std::optional<HomePhase> home_phase_from_string(std::string_view name) {
-  return phase_of<HomePhase>(kHomeNames, name);
+  switch (phase) {
+    case HomePhase::kOffered:
+      return "Offered";
+    case HomePhase::kInDoubt:
+      return "InDoubt";
+    case HomePhase::kServing:
+      return "Serving";
+    case HomePhase::kIndependent:
+      return "Independent";
+    case HomePhase::kStayed:
+      return "Stayed";
+    case HomePhase::kEnding:
+      return "Ending";
+    case HomePhase::kChildrenLeft:
+      return "ChildrenLeft";
+    case HomePhase::kEnded:
+      return "Ended";
+  }
+  return {};
 }
 
 bool is_phase(std::uint32_t number, bool of_home) {
@@ -102,11 +126,20 @@ GuestPhase next_phase(GuestPhase now, GuestPhase wanted) {
       if (wanted == GuestPhase::kEnded) {
         return GuestPhase::kEndedIndependent;
       }
-      return wanted < GuestPhase::kIndependent || wanted == GuestPhase::kNeverRan ? now : wanted;
-    default:
-      // Forwards only; and what was let go has run.
-      return wanted < now || (has_run(now) && wanted == GuestPhase::kNeverRan) ? now : wanted;
+      [[fallthrough]];
+    case GuestPhase::kPrepared:
+    case GuestPhase::kAwaitsRun:
+    case GuestPhase::kTold:
+    case GuestPhase::kMarked:
+    case GuestPhase::kKept:
+    case GuestPhase::kRan:
+    case GuestPhase::kServing: {
+      const bool is_back = facts_of(wanted).place < facts_of(now).place;
+      const bool is_undone = has_run(now) && wanted == GuestPhase::kNeverRan;
+      return is_back || is_undone ? now : wanted;
+    }
   }
+  return now;
 }
 
 HomePhase next_phase(HomePhase now, HomePhase wanted) {
@@ -115,52 +148,68 @@ HomePhase next_phase(HomePhase now, HomePhase wanted) {
     case HomePhase::kEnded:
       return now;
     case HomePhase::kEnding:
+      return has_ended(wanted) ? wanted : now;
     case HomePhase::kChildrenLeft:
-      return wanted > now ? wanted : now;
+      return wanted == HomePhase::kEnded ? wanted : now;
     case HomePhase::kIndependent:
       return wanted == HomePhase::kOffered || wanted == HomePhase::kServing ? now : wanted;
     case HomePhase::kServing:
       return wanted == HomePhase::kOffered ? now : wanted;
-    default:
+    case HomePhase::kOffered:
+    case HomePhase::kInDoubt:
       return wanted;
   }
+  return now;
 }
 
 GuestPhase end_phase(GuestPhase now, int wait_status) {
   const bool killed = WIFSIGNALED(wait_status) && WTERMSIG(wait_status) == SIGKILL;
-  if (now < GuestPhase::kMarked || (is_starting(now) && killed)) {
-    return GuestPhase::kNeverRan;
-  }
-  return GuestPhase::kEnded;
+  const bool was_let_go = has_run(now) || has_ended(now) || (is_starting(now) && !killed);
+  return was_let_go ? GuestPhase::kEnded : GuestPhase::kNeverRan;
+}
+
+bool is_hurried(GuestPhase phase) {
+  return facts_of(phase).hurried;
 }
 
 bool is_starting(GuestPhase phase) {
-  return phase == GuestPhase::kMarked || phase == GuestPhase::kKept;
+  return facts_of(phase).starting;
 }
 
 bool has_run(GuestPhase phase) {
-  return phase >= GuestPhase::kRan && phase != GuestPhase::kNeverRan;
+  return facts_of(phase).ran;
 }
 
 bool has_ended(GuestPhase phase) {
-  return phase >= GuestPhase::kNeverRan;
+  return facts_of(phase).ended;
 }
 
 bool has_ended(HomePhase phase) {
-  return phase >= HomePhase::kEnding;
+  switch (phase) {
+    case HomePhase::kOffered:
+    case HomePhase::kInDoubt:
+    case HomePhase::kServing:
+    case HomePhase::kIndependent:
+    case HomePhase::kStayed:
+      return false;
+    case HomePhase::kEnding:
+    case HomePhase::kChildrenLeft:
+    case HomePhase::kEnded:
+      return true;
+  }
+  return false;
 }
 
 bool is_independent(GuestPhase phase) {
-  return phase >= GuestPhase::kIndependent && phase != GuestPhase::kNeverRan &&
-         phase != GuestPhase::kEnded;
+  return facts_of(phase).independent;
 }
 
 bool has_left(GuestPhase phase) {
-  return phase == GuestPhase::kLeaving || phase == GuestPhase::kWentOn;
+  return facts_of(phase).left;
 }
 
 bool is_closed(GuestPhase phase) {
-  return phase == GuestPhase::kWentOn || phase == GuestPhase::kOver;
+  return facts_of(phase).closed;
 }
 
 SessionVerdict verdict(GuestPhase phase, bool is_worker_there, bool is_cell_there) {

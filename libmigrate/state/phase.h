@@ -44,9 +44,6 @@ enum class HomePhase : std::uint32_t {
 /// The name without its k, as in kAwaitsRun: "AwaitsRun". Empty for a number that is no phase.
 std::string_view to_string(GuestPhase phase);
 std::string_view to_string(HomePhase phase);
-/// The phase that to_string() names so, if any.
-std::optional<GuestPhase> guest_phase_from_string(std::string_view name);
-std::optional<HomePhase> home_phase_from_string(std::string_view name);
 /// Whether a number read from a file is a phase of a home, or else of a guest.
 bool is_phase(std::uint32_t number, bool of_home);
 
@@ -60,6 +57,8 @@ HomePhase next_phase(HomePhase now, HomePhase wanted);
 /// it was being let go died with its tracer, and has not run.
 GuestPhase end_phase(GuestPhase now, int wait_status);
 
+/// From kAwaitsRun until it was let go: the process stands still and waits for every step.
+bool is_hurried(GuestPhase phase);
 /// From kMarked until it was let go: whether it ran is not known.
 bool is_starting(GuestPhase phase);
 /// It was let go.
