@@ -31,7 +31,7 @@ constexpr int kProofTimeoutMs = 5000;
 constexpr std::size_t kMaxVisitors = 16;
 /// With those that were sent away and whose threads have not ended yet.
 constexpr std::size_t kMaxThreads = 2 * kMaxVisitors;
-/// Let in and not yet taken by the worker.
+/// Let in and not yet taken by the worker. Whoever comes when so many wait is refused.
 constexpr std::size_t kMaxLetters = 64;
 
 Result<UniqueFd> make_event(unsigned flags) {
@@ -218,6 +218,7 @@ void Mailbox::Door::show_in(UniqueFd connection, const Preamble& preamble) {
   if (!thread) {
     log::warn(quotas_.turned_away, "mailbox {}: turned away a connection: {}", name_,
               thread.error().message());
+    refuse_for_now(visitor.socket.get());
     visitors_.pop_back();
     return;
   }
@@ -306,13 +307,21 @@ Result<Letter> Mailbox::Door::admit(UniqueFd connection, const Preamble& preambl
 void Mailbox::Door::put(Letter letter) {
   {
     const MutexLock lock(mutex_);
-    if (letters_.size() >= kMaxLetters) {
-      log::warn("mailbox {}: threw a letter away, as {} wait to be read", name_, letters_.size());
+    if (letters_.size() < kMaxLetters) {
+      letters_.push_back(std::move(letter));
+      static_cast<void>(::eventfd_write(news_.get(), 1));
       return;
     }
-    letters_.push_back(std::move(letter));
   }
-  static_cast<void>(::eventfd_write(news_.get(), 1));
+  log::warn(quotas_.refused, "mailbox {}: refused a letter, as {} wait to be read", name_,
+            kMaxLetters);
+  pollfd client{letter.fd.get(), POLLOUT, 0};
+  if (client.fd >= 0 && ::poll(&client, 1, 0) != 1) {
+    return;  // Whoever has filled his own socket hears nothing, and does not stop the door.
+  }
+  refuse_letter(std::move(letter), MIGRATE_FAILED,
+                make_error(ErrorCode::kRetry, "carry out a request", "mailbox " + name_,
+                           "its worker is busy, and too many others wait; try again"));
 }
 
 Mailbox::Mailbox(std::unique_ptr<Door> door) : door_(std::move(door)) {}

@@ -44,7 +44,9 @@ class Mailbox {
   /// close(), and refuses letters that were not received.
   ~Mailbox();
 
-  /// Begins to take letters; called once. From here on this process has more than one thread.
+  /// Begins to take letters; called once. From here on this process has more than one thread. If
+  /// too many wait for receive(), one more is refused: a client is told to try again, and a peer
+  /// that has come to stay is hung up on, which it takes for a lost connection.
   /// Errors: kSystem.
   Result<void> open(Admission admission);
 

@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <filesystem>
+#include <optional>
 #include <span>
 #include <string>
 #include <thread>
@@ -78,6 +79,29 @@ TEST_F(MailboxTest, WhatNobodyReceivedIsRefused) {
   ASSERT_TRUE(client);
   mailbox.reset();
   EXPECT_NE(test::read_all(*client).find("its worker has ended; try again"), std::string::npos);
+}
+
+// Sixty-four letters wait at most.
+TEST_F(MailboxTest, WhatCannotBeKeptIsRefused) {
+  constexpr int kMostLetters = 64;
+  Mailbox mailbox = make();
+  ASSERT_TRUE(mailbox.open(nobody()));
+  std::vector<UniqueFd> clients;
+  for (int i = 0; i < kMostLetters; ++i) {
+    clients.push_back(ask().value());
+  }
+  const auto one_more = ask();
+  ASSERT_TRUE(one_more);
+  const std::string answer = test::read_all(*one_more);
+  EXPECT_NE(answer.find("its worker is busy, and too many others wait; try again"),
+            std::string::npos)
+      << answer;
+  for (int i = 0; i < kMostLetters; ++i) {
+    EXPECT_TRUE(mailbox.receive(kWaitMs)) << i;
+  }
+  const auto later = ask();
+  ASSERT_TRUE(later);
+  EXPECT_TRUE(mailbox.receive(kWaitMs));
 }
 
 TEST_F(MailboxTest, TheLastPhaseAnswers) {
