@@ -103,13 +103,11 @@ class SettingQuestions {
       ask(script, setting);
     }
     ask(script, {"machine checks (PR_MCE_KILL)", SYS_prctl, PR_MCE_KILL_GET, PR_MCE_KILL_DEFAULT});
-    ask_value(script, "time stamps (PR_SET_TSC)", SYS_prctl, PR_GET_TSC, PR_TSC_ENABLE);
     if (of_process) {
       ask(script, {"merging of memory (PR_SET_MEMORY_MERGE)", SYS_prctl, kGetMemoryMerge, 0});
-      const std::uint64_t table = script.reserve(kDescriptorBytes);
-      asked_.push_back({"local descriptor table (modify_ldt)",
-                        script.call(arch::kReadDescriptorTable, {0, table, kDescriptorBytes}), 0,
-                        0});
+      for (const arch::Setting& setting : arch::kProcessSettings) {
+        ask(script, setting);
+      }
     }
   }
 
@@ -126,7 +124,7 @@ class SettingQuestions {
 
  private:
   static constexpr std::uint64_t kGetMemoryMerge = 68;  // PR_GET_MEMORY_MERGE, Linux 6.4
-  static constexpr std::uint64_t kDescriptorBytes = 8;
+  static constexpr std::uint64_t kBufferBytes = 8;
 
   struct Asked {
     const char* name;
@@ -136,13 +134,13 @@ class SettingQuestions {
   };
 
   void ask(Script& script, const arch::Setting& setting) {
-    asked_.push_back({setting.name, script.call(setting.call, {setting.first_argument, 0, 0, 0, 0}),
-                      0, setting.common_result});
-  }
-  void ask_value(Script& script, const char* name, std::int64_t number, std::uint64_t what,
-                 std::int64_t common) {
-    const std::uint64_t place = script.reserve(sizeof(std::int32_t));
-    asked_.push_back({name, script.call(number, {what, place}), place, common});
+    using Answer = arch::Setting::Answer;
+    const std::uint64_t place =
+        setting.answer == Answer::kResult ? 0 : script.reserve(kBufferBytes);
+    const std::uint64_t length = setting.answer == Answer::kLength ? kBufferBytes : 0;
+    asked_.push_back({setting.name,
+                      script.call(setting.call, {setting.first_argument, place, length, 0, 0}),
+                      setting.answer == Answer::kWord ? place : 0, setting.common_result});
   }
 
   std::vector<Asked> asked_;

@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "base/file.h"
+#include "libmigrate/arch/arch.h"
 
 namespace migrate {
 namespace {
@@ -29,7 +30,7 @@ Result<std::vector<NamedRange>> read_mappings(pid_t process) {
     if (name_at > 0) {
       range.name = line.substr(static_cast<std::size_t>(name_at));
     }
-    if (range.name != "[vsyscall]") {
+    if (range.name != arch::kKernelPage) {
       ranges.push_back(std::move(range));
     }
   }

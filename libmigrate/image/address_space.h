@@ -19,7 +19,7 @@ struct NamedRange {
   std::string name;
 };
 
-/// The mappings of `process` as they are, ascending, without the vsyscall page.
+/// The mappings of `process` as they are, ascending, without arch::kKernelPage.
 Result<std::vector<NamedRange>> read_mappings(pid_t process);
 
 /// The lowest page-aligned address of `length_bytes` bytes that overlap none of `taken`.

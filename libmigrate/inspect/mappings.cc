@@ -14,6 +14,7 @@
 #include <tuple>
 
 #include "base/file.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/inspect/internal/mapping_flags.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/pagemap.h"
@@ -274,7 +275,7 @@ void MappingReader::keep_draft(const wire::ProcessImage& draft) {
 }
 
 void MappingReader::add(const MapsEntry& entry, std::uint32_t advice, const MapsEntry* flags) {
-  if (entry.name == "[vsyscall]") {
+  if (entry.name == arch::kKernelPage) {
     return;
   }
   wire::Mapping mapping;

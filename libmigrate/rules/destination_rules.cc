@@ -24,91 +24,6 @@
 namespace migrate {
 namespace {
 
-// Flags of /proc/cpuinfo that no program in user mode can come to rely on: the kernel's own
-// features and mitigations, virtualisation, power management, clocks.
-constexpr std::array<std::string_view, 78> kIrrelevantFeatures{"acpi",
-                                                               "amd_lbr_v2",
-                                                               "aperfmperf",
-                                                               "apic",
-                                                               "arat",
-                                                               "arch_capabilities",
-                                                               "arch_perfmon",
-                                                               "art",
-                                                               "avic",
-                                                               "bts",
-                                                               "constant_tsc",
-                                                               "cpb",
-                                                               "cpuid",
-                                                               "cpuid_fault",
-                                                               "decodeassists",
-                                                               "ds_cpl",
-                                                               "dtes64",
-                                                               "dtherm",
-                                                               "dts",
-                                                               "epb",
-                                                               "ept",
-                                                               "ept_ad",
-                                                               "est",
-                                                               "extapic",
-                                                               "fsrm",
-                                                               "flexpriority",
-                                                               "flush_l1d",
-                                                               "flushbyasid",
-                                                               "hwp",
-                                                               "hwp_act_window",
-                                                               "hwp_epp",
-                                                               "hwp_notify",
-                                                               "hypervisor",
-                                                               "ibpb",
-                                                               "ibpb_exit_to_user",
-                                                               "ibrs",
-                                                               "ibrs_enhanced",
-                                                               "ida",
-                                                               "intel_pt",
-                                                               "invpcid",
-                                                               "invpcid_single",
-                                                               "lbrv",
-                                                               "mca",
-                                                               "mce",
-                                                               "md_clear",
-                                                               "monitor",
-                                                               "msr",
-                                                               "mtrr",
-                                                               "nonstop_tsc",
-                                                               "nopl",
-                                                               "npt",
-                                                               "nrip_save",
-                                                               "nx",
-                                                               "pat",
-                                                               "pausefilter",
-                                                               "pbe",
-                                                               "pcid",
-                                                               "pdcm",
-                                                               "pfthreshold",
-                                                               "pge",
-                                                               "pln",
-                                                               "pse",
-                                                               "pse36",
-                                                               "pti",
-                                                               "pts",
-                                                               "rep_good",
-                                                               "ssbd",
-                                                               "stibp",
-                                                               "svm",
-                                                               "tm",
-                                                               "tm2",
-                                                               "tpr_shadow",
-                                                               "vgif",
-                                                               "vme",
-                                                               "vmmcall",
-                                                               "vmx",
-                                                               "vnmi",
-                                                               "vpid"};
-
-bool is_irrelevant(std::string_view feature) {
-  return std::ranges::find(kIrrelevantFeatures, feature) != kIrrelevantFeatures.end();
-}
-
 void check_machine(const wire::HostFacts& source, const wire::HostFacts& own, Verdict& verdict) {
   if (source.architecture() != own.architecture()) {
     verdict.push_back(make_refusal("ARCH", source.architecture(), "here is " + own.architecture()));
@@ -116,7 +31,7 @@ void check_machine(const wire::HostFacts& source, const wire::HostFacts& own, Ve
   }
   const std::set<std::string> features(own.cpu_features().begin(), own.cpu_features().end());
   for (const std::string& feature : source.cpu_features()) {
-    if (!features.contains(feature) && !is_irrelevant(feature)) {
+    if (!features.contains(feature) && !arch::is_irrelevant_feature(feature)) {
       verdict.push_back(make_refusal("CPU_FEATURE", feature));
     }
   }

@@ -11,6 +11,17 @@ namespace {
 constexpr unsigned kXsaveLeaf = 0xd;
 constexpr std::size_t kEncodedBytes = sizeof(std::uint64_t) + sizeof(std::uint32_t);
 
+// Words of kFeaturesField, each between blanks: the kernel's own features and mitigations,
+// virtualisation, power management, clocks.
+constexpr std::string_view kIrrelevantFeatures =
+    " acpi amd_lbr_v2 aperfmperf apic arat arch_capabilities arch_perfmon art avic bts "
+    "constant_tsc cpb cpuid cpuid_fault decodeassists ds_cpl dtes64 dtherm dts epb ept ept_ad "
+    "est extapic fsrm flexpriority flush_l1d flushbyasid hwp hwp_act_window hwp_epp "
+    "hwp_notify hypervisor ibpb ibpb_exit_to_user ibrs ibrs_enhanced ida intel_pt invpcid "
+    "invpcid_single lbrv mca mce md_clear monitor msr mtrr nonstop_tsc nopl npt nrip_save nx "
+    "pat pausefilter pbe pcid pdcm pfthreshold pge pln pse pse36 pti pts rep_good ssbd stibp "
+    "svm tm tm2 tpr_shadow vgif vme vmmcall vmx vnmi vpid ";
+
 std::uint64_t enabled_extended_state() {
   unsigned a = 0;
   unsigned b = 0;
@@ -40,6 +51,10 @@ std::string in_words(const std::optional<ProcessorState>& state) {
 }
 
 }  // namespace
+
+bool is_irrelevant_feature(std::string_view feature) {
+  return kIrrelevantFeatures.find(fmt::format(" {} ", feature)) != std::string_view::npos;
+}
 
 std::string processor_state() {
   return encode({enabled_extended_state(), extended_state_bytes()});

@@ -9,6 +9,8 @@ namespace migrate::arch {
 
 /// The line of /proc/cpuinfo that lists what the processor can do.
 inline constexpr const char* kFeaturesField = "flags";
+/// Whether no program in user mode can come to rely on what a word of that line names.
+bool is_irrelevant_feature(std::string_view feature);
 
 /// What of a processor's state programs use on a machine, as it travels to another one: the
 /// extended state components that the kernel has enabled (XCR0) and the bytes of the XSAVE area

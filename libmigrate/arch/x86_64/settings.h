@@ -2,6 +2,7 @@
 
 #include <asm/prctl.h>
 #include <elf.h>
+#include <linux/prctl.h>
 #include <sys/syscall.h>
 
 #include <array>
@@ -13,15 +14,26 @@ namespace migrate::arch {
 /// Something that a thread or process can set for itself, and that is not carried: the call that
 /// reads it, and what that gives where nothing was set. A kernel without it gives an error.
 struct Setting {
+  enum class Answer : std::uint8_t {
+    kResult,  ///< The call gives it.
+    kWord,    ///< The call puts it, 32 bits, where its second argument points.
+    kLength,  ///< The call fills a buffer, by address and length, and gives the bytes of that.
+  };
   const char* name;
   std::int64_t call;
   std::uint64_t first_argument;
   std::int64_t common_result;
+  Answer answer = Answer::kResult;
 };
 
 /// Of each thread. (ARCH_GET_CPUID: arch_prctl(2).)
 inline constexpr std::array kThreadSettings{
-    Setting{"CPUID faults (ARCH_SET_CPUID)", SYS_arch_prctl, ARCH_GET_CPUID, 1}};
+    Setting{"CPUID faults (ARCH_SET_CPUID)", SYS_arch_prctl, ARCH_GET_CPUID, 1},
+    Setting{"time stamps (PR_SET_TSC)", SYS_prctl, PR_GET_TSC, PR_TSC_ENABLE,
+            Setting::Answer::kWord}};
+/// Of a process.
+inline constexpr std::array kProcessSettings{
+    Setting{"local descriptor table (modify_ldt)", SYS_modify_ldt, 0, 0, Setting::Answer::kLength}};
 
 /// A line of /proc/PID/status about something that is not carried: refused by `code` if it has the
 /// word `refused`, or, where that is empty, if it is not `common`.
@@ -41,7 +53,7 @@ inline constexpr unsigned char kElfClass = ELFCLASS64;
 inline constexpr std::uint16_t kElfMachine = EM_X86_64;
 inline constexpr const char* kElfName = "64-bit x86";
 
-/// modify_ldt(0, buffer, length) gives the length of the local descriptor table, 0 without one.
-inline constexpr std::int64_t kReadDescriptorTable = SYS_modify_ldt;
+/// A page of the kernel's that /proc/PID/maps shows in every process, at the same address.
+inline constexpr std::string_view kKernelPage = "[vsyscall]";
 
 }  // namespace migrate::arch

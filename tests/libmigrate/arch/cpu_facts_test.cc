@@ -40,6 +40,13 @@ TEST(ProcessorState, BytesThatAreNoneAreMissing) {
   }
 }
 
+TEST(ProcessorFeatures, ThoseOfProgramsCount) {
+  EXPECT_TRUE(is_irrelevant_feature("vmx"));
+  EXPECT_TRUE(is_irrelevant_feature("acpi"));
+  EXPECT_FALSE(is_irrelevant_feature("avx2"));
+  EXPECT_FALSE(is_irrelevant_feature(""));
+}
+
 TEST(Calls, KnowsThoseThatWaitForMilliseconds) {
   EXPECT_TRUE(is_poll(SYS_poll));
   EXPECT_FALSE(is_poll(SYS_ppoll));
