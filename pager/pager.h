@@ -1,9 +1,11 @@
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -74,6 +76,25 @@ struct PagerStatistics {
   double fault_p50_us = 0;
   double fault_p99_us = 0;
   double fault_max_us = 0;
+};
+
+/// One of the ways by which pages come to be there.
+struct PageCounter {
+  std::string_view name;  ///< As the two hosts of a move and its result say it.
+  std::uint64_t PagerStatistics::*pages;
+  bool arrived = false;  ///< Such pages have come over the network.
+};
+
+/// All of them, in the order of a result. One more is a member of PagerStatistics, its line here,
+/// and the place in pager/internal/ that counts it.
+inline constexpr std::array kPageCounters{
+    PageCounter{"fault", &PagerStatistics::fault_pages, true},
+    PageCounter{"prefetch", &PagerStatistics::prefetch_pages, true},
+    PageCounter{"push", &PagerStatistics::push_pages, true},
+    PageCounter{"local_file", &PagerStatistics::local_file_pages},
+    PageCounter{"zero", &PagerStatistics::zero_pages},
+    PageCounter{"starter", &PagerStatistics::starter_pages, true},
+    PageCounter{"never_present", &PagerStatistics::never_present_pages},
 };
 
 class PagerCore;  // pager/internal/pager_core.h

@@ -157,14 +157,10 @@ wire::Progress GuestPages::progress() const {
   }
   const PagerStatistics statistics = pager_->statistics();
   progress.set_owed_pages(pager_->owed_pages());
-  progress.set_fault_pages(statistics.fault_pages);
-  progress.set_prefetch_pages(statistics.prefetch_pages);
-  progress.set_push_pages(statistics.push_pages);
-  progress.set_local_file_pages(statistics.local_file_pages);
-  progress.set_zero_pages(statistics.zero_pages);
-  progress.set_never_present_pages(statistics.never_present_pages);
+  for (const PageCounter& counter : kPageCounters) {
+    (*progress.mutable_pages())[std::string(counter.name)] = statistics.*counter.pages;
+  }
   progress.set_one_sided_pages(pages_read_);
-  progress.set_starter_pages(statistics.starter_pages);
   progress.set_faults(statistics.remote_faults);
   progress.set_fault_p50_us(statistics.fault_p50_us);
   progress.set_fault_p99_us(statistics.fault_p99_us);

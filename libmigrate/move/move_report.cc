@@ -2,11 +2,15 @@
 
 #include <algorithm>
 #include <array>
+#include <string>
+
+#include "pager/pager.h"
 
 namespace migrate {
 namespace {
 
-/// A counter of the destination's, and where it stands in a result: in an object, or by itself.
+/// What else the destination counts (see kPageCounters), and where it stands in a result: in an
+/// object, or by itself.
 struct Counter {
   const char* object;
   const char* name;
@@ -19,13 +23,6 @@ nlohmann::json value_of(const wire::Progress& progress) {
 }
 
 constexpr std::array kCounters{
-    Counter{"pages", "fault", value_of<&wire::Progress::fault_pages>},
-    Counter{"pages", "prefetch", value_of<&wire::Progress::prefetch_pages>},
-    Counter{"pages", "push", value_of<&wire::Progress::push_pages>},
-    Counter{"pages", "local_file", value_of<&wire::Progress::local_file_pages>},
-    Counter{"pages", "zero", value_of<&wire::Progress::zero_pages>},
-    Counter{"pages", "starter", value_of<&wire::Progress::starter_pages>},
-    Counter{"pages", "never_present", value_of<&wire::Progress::never_present_pages>},
     Counter{nullptr, "one_sided_pages", value_of<&wire::Progress::one_sided_pages>},
     Counter{"faults", "count", value_of<&wire::Progress::faults>},
     Counter{"faults", "p50_us", value_of<&wire::Progress::fault_p50_us>},
@@ -33,6 +30,19 @@ constexpr std::array kCounters{
     Counter{"faults", "max_us", value_of<&wire::Progress::fault_max_us>},
     Counter{nullptr, "owed_pages", value_of<&wire::Progress::owed_pages>},
 };
+
+std::uint64_t pages_of(const wire::Progress& progress, const PageCounter& counter) {
+  const auto found = progress.pages().find(std::string(counter.name));
+  return found == progress.pages().end() ? 0 : found->second;
+}
+
+std::uint64_t arrived_pages(const wire::Progress& progress) {
+  std::uint64_t all = 0;
+  for (const PageCounter& counter : kPageCounters) {
+    all += counter.arrived ? pages_of(progress, counter) : 0;
+  }
+  return all;
+}
 
 }  // namespace
 
@@ -79,6 +89,9 @@ nlohmann::json MoveReport::expected_independence() const {
 void MoveReport::add_to(nlohmann::json& result, std::uint64_t wire_bytes) const {
   result["phases_us"] = phases_;
   result["freeze_us"] = freeze_us_;
+  for (const PageCounter& counter : kPageCounters) {
+    result["pages"][counter.name] = pages_of(progress_, counter);
+  }
   for (const Counter& counter : kCounters) {
     nlohmann::json& object = counter.object == nullptr ? result : result[counter.object];
     object[counter.name] = counter.value(progress_);
@@ -99,8 +112,7 @@ nlohmann::json MoveReport::progress_event(std::uint64_t wire_bytes) const {
   const std::uint64_t bytes = done() ? final_wire_bytes_ : wire_bytes;
   return {{"event", "progress"},
           {"owed_pages", progress_.owed_pages()},
-          {"arrived_pages", progress_.fault_pages() + progress_.prefetch_pages() +
-                                progress_.push_pages() + progress_.starter_pages()},
+          {"arrived_pages", arrived_pages(progress_)},
           {"wire_bytes", bytes},
           {"bytes_per_second", static_cast<std::uint64_t>(static_cast<double>(bytes) / seconds)},
           {"expected_independence_us", expected_independence()}};

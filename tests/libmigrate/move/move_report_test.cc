@@ -2,6 +2,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <string>
+
+#include "pager/pager.h"
+
 namespace migrate {
 namespace {
 
@@ -64,13 +69,11 @@ TEST_F(MoveReportTest, IsFrozenUntilItRunsThere) {
 
 TEST_F(MoveReportTest, HasEveryCounter) {
   wire::Progress progress;
-  progress.set_fault_pages(1);
-  progress.set_prefetch_pages(2);
-  progress.set_push_pages(3);
-  progress.set_local_file_pages(4);
-  progress.set_zero_pages(5);
-  progress.set_starter_pages(6);
-  progress.set_never_present_pages(7);
+  std::uint64_t pages = 0;
+  for (const PageCounter& counter : kPageCounters) {
+    (*progress.mutable_pages())[std::string(counter.name)] = ++pages;
+  }
+  (*progress.mutable_pages())["of another version"] = 1000;
   progress.set_one_sided_pages(8);
   progress.set_faults(9);
   progress.set_fault_p50_us(10);
@@ -121,11 +124,11 @@ TEST_F(MoveReportTest, AProgressEventTellsWhatArrivedAndHowFast) {
   now_us_ += 2'000'000;
   wire::Progress progress;
   progress.set_owed_pages(5);
-  progress.set_fault_pages(1);
-  progress.set_prefetch_pages(2);
-  progress.set_push_pages(3);
-  progress.set_starter_pages(4);
-  progress.set_zero_pages(100);
+  (*progress.mutable_pages())["fault"] = 1;
+  (*progress.mutable_pages())["prefetch"] = 2;
+  (*progress.mutable_pages())["push"] = 3;
+  (*progress.mutable_pages())["starter"] = 4;
+  (*progress.mutable_pages())["zero"] = 100;
   report_.note_progress(progress);
   const json event = report_.progress_event(8192);
   EXPECT_EQ(event["event"], "progress");
