@@ -14,6 +14,7 @@
 
 #include "libmigrate/api/json_text.h"
 #include "libmigrate/include/libmigrate/migrate.h"
+#include "libmigrate/requests/move_words.h"
 
 namespace migrate::client {
 namespace {
@@ -219,15 +220,6 @@ int guarded(char** report, const std::function<int()>& body) noexcept {
   }
 }
 
-bool is_one_of(std::string_view text, std::initializer_list<std::string_view> allowed) {
-  for (const std::string_view candidate : allowed) {
-    if (candidate == text) {
-      return true;
-    }
-  }
-  return false;
-}
-
 std::string target_members(pid_t pid, const char* destination) {
   return "\"pid\":" + std::to_string(pid) +
          ",\"destination\":" + quote(or_default(destination, ""));
@@ -266,13 +258,13 @@ extern "C" int migrate_move(pid_t pid, const char* destination,
     if (pid < 0 || destination == nullptr || *destination == '\0') {
       return fail_with(MIGRATE_USAGE, "a move needs a pid and a destination");
     }
-    if (!is_one_of(mode, {"lazy", "demand", "eager"})) {
-      return fail_with(MIGRATE_USAGE, "mode \"" + mode + "\" is none of lazy, demand, eager");
+    if (!migrate::find_mode(mode)) {
+      return fail_with(MIGRATE_USAGE, "mode \"" + mode + "\" is none of " + migrate::list_modes());
     }
-    if (!is_one_of(wait, {"resumed", "done", "exit"}) || (is_caller && wait != "resumed")) {
-      return fail_with(MIGRATE_USAGE, "wait \"" + wait +
-                                          "\" is none of resumed, done, exit (resumed only, when "
-                                          "the caller moves itself)");
+    if (!migrate::find_word(wait, migrate::kMoveWaits) || (is_caller && wait != "resumed")) {
+      return fail_with(MIGRATE_USAGE, "wait \"" + wait + "\" is none of " +
+                                          migrate::list_words(migrate::kMoveWaits) +
+                                          " (resumed only, when the caller moves itself)");
     }
     const std::string line = "{\"command\":\"move\"," +
                              target_members(is_caller ? 0 : pid, destination) +
@@ -291,7 +283,7 @@ extern "C" int migrate_wait(const char* process, const char* condition,
   return guarded(nullptr, [&]() -> int {
     const migrate_options chosen = options != nullptr ? *options : migrate_options{};
     const std::string what = or_default(condition, "done");
-    if (process == nullptr || *process == '\0' || !is_one_of(what, {"done", "exit"})) {
+    if (process == nullptr || *process == '\0' || !migrate::find_word(what, migrate::kWaits)) {
       return fail_with(MIGRATE_USAGE, "wait needs a process and \"done\" or \"exit\"");
     }
     const std::string line =

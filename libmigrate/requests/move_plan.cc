@@ -1,48 +1,28 @@
 #include "libmigrate/requests/move_plan.h"
 
-#include <algorithm>
-#include <array>
 #include <string>
 
 #include "base/log.h"
 
 namespace migrate {
-namespace {
-
-constexpr std::array<MovePlan, 4> kPlans{{
-    {.word = "lazy"},
-    {.word = "demand", .push = false, .prefetch = false},
-    {.word = "eager", .all_before_run = true},
-    {.word = "check", .push = false, .prefetch = false, .only_asks = true},
-}};
-
-Result<MovePlan> find(std::string_view word, bool may_ask) {
-  const auto* const plan = std::find_if(kPlans.begin(), kPlans.end(), [&](const MovePlan& each) {
-    return each.word == word && (may_ask || !each.only_asks);
-  });
-  if (plan == kPlans.end()) {
-    return fail(make_error(ErrorCode::kInvalid, "move", "mode \"" + std::string(word) + "\"",
-                           "use lazy, demand or eager"));
-  }
-  return *plan;
-}
-
-}  // namespace
 
 Result<MovePlan> parse_mode(std::string_view word) {
-  return find(word, false);
+  const auto mode = find_mode(word);
+  if (!mode) {
+    return fail(make_error(ErrorCode::kInvalid, "move", "mode \"" + std::string(word) + "\"",
+                           "use " + list_modes()));
+  }
+  return *mode;
 }
 
 Result<MovePlan> parse_offered_mode(std::string_view word) {
-  return find(word, true);
+  return word == check_plan().word ? check_plan() : parse_mode(word);
 }
 
 std::vector<std::string> mode_words() {
   std::vector<std::string> words;
-  for (const MovePlan& plan : kPlans) {
-    if (!plan.only_asks) {
-      words.emplace_back(plan.word);
-    }
+  for (const MovePlan& mode : kModes) {
+    words.emplace_back(mode.word);
   }
   return words;
 }
@@ -56,7 +36,7 @@ MovePlan noted_plan(std::string_view word) {
 }
 
 MovePlan check_plan() {
-  return kPlans.back();
+  return {.word = "check", .push = false, .prefetch = false, .only_asks = true};
 }
 
 }  // namespace migrate

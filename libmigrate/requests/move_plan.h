@@ -5,23 +5,13 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/requests/move_words.h"
 
 namespace migrate {
 
-/// How the memory of a process follows it: a mode of moving, taken apart into what the code asks.
-/// A new mode is a new line of the table in move_plan.cc. A value; `word` lives as long as the
-/// program.
-struct MovePlan {
-  std::string_view word = "lazy";  ///< As requests, messages and the registry write it.
-  bool push = true;                ///< The source sends pages that nobody has asked for.
-  bool prefetch = true;            ///< The destination asks for more than the page of a fault.
-  bool all_before_run = false;     ///< The process runs there only when all its pages are there.
-  bool only_asks = false;          ///< It is not moved; the destination is asked for its refusals.
-};
-
-/// The plan of a move that is asked for by "lazy", "demand" or "eager". Errors: kInvalid.
+/// The plan of a move in the mode `word`, one of kModes. Errors: kInvalid.
 Result<MovePlan> parse_mode(std::string_view word);
-/// The words of parse_mode().
+/// The words of kModes.
 std::vector<std::string> mode_words();
 /// The plan of an offer, which may only ask, too. Errors: kInvalid.
 Result<MovePlan> parse_offered_mode(std::string_view word);

@@ -26,9 +26,6 @@ constexpr Words<Command, 9> kCommands{{{"move", Command::kMove},
                                        {"wait", Command::kWait},
                                        {"hosts", Command::kHosts},
                                        {"ping", Command::kPing}}};
-constexpr Words<MoveWait, 3> kMoveWaits{
-    {{"resumed", MoveWait::kResumed}, {"done", MoveWait::kDone}, {"exit", MoveWait::kExit}}};
-constexpr Words<WaitFor, 2> kWaits{{{"done", WaitFor::kDone}, {"exit", WaitFor::kExit}}};
 constexpr Words<Resolution, 2> kResolutions{
     {{"resume-source", Resolution::kResumeSource}, {"give-up", Resolution::kGiveUp}}};
 

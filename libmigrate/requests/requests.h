@@ -12,6 +12,7 @@
 
 #include "base/result.h"
 #include "libmigrate/requests/move_plan.h"
+#include "libmigrate/requests/move_words.h"
 #include "libmigrate/requests/page_transport_choice.h"
 #include "libmigrate/rights/asker.h"
 
@@ -36,19 +37,6 @@ struct ProcessName {
   std::string id;
   pid_t pid = -1;  ///< 0: the client itself. Counts where there is no id.
   bool given() const { return !id.empty() || pid >= 0; }
-};
-
-/// What `wait` waits for.
-enum class WaitFor : std::uint8_t {
-  kDone,  ///< Nothing is owed any more.
-  kExit,  ///< The process has ended.
-};
-
-/// What a client waits for before it hears of a move's result.
-enum class MoveWait : std::uint8_t {
-  kResumed,  ///< The process runs there.
-  kDone,     ///< Its source owes it nothing any more.
-  kExit,     ///< It has ended.
 };
 
 /// How fast the memory of a process follows it; see PageServerOptions.

@@ -1,0 +1,90 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+// The words of a move and of waiting for it: the one place where each stands. This header needs
+// nothing but the C++ library, because the C library (libmigrate/api) checks words by it, too.
+
+namespace migrate {
+
+/// The words by which requests name values.
+template <typename Value, std::size_t count>
+using Words = std::array<std::pair<std::string_view, Value>, count>;
+
+/// The value that `word` names, if any.
+template <typename Value, std::size_t count>
+constexpr std::optional<Value> find_word(std::string_view word, const Words<Value, count>& words) {
+  for (const auto& [each, value] : words) {
+    if (each == word) {
+      return value;
+    }
+  }
+  return std::nullopt;
+}
+
+/// All words in the table's order, for people: "done, exit".
+template <typename Value, std::size_t count>
+std::string list_words(const Words<Value, count>& words) {
+  std::string list;
+  for (const auto& [word, value] : words) {
+    list += (list.empty() ? "" : ", ") + std::string(word);
+  }
+  return list;
+}
+
+/// How the memory of a process follows it: a mode of moving, taken apart into what the code asks. A
+/// value; `word` lives as long as the program.
+struct MovePlan {
+  std::string_view word = "lazy";  ///< As requests, messages and the registry write it.
+  bool push = true;                ///< The source sends pages that nobody has asked for.
+  bool prefetch = true;            ///< The destination asks for more than the page of a fault.
+  bool all_before_run = false;     ///< The process runs there only when all its pages are there.
+  bool only_asks = false;          ///< It is not moved; the destination is asked for its refusals.
+};
+
+/// The modes that a user may choose. A new one is a new line.
+inline constexpr std::array kModes{
+    MovePlan{.word = "lazy"},
+    MovePlan{.word = "demand", .push = false, .prefetch = false},
+    MovePlan{.word = "eager", .all_before_run = true},
+};
+
+/// The mode of that name, if any.
+constexpr std::optional<MovePlan> find_mode(std::string_view word) {
+  const auto* const found = std::find_if(kModes.begin(), kModes.end(),
+                                         [&](const MovePlan& mode) { return mode.word == word; });
+  return found == kModes.end() ? std::nullopt : std::optional(*found);
+}
+
+/// All modes, for people: "lazy, demand or eager".
+inline std::string list_modes() {
+  std::string list;
+  for (const MovePlan& mode : kModes) {
+    list += (list.empty() ? "" : &mode == &kModes.back() ? " or " : ", ") + std::string(mode.word);
+  }
+  return list;
+}
+
+/// What `wait` waits for.
+enum class WaitFor : std::uint8_t {
+  kDone,  ///< Nothing is owed any more.
+  kExit,  ///< The process has ended.
+};
+inline constexpr Words<WaitFor, 2> kWaits{{{"done", WaitFor::kDone}, {"exit", WaitFor::kExit}}};
+
+/// What a client waits for before it hears of a move's result.
+enum class MoveWait : std::uint8_t {
+  kResumed,  ///< The process runs there.
+  kDone,     ///< Its source owes it nothing any more.
+  kExit,     ///< It has ended.
+};
+inline constexpr Words<MoveWait, 3> kMoveWaits{
+    {{"resumed", MoveWait::kResumed}, {"done", MoveWait::kDone}, {"exit", MoveWait::kExit}}};
+
+}  // namespace migrate
