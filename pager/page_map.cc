@@ -92,15 +92,6 @@ std::optional<PagerRegion> PageMap::first_at_source(PageRange range) const {
   return std::nullopt;
 }
 
-std::vector<PagerRegion> PageMap::at_source(PageRange range) const {
-  std::vector<PagerRegion> parts;
-  while (auto part = first_at_source(range)) {
-    parts.push_back(*part);
-    range = PageRange::between(source_of(*part).end(), range.end());
-  }
-  return parts;
-}
-
 std::vector<PagerRegion> PageMap::regions() const {
   std::vector<PagerRegion> all;
   all.reserve(regions_.size());

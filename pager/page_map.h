@@ -31,9 +31,8 @@ class PageMap {
 
   /// The part of the region at destination address `address` that starts with its page.
   std::optional<PagerRegion> find(std::uint64_t address) const;
-  /// The parts of regions whose destination or source pages lie in `range`, ascending by it.
+  /// The parts of regions whose destination pages lie in `range`, ascending by it.
   std::vector<PagerRegion> at_destination(PageRange range) const;
-  std::vector<PagerRegion> at_source(PageRange range) const;
   /// The first part of a region whose source pages lie in `range`; does not allocate.
   std::optional<PagerRegion> first_at_source(PageRange range) const;
   std::vector<PagerRegion> regions() const;

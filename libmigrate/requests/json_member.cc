@@ -24,11 +24,6 @@ std::string text_member(const nlohmann::json& object, const char* name,
   return found != object.end() && found->is_string() ? found->get<std::string>() : fallback;
 }
 
-double number_member(const nlohmann::json& object, const char* name, double fallback) {
-  const auto found = object.find(name);
-  return found != object.end() && found->is_number() ? found->get<double>() : fallback;
-}
-
 int integer_member(const nlohmann::json& object, const char* name, int fallback) {
   const auto found = object.find(name);
   if (found == object.end() || !found->is_number_integer()) {

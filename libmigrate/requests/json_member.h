@@ -14,7 +14,6 @@ nlohmann::json parse_object(std::string_view text);
 /// library's own value() throws for it.
 std::string text_member(const nlohmann::json& object, const char* name,
                         const std::string& fallback = {});
-double number_member(const nlohmann::json& object, const char* name, double fallback);
 int integer_member(const nlohmann::json& object, const char* name, int fallback);
 
 }  // namespace migrate

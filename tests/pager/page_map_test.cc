@@ -66,8 +66,10 @@ TEST(PageMap, FindsWhatBelongsWhere) {
   EXPECT_EQ(part->destination, (PageRange{kBase + 4 * kPageBytes, 6}));
   EXPECT_FALSE(map.find(kBase - 1));
   EXPECT_FALSE(map.find(kBase + 10 * kPageBytes));
-  EXPECT_EQ(map.at_source({kBase + 98 * kPageBytes, 5}).size(), 1U);
-  EXPECT_TRUE(map.at_source({kBase + 110 * kPageBytes, 5}).empty());
+  const auto first = map.first_at_source({kBase + 98 * kPageBytes, 5});
+  ASSERT_TRUE(first);
+  EXPECT_EQ(first->destination, (PageRange{kBase, 3}));
+  EXPECT_FALSE(map.first_at_source({kBase + 110 * kPageBytes, 5}));
 }
 
 TEST(PageMap, NeverOwesWhatWasGivenBack) {
