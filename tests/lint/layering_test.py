@@ -38,7 +38,7 @@ ARCHITECTURE_WORDS = re.compile(
     r"#\s*include\s*<(asm/(?!mman|ioctl)\w+\.h|cpuid\.h|immintrin\.h|sys/(user|reg)\.h)>"
     r"|#\s*include\s*\"libmigrate/arch/\w+/"
     r"|\bSYS_(poll|epoll_wait|select|pause|open|creat|time|alarm|dup2|pipe|readlink|access|l?stat|unlink)\b"
-    r"|\bxcr0\b|\b0x7ffffffff000\b"
+    r"|\bxcr0\b|\b0x7ffffffff000\b|\bSYS_modify_ldt\b|\bPR_[GS]ET_TSC\b(?!\")|\[vsyscall\]"
     r"|\buser_(fp)?regs_struct\b|\barch_prctl\b|\bSYS_arch_prctl\b|__x86_64__|\basm\s*(volatile)?\s*\(")
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
@@ -239,26 +239,59 @@ DECIDING_ROOMS = ("guest", "home", "move")
 MEMBERS = 20
 FLAGS = 2
 MEMBER = re.compile(r"^  (?:const |std::unique_ptr|static )?[\w:<>,&*\s()]*\b\w+_"
-                    r"( = [^;]*|\{[^;]*\}| MIGRATE_GUARDED_BY\(\w+\))*;")
+                    r"(\[\w*\]| = [^;]*|\{[^;]*\}| MIGRATE_GUARDED_BY\(\w+\))*;")
+# Where a function's body begins, and no initial value of a member.
+BODY = re.compile(r"(\)[\w\s]*|\b(struct|class|enum|union)\b.*) \{$")
+
+
+def members_in(lines):
+    """Declarations of a class, each as one line however many it takes, as clang-format has them:
+    they begin two columns in, and go on further in."""
+    declaration = None
+    for line in lines:
+        line = re.sub(r"\s*//.*", "", line).rstrip()
+        indent = len(line) - len(line.lstrip())
+        closes = line.startswith("  }") and declaration is not None
+        if line and indent == 2 and not closes:
+            declaration = line
+        elif line and indent >= 2 and declaration:
+            declaration += " " + line.lstrip()
+        else:
+            continue
+        if declaration.endswith(";"):
+            if MEMBER.match(declaration):
+                yield declaration
+            declaration = None
+        elif declaration.endswith((":", "}")) or BODY.search(declaration):
+            declaration = None
+
+
+def is_flag(declaration):
+    kind = declaration.replace("std::atomic<bool>", "bool").partition("=")[0]
+    while "<" in kind:  # What is kept in a container, or what a function returns, is no flag.
+        kind, inner = re.sub(r"<[^<>]*>", "", kind), kind
+        if kind == inner:
+            break
+    return re.search(r"\bbool\b", kind) is not None
 
 
 def class_faults(root):
     for path in code_files(root):
         if path.suffix != ".h" or path.parts[0] != "libmigrate" or path.parts[1] not in DECIDING_ROOMS:
             continue
-        name, members, flags = None, 0, 0
+        name, body = None, []
         for line in text_of(root / path).splitlines():
             if (defined := TYPE.match(line)) and not line.endswith(";"):
-                name, members, flags = defined.group(1), 0, 0
-            elif name and MEMBER.match(line):
-                members += 1
-                flags += "bool" in line.split()
-                flags += "std::atomic<bool>" in line
+                name, body = defined.group(1), []
             elif line.startswith("};") and name:
-                if members > MEMBERS or flags > FLAGS:
-                    yield (f"{path}: {name} has {members} members and {flags} flags; "
+                members = list(members_in(body))
+                flags = sum(map(is_flag, members))
+                if len(members) > MEMBERS or flags > FLAGS:
+                    yield (f"{path}: {name} has {len(members)} members and {flags} flags; "
                            f"{MEMBERS} and {FLAGS} are allowed")
                 name = None
+            elif name:
+                body.append(line)
 
 
 class Layering(unittest.TestCase):
@@ -345,6 +378,7 @@ class Checks(unittest.TestCase):
         self.check(internal_faults, "libmigrate/n.cc", '#include "pager/internal/i.h"\n')
         self.check(architecture_faults, "libmigrate/n.cc", "#include <sys/user.h>\n")
         self.check(architecture_faults, "libmigrate/n.cc", "int n = SYS_poll;\n")
+        self.check(architecture_faults, "libmigrate/n.cc", "int n = PR_GET_TSC;\n")
         self.check(size_faults, "base/b.h", "\n" * (HEADER_LINES + 1))
         self.check(size_faults, "base/b.cc", "\n" * (SOURCE_LINES + 1))
         long = "void f() {\n" + "  g();\n" * (FUNCTION_LINES - 1) + "}\n"
@@ -357,6 +391,47 @@ class Checks(unittest.TestCase):
         flags = "class A {\n" + "".join(f"  bool b{i}_ = false;\n" for i in range(FLAGS + 1)) + "};\n"
         self.check(class_faults, "libmigrate/move/a.h", flags)
         self.check(type_faults, "base/b.h", twice)
+
+    def test_count_members_over_several_lines(self):
+        text = """
+ public:
+  A(int a, int b)
+      : a_(a),
+        b_(b) {}
+  int f() const { return a_; }
+  void g(int a_,
+         int b_) const;
+  bool h() {
+    return is_it_;
+  }
+  struct Inner {
+    bool inner_ = false;
+  };
+
+ private:
+  int a_ = 0;  // what it is; of old
+  int b_[4] = {};
+  std::map<std::string,
+           std::pair<int, bool>>
+      long_one_;
+  std::array<int, 2> values_{
+      1,
+      2,
+  };
+  std::function<bool(int)> ask_;
+  std::atomic<bool>
+      flag_ = false;
+  const bool fixed_ =
+      true;
+""".splitlines()
+        members = list(members_in(text))
+        self.assertEqual([re.search(r"(\w+_)\b(?! *[(:])", each).group(1) for each in members],
+                         ["a_", "b_", "long_one_", "values_", "ask_", "flag_", "fixed_"])
+        self.assertEqual([is_flag(each) for each in members],
+                         [False, False, False, False, False, True, True])
+        many = "class A {\n" + "".join(f"  std::map<int,\n           int>\n      n{i}_;\n"
+                                       for i in range(MEMBERS + 1)) + "};\n"
+        self.check(class_faults, "libmigrate/move/a.h", many)
 
 
 if __name__ == "__main__":
