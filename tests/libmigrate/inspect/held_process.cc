@@ -61,7 +61,10 @@ HeldProcess::HeldProcess(const std::function<void()>& prepare) {
 }
 
 HeldProcess::~HeldProcess() {
-  if (pid_ > 0) {
+  // One that its test has reaped is no child of ours any more: its number may be another's.
+  siginfo_t told{};
+  const auto id = static_cast<id_t>(pid_);
+  if (pid_ > 0 && ::waitid(P_PID, id, &told, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0) {
     ::kill(pid_, SIGKILL);
     // Traced threads must be reaped one by one before the process itself can be.
     pid_t reaped = 0;
