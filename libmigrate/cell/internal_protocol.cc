@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <chrono>
 #include <thread>
+#include <utility>
 
 #include "transport/handoff.h"
 
@@ -72,9 +73,15 @@ Result<Received> receive_message(int socket, bool wait) {
   }
   for (cmsghdr* part = CMSG_FIRSTHDR(&header); part != nullptr; part = CMSG_NXTHDR(&header, part)) {
     if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_RIGHTS) {
-      int descriptor = -1;
-      std::memcpy(&descriptor, CMSG_DATA(part), sizeof(descriptor));
-      received.descriptor.reset(descriptor);
+      const std::size_t passed = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+      for (std::size_t i = 0; i < passed; ++i) {  // The first one counts; no other stays open.
+        int descriptor = -1;
+        std::memcpy(&descriptor, CMSG_DATA(part) + i * sizeof(int), sizeof(descriptor));
+        UniqueFd owned(descriptor);
+        if (!received.descriptor.valid()) {
+          received.descriptor = std::move(owned);
+        }
+      }
     } else if (part->cmsg_level == SOL_SOCKET && part->cmsg_type == SCM_CREDENTIALS) {
       ucred credentials{};
       std::memcpy(&credentials, CMSG_DATA(part), sizeof(credentials));
