@@ -130,7 +130,7 @@ class Init {
   [[noreturn]] void run();
 
  private:
-  void read_worker();
+  bool read_worker();
   void take_worker();
   void reap();
   void tell(const Message& message) const {
@@ -167,17 +167,18 @@ Result<void> Init::start(const InitOptions& options) {
   return {};
 }
 
-void Init::read_worker() {
+// True: there was a message, and may be another one.
+bool Init::read_worker() {
   auto received = receive_message(worker_.get(), false);
   if (!received) {
     if (received.error().code == ErrorCode::kRetry) {
-      return;
+      return false;
     }
     if (!committed_) {
       ::_exit(1);  // The process never ran here, and the kernel ends what is in the cell.
     }
     worker_.reset();  // What it gave us stays: faults wait, they are not answered wrongly.
-    return;
+    return false;
   }
   const Kept what = received->message.kept;
   if (received->message.kind == MessageKind::kKeep) {
@@ -188,6 +189,7 @@ void Init::read_worker() {
       return kept.what == what || (what.number == 0 && kept.what.kind == what.kind);
     });
   }
+  return true;
 }
 
 // A new worker takes over: it gets all that the last one left, and the news that it may not have
@@ -196,6 +198,8 @@ void Init::take_worker() {
   UniqueFd fresh(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
   if (!fresh.valid()) {
     return;
+  }
+  while (worker_.valid() && read_worker()) {  // What it gave us last is the next one's, too.
   }
   worker_ = std::move(fresh);
   for (const KeptDescriptor& kept : kept_) {
