@@ -99,8 +99,11 @@ void script_timers(Script& script, const wire::ProcessImage& image) {
   // timers from 0, so that making and deleting timers reaches every id.
   const bool by_id = ::prctl(PR_TIMER_CREATE_RESTORE_IDS, 2, 0, 0, 0) >= 0;
   script.call(SYS_prctl, {PR_TIMER_CREATE_RESTORE_IDS, 1, 0, 0, 0});
+  // So that none is passed over: the kernel lists the newest first.
+  std::vector<wire::PosixTimer> ascending(image.posix_timers().begin(), image.posix_timers().end());
+  std::ranges::sort(ascending, {}, &wire::PosixTimer::id);
   std::uint32_t next = 0;
-  for (const wire::PosixTimer& timer : image.posix_timers()) {
+  for (const wire::PosixTimer& timer : ascending) {
     sigevent event{};
     event.sigev_notify = timer.notify();
     event.sigev_signo = timer.signal();
