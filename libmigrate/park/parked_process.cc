@@ -62,6 +62,9 @@ std::uint64_t ParkedProcess::record_bytes(const wire::Image& draft) {
 Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::ProcessImage& image) {
   ParkedProcess parked(frozen.process(), frozen.area());
   for (const FrozenThread& thread : frozen.threads()) {
+    if (find_thread(image, thread.id) == nullptr) {  // What the image lacks could not come back.
+      return fail(make_error(ErrorCode::kRetry, "park", "thread " + std::to_string(thread.id)));
+    }
     parked.threads_.push_back({thread.host_id, thread.id});
   }
   auto done = parked.park_threads(frozen, image);
@@ -102,9 +105,6 @@ Result<void> ParkedProcess::park_threads(FrozenProcess& frozen, const wire::Proc
   for (std::size_t i = 1; i < frozen.threads().size(); ++i) {
     const FrozenThread& thread = frozen.threads()[i];
     known.push_back(find_thread(image, thread.id));
-    if (known.back() == nullptr) {
-      return fail(make_error(ErrorCode::kRetry, "park", "thread " + std::to_string(thread.id)));
-    }
     others.push_back({thread.host_id, idle_registers(thread.registers, area_), kAllSignals});
   }
   std::vector<std::vector<std::string>> came(others.size());
