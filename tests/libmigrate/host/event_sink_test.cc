@@ -1,6 +1,7 @@
 #include "libmigrate/host/event_sink.h"
 
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -57,6 +58,44 @@ TEST_F(EventSinkTest, ARefusalIsOneEverywhere) {
   EXPECT_EQ(result["refusals"][0]["code"], "NOT_PERMITTED");
   EXPECT_EQ(result["refusals"][0]["object"], "process 7");
   EXPECT_EQ(result["error"]["code"], "refused");
+}
+
+TEST_F(EventSinkTest, AClientHearsALineOfEachAndTheResultLast) {
+  EXPECT_TRUE(sink_.open());
+  sink_.send({{"event", "progress"}, {"text", "two\nlines"}});
+  sink_.finish(3, {{"state", "refused"}});
+  EXPECT_FALSE(sink_.open());
+  EXPECT_EQ(read_all(client_.get(), "read").value(),
+            "{\"event\":\"progress\",\"text\":\"two\\nlines\"}\n"
+            "{\"event\":\"result\",\"exit\":3,\"state\":\"refused\"}\n");
+}
+
+TEST_F(EventSinkTest, AnErrorIsToldToPeopleAndPrograms) {
+  const Error error = make_error(ErrorCode::kNotFound, "find", "process 7");
+  sink_.finish_failed(1, error);
+  const auto told = nlohmann::json::parse(read_all(client_.get(), "read").value());
+  EXPECT_EQ(told["event"], "result");
+  EXPECT_EQ(told["exit"], 1);
+  EXPECT_EQ(told["error"]["code"], to_string(ErrorCode::kNotFound));
+  EXPECT_EQ(told["error"]["message"], error.message());
+}
+
+TEST_F(EventSinkTest, BytesThatAreNoTextDoNotBreakTheLine) {
+  sink_.finish(0, {{"command", "a\xff\xfe"}});
+  const auto told = nlohmann::json::parse(read_all(client_.get(), "read").value());
+  EXPECT_EQ(told["command"], "a\xEF\xBF\xBD\xEF\xBF\xBD");
+}
+
+TEST_F(EventSinkTest, AClientThatWentAwayIsNoError) {
+  ::signal(SIGPIPE, SIG_IGN);  // As in every worker.
+  client_.reset();
+  sink_.send({{"event", "progress"}});
+  EXPECT_FALSE(sink_.open());
+  sink_.send({{"event", "progress"}});
+  sink_.finish(0, nlohmann::json::object());
+  EventSink nobody;
+  EXPECT_FALSE(nobody.open());
+  nobody.finish(0, nlohmann::json::object());
 }
 
 TEST(RefusalsJson, ThoseOfOneCodeAreToldOnce) {
