@@ -227,6 +227,41 @@ std::optional<long> ObjectScanner::integer(std::string_view name) const {
   return number;
 }
 
+std::optional<double> ObjectScanner::number(std::string_view name) const {
+  const std::optional<std::string_view> value = raw(name);
+  double number = 0;
+  if (!value) {
+    return std::nullopt;
+  }
+  const char* end = value->data() + value->size();
+  const auto parsed = std::from_chars(value->data(), end, number);
+  if (parsed.ec != std::errc() || parsed.ptr != end) {
+    return std::nullopt;
+  }
+  return number;
+}
+
+std::vector<std::string_view> ObjectScanner::elements(std::string_view name) const {
+  std::vector<std::string_view> found;
+  const std::optional<std::string_view> array = raw(name);
+  if (!array) {
+    return found;
+  }
+  Cursor cursor(*array);
+  if (!cursor.take('[') || cursor.take(']')) {
+    return found;
+  }
+  do {
+    cursor.skip_space();
+    const std::size_t begin = cursor.position();
+    if (!cursor.skip_value()) {
+      break;
+    }
+    found.push_back(array->substr(begin, cursor.position() - begin));
+  } while (cursor.take(','));
+  return found;
+}
+
 std::string ObjectScanner::without(std::string_view first, std::string_view second) const {
   std::string out = "{";
   Cursor cursor(object_);

@@ -3,6 +3,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 /// Just enough JSON for the client library, which has no third-party dependency.
 namespace migrate::client {
@@ -22,6 +23,10 @@ class ObjectScanner {
   std::optional<std::string> string(std::string_view name) const;
   /// A member that is a whole number.
   std::optional<long> integer(std::string_view name) const;
+  /// The texts of the elements of a member that is an array; none if it is not.
+  std::vector<std::string_view> elements(std::string_view name) const;
+  /// A member that is a number.
+  std::optional<double> number(std::string_view name) const;
   /// The object's text without the named members, for reports.
   std::string without(std::string_view first, std::string_view second) const;
 

@@ -25,6 +25,7 @@ namespace migrate {
 namespace {
 
 constexpr int kFinalTimeoutMs = 60000;
+constexpr std::size_t kLongestHostName = 255;
 constexpr int kHomeConnectMs = 10000;
 
 // It is shown on terminals, and someone else chose it.
@@ -64,6 +65,10 @@ void Arrival::note_offer() {
   noted.set_token(offer_.token());
   noted.set_command(printable(offer_.command()));
   noted.set_user(offer_.user());
+  *noted.mutable_name() = offer_.name();
+  noted.mutable_name()->mutable_origin()->resize(
+      std::min(offer_.name().origin().size(), kLongestHostName));
+  noted.mutable_name()->set_moves(offer_.name().moves() + 1);
   noted.set_trusted(trusted_);
   *noted.mutable_credentials() = only_process(offer_.draft()).threads(0).credentials();
   noted.set_source_name(source_.common_name);

@@ -58,6 +58,7 @@ void GuestPhaseRunner::on_request(LetterRequest asked) {
     case Command::kWait:
     case Command::kHosts:
     case Command::kPing:
+    case Command::kHere:
       request.refuse(MIGRATE_USAGE,
                      make_error(ErrorCode::kInvalid, "carry out a request",
                                 "command \"" + std::string(to_string(*command)) + "\"",

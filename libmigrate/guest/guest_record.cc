@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "libmigrate/state/global_name.h"
 #include "libmigrate/state/phase.h"
 
 namespace migrate {
@@ -72,6 +73,8 @@ void GuestRecord::write_row() {
   row.owed_by = facts.owed_by;
   row.uid = noted_.user();
   row.command = noted_.command();
+  row.identity = to_string(noted_.name());
+  row.moves = noted_.name().moves();
   row.result = facts.lost.empty() ? std::string() : nlohmann::json{{"lost", facts.lost}}.dump();
   row_.write(std::move(row));
 }

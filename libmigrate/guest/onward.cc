@@ -19,6 +19,7 @@ SourceMoveOptions Onward::options(const MovePlan& plan, const Address& destinati
   options.home = *Address::parse(noted.home());
   options.token = noted.token();
   options.command = noted.command();
+  options.name = noted.name();
   options.waits = guest_.objects().waits();
   options.host_clocks = host_clocks_;
   options.context = &guest_.context();
@@ -65,6 +66,8 @@ std::unique_ptr<OnwardMove> Onward::begin(const MoveRequest& request, EventSink 
   options.strict = request.strict;
   options.push = request.push;
   options.transport = request.transport;
+  options.at_point = request.at_point;
+  options.asked = request.asked;
   auto onward = std::make_unique<OnwardMove>(OnwardMove{std::move(sink), request.wait, nullptr});
   onward->move =
       world_.attempt_move(std::move(options), hooks(), request.retry_seconds, onward->sink);

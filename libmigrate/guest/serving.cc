@@ -5,6 +5,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "libmigrate/move/not_moved.h"
+
 namespace migrate {
 
 Error left_error(const std::string& process) {
@@ -28,10 +30,13 @@ int GuestServing::collect_poll_fds(std::vector<pollfd>& polled) {
   polled.push_back({guest_.source().poll_fd(), POLLIN, 0});
   guest_.pages().collect_poll_fds(polled);
   const int wanted_ms = guest_.home().collect_poll_fds(polled);
-  if (!pending_.empty() && guest_.independent()) {
+  const bool is_next = !pending_.empty() && guest_.independent();
+  if (is_next && std::ranges::any_of(pending_, [](const auto& move) { return !move.point; })) {
     return 0;
   }
-  const int longest_ms = guest_.independent() ? kLongestPollMs : kOwedPollMs;
+  const int longest_ms = is_next                ? static_cast<int>(kPointPause.count())
+                         : guest_.independent() ? kLongestPollMs
+                                                : kOwedPollMs;
   return wanted_ms >= 0 ? std::min(longest_ms, wanted_ms) : longest_ms;
 }
 
@@ -46,14 +51,63 @@ bool GuestServing::step() {
   if (guest_.exited()) {
     refuse_moves(guest_.ended_error());
   } else if (!pending_.empty() && guest_.independent()) {
-    PendingMove next = std::move(pending_.front());
-    pending_.erase(pending_.begin());
-    onward_ = moves_.begin(next.request, std::move(next.sink));
+    begin_next();
+  }
+  return onward_ == nullptr && !guest_.is_over();
+}
+
+// The first that need not wait for the program to come to one of its points.
+void GuestServing::begin_next() {
+  for (std::size_t i = 0; i < pending_.size(); ++i) {
+    const Turn turn = look_at(pending_[i]);
+    if (turn == Turn::kWaits) {
+      continue;
+    }
+    PendingMove next = std::move(pending_[i]);
+    pending_.erase(pending_.begin() + static_cast<std::ptrdiff_t>(i));
+    if (turn == Turn::kBegins) {
+      onward_ = moves_.begin(next.request, std::move(next.sink));
+    }
     if (onward_) {  // Who asks from now on is told the same.
       refuse_moves(leaving_error(guest_.name()));
     }
+    return;
   }
-  return onward_ == nullptr && !guest_.is_over();
+}
+
+// Of one that is over its client was told, or has left.
+GuestServing::Turn GuestServing::look_at(PendingMove& move) {
+  if (!move.request.point_wait) {
+    return Turn::kBegins;
+  }
+  const pid_t process = move.request.pid;
+  if (!move.point) {
+    auto begun = PointWait::begin(process, move.request.asker, *move.request.point_wait);
+    if (begun) {
+      move.point.emplace(std::move(*begun));
+      return Turn::kWaits;
+    }
+    if (begun.error().code == ErrorCode::kNotFound) {
+      tell_refused(move.sink, {refusal_without_points(process)}, process);
+    } else {
+      move.sink.finish_failed(MIGRATE_REFUSED, begun.error());
+    }
+    return Turn::kOver;
+  }
+  if (move.sink.has_left()) {
+    return Turn::kOver;
+  }
+  const PointWait::State state = move.point->look();
+  if (state == PointWait::State::kWaiting) {
+    return Turn::kWaits;
+  }
+  if (state != PointWait::State::kThere) {
+    tell_refused(move.sink, {refusal_of_point(state, process)}, process);
+    return Turn::kOver;
+  }
+  move.request.at_point = move.point->request();
+  move.sink.also_tell(move.point->take_program(), move.request.at_point);
+  return Turn::kBegins;
 }
 
 void GuestServing::refuse_moves(const Error& error) {

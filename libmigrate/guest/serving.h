@@ -1,10 +1,13 @@
 #pragma once
 
+#include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "libmigrate/guest/guest_letters.h"
 #include "libmigrate/guest/onward.h"
+#include "libmigrate/move/point_wait.h"
 #include "libmigrate/requests/requests.h"
 
 namespace migrate {
@@ -38,10 +41,16 @@ class GuestServing final : public GuestPhaseRunner {
   struct PendingMove {
     MoveRequest request;
     EventSink sink;
+    std::optional<PointWait> point{};  ///< Until the process is where it is to be moved.
   };
+
+  /// What is to be done with a pending move.
+  enum class Turn : std::uint8_t { kWaits, kBegins, kOver };
 
   std::optional<Asker> judge(GuestRequest& request) const;
   void refuse_moves(const Error& error);
+  void begin_next();
+  Turn look_at(PendingMove& move);
 
   OnwardMoves& moves_;
   std::vector<PendingMove> pending_;

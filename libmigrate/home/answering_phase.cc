@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "libmigrate/host/letter_request.h"
 #include "libmigrate/requests/json_member.h"
 
 namespace migrate {
@@ -23,8 +24,8 @@ void AnsweringPhase::on_letter(Letter letter) {
     log::warn("closed a connection that is not for a deputy");
     return;
   }
-  EventSink client(std::move(letter.fd));
   nlohmann::json request = parse_object(letter.request);
+  EventSink client = sink_for(std::move(letter.fd), request);
   const auto command = parse_command(request);
   if (!command) {
     client.finish_failed(MIGRATE_USAGE, command.error());

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/state/global_name.h"
 #include "libmigrate/state/phase.h"
 
 namespace migrate {
@@ -114,6 +115,7 @@ void HomeRecord::write_row(const LastMove& move) {
   row.owed_by = move.owed_by;
   row.uid = text_.user();
   row.command = command();
+  row.identity = to_string(text_.name());
   if (*state != ProcessState::kMoving) {
     row.result = move.result;
   }

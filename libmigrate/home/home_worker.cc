@@ -11,6 +11,7 @@
 #include "libmigrate/home/source_departure.h"
 #include "libmigrate/host/mailbox.h"
 #include "libmigrate/host/worker_over.h"
+#include "libmigrate/state/global_name.h"
 #include "transport/proof.h"
 
 namespace migrate {
@@ -103,13 +104,14 @@ Result<void> take_over(const WorkerContext& context, HomeRecord& record) {
 
 }  // namespace
 
-void run_source_worker(const WorkerContext& context, UniqueFd client, const MoveRequest& request) {
-  Asking asking{EventSink(std::move(client)), request.wait, request.destination};
+void run_source_worker(const WorkerContext& context, EventSink client, const MoveRequest& request) {
+  Asking asking{std::move(client), request.wait, request.destination};
   auto record = HomeRecord::create(context.state_directory, request);
   if (!record) {
     asking.client.finish_failed(MIGRATE_FAILED, record.error());
     return;
   }
+  *record->text().mutable_name() = first_global_name(request.pid, context.host_name);
   if (auto moved = move_away(context, asking, request, *record); !moved) {
     record->remove();
     asking.client.finish_failed(MIGRATE_FAILED, moved.error());

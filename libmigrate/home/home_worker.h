@@ -1,6 +1,6 @@
 #pragma once
 
-#include "base/unique_fd.h"
+#include "libmigrate/host/event_sink.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/requests/requests.h"
 #include "libmigrate/state/session_file.h"
@@ -10,10 +10,10 @@ namespace migrate {
 
 /// The worker of a process at its home: moves it away for the first time, then is its deputy's
 /// keeper until the process ends, wherever that is; HomeLife has its phases. Runs in a forked
-/// worker, whose one thread is the tracer of the process. Writes JSON event lines to `client` (a
-/// stream socket or a pipe: use write, not send), and closes it once the wanted wait state was
-/// reported. Returns when the move was refused or failed, or the process has ended.
-void run_source_worker(const WorkerContext& context, UniqueFd client, const MoveRequest& request);
+/// worker, whose one thread is the tracer of the process. Tells `client` of events, and of the
+/// result once the wanted wait state is there. Returns when the move was refused or failed, or the
+/// process has ended.
+void run_source_worker(const WorkerContext& context, EventSink client, const MoveRequest& request);
 
 /// Takes over, as such a worker, what a dead one left in a session file.
 void run_adopted_home(const WorkerContext& context, SessionFile file, const SessionId& process);

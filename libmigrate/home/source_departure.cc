@@ -88,6 +88,7 @@ SourceMoveOptions options_of(const WorkerContext& context, const HomeRecord& rec
   options.home = context.own_address;
   options.token = record.token();
   options.command = record.command();
+  options.name = record.text().name();
   options.host_clocks = clock_offsets(0).value_or(ClockOffsets());
   options.context = &context;
   return options;
@@ -127,6 +128,8 @@ Result<std::unique_ptr<SourceLeaving>> SourceLeaving::create(const WorkerContext
   options.asker = request.asker;
   options.strict = request.strict;
   options.push = request.push;
+  options.at_point = request.at_point;
+  options.asked = request.asked;
   return std::unique_ptr<SourceLeaving>(
       new SourceLeaving(std::move(options), record, files, client, request.retry_seconds));
 }

@@ -1,13 +1,34 @@
 #include "libmigrate/host/event_sink.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <array>
+#include <utility>
 
 #include "base/file.h"
+#include "base/log.h"
 #include "libmigrate/host/refusals_json.h"
 
 namespace migrate {
+
+void EventSink::also_tell(Program program, std::uint64_t token) {
+  program_.emplace(std::move(program));
+  token_ = token;
+}
+
+int EventSink::descriptor() const {
+  if (client_.valid()) {
+    return client_.get();
+  }
+  return program_ ? program_->memory() : -1;
+}
+
+bool EventSink::has_left() const {
+  pollfd polled{client_.get(), POLLIN | POLLRDHUP, 0};
+  return client_.valid() && ::poll(&polled, 1, 0) == 1 &&
+         (polled.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
+}
 
 void EventSink::send(const nlohmann::json& event) {
   std::string line = event.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -28,6 +49,14 @@ void EventSink::finish(int exit_code, nlohmann::json result) {
   result["exit"] = exit_code;
   send(result);
   client_.reset();
+  if (program_) {
+    const auto told = program_->answer(
+        token_, result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    if (!told && told.error().code != ErrorCode::kNotFound) {
+      log::warn("{}", told.error().message());
+    }
+    program_.reset();
+  }
   if (channel_) {
     // Until the peer has read it and closes, so that no reset overtakes it.
     constexpr int kGoodbyeMs = 2000;

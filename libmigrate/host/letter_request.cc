@@ -3,8 +3,38 @@
 #include <utility>
 
 #include "base/log.h"
+#include "libmigrate/requests/json_member.h"
 
 namespace migrate {
+namespace {
+
+constexpr const char* kAnswerMember = "answer_in_memory";
+
+EventSink sink_of(Letter& letter) {
+  return sink_for(std::move(letter.fd), parse_object(letter.request));
+}
+
+}  // namespace
+
+void mark_answer(nlohmann::json& request, std::uint64_t token) {
+  request.erase(kAnswerMember);
+  if (token != 0) {
+    request[kAnswerMember] = token;
+  }
+}
+
+EventSink sink_for(UniqueFd client, const nlohmann::json& request) {
+  const auto token = request.is_object() ? request.find(kAnswerMember) : request.end();
+  if (!request.is_object() || token == request.end() || !token->is_number_unsigned()) {
+    return EventSink(std::move(client));
+  }
+  auto program = Program::adopt(std::move(client));
+  if (!program) {
+    log::info("a process that asked for something is gone: {}", program.error().message());
+    return {};
+  }
+  return {std::move(*program), token->get<std::uint64_t>()};
+}
 
 bool is_request(const Letter& letter) {
   return !letter.preamble || letter.preamble->purpose == Purpose::kCommand;
@@ -13,7 +43,8 @@ bool is_request(const Letter& letter) {
 Result<LetterRequest> open_request(Letter letter) {
   constexpr int kRequestTimeoutMs = 2000;
   if (!letter.preamble) {
-    return LetterRequest{std::move(letter.request), EventSink(std::move(letter.fd)), std::nullopt};
+    EventSink sink = sink_of(letter);
+    return LetterRequest{std::move(letter.request), std::move(sink), std::nullopt};
   }
   const auto bytes = MIGRATE_TRY(letter.channel->receive(0, kRequestTimeoutMs));
   log::info("session {}: a request from {}", to_hex(letter.preamble->session),
@@ -26,8 +57,7 @@ void refuse_letter(Letter letter, int exit_code, const Error& reason) {
   if (!is_request(letter)) {
     return;
   }
-  EventSink asker =
-      letter.channel ? EventSink(std::move(letter.channel)) : EventSink(std::move(letter.fd));
+  EventSink asker = letter.channel ? EventSink(std::move(letter.channel)) : sink_of(letter);
   asker.finish_failed(exit_code, reason);
 }
 

@@ -1,10 +1,13 @@
 #pragma once
 
+#include <cstdint>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
+#include "base/unique_fd.h"
 #include "libmigrate/host/event_sink.h"
 #include "libmigrate/host/mailbox.h"
 
@@ -16,6 +19,12 @@ struct LetterRequest {
   EventSink sink;
   std::optional<PeerIdentity> home;  ///< Who passed it on; nothing if a client on this host asks.
 };
+
+/// Adds to a request that the descriptor which goes with it is the memory of the process itself,
+/// which asks with `token`; of 0, that it is not, whatever the client wrote.
+void mark_answer(nlohmann::json& request, std::uint64_t token);
+/// Whom to answer: the client, or the process itself if `request` was so marked.
+EventSink sink_for(UniqueFd client, const nlohmann::json& request);
 
 /// Whether a letter asks for something, and is not the connection of a peer that has come to stay.
 bool is_request(const Letter& letter);

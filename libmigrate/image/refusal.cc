@@ -37,6 +37,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"GUARD_REGION",
      "guard regions (MADV_GUARD_INSTALL) in files and shared memory are not carried",
      "use mprotect(PROT_NONE) for guard pages"},
+    {"HELD", "the program is in a section in which it is not to be moved (migrate_hold)",
+     "try again in a moment (migratectl move --retry SECONDS)", true},
     {"HUGETLB", "huge pages of hugetlbfs are not carried",
      "use transparent huge pages (madvise MADV_HUGEPAGE)"},
     {"INOTIFY", "file notifications belong to this kernel",
@@ -65,6 +67,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "move"},
     {"NOT_READABLE", "the daemon may not look into this process",
      "name another process, or give the daemon the right (CAP_SYS_PTRACE, security modules)"},
+    {"NO_POINT", "the program has no points at which it could be moved (migrate_point)",
+     "move it wherever it is: without --at-point"},
     {"NO_VDSO",
      "the program has unmapped what the kernel mapped for it (vdso, vvar), by which calls in it "
      "begin",
@@ -78,6 +82,9 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"PIDFD", "the descriptor refers to a process of this host", "let the program close it"},
     {"PIPE_SHARED", "both ends of the pipe are inside, yet another process holds it too",
      "let the other process close its end"},
+    {"POINT_NOT_REACHED", "the program has not come to one of its points (migrate_point) in time",
+     "give it more time (migratectl move --at-point --point-wait SECONDS), or move it wherever it "
+     "is"},
     {"PRIVILEGE", "it has more rights than its user could have at the destination",
      "move it where root's processes are taken from this host (allow, in the configuration of "
      "migrated)"},

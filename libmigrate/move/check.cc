@@ -41,16 +41,15 @@ void tell_verdict(EventSink& client, SourceMove& move) {
                  {"losses", to_json(move.losses().value_or(std::vector<Loss>()))}});
 }
 
-void run_check(const WorkerContext& context, UniqueFd client, const CheckRequest& request) {
-  EventSink sink(std::move(client));
+void run_check(const WorkerContext& context, EventSink client, const CheckRequest& request) {
   auto options = options_of(context, request);
   if (!options) {
-    sink.finish_failed(MIGRATE_ERROR, options.error());
+    client.finish_failed(MIGRATE_ERROR, options.error());
     return;
   }
   EventSink nobody;
   SourceMove move(std::move(*options), {}, nobody);
-  tell_verdict(sink, move);
+  tell_verdict(client, move);
 }
 
 }  // namespace migrate

@@ -74,6 +74,7 @@ Result<void> FrozenSource::inspect() {
     refusals_.push_back(std::move(refusal));
   }
   find_losses(draft_, false);
+  look_for_holds();
   report_.end_phase("inspect", report_.begun_us());
   MIGRATE_TRY(judge_running());
   return refusals_.empty() ? Result<void>() : Result<void>(fail(refused()));
@@ -124,6 +125,7 @@ Result<wire::Offer> FrozenSource::describe(const ClockOffsets& offsets) const {
   offer.set_command(options_.command);
   offer.set_user(only_process(draft_).threads(0).credentials().uid_real());
   offer.set_token(options_.token);
+  *offer.mutable_name() = options_.name;
   offer.set_memory_bytes(memory_bytes(options_.pid));
   offer.set_monotonic_offset_ns(offsets.monotonic_ns);
   offer.set_boottime_offset_ns(offsets.boottime_ns);
@@ -144,6 +146,32 @@ Result<std::uint64_t> FrozenSource::find_system_call() {
   }
   refusals_.push_back(make_refusal("NO_VDSO", name()));
   return fail(make_error(ErrorCode::kRefused, "find the vDSO of the process"));
+}
+
+// So that it need not be frozen to find out.
+void FrozenSource::look_for_holds() {
+  const auto program = Program::open(options_.pid);
+  const auto wish = program ? program->read() : Result<ProgramWish>(fail(program.error()));
+  if (wish && wish->holds != 0) {
+    refusals_.push_back(make_refusal("HELD", name()));
+  }
+}
+
+// Here nothing of the process runs, so that what it says now holds until it runs again.
+Result<void> FrozenSource::heed_wish() {
+  wish_ = wish_of_frozen(options_.pid, only_process(image_));
+  if (wish_ && wish_->holds != 0) {
+    refusals_.push_back(make_refusal("HELD", name()));
+    return fail(refused());
+  }
+  if (options_.asked != 0 && (!wish_ || wish_->asked != options_.asked)) {
+    return fail(make_error(ErrorCode::kNotFound, "move", name(), "it asks for that no more"));
+  }
+  if (options_.at_point != 0 && (!wish_ || wish_->at_point != options_.at_point)) {
+    return fail(make_error(ErrorCode::kNotFound, "move", name(),
+                           "it waits at its point no more; try again"));
+  }
+  return {};
 }
 
 Result<void> FrozenSource::freeze() {
@@ -203,13 +231,15 @@ Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
   image_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
   refusals_.insert(refusals_.end(), unseen.begin(), unseen.end());
-  return refusals_.empty() ? Result<void>() : Result<void>(fail(refused()));
+  return refusals_.empty() ? heed_wish() : Result<void>(fail(refused()));
 }
 
 Result<void> FrozenSource::complete_image(std::int64_t clock_offset_ns) {
   mutable_only_process(image_).set_clock_offset_ns(clock_offset_ns);
   MIGRATE_TRY(capture_contents(options_.pid, image_));
-  return capture_starter_pages(*freeze_->process, mutable_only_process(image_));
+  MIGRATE_TRY(capture_starter_pages(*freeze_->process, mutable_only_process(image_)));
+  return wish_ ? note_arrival(options_.pid, *wish_, options_.asked, mutable_only_process(image_))
+               : Result<void>();
 }
 
 std::string& FrozenSource::serialise_image() {

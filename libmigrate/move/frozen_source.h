@@ -21,6 +21,7 @@
 #include "libmigrate/move/source_move_options.h"
 #include "libmigrate/pages/confirmed_pages.h"
 #include "libmigrate/park/parked_process.h"
+#include "libmigrate/program/program.h"
 #include "libmigrate/proto/control.pb.h"
 #include "libmigrate/rights/stand_in.h"
 
@@ -114,6 +115,8 @@ class FrozenSource final : public KeptMemory {
   Result<void> open_area();
   Result<void> capture(const std::vector<WaitRecord>& waits);
   void find_losses(const wire::Image& image, bool frozen);
+  void look_for_holds();
+  Result<void> heed_wish();
   Error refused() const;
   std::string name() const { return "process " + std::to_string(options_.pid); }
 
@@ -127,6 +130,7 @@ class FrozenSource final : public KeptMemory {
   std::string image_bytes_;
   std::vector<wire::Refusal> refusals_;
   std::optional<std::vector<Loss>> losses_;
+  std::optional<ProgramWish> wish_;  // of the frozen process
   std::optional<Freeze> freeze_;
   std::optional<ParkedProcess> parked_;
   ConfirmedPages confirmed_;

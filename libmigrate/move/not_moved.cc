@@ -7,6 +7,13 @@
 
 namespace migrate {
 
+void tell_refused(EventSink& sink, const std::vector<wire::Refusal>& refusals, pid_t pid,
+                  const std::vector<Loss>& losses) {
+  sink.send({{"event", "refused"}, {"refusals", to_json(refusals)}});
+  sink.finish(MIGRATE_REFUSED,
+              {{"refusals", to_json(refusals)}, {"pid", pid}, {"losses", to_json(losses)}});
+}
+
 void tell_not_moved(EventSink& sink, const SourceMove& move, MoveOutcome outcome, pid_t pid,
                     const std::string& command) {
   if (outcome == MoveOutcome::kFailed && has_ended(pid)) {
@@ -16,11 +23,7 @@ void tell_not_moved(EventSink& sink, const SourceMove& move, MoveOutcome outcome
   } else if (outcome == MoveOutcome::kFailed) {
     sink.finish_failed(MIGRATE_FAILED, move.error());
   } else {
-    sink.send({{"event", "refused"}, {"refusals", to_json(move.refusals())}});
-    sink.finish(MIGRATE_REFUSED,
-                {{"refusals", to_json(move.refusals())},
-                 {"pid", pid},
-                 {"losses", to_json(move.losses().value_or(std::vector<Loss>()))}});
+    tell_refused(sink, move.refusals(), pid, move.losses().value_or(std::vector<Loss>()));
   }
 }
 

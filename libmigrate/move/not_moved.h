@@ -3,12 +3,17 @@
 #include <sys/types.h>
 
 #include <string>
+#include <vector>
 
 #include "libmigrate/host/event_sink.h"
 #include "libmigrate/move/move_outcome.h"
 #include "libmigrate/move/source_move.h"
 
 namespace migrate {
+
+/// Tells who asked for a move of process `pid` that it is refused, and what it would have lost.
+void tell_refused(EventSink& sink, const std::vector<wire::Refusal>& refusals, pid_t pid,
+                  const std::vector<Loss>& losses = {});
 
 /// Tells who asked for `move` of process `pid`, which is refused or failed (`outcome`), why: also
 /// that the process has ended meanwhile, which is no failure to move it.

@@ -20,6 +20,11 @@ constexpr auto kRetryPause = std::chrono::milliseconds(20);
 // tried again for so long, asked for or not.
 constexpr std::int64_t kChangesUs = 2'000'000;
 
+/// Whether the program itself is in the way, for a moment.
+bool is_held(const Verdict& refusals) {
+  return std::ranges::find(refusals, "HELD", &wire::Refusal::code) != refusals.end();
+}
+
 /// Opens a connection of `session` to where the process goes, and proves that it is of its source.
 Result<std::unique_ptr<Channel>> connect_for(const SourceMoveOptions& options, Purpose purpose,
                                              const SessionId& session) {
@@ -92,7 +97,9 @@ MoveOutcome SourceMove::attempt_for(double seconds) {
     const bool refused = outcome == MoveOutcome::kRefused && all_transient(refusals());
     const bool busy = outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kBusy;
     const bool failed = outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kRetry;
-    const std::int64_t until_us = process_changed || busy ? changed_until_us : refused_until_us;
+    const bool held = refused && is_held(refusals());
+    const std::int64_t until_us =
+        process_changed || busy || held ? changed_until_us : refused_until_us;
     if ((!refused && !failed && !busy) || now_us() >= until_us) {
       return outcome;
     }
@@ -115,6 +122,9 @@ SourceMove::Attempt SourceMove::attempt() {
     here = true;
     return freeze_and_run(offsets);
   }();
+  if (moved || handover_->run_sent()) {
+    sink_.leave_program();
+  }
   if (moved) {
     // Its first pages come before what is left to do here.
     source_.forget_asker();

@@ -25,6 +25,9 @@ struct SourceMoveOptions {
   Address home;                   ///< Of the process.
   std::string token;              ///< Of the process.
   std::string command;            ///< Command line.
+  wire::GlobalName name;          ///< Of the process; its moves: before this one.
+  std::uint32_t at_point = 0;     ///< At whose point it is to be, as MoveRequest.
+  std::uint64_t asked = 0;        ///< With what it asks for this itself, as MoveRequest.
   Asker asker;                    ///< Who wants it, judged on the frozen process.
   std::vector<WaitRecord> waits;  ///< As the threads came here.
   bool strict = false;            ///< What would lose something is refused.

@@ -17,15 +17,16 @@ using nlohmann::json;
 constexpr double kMillisecondsPerSecond = 1000;
 constexpr double kMostNumber = 1e15;  // What an integer holds, and nobody reaches.
 
-constexpr Words<Command, 9> kCommands{{{"move", Command::kMove},
-                                       {"check", Command::kCheck},
-                                       {"resolve", Command::kResolve},
-                                       {"end", Command::kEnd},
-                                       {"ps", Command::kPs},
-                                       {"show", Command::kShow},
-                                       {"wait", Command::kWait},
-                                       {"hosts", Command::kHosts},
-                                       {"ping", Command::kPing}}};
+constexpr Words<Command, 10> kCommands{{{"move", Command::kMove},
+                                        {"check", Command::kCheck},
+                                        {"resolve", Command::kResolve},
+                                        {"end", Command::kEnd},
+                                        {"ps", Command::kPs},
+                                        {"show", Command::kShow},
+                                        {"wait", Command::kWait},
+                                        {"hosts", Command::kHosts},
+                                        {"ping", Command::kPing},
+                                        {"here", Command::kHere}}};
 constexpr Words<Resolution, 2> kResolutions{
     {{"resume-source", Resolution::kResumeSource}, {"give-up", Resolution::kGiveUp}}};
 
@@ -72,6 +73,13 @@ Result<bool> flag_of(const json& request, const char* name) {
         bad_member(name, "of type " + std::string(member->type_name()), "write true or false"));
   }
   return member != request.end() && member->get<bool>();
+}
+
+/// A member that is a number of seconds.
+Result<std::chrono::milliseconds> time_of(const json& request, const char* name) {
+  const double seconds = MIGRATE_TRY(number_of(request, name, 0));
+  return std::chrono::milliseconds(std::llround(
+      std::min(seconds, kMostNumber / kMillisecondsPerSecond) * kMillisecondsPerSecond));
 }
 
 template <typename Value, std::size_t count>
@@ -159,10 +167,25 @@ Result<MoveRequest> parse_move(const json& request) {
     move.push.bytes_per_second =
         static_cast<std::uint64_t>(MIGRATE_TRY(number_of(request, "bytes_per_second", 0)));
   }
-  const double seconds = MIGRATE_TRY(number_of(request, "deadline_seconds", 0));
-  move.push.deadline = std::chrono::milliseconds(std::llround(
-      std::min(seconds, kMostNumber / kMillisecondsPerSecond) * kMillisecondsPerSecond));
+  move.push.deadline = MIGRATE_TRY(time_of(request, "deadline_seconds"));
+  if (request.contains("point_seconds")) {
+    move.point_wait = MIGRATE_TRY(time_of(request, "point_seconds"));
+  }
+  move.asked = MIGRATE_TRY(parse_token(request));
   return move;
+}
+
+Result<std::uint64_t> parse_token(const json& request) {
+  MIGRATE_TRY(must_be_object(request));
+  const auto token = request.find("token");
+  if (token == request.end()) {
+    return 0;
+  }
+  if (!token->is_number_unsigned() || token->get<std::uint64_t>() == 0) {
+    return fail(bad_member("token", token->dump(-1, ' ', false, json::error_handler_t::replace),
+                           "write a whole number from 1"));
+  }
+  return token->get<std::uint64_t>();
 }
 
 Result<CheckRequest> parse_check(const json& request) {
@@ -209,6 +232,13 @@ json request_for(const MoveRequest& move) {
   if (move.push.deadline.count() != 0) {
     request["deadline_seconds"] =
         static_cast<double>(move.push.deadline.count()) / kMillisecondsPerSecond;
+  }
+  if (move.point_wait) {
+    request["point_seconds"] =
+        static_cast<double>(move.point_wait->count()) / kMillisecondsPerSecond;
+  }
+  if (move.asked != 0) {
+    request["token"] = move.asked;
   }
   return request;
 }

@@ -30,6 +30,7 @@ enum class Command : std::uint8_t {
   kWait,
   kHosts,
   kPing,
+  kHere,
 };
 
 /// Which process a request is about: by an id or the beginning of one, or by a pid.
@@ -57,6 +58,12 @@ struct MoveRequest {
   double retry_seconds = 0;  ///< For so long it is tried while what is in the way is transient.
   bool strict = false;       ///< What would lose something is refused.
   PushLimits push;
+  /// For so long the process may take to come to one of its points, where it is then moved;
+  /// nothing: it is moved wherever it is.
+  std::optional<std::chrono::milliseconds> point_wait{};
+  /// Once it has come there: what it waits with. See ProgramWish.
+  std::uint32_t at_point = 0;
+  std::uint64_t asked = 0;  ///< What the process itself asks with; 0: someone else does.
 };
 
 /// A `check` as asked for over the local socket, or passed on.
@@ -92,6 +99,8 @@ Result<CheckRequest> parse_check(const nlohmann::json& request);
 Result<Resolution> parse_resolve(const nlohmann::json& request);
 /// A `wait`.
 Result<WaitFor> parse_wait(const nlohmann::json& request);
+/// What the process that asks will know the answer by (`token`); 0: it waits for it at the socket.
+Result<std::uint64_t> parse_token(const nlohmann::json& request);
 /// A `ps`: whether processes that are over are wanted, too.
 Result<bool> parse_ps(const nlohmann::json& request);
 

@@ -21,7 +21,7 @@ namespace migrate {
 namespace {
 
 constexpr std::chrono::milliseconds kOpenPause{5};
-constexpr int kSchemaVersion = 4;
+constexpr int kSchemaVersion = 5;
 
 constexpr const char* kSchema =
     "CREATE TABLE IF NOT EXISTS processes ("
@@ -32,10 +32,11 @@ constexpr const char* kSchema =
     " result TEXT NOT NULL, worker INTEGER NOT NULL, mailbox TEXT NOT NULL,"
     " boot TEXT NOT NULL, waits_for TEXT NOT NULL DEFAULT '',"
     " waits_since_us INTEGER NOT NULL DEFAULT 0, worker_start INTEGER NOT NULL DEFAULT 0,"
-    " owed_by TEXT NOT NULL DEFAULT '',"
+    " owed_by TEXT NOT NULL DEFAULT '', identity TEXT NOT NULL DEFAULT '',"
+    " moves INTEGER NOT NULL DEFAULT 0,"
     " PRIMARY KEY (process, role));"
     "CREATE INDEX IF NOT EXISTS processes_by_pid ON processes (pid);"
-    "PRAGMA user_version = 4;";
+    "PRAGMA user_version = 5;";
 
 constexpr const char* kUpgradeFrom1 =
     "BEGIN IMMEDIATE;"
@@ -56,20 +57,28 @@ constexpr const char* kUpgradeFrom3 =
     "PRAGMA user_version = 4;"
     "COMMIT;";
 
+constexpr const char* kUpgradeFrom4 =
+    "BEGIN IMMEDIATE;"
+    "ALTER TABLE processes ADD COLUMN identity TEXT NOT NULL DEFAULT '';"
+    "ALTER TABLE processes ADD COLUMN moves INTEGER NOT NULL DEFAULT 0;"
+    "PRAGMA user_version = 5;"
+    "COMMIT;";
+
 constexpr const char* kColumns =
     "SELECT process, role, pid, home, place, session, mode, state, exit_status, owed_pages,"
     " created_us, updated_us, uid, command, result, worker, mailbox, waits_for, waits_since_us,"
-    " worker_start, owed_by FROM processes ";
+    " worker_start, owed_by, identity, moves FROM processes ";
 
 constexpr const char* kUpsert =
     "INSERT INTO processes (process, role, pid, home, place, session, mode, state, exit_status,"
     " owed_pages, created_us, updated_us, uid, command, result, worker, mailbox, boot, waits_for,"
-    " waits_since_us, worker_start, owed_by)"
-    " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22)"
+    " waits_since_us, worker_start, owed_by, identity, moves)"
+    " VALUES (?1,?2,?3,?4,?5,?6,?7,?8,?9,?10,?11,?12,?13,?14,?15,?16,?17,?18,?19,?20,?21,?22,"
+    " ?23,?24)"
     " ON CONFLICT (process, role) DO UPDATE SET pid=?3, home=?4, place=?5, session=?6, mode=?7,"
     " state=?8, exit_status=?9, owed_pages=?10, updated_us=?12, uid=?13, command=?14, result=?15,"
     " worker=?16, mailbox=?17, boot=?18, waits_for=?19, waits_since_us=?20,"
-    " worker_start=?21, owed_by=?22";
+    " worker_start=?21, owed_by=?22, identity=?23, moves=?24";
 
 constexpr std::array<std::string_view, 2> kRoleNames = {"home", "resident"};
 constexpr std::array<std::string_view, 8> kStateNames = {
@@ -176,6 +185,8 @@ ProcessRecord record_from(const Statement& row) {
   record.waits_since_us = row.number(18);
   record.worker_start = static_cast<std::uint64_t>(row.number(19));
   record.owed_by = row.text(20);
+  record.identity = row.text(21);
+  record.moves = static_cast<std::uint32_t>(row.number(22));
   return record;
 }
 
@@ -267,6 +278,9 @@ Result<Registry> Registry::try_open(const std::string& state_directory, int pati
   if (version >= 1 && version <= 3) {
     MIGRATE_TRY(registry.execute(kUpgradeFrom3));
   }
+  if (version >= 1 && version <= 4) {
+    MIGRATE_TRY(registry.execute(kUpgradeFrom4));
+  }
   return registry;
 }
 
@@ -323,7 +337,8 @@ Result<void> Registry::write(const char* sql, const ProcessRecord& record) {
   row.bind(19, record.waits_for).bind(20, record.waits_since_us);
   row.bind(21, static_cast<std::int64_t>(record.worker_start != 0 ? record.worker_start
                                                                   : start_time(worker)));
-  row.bind(22, record.owed_by);
+  row.bind(22, record.owed_by).bind(23, record.identity);
+  row.bind(24, std::int64_t{record.moves});
   MIGRATE_TRY(row.step());
   return {};
 }

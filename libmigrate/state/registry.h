@@ -62,6 +62,8 @@ struct ProcessRecord {
   std::string waits_for;            ///< For what the worker waits; empty: nothing.
   std::int64_t waits_since_us = 0;  ///< CLOCK_REALTIME.
   std::string owed_by;              ///< Address of the host that owes them; empty: this one.
+  std::string identity;             ///< Its global name, as to_string() gives it.
+  std::uint32_t moves = 0;          ///< That it has made when it is here; of a guest only.
   std::uint64_t worker_start = 0;   ///< When that one was started; 0: not known, or filled in.
 
   /// Whether its worker lives: that one, and not a later process with its pid.

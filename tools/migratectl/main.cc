@@ -42,6 +42,8 @@ struct Options {
   std::optional<double> bandwidth_mib;
   double deadline_seconds = 0;
   bool strict = false;
+  bool at_point = false;
+  double point_seconds = 60;
   bool resume_source = false;
   bool give_up = false;
   bool yes = false;
@@ -86,7 +88,7 @@ void add_options(CLI::App& app, Options& options) {
 
   CLI::App* move = app.add_subcommand("move", "Move a running process to another host");
   move->add_option("PID", options.target, target_help)->required();
-  move->add_option("HOST", options.destination, "HOST[:PORT] to move it to")->required();
+  move->add_option("HOST,--to", options.destination, "HOST[:PORT] to move it to")->required();
   move->add_option("--mode", options.mode, "How its memory follows")
       ->check(CLI::IsMember(mode_words()));
   move->add_option("--transport", options.transport,
@@ -108,6 +110,13 @@ void add_options(CLI::App& app, Options& options) {
           "--deadline", options.deadline_seconds,
           "Seconds after which its source is to owe nothing: pushes faster than the "
           "bandwidth, and in mode demand too, as far as that needs; says so if it is missed")
+      ->check(up_to(kMostSeconds, "seconds"));
+  CLI::Option* at_point =
+      move->add_flag("--at-point", options.at_point,
+                     "Move it where the program says that it may be (migrate_point)");
+  move->add_option("--point-wait", options.point_seconds,
+                   "Seconds that the program may take to come there (default: 60)")
+      ->needs(at_point)
       ->check(up_to(kMostSeconds, "seconds"));
 
   app.add_subcommand("ps", "List the processes that came here or went away");
@@ -138,6 +147,9 @@ void add_options(CLI::App& app, Options& options) {
 Result<json> move_request_of(const Options& options) {
   constexpr double kBytesPerMib = 1024 * 1024;
   constexpr double kMillisecondsPerSecond = 1000;
+  const auto milliseconds = [](double seconds) {
+    return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * kMillisecondsPerSecond));
+  };
   MoveRequest move;
   move.destination = options.destination;
   move.plan = MIGRATE_TRY(parse_mode(options.mode));
@@ -148,8 +160,10 @@ Result<json> move_request_of(const Options& options) {
   if (options.bandwidth_mib) {
     move.push.bytes_per_second = static_cast<std::uint64_t>(*options.bandwidth_mib * kBytesPerMib);
   }
-  move.push.deadline = std::chrono::milliseconds(
-      static_cast<std::int64_t>(options.deadline_seconds * kMillisecondsPerSecond));
+  move.push.deadline = milliseconds(options.deadline_seconds);
+  if (options.at_point) {
+    move.point_wait = milliseconds(options.point_seconds);
+  }
   return request_for(move);
 }
 

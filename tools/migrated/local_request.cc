@@ -1,27 +1,29 @@
 #include "tools/migrated/local_request.h"
 
 #include <poll.h>
-#include <sys/socket.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
+#include <thread>
 
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/host/letter_request.h"
 #include "libmigrate/host/mailbox_path.h"
+#include "libmigrate/move/not_moved.h"
 #include "libmigrate/move/page_transport.h"
+#include "libmigrate/move/point_wait.h"
 #include "libmigrate/move/this_host.h"
 #include "libmigrate/rights/stand_in.h"
+#include "libmigrate/state/global_name.h"
 #include "libmigrate/state/registry.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/record_json.h"
@@ -40,68 +42,39 @@ constexpr std::size_t kMaxRequestBytes = std::size_t{64} << 10U;
 constexpr int kShortestPollMs = 10;
 constexpr int kLongestPollMs = 250;
 
-void send_result(const UniqueFd& client, int exit_code, json members) {
-  members["event"] = "result";
-  members["exit"] = exit_code;
-  const std::string line = members.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
-  (void)write_all(client.get(), std::as_bytes(std::span(line)));  // gone clients need no answer
-}
-
-void send_error(const UniqueFd& client, const Error& error) {
-  const int exit_code = error.code == ErrorCode::kInvalid   ? MIGRATE_USAGE
-                        : error.code == ErrorCode::kRefused ? MIGRATE_REFUSED
-                                                            : MIGRATE_ERROR;
-  send_result(client, exit_code,
-              {{"error", {{"code", to_string(error.code)}, {"message", error.message()}}}});
+void send_error(EventSink& client, const Error& error) {
+  client.finish_failed(error.code == ErrorCode::kInvalid   ? MIGRATE_USAGE
+                       : error.code == ErrorCode::kRefused ? MIGRATE_REFUSED
+                                                           : MIGRATE_ERROR,
+                       error);
 }
 
 /// Waits up to `deadline` for the client to close; what it still sends is thrown away.
-void wait_for_end(const UniqueFd& client, const Deadline& deadline) {
+void wait_for_end(int client, const Deadline& deadline) {
   std::array<char, 512> ignored = {};
   for (;;) {
-    const Result<short> ready = wait_for(client.get(), POLLIN, deadline);
-    if (!ready || !*ready || read(client.get(), ignored.data(), ignored.size()) <= 0) {
+    const Result<short> ready = wait_for(client, POLLIN, deadline);
+    if (!ready || !*ready || read(client, ignored.data(), ignored.size()) <= 0) {
       return;
     }
   }
 }
 
-/// Reads bytes and at most one descriptor. 0 bytes: the end.
-Result<std::size_t> receive_some(int socket, std::span<char> buffer, UniqueFd& descriptor) {
-  iovec part = {buffer.data(), buffer.size()};
-  alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control = {};
-  msghdr message = {};
-  message.msg_iov = &part;
-  message.msg_iovlen = 1;
-  message.msg_control = control.data();
-  message.msg_controllen = control.size();
-  const ssize_t count = recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  if (count < 0) {
-    return fail(system_error("read the request"));
-  }
-  const cmsghdr* header = CMSG_FIRSTHDR(&message);
-  if (header != nullptr && header->cmsg_level == SOL_SOCKET && header->cmsg_type == SCM_RIGHTS &&
-      header->cmsg_len == CMSG_LEN(sizeof(int))) {
-    int number = -1;
-    std::memcpy(&number, CMSG_DATA(header), sizeof number);
-    descriptor.reset(number);
-  }
-  return static_cast<std::size_t>(count);
-}
-
-Result<Request> read_request(const UniqueFd& client) {
-  const pid_t client_pid = MIGRATE_TRY(peer_credentials(client.get())).pid;
-  Asker asker = MIGRATE_TRY(asker_of(client.get()));
-  UniqueFd answer;
+Result<Request> read_request(int client) {
+  const pid_t client_pid = MIGRATE_TRY(peer_credentials(client)).pid;
+  Asker asker = MIGRATE_TRY(asker_of(client));
   const Deadline deadline(kRequestTimeoutMs);
   std::string line;
   std::array<char, 4096> buffer = {};
   while (line.find('\n') == std::string::npos) {
-    if (!MIGRATE_TRY(wait_for(client.get(), POLLIN, deadline))) {
+    if (!MIGRATE_TRY(wait_for(client, POLLIN, deadline))) {
       return fail(make_error(ErrorCode::kRetry, "read the request", "no whole line within 5 s"));
     }
-    const std::size_t count = MIGRATE_TRY(receive_some(client.get(), buffer, answer));
-    line.append(buffer.data(), count);
+    const ssize_t count = read(client, buffer.data(), buffer.size());
+    if (count < 0) {
+      return fail(system_error("read the request"));
+    }
+    line.append(buffer.data(), static_cast<std::size_t>(count));
     if (count == 0 || line.size() > kMaxRequestBytes) {
       return fail(make_error(ErrorCode::kCorrupt, "read the request",
                              count == 0 ? "ended before its end of line" : "too long"));
@@ -110,7 +83,6 @@ Result<Request> read_request(const UniqueFd& client) {
   Request request = MIGRATE_TRY(parse_request(std::string_view(line).substr(0, line.find('\n'))));
   request.client_pid = client_pid;
   request.asker = std::move(asker);
-  request.answer = std::move(answer);
   return request;
 }
 
@@ -216,7 +188,7 @@ Result<std::optional<ProcessRecord>> find_keeper(Registry& registry, const Reque
 
 /// Hands the request to the worker that looks after the process. False: nobody does.
 Result<bool> hand_over(const LocalService& service, const Request& request,
-                       const UniqueFd& client) {
+                       const EventSink& client) {
   Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
   const std::optional<ProcessRecord> keeper = MIGRATE_TRY(find_keeper(registry, request));
   if (!keeper) {
@@ -229,9 +201,10 @@ Result<bool> hand_over(const LocalService& service, const Request& request,
   asker.is_target =
       keeper->state == ProcessState::kRunningHere && keeper->pid == request.client_pid;
   body["asker"] = to_json(asker);
+  mark_answer(body, client.is_program() ? request.token : 0);
   const std::string message = body.dump(-1, ' ', false, json::error_handler_t::replace);
   if (MIGRATE_TRY(hand_to_worker(service.context.state_directory, keeper->mailbox_name(),
-                                 client.get(), std::as_bytes(std::span(message))))) {
+                                 client.descriptor(), std::as_bytes(std::span(message))))) {
     return true;
   }
   const std::string worker = "worker " + std::to_string(keeper->worker);
@@ -252,16 +225,53 @@ bool is_ours(pid_t pid) {
 }
 
 /// Tells the client of a check or move that it is refused before anybody has looked.
-Result<void> refuse(const Request& request, UniqueFd& client, std::string_view code,
+Result<void> refuse(const Request& request, EventSink& client, std::string_view code,
                     const Error& error) {
   log::warn("refused user {} (pid {}): {}", request.asker.user, request.client_pid,
             error.message());
-  EventSink(std::move(client)).finish_refused(code, error);
+  client.finish_refused(code, error);
+  return {};
+}
+
+/// Waits until the program is at one of its points. False: it did not come there, which the client
+/// was told, or has left before. Errors: as PointWait::begin.
+Result<bool> wait_for_point(MoveRequest& move, EventSink& client) {
+  auto begun = PointWait::begin(move.pid, move.asker, *move.point_wait);
+  if (!begun && begun.error().code == ErrorCode::kNotFound) {
+    tell_refused(client, {refusal_without_points(move.pid)}, move.pid);
+    return false;
+  }
+  PointWait point = MIGRATE_TRY(std::move(begun));
+  PointWait::State state = point.look();
+  for (; state == PointWait::State::kWaiting; state = point.look()) {
+    if (client.has_left()) {
+      return false;
+    }
+    std::this_thread::sleep_for(kPointPause);
+  }
+  if (state != PointWait::State::kThere) {
+    tell_refused(client, {refusal_of_point(state, move.pid)}, move.pid);
+    return false;
+  }
+  move.at_point = point.request();
+  client.also_tell(point.take_program(), move.at_point);
+  return true;
+}
+
+/// Moves a process that nobody looks after yet, as its worker.
+Result<void> move_from_home(const LocalService& service, MoveRequest& move, EventSink& client) {
+  log::info("user {} moves process {} to {} ({})", move.asker.user, move.pid, move.destination,
+            move.plan.word);
+  service.become_worker(client.descriptor());  // Closes all others: the program's is opened later.
+  if (move.point_wait && !MIGRATE_TRY(wait_for_point(move, client))) {
+    return {};
+  }
+  run_source_worker(service.context, std::move(client), move);
   return {};
 }
 
 /// check and move.
-Result<void> act(const LocalService& service, Request& request, UniqueFd& client) {
+Result<void> act(const LocalService& service, Request& request, EventSink& client) {
   const bool is_move = request.command == Command::kMove;
   MoveRequest move;
   CheckRequest check;
@@ -289,7 +299,7 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
   const bool is_here =
       !destination.empty() && MIGRATE_TRY(is_this_host(service.context, destination));
   if (is_move && is_here && move.wait != MoveWait::kExit) {
-    EventSink(std::move(client)).finish(MIGRATE_DONE, already_there(request.pid(), destination));
+    client.finish(MIGRATE_DONE, already_there(request.pid(), destination));
     return {};
   }
   if (!is_move) {
@@ -302,15 +312,11 @@ Result<void> act(const LocalService& service, Request& request, UniqueFd& client
   move.pid = request.pid();
   move.uid = owner;
   move.asker = request.asker;
-  log::info("user {} moves process {} to {} ({})", request.asker.user, move.pid, move.destination,
-            move.plan.word);
-  service.become_worker(client.get());
-  run_source_worker(service.context, std::move(client), move);
-  return {};
+  return move_from_home(service, move, client);
 }
 
 /// An operator decides what the hosts cannot.
-Result<void> resolve(const LocalService& service, const Request& request, const UniqueFd& client) {
+Result<void> resolve(const LocalService& service, const Request& request, const EventSink& client) {
   MIGRATE_TRY(parse_resolve(request.body));
   if (!MIGRATE_TRY(hand_over(service, request, client))) {
     return fail(unknown_process(request));
@@ -342,6 +348,34 @@ Result<json> show_process(const LocalService& service, const Request& request) {
     shown["other_roles"].push_back(record_json(records[i], service.context.host_name));
   }
   return shown;
+}
+
+/// What the client is told of itself: where it is, and what names it everywhere.
+Result<json> where_it_is(const LocalService& service, const Request& request) {
+  Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
+  const std::string own = service.context.own_address.to_string();
+  json told = {
+      {"host", service.context.host_name},
+      {"address", own},
+      {"home", own},
+      {"moves", 0},
+      {"identity", to_string(first_global_name(request.client_pid, service.context.host_name))}};
+  const std::optional<ProcessRecord> record = MIGRATE_TRY(registry.find_pid(request.client_pid));
+  if (!record) {
+    return told;
+  }
+  if (record->role == ProcessRole::kResident) {
+    told["home"] = record->home;
+    told["moves"] = record->moves;
+    told["identity"] = record->identity;
+    told["owed_pages"] = record->owed_pages;
+  }
+  told["process"] = record->process;
+  told["state"] = to_string(record->state);
+  if (record->has_worker()) {
+    told["worker"] = record->worker;
+  }
+  return told;
 }
 
 Result<json> list_hosts(const LocalService& service) {
@@ -417,7 +451,7 @@ const ProcessRecord& fate_of(const std::vector<ProcessRecord>& records) {
   return records.front();
 }
 
-Result<void> wait_process(const LocalService& service, Request& request, const UniqueFd& client) {
+Result<void> wait_process(const LocalService& service, Request& request, EventSink& client) {
   const bool for_exit = MIGRATE_TRY(parse_wait(request.body)) == WaitFor::kExit;
   Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
   for (int pause_ms = kShortestPollMs;; pause_ms = std::min(pause_ms * 2, kLongestPollMs)) {
@@ -432,10 +466,10 @@ Result<void> wait_process(const LocalService& service, Request& request, const U
       if (!end->error.empty()) {
         result["error"] = {{"code", "state"}, {"message", end->error}};
       }
-      send_result(client, end->exit_code, std::move(result));
+      client.finish(end->exit_code, std::move(result));
       return {};
     }
-    if (MIGRATE_TRY(wait_for(client.get(), POLLIN | POLLRDHUP, Deadline(pause_ms)))) {
+    if (MIGRATE_TRY(wait_for(client.descriptor(), POLLIN | POLLRDHUP, Deadline(pause_ms)))) {
       return {};  // the client is gone
     }
   }
@@ -451,6 +485,8 @@ Result<json> answer_of(const LocalService& service, const Request& request) {
       return list_hosts(service);
     case Command::kPing:
       return json{{"pid", getppid()}, {"host", service.context.host_name}};
+    case Command::kHere:
+      return where_it_is(service, request);
     default:
       return fail(usage_error("serve the request",
                               "command \"" + std::string(to_string(request.command)) + "\"",
@@ -458,12 +494,12 @@ Result<json> answer_of(const LocalService& service, const Request& request) {
   }
 }
 
-Result<void> dispatch(const LocalService& service, Request& request, UniqueFd& client) {
+Result<void> dispatch(const LocalService& service, Request& request, EventSink& client) {
   switch (request.command) {
     case Command::kCheck:
     case Command::kMove: {
       auto done = act(service, request, client);
-      return !done && done.error().code == ErrorCode::kRefused && client.valid()
+      return !done && done.error().code == ErrorCode::kRefused && client.open()
                  ? refuse(request, client, "NOT_PERMITTED", done.error())
                  : done;
     }
@@ -472,31 +508,47 @@ Result<void> dispatch(const LocalService& service, Request& request, UniqueFd& c
     case Command::kWait:
       return wait_process(service, request, client);
     default:
-      send_result(client, MIGRATE_DONE, MIGRATE_TRY(answer_of(service, request)));
+      client.finish(MIGRATE_DONE, MIGRATE_TRY(answer_of(service, request)));
       return {};
   }
 }
 
+/// A process that asks about itself can have no connection while it is looked at or moved: it is
+/// told by whom it is done, hangs up, and finds the result in its memory. The token there shows
+/// that the memory is that of the client, whatever became of its pid.
+Result<void> hang_up(const LocalService& service, const Request& request, EventSink& client) {
+  if (request.pid() != request.client_pid || !request.process.id.empty()) {
+    return fail(usage_error("serve the request", "token", "only a process itself has one (pid 0)"));
+  }
+  Program program = MIGRATE_TRY(Program::open(request.client_pid));
+  if (MIGRATE_TRY(program.read()).asked != request.token) {
+    return fail(usage_error("serve the request", "token", "it is not what the process asks with"));
+  }
+  Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
+  const std::optional<ProcessRecord> keeper = MIGRATE_TRY(registry.find_pid(request.client_pid));
+  client.send({{"event", "accepted"}, {"worker", keeper ? keeper->worker : getpid()}});
+  wait_for_end(client.descriptor(), Deadline(kRequestTimeoutMs));
+  client = EventSink(std::move(program), request.token);
+  return {};
+}
+
 }  // namespace
 
-void serve_local(const LocalService& service, UniqueFd client) {
-  Result<Request> request = read_request(client);
+void serve_local(const LocalService& service, UniqueFd fd) {
+  EventSink client(std::move(fd));
+  Result<Request> request = read_request(client.descriptor());
   if (!request) {
     send_error(client, request.error());
     return;
   }
-  if (request->answer.valid()) {
-    // Root writes to it: a pipe asks for no rights at that moment, as some other files do.
-    struct stat status = {};
-    if (fstat(request->answer.get(), &status) != 0 || !S_ISFIFO(status.st_mode)) {
-      send_error(client, usage_error("serve the request", "descriptor for the answer",
-                                     "pass the writing end of a pipe"));
-      return;
-    }
-    wait_for_end(client, Deadline(kRequestTimeoutMs));
-    client = std::move(request->answer);
+  Result<void> served;
+  if (request->token != 0) {
+    served = hang_up(service, *request, client);
   }
-  if (const Result<void> served = dispatch(service, *request, client); !served) {
+  if (served) {
+    served = dispatch(service, *request, client);
+  }
+  if (!served) {
     if (served.error().code == ErrorCode::kRefused) {
       log::warn("refused user {} (pid {}): {}", request->asker.user, request->client_pid,
                 served.error().message());

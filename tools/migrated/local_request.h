@@ -23,18 +23,19 @@ struct LocalService {
 };
 
 /// Serves one client of the local socket: reads one line, a JSON object
-///   {"command": "check"|"move"|"resolve"|"ps"|"show"|"wait"|"hosts"|"ping",
+///   {"command": "check"|"move"|"resolve"|"ps"|"show"|"wait"|"hosts"|"ping"|"here",
 ///    "pid": N (0: the client itself) or "process": "ID or pid", "destination": "HOST[:PORT]",
 ///    "action": "resume-source"|"give-up", "mode", "transport", "wait", "retry_seconds",
-///    "for": "done"|"exit", "all": bool}
+///    "point_seconds", "for": "done"|"exit", "all": bool, "token": N}
 /// and answers with lines, the last of which is
 ///   {"event":"result","exit":N,...,"error":{"code","message"} if N is not 0}.
-/// If a descriptor comes with the line, the answer goes there instead, and nothing begins before
-/// the client has closed its socket: a process that moves itself can have no socket open.
+/// With "token" (check and move of the client itself) the only line is {"event":"accepted",
+/// "worker":N}, nothing begins before the client has closed its socket, and the result comes into
+/// its memory (libmigrate/program/layout.h): a process that is moved can have no socket open.
 ///
 /// root may ask for anything, a user for own processes only. Requests about a process that a worker
 /// looks after already go to that worker. Blocks: up to 5 s for the line, then as long as the
 /// request takes; after `move`, as long as the source worker lives.
-void serve_local(const LocalService& service, UniqueFd client);
+void serve_local(const LocalService& service, UniqueFd fd);
 
 }  // namespace migrate

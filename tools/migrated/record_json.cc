@@ -75,6 +75,9 @@ nlohmann::json record_json(const ProcessRecord& record, const std::string& here)
                            {"worker", record.worker},
                            {"age_us", age_us(record.created_us)},
                            {"updated_us_ago", age_us(record.updated_us)}};
+  if (!record.identity.empty()) {
+    object["identity"] = record.identity;
+  }
   // What a later place than the first is owed by the one before, home may not have heard yet.
   if (record.owed_pages == 0 && record.state == ProcessState::kAway) {
     object["owed_pages"] = nullptr;

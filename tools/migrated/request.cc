@@ -14,6 +14,7 @@ Result<Request> parse_request(std::string_view line) {
   }
   request.command = MIGRATE_TRY(parse_command(request.body));
   request.process = MIGRATE_TRY(parse_process(request.body));
+  request.token = MIGRATE_TRY(parse_token(request.body));
   return request;
 }
 

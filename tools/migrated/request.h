@@ -2,13 +2,13 @@
 
 #include <sys/types.h>
 
+#include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 
 #include "base/error.h"
 #include "base/result.h"
-#include "base/unique_fd.h"
 #include "libmigrate/requests/requests.h"
 #include "libmigrate/rights/asker.h"
 
@@ -21,7 +21,8 @@ struct Request {
   ProcessName process;
   pid_t client_pid = 0;
   Asker asker;
-  UniqueFd answer;  ///< Where the answer goes instead of the client, if valid.
+  std::uint64_t token =
+      0;  ///< By which a process that asks about itself knows the answer; 0: none.
 
   /// The process that it names by pid; -1 if there is none.
   pid_t pid() const { return process.pid == 0 ? client_pid : process.pid; }

@@ -1,24 +1,25 @@
 /* libmigrate: move running processes between hosts. The C interface of libmigrate.so.
  *
- * Every function talks to the daemon of this host (`migrated`) over its local socket, may be called
- * by any thread at any time, blocks, and leaves no descriptor, thread or memory behind (but the
- * report, which the caller frees). The library depends on nothing but the C++ runtime.
+ *   migrate_result* result = NULL;
+ *   if (migrate_self("hostB", NULL, &result) != MIGRATE_DONE) {     // DONE: from here on, at hostB
+ *     fprintf(stderr, "%s\n", migrate_result_message(result));
+ *   }
+ *   migrate_result_free(result);
  *
- *   char* report = NULL;
- *   int status = migrate_move(0, "hostB", NULL, &report);   // from here on, this runs at hostB
- *   if (status != MIGRATE_DONE) fprintf(stderr, "%s\n", migrate_last_error());
- *   migrate_free(report);
+ * Functions may be called by any thread at any time. Those that take options talk to the daemon of
+ * the host where the caller runs (`migrated`), block until it has answered, and leave no descriptor
+ * open. The library starts no thread, handles no signal, prints nothing and never ends the program;
+ * it depends on nothing but the C++ runtime. In programs that never call it, it does nothing.
+ *
+ * Structs begin with their size, which the caller sets, so that later versions may add members:
+ *   struct migrate_options options = {.size = sizeof options};
+ * Strings given are borrowed for the call; those in structs that a result fills in are the
+ * result's and are never NULL.
  */
 #ifndef LIBMIGRATE_MIGRATE_H
 #define LIBMIGRATE_MIGRATE_H
 
-#include <sys/types.h>
-
-#if defined(__GNUC__)
-#define MIGRATE_API __attribute__((visibility("default")))
-#else
-#define MIGRATE_API
-#endif
+#include <libmigrate/migrate_result.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -26,58 +27,96 @@ extern "C" {
 
 #define MIGRATE_VERSION_MAJOR 0
 #define MIGRATE_VERSION_MINOR 1
+#define MIGRATE_VERSION_PATCH 0
+#define MIGRATE_VERSION_NUMBER \
+  (MIGRATE_VERSION_MAJOR * 10000 + MIGRATE_VERSION_MINOR * 100 + MIGRATE_VERSION_PATCH)
 #define MIGRATE_DEFAULT_SOCKET "/run/migrate/migrated.sock"
 
-/* What a call came to; the same numbers are the exit codes of migratectl. */
-enum migrate_status {
-  MIGRATE_DONE = 0,    /* Done; check: the process can be moved. */
-  MIGRATE_ERROR = 1,   /* No daemon, no such process, no permission, connection lost. */
-  MIGRATE_USAGE = 2,   /* An argument cannot be right; nothing was tried. */
-  MIGRATE_REFUSED = 3, /* A rule forbids it; nothing was stopped. The report has the refusals. */
-  MIGRATE_FAILED = 4,  /* The move failed and the process runs on where it was. */
-  MIGRATE_LOST = 5     /* The move failed after the process had been handed over. */
+/* MIGRATE_VERSION_NUMBER of the library that runs, which may be later than that of this header. */
+MIGRATE_API int migrate_version(void);
+
+/* How far a move is, for migrate_options.progress. Sizes count only while pages follow. */
+struct migrate_progress {
+  size_t size;
+  const char* phase; /* "inspect", "offer", "freeze", "run" or "pages". Valid during the call. */
+  uint64_t arrived_pages;
+  uint64_t owed_pages;
+  uint64_t wire_bytes;
+  double bytes_per_second;
 };
 
-/* How to do it; NULL stands for a struct of zeros. Strings are borrowed for the call. */
+/* How to do it; NULL stands for nothing but zeros, each of which is the default. */
 struct migrate_options {
-  const char* socket;   /* Daemon's socket. NULL: $MIGRATE_SOCKET, else MIGRATE_DEFAULT_SOCKET. */
-  const char* mode;     /* "lazy" (NULL), "demand" or "eager". */
-  const char* wait;     /* What a move waits for: "resumed" (NULL), "done" or "exit". */
-  double retry_seconds; /* Try that long while the reasons against the move are transient. */
+  size_t size;
+  const char* socket;        /* Daemon's socket: $MIGRATE_SOCKET, else MIGRATE_DEFAULT_SOCKET. */
+  const char* mode;          /* "lazy" (the default), "demand" or "eager". */
+  const char* wait;          /* What a move waits for: "resumed" (the default), "done", "exit". */
+  double retry_seconds;      /* Try that long while the reasons against the move are transient. */
+  double time_limit_seconds; /* Of the call; 0: as long as it takes. */
+  /* Called now and then while another process is moved, by the calling thread. */
+  void (*progress)(const struct migrate_progress* progress, void* data);
+  void* progress_data;
 };
 
-/* Asks whether process `pid` (0: the caller) can be moved. `destination` is "HOST" or "HOST:PORT",
- * or NULL to apply only the rules of this host. The process is not stopped.
- * If `report` is not NULL, *report becomes a JSON object {"movable","refusals":[{"code","object",
- * "reason","remedy"}]} to be freed with migrate_free, or NULL if there is none.
- * Returns MIGRATE_DONE, MIGRATE_REFUSED, MIGRATE_USAGE or MIGRATE_ERROR. */
+/* ---- Where and what ---- */
+
+/* Where the caller is and what it is called: migrate_result_place(). */
+MIGRATE_API int migrate_here(const struct migrate_options* options, migrate_result** result);
+
+/* Whether process `pid` could be moved to `destination`: "HOST" or "HOST:PORT"; NULL applies only
+ * the rules of its host. It is not stopped. Returns MIGRATE_DONE, MIGRATE_REFUSED (see the
+ * refusals), MIGRATE_USAGE, MIGRATE_ERROR or MIGRATE_TIMEOUT. */
 MIGRATE_API int migrate_check(pid_t pid, const char* destination,
-                              const struct migrate_options* options, char** report);
+                              const struct migrate_options* options, migrate_result** result);
+/* The same of the caller. */
+MIGRATE_API int migrate_check_self(const char* destination, const struct migrate_options* options,
+                                   migrate_result** result);
 
-/* Moves process `pid` to `destination`; 0 moves the caller, which after MIGRATE_DONE runs there,
- * all of its threads included. For the caller itself `wait` can only be "resumed".
- * *report: the JSON object that `migratectl move --json` prints, as for migrate_check.
- * Returns any migrate_status. */
-MIGRATE_API int migrate_move(pid_t pid, const char* destination,
-                             const struct migrate_options* options, char** report);
+/* The processes that this host knows, those that are over only if `all` is not 0; or one of them.
+ * `process` is a pid of this host in decimal or an id, or the beginning of one. */
+MIGRATE_API int migrate_list(int all, const struct migrate_options* options,
+                             migrate_result** result);
+MIGRATE_API int migrate_state(const char* process, const struct migrate_options* options,
+                              migrate_result** result);
 
-/* Waits until the source of the last move of `process` owes nothing (`condition` "done") or the
- * process has ended ("exit"). `process` is a pid of this host in decimal or an id, or the beginning
- * of one, as `migratectl ps` shows it. With "exit", *exit_status (if not NULL) becomes the status
- * as waitpid gives it.
- * Returns MIGRATE_DONE, MIGRATE_LOST (it was lost with a host), MIGRATE_FAILED (it never moved),
- * MIGRATE_USAGE or MIGRATE_ERROR. */
+/* Waits until the source of the last move of `process` owes nothing (`condition` "done", or NULL)
+ * or the process has ended ("exit": "exit_status" is then in the result). Returns MIGRATE_DONE,
+ * MIGRATE_LOST (it was lost with a host), MIGRATE_FAILED (it never moved), MIGRATE_TIMEOUT (neither
+ * yet), MIGRATE_USAGE or MIGRATE_ERROR. */
 MIGRATE_API int migrate_wait(const char* process, const char* condition,
-                             const struct migrate_options* options, int* exit_status);
+                             const struct migrate_options* options, migrate_result** result);
 
-/* Frees a report; NULL is allowed. */
-MIGRATE_API void migrate_free(char* report);
+/* ---- Ask ---- */
 
-/* What a status means, in English; a static string. */
-MIGRATE_API const char* migrate_strerror(int status);
+/* Moves process `pid`, not the caller, to `destination`. MIGRATE_TIMEOUT: it may move yet.
+ * Meanwhile the caller has a connection open, with which it is not moved itself; so has
+ * migrate_wait(). */
+MIGRATE_API int migrate_move(pid_t pid, const char* destination,
+                             const struct migrate_options* options, migrate_result** result);
 
-/* Why the calling thread's last call did not return MIGRATE_DONE: what was tried, on what, what the
- * system said, what to do. Empty after MIGRATE_DONE. Valid until the thread's next call. */
+/* Moves the caller with all its threads: those that do not call run on but for the stop. Returns
+ * MIGRATE_DONE at `destination`; anything else where it was, to run on. Once it has returned
+ * anything else it is not moved for this any more, whatever becomes of the daemon; a daemon that
+ * dies before it has moved the caller is asked again. options.wait does not count.
+ * One thread at a time: MIGRATE_ERROR while another one asks. */
+MIGRATE_API int migrate_self(const char* destination, const struct migrate_options* options,
+                             migrate_result** result);
+
+/* A point at which the caller may be moved: if somebody asked for that (`migratectl move
+ * --at-point`), waits until it is moved or that came to nothing. Else it costs a call that reads a
+ * word. The first call of a program says that it has points.
+ * Returns 1 where it was moved, else 0. If a move that it waited for came to nothing,
+ * migrate_last_error() says why from then on. */
+MIGRATE_API int migrate_point(void);
+
+/* From migrate_hold() until as many calls of migrate_release() the process is not moved: a move
+ * waits for that, up to its deadline (`migratectl move --retry`), and is refused as HELD then. By
+ * any threads; a child begins without. Return MIGRATE_DONE, MIGRATE_USAGE (nothing is held), or
+ * MIGRATE_ERROR (no memory: it is not held). */
+MIGRATE_API int migrate_hold(void);
+MIGRATE_API int migrate_release(void);
+
+/* The message of the calling thread's last call that has one. Valid until its next call. */
 MIGRATE_API const char* migrate_last_error(void);
 
 #ifdef __cplusplus

@@ -6,11 +6,10 @@
 
 #include <array>
 #include <cstring>
-#include <filesystem>
 #include <future>
-#include <optional>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "base/file.h"
 #include "libmigrate/requests/json_member.h"
@@ -23,7 +22,7 @@ using migrate::UniqueFd;
 using migrate::UnixKind;
 using migrate::UnixListener;
 
-/// Serves one connection: keeps the request and sends the answer, to the pipe if one was passed.
+/// Serves one connection: keeps the request and sends the answer.
 class PretendedDaemon {
  public:
   explicit PretendedDaemon(std::string answer)
@@ -36,41 +35,45 @@ class PretendedDaemon {
 
   migrate_options options() const {
     migrate_options made = {};
+    made.size = sizeof made;
     made.socket = path_.c_str();
     return made;
   }
   std::string request() { return request_.get_future().get(); }
-  bool answered_by_pipe() const { return answered_by_pipe_; }
+  /// Lets a daemon that keeps silent hang up.
+  void end() { end_.set_value(); }
 
  private:
   void serve(const std::string& answer) {
-    UniqueFd client = listener_.accept(5000).value();
+    const UniqueFd client = listener_.accept(5000).value();
     std::array<char, 4096> buffer = {};
-    iovec part = {buffer.data(), buffer.size()};
-    alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(int))> control = {};
-    msghdr message = {};
-    message.msg_iov = &part;
-    message.msg_iovlen = 1;
-    message.msg_control = control.data();
-    message.msg_controllen = control.size();
-    const ssize_t count = recvmsg(client.get(), &message, MSG_CMSG_CLOEXEC);
-    if (const cmsghdr* header = CMSG_FIRSTHDR(&message)) {
-      int number = -1;
-      std::memcpy(&number, CMSG_DATA(header), sizeof number);
-      std::array<char, 16> rest = {};
-      EXPECT_EQ(read(client.get(), rest.data(), rest.size()), 0);  // the caller hung up
-      client.reset(number);
-      answered_by_pipe_ = true;
-    }
+    const ssize_t count = read(client.get(), buffer.data(), buffer.size());
     request_.set_value(std::string(buffer.data(), count > 0 ? static_cast<std::size_t>(count) : 0));
     (void)migrate::write_all(client.get(), std::as_bytes(std::span(answer)));
+    if (answer.empty()) {
+      end_.get_future().wait();
+    }
   }
 
   std::string path_;
   UnixListener listener_;
   std::promise<std::string> request_;
-  bool answered_by_pipe_ = false;
+  std::promise<void> end_;
   std::thread thread_;
+};
+
+/// A result that is freed.
+class Held {
+ public:
+  Held() = default;
+  Held(const Held&) = delete;
+  Held& operator=(const Held&) = delete;
+  ~Held() { migrate_result_free(result_); }
+  migrate_result** operator&() { return &result_; }  // NOLINT(google-runtime-operator): as C's
+  migrate_result* get() const { return result_; }
+
+ private:
+  migrate_result* result_ = nullptr;
 };
 
 std::size_t open_descriptors() {
@@ -80,15 +83,33 @@ std::size_t open_descriptors() {
 TEST(Client, MovesAnotherProcess) {
   PretendedDaemon daemon(
       "{\"event\":\"phase\",\"phase\":\"offer\"}\n"
-      "{\"event\":\"result\",\"exit\":0,\"pid\":17,\"freeze_us\":300}\n");
+      "{\"event\":\"progress\",\"arrived_pages\":12,\"owed_pages\":3,\"wire_bytes\":9,"
+      "\"bytes_per_second\":1.5}\n"
+      "{\"event\":\"result\",\"exit\":0,\"pid\":17,\"freeze_us\":300,\"phases_us\":{\"run\":9.5},"
+      "\"destination\":\"host\\u0042\"}\n");
   migrate_options options = daemon.options();
   options.mode = "eager";
   options.wait = "done";
   options.retry_seconds = 1.5;
-  char* report = nullptr;
-  EXPECT_EQ(migrate_move(17, "hostB:7071", &options, &report), MIGRATE_DONE);
-  EXPECT_STREQ(report, "{\"pid\":17,\"freeze_us\":300}");
+  std::vector<std::string> phases;
+  options.progress_data = &phases;
+  options.progress = [](const migrate_progress* progress, void* data) {
+    static_cast<std::vector<std::string>*>(data)->push_back(progress->phase +
+                                                            std::to_string(progress->owed_pages));
+  };
+  Held result;
+  EXPECT_EQ(migrate_move(17, "hostB:7071", &options, &result), MIGRATE_DONE);
+  EXPECT_EQ(migrate_result_status(result.get()), MIGRATE_DONE);
+  EXPECT_STREQ(migrate_result_message(result.get()), "");
+  EXPECT_STREQ(migrate_result_text(result.get(), "destination"), "hostB");
+  EXPECT_STREQ(migrate_result_text(result.get(), "nothing.of.this"), "");
+  double number = 0;
+  EXPECT_EQ(migrate_result_number(result.get(), "phases_us.run", &number), 0);
+  EXPECT_EQ(number, 9.5);
+  EXPECT_EQ(migrate_result_number(result.get(), "destination", &number), -1);
+  EXPECT_EQ(migrate::parse_object(migrate_result_json(result.get()))["freeze_us"], 300);
   EXPECT_STREQ(migrate_last_error(), "");
+  EXPECT_EQ(phases, (std::vector<std::string>{"offer0", "pages3"}));
   // As the daemon reads it.
   const auto request = migrate::parse_object(daemon.request());
   EXPECT_EQ(migrate::parse_command(request).value(), migrate::Command::kMove);
@@ -99,45 +120,108 @@ TEST(Client, MovesAnotherProcess) {
   EXPECT_EQ(move.wait, migrate::MoveWait::kDone);
   EXPECT_EQ(move.retry_seconds, 1.5);
   EXPECT_FALSE(move.push.bytes_per_second);
-  EXPECT_FALSE(daemon.answered_by_pipe());
-  migrate_free(report);
-}
-
-TEST(Client, MovesItselfWithoutASocket) {
-  const std::size_t before = open_descriptors();
-  {
-    PretendedDaemon daemon("{\"event\":\"result\",\"exit\":0}\n");
-    const migrate_options options = daemon.options();
-    EXPECT_EQ(migrate_move(0, "hostB", &options, nullptr), MIGRATE_DONE);
-    EXPECT_EQ(migrate::parse_process(migrate::parse_object(daemon.request())).value().pid, 0);
-    EXPECT_TRUE(daemon.answered_by_pipe());
-  }
-  EXPECT_EQ(open_descriptors(), before);
+  EXPECT_FALSE(move.point_wait);
+  EXPECT_EQ(move.asked, 0U);
 }
 
 TEST(Client, ReportsRefusals) {
   PretendedDaemon daemon(
-      "{\"event\":\"refused\",\"refusals\":[{\"code\":\"DEVICE\"}]}\n"
+      "{\"event\":\"refused\",\"refusals\":[{\"code\":\"DEVICE\",\"object\":\"descriptor 3\","
+      "\"reason\":\"it stays\",\"remedy\":\"close it\"},{\"code\":\"SOCKET\"}]}\n"
       "{\"event\":\"result\",\"exit\":3}\n");
   const migrate_options options = daemon.options();
-  char* report = nullptr;
-  EXPECT_EQ(migrate_check(17, nullptr, &options, &report), MIGRATE_REFUSED);
+  Held result;
+  EXPECT_EQ(migrate_check(17, nullptr, &options, &result), MIGRATE_REFUSED);
   EXPECT_TRUE(migrate::parse_check(migrate::parse_object(daemon.request())));
-  EXPECT_STREQ(report, "{\"refusals\":[{\"code\":\"DEVICE\"}]}");
-  EXPECT_NE(std::string(migrate_last_error()).find("refused"), std::string::npos);
-  migrate_free(report);
+  ASSERT_EQ(migrate_result_refusal_count(result.get()), 2U);
+  migrate_refusal refusal = {};
+  EXPECT_EQ(migrate_result_refusal(result.get(), 0, &refusal), -1);  // It has no size.
+  refusal.size = sizeof refusal;
+  EXPECT_EQ(migrate_result_refusal(result.get(), 2, &refusal), -1);
+  ASSERT_EQ(migrate_result_refusal(result.get(), 0, &refusal), 0);
+  EXPECT_STREQ(refusal.code, "DEVICE");
+  EXPECT_STREQ(refusal.remedy, "close it");
+  ASSERT_EQ(migrate_result_refusal(result.get(), 1, &refusal), 0);
+  EXPECT_STREQ(refusal.code, "SOCKET");
+  EXPECT_STREQ(refusal.remedy, "");
+  // What to do is in the message, too.
+  EXPECT_NE(std::string(migrate_last_error()).find("close it"), std::string::npos);
+  EXPECT_STREQ(migrate_last_error(), migrate_result_message(result.get()));
+}
+
+TEST(Client, TellsWhereTheCallerIs) {
+  PretendedDaemon daemon(
+      "{\"event\":\"result\",\"exit\":0,\"host\":\"b\",\"address\":\"tcp://b:7070\",\"home\":"
+      "\"tcp://a:7070\",\"moves\":3,\"identity\":\"a/1f/ffffffffffffffff\",\"owed_pages\":7}\n");
+  const migrate_options options = daemon.options();
+  Held result;
+  ASSERT_EQ(migrate_here(&options, &result), MIGRATE_DONE);
+  EXPECT_EQ(migrate::parse_command(migrate::parse_object(daemon.request())).value(),
+            migrate::Command::kHere);
+  migrate_place place = {};
+  place.size = sizeof place;
+  ASSERT_EQ(migrate_result_place(result.get(), &place), 0);
+  EXPECT_STREQ(place.host, "b");
+  EXPECT_STREQ(place.address, "tcp://b:7070");
+  EXPECT_STREQ(place.home, "tcp://a:7070");
+  EXPECT_EQ(place.moves, 3U);
+  EXPECT_EQ(place.owed_pages, 7U);
+  EXPECT_STREQ(place.identity.origin, "a");
+  EXPECT_EQ(place.identity.serial, 0x1fU);
+  EXPECT_EQ(place.identity.epoch, 0xffffffffffffffffU);
+}
+
+TEST(Client, ListsProcesses) {
+  PretendedDaemon daemon(
+      "{\"event\":\"result\",\"exit\":0,\"processes\":[{\"process\":\"ab\",\"pid\":17,\"role\":"
+      "\"home\",\"state\":\"away\",\"where\":\"tcp://b:7070\",\"home\":\"a\",\"command\":\"x y\","
+      "\"owed_pages\":null,\"identity\":\"a/1/2\"},{\"process\":\"cd\",\"pid\":18,\"owed_pages\":5,"
+      "\"exit_status\":256}]}\n");
+  const migrate_options options = daemon.options();
+  Held result;
+  ASSERT_EQ(migrate_list(1, &options, &result), MIGRATE_DONE);
+  EXPECT_TRUE(migrate::parse_ps(migrate::parse_object(daemon.request())).value());
+  ASSERT_EQ(migrate_result_process_count(result.get()), 2U);
+  migrate_process process = {};
+  process.size = sizeof process;
+  ASSERT_EQ(migrate_result_process(result.get(), 0, &process), 0);
+  EXPECT_STREQ(process.id, "ab");
+  EXPECT_EQ(process.pid, 17);
+  EXPECT_STREQ(process.state, "away");
+  EXPECT_STREQ(process.command, "x y");
+  EXPECT_EQ(process.owed_pages, UINT64_MAX);
+  EXPECT_EQ(process.exit_status, -1);
+  EXPECT_STREQ(process.identity.origin, "a");
+  ASSERT_EQ(migrate_result_process(result.get(), 1, &process), 0);
+  EXPECT_EQ(process.owed_pages, 5U);
+  EXPECT_EQ(process.exit_status, 256);
+  EXPECT_STREQ(process.identity.origin, "");
 }
 
 TEST(Client, WaitGivesTheExitStatus) {
   PretendedDaemon daemon("{\"event\":\"result\",\"exit\":0,\"exit_status\":768}\n");
   const migrate_options options = daemon.options();
-  int status = 0;
-  EXPECT_EQ(migrate_wait("ab12", "exit", &options, &status), MIGRATE_DONE);
+  Held result;
+  EXPECT_EQ(migrate_wait("ab12", "exit", &options, &result), MIGRATE_DONE);
+  double status = 0;
+  EXPECT_EQ(migrate_result_number(result.get(), "exit_status", &status), 0);
   EXPECT_EQ(status, 768);
   const auto request = migrate::parse_object(daemon.request());
   EXPECT_EQ(migrate::parse_command(request).value(), migrate::Command::kWait);
   EXPECT_EQ(migrate::parse_process(request).value().id, "ab12");
   EXPECT_EQ(migrate::parse_wait(request).value(), migrate::WaitFor::kExit);
+}
+
+TEST(Client, AWaitHasALimit) {
+  const std::size_t before = open_descriptors();
+  {
+    PretendedDaemon daemon("");
+    migrate_options options = daemon.options();
+    options.time_limit_seconds = 0.01;
+    EXPECT_EQ(migrate_wait("ab12", "done", &options, nullptr), MIGRATE_TIMEOUT);
+    daemon.end();
+  }
+  EXPECT_EQ(open_descriptors(), before);
 }
 
 TEST(Client, ErrorsSayWhatAndWhy) {
@@ -146,8 +230,10 @@ TEST(Client, ErrorsSayWhatAndWhy) {
         "{\"event\":\"result\",\"exit\":1,\"error\":{\"code\":\"not found\",\"message\":\"no such "
         "process\"}}\n");
     const migrate_options options = daemon.options();
-    EXPECT_EQ(migrate_move(17, "hostB", &options, nullptr), MIGRATE_ERROR);
+    Held result;
+    EXPECT_EQ(migrate_move(17, "hostB", &options, &result), MIGRATE_ERROR);
     EXPECT_STREQ(migrate_last_error(), "no such process");
+    EXPECT_STREQ(migrate_result_text(result.get(), "error.code"), "not found");
   }
   {
     PretendedDaemon daemon("{\"event\":\"phase\"");
@@ -156,6 +242,7 @@ TEST(Client, ErrorsSayWhatAndWhy) {
     EXPECT_NE(std::string(migrate_last_error()).find("without a result"), std::string::npos);
   }
   migrate_options options = {};
+  options.size = sizeof options;
   options.socket = "/nonexistent/socket";
   EXPECT_EQ(migrate_check(17, nullptr, &options, nullptr), MIGRATE_ERROR);
   EXPECT_NE(std::string(migrate_last_error()).find("/nonexistent/socket"), std::string::npos);
@@ -163,18 +250,50 @@ TEST(Client, ErrorsSayWhatAndWhy) {
 
 TEST(Client, RefusesWrongUseBeforeConnecting) {
   migrate_options options = {};
+  Held result;
+  EXPECT_EQ(migrate_move(17, "hostB", &options, &result), MIGRATE_USAGE);
+  EXPECT_NE(std::string(migrate_result_message(result.get())).find("size"), std::string::npos);
+  options.size = sizeof options;
   options.mode = "quick";
   EXPECT_EQ(migrate_move(17, "hostB", &options, nullptr), MIGRATE_USAGE);
   options.mode = nullptr;
-  options.wait = "exit";
-  EXPECT_EQ(migrate_move(0, "hostB", &options, nullptr), MIGRATE_USAGE);
+  options.wait = "long";
+  EXPECT_EQ(migrate_move(17, "hostB", &options, nullptr), MIGRATE_USAGE);
+  options.wait = nullptr;
+  options.time_limit_seconds = -1;
+  EXPECT_EQ(migrate_self("hostB", &options, nullptr), MIGRATE_USAGE);
+  EXPECT_EQ(migrate_self("", nullptr, nullptr), MIGRATE_USAGE);
+  EXPECT_EQ(migrate_move(0, "hostB", nullptr, nullptr), MIGRATE_USAGE);
   EXPECT_EQ(migrate_move(17, nullptr, nullptr, nullptr), MIGRATE_USAGE);
   EXPECT_EQ(migrate_move(-1, "hostB", nullptr, nullptr), MIGRATE_USAGE);
   EXPECT_EQ(migrate_wait("", "exit", nullptr, nullptr), MIGRATE_USAGE);
   EXPECT_EQ(migrate_wait("17", "long", nullptr, nullptr), MIGRATE_USAGE);
-  for (int status = 0; status <= 6; ++status) {
+  EXPECT_EQ(migrate_state(nullptr, nullptr, nullptr), MIGRATE_USAGE);
+  for (int status = 0; status <= 7; ++status) {
     EXPECT_NE(std::string(migrate_strerror(status)), "");
   }
+}
+
+TEST(Client, TakesOptionsOfALaterVersionThatAskForNothingNew) {
+  struct Later {
+    migrate_options known;
+    long more;
+  };
+  Later later = {};
+  later.known.size = sizeof later;
+  later.known.socket = "/nonexistent/socket";
+  EXPECT_EQ(migrate_check(17, nullptr, &later.known, nullptr), MIGRATE_ERROR);
+  later.more = 1;
+  EXPECT_EQ(migrate_check(17, nullptr, &later.known, nullptr), MIGRATE_USAGE);
+}
+
+TEST(Client, NothingComesOfNoResult) {
+  EXPECT_EQ(migrate_result_status(nullptr), MIGRATE_ERROR);
+  EXPECT_STREQ(migrate_result_json(nullptr), "{}");
+  EXPECT_STREQ(migrate_result_text(nullptr, "x"), "");
+  EXPECT_EQ(migrate_result_refusal_count(nullptr), 0U);
+  migrate_result_free(nullptr);
+  EXPECT_EQ(migrate_version(), MIGRATE_VERSION_NUMBER);
 }
 
 }  // namespace

@@ -1,0 +1,107 @@
+#include "libmigrate/api/own_block.h"
+
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+
+namespace migrate::client {
+namespace {
+
+using program::Block;
+
+constinit std::atomic<Block*> current = nullptr;
+constinit const std::atomic<std::uint32_t> no_block_yet = 1;
+constinit const std::atomic<std::uint32_t> no_place = 0;
+
+/// What is at an address that is taken, as far as it can be read.
+bool is_own_block(const void* address) {
+  std::uint64_t words[2] = {};  // magic; version and process
+  iovec local = {words, sizeof words};
+  iovec remote = {const_cast<void*>(address), sizeof words};
+  return ::process_vm_readv(::getpid(), &local, 1, &remote, 1, 0) ==
+             static_cast<ssize_t>(sizeof words) &&
+         words[0] == program::kBlockMagic &&
+         words[1] >> 32U == static_cast<std::uint64_t>(::getpid());
+}
+
+/// A page of zeros at one of the addresses, or a block of this process that an earlier copy of the
+/// library (dlopen) made there.
+Block* find_place() {
+  for (const std::uint64_t place : program::kBlockAddresses) {
+    auto* const address = reinterpret_cast<void*>(place);
+    void* const mapped = ::mmap(address, program::kBlockBytes, PROT_READ | PROT_WRITE,
+                                MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+    if (mapped == address || (mapped == MAP_FAILED && errno == EEXIST && is_own_block(address))) {
+      return static_cast<Block*>(address);
+    }
+    if (mapped != MAP_FAILED) {  // A kernel before 4.17 takes the address for a hint.
+      ::munmap(mapped, program::kBlockBytes);
+    }
+  }
+  return nullptr;
+}
+
+/// In a child: of what its parent asked for, it wants nothing.
+void begin_anew(Block& block) {
+  block.process = static_cast<std::uint32_t>(::getpid());
+  block.holds = 0;
+  block.at_point = 0;
+  block.asked = 0;
+  block.point = 0;
+  block.answered = 0;
+}
+
+void begin_anew_in_child() {
+  if (Block* block = current.load(std::memory_order_acquire)) {
+    begin_anew(*block);
+  }
+}
+
+Block* make_block() {
+  Block* const made = find_place();
+  Block* before = nullptr;
+  if (made == nullptr) {
+    before = current.load(std::memory_order_acquire);  // Another thread may have been quicker.
+    if (before == nullptr) {
+      point_word.store(&no_place, std::memory_order_release);
+    }
+    return before;
+  }
+  const bool is_new = made->magic != program::kBlockMagic;
+  if (!current.compare_exchange_strong(before, made, std::memory_order_acq_rel)) {
+    if (is_new) {
+      ::munmap(made, program::kBlockBytes);
+    }
+    return before;
+  }
+  if (is_new) {
+    made->process = static_cast<std::uint32_t>(::getpid());
+    made->version = program::kBlockVersion;
+    std::atomic_thread_fence(std::memory_order_release);
+    made->magic = program::kBlockMagic;
+  }
+  ::pthread_atfork(nullptr, nullptr, begin_anew_in_child);
+  point_word.store(&made->point, std::memory_order_release);
+  return made;
+}
+
+}  // namespace
+
+constinit std::atomic<const std::atomic<std::uint32_t>*> point_word = &no_block_yet;
+
+program::Block* own_block() {
+  Block* block = current.load(std::memory_order_acquire);
+  if (block == nullptr) {
+    block = make_block();
+  }
+  if (block != nullptr && block->process != static_cast<std::uint32_t>(::getpid()) &&
+      block->process != 0) {
+    begin_anew(*block);  // A child that was not made by fork(2).
+  }
+  return block;
+}
+
+}  // namespace migrate::client

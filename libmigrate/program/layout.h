@@ -1,0 +1,51 @@
+#pragma once
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+namespace migrate::program {
+
+/// What a program that uses libmigrate.so says of itself, in one page of its own memory: private,
+/// anonymous, at the first of kBlockAddresses that was free. So it is found without a registration,
+/// is where it was after every move, and costs nothing to whoever does not look. Both sides may be
+/// of different versions: members are only added, at the end, and `version` says which there are.
+///
+/// Nothing that the program writes here is believed to be more than its wish. Who writes what:
+/// the program all but the words from outside, which a daemon or worker writes into the running
+/// process, or, of a process that moves, into the page as it arrives. No lock: each word is written
+/// whole, and `news` after the others.
+struct Block {
+  std::uint64_t magic;
+  std::uint32_t version;
+  std::uint32_t process;  ///< Its pid, as it sees it: in a child, the block is not its own.
+  std::atomic<std::uint32_t> holds;     ///< Sections in which it is not to be moved.
+  std::atomic<std::uint32_t> at_point;  ///< The request at whose point a thread waits; 0: none.
+  std::atomic<std::uint64_t> asked;     ///< With what a thread asks for something; 0: none does.
+  // From outside.
+  std::atomic<std::uint32_t> point;     ///< The request that waits for a point; 0: none.
+  std::atomic<std::uint32_t> moves;     ///< Grows with each move.
+  std::atomic<std::uint64_t> answered;  ///< Whose answer is in `answer`: what was asked with.
+  std::atomic<std::uint32_t> answer_bytes;
+  std::atomic<std::uint32_t>
+      news;                   ///< Grows with each word from outside (the program waits on it).
+  std::uint64_t reserved[9];  ///< Zeros.
+  char answer[3968];          ///< JSON, the object of a `result` event.
+};
+
+inline constexpr std::uint64_t kBlockMagic = 0x4b4c42474f52504dU;  // "MPROGBLK"
+inline constexpr std::uint32_t kBlockVersion = 1;
+inline constexpr std::size_t kBlockBytes = 4096;
+/// Far from where Linux puts programs, heaps, libraries and stacks; the second one also where
+/// ThreadSanitizer has left room.
+inline constexpr std::uint64_t kBlockAddresses[] = {0x6d6967720000U, 0x7e8d69672000U};
+
+static_assert(sizeof(Block) == kBlockBytes);
+static_assert(offsetof(Block, holds) == 16 && offsetof(Block, at_point) == 20);
+static_assert(offsetof(Block, asked) == 24 && offsetof(Block, point) == 32);
+static_assert(offsetof(Block, moves) == 36 && offsetof(Block, answered) == 40);
+static_assert(offsetof(Block, answer_bytes) == 48 && offsetof(Block, news) == 52);
+static_assert(offsetof(Block, answer) == 128);
+static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
+
+}  // namespace migrate::program

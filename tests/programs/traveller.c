@@ -1,0 +1,217 @@
+/* A program that links libmigrate: says where it is, asks to be moved, comes to points, holds.
+ *
+ *   traveller self HOST...        computes a step at each of the hosts, moving itself there
+ *   traveller refused HOST        asks with an open network socket, and again without it
+ *   traveller threads HOST...     as self, while three other threads count
+ *   traveller points STEPS        comes to a point after each step
+ *   traveller hold FILE           holds itself until FILE is there; then computes until FILE.end is
+ *   traveller fork HOST           holds, and moves a child of it that holds nothing
+ *   traveller limit HOST SECONDS  asks for a move that cannot come true in that time, then steps
+ *
+ * Each prints lines of `key value...`, and at its end `sum N`, which depends on the steps alone. */
+#include <arpa/inet.h>
+#include <libmigrate/migrate.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+enum { kWords = 1 << 19, kThreads = 3 };
+
+static uint64_t* words;
+static atomic_bool stop;
+
+/* One step touches all of the memory and depends on every step before. */
+static void step(void) {
+  for (size_t i = 0; i < kWords; ++i) {
+    words[i] = words[i] * 6364136223846793005U + words[(i + 1) % kWords] + 1442695040888963407U;
+  }
+}
+
+static void pause_ms(long milliseconds) {
+  struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+  while (nanosleep(&time, &time) != 0) {
+  }
+}
+
+static void print_place(void) {
+  migrate_result* result = NULL;
+  struct migrate_place place = {.size = sizeof place};
+  if (migrate_here(NULL, &result) == MIGRATE_DONE && migrate_result_place(result, &place) == 0) {
+    printf("place %s %s %u %s/%llx/%llx\n", place.host, place.home, place.moves,
+           place.identity.origin, (unsigned long long)place.identity.serial,
+           (unsigned long long)place.identity.epoch);
+  } else {
+    printf("nowhere %s\n", migrate_last_error());
+  }
+  migrate_result_free(result);
+}
+
+static int print_outcome(int status, migrate_result* result) {
+  printf("status %d\n", status);
+  for (size_t i = 0; i < migrate_result_refusal_count(result); ++i) {
+    struct migrate_refusal refusal = {.size = sizeof refusal};
+    if (migrate_result_refusal(result, i, &refusal) == 0) {
+      printf("refusal %s %s\n", refusal.code, refusal.remedy);
+    }
+  }
+  if (status != MIGRATE_DONE) {
+    printf("message %s\n", migrate_result_message(result));
+  }
+  migrate_result_free(result);
+  return status;
+}
+
+static int move_to(const char* host, double retry, double limit) {
+  struct migrate_options options = {.size = sizeof options};
+  options.retry_seconds = retry;
+  options.time_limit_seconds = limit;
+  migrate_result* result = NULL;
+  const int status = migrate_self(host, &options, &result);
+  return print_outcome(status, result);
+}
+
+static void travel(char** hosts) {
+  print_place();
+  for (; *hosts != NULL; ++hosts) {
+    step();
+    move_to(*hosts, 5, 0);
+    print_place();
+  }
+}
+
+static void ask_with_a_socket(const char* host) {
+  const int open_socket = socket(AF_INET, SOCK_DGRAM, 0);
+  move_to(host, 0, 0);
+  migrate_result* result = NULL;
+  int status = migrate_check_self(host, NULL, &result);
+  print_outcome(status, result);
+  close(open_socket);
+  status = migrate_check_self(host, NULL, &result);
+  print_outcome(status, result);
+  move_to(host, 5, 0);
+  print_place();
+}
+
+static void* count(void* counted) {
+  atomic_ulong* number = counted;
+  while (!atomic_load(&stop)) {
+    atomic_fetch_add(number, 1);
+  }
+  return NULL;
+}
+
+static void travel_with_threads(char** hosts) {
+  static atomic_ulong counted[kThreads];
+  pthread_t threads[kThreads];
+  for (int i = 0; i < kThreads; ++i) {
+    pthread_create(&threads[i], NULL, count, &counted[i]);
+  }
+  print_place();
+  for (; *hosts != NULL; ++hosts) {
+    step();
+    move_to(*hosts, 5, 0);
+    print_place();
+    for (int i = 0; i < kThreads; ++i) { /* Each runs on there. */
+      const unsigned long before = atomic_load(&counted[i]);
+      while (atomic_load(&counted[i]) == before) {
+        pause_ms(1);
+      }
+    }
+  }
+  atomic_store(&stop, 1);
+  for (int i = 0; i < kThreads; ++i) {
+    pthread_join(threads[i], NULL);
+  }
+}
+
+static void come_to_points(int steps) {
+  for (int i = 0; i < steps; ++i) {
+    step();
+    if (migrate_point()) {
+      printf("moved after %d\n", i);
+      print_place();
+    }
+    fflush(stdout);
+    pause_ms(10);
+  }
+}
+
+static void hold_until(const char* path) {
+  char end[4096];
+  snprintf(end, sizeof end, "%s.end", path);
+  const int first = migrate_hold();
+  printf("hold %d %d\n", first, migrate_hold());
+  printf("ready\n");
+  fflush(stdout);
+  while (access(path, F_OK) != 0) {
+    pause_ms(10);
+  }
+  const int inner = migrate_release();
+  const int outer = migrate_release();
+  printf("release %d %d %d\n", inner, outer, migrate_release());
+  fflush(stdout);
+  while (access(end, F_OK) != 0) {
+    pause_ms(10);
+  }
+  step();
+}
+
+static void move_a_child(const char* host) {
+  migrate_hold();
+  fflush(stdout);
+  const pid_t child = fork();
+  if (child == 0) {
+    move_to(host, 5, 0);
+    print_place();
+    fflush(stdout);
+    _exit(7);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  printf("child %d\n", WEXITSTATUS(status));
+  const int held = migrate_release();
+  printf("release %d %d\n", held, migrate_release());
+}
+
+int main(int count_of_words, char** arguments) {
+  const char* what = count_of_words > 1 ? arguments[1] : "";
+  const char* first = count_of_words > 2 ? arguments[2] : "";
+  words = calloc(kWords, sizeof *words);
+  if (words == NULL) {
+    return 1;
+  }
+  step();
+  if (strcmp(what, "self") == 0) {
+    travel(arguments + 2);
+  } else if (strcmp(what, "refused") == 0) {
+    ask_with_a_socket(first);
+  } else if (strcmp(what, "threads") == 0) {
+    travel_with_threads(arguments + 2);
+  } else if (strcmp(what, "points") == 0) {
+    migrate_point();
+    printf("ready\n");
+    fflush(stdout);
+    come_to_points(atoi(first));
+  } else if (strcmp(what, "hold") == 0) {
+    hold_until(first);
+  } else if (strcmp(what, "fork") == 0) {
+    move_a_child(first);
+  } else if (strcmp(what, "limit") == 0) {
+    move_to(first, 60, atof(arguments[3]));
+    step();
+  } else {
+    return 2;
+  }
+  uint64_t sum = 0;
+  for (size_t i = 0; i < kWords; ++i) {
+    sum = sum * 31 + words[i];
+  }
+  printf("sum %llu\nok\n", (unsigned long long)sum);
+  return 42;
+}

@@ -1,0 +1,290 @@
+#!/usr/bin/python3
+"""Programs that link the library: they move themselves, come to points, hold, and hear why not."""
+
+import os
+import pathlib
+import signal
+import unittest
+
+import harness
+from harness import DONE, REFUSED, PROGRAMS, Testbed, wait_until
+
+
+def lines(process, key):
+    """What the program printed in lines that begin with `key`, as lists of words."""
+    text = process.output.decode(errors="replace")
+    return [line.split()[1:] for line in text.splitlines() if line.split()[:1] == [key]]
+
+
+class ApiCase(unittest.TestCase):
+    """All tests of a class share a testbed."""
+
+    testbed = None
+    options = ()
+
+    @classmethod
+    def setUpClass(cls):
+        cls.testbed = Testbed(3, cls.options)
+        cls.addClassCleanup(cls.testbed.down)
+        cls.sums = {}
+
+    def start(self, *words):
+        process = self.testbed.start("hostA", PROGRAMS / "traveller", *words)
+        self.addCleanup(process.kill)
+        process.limit(60)
+        return process
+
+    def end(self, process, steps):
+        """Waits for the end, and compares the numbers with those of a run that stayed."""
+        self.assertEqual(process.wait(), harness.SURVIVED, self.told(process))
+        self.assertEqual(lines(process, "sum"), [[self.sum_of(steps)]], self.told(process))
+
+    def sum_of(self, steps):
+        if steps not in self.sums:
+            unmoved = self.start("points", steps)
+            self.assertEqual(unmoved.wait(), harness.SURVIVED)
+            self.sums[steps] = lines(unmoved, "sum")[0][0]
+        return self.sums[steps]
+
+    def told(self, process):
+        return bytes(process.output[-2000:]).decode(errors="replace") + self.testbed.logs()
+
+    def hosts_of(self, process):
+        return [place[0] for place in lines(process, "place")]
+
+    def check_places(self, process, hosts):
+        """It was at these hosts, one after the other, as one process."""
+        places = lines(process, "place")
+        self.assertEqual([place[0] for place in places], hosts, self.told(process))
+        self.assertEqual([int(place[2]) for place in places], list(range(len(hosts))))
+        self.assertEqual({place[1] for place in places}, {"tcp://10.213.0.1:7070"})
+        self.assertEqual(len({place[3] for place in places}), 1)
+        self.assertTrue(places[0][3].startswith("hostA/"))
+
+    def move_to_point(self, process, host, *options, from_host="hostA"):
+        return self.testbed.control(from_host, "move", process.pid, host, "--at-point", *options)
+
+
+class Asking(ApiCase):
+    """migrate_self, migrate_check_self, migrate_here."""
+
+    def test_it_moves_itself_around_the_hosts(self):
+        process = self.start("self", "hostB", "hostC", "hostA", "hostB")
+        self.end(process, 4)
+        self.check_places(process, ["hostA", "hostB", "hostC", "hostA", "hostB"])
+        self.assertEqual(lines(process, "status"), [["0"]] * 4)
+
+    def test_to_where_it_is(self):
+        process = self.start("self", "hostA", "hostB", "hostB")
+        self.end(process, 3)
+        self.assertEqual(self.hosts_of(process), ["hostA", "hostA", "hostB", "hostB"])
+        self.assertEqual(lines(process, "status"), [["0"]] * 3)
+
+    def test_other_threads_run_on(self):
+        process = self.start("threads", "hostB", "hostC", "hostA")
+        self.end(process, 3)
+        self.check_places(process, ["hostA", "hostB", "hostC", "hostA"])
+
+    def test_refusals_come_back_as_results(self):
+        process = self.start("refused", "hostB")
+        self.end(process, 0)
+        self.assertEqual(lines(process, "status"), [["3"], ["3"], ["0"], ["0"]])
+        self.assertEqual([words[0] for words in lines(process, "refusal")], ["SOCKET", "SOCKET"])
+        self.assertEqual(self.hosts_of(process), ["hostB"])
+
+    def test_no_such_host(self):
+        process = self.start("self", "10.213.0.77", "hostB")
+        self.end(process, 2)
+        self.assertIn(lines(process, "status")[0], (["1"], ["2"], ["4"]))
+        self.assertEqual(self.hosts_of(process), ["hostA", "hostA", "hostB"])
+
+    def test_a_limit_ends_the_asking(self):
+        process = self.start("limit", "10.213.0.77", "1")
+        self.end(process, 1)
+        # The daemon may find sooner that there is no such host.
+        self.assertIn(lines(process, "status"), ([["6"]], [["4"]]))
+
+    def test_without_a_daemon(self):
+        process = self.testbed.start("hostA", "env", "MIGRATE_SOCKET=/no/such/socket",
+                                     PROGRAMS / "traveller", "self", "hostB")
+        self.addCleanup(process.kill)
+        self.end(process, 1)
+        self.assertEqual(lines(process, "status"), [["1"]])
+        self.assertIn("/no/such/socket", process.output.decode())
+
+    def test_moved_from_outside(self):
+        process = self.start("points", 150)
+        self.assertTrue(process.wait_ready())
+        for host in ("hostB", "hostC", "hostA"):
+            outcome = self.testbed.move("hostA", process.pid, host)
+            self.assertEqual(outcome.status, DONE, outcome)
+        self.end(process, 150)
+
+    def test_the_list_has_its_identity(self):
+        process = self.start("points", 150)
+        self.assertTrue(process.wait_ready())
+        identities = set()
+        for host in ("hostB", "hostC"):
+            outcome = self.testbed.move("hostA", process.pid, host)
+            self.assertEqual(outcome.status, DONE, outcome)
+            identities.add(self.testbed.control("hostA", "show", process.pid).object["identity"])
+            row = next(row for row in self.testbed.control(host, "ps").object["processes"]
+                       if row["process"] == outcome.object["process"])
+            identities.add(row["identity"])
+        self.assertEqual(len(identities), 1, identities)
+        self.end(process, 150)
+
+
+class Points(ApiCase):
+    """migrate_point, at an operator's request."""
+
+    def test_it_is_moved_at_its_points(self):
+        process = self.start("points", 300)
+        self.assertTrue(process.wait_ready())
+        for number, host in enumerate(("hostB", "hostC", "hostA"), 1):
+            outcome = self.move_to_point(process, host)
+            self.assertEqual(outcome.status, DONE, f"{outcome}{self.told(process)}")
+            self.assertTrue(wait_until(lambda: len(lines(process, "place")) == number),
+                            self.told(process))
+        self.end(process, 300)
+        self.assertEqual(self.hosts_of(process), ["hostB", "hostC", "hostA"])
+        self.assertEqual(len(lines(process, "moved")), 3)
+
+    def test_what_is_refused_there_runs_on(self):
+        process = self.start("points", 100)
+        self.assertTrue(process.wait_ready())
+        outcome = self.move_to_point(process, "10.213.0.77")
+        self.assertNotEqual(outcome.status, DONE, outcome)
+        self.end(process, 100)
+        self.assertEqual(lines(process, "moved"), [])
+
+    def test_a_point_that_does_not_come(self):
+        stop = self.testbed.new_path()
+        process = self.start("hold", stop)
+        self.assertTrue(process.wait_ready())
+        outcome = self.move_to_point(process, "hostB", "--point-wait", "0.2")
+        self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["POINT_NOT_REACHED"]))
+        stop.touch()
+        self.testbed.work.joinpath(stop.name + ".end").touch()
+        self.end(process, 1)
+
+    def test_the_same_where_it_is_a_guest(self):
+        stop = self.testbed.new_path()
+        process = self.start("hold", stop)
+        self.assertTrue(process.wait_ready())
+        stop.touch()
+        self.assertTrue(process.wait_output(b"release"))
+        self.assertEqual(self.testbed.move("hostA", process.pid, "hostB").status, DONE)
+        outcome = self.move_to_point(process, "hostC", "--point-wait", "0.2")
+        self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["POINT_NOT_REACHED"]))
+        # Who waits for a point is in nobody's way.
+        waits = self.testbed.start("hostA", "migratectl", "move", process.pid, "hostC",
+                                   "--at-point")
+        self.addCleanup(waits.kill)
+        self.assertEqual(self.testbed.move("hostA", process.pid, "hostA").status, DONE)
+        self.testbed.work.joinpath(stop.name + ".end").touch()
+        self.end(process, 1)
+
+    def test_a_program_without_points(self):
+        process = self.testbed.start_program("hostA", "threads", "ids")
+        self.addCleanup(process.kill)
+        for _ in range(2):  # At home, and as a guest.
+            outcome = self.move_to_point(process, "hostC")
+            self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["NO_POINT"]))
+            self.assertEqual(self.testbed.move("hostA", process.pid, "hostB").status, DONE)
+        self.assertEqual(harness.finish(process), "")
+
+    def test_who_asked_may_go_away(self):
+        stop = self.testbed.new_path()
+        process = self.start("hold", stop)
+        self.assertTrue(process.wait_ready())
+        asks = self.testbed.start("hostA", "migratectl", "move", process.pid, "hostB", "--at-point")
+        self.addCleanup(asks.kill)
+        asks.popen.send_signal(signal.SIGINT)
+        asks.wait()
+        stop.touch()
+        self.testbed.work.joinpath(stop.name + ".end").touch()
+        self.end(process, 1)
+
+
+class Holding(ApiCase):
+    """migrate_hold and migrate_release."""
+
+    def test_a_move_waits_and_is_refused_in_the_end(self):
+        stop = self.testbed.new_path()
+        process = self.start("hold", stop)
+        self.assertTrue(process.wait_ready())
+        outcome = self.testbed.control("hostA", "move", process.pid, "hostB")
+        self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["HELD"]), outcome)
+        self.assertIn("remedy", outcome.object["refusals"][0])
+        self.assertEqual(self.testbed.control("hostA", "check", process.pid).codes(), ["HELD"])
+        waits = self.testbed.start("hostA", "migratectl", "move", process.pid, "hostB",
+                                   "--retry", "30")
+        self.addCleanup(waits.kill)
+        stop.touch()
+        self.assertEqual(waits.wait(), DONE, self.told(process))
+        self.testbed.work.joinpath(stop.name + ".end").touch()
+        self.end(process, 1)
+        self.assertEqual(lines(process, "hold"), [["0", "0"]])
+        self.assertEqual(lines(process, "release"), [["0", "0", "2"]])
+
+    def test_a_child_holds_nothing(self):
+        process = self.start("fork", "hostB")
+        self.end(process, 0)
+        self.assertEqual(self.hosts_of(process), ["hostB"])
+        self.assertEqual(lines(process, "child"), [["7"]])
+        self.assertEqual(lines(process, "release"), [["0", "2"]])
+
+
+class Deaths(ApiCase):
+    """The daemon or the worker dies while the process waits for what it asked."""
+
+    options = ("--daemon-arg=--debug-stops", "--supervise")
+
+    def stop_at(self, host, step):
+        directory = next(each["directory"] for each in self.testbed.hosts() if each["name"] == host)
+        stops = pathlib.Path(directory) / "state" / "stops"
+        (stops / step).touch()
+        return stops
+
+    def stopped(self, stops, step):
+        """The worker that stands at the step."""
+        found = wait_until(lambda: list(stops.glob(step + ".*")))
+        self.assertTrue(found, self.testbed.logs())
+        pid = int(found[0].suffix[1:])
+        self.assertTrue(wait_until(lambda: harness.state_of(pid) == "T"))
+        found[0].unlink()  # The next test stops there, too.
+        return pid
+
+    def check_death(self, step, victim):
+        stops = self.stop_at("hostA", step)
+        hosts = ["hostB", "hostC"] if victim == "worker" else ["hostB"]  # C needs the home's daemon.
+        process = self.start("self", *hosts)
+        worker = self.stopped(stops, step)
+        if victim == "daemon":
+            self.testbed.command("kill-daemon", "hostA", check=True)
+            os.kill(worker, signal.SIGCONT)
+            self.testbed.command("restart", "hostA", check=True)
+        else:
+            os.kill(worker, signal.SIGKILL)
+        self.end(process, len(hosts))
+        self.check_places(process, ["hostA", *hosts])
+
+    def test_the_worker_before_the_freeze(self):
+        self.check_death("source.offered", "worker")
+
+    def test_the_worker_while_it_is_frozen(self):
+        self.check_death("source.captured", "worker")
+
+    def test_the_worker_when_it_had_parked(self):
+        self.check_death("source.parked", "worker")
+
+    def test_the_worker_when_it_runs_there(self):
+        self.check_death("source.running", "worker")
+
+    def test_the_daemon(self):
+        self.check_death("source.offered", "daemon")
+
+
+if __name__ == "__main__":
+    harness.main()
