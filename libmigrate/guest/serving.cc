@@ -60,7 +60,7 @@ bool GuestServing::step() {
 void GuestServing::begin_next() {
   for (std::size_t i = 0; i < pending_.size(); ++i) {
     const Turn turn = look_at(pending_[i]);
-    if (turn == Turn::kWaits) {
+    if (turn == Turn::kLater) {
       continue;
     }
     PendingMove next = std::move(pending_[i]);
@@ -85,7 +85,7 @@ GuestServing::Turn GuestServing::look_at(PendingMove& move) {
     auto begun = PointWait::begin(process, move.request.asker, *move.request.point_wait);
     if (begun) {
       move.point.emplace(std::move(*begun));
-      return Turn::kWaits;
+      return Turn::kLater;
     }
     if (begun.error().code == ErrorCode::kNotFound) {
       tell_refused(move.sink, {refusal_without_points(process)}, process);
@@ -99,7 +99,7 @@ GuestServing::Turn GuestServing::look_at(PendingMove& move) {
   }
   const PointWait::State state = move.point->look();
   if (state == PointWait::State::kWaiting) {
-    return Turn::kWaits;
+    return Turn::kLater;
   }
   if (state != PointWait::State::kThere) {
     tell_refused(move.sink, {refusal_of_point(state, process)}, process);

@@ -45,7 +45,7 @@ class GuestServing final : public GuestPhaseRunner {
   };
 
   /// What is to be done with a pending move.
-  enum class Turn : std::uint8_t { kWaits, kBegins, kOver };
+  enum class Turn : std::uint8_t { kLater, kBegins, kOver };
 
   std::optional<Asker> judge(GuestRequest& request) const;
   void refuse_moves(const Error& error);

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/host/refusals_json.h"
+#include "libmigrate/requests/requests.h"
 
 namespace migrate {
 

@@ -57,9 +57,6 @@ class EventSink {
   std::uint64_t token_ = 0;
 };
 
-/// The line by which a client takes a move back that it asked for, while that can be.
-inline constexpr std::string_view kCancel = R"({"command":"cancel"})";
-
 /// How often whoever follows a move hears of its progress.
 inline constexpr std::int64_t kProgressEveryUs = 100'000;
 /// After so long a client hears no more of a move that is in doubt.

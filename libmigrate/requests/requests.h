@@ -18,6 +18,9 @@
 
 namespace migrate {
 
+/// The line by which a client takes a move back that it asked for, while that can be.
+inline constexpr std::string_view kCancel = R"({"command":"cancel"})";
+
 /// What a request wants, of a daemon or of the worker of a process.
 enum class Command : std::uint8_t {
   kMove,

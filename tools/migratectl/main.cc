@@ -12,7 +12,6 @@
 #include <string>
 #include <string_view>
 
-#include "libmigrate/host/event_sink.h"
 #include "libmigrate/migrate.h"
 #include "libmigrate/requests/requests.h"
 #include "tools/manual/describe.h"

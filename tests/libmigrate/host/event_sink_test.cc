@@ -10,6 +10,7 @@
 
 #include "base/file.h"
 #include "libmigrate/host/refusals_json.h"
+#include "libmigrate/requests/requests.h"
 
 namespace migrate {
 namespace {
