@@ -62,7 +62,7 @@ mtype = {
 mtype original = HERE;
 mtype copy = ARMED;
 mtype source = OFFERED;
-mtype resident = PREPARED;
+mtype guest = PREPARED;
 
 bool source_daemon = true;
 bool destination_daemon = true;
@@ -164,8 +164,8 @@ inline end_cell() {
 
 /* The destination worker dies: an ARMED copy with it (PTRACE_O_EXITKILL), which the init sees and
  * notes; then the init, which has no child left. */
-inline end_resident() {
-  resident = NO_WORKER;
+inline end_guest() {
+  guest = NO_WORKER;
   worker_holds = false;
   if
   :: copy == ARMED -> end_cell(); start_mark = start_mark && mistake == NO_WITNESS
@@ -226,10 +226,10 @@ end:
 
   /* Resume reaches the worker that serves; without one, and without a cell, the daemon answers. */
   :: atomic { source == IN_DOUBT && destination_daemon &&
-              (resident == SERVING || resident == INDEPENDENT) ->
+              (guest == SERVING || guest == INDEPENDENT) ->
        drain(to_destination); drain(to_source); page_under_way = false;
        up = true; to_destination!RESUME; source = ASKED }
-  :: atomic { source == IN_DOUBT && destination_daemon && resident == NO_WORKER && !cell_init &&
+  :: atomic { source == IN_DOUBT && destination_daemon && guest == NO_WORKER && !cell_init &&
               !(rebooted && reported) ->
        drain(to_destination); drain(to_source); page_under_way = false;
        up = true; source = ASKED;
@@ -239,7 +239,7 @@ end:
        :: (!rebooted || mistake == NO_BOOT_ID) && !start_mark -> to_source!NEVER
        fi }
   :: atomic { mistake == NEVER_TOO_EARLY && source == IN_DOUBT && destination_daemon &&
-              resident == AWAITS_RUN ->
+              guest == AWAITS_RUN ->
        drain(to_source); up = true; source = ASKED; to_source!NEVER }
   :: atomic { source == ASKED && to_source?[RUNNING] -> to_source?RUNNING; settle() }
   :: atomic { source == ASKED && to_source?[NEVER] && original == PARKED ->
@@ -276,36 +276,36 @@ proctype DestinationWorker() {
   mtype passing;
 end:
   do
-  :: atomic { resident == PREPARED && to_destination?[FINAL] -> to_destination?FINAL;
-       say_to_source(RESTORED); resident = AWAITS_RUN }
-  :: atomic { resident == AWAITS_RUN && to_destination?[RUN] -> to_destination?RUN;
-       resident = TOLD }
-  :: atomic { resident == TOLD -> start_mark = (mistake != NO_MARK); resident = MARKED }
-  :: atomic { resident == MARKED && cell_init ->
-       init_keeps = (mistake != NOT_KEPT); resident = KEPT }
-  :: atomic { resident == KEPT && copy == ARMED ->
-       copy = COPY_RUNS; ever_ran = true; resident = RAN }
-  :: atomic { resident == RAN -> say_to_source(RUNNING); resident = SERVING }
+  :: atomic { guest == PREPARED && to_destination?[FINAL] -> to_destination?FINAL;
+       say_to_source(RESTORED); guest = AWAITS_RUN }
+  :: atomic { guest == AWAITS_RUN && to_destination?[RUN] -> to_destination?RUN;
+       guest = TOLD }
+  :: atomic { guest == TOLD -> start_mark = (mistake != NO_MARK); guest = MARKED }
+  :: atomic { guest == MARKED && cell_init ->
+       init_keeps = (mistake != NOT_KEPT); guest = KEPT }
+  :: atomic { guest == KEPT && copy == ARMED ->
+       copy = COPY_RUNS; ever_ran = true; guest = RAN }
+  :: atomic { guest == RAN -> say_to_source(RUNNING); guest = SERVING }
 
   /* Until it is told to run it gives up for any reason; after that only with its cell. */
-  :: atomic { (resident == PREPARED || resident == AWAITS_RUN) -> end_resident() }
-  :: atomic { (resident == TOLD || resident == MARKED || resident == KEPT) && !cell_init ->
-       start_mark = false; end_resident() }
-  :: atomic { (resident == RAN || resident == SERVING) && copy == COPY_LOST ->
-       say_to_source(GONE); resident = INDEPENDENT; worker_holds = false }
+  :: atomic { (guest == PREPARED || guest == AWAITS_RUN) -> end_guest() }
+  :: atomic { (guest == TOLD || guest == MARKED || guest == KEPT) && !cell_init ->
+       start_mark = false; end_guest() }
+  :: atomic { (guest == RAN || guest == SERVING) && copy == COPY_LOST ->
+       say_to_source(GONE); guest = INDEPENDENT; worker_holds = false }
 
-  :: atomic { resident == SERVING && to_destination?[RESUME] -> to_destination?RESUME;
+  :: atomic { guest == SERVING && to_destination?[RESUME] -> to_destination?RESUME;
        say_to_source(RUNNING) }
-  :: atomic { resident == INDEPENDENT && to_destination?[RESUME] -> to_destination?RESUME;
+  :: atomic { guest == INDEPENDENT && to_destination?[RESUME] -> to_destination?RESUME;
        if
        :: copy == COPY_LOST -> say_to_source(GONE)
        :: else -> say_to_source(DONE)
        fi }
-  :: atomic { page_under_way && ((resident == SERVING && copy == COPY_RUNS) ||
-                                 (resident == AWAITS_RUN && copy == ARMED)) ->
+  :: atomic { page_under_way && ((guest == SERVING && copy == COPY_RUNS) ||
+                                 (guest == AWAITS_RUN && copy == ARMED)) ->
        page_under_way = false; page_at_copy = true }
-  :: atomic { resident == SERVING && (page_at_copy || copy == COPY_ENDED) ->
-       init_keeps = false; worker_holds = false; say_to_source(DONE); resident = INDEPENDENT }
+  :: atomic { guest == SERVING && (page_at_copy || copy == COPY_ENDED) ->
+       init_keeps = false; worker_holds = false; say_to_source(DONE); guest = INDEPENDENT }
   od
 }
 
@@ -315,9 +315,9 @@ proctype DestinationDaemon() {
 end:
   do
   :: atomic { !destination_daemon && destination_host -> destination_daemon = true }
-  :: atomic { destination_daemon && resident == NO_WORKER && cell_init && copy == COPY_RUNS ->
+  :: atomic { destination_daemon && guest == NO_WORKER && cell_init && copy == COPY_RUNS ->
        worker_holds = init_keeps;
-       resident = (page_at_copy && !init_keeps -> INDEPENDENT : SERVING) }
+       guest = (page_at_copy && !init_keeps -> INDEPENDENT : SERVING) }
   od
 }
 
@@ -333,8 +333,8 @@ proctype Crashes() {
 end:
   do
   :: atomic { crashes > 0 && source != NO_WORKER && source != OVER -> crashes--; end_source() }
-  :: atomic { crashes > 0 && resident != NO_WORKER -> crashes--;
-       loss_excused = loss_excused || (start_mark && !cell_init); end_resident() }
+  :: atomic { crashes > 0 && guest != NO_WORKER -> crashes--;
+       loss_excused = loss_excused || (start_mark && !cell_init); end_guest() }
   :: atomic { crashes > 0 && source_daemon -> crashes--; source_daemon = false }
   :: atomic { crashes > 0 && destination_daemon -> crashes--; destination_daemon = false }
   :: atomic { crashes > 0 && cell_init -> crashes--;
@@ -343,7 +343,7 @@ end:
        source_host = false; source_daemon = false; end_source(); original = LOST;
        page_at_source = false }
   :: atomic { hosts > 0 && destination_host -> hosts--; loss_excused = true;
-       destination_daemon = false; end_cell(); end_resident();
+       destination_daemon = false; end_cell(); end_guest();
        if
        :: destination_host = false
        :: rebooted = true;

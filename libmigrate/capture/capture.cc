@@ -111,13 +111,13 @@ class SettingQuestions {
     }
   }
 
-  void check(const Script& script, const std::string& who, Verdict& verdict) const {
+  void check(const Script& script, const std::string& who, Refusals& refusals) const {
     for (const Asked& asked : asked_) {
       const std::int64_t result = script.result(asked.call);
       const std::int64_t value =
           asked.value == 0 ? result : std::int64_t{script.value<std::int32_t>(asked.value)};
       if (result >= 0 && value != asked.common) {
-        verdict.push_back(make_refusal("UNKNOWN_ATTRIBUTE", who, asked.name));
+        refusals.push_back(make_refusal("UNKNOWN_ATTRIBUTE", who, asked.name));
       }
     }
   }
@@ -299,7 +299,7 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
 // What only the threads themselves can tell; the first of them for the whole process.
 Result<void> ask_threads(const FrozenProcess& frozen, std::span<const ScriptThread> threads,
                          std::span<wire::Thread* const> images, wire::ProcessImage& image,
-                         Verdict& verdict) {
+                         Refusals& refusals) {
   struct Asked {
     ThreadQuestions of_thread;
     SettingQuestions settings;
@@ -317,7 +317,7 @@ Result<void> ask_threads(const FrozenProcess& frozen, std::span<const ScriptThre
       },
       [&](std::size_t i, const Script& script) {
         asked[i]->of_thread.answer(script, *images[i]);
-        asked[i]->settings.check(script, "thread " + std::to_string(images[i]->id()), verdict);
+        asked[i]->settings.check(script, "thread " + std::to_string(images[i]->id()), refusals);
         if (asked[i]->of_process) {
           asked[i]->of_process->answer(script, image);
         }
@@ -358,18 +358,18 @@ std::vector<std::uint64_t> robust_entries(pid_t process, std::uint64_t head) {
 
 }  // namespace
 
-void check_scripts_can_run(const FrozenProcess& frozen, Verdict& verdict) {
+void check_scripts_can_run(const FrozenProcess& frozen, Refusals& refusals) {
   for (const FrozenThread& thread : frozen.threads()) {
     if (dispatches_calls(thread.host_id)) {
-      verdict.push_back(make_refusal("UNKNOWN_ATTRIBUTE", "thread " + std::to_string(thread.id),
-                                     "its system calls come back to it "
-                                     "(PR_SET_SYSCALL_USER_DISPATCH)"));
+      refusals.push_back(make_refusal("UNKNOWN_ATTRIBUTE", "thread " + std::to_string(thread.id),
+                                      "its system calls come back to it "
+                                      "(PR_SET_SYSCALL_USER_DISPATCH)"));
     }
   }
 }
 
 Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>& waits,
-                           wire::ProcessImage& image, Verdict& verdict) {
+                           wire::ProcessImage& image, Refusals& refusals) {
   if (image.threads_size() != static_cast<int>(frozen.threads().size())) {
     return fail(make_error(ErrorCode::kRetry, "capture the threads of",
                            "process " + std::to_string(frozen.process()),
@@ -389,7 +389,7 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
     threads.push_back({thread.host_id, thread.registers, thread.signal_mask});
   }
   // First: a signal that a script takes is sent again, and pending then.
-  MIGRATE_TRY(ask_threads(frozen, threads, images, image, verdict));
+  MIGRATE_TRY(ask_threads(frozen, threads, images, image, refusals));
   // After the last timer was read, so that none ends too early.
   const std::int64_t now_ns = clock_ns(CLOCK_MONOTONIC);
   image.set_timers_read_ns(static_cast<std::uint64_t>(now_ns));

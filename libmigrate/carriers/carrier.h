@@ -44,7 +44,7 @@ class FindContext {
   virtual int directory() const = 0;
   /// A duplicate of the process's descriptor; not valid if that cannot be had.
   virtual UniqueFd fetch(std::uint32_t number) const = 0;
-  /// Adds a refusal to the verdict. Gives false, which is what find() then gives too.
+  /// Adds a refusal. Gives false, which is what find() then gives too.
   virtual bool refuse(std::string_view code, const Sighting& seen, std::string_view detail) = 0;
   bool refuse(std::string_view code, const Sighting& seen) { return refuse(code, seen, {}); }
 
@@ -60,7 +60,7 @@ class FindContext {
 
   /// The same for each sighting of the pipe with this inode.
   virtual PipeSeen& pipe(std::uint64_t inode) = 0;
-  /// Nobody outside may hold the pipe; `object` names it in the verdict otherwise.
+  /// Nobody outside may hold the pipe; `object` names it in the refusal otherwise.
   virtual void expect_private_pipe(std::uint64_t inode, std::string object) = 0;
   /// The stream whose end this is, if an earlier move gave the process that end.
   virtual std::optional<std::uint64_t> known_stream(std::uint64_t inode) const = 0;
@@ -85,7 +85,7 @@ class CompareContext {
 
   /// Whether source and destination are the same running kernel.
   virtual bool same_kernel() const = 0;
-  /// Adds a refusal about the file to the verdict.
+  /// Adds a refusal about the file.
   virtual void refuse(std::string_view code, std::string_view detail) = 0;
 };
 

@@ -9,7 +9,7 @@
 #include "base/realtime_scope.h"
 #include "libmigrate/guest/awaits.h"
 #include "libmigrate/guest/guest_setup.h"
-#include "libmigrate/guest/offer_verdict.h"
+#include "libmigrate/guest/offer_refusals.h"
 #include "libmigrate/image/image_form.h"
 #include "libmigrate/move/page_transport.h"
 #include "libmigrate/rules/host_facts.h"
@@ -80,9 +80,9 @@ Result<bool> Arrival::receive_offer() {
   }
   MIGRATE_TRY(check_form(offer_.draft(), ImageStage::kDraft));
   own_facts_ = MIGRATE_TRY(host_facts());
-  const auto verdict = MIGRATE_TRY(judge_offer(context_, source_, offer_, own_facts_));
-  if (!verdict.empty() || only_asks) {
-    MIGRATE_TRY(answer(verdict));
+  const auto refusals = MIGRATE_TRY(judge_offer(context_, source_, offer_, own_facts_));
+  if (!refusals.empty() || only_asks) {
+    MIGRATE_TRY(answer(refusals));
     return false;
   }
   trusted_ = context_.policy.allows(source_, 0);
@@ -92,10 +92,10 @@ Result<bool> Arrival::receive_offer() {
   return true;
 }
 
-Result<void> Arrival::answer(const std::vector<wire::Refusal>& verdict) {
+Result<void> Arrival::answer(const std::vector<wire::Refusal>& refusals) {
   wire::ControlMessage message;
   wire::OfferReply& reply = *message.mutable_offer_reply();
-  reply.mutable_refusals()->Assign(verdict.begin(), verdict.end());
+  reply.mutable_refusals()->Assign(refusals.begin(), refusals.end());
   MIGRATE_TRY(control_->send(message));
   // The peer closes first, so that no reset overtakes the answer.
   static_cast<void>(control_->receive(0, kRefusalReadMs));
@@ -108,8 +108,8 @@ Result<void> Arrival::make_guest() {
   const SessionId process = process_of(noted);
   arrived_.mailbox.emplace(
       MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(session_))));
-  ProcessRow row = MIGRATE_TRY(
-      ProcessRow::open(context_.state_directory, to_hex(process), ProcessRole::kResident));
+  ProcessRow row =
+      MIGRATE_TRY(ProcessRow::open(context_.state_directory, to_hex(process), ProcessRole::kGuest));
   arrived_.host_clocks = MIGRATE_TRY(clock_offsets(0));
   SessionFile file = MIGRATE_TRY(
       SessionFile::create(context_.state_directory, cell_session_name(to_hex(session_))));

@@ -41,7 +41,7 @@ class Arrival {
 
  private:
   Result<bool> receive_offer();
-  Result<void> answer(const std::vector<wire::Refusal>& verdict);
+  Result<void> answer(const std::vector<wire::Refusal>& refusals);
   Result<void> make_guest();
   Result<void> connect();
   Result<void> run_process();

@@ -208,12 +208,12 @@ Result<void> Arrival::check_final(const wire::Image& image) const {
   if (trusted_ || same_rights(only_process(offer_.draft()), only_process(image))) {
     return {};
   }
-  const auto verdict = check_policy(context_.policy, source_, offer_.user(), only_process(image));
-  if (verdict.empty()) {
+  const auto refusals = check_policy(context_.policy, source_, offer_.user(), only_process(image));
+  if (refusals.empty()) {
     return {};
   }
-  return fail(make_error(ErrorCode::kRefused, "take in a process", verdict.front().object(),
-                         verdict.front().reason()));
+  return fail(make_error(ErrorCode::kRefused, "take in a process", refusals.front().object(),
+                         refusals.front().reason()));
 }
 
 // The mappings of the draft become those of the image.

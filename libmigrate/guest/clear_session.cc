@@ -24,7 +24,7 @@ void clear_session(const WorkerContext& context, SessionFile& file, const Sessio
     const auto rows = registry->find_process(to_hex(process));
     for (const ProcessRecord& row : rows.value_or(std::vector<ProcessRecord>())) {
       // Unless it has come again by another session.
-      if (row.role == ProcessRole::kResident && row.session == to_hex(session)) {
+      if (row.role == ProcessRole::kGuest && row.session == to_hex(session)) {
         static_cast<void>(registry->remove(row.process, row.role, row.worker));
       }
     }

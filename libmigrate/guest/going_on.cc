@@ -192,7 +192,7 @@ bool GuestLeaving::serve() {
   if (move().done() || given_up_) {
     return false;
   }
-  if (move().handle() == Remains::kGone) {
+  if (move().handle() == Original::kGone) {
     return false;
   }
   ProcessRow& row = guest_.record().row();

@@ -47,8 +47,8 @@ Result<std::optional<GuestAdoption::Adopted>> GuestAdoption::take_over(SessionFi
     return std::nullopt;
   }
   Adopted adopted;
-  ProcessRow row = MIGRATE_TRY(
-      ProcessRow::open(context_.state_directory, to_hex(process), ProcessRole::kResident));
+  ProcessRow row =
+      MIGRATE_TRY(ProcessRow::open(context_.state_directory, to_hex(process), ProcessRole::kGuest));
   adopted.mailbox.emplace(MIGRATE_TRY(Mailbox::create(context_.state_directory, to_hex(session_))));
   adopted.host_clocks = MIGRATE_TRY(clock_offsets(0));
   PeerIdentity source;

@@ -83,7 +83,7 @@ bool EventSink::cancel_asked() {
 void EventSink::finish_refused(std::string_view code, const Error& error) {
   finish(MIGRATE_REFUSED,
          {{"error", {{"code", to_string(error.code)}, {"message", error.message()}}},
-          {"refusals", to_json(Verdict{make_refusal(code, error.object, error.remedy)})}});
+          {"refusals", to_json(Refusals{make_refusal(code, error.object, error.remedy)})}});
 }
 
 }  // namespace migrate

@@ -27,7 +27,7 @@ void add(nlohmann::json& list, nlohmann::json one) {
 
 }  // namespace
 
-nlohmann::json to_json(const Verdict& refusals) {
+nlohmann::json to_json(const Refusals& refusals) {
   nlohmann::json list = nlohmann::json::array();
   for (const wire::Refusal& refusal : refusals) {
     add(list, {{"code", refusal.code()},

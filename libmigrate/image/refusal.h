@@ -9,7 +9,7 @@
 namespace migrate {
 
 /// What rules have against a move; empty: nothing.
-using Verdict = std::vector<wire::Refusal>;
+using Refusals = std::vector<wire::Refusal>;
 
 /// One row of the table of refusals: what a code means, and what the user can do.
 struct RefusalKind {
@@ -30,6 +30,6 @@ wire::Refusal make_refusal(std::string_view code, std::string object, std::strin
 bool is_transient(const wire::Refusal& refusal);
 
 /// Whether there are refusals, and all of them may pass by themselves.
-bool all_transient(const Verdict& refusals);
+bool all_transient(const Refusals& refusals);
 
 }  // namespace migrate

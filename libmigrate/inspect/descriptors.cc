@@ -138,7 +138,7 @@ UniqueFd DescriptorReader::fetch(std::uint32_t number) const {
 
 bool DescriptorReader::refuse(std::string_view code, const Sighting& seen,
                               std::string_view detail) {
-  inspect::refuse(verdict_, code, fmt::format("descriptor {} -> {}", seen.number, seen.link),
+  inspect::refuse(refusals_, code, fmt::format("descriptor {} -> {}", seen.number, seen.link),
                   detail);
   return false;
 }

@@ -191,7 +191,7 @@ bool MappingReader::refuse_unless_gone(const MapsEntry& entry, const Error& erro
 
 bool MappingReader::refuse_mapping(std::string_view code, const MapsEntry& entry,
                                    std::string_view detail) {
-  refuse(verdict_, code, describe(entry), detail);
+  refuse(refusals_, code, describe(entry), detail);
   return false;
 }
 
@@ -214,7 +214,7 @@ Result<std::vector<MapsEntry>> MappingReader::read_smaps() const {
 }
 
 Result<void> MappingReader::read_all() {
-  const std::size_t refusals = verdict_.size();
+  const std::size_t refused_before = refusals_.size();
   std::string before = MIGRATE_TRY(reread(view_.maps.get(), "/proc/PID/maps"));
   const std::vector<MapsEntry> entries = MIGRATE_TRY(read_smaps());
   const std::string after = MIGRATE_TRY(reread(view_.maps.get(), "/proc/PID/maps"));
@@ -225,7 +225,7 @@ Result<void> MappingReader::read_all() {
   check_kernel_mappings();
   // Both readings of maps may be the same though a mapping was another one in between, when smaps
   // was read (memory that is protected and made writable again all the time).
-  if (before == after && verdict_.size() == refusals && !vanished_ &&
+  if (before == after && refusals_.size() == refused_before && !vanished_ &&
       same_mappings(entries, MIGRATE_TRY(parse_maps(before)))) {
     findings_.maps_text = std::move(before);
   }
@@ -422,7 +422,7 @@ void MappingReader::check_kernel_mappings() {
   for (const auto& [kind, name] :
        {std::pair(wire::Mapping::VDSO, "vdso"), std::pair(wire::Mapping::VVAR, "vvar")}) {
     if (bytes_of(kind) < own_kernel_bytes(name)) {
-      refuse(verdict_, "NO_VDSO", fmt::format("pid {}", view_.pid), name);
+      refuse(refusals_, "NO_VDSO", fmt::format("pid {}", view_.pid), name);
     }
   }
 }
@@ -439,7 +439,7 @@ void MappingReader::check_ends() {
     const std::uint64_t size = objects_.mapped_files(static_cast<int>(mapping.file())).size_bytes();
     const std::uint64_t pages_end = (size + kPageBytes - 1) & ~(kPageBytes - 1);
     if (mapping.offset() + (mapping.end() - mapping.start()) > pages_end) {
-      refuse(verdict_, "UNKNOWN_MAPPING",
+      refuse(refusals_, "UNKNOWN_MAPPING",
              fmt::format("{:x}-{:x} {}", mapping.start(), mapping.end(), mapping.name()),
              kBeyondEnd);
     }

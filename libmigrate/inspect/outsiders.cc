@@ -118,7 +118,7 @@ bool same_object(pid_t one, pid_t other, int type) {
   return ::syscall(SYS_kcmp, one, other, type, 0, 0) == 0;
 }
 
-void check_relative(const ProcessView& view, pid_t other, Verdict& verdict) {
+void check_relative(const ProcessView& view, pid_t other, Refusals& refusals) {
   if (other == view.pid) {
     return;
   }
@@ -137,12 +137,12 @@ void check_relative(const ProcessView& view, pid_t other, Verdict& verdict) {
     return;
   }
   if (parse_number(fields[1]) == static_cast<std::uint64_t>(view.pid)) {
-    refuse(verdict, "CHILDREN", describe_process(other));
+    refuse(refusals, "CHILDREN", describe_process(other));
   } else if (fields[0] != "Z" && fields[0] != "X" &&
              (same_object(view.pid, other, KCMP_VM) || same_object(view.pid, other, KCMP_FILES))) {
-    refuse(verdict, "SHARED_ADDRESS_SPACE", describe_process(other));
+    refuse(refusals, "SHARED_ADDRESS_SPACE", describe_process(other));
   } else if (fields[0] != "Z" && fields[0] != "X" && same_object(view.pid, other, KCMP_FS)) {
-    refuse(verdict, "SHARED_ADDRESS_SPACE", describe_process(other), "the working directory");
+    refuse(refusals, "SHARED_ADDRESS_SPACE", describe_process(other), "the working directory");
   }
 }
 
@@ -172,7 +172,7 @@ bool is_ours(std::string_view status) {
 // A process that was born since the draft has whatever its parent had: one that is no child any
 // more may be a grandchild of ours.
 void check_newcomer(const ProcessView& view, const SharedObjects& objects, const Wanted& wanted,
-                    pid_t other, Verdict& verdict) {
+                    pid_t other, Refusals& refusals) {
   const std::string directory = "/proc/" + std::to_string(other);
   const auto status = read_file(directory + "/status");
   if (!status || is_ours(*status) ||
@@ -183,14 +183,14 @@ void check_newcomer(const ProcessView& view, const SharedObjects& objects, const
   search_descriptors(other, directory, wanted, found);
   search_mappings(other, directory, wanted, found);
   for (const auto& [inode, pid] : found.pipes) {
-    refuse(verdict, "PIPE_SHARED", objects.pipes.at(inode), describe_process(pid));
+    refuse(refusals, "PIPE_SHARED", objects.pipes.at(inode), describe_process(pid));
   }
   for (const auto& [key, pid] : found.memories) {
-    refuse(verdict, "SHARED_MEMORY_OUTSIDE", objects.memories.at(key), describe_process(pid));
+    refuse(refusals, "SHARED_MEMORY_OUTSIDE", objects.memories.at(key), describe_process(pid));
   }
   for (const auto& [key, mapped] : objects.mappings) {
     if (found.mappings.contains({key.device, key.inode})) {
-      refuse(verdict, "SHARED_MEMORY_OUTSIDE", mapped.description, describe_process(other));
+      refuse(refusals, "SHARED_MEMORY_OUTSIDE", mapped.description, describe_process(other));
     }
   }
   const auto opened = open_file(directory + "/fd", O_RDONLY | O_DIRECTORY);
@@ -203,7 +203,7 @@ void check_newcomer(const ProcessView& view, const SharedObjects& objects, const
     for (const SharedObjects::Stateful& own : objects.stateful) {
       if (link && *link == own.link &&
           ::syscall(SYS_kcmp, view.pid, other, KCMP_FILE, own.number, number) == 0) {
-        refuse(verdict, "SHARED_FILE", fmt::format("descriptor {} -> {}", own.number, own.link),
+        refuse(refusals, "SHARED_FILE", fmt::format("descriptor {} -> {}", own.number, own.link),
                describe_process(other));
       }
     }
@@ -227,7 +227,7 @@ Wanted everything(const SharedObjects& objects) {
 }  // namespace
 
 void check_outsiders(const ProcessView& view, const SharedObjects& objects, Findings& findings,
-                     Verdict& verdict) {
+                     Refusals& refusals) {
   Wanted wanted;
   for (const auto& [inode, description] : objects.pipes) {
     if (!findings.private_pipes.contains(inode)) {
@@ -247,14 +247,14 @@ void check_outsiders(const ProcessView& view, const SharedObjects& objects, Find
   const Outsiders found = find_outsiders(view, wanted);
   for (const auto& [inode, description] : objects.pipes) {
     if (const auto holder = found.pipes.find(inode); holder != found.pipes.end()) {
-      refuse(verdict, "PIPE_SHARED", description, describe_process(holder->second));
+      refuse(refusals, "PIPE_SHARED", description, describe_process(holder->second));
     } else {
       findings.private_pipes.insert(inode);
     }
   }
   for (const auto& [key, description] : objects.memories) {
     if (const auto holder = found.memories.find(key); holder != found.memories.end()) {
-      refuse(verdict, "SHARED_MEMORY_OUTSIDE", description,
+      refuse(refusals, "SHARED_MEMORY_OUTSIDE", description,
              describe_process(holder->second) + " has it open or mapped");
     } else {
       findings.private_memories.insert(key);
@@ -263,7 +263,7 @@ void check_outsiders(const ProcessView& view, const SharedObjects& objects, Find
   for (const auto& [key, mapped] : objects.mappings) {
     const auto holder = found.mappings.find({key.device, key.inode});
     if (holder != found.mappings.end()) {
-      refuse(verdict, "SHARED_MEMORY_OUTSIDE", mapped.description,
+      refuse(refusals, "SHARED_MEMORY_OUTSIDE", mapped.description,
              describe_process(holder->second) + " maps it");
     } else {
       findings.private_mappings.insert(key);
@@ -271,25 +271,25 @@ void check_outsiders(const ProcessView& view, const SharedObjects& objects, Find
   }
 }
 
-void check_relatives(const ProcessView& view, Verdict& verdict) {
+void check_relatives(const ProcessView& view, Refusals& refusals) {
   for (const pid_t pid : all_processes()) {
-    check_relative(view, pid, verdict);
+    check_relative(view, pid, refusals);
   }
 }
 
 void check_newcomers(const ProcessView& view, const SharedObjects& objects, Findings& findings,
-                     Verdict& verdict) {
+                     Refusals& refusals) {
   constexpr std::uint64_t kMaxSteps = 64;
   const std::uint64_t before = findings.newest_pid;
   const std::uint64_t now = newest_pid(view);
-  const std::size_t refusals = verdict.size();
+  const std::size_t refused_before = refusals.size();
   if (before != 0 && now == before) {
     return;
   }
   const Wanted wanted = everything(objects);
   const auto check_one = [&](pid_t pid) {
-    check_relative(view, pid, verdict);
-    check_newcomer(view, objects, wanted, pid, verdict);
+    check_relative(view, pid, refusals);
+    check_newcomer(view, objects, wanted, pid, refusals);
   };
   if (before == 0 || now < before || now - before > kMaxSteps) {
     for (const pid_t pid : all_processes()) {
@@ -300,7 +300,7 @@ void check_newcomers(const ProcessView& view, const SharedObjects& objects, Find
       check_one(static_cast<pid_t>(pid));
     }
   }
-  if (verdict.size() == refusals) {
+  if (refusals.size() == refused_before) {
     findings.newest_pid = now;
   }
 }

@@ -22,34 +22,34 @@ std::string describe(const ProcessView& view) {
   return fmt::format("pid {}", view.pid);
 }
 
-void check_namespaces(const ProcessView& view, Verdict& verdict) {
+void check_namespaces(const ProcessView& view, Refusals& refusals) {
   for (const auto& [name, own] : view.own_namespaces) {
     const auto theirs = read_link_at(view.directory.get(), "ns/" + name);
     // A PID namespace without a process, as after unshare(CLONE_NEWPID), has no link.
     if (!theirs && name == "pid_for_children" && read_link_at(view.directory.get(), "ns/pid")) {
-      refuse(verdict, "NAMESPACE", "pid_for_children namespace, in which no process is yet");
+      refuse(refusals, "NAMESPACE", "pid_for_children namespace, in which no process is yet");
     }
     if (theirs && *theirs != own && !view.known.own_namespaces.contains(*theirs)) {
-      refuse(verdict, "NAMESPACE", fmt::format("{} namespace {}", name, *theirs));
+      refuse(refusals, "NAMESPACE", fmt::format("{} namespace {}", name, *theirs));
     }
   }
 }
 
-void check_root(const ProcessView& view, Verdict& verdict) {
+void check_root(const ProcessView& view, Refusals& refusals) {
   struct stat theirs {};
   struct stat own {};
   if (::fstat(view.root.get(), &theirs) == 0 && ::stat("/", &own) == 0 &&
       (theirs.st_dev != own.st_dev || theirs.st_ino != own.st_ino)) {
-    refuse(verdict, "CHROOT",
+    refuse(refusals, "CHROOT",
            "root directory " + read_link_at(view.directory.get(), "root").value_or("?"));
   }
 }
 
 // What status shows of one thread that is not carried, unless it is as in our own process.
-void check_status(const std::string& who, std::string_view status, Verdict& verdict) {
+void check_status(const std::string& who, std::string_view status, Refusals& refusals) {
   if (number_field(status, "Seccomp:") != 0) {
     const bool strict = number_field(status, "Seccomp:") == 1;
-    refuse(verdict, "SECCOMP", who,
+    refuse(refusals, "SECCOMP", who,
            strict ? "strict mode"
                   : fmt::format("{} filters", number_field(status, "Seccomp_filters:")));
   }
@@ -58,22 +58,22 @@ void check_status(const std::string& who, std::string_view status, Verdict& verd
     if (shown &&
         (setting.refused.empty() ? *shown != setting.common
                                  : shown->find(setting.refused) != std::string_view::npos)) {
-      refuse(verdict, setting.code, who, fmt::format("{} {}", setting.line, *shown));
+      refuse(refusals, setting.code, who, fmt::format("{} {}", setting.line, *shown));
     }
   }
   for (const std::string_view key : {"Speculation_Store_Bypass:", "SpeculationIndirectBranch:"}) {
     const auto setting = find_field(status, key);
     if (setting && (setting->find("force") != std::string_view::npos)) {
-      refuse(verdict, "UNKNOWN_ATTRIBUTE", who, fmt::format("{} {}", key, *setting));
+      refuse(refusals, "UNKNOWN_ATTRIBUTE", who, fmt::format("{} {}", key, *setting));
     }
   }
 }
 
-void check_label(const ProcessView& view, Verdict& verdict) {
+void check_label(const ProcessView& view, Refusals& refusals) {
   const auto label = read_file_at(view.directory.get(), "attr/current");
   const auto own = read_file("/proc/self/attr/current");
   if (label && own && *label != *own) {
-    refuse(verdict, "SECURITY_LABEL", *label);
+    refuse(refusals, "SECURITY_LABEL", *label);
   }
 }
 
@@ -124,7 +124,7 @@ bool last_used(const ProcessView& view, int set, std::uint64_t count) {
 // Undo values cannot be read. A process without an undo list, as ours is, has none; threads get an
 // empty one with the first pthread_create. So a list counts where there is a set of semaphores
 // that the process's user owns and that was used in the process's lifetime.
-void check_semaphores(const ProcessView& view, std::uint64_t started, Verdict& verdict) {
+void check_semaphores(const ProcessView& view, std::uint64_t started, Refusals& refusals) {
   enum Column {
     kKey,
     kId,
@@ -148,7 +148,7 @@ void check_semaphores(const ProcessView& view, std::uint64_t started, Verdict& v
     }
     // The kernel notes who used a set last, and not who made it.
     if (row[kUsed] == 0 && row[kChanged] >= started && row[kCreatorUid] == uid) {
-      refuse(verdict, "SYSV_SEM", fmt::format("semaphore set {}", row[kId]),
+      refuse(refusals, "SYSV_SEM", fmt::format("semaphore set {}", row[kId]),
              "its user made it since the process began, and nobody has used it yet");
       continue;
     }
@@ -157,9 +157,9 @@ void check_semaphores(const ProcessView& view, std::uint64_t started, Verdict& v
     }
     const bool owned = row[kUid] == uid || row[kCreatorUid] == uid;
     if (last_used(view, static_cast<int>(row[kId]), row[kCount])) {
-      refuse(verdict, "SYSV_SEM", fmt::format("semaphore set {}", row[kId]));
+      refuse(refusals, "SYSV_SEM", fmt::format("semaphore set {}", row[kId]));
     } else if (undo_list && owned) {
-      refuse(verdict, "SYSV_SEM", fmt::format("semaphore set {}", row[kId]),
+      refuse(refusals, "SYSV_SEM", fmt::format("semaphore set {}", row[kId]),
              "the process may have operations to undo");
     }
   }
@@ -179,23 +179,23 @@ std::map<std::string, std::string> own_namespaces() {
   return links;
 }
 
-void check_process(const ProcessView& view, bool frozen, Verdict& verdict) {
-  check_namespaces(view, verdict);
-  check_root(view, verdict);
+void check_process(const ProcessView& view, bool frozen, Refusals& refusals) {
+  check_namespaces(view, refusals);
+  check_root(view, refusals);
   if (frozen) {
     return;
   }
   if (view.pid == 1 || view.pid == ::getpid()) {
-    refuse(verdict, "SELF", describe(view));
+    refuse(refusals, "SELF", describe(view));
   }
   if (const std::uint64_t tracer = number_field(view.status_text, "TracerPid:"); tracer != 0) {
-    refuse(verdict, "TRACED", describe(view), fmt::format("by pid {}", tracer));
+    refuse(refusals, "TRACED", describe(view), fmt::format("by pid {}", tracer));
   }
-  check_label(view, verdict);
+  check_label(view, refusals);
 }
 
 void check_threads(const ProcessView& view, const ThreadIds& threads, bool frozen,
-                   Verdict& verdict) {
+                   Refusals& refusals) {
   constexpr std::array kShared{KCMP_FILES, KCMP_FS, KCMP_SYSVSEM};
   constexpr std::array kNames{"descriptors", "file system context", "semaphore undo list"};
   for (const auto& [tid, inner] : threads) {
@@ -203,7 +203,7 @@ void check_threads(const ProcessView& view, const ThreadIds& threads, bool froze
     const std::string directory = std::to_string(tid);
     for (std::size_t i = 0; i < kShared.size(); ++i) {
       if (tid != view.pid && ::syscall(SYS_kcmp, view.pid, tid, kShared[i], 0, 0) > 0) {
-        refuse(verdict, "THREAD_UNSHARED", who, kNames[i]);
+        refuse(refusals, "THREAD_UNSHARED", who, kNames[i]);
       }
     }
     if (frozen && tid != view.pid) {
@@ -212,12 +212,12 @@ void check_threads(const ProcessView& view, const ThreadIds& threads, bool froze
     const auto status = tid == view.pid ? Result<std::string>(view.status_text)
                                         : read_file_at(view.tasks.get(), directory + "/status");
     if (status) {
-      check_status(who, *status, verdict);
+      check_status(who, *status, refusals);
       const std::string_view state = find_field(*status, "State:").value_or(std::string_view("?"));
       if (state.starts_with('Z') || state.starts_with('X')) {
-        refuse(verdict, "ZOMBIE", who);
+        refuse(refusals, "ZOMBIE", who);
       } else if (state.starts_with('T') && tid == view.pid) {
-        refuse(verdict, "STOPPED", describe(view));
+        refuse(refusals, "STOPPED", describe(view));
       }
     }
     for (const std::string name :
@@ -227,13 +227,13 @@ void check_threads(const ProcessView& view, const ThreadIds& threads, bool froze
                           : Result<std::string>(std::string());
       if (theirs && tid != view.pid &&
           *theirs != read_link_at(view.directory.get(), name).value_or(*theirs)) {
-        refuse(verdict, "NAMESPACE", fmt::format("{} {}", who, *theirs));
+        refuse(refusals, "NAMESPACE", fmt::format("{} {}", who, *theirs));
       }
     }
   }
 }
 
-void check_system_v(const ProcessView& view, Verdict& verdict) {
+void check_system_v(const ProcessView& view, Refusals& refusals) {
   const std::uint64_t started = start_time(view);
   const auto pid = static_cast<std::uint64_t>(view.pid);
   {
@@ -241,7 +241,7 @@ void check_system_v(const ProcessView& view, Verdict& verdict) {
     constexpr std::size_t kChanged = 13;
     for (const auto& row : system_v_table("shm")) {
       if (row.size() > kChanged && row[kCreator] == pid && row[kChanged] >= started) {
-        refuse(verdict, "SYSV_SHM", fmt::format("segment {}", row[kId]),
+        refuse(refusals, "SYSV_SHM", fmt::format("segment {}", row[kId]),
                "created by the process, and not removed");
       }
     }
@@ -250,11 +250,11 @@ void check_system_v(const ProcessView& view, Verdict& verdict) {
     enum Column { kKey, kId, kMode, kBytes, kMessages, kSender, kReceiver, kColumns };
     for (const auto& row : system_v_table("msg")) {
       if (row.size() >= kColumns && (row[kSender] == pid || row[kReceiver] == pid)) {
-        refuse(verdict, "SYSV_MSG", fmt::format("queue {}", row[kId]));
+        refuse(refusals, "SYSV_MSG", fmt::format("queue {}", row[kId]));
       }
     }
   }
-  check_semaphores(view, started, verdict);
+  check_semaphores(view, started, refusals);
 }
 
 }  // namespace migrate::inspect

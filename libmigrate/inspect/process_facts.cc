@@ -75,7 +75,7 @@ void read_credentials(std::string_view status, wire::Credentials& credentials) {
   credentials.set_no_new_privileges(number_field(status, "NoNewPrivs:") != 0);
 }
 
-void read_scheduling(pid_t tid, wire::Thread& thread, Verdict& verdict) {
+void read_scheduling(pid_t tid, wire::Thread& thread, Refusals& refusals) {
   SchedulingAttributes attributes{};
   if (::syscall(SYS_sched_getattr, tid, &attributes, sizeof attributes, 0) != 0) {
     return;  // The thread has ended.
@@ -83,7 +83,7 @@ void read_scheduling(pid_t tid, wire::Thread& thread, Verdict& verdict) {
   const int policy = static_cast<int>(attributes.policy);
   if (policy != SCHED_OTHER && policy != SCHED_FIFO && policy != SCHED_RR &&
       policy != SCHED_BATCH && policy != SCHED_IDLE) {
-    refuse(verdict, "SCHEDULING", fmt::format("thread {}", tid), fmt::format("policy {}", policy));
+    refuse(refusals, "SCHEDULING", fmt::format("thread {}", tid), fmt::format("policy {}", policy));
   }
   const bool reset = (attributes.flags & kResetOnForkFlag) != 0;
   thread.set_policy(reset ? policy | kResetOnFork : policy);
@@ -143,7 +143,7 @@ std::optional<std::uint64_t> parse_limit(std::string_view word) {
 }
 
 // Everybody may read them there; prlimit(2) asks for CAP_SYS_RESOURCE.
-Result<void> read_limits(int directory, wire::ProcessImage& image, Verdict& verdict) {
+Result<void> read_limits(int directory, wire::ProcessImage& image, Refusals& refusals) {
   const std::string content = MIGRATE_TRY(read_file_at(directory, "limits"));
   std::string_view text = content;
   take_line(text);  // The headings.
@@ -156,7 +156,7 @@ Result<void> read_limits(int directory, wire::ProcessImage& image, Verdict& verd
     const auto soft = parse_limit(take_word(values));
     const auto hard = parse_limit(take_word(values));
     if (resource >= kLimitNames.size() || name != kLimitNames[resource] || !soft || !hard) {
-      refuse(verdict, "UNKNOWN_ATTRIBUTE", "resource limit", line);
+      refuse(refusals, "UNKNOWN_ATTRIBUTE", "resource limit", line);
       continue;
     }
     wire::ResourceLimit& entry = *image.add_resource_limits();
@@ -170,16 +170,16 @@ Result<void> read_limits(int directory, wire::ProcessImage& image, Verdict& verd
   return {};
 }
 
-void read_executable(const ProcessView& view, wire::ProcessImage& image, Verdict& verdict) {
+void read_executable(const ProcessView& view, wire::ProcessImage& image, Refusals& refusals) {
   const auto path = read_link_at(view.directory.get(), "exe");
   auto identity = path ? identify_at(view.directory.get(), "exe", *path)
                        : Result<wire::FileIdentity>(fail(path.error()));
   if (!identity) {
-    refuse(verdict, "DELETED_FILE", "executable", identity.error().message());
+    refuse(refusals, "DELETED_FILE", "executable", identity.error().message());
     return;
   }
   if (!path_leads_to(view, *path, *identity)) {
-    refuse(verdict, "DELETED_FILE", "executable " + *path);
+    refuse(refusals, "DELETED_FILE", "executable " + *path);
   }
   if (const UniqueFd file(::openat(view.directory.get(), "exe", O_RDONLY | O_CLOEXEC));
       file.valid()) {
@@ -189,18 +189,20 @@ void read_executable(const ProcessView& view, wire::ProcessImage& image, Verdict
         ::pread(file.get(), &header, sizeof header, 0) == static_cast<ssize_t>(sizeof header);
     if (!whole || header.e_ident[EI_CLASS] != arch::kElfClass ||
         header.e_machine != arch::kElfMachine) {
-      refuse(verdict, "ARCH", "executable " + *path, fmt::format("no {} ELF file", arch::kElfName));
+      refuse(refusals, "ARCH", "executable " + *path,
+             fmt::format("no {} ELF file", arch::kElfName));
     }
   }
   *image.mutable_executable() = std::move(*identity);
 }
 
-void read_working_directory(const ProcessView& view, wire::ProcessImage& image, Verdict& verdict) {
+void read_working_directory(const ProcessView& view, wire::ProcessImage& image,
+                            Refusals& refusals) {
   const auto path = read_link_at(view.directory.get(), "cwd");
   const auto identity = path ? identify_at(view.directory.get(), "cwd", *path)
                              : Result<wire::FileIdentity>(fail(path.error()));
   if (!identity || !path_leads_to(view, *path, *identity)) {
-    refuse(verdict, "DELETED_FILE", "working directory " + path.value_or("?"));
+    refuse(refusals, "DELETED_FILE", "working directory " + path.value_or("?"));
     return;
   }
   image.set_working_directory(*path);
@@ -217,11 +219,11 @@ std::uint32_t inner_thread(const ThreadIds& threads, std::uint64_t id) {
 
 // Blocks of "ID: 0", "signal: 14/0000000000000000", "notify: signal/pid.17", "ClockID: 1".
 Result<void> read_timers(const ProcessView& view, const ThreadIds& threads,
-                         wire::ProcessImage& image, Verdict& verdict) {
+                         wire::ProcessImage& image, Refusals& refusals) {
   const auto content = read_file_at(view.directory.get(), "timers");
   if (!content) {
     if (content.error().sys_errno == ENOENT) {
-      refuse(verdict, "TIMERS_HIDDEN", fmt::format("pid {}", view.pid));
+      refuse(refusals, "TIMERS_HIDDEN", fmt::format("pid {}", view.pid));
       return {};
     }
     return fail(content.error());
@@ -292,7 +294,7 @@ Result<ThreadIds> read_threads(const ProcessView& view, const ThreadIds& known) 
 
 void read_thread_facts(const ProcessView& view, const ThreadIds& threads,
                        const wire::ProcessImage* draft, wire::ProcessImage& image,
-                       Verdict& verdict) {
+                       Refusals& refusals) {
   for (const auto& [tid, inner] : threads) {
     const std::string directory = std::to_string(tid);
     wire::Thread& thread = *image.add_threads();
@@ -301,7 +303,7 @@ void read_thread_facts(const ProcessView& view, const ThreadIds& threads,
       name->pop_back();
       thread.set_name(*name);
     }
-    read_scheduling(tid, thread, verdict);
+    read_scheduling(tid, thread, refusals);
     const wire::Thread* before = nullptr;
     if (draft != nullptr) {
       const auto found = std::ranges::find(draft->threads(), inner, &wire::Thread::id);
@@ -327,20 +329,20 @@ void read_thread_facts(const ProcessView& view, const ThreadIds& threads,
 }
 
 Result<void> read_process_facts(const ProcessView& view, const ThreadIds& threads,
-                                wire::ProcessImage& image, Verdict& verdict) {
+                                wire::ProcessImage& image, Refusals& refusals) {
   const std::string_view status = view.status_text;
   image.set_process_id(static_cast<std::uint32_t>(last_number_field(status, "NSpid:")));
   image.set_group_id(static_cast<std::uint32_t>(last_number_field(status, "NSpgid:")));
   image.set_session_id(static_cast<std::uint32_t>(last_number_field(status, "NSsid:")));
   image.set_umask(static_cast<std::uint32_t>(number_field(status, "Umask:", 8)));
   image.set_thp_disabled(number_field(status, "THP_enabled:", 10, 1) == 0 ? 1 : 0);
-  return read_timers(view, threads, image, verdict);
+  return read_timers(view, threads, image, refusals);
 }
 
 Result<void> read_surroundings(const ProcessView& view, const wire::ProcessImage* draft,
-                               wire::ProcessImage& image, Verdict& verdict) {
+                               wire::ProcessImage& image, Refusals& refusals) {
   const int directory = view.directory.get();
-  read_working_directory(view, image, verdict);
+  read_working_directory(view, image, refusals);
   const std::string stat = MIGRATE_TRY(read_file_at(directory, "stat"));
   read_memory_map(stat_fields(stat), *image.mutable_memory());
   const std::string adjust = MIGRATE_TRY(read_file_at(directory, "oom_score_adj"));
@@ -350,7 +352,7 @@ Result<void> read_surroundings(const ProcessView& view, const wire::ProcessImage
   const auto score =
       static_cast<std::int32_t>(parse_number(adjust_text.substr(negative ? 1 : 0)).value_or(0));
   image.set_oom_score_adjust(negative ? -score : score);
-  MIGRATE_TRY(read_limits(directory, image, verdict));
+  MIGRATE_TRY(read_limits(directory, image, refusals));
   // "/autogroup-17 nice -3"
   if (const auto group = read_file_at(directory, "autogroup")) {
     std::string_view words = *group;
@@ -377,7 +379,7 @@ Result<void> read_surroundings(const ProcessView& view, const wire::ProcessImage
   const std::string personality = MIGRATE_TRY(read_file_at(directory, "personality"));
   std::string_view personality_text = personality;
   image.set_personality(parse_number(take_line(personality_text), 16).value_or(0));
-  read_executable(view, image, verdict);
+  read_executable(view, image, refusals);
   return {};
 }
 

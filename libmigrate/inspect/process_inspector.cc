@@ -49,7 +49,7 @@ Result<void> open_memory_files(ProcessView& view) {
   return {};
 }
 
-// A process of which there is nothing to inspect: the verdict is this one refusal.
+// A process of which there is nothing to inspect: all that is said of it is this one refusal.
 std::optional<wire::Refusal> unmovable(const ProcessView& view, std::string_view status) {
   const std::string who = inspect::describe_process(view.pid);
   const std::string_view state = find_field(status, "State:").value_or(std::string_view());
@@ -118,12 +118,12 @@ Result<ProcessInspector> ProcessInspector::create(pid_t pid, KnownObjects known)
 Result<Inspection> ProcessInspector::inspect_running() {
   ProcessView& view = state_->view;
   Inspection inspection;
-  Verdict& verdict = inspection.refusals;
+  Refusals& refusals = inspection.refusals;
   wire::Objects& objects = *inspection.image.mutable_objects();
   wire::ProcessImage& image = mutable_only_process(inspection.image);
   view.status_text = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
   if (auto refusal = unmovable(view, view.status_text)) {
-    verdict.push_back(std::move(*refusal));
+    refusals.push_back(std::move(*refusal));
     return inspection;
   }
   MIGRATE_TRY(open_memory_files(view));
@@ -133,18 +133,18 @@ Result<Inspection> ProcessInspector::inspect_running() {
   findings.newest_pid = inspect::newest_pid(view);
   state_->threads = MIGRATE_TRY(inspect::read_threads(view, {}));
   SharedObjects shared;
-  MIGRATE_TRY(inspect::MappingReader(view, findings, shared, objects, image, verdict).read_all());
+  MIGRATE_TRY(inspect::MappingReader(view, findings, shared, objects, image, refusals).read_all());
   MIGRATE_TRY(
-      inspect::DescriptorReader(view, findings, shared, objects, image, verdict).read(nullptr));
-  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, image, verdict));
-  MIGRATE_TRY(inspect::read_surroundings(view, nullptr, image, verdict));
-  inspect::read_thread_facts(view, state_->threads, nullptr, image, verdict);
-  inspect::check_process(view, false, verdict);
-  inspect::check_threads(view, state_->threads, false, verdict);
-  inspect::check_system_v(view, verdict);
-  inspect::check_relatives(view, verdict);
-  inspect::check_outsiders(view, shared, findings, verdict);
-  inspect::check_shared_files(view, findings, objects, image, verdict);
+      inspect::DescriptorReader(view, findings, shared, objects, image, refusals).read(nullptr));
+  MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, image, refusals));
+  MIGRATE_TRY(inspect::read_surroundings(view, nullptr, image, refusals));
+  inspect::read_thread_facts(view, state_->threads, nullptr, image, refusals);
+  inspect::check_process(view, false, refusals);
+  inspect::check_threads(view, state_->threads, false, refusals);
+  inspect::check_system_v(view, refusals);
+  inspect::check_relatives(view, refusals);
+  inspect::check_outsiders(view, shared, findings, refusals);
+  inspect::check_shared_files(view, findings, objects, image, refusals);
   if (MIGRATE_TRY(reread(view.maps.get(), "/proc/PID/maps")).empty()) {
     return fail(another_program("inspect", view.pid));
   }
@@ -208,16 +208,16 @@ Result<Inspection> ProcessInspector::read_objects(const wire::Image& draft,
   Inspection inspection;
   wire::Objects& objects = *inspection.image.mutable_objects();
   wire::ProcessImage& image = mutable_only_process(inspection.image);
-  Verdict& verdict = inspection.refusals;
+  Refusals& refusals = inspection.refusals;
   *objects.mutable_mapped_files() = draft.objects().mapped_files();
   *objects.mutable_shared_memories() = draft.objects().shared_memories();
   // Mappings that are as they were are not looked at again, and what they are of is not either.
   SharedObjects before = std::exchange(shared, SharedObjects());
-  MIGRATE_TRY(inspect::MappingReader(view, findings, shared, objects, image, verdict)
+  MIGRATE_TRY(inspect::MappingReader(view, findings, shared, objects, image, refusals)
                   .read_again(only_process(draft), maps));
-  MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, objects, image, verdict)
+  MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, objects, image, refusals)
                   .read(&draft.objects()));
-  MIGRATE_TRY(inspect::read_surroundings(view, &only_process(draft), image, verdict));
+  MIGRATE_TRY(inspect::read_surroundings(view, &only_process(draft), image, refusals));
   shared.mappings.merge(before.mappings);
   shared.memories.merge(before.memories);
   return inspection;
@@ -225,12 +225,12 @@ Result<Inspection> ProcessInspector::read_objects(const wire::Image& draft,
 
 std::vector<wire::Refusal> ProcessInspector::check_frozen() {
   const ProcessView& view = state_->view;
-  Verdict verdict;
-  inspect::check_process(view, true, verdict);
-  inspect::check_threads(view, state_->threads, true, verdict);
-  inspect::check_newcomers(view, state_->shared, state_->findings, verdict);
-  inspect::check_outsiders(view, state_->shared, state_->findings, verdict);
-  return verdict;
+  Refusals refusals;
+  inspect::check_process(view, true, refusals);
+  inspect::check_threads(view, state_->threads, true, refusals);
+  inspect::check_newcomers(view, state_->shared, state_->findings, refusals);
+  inspect::check_outsiders(view, state_->shared, state_->findings, refusals);
+  return refusals;
 }
 
 std::vector<Loss> ProcessInspector::losses(const wire::Image& image, bool frozen) {

@@ -30,7 +30,7 @@ struct KnownObjects {
   std::uint64_t open_file_hash_limit_bytes = 0;
 };
 
-/// The draft of an image, and the verdict: movable if `refusals` is empty.
+/// The draft of an image, and what is refused: movable if `refusals` is empty.
 struct Inspection {
   wire::Image image;  ///< Of one process.
   std::vector<wire::Refusal> refusals;
@@ -43,7 +43,7 @@ class ProcessInspector {
  public:
   /// Opens what it keeps of process `pid`, as numbered in this /proc.
   /// Errors: kNotFound (no such process, or a thread's id), kSystem. What has ended or is a kernel
-  /// thread is no error here: its verdict says so.
+  /// thread is no error here: its refusals say so.
   static Result<ProcessInspector> create(pid_t pid, KnownObjects known);
 
   ProcessInspector(ProcessInspector&& other) noexcept;

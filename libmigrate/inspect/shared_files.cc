@@ -87,7 +87,7 @@ void find_known(const ProcessView& view, std::multimap<std::string, Candidate>& 
 
 void search(const ProcessView& view, pid_t other, bool ancestor,
             std::multimap<std::string, Candidate>& candidates, Findings& findings,
-            Verdict& verdict) {
+            Refusals& refusals) {
   const auto directory =
       open_file("/proc/" + std::to_string(other) + "/fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (!directory) {
@@ -110,7 +110,7 @@ void search(const ProcessView& view, pid_t other, bool ancestor,
         note_shared(candidate, std::uint64_t{candidate.number} + 1, findings);
         ++place;  // Somebody else may have it too.
       } else {
-        refuse(verdict, "SHARED_FILE",
+        refuse(refusals, "SHARED_FILE",
                fmt::format("descriptor {} -> {}", candidate.number, candidate.link),
                describe_process(other));
         place = candidates.erase(place);
@@ -126,7 +126,7 @@ std::string shared_file_key(std::uint32_t number, const std::string& path) {
 }
 
 void check_shared_files(const ProcessView& view, Findings& findings, wire::Objects& objects,
-                        const wire::ProcessImage& image, Verdict& verdict) {
+                        const wire::ProcessImage& image, Refusals& refusals) {
   std::multimap<std::string, Candidate> candidates = find_candidates(view, objects, image);
   find_known(view, candidates, findings);
   if (candidates.empty()) {
@@ -136,7 +136,7 @@ void check_shared_files(const ProcessView& view, Findings& findings, wire::Objec
   for (const std::string& name : list_directory("/proc").value_or(std::vector<std::string>())) {
     const auto pid = static_cast<pid_t>(parse_number(name).value_or(0));
     if (pid != 0 && pid != view.pid && pid != ::getpid()) {
-      search(view, pid, ancestors.contains(pid), candidates, findings, verdict);
+      search(view, pid, ancestors.contains(pid), candidates, findings, refusals);
     }
   }
 }

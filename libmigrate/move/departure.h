@@ -43,7 +43,7 @@ class Departure {
   /// Call every now and then, and when control_fd() polls readable. No error is the caller's to
   /// handle: what comes of one is in fate(), waits_for() and done(), and in the log. Returns what
   /// is left of the parked process; once that is gone, so it is every time.
-  virtual Remains handle() = 0;
+  virtual Original handle() = 0;
   /// Asks the destination, by a new connection if there is none. Blocks for up to seven seconds.
   virtual void ask_once_more() = 0;
   /// Its home knows that it runs there: the process has called from there.

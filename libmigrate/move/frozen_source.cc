@@ -218,7 +218,7 @@ Result<void> FrozenSource::open_area() {
 }
 
 Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
-  Verdict unseen;  // before it was frozen
+  Refusals unseen;  // before it was frozen
   const auto capture_meanwhile = [&](wire::ProcessImage& facts) -> Result<void> {
     MIGRATE_TRY(open_area());
     MIGRATE_TRY(capture_state(*freeze_->process, waits, facts, unseen));
@@ -286,7 +286,7 @@ void FrozenSource::adopt(std::optional<ParkedProcess> parked, wire::Image image)
 ParkedProcess FrozenSource::replace(ParkedProcess keeper) {
   ParkedProcess ended = std::move(*parked_);
   parked_.emplace(std::move(keeper));
-  remains_ = Remains::kHere;
+  original_ = Original::kHere;
   return ended;
 }
 
@@ -301,11 +301,11 @@ Result<std::unique_ptr<PageFeed>> FrozenSource::make_feed(const PageServerOption
 }
 
 void FrozenSource::note_confirmed(std::size_t handover, const std::vector<PageRange>& ranges) {
-  if (!parked_ || remains_ == Remains::kGone) {
+  if (!parked_ || original_ == Original::kGone) {
     return;
   }
   confirmed_.note(handover, ranges);
-  remains_ = give_back(confirmed_, [this](const std::vector<PageRange>& pages) {
+  original_ = give_back(confirmed_, [this](const std::vector<PageRange>& pages) {
     auto freed = parked_->free(pages);
     if (!freed) {
       log::warn("{}: {}", name(), freed.error().message());

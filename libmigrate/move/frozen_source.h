@@ -92,7 +92,7 @@ class FrozenSource final : public KeptMemory {
   /// `keeper`, which shares the memory, stands in its place from now on; gives that back, to be
   /// ended.
   ParkedProcess replace(ParkedProcess keeper);
-  Remains remains() const { return remains_; }
+  Original original() const { return original_; }
   /// Lets it run here again. Errors: as ParkedProcess::unpark().
   Result<void> resume() { return parked_->unpark(only_process(image_)); }
 
@@ -134,7 +134,7 @@ class FrozenSource final : public KeptMemory {
   std::optional<Freeze> freeze_;
   std::optional<ParkedProcess> parked_;
   ConfirmedPages confirmed_;
-  Remains remains_ = Remains::kHere;
+  Original original_ = Original::kHere;
 };
 
 }  // namespace migrate

@@ -151,12 +151,12 @@ Result<void> Handover::run(const std::vector<std::string>& signals) {
   return ran;
 }
 
-void Handover::adopt(const wire::Outgoing& outgoing, Remains remains) {
+void Handover::adopt(const wire::Outgoing& outgoing, Original original) {
   const auto* const bytes = reinterpret_cast<const std::byte*>(outgoing.session().data());
   std::copy_n(bytes, std::min(outgoing.session().size(), session_.size()), session_.begin());
   incarnation_ = outgoing.incarnation();
   fate_ = outgoing.confirmed() ? Fate::kRuns : Fate::kUnknown;
-  if (remains == Remains::kGone) {
+  if (original == Original::kGone) {
     pages_.stop();
   }
   report_.note_running();

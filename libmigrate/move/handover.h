@@ -103,7 +103,7 @@ class Handover {
 
   /// Goes on with a handover of which a dead worker has sent Run, or may have. kGone: its memory is
   /// no more, and this only listens until the destination has said its last word.
-  void adopt(const wire::Outgoing& outgoing, Remains remains);
+  void adopt(const wire::Outgoing& outgoing, Original original);
   /// Asks the destination what became of `session`, of which nothing else is left here;
   /// `incarnation` is that of its offer. Blocks. Errors: those of connecting, kRetry (silence),
   /// kCorrupt, kPeerLost (it cannot know).

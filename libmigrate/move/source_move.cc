@@ -21,7 +21,7 @@ constexpr auto kRetryPause = std::chrono::milliseconds(20);
 constexpr std::int64_t kChangesUs = 2'000'000;
 
 /// Whether the program itself is in the way, for a moment.
-bool is_held(const Verdict& refusals) {
+bool is_held(const Refusals& refusals) {
   return std::ranges::find(refusals, "HELD", &wire::Refusal::code) != refusals.end();
 }
 
@@ -71,7 +71,7 @@ std::unique_ptr<SourceMove> SourceMove::adopt(SourceMoveOptions options, Hooks h
                                               wire::Image image, const wire::Outgoing& outgoing) {
   auto move = std::make_unique<SourceMove>(std::move(options), std::move(hooks), sink);
   move->report_.begin();
-  move->handover_->adopt(outgoing, parked ? Remains::kHere : Remains::kGone);
+  move->handover_->adopt(outgoing, parked ? Original::kHere : Original::kGone);
   move->source_.adopt(std::move(parked), std::move(image));
   return move;
 }
@@ -260,9 +260,9 @@ ParkedProcess SourceMove::serve_from(ParkedProcess keeper) {
   return source_.replace(std::move(keeper));
 }
 
-Remains SourceMove::handle() {
+Original SourceMove::handle() {
   handover_->handle();
-  return source_.remains();
+  return source_.original();
 }
 
 Result<void> SourceMove::resume_here() {

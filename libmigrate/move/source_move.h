@@ -77,7 +77,7 @@ class SourceMove : public Departure {
   ParkedProcess serve_from(ParkedProcess keeper);
   int control_fd() const override { return handover_->poll_fd(); }
   std::string destination() const override { return options_.destination.to_string(); }
-  Remains handle() override;
+  Original handle() override;
   Fate fate() const override { return handover_->fate(); }
   int wait_status() const override { return handover_->wait_status(); }
   void ask_once_more() override { handover_->ask_once_more(); }

@@ -102,17 +102,17 @@ void ConfirmedPages::release(PageRange range) {
   untaken_.insert(untaken_.end(), parts.begin(), parts.end());
 }
 
-Remains give_back(ConfirmedPages& pages,
-                  const std::function<Result<void>(const std::vector<PageRange>&)>& free) {
+Original give_back(ConfirmedPages& pages,
+                   const std::function<Result<void>(const std::vector<PageRange>&)>& free) {
   const std::vector<PageRange> ranges = pages.take();
   if (ranges.empty()) {
-    return Remains::kHere;
+    return Original::kHere;
   }
   const Result<void> freed = free(ranges);
   if (freed) {
-    return Remains::kHere;
+    return Original::kHere;
   }
-  return freed.error().code == ErrorCode::kNotFound ? Remains::kGone : Remains::kHere;
+  return freed.error().code == ErrorCode::kNotFound ? Original::kGone : Original::kHere;
 }
 
 }  // namespace migrate

@@ -48,15 +48,15 @@ class ConfirmedPages {
   std::vector<PageRange> untaken_;
 };
 
-/// What remains here of a process that runs elsewhere.
-enum class Remains : std::uint8_t {
+/// The process that stays behind with the pages of one that runs elsewhere.
+enum class Original : std::uint8_t {
   kHere,  ///< The parked process, as far as is known.
   kGone,  ///< Nothing: it was found to have ended, and all its pages with it.
 };
 
 /// Gives back what `pages` has, if anything, by `free`, once for each. kGone when `free` says
 /// kNotFound; any other error costs memory here and nothing else, and is `free`'s to tell.
-Remains give_back(ConfirmedPages& pages,
-                  const std::function<Result<void>(const std::vector<PageRange>&)>& free);
+Original give_back(ConfirmedPages& pages,
+                   const std::function<Result<void>(const std::vector<PageRange>&)>& free);
 
 }  // namespace migrate

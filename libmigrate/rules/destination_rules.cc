@@ -24,65 +24,66 @@
 namespace migrate {
 namespace {
 
-void check_machine(const wire::HostFacts& source, const wire::HostFacts& own, Verdict& verdict) {
+void check_machine(const wire::HostFacts& source, const wire::HostFacts& own, Refusals& refusals) {
   if (source.architecture() != own.architecture()) {
-    verdict.push_back(make_refusal("ARCH", source.architecture(), "here is " + own.architecture()));
+    refusals.push_back(
+        make_refusal("ARCH", source.architecture(), "here is " + own.architecture()));
     return;  // Nothing below compares.
   }
   const std::set<std::string> features(own.cpu_features().begin(), own.cpu_features().end());
   for (const std::string& feature : source.cpu_features()) {
     if (!features.contains(feature) && !arch::is_irrelevant_feature(feature)) {
-      verdict.push_back(make_refusal("CPU_FEATURE", feature));
+      refusals.push_back(make_refusal("CPU_FEATURE", feature));
     }
   }
   if (const auto missing =
           arch::missing_processor_state(source.processor_state(), own.processor_state())) {
-    verdict.push_back(make_refusal("XSAVE", missing->there, "here " + missing->here));
+    refusals.push_back(make_refusal("XSAVE", missing->there, "here " + missing->here));
   }
   if (source.page_bytes() != own.page_bytes()) {
-    verdict.push_back(make_refusal("PAGE_SIZE", fmt::format("{} bytes", source.page_bytes()),
-                                   fmt::format("here {}", own.page_bytes())));
+    refusals.push_back(make_refusal("PAGE_SIZE", fmt::format("{} bytes", source.page_bytes()),
+                                    fmt::format("here {}", own.page_bytes())));
   }
   if (source.vdso_sha256() != own.vdso_sha256()) {
-    verdict.push_back(
+    refusals.push_back(
         make_refusal("VDSO", "kernel " + source.kernel_release(), "here " + own.kernel_release()));
   }
 }
 
-// One file of the image, on which the verdict names it as `who`.
-class FileVerdict : public carriers::CompareContext {
+// One file of the image, which refusals name as `who`.
+class FileRules : public carriers::CompareContext {
  public:
-  FileVerdict(bool same_kernel, std::string who, Verdict& verdict)
-      : same_kernel_(same_kernel), who_(std::move(who)), verdict_(verdict) {}
+  FileRules(bool same_kernel, std::string who, Refusals& refusals)
+      : same_kernel_(same_kernel), who_(std::move(who)), refusals_(refusals) {}
 
   bool same_kernel() const override { return same_kernel_; }
   void refuse(std::string_view code, std::string_view detail) override {
-    verdict_.push_back(make_refusal(code, who_, detail));
+    refusals_.push_back(make_refusal(code, who_, detail));
   }
 
  private:
   bool same_kernel_;
   std::string who_;
-  Verdict& verdict_;
+  Refusals& refusals_;
 };
 
 // Files that are mapped privately or for reading: the same content will do.
-void check_content(const wire::FileIdentity& file, FileVerdict& verdict) {
-  const auto here = carriers::find_here(verdict, file);
-  if (!here || carriers::same_content(file, *here, verdict.same_kernel()) ||
+void check_content(const wire::FileIdentity& file, FileRules& file_rules) {
+  const auto here = carriers::find_here(file_rules, file);
+  if (!here || carriers::same_content(file, *here, file_rules.same_kernel()) ||
       carriers::same_shared_file(file, *here)) {
     return;
   }
   const bool unknown = file.build_id().empty() && file.sha256().empty();
-  verdict.refuse("FILE_DIFFERS",
-                 unknown ? "neither a build-id nor a hash tells its content"
-                 : file.size_bytes() != here->size_bytes()
-                     ? fmt::format("{} bytes there, {} here", file.size_bytes(), here->size_bytes())
-                     : "its content is not the same");
+  file_rules.refuse("FILE_DIFFERS", unknown ? "neither a build-id nor a hash tells its content"
+                                    : file.size_bytes() != here->size_bytes()
+                                        ? fmt::format("{} bytes there, {} here", file.size_bytes(),
+                                                      here->size_bytes())
+                                        : "its content is not the same");
 }
 
 void check_mapped_files(const wire::Objects& objects, const wire::ProcessImage& image,
-                        bool same_kernel, Verdict& verdict) {
+                        bool same_kernel, Refusals& refusals) {
   std::set<std::uint32_t> content;
   std::set<std::uint32_t> identity;
   for (const wire::Mapping& mapping : image.mappings()) {
@@ -97,7 +98,7 @@ void check_mapped_files(const wire::Objects& objects, const wire::ProcessImage& 
   for (int i = 0; i < objects.mapped_files_size(); ++i) {
     const wire::FileIdentity& file = objects.mapped_files(i);
     const auto index = static_cast<std::uint32_t>(i);
-    FileVerdict one(same_kernel, "mapped file " + file.path(), verdict);
+    FileRules one(same_kernel, "mapped file " + file.path(), refusals);
     if (identity.contains(index)) {
       carriers::require_same_file(one, file);
     } else if (content.contains(index) && file.path() != image.executable().path()) {
@@ -107,7 +108,7 @@ void check_mapped_files(const wire::Objects& objects, const wire::ProcessImage& 
 }
 
 void check_open_files(const wire::Objects& objects, const wire::ProcessImage& image,
-                      bool same_kernel, Verdict& verdict) {
+                      bool same_kernel, Refusals& refusals) {
   std::set<std::uint32_t> seen;
   for (const wire::Descriptor& descriptor : image.descriptors()) {
     if (!seen.insert(descriptor.file()).second ||
@@ -116,9 +117,9 @@ void check_open_files(const wire::Objects& objects, const wire::ProcessImage& im
     }
     const wire::OpenFile& file = objects.files(static_cast<int>(descriptor.file()));
     if (const auto compare = carriers::carrier_of(file.kind()).compare; compare != nullptr) {
-      FileVerdict one(
-          same_kernel,
-          fmt::format("descriptor {} -> {}", descriptor.number(), file.identity().path()), verdict);
+      FileRules one(same_kernel,
+                    fmt::format("descriptor {} -> {}", descriptor.number(), file.identity().path()),
+                    refusals);
       compare(one, file);
     }
   }
@@ -131,7 +132,7 @@ bool may_raise_limits() {
          (sets[0].permitted & (1U << CAP_SYS_RESOURCE)) != 0;
 }
 
-void check_limits(const wire::ProcessImage& image, Verdict& verdict) {
+void check_limits(const wire::ProcessImage& image, Refusals& refusals) {
   if (may_raise_limits()) {
     return;
   }
@@ -143,7 +144,7 @@ void check_limits(const wire::ProcessImage& image, Verdict& verdict) {
     if (::syscall(SYS_prlimit64, 0, i, nullptr, &own) == 0 &&
         image.resource_limits(i).hard() > own.rlim_max) {
       const auto index = static_cast<std::size_t>(i);
-      verdict.push_back(make_refusal(
+      refusals.push_back(make_refusal(
           "RLIMIT", fmt::format("RLIMIT_{}", index < kNames.size() ? kNames[index] : "?"),
           fmt::format("{} there, {} here", image.resource_limits(i).hard(), own.rlim_max)));
     }
@@ -155,33 +156,33 @@ void check_limits(const wire::ProcessImage& image, Verdict& verdict) {
 std::vector<wire::Refusal> check_against_host(const wire::Image& image,
                                               const wire::HostFacts& source,
                                               const wire::HostFacts& own) {
-  Verdict verdict;
-  check_machine(source, own, verdict);
+  Refusals refusals;
+  check_machine(source, own, refusals);
   const bool same_kernel = !own.boot_id().empty() && source.boot_id() == own.boot_id();
   const wire::ProcessImage& process = only_process(image);
   if (!process.executable().path().empty()) {
-    FileVerdict executable(same_kernel, "executable " + process.executable().path(), verdict);
+    FileRules executable(same_kernel, "executable " + process.executable().path(), refusals);
     check_content(process.executable(), executable);
   }
-  check_mapped_files(image.objects(), process, same_kernel, verdict);
-  check_open_files(image.objects(), process, same_kernel, verdict);
+  check_mapped_files(image.objects(), process, same_kernel, refusals);
+  check_open_files(image.objects(), process, same_kernel, refusals);
   struct stat status {};
   const std::string& directory = process.working_directory();
   if (!directory.empty() && (::stat(directory.c_str(), &status) != 0 || !S_ISDIR(status.st_mode))) {
-    verdict.push_back(make_refusal("FILE_MISSING", "working directory " + directory));
+    refusals.push_back(make_refusal("FILE_MISSING", "working directory " + directory));
   }
-  check_limits(process, verdict);
-  return verdict;
+  check_limits(process, refusals);
+  return refusals;
 }
 
 std::vector<wire::Refusal> check_memory(std::uint64_t image_bytes, std::uint64_t available_bytes) {
-  Verdict verdict;
+  Refusals refusals;
   if (image_bytes > available_bytes) {
     constexpr std::uint64_t kMebibyte = std::uint64_t{1} << 20;
-    verdict.push_back(make_refusal("MEMORY", fmt::format("{} MiB", image_bytes / kMebibyte),
-                                   fmt::format("{} MiB available", available_bytes / kMebibyte)));
+    refusals.push_back(make_refusal("MEMORY", fmt::format("{} MiB", image_bytes / kMebibyte),
+                                    fmt::format("{} MiB available", available_bytes / kMebibyte)));
   }
-  return verdict;
+  return refusals;
 }
 
 }  // namespace migrate

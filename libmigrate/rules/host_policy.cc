@@ -71,10 +71,10 @@ std::string thread_name(const wire::Thread& thread) {
 
 /// What of a thread's credentials its user could not have here by himself.
 void check_credentials(const wire::Thread& thread, uid_t user, const std::set<gid_t>& groups,
-                       Verdict& verdict) {
+                       Refusals& refusals) {
   const wire::Credentials& held = thread.credentials();
   const auto refuse = [&](const std::string& what) {
-    verdict.push_back(make_refusal("PRIVILEGE", thread_name(thread), what));
+    refusals.push_back(make_refusal("PRIVILEGE", thread_name(thread), what));
   };
   for (const uid_t each :
        {held.uid_real(), held.uid_effective(), held.uid_saved(), held.uid_filesystem()}) {
@@ -118,29 +118,29 @@ bool maps_below(const wire::ProcessImage& image, std::uint64_t address) {
 }
 
 /// Hard limits above ours, which no user could raise.
-void check_hard_limits(const wire::ProcessImage& image, Verdict& verdict) {
+void check_hard_limits(const wire::ProcessImage& image, Refusals& refusals) {
   for (int i = 0; i < image.resource_limits_size(); ++i) {
     rlimit64 own{};
     if (::prlimit64(0, static_cast<__rlimit_resource>(i), nullptr, &own) == 0 &&
         image.resource_limits(i).hard() > own.rlim_max) {
-      verdict.push_back(make_refusal("PRIVILEGE", "resource limit " + std::to_string(i),
-                                     "it is higher than any user's here"));
+      refusals.push_back(make_refusal("PRIVILEGE", "resource limit " + std::to_string(i),
+                                      "it is higher than any user's here"));
     }
   }
 }
 
 void check_scheduling(const wire::ProcessImage& image, const wire::Thread& thread,
-                      Verdict& verdict) {
+                      Refusals& refusals) {
   constexpr std::uint32_t kClassShift = 13;  // of ioprio_get(2)
   constexpr std::uint32_t kRealTime = 1;
   if (thread.policy() == SCHED_FIFO || thread.policy() == SCHED_RR || thread.nice() < 0 ||
       thread.io_priority() >> kClassShift == kRealTime) {
-    verdict.push_back(
+    refusals.push_back(
         make_refusal("PRIVILEGE", thread_name(thread), "it has a raised scheduling priority"));
   }
   if (image.oom_score_adjust() < 0 && thread.id() == image.process_id()) {
-    verdict.push_back(make_refusal("PRIVILEGE", thread_name(thread),
-                                   "it is spared when memory runs out (oom_score_adj)"));
+    refusals.push_back(make_refusal("PRIVILEGE", thread_name(thread),
+                                    "it is spared when memory runs out (oom_score_adj)"));
   }
 }
 
@@ -210,29 +210,29 @@ bool HostPolicy::allows(const PeerIdentity& source, uid_t user) const {
 
 std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIdentity& source,
                                         uid_t user, const wire::ProcessImage& image) {
-  Verdict verdict;
+  Refusals refusals;
   const std::string who = "user " + std::to_string(user) + " from " + source.to_string();
   if (image.threads().empty() || image.threads(0).credentials().uid_real() != user) {
-    verdict.push_back(make_refusal("NOT_ALLOWED", who, "the process belongs to another user"));
-    return verdict;
+    refusals.push_back(make_refusal("NOT_ALLOWED", who, "the process belongs to another user"));
+    return refusals;
   }
   if (policy.allows(source, 0)) {
-    return verdict;
+    return refusals;
   }
   if (!policy.allows(source, user)) {
-    verdict.push_back(make_refusal("NOT_ALLOWED", who));
-    return verdict;
+    refusals.push_back(make_refusal("NOT_ALLOWED", who));
+    return refusals;
   }
-  check_hard_limits(image, verdict);
+  check_hard_limits(image, refusals);
   if (maps_below(image, lowest_address())) {
-    verdict.push_back(make_refusal("PRIVILEGE", who, "it has memory where no user may have any"));
+    refusals.push_back(make_refusal("PRIVILEGE", who, "it has memory where no user may have any"));
   }
   const std::set<gid_t> groups = groups_of(user);
   for (const wire::Thread& thread : image.threads()) {
-    check_credentials(thread, user, groups, verdict);
-    check_scheduling(image, thread, verdict);
+    check_credentials(thread, user, groups, refusals);
+    check_scheduling(image, thread, refusals);
   }
-  return verdict;
+  return refusals;
 }
 
 bool same_rights(const wire::ProcessImage& draft, const wire::ProcessImage& image) {

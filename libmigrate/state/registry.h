@@ -18,8 +18,8 @@ namespace migrate {
 
 /// What this host is to a process.
 enum class ProcessRole : std::uint8_t {
-  kHome,      ///< It was started here; a deputy keeps its pid.
-  kResident,  ///< It was started elsewhere and runs, or ran, here in a cell.
+  kHome,   ///< It was started here; a deputy keeps its pid.
+  kGuest,  ///< It was started elsewhere and runs, or ran, here in a cell.
 };
 
 /// Where a process stands, seen from this host.

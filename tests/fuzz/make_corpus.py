@@ -86,7 +86,7 @@ def relay():
     resumed = message((3, message((1, 1), *[(2, message((1, stream))) for stream in range(2)])))
     data = message((4, message((1, 0), (3, b"input"))))
     signal = message((7, message((1, 1), (2, bytes(SIGINFO)))))
-    write("relay", "resident", b"\1" + listed(relay_state(), resumed, data, signal))
+    write("relay", "guest", b"\1" + listed(relay_state(), resumed, data, signal))
 
 
 def pages():

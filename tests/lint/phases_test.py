@@ -52,7 +52,7 @@ class Phases(unittest.TestCase):
 
     def test_the_model_uses_them(self):
         for variable, names in (("source", listed("HomePhase here") + listed("HandoverPhase here")),
-                                ("resident", listed("GuestPhase here"))):
+                                ("guest", listed("GuestPhase here"))):
             for name in names:
                 self.assertRegex(MODEL, rf"\b{variable} ==? {name}\b")
 

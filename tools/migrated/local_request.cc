@@ -364,7 +364,7 @@ Result<json> where_it_is(const LocalService& service, const Request& request) {
   if (!record) {
     return told;
   }
-  if (record->role == ProcessRole::kResident) {
+  if (record->role == ProcessRole::kGuest) {
     told["home"] = record->home;
     told["moves"] = record->moves;
     told["identity"] = record->identity;

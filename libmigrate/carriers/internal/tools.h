@@ -26,7 +26,7 @@ Result<UniqueFd> reopen(int fd, std::uint32_t flags);
 /// The number in "pipe:[17]"; 0 if there is none.
 std::uint64_t inode_in(std::string_view link);
 
-/// "descriptor 17", as verdicts and errors name it.
+/// "descriptor 17", as refusals and errors name it.
 std::string descriptor_name(std::uint32_t number);
 
 }  // namespace migrate::carriers

@@ -19,13 +19,13 @@ namespace migrate::inspect {
 class DescriptorReader : private carriers::FindContext {
  public:
   DescriptorReader(const ProcessView& view, Findings& findings, SharedObjects& shared,
-                   wire::Objects& objects, wire::ProcessImage& image, Verdict& verdict)
+                   wire::Objects& objects, wire::ProcessImage& image, Refusals& refusals)
       : view_(view),
         findings_(findings),
         shared_(shared),
         objects_(objects),
         image_(image),
-        verdict_(verdict) {}
+        refusals_(refusals) {}
 
   /// Reads them all; `draft` may tell the content hashes of files that have not changed.
   Result<void> read(const wire::Objects* draft);
@@ -65,7 +65,7 @@ class DescriptorReader : private carriers::FindContext {
   SharedObjects& shared_;
   wire::Objects& objects_;
   wire::ProcessImage& image_;
-  Verdict& verdict_;
+  Refusals& refusals_;
   const wire::Objects* draft_ = nullptr;
 
   // By link, in the kernel's order of kcmp.

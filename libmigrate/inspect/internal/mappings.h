@@ -15,13 +15,13 @@ namespace migrate::inspect {
 class MappingReader {
  public:
   MappingReader(const ProcessView& view, Findings& findings, SharedObjects& shared,
-                wire::Objects& objects, wire::ProcessImage& image, Verdict& verdict)
+                wire::Objects& objects, wire::ProcessImage& image, Refusals& refusals)
       : view_(view),
         findings_(findings),
         shared_(shared),
         objects_(objects),
         image_(image),
-        verdict_(verdict) {}
+        refusals_(refusals) {}
 
   /// From smaps, with all flags. Blocks while the kernel walks the page tables.
   Result<void> read_all();
@@ -57,7 +57,7 @@ class MappingReader {
   SharedObjects& shared_;
   wire::Objects& objects_;
   wire::ProcessImage& image_;
-  Verdict& verdict_;
+  Refusals& refusals_;
   const wire::ProcessImage* draft_ = nullptr;
   bool vanished_ = false;  // a mapping was gone before it could be looked at
 };

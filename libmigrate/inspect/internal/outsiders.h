@@ -11,21 +11,21 @@ namespace migrate::inspect {
 /// notes in `findings` what they do not; what was found private before is not looked for again.
 /// Blocks: reads mappings and descriptors of every process, unless there is nothing to look for.
 void check_outsiders(const ProcessView& view, const SharedObjects& objects, Findings& findings,
-                     Verdict& verdict);
+                     Refusals& refusals);
 
 /// Refuses children of the process and processes that share its memory or descriptor table.
-void check_relatives(const ProcessView& view, Verdict& verdict);
+void check_relatives(const ProcessView& view, Refusals& refusals);
 
 /// The same among the processes that were born since findings.newest_pid was the newest, of which
 /// also what they hold of `objects` is refused, private before or not; brings that pid up to date
 /// if nothing is. Costs one small read if none was born.
 void check_newcomers(const ProcessView& view, const SharedObjects& objects, Findings& findings,
-                     Verdict& verdict);
+                     Refusals& refusals);
 
 /// The newest pid of this PID namespace; 0 if it cannot be told.
 std::uint64_t newest_pid(const ProcessView& view);
 
-/// How a process is called in verdicts: "pid 17 (sh)".
+/// How a process is called in refusals: "pid 17 (sh)".
 std::string describe_process(pid_t pid);
 
 }  // namespace migrate::inspect

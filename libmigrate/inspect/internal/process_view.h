@@ -16,9 +16,9 @@
 
 namespace migrate::inspect {
 
-inline void refuse(Verdict& verdict, std::string_view code, std::string object,
+inline void refuse(Refusals& refusals, std::string_view code, std::string object,
                    std::string_view detail = {}) {
-  verdict.push_back(make_refusal(code, std::move(object), detail));
+  refusals.push_back(make_refusal(code, std::move(object), detail));
 }
 
 /// The process under inspection, and what is kept open of it: a descriptor of a /proc directory
@@ -71,7 +71,7 @@ struct Findings {
   std::string maps_text;  ///< Of the draft, if its mappings were all accepted; else empty.
 };
 
-/// Objects that nobody outside may hold, met in one inspection; values say what for in a verdict.
+/// Objects that nobody outside may hold, met in one inspection; values say what for, in a refusal.
 struct SharedObjects {
   struct Mapped {
     bool writable = false;

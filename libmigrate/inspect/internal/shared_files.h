@@ -11,7 +11,7 @@ namespace migrate::inspect {
 /// files get them. Blocks: lists the descriptors of every process, if there is anything to look
 /// for.
 void check_shared_files(const ProcessView& view, Findings& findings, wire::Objects& objects,
-                        const wire::ProcessImage& image, Verdict& verdict);
+                        const wire::ProcessImage& image, Refusals& refusals);
 
 /// What `findings` knows a descriptor by.
 std::string shared_file_key(std::uint32_t number, const std::string& path);

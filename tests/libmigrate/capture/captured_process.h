@@ -38,14 +38,14 @@ class CapturedProcess {
   wire::Image& image() { return image_; }
   wire::ProcessImage& process() { return mutable_only_process(image_); }
   /// Of what only the process itself could tell: these do not fail the test.
-  const Verdict& refusals() const { return refusals_; }
+  const Refusals& refusals() const { return refusals_; }
 
  private:
   Result<void> capture(pid_t process, KnownObjects known);
 
   wire::Image draft_;
   wire::Image image_;
-  Verdict refusals_;
+  Refusals refusals_;
   std::optional<FrozenProcess> frozen_;
   bool valid_ = false;
 };

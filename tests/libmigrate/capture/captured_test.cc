@@ -318,15 +318,15 @@ TEST_F(Captured, NothingRunsWhereSystemCallsComeBack) {
   static char selector = 0;
   const HeldProcess plain([] {});
   const HeldProcess dispatching([] { ::prctl(kDispatch, 1, 0, 0, &selector); });
-  Verdict verdict;
-  check_scripts_can_run(frozen_only(plain.pid()), verdict);
-  EXPECT_TRUE(verdict.empty());
-  check_scripts_can_run(frozen_only(dispatching.pid()), verdict);
-  if (verdict.empty()) {
+  Refusals refusals;
+  check_scripts_can_run(frozen_only(plain.pid()), refusals);
+  EXPECT_TRUE(refusals.empty());
+  check_scripts_can_run(frozen_only(dispatching.pid()), refusals);
+  if (refusals.empty()) {
     GTEST_SKIP() << "the kernel does not tell (before Linux 6.4)";
   }
-  ASSERT_EQ(verdict.size(), 1U);
-  EXPECT_EQ(verdict[0].object(), "thread " + std::to_string(dispatching.pid()));
+  ASSERT_EQ(refusals.size(), 1U);
+  EXPECT_EQ(refusals[0].object(), "thread " + std::to_string(dispatching.pid()));
 }
 
 // In the process: threads come and go all the time.

@@ -49,8 +49,7 @@ class GuestFixture : public testing::Test {
 
   void make_guest() {
     SessionFile file = SessionFile::create(directory_, cell_session_name("00ff")).value();
-    ProcessRow row =
-        ProcessRow::open(directory_, to_hex(SessionId()), ProcessRole::kResident).value();
+    ProcessRow row = ProcessRow::open(directory_, to_hex(SessionId()), ProcessRole::kGuest).value();
     file.mark().process = process_;
     wire::CellSession noted;
     noted.set_command("subject");

@@ -31,7 +31,7 @@ class GuestRecordTest : public testing::Test {
     noted.set_user(1000);
     record_.emplace(
         SessionFile::create(directory_, cell_session_name("00ff")).value(),
-        ProcessRow::open(directory_, to_hex(process_of(noted)), ProcessRole::kResident).value(),
+        ProcessRow::open(directory_, to_hex(process_of(noted)), ProcessRole::kGuest).value(),
         SessionId(), noted);
     record_->set_facts([this] { return facts_; });
   }

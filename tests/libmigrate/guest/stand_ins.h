@@ -116,9 +116,9 @@ class StandInDeparture final : public Departure {
   bool done() const override { return owes_nothing; }
   std::uint64_t owed_pages() const override { return owes_nothing ? 0 : 7; }
   int control_fd() const override { return -1; }
-  Remains handle() override {
+  Original handle() override {
     ++handled;
-    return parked_gone ? Remains::kGone : Remains::kHere;
+    return parked_gone ? Original::kGone : Original::kHere;
   }
   void ask_once_more() override {
     ++asked;

@@ -73,7 +73,7 @@ class StandInMove : public Departure {
   bool done() const override { return doings_.done; }
   std::uint64_t owed_pages() const override { return doings_.done ? 0 : 7; }
   int control_fd() const override { return doings_.control_fd; }
-  Remains handle() override { return Remains::kHere; }
+  Original handle() override { return Original::kHere; }
   void ask_once_more() override;
   void confirm_runs() override;
   Result<void> resume_here() override;

@@ -100,12 +100,12 @@ TEST_F(EventSinkTest, AClientThatWentAwayIsNoError) {
 }
 
 TEST(RefusalsJson, ThoseOfOneCodeAreToldOnce) {
-  Verdict verdict{make_refusal("SOCKET", "first"), make_refusal("CHILDREN", "child")};
+  Refusals refusals{make_refusal("SOCKET", "first"), make_refusal("CHILDREN", "child")};
   constexpr int kMany = 40;
   for (int i = 0; i < kMany; ++i) {
-    verdict.push_back(make_refusal("SOCKET", std::to_string(i)));
+    refusals.push_back(make_refusal("SOCKET", std::to_string(i)));
   }
-  const json list = to_json(verdict);
+  const json list = to_json(refusals);
   ASSERT_EQ(list.size(), 2U);
   EXPECT_EQ(list[0]["object"], "first");
   EXPECT_EQ(list[0]["count"], kMany + 1);

@@ -55,7 +55,7 @@ HeldProcess::HeldProcess(const std::function<void()>& prepare) {
   ::close(ends[1]);
   char done = 0;
   EXPECT_EQ(::read(ends[0], &done, 1), 1) << "the process did not get ready";
-  // End of file: it has closed its end, which would be seen in the verdict.
+  // End of file: it has closed its end, which would be seen in the refusals.
   EXPECT_EQ(::read(ends[0], &done, 1), 0);
   ::close(ends[0]);
 }

@@ -33,9 +33,9 @@ class HeldProcess {
 /// An inspection that must succeed.
 Inspection inspect(pid_t pid, KnownObjects known = {});
 
-/// The codes of a verdict.
+/// The codes of refusals.
 std::set<std::string> codes(const std::vector<wire::Refusal>& refusals);
-/// The verdict as text for failures.
+/// The refusals as text for failures.
 std::string text(const std::vector<wire::Refusal>& refusals);
 
 /// The open file of a descriptor; fails the test if there is none.

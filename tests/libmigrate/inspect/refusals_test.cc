@@ -1,4 +1,4 @@
-// One process per refusal: the verdict names its code.
+// One process per refusal: what refuses it names its code.
 
 #include <fcntl.h>
 #include <gtest/gtest.h>

@@ -92,7 +92,7 @@ class FileRules : public testing::Test {
     return found;
   }
 
-  std::set<std::string> verdict(const wire::Image& image, bool same_boot) const {
+  std::set<std::string> codes_for(const wire::Image& image, bool same_boot) const {
     wire::HostFacts source = facts();
     if (!same_boot) {
       source.set_boot_id("another");
@@ -120,30 +120,30 @@ class FileRules : public testing::Test {
 
 TEST_F(FileRules, MappedFilesCompareByContent) {
   wire::FileIdentity file = identity(true);
-  EXPECT_TRUE(verdict(mapped(file), true).empty());
-  EXPECT_TRUE(verdict(mapped(file), false).empty());
+  EXPECT_TRUE(codes_for(mapped(file), true).empty());
+  EXPECT_TRUE(codes_for(mapped(file), false).empty());
   file.set_inode(file.inode() + 1);
-  EXPECT_TRUE(verdict(mapped(file), true).empty()) << "another inode, the same content";
+  EXPECT_TRUE(codes_for(mapped(file), true).empty()) << "another inode, the same content";
   file.set_sha256("other");
-  EXPECT_EQ(verdict(mapped(file), true), std::set<std::string>{"FILE_DIFFERS"});
+  EXPECT_EQ(codes_for(mapped(file), true), std::set<std::string>{"FILE_DIFFERS"});
   file.clear_sha256();
-  EXPECT_EQ(verdict(mapped(file), true), std::set<std::string>{"FILE_DIFFERS"});
+  EXPECT_EQ(codes_for(mapped(file), true), std::set<std::string>{"FILE_DIFFERS"});
   file.set_path("/nowhere");
-  EXPECT_EQ(verdict(mapped(file), true), std::set<std::string>{"FILE_MISSING"});
+  EXPECT_EQ(codes_for(mapped(file), true), std::set<std::string>{"FILE_MISSING"});
 }
 
 TEST_F(FileRules, OpenFilesMustBeTheSame) {
   wire::FileIdentity file = identity(true);
-  EXPECT_TRUE(verdict(opened(file, O_RDWR), true).empty());
-  EXPECT_EQ(verdict(opened(file, O_RDWR), false), std::set<std::string>{"FILE_DIFFERS"});
-  EXPECT_TRUE(verdict(opened(file, O_RDONLY), false).empty());
-  EXPECT_EQ(verdict(opened(identity(false), O_RDONLY), false),
+  EXPECT_TRUE(codes(opened(file, O_RDWR), true).empty());
+  EXPECT_EQ(codes(opened(file, O_RDWR), false), std::set<std::string>{"FILE_DIFFERS"});
+  EXPECT_TRUE(codes(opened(file, O_RDONLY), false).empty());
+  EXPECT_EQ(codes(opened(identity(false), O_RDONLY), false),
             std::set<std::string>{"FILE_DIFFERS"});
   file.set_inode(file.inode() + 1);
-  EXPECT_EQ(verdict(opened(file, O_RDONLY), true), std::set<std::string>{"FILE_DIFFERS"});
+  EXPECT_EQ(codes(opened(file, O_RDONLY), true), std::set<std::string>{"FILE_DIFFERS"});
   wire::FileIdentity changed = identity(true);
   changed.set_mtime_ns(changed.mtime_ns() - 1);
-  EXPECT_EQ(verdict(opened(changed, O_RDONLY), false), std::set<std::string>{"FILE_DIFFERS"});
+  EXPECT_EQ(codes(opened(changed, O_RDONLY), false), std::set<std::string>{"FILE_DIFFERS"});
 }
 
 TEST(FileIdentity, BuildIdOfOurselves) {

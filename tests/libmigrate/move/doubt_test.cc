@@ -25,7 +25,7 @@ class StandInMove final : public Departure {
   bool done() const override { return false; }
   std::uint64_t owed_pages() const override { return 0; }
   int control_fd() const override { return -1; }
-  Remains handle() override { return Remains::kHere; }
+  Original handle() override { return Original::kHere; }
   void ask_once_more() override {
     ++asked;
     fate_ = answer;

@@ -155,7 +155,7 @@ TEST_F(FrozenSourceTest, GivesBackWhatItsOnlyHandoverHasConfirmed) {
   EXPECT_EQ(first_byte(1), 0);
   EXPECT_EQ(first_byte(2), 0);
   EXPECT_EQ(first_byte(3), 7);
-  EXPECT_EQ(source.remains(), Remains::kHere);
+  EXPECT_EQ(source.original(), Original::kHere);
 }
 
 TEST_F(FrozenSourceTest, GivesBackWhatAllHandoversHaveConfirmed) {
@@ -190,9 +190,9 @@ TEST_F(FrozenSourceTest, IsGoneForGood) {
     ::usleep(1000);
   }
   source.note_confirmed(0, {pages(0, 1)});
-  EXPECT_EQ(source.remains(), Remains::kGone);
+  EXPECT_EQ(source.original(), Original::kGone);
   source.note_confirmed(0, {pages(1, 1)});
-  EXPECT_EQ(source.remains(), Remains::kGone);
+  EXPECT_EQ(source.original(), Original::kGone);
   EXPECT_FALSE(source.make_feed({}));
 }
 
@@ -256,7 +256,7 @@ TEST_F(SourceMoveTest, WithoutADestinationRunsOnHere) {
   EXPECT_TRUE(move.refusals().empty());
   EXPECT_EQ(noted_, 0);
   EXPECT_FALSE(is_traced());
-  EXPECT_EQ(move.handle(), Remains::kHere);
+  EXPECT_EQ(move.handle(), Original::kHere);
   EXPECT_FALSE(move.done());
 }
 

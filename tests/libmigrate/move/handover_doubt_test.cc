@@ -279,7 +279,7 @@ TEST_F(VerdictTest, IsNotGiven) {
 class AdoptionTest : public HandoverTest {};
 
 TEST_F(AdoptionTest, UnconfirmedIsInDoubt) {
-  adopt(false, false, Remains::kHere);
+  adopt(false, false, Original::kHere);
   EXPECT_TRUE(handover_->run_sent());
   EXPECT_EQ(handover_->fate(), Fate::kUnknown);
   EXPECT_EQ(waits_for(), "tcp://there:1: the worker here was started again");
@@ -297,7 +297,7 @@ TEST_F(AdoptionTest, UnconfirmedIsInDoubt) {
 }
 
 TEST_F(AdoptionTest, UnconfirmedRuns) {
-  adopt(false, false, Remains::kHere);
+  adopt(false, false, Original::kHere);
   reconnect_and_hear(verdict(wire::Verdict::RUNS, ""));
   EXPECT_EQ(handover_->phase(), HandoverPhase::kServing);
   EXPECT_EQ(memory_.feeds, 1);
@@ -306,7 +306,7 @@ TEST_F(AdoptionTest, UnconfirmedRuns) {
 }
 
 TEST_F(AdoptionTest, ConfirmedIsCertain) {
-  adopt(true, false, Remains::kHere);
+  adopt(true, false, Original::kHere);
   EXPECT_EQ(handover_->fate(), Fate::kRuns);
   EXPECT_FALSE(waits_for().empty());
   reconnect_and_hear(verdict(wire::Verdict::NEVER_RAN, "first"));
@@ -317,7 +317,7 @@ TEST_F(AdoptionTest, ConfirmedIsCertain) {
 }
 
 TEST_F(AdoptionTest, TheMemoryCannotBeRead) {
-  adopt(true, false, Remains::kHere);
+  adopt(true, false, Original::kHere);
   memory_.gone = true;
   reconnect_and_hear(verdict(wire::Verdict::RUNS, ""));
   EXPECT_EQ(handover_->phase(), HandoverPhase::kCut);
@@ -325,7 +325,7 @@ TEST_F(AdoptionTest, TheMemoryCannotBeRead) {
 }
 
 TEST_F(AdoptionTest, WithoutTheMemoryItOnlyListens) {
-  adopt(true, false, Remains::kGone);
+  adopt(true, false, Original::kGone);
   reconnect_and_hear(verdict(wire::Verdict::RUNS, ""));
   EXPECT_TRUE(waits_for().empty());
   EXPECT_EQ(memory_.feeds, 0);
@@ -338,7 +338,7 @@ TEST_F(AdoptionTest, WithoutTheMemoryItOnlyListens) {
 }
 
 TEST_F(AdoptionTest, DoneIsDone) {
-  adopt(true, true, Remains::kHere);
+  adopt(true, true, Original::kHere);
   EXPECT_TRUE(handover_->done());
   EXPECT_TRUE(report_.done());
   EXPECT_TRUE(waits_for().empty());
@@ -350,7 +350,7 @@ TEST_F(AdoptionTest, ASessionThatWasCutShortIsFilledUp) {
   make();
   wire::Outgoing outgoing;
   outgoing.set_session("abc");
-  handover_->adopt(outgoing, Remains::kHere);
+  handover_->adopt(outgoing, Original::kHere);
   EXPECT_EQ(handover_->session()[0], std::byte{'a'});
   EXPECT_EQ(handover_->session()[3], std::byte{0});
 }

@@ -89,7 +89,7 @@ class HandoverTest : public testing::Test {
     there_.cut_control();
     ASSERT_FALSE(handover_->run({}));
   }
-  void adopt(bool confirmed, bool done, Remains remains) {
+  void adopt(bool confirmed, bool done, Original original) {
     make();
     wire::Outgoing outgoing;
     outgoing.set_session(std::string(16, 's'));
@@ -97,7 +97,7 @@ class HandoverTest : public testing::Test {
     outgoing.set_incarnation("first");
     outgoing.set_confirmed(confirmed);
     outgoing.set_done(done);
-    handover_->adopt(outgoing, remains);
+    handover_->adopt(outgoing, original);
   }
 
   void pass(std::int64_t time_us) { now_us_ += time_us; }

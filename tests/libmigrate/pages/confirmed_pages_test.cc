@@ -141,7 +141,7 @@ TEST(GiveBack, NothingConfirmedFreesNothing) {
     ADD_FAILURE();
     return {};
   };
-  EXPECT_EQ(give_back(confirmed, free), Remains::kHere);
+  EXPECT_EQ(give_back(confirmed, free), Original::kHere);
 }
 
 TEST(GiveBack, FreesEachConfirmationOnce) {
@@ -152,8 +152,8 @@ TEST(GiveBack, FreesEachConfirmationOnce) {
     freed.merge(numbers(ranges));
     return {};
   };
-  EXPECT_EQ(give_back(confirmed, free), Remains::kHere);
-  EXPECT_EQ(give_back(confirmed, free), Remains::kHere);
+  EXPECT_EQ(give_back(confirmed, free), Original::kHere);
+  EXPECT_EQ(give_back(confirmed, free), Original::kHere);
   EXPECT_EQ(freed, (Numbers{7, 8}));
 }
 
@@ -165,8 +165,8 @@ TEST(GiveBack, TellsOnlyThatTheProcessIsGone) {
       return fail(make_error(code, "free"));
     });
   };
-  EXPECT_EQ(failing(ErrorCode::kNotFound), Remains::kGone);
-  EXPECT_EQ(failing(ErrorCode::kSystem), Remains::kHere);
+  EXPECT_EQ(failing(ErrorCode::kNotFound), Original::kGone);
+  EXPECT_EQ(failing(ErrorCode::kSystem), Original::kHere);
 }
 
 }  // namespace

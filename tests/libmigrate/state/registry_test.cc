@@ -85,18 +85,18 @@ TEST_F(RegistryTest, ARowOfAnotherWorkerIsLeftAlone) {
   ProcessRecord other = record("ab12", 17);
   other.worker = getpid() + 1;
   ASSERT_TRUE(rows.upsert(other));
-  ProcessRecord resident = record("ab12", 18);
-  resident.role = ProcessRole::kResident;
-  EXPECT_TRUE(rows.upsert_own(resident).value());  // There was none.
-  resident.state = ProcessState::kExited;
-  EXPECT_TRUE(rows.upsert_own(resident).value());
+  ProcessRecord guest = record("ab12", 18);
+  guest.role = ProcessRole::kGuest;
+  EXPECT_TRUE(rows.upsert_own(guest).value());  // There was none.
+  guest.state = ProcessState::kExited;
+  EXPECT_TRUE(rows.upsert_own(guest).value());
   EXPECT_FALSE(rows.upsert_own(record("ab12", 19)).value());
   ASSERT_TRUE(rows.remove("ab12", ProcessRole::kHome, getpid()));
   EXPECT_EQ(rows.find_pid(17).value()->worker, getpid() + 1);
   const std::vector<ProcessRecord> found = rows.find_process("ab12").value();
   ASSERT_EQ(found.size(), 2U);
   for (const ProcessRecord& row : found) {
-    EXPECT_EQ(row.state == ProcessState::kExited, row.role == ProcessRole::kResident);
+    EXPECT_EQ(row.state == ProcessState::kExited, row.role == ProcessRole::kGuest);
   }
   ASSERT_TRUE(rows.remove("ab12", ProcessRole::kHome));
   EXPECT_EQ(rows.list().value().size(), 1U);

@@ -295,7 +295,7 @@ TEST_F(AnswerToGuestTest, IsThatItsEndIsKnown) {
 
 TEST_F(AnswerToGuestTest, IsNoneUnlessItsEndIsKnownAtItsHome) {
   EXPECT_FALSE(knows_of_end());
-  write_row(ProcessRole::kResident, ProcessState::kExited);
+  write_row(ProcessRole::kGuest, ProcessState::kExited);
   EXPECT_FALSE(knows_of_end());
   write_row(ProcessRole::kHome, ProcessState::kAway);
   EXPECT_FALSE(knows_of_end());

@@ -1,4 +1,4 @@
-#include "libmigrate/guest/offer_verdict.h"
+#include "libmigrate/guest/offer_refusals.h"
 
 #include "base/log.h"
 #include "libmigrate/image/only_process.h"
@@ -12,25 +12,26 @@ namespace migrate {
 namespace {
 
 /// Room for one more process, and for its memory beside what others are still to get.
-Result<void> check_room(const WorkerContext& context, const wire::Offer& offer, Verdict& verdict) {
+Result<void> check_room(const WorkerContext& context, const wire::Offer& offer,
+                        Refusals& refusals) {
   std::uint32_t sessions = 0;
   std::uint64_t promised = context.reserve_bytes;
   Registry registry = MIGRATE_TRY(Registry::open(context.state_directory));
   for (const ProcessRecord& record : MIGRATE_TRY(registry.list(true))) {
-    if (record.role == ProcessRole::kResident && record.has_worker()) {
+    if (record.role == ProcessRole::kGuest && record.has_worker()) {
       ++sessions;
       promised += record.owed_pages * offer.source().page_bytes();
     }
   }
   if (sessions >= context.max_sessions) {
-    verdict.push_back(make_refusal("SESSIONS", std::to_string(sessions) + " processes",
-                                   "max_sessions is " + std::to_string(context.max_sessions)));
+    refusals.push_back(make_refusal("SESSIONS", std::to_string(sessions) + " processes",
+                                    "max_sessions is " + std::to_string(context.max_sessions)));
   }
   const std::uint64_t available = MIGRATE_TRY(available_memory_bytes());
   const std::uint64_t left = available - std::min(available, promised);
   const std::uint64_t needed = offer.memory_bytes() + offer.ByteSizeLong();
   for (wire::Refusal& refusal : check_memory(needed, left)) {
-    verdict.push_back(std::move(refusal));
+    refusals.push_back(std::move(refusal));
   }
   return {};
 }
@@ -38,18 +39,18 @@ Result<void> check_room(const WorkerContext& context, const wire::Offer& offer, 
 /// Looked at as the process's user, so that nobody learns more of this host's files than he could
 /// see. What root had opened for it counts where all else is well, without a word about what is
 /// not.
-Verdict check_files(const WorkerContext& context, const PeerIdentity& source,
-                    const wire::Offer& offer, const wire::HostFacts& own) {
+Refusals check_files(const WorkerContext& context, const PeerIdentity& source,
+                     const wire::Offer& offer, const wire::HostFacts& own) {
   const bool trusted = context.policy.allows(source, 0);
-  Verdict verdict;
+  Refusals refusals;
   {
     const FileUser user(only_process(offer.draft()).threads(0).credentials(), trusted);
     const FileUser::Scope as_user(user);
-    verdict = check_against_host(offer.draft(), offer.source(), own);
+    refusals = check_against_host(offer.draft(), offer.source(), own);
   }
-  const bool good = verdict.empty() ||
+  const bool good = refusals.empty() ||
                     (trusted && check_against_host(offer.draft(), offer.source(), own).empty());
-  return good ? Verdict() : verdict;
+  return good ? Refusals() : refusals;
 }
 
 }  // namespace
@@ -57,16 +58,17 @@ Verdict check_files(const WorkerContext& context, const PeerIdentity& source,
 Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
                                                const PeerIdentity& source, const wire::Offer& offer,
                                                const wire::HostFacts& own) {
-  Verdict verdict = check_policy(context.policy, source, offer.user(), only_process(offer.draft()));
-  if (verdict.empty()) {
-    verdict = check_files(context, source, offer, own);
-    MIGRATE_TRY(check_room(context, offer, verdict));
+  Refusals refusals =
+      check_policy(context.policy, source, offer.user(), only_process(offer.draft()));
+  if (refusals.empty()) {
+    refusals = check_files(context, source, offer, own);
+    MIGRATE_TRY(check_room(context, offer, refusals));
   }
-  for (const wire::Refusal& refusal : verdict) {
+  for (const wire::Refusal& refusal : refusals) {
     log::warn("refused a process of user {} that {} offers: {}: {}: {}", offer.user(),
               source.to_string(), refusal.code(), refusal.object(), refusal.reason());
   }
-  return verdict;
+  return refusals;
 }
 
 }  // namespace migrate
