@@ -79,9 +79,9 @@ std::optional<Answer> move_members(const migrate_options& options, const char* d
   if (!find_mode(mode)) {
     return answer_of(MIGRATE_USAGE, "mode \"" + mode + "\" is none of " + list_modes());
   }
-  if (!find_word(wait, kMoveWaits)) {
-    return answer_of(MIGRATE_USAGE, "wait \"" + std::string(wait) + "\" is none of " +
-                                        list_words(kMoveWaits));
+  if (!find_word(wait, kMoveWaitWords)) {
+    return answer_of(MIGRATE_USAGE,
+                     "wait \"" + std::string(wait) + "\" is none of " + list_words(kMoveWaitWords));
   }
   members = "\"command\":\"move\",\"destination\":" + quote(destination) +
             ",\"mode\":" + quote(mode) + ",\"wait\":" + quote(wait) +
@@ -114,7 +114,7 @@ Answer move(const migrate_options& options, pid_t pid, const char* destination) 
 
 Answer wait_for(const migrate_options& options, const char* process, const char* condition) {
   const std::string what = or_default(condition, "done");
-  if (process == nullptr || *process == '\0' || !find_word(what, kWaits)) {
+  if (process == nullptr || *process == '\0' || !find_word(what, kWaitWords)) {
     return answer_of(MIGRATE_USAGE, "wait needs a process and \"done\" or \"exit\"");
   }
   return ask(options, "{\"command\":\"wait\",\"process\":" + quote(process) +

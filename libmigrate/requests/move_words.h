@@ -76,7 +76,7 @@ enum class WaitFor : std::uint8_t {
   kDone,  ///< Nothing is owed any more.
   kExit,  ///< The process has ended.
 };
-inline constexpr Words<WaitFor, 2> kWaits{{{"done", WaitFor::kDone}, {"exit", WaitFor::kExit}}};
+inline constexpr Words<WaitFor, 2> kWaitWords{{{"done", WaitFor::kDone}, {"exit", WaitFor::kExit}}};
 
 /// What a client waits for before it hears of a move's result.
 enum class MoveWait : std::uint8_t {
@@ -84,7 +84,7 @@ enum class MoveWait : std::uint8_t {
   kDone,     ///< Its source owes it nothing any more.
   kExit,     ///< It has ended.
 };
-inline constexpr Words<MoveWait, 3> kMoveWaits{
+inline constexpr Words<MoveWait, 3> kMoveWaitWords{
     {{"resumed", MoveWait::kResumed}, {"done", MoveWait::kDone}, {"exit", MoveWait::kExit}}};
 
 }  // namespace migrate

@@ -96,7 +96,7 @@ std::string_view to_string(Command command) {
 }
 
 std::string_view to_string(MoveWait wait) {
-  return word_for(wait, kMoveWaits);
+  return word_for(wait, kMoveWaitWords);
 }
 
 std::string_view to_string(Resolution resolution) {
@@ -104,19 +104,19 @@ std::string_view to_string(Resolution resolution) {
 }
 
 Result<MoveWait> parse_move_wait(std::string_view word) {
-  return value_of(word, "wait", kMoveWaits);
+  return value_of(word, "wait", kMoveWaitWords);
 }
 
 Result<WaitFor> parse_wait_for(std::string_view word) {
-  return value_of(word, "for", kWaits);
+  return value_of(word, "for", kWaitWords);
 }
 
 std::vector<std::string> move_wait_words() {
-  return words_in(kMoveWaits);
+  return words_in(kMoveWaitWords);
 }
 
 std::vector<std::string> wait_for_words() {
-  return words_in(kWaits);
+  return words_in(kWaitWords);
 }
 
 Result<Command> parse_command(const json& request) {
@@ -153,7 +153,7 @@ Result<MoveRequest> parse_move(const json& request) {
   MIGRATE_TRY(must_be_object(request));
   MoveRequest move;
   move.plan = MIGRATE_TRY(parse_mode(MIGRATE_TRY(text_of(request, "mode", "lazy"))));
-  move.wait = MIGRATE_TRY(word_of(request, "wait", "resumed", kMoveWaits));
+  move.wait = MIGRATE_TRY(word_of(request, "wait", "resumed", kMoveWaitWords));
   move.destination = MIGRATE_TRY(text_of(request, "destination"));
   if (move.destination.empty()) {
     return fail(
@@ -204,7 +204,7 @@ Result<Resolution> parse_resolve(const json& request) {
 }
 
 Result<WaitFor> parse_wait(const json& request) {
-  return word_of(request, "for", "done", kWaits);
+  return word_of(request, "for", "done", kWaitWords);
 }
 
 Result<bool> parse_ps(const json& request) {
@@ -262,7 +262,7 @@ json request_for(Resolution resolution) {
 
 json request_for(WaitFor wait) {
   json request = request_for(Command::kWait);
-  request["for"] = word_for(wait, kWaits);
+  request["for"] = word_for(wait, kWaitWords);
   return request;
 }
 
