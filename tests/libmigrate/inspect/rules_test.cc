@@ -134,16 +134,16 @@ TEST_F(FileRules, MappedFilesCompareByContent) {
 
 TEST_F(FileRules, OpenFilesMustBeTheSame) {
   wire::FileIdentity file = identity(true);
-  EXPECT_TRUE(codes(opened(file, O_RDWR), true).empty());
-  EXPECT_EQ(codes(opened(file, O_RDWR), false), std::set<std::string>{"FILE_DIFFERS"});
-  EXPECT_TRUE(codes(opened(file, O_RDONLY), false).empty());
-  EXPECT_EQ(codes(opened(identity(false), O_RDONLY), false),
+  EXPECT_TRUE(codes_for(opened(file, O_RDWR), true).empty());
+  EXPECT_EQ(codes_for(opened(file, O_RDWR), false), std::set<std::string>{"FILE_DIFFERS"});
+  EXPECT_TRUE(codes_for(opened(file, O_RDONLY), false).empty());
+  EXPECT_EQ(codes_for(opened(identity(false), O_RDONLY), false),
             std::set<std::string>{"FILE_DIFFERS"});
   file.set_inode(file.inode() + 1);
-  EXPECT_EQ(codes(opened(file, O_RDONLY), true), std::set<std::string>{"FILE_DIFFERS"});
+  EXPECT_EQ(codes_for(opened(file, O_RDONLY), true), std::set<std::string>{"FILE_DIFFERS"});
   wire::FileIdentity changed = identity(true);
   changed.set_mtime_ns(changed.mtime_ns() - 1);
-  EXPECT_EQ(codes(opened(changed, O_RDONLY), false), std::set<std::string>{"FILE_DIFFERS"});
+  EXPECT_EQ(codes_for(opened(changed, O_RDONLY), false), std::set<std::string>{"FILE_DIFFERS"});
 }
 
 TEST(FileIdentity, BuildIdOfOurselves) {
