@@ -116,14 +116,17 @@ TEST_F(ArrivalRunTest, ItIsNotRunIfTheSourceIsLostBeforeRun) {
 }
 
 TEST_F(ArrivalRunTest, ItRunsOnIfTheSourceIsLostAfterRun) {
-  world_.on_step = [this](const std::string& step) {
+  std::promise<void> sent;
+  world_.on_step = [&](const std::string& step) {
     if (step == "run") {
+      sent.get_future().wait();
       world_.source.reset();
     }
   };
-  auto arrived = take_in([this] {
+  auto arrived = take_in([&] {
     world_.hand_over();
     world_.send_run();
+    sent.set_value();
   });
   ASSERT_TRUE(arrived);
   EXPECT_FALSE(world_.cell->ended);

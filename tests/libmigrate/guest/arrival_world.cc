@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sys/eventfd.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -32,6 +33,7 @@ constexpr const char* kToken = "token";
 pid_t start_idle() {
   const pid_t id = ::fork();
   if (id == 0) {
+    ::prctl(PR_SET_PDEATHSIG, SIGKILL);
     for (;;) {
       ::pause();
     }

@@ -108,15 +108,23 @@ class GuestFixture : public testing::Test {
   }
   static std::string move_request() { return request("move", {{"destination", "hostC:7070"}}); }
 
-  /// A step of `phase` and of the home, as often as messages need to go to and fro.
+  /// A step of `phase` and of the home, as often as messages need to go to and fro, and until its
+  /// home has confirmed all that it was told, where it listens.
   bool step(WorkerPhase& phase) {
+    constexpr int kLooks = 40;
+    constexpr int kMostLooks = 5000;
     bool more = true;
-    for (int i = 0; i < 40 && more; ++i) {
+    for (int i = 0; more && (i < kLooks || (i < kMostLooks && is_telling_home())); ++i) {
       more = phase.step();
       static_cast<void>(home_->handle());
       ::usleep(100);  // The relays' own threads send.
     }
     return more;
+  }
+
+  bool is_telling_home() const {
+    const GuestRelay* relay = guest_->home().relay();
+    return relay != nullptr && relay->connected() && !relay->flushed();
   }
 
   /// The init has reaped the process, and says so as it does: first in the record.
