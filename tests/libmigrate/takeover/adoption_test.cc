@@ -72,8 +72,8 @@ TEST_F(AdoptionTest, TheInitOfAProcessThatNeverRanIsKilled) {
   EXPECT_TRUE(clear(start_time(init_)));
 }
 
-/// Who asks for a session of which no worker takes care: the answer decides whether the process runs
-/// here, at its source, or nowhere.
+/// Who asks for a session of which no worker takes care: the answer decides whether the process
+/// runs here, at its source, or nowhere.
 class AnswerTest : public testing::Test {
  protected:
   static constexpr int kLookMs = 2000;
@@ -111,9 +111,7 @@ class AnswerTest : public testing::Test {
     file.mark().worker_start = 0;
   }
   /// The init of its cell waits for a new worker.
-  UnixListener cell() {
-    return UnixListener::create(path(".socket"), S_IRUSR | S_IWUSR).value();
-  }
+  UnixListener cell() { return UnixListener::create(path(".socket"), S_IRUSR | S_IWUSR).value(); }
 
   using Answer = void (*)(const WorkerContext&, UniqueFd, const Preamble&);
   /// Has `answer` take a connection, and gives its other end. The answer ends with `answering`.
@@ -183,9 +181,8 @@ constexpr std::array<Right, 15> kRight{{
 /// Each phase in turn.
 class AnswerByPhase : public AnswerTest, public testing::WithParamInterface<Right> {};
 
-INSTANTIATE_TEST_SUITE_P(All, AnswerByPhase, testing::ValuesIn(kRight), [](const auto& each) {
-  return std::string(to_string(each.param.phase));
-});
+INSTANTIATE_TEST_SUITE_P(All, AnswerByPhase, testing::ValuesIn(kRight),
+                         [](const auto& each) { return std::string(to_string(each.param.phase)); });
 
 TEST_P(AnswerByPhase, NothingWhileItsWorkerIsThere) {
   const SessionFile locked = note(GetParam().phase);
