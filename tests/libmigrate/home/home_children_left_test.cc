@@ -9,6 +9,8 @@ namespace {
 
 class HomeChildren : public HomeWorld {
  protected:
+  HomeChildren() { most_turns_ = 10'000; }  // Minutes of silence, a second each.
+
   /// It ends as soon as it is away, and leaves children.
   void leaves_children(int wait_status = 0) {
     in("Serving", [this, wait_status] { exits(wait_status, true); });

@@ -191,8 +191,8 @@ void HomeWorld::run(WorkerPhase& phase) {
     if (!goes_on) {
       return;
     }
-    if (++turns_ > kMostTurns) {
-      ADD_FAILURE() << "does not leave the phase " << name;
+    if (++turns_ > most_turns_) {
+      ADD_FAILURE() << "does not leave the phase " << name << " in " << most_turns_ << " turns";
       die();
     }
     std::vector<pollfd> polled;
