@@ -1,5 +1,7 @@
 #include "tests/libmigrate/move/held_state.h"
 
+#include <unistd.h>
+
 #include <cstdlib>
 
 #include "base/file.h"
@@ -26,9 +28,14 @@ bool is_traced(pid_t process) {
 
 bool is_parked(pid_t process, std::uint64_t area) {
   constexpr std::uint64_t kCodeBytes = 64 * 1024;
+  constexpr int kLooks = 2000;
+  std::string call = "running";
+  // One that was just let go is on its way to where it waits.
+  for (int look = 0; look < kLooks && call.starts_with("running"); ++look) {
+    ::usleep(look == 0 ? 0 : 1000);
+    call = read_file("/proc/" + std::to_string(process) + "/syscall").value_or(std::string());
+  }
   // Its last word is the instruction pointer.
-  const std::string call =
-      read_file("/proc/" + std::to_string(process) + "/syscall").value_or(std::string());
   const std::size_t at = call.rfind(' ');
   const std::uint64_t place =
       at == std::string::npos ? 0 : std::strtoull(call.c_str() + at, nullptr, 16);
