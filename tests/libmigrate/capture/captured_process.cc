@@ -89,6 +89,7 @@ wire::Image lasting(wire::Image image) {
 
 std::string difference(const wire::Image& one, const wire::Image& other) {
   constexpr int kContext = 12;
+  constexpr std::size_t kWidth = 120;  // Registers are long.
   std::istringstream first(one.DebugString());
   std::istringstream second(other.DebugString());
   std::string before;
@@ -103,11 +104,11 @@ std::string difference(const wire::Image& one, const wire::Image& other) {
     if (more != more_of_other || a != b) {
       break;
     }
-    before = a + "\n" + before.substr(0, 2000);
+    before = a.substr(0, kWidth) + "\n" + before.substr(0, kContext * kWidth);
   }
   std::string told = "before (backwards):\n" + before;
   for (int line = 0; line < kContext; ++line) {
-    told += "- " + a + "\n+ " + b + "\n";
+    told += "- " + a.substr(0, kWidth) + "\n+ " + b.substr(0, kWidth) + "\n";
     std::getline(first, a);
     std::getline(second, b);
   }

@@ -14,6 +14,7 @@
 #include <thread>
 
 #include "libmigrate/state/session_file.h"
+#include "tests/base/code_of.h"
 #include "tests/transport/temporary_directory.h"
 
 namespace migrate {
@@ -62,7 +63,7 @@ TEST_F(CellTest, HasTheSeedThatWasAskedFor) {
   EXPECT_EQ(cell_->process_id(), 300U);
   EXPECT_TRUE(cell_->take_userfault().valid());
   EXPECT_EQ(::kill(cell_->seed(), 0), 0);
-  EXPECT_EQ(cell_->read_event().error().code, ErrorCode::kRetry);
+  EXPECT_EQ(test::code_of(cell_->read_event()), ErrorCode::kRetry);
 }
 
 TEST_F(CellTest, IsOverOnlyWhenNothingOfItCanRunAnyMore) {

@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cerrno>
+#include <cstdlib>
 
 #include "base/file.h"
 #include "libmigrate/image/only_process.h"
@@ -45,9 +46,12 @@ HeldProcess::HeldProcess(const std::function<void()>& prepare) {
   std::array<int, 2> ends{};
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
     ADD_FAILURE() << "pipe";
-    return;
+    std::abort();  // Whoever sends a signal to process -1 sends it to all that there are.
   }
   pid_ = ::fork();
+  if (pid_ < 0) {
+    std::abort();
+  }
   if (pid_ == 0) {
     ::close(ends[0]);
     become_held(prepare, ends[1]);

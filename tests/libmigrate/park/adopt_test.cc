@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "libmigrate/trace/tracee.h"
+#include "tests/base/code_of.h"
 #include "tests/libmigrate/park/park_world.h"
 
 namespace migrate {
@@ -62,7 +63,7 @@ TEST_F(AdoptTest, ItComesBackFromTheRecordAlone) {
   start(start_threads);
   expect_rest();
   const std::string before = facts();
-  lose_worker();
+  ASSERT_NO_FATAL_FAILURE(lose_worker());
   EXPECT_FALSE(is_traced());
   expect_parked();
   ASSERT_TRUE(adopt());
@@ -78,7 +79,7 @@ TEST_F(AdoptTest, ItComesBackFromTheRecordAlone) {
 
 TEST_F(AdoptTest, SignalsWaitForTheNextWorker) {
   start([] { count({SIGRTMIN}); });
-  lose_worker();
+  ASSERT_NO_FATAL_FAILURE(lose_worker());
   ASSERT_EQ(::sigqueue(pid(), SIGRTMIN, sigval{.sival_int = 3}), 0);
   ASSERT_TRUE(adopt());
   const siginfo_t told = next_signal();
@@ -105,13 +106,13 @@ TEST_F(AdoptTest, SignalsThatCameBeforeItWasParkedAreInTheRecord) {
 
 TEST_F(AdoptTest, OfAnotherSessionItIsNotFoundAndStaysParked) {
   start(start_threads);
-  lose_worker();
+  ASSERT_NO_FATAL_FAILURE(lose_worker());
   SessionId other = session_;
   other[15] = std::byte{1};
-  EXPECT_EQ(adopt(other, worker_->words().area).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(test::code_of(adopt(other, worker_->words().area)), ErrorCode::kNotFound);
   for (const std::uint64_t area :
        {std::uint64_t{0}, worker_->words().area + kPageBytes, std::uint64_t{1} << 60U}) {
-    EXPECT_EQ(adopt(session_, area).error().code, ErrorCode::kNotFound) << area;
+    EXPECT_EQ(test::code_of(adopt(session_, area)), ErrorCode::kNotFound) << area;
   }
   EXPECT_FALSE(is_traced());
   expect_parked();
@@ -122,7 +123,7 @@ TEST_F(AdoptTest, OfAnotherSessionItIsNotFoundAndStaysParked) {
 
 TEST_F(AdoptTest, ARecordThatSomebodySpoiltIsNone) {
   start();
-  lose_worker();
+  ASSERT_NO_FATAL_FAILURE(lose_worker());
   const std::uint64_t record = worker_->words().area + ScriptArea::kRecordOffset;
   const auto spoil = [&](std::uint64_t at, std::uint64_t value) {
     std::uint64_t before = 0;
@@ -165,13 +166,13 @@ TEST_F(AdoptTest, OneThatWasBroughtBackIsNotParked) {
     return LastWords{.area = captured_->frozen().area().address};
   });
   worker_->die();
-  EXPECT_EQ(adopt().error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(test::code_of(adopt()), ErrorCode::kNotFound);
   expect_answer();
 }
 
 TEST_F(AdoptTest, OneThatWasKilledMeanwhileIsGone) {
   start();
-  lose_worker();
+  ASSERT_NO_FATAL_FAILURE(lose_worker());
   ::kill(pid(), SIGKILL);
   EXPECT_TRUE(test::comes_true([this] { return has_ended(pid()); }));
   EXPECT_FALSE(adopt());
@@ -179,7 +180,7 @@ TEST_F(AdoptTest, OneThatWasKilledMeanwhileIsGone) {
 
 TEST_F(AdoptTest, OneThatSomebodyElseTracesIsNotTaken) {
   start();
-  lose_worker();
+  ASSERT_NO_FATAL_FAILURE(lose_worker());
   {
     DyingWorker other([&] {
       EXPECT_TRUE(seize(pid()));
@@ -197,7 +198,7 @@ TEST_F(AdoptTest, OneThatSomebodyElseTracesIsNotTaken) {
 
 TEST_F(AdoptTest, AStopThatCameMeanwhileIsTold) {
   start();
-  lose_worker();
+  ASSERT_NO_FATAL_FAILURE(lose_worker());
   ::kill(pid(), SIGSTOP);
   EXPECT_TRUE(test::comes_true([this] { return is_stopped(); }));
   ASSERT_TRUE(adopt());

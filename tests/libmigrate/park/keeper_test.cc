@@ -56,7 +56,7 @@ class DeputyTest : public test::ParkTest {
     });
   }
   void settle(const Numbers& kept) {
-    capture_and_park();
+    ASSERT_NO_FATAL_FAILURE(capture_and_park());
     ASSERT_TRUE(parked_->settle(kept));
   }
   std::uint64_t address(std::uint64_t page) const {
@@ -119,7 +119,7 @@ TEST_F(DeputyTest, IsHiddenFromItsUser) {
     return status.st_uid;
   };
   EXPECT_EQ(owner(), kUser);
-  capture_and_park();
+  ASSERT_NO_FATAL_FAILURE(capture_and_park());
   EXPECT_EQ(owner(), kUser);
   ASSERT_TRUE(parked_->hide());
   EXPECT_EQ(owner(), 0U);
@@ -127,7 +127,7 @@ TEST_F(DeputyTest, IsHiddenFromItsUser) {
 
 TEST_F(DeputyTest, GivesBackWhatIsConfirmedAndNothingElse) {
   start_deputy();
-  capture_and_park();
+  ASSERT_NO_FATAL_FAILURE(capture_and_park());
   std::vector<PageRange> every_second;  // More than one script takes.
   for (std::uint64_t page = 0; page < kPages; page += 2) {
     every_second.push_back({address(page), 1});
@@ -186,6 +186,12 @@ TEST_F(DeputyTest, EndsAsTheProcessDid) {
 /// The same, with a keeper.
 class KeeperTest : public DeputyTest {
  protected:
+  void TearDown() override {
+    if (keeper_ > 0 && comm(keeper_) == "migrate-keeper\n") {
+      ::kill(keeper_, SIGKILL);  // One that a test which failed has left.
+    }
+    DeputyTest::TearDown();
+  }
   static std::string comm(pid_t process) {
     return read_file("/proc/" + std::to_string(process) + "/comm").value_or("");
   }
@@ -193,6 +199,8 @@ class KeeperTest : public DeputyTest {
     const std::string id = std::to_string(pid());
     return read_file("/proc/" + id + "/task/" + id + "/children").value();
   }
+
+  pid_t keeper_ = 0;
 };
 
 TEST_F(KeeperTest, HasTheMemoryAndWhatItIsToldAndOutlivesTheDeputy) {
@@ -200,7 +208,7 @@ TEST_F(KeeperTest, HasTheMemoryAndWhatItIsToldAndOutlivesTheDeputy) {
   settle({3, 4});
   auto keeper = parked_->make_keeper({4});
   ASSERT_TRUE(keeper) << keeper.error().message();
-  const pid_t id = keeper->process();
+  const pid_t id = keeper_ = keeper->process();
   EXPECT_EQ(children(), std::to_string(id) + " ");
   EXPECT_EQ(descriptors(id), Numbers{4});
   EXPECT_EQ(comm(id), "migrate-keeper\n");
@@ -243,6 +251,8 @@ TEST_F(KeeperTest, IsTakenOverWhenItsWorkerDies) {
   });
   worker.die();
   const LastWords& words = worker.words();
+  ASSERT_GT(words.process, 0);
+  keeper_ = words.process;
   wire::Image image;
   EXPECT_FALSE(ParkedProcess::adopt_keeper(words.process, words.area, SessionId{}, image));
   auto keeper = ParkedProcess::adopt_keeper(words.process, words.area, session_, image);
@@ -262,6 +272,8 @@ TEST_F(KeeperTest, OfWhichNobodyTookNoteIsEndedAndOtherChildrenAreNot) {
     return LastWords{.process = parked_->make_keeper({}).value().process()};
   });
   worker.die();
+  ASSERT_GT(worker.words().process, 0);
+  keeper_ = worker.words().process;
   wire::Image image;
   ASSERT_EQ(comm(worker.words().process), "migrate-keeper\n");
   ParkedProcess::end_children(::getpid());  // This process's children share nothing with it.

@@ -95,7 +95,7 @@ class ComesBack : public ParkTest {
 TEST_F(ComesBack, WithAllThatProcShows) {
   start_with_a_lot();
   const std::string before = facts();
-  capture_and_park();
+  ASSERT_NO_FATAL_FAILURE(capture_and_park());
   EXPECT_TRUE(is_traced());
   EXPECT_NE(facts(), before);
   ASSERT_TRUE(unpark());
@@ -106,7 +106,7 @@ TEST_F(ComesBack, WithAllThatProcShows) {
 
 TEST_F(ComesBack, WithAllThatAnImageHolds) {
   start_with_a_lot();
-  capture_and_park();
+  ASSERT_NO_FATAL_FAILURE(capture_and_park());
   ASSERT_TRUE(unpark());
   expect_rest();
   test::CapturedProcess again(pid());
@@ -128,7 +128,7 @@ TEST_F(ComesBack, MoreThanOnce) {
   start_with_a_lot();
   const std::string before = facts();
   for (int round = 0; round < 3; ++round) {
-    capture_and_park();
+    ASSERT_NO_FATAL_FAILURE(capture_and_park());
     ASSERT_TRUE(unpark());
     EXPECT_EQ(facts(), before);
     expect_rest();
@@ -164,7 +164,7 @@ TEST_F(ComesBack, WithEveryRegister) {
   ::kill(pid(), SIGTERM);
   ASSERT_TRUE(test::comes_true([&] { return read(rounds) > 0; }));
   for (int round = 0; round < 5; ++round) {
-    capture_and_park();
+    ASSERT_NO_FATAL_FAILURE(capture_and_park());
     const int before = read(rounds);
     ASSERT_TRUE(unpark());
     EXPECT_TRUE(test::comes_true([&] { return read(rounds) > before + 1; }));
@@ -175,7 +175,7 @@ TEST_F(ComesBack, WithEveryRegister) {
 TEST_F(ComesBack, FromAFreezeWithoutParking) {
   start_with_a_lot();
   const std::string before = facts();
-  capture();
+  ASSERT_NO_FATAL_FAILURE(capture());
   ASSERT_TRUE(write_record());
   captured_.reset();
   EXPECT_EQ(facts(), before);
@@ -186,7 +186,7 @@ using ParkedSignals = ComesBack;
 
 TEST_F(ParkedSignals, AreToldWithTheirSenderAndReachNoHandler) {
   start([] { count({SIGRTMIN + 1}); });
-  capture_and_park();
+  ASSERT_NO_FATAL_FAILURE(capture_and_park());
   let_it_loop();
   ::kill(pid(), SIGUSR2);
   const siginfo_t killed = next_signal();
@@ -210,7 +210,7 @@ TEST_F(ParkedSignals, AreToldWithTheirSenderAndReachNoHandler) {
 TEST_F(ParkedSignals, ThatNobodyTookAreHandledWhenItIsBack) {
   start([] { count({SIGRTMIN + 1}); });
   for (const int round : {1, 2}) {  // Stopped, and in its loop.
-    capture_and_park();
+    ASSERT_NO_FATAL_FAILURE(capture_and_park());
     if (round == 2) {
       let_it_loop();
     }
@@ -225,7 +225,7 @@ TEST_F(ParkedSignals, ThatNobodyTookAreHandledWhenItIsBack) {
 
 TEST_F(ParkedSignals, ThatCameBetweenCaptureAndParkingAreKept) {
   start([] { count({SIGURG}); });
-  capture();
+  ASSERT_NO_FATAL_FAILURE(capture());
   ::kill(pid(), SIGUSR2);
   ::kill(pid(), SIGURG);  // By which scripts end, too.
   ASSERT_TRUE(park());
@@ -245,7 +245,7 @@ TEST_F(ParkedSignals, ThatTravelInTheImageAreNotKeptTwice) {
     hold_back({SIGUSR2});
     ::raise(SIGUSR2);
   });
-  capture_and_park();
+  ASSERT_NO_FATAL_FAILURE(capture_and_park());
   EXPECT_TRUE(parked_->signals().empty());
   EXPECT_FALSE(is_pending(pid(), SIGUSR2));
   ASSERT_TRUE(unpark());
@@ -256,7 +256,7 @@ using ParkedTimers = ComesBack;
 
 TEST_F(ParkedTimers, StandStillAndGoOn) {
   start_with_a_lot();
-  capture_and_park();
+  ASSERT_NO_FATAL_FAILURE(capture_and_park());
   let_it_loop();
   itimerval real{};
   itimerspec posix{};
@@ -281,7 +281,7 @@ TEST_F(ParkedTimers, StandStillAndGoOn) {
 
 TEST_F(ParkedTimers, ThatWouldHaveExpiredDoSoAtOnce) {
   start_with_a_lot();
-  capture();
+  ASSERT_NO_FATAL_FAILURE(capture());
   captured_->process().mutable_posix_timers(0)->set_value_ns(1);
   ASSERT_TRUE(park());
   EXPECT_EQ(handled(SIGUSR2), 0);
@@ -309,7 +309,7 @@ TEST_F(NotParked, WithoutADescriptorLeftItRunsOn) {
     ::setrlimit(RLIMIT_NOFILE, &few);
   });
   const std::string before = facts();
-  capture();
+  ASSERT_NO_FATAL_FAILURE(capture());
   const auto parked = park();
   ASSERT_FALSE(parked);
   EXPECT_EQ(parked.error().sys_errno, EMFILE) << parked.error().message();
@@ -321,7 +321,7 @@ TEST_F(NotParked, WithoutADescriptorLeftItRunsOn) {
 TEST_F(NotParked, AnImageOfOtherThreadsParksNothing) {
   start_with_a_lot();
   const std::string before = facts();
-  capture();
+  ASSERT_NO_FATAL_FAILURE(capture());
   const std::uint32_t id = captured_->process().threads(1).id();
   captured_->process().mutable_threads(1)->set_id(id + 1'000'000);
   const auto parked = park();
@@ -335,7 +335,7 @@ TEST_F(NotParked, AnImageOfOtherThreadsParksNothing) {
 
 TEST_F(NotParked, AnImageThatOutgrewItsPlaceIsNotWritten) {
   start();
-  capture();
+  ASSERT_NO_FATAL_FAILURE(capture());
   const ScriptArea& area = captured_->frozen().area();
   const std::string large(area.record_bytes() - sizeof(ParkingRecord) + 1, 'x');
   const auto written = ParkedProcess::write_record(captured_->frozen(), large, session_, session_);
@@ -352,7 +352,7 @@ using EndsParked = ComesBack;
 
 TEST_F(EndsParked, WhenItIsKilled) {
   start_with_a_lot();
-  capture_and_park();
+  ASSERT_NO_FATAL_FAILURE(capture_and_park());
   let_it_loop();
   EXPECT_EQ(parked_->check_state().value(), 0);
   ::kill(pid(), SIGKILL);
@@ -361,7 +361,7 @@ TEST_F(EndsParked, WhenItIsKilled) {
 
 TEST_F(EndsParked, AndCannotComeBackThen) {
   start_with_a_lot();
-  capture_and_park();
+  ASSERT_NO_FATAL_FAILURE(capture_and_park());
   ::kill(pid(), SIGKILL);
   const auto back = unpark();
   ASSERT_FALSE(back);
@@ -370,7 +370,7 @@ TEST_F(EndsParked, AndCannotComeBackThen) {
 
 TEST_F(EndsParked, WhenSomebodyMakesItRunAnotherProgram) {
   start();
-  capture_and_park();
+  ASSERT_NO_FATAL_FAILURE(capture_and_park());
   let_it_loop();
   ask_leader([](Script& script) {
     const std::uint64_t path = script.put_string("/bin/sleep");
@@ -385,7 +385,7 @@ using ParkedJobs = ComesBack;
 
 TEST_F(ParkedJobs, AStopIsToldAndEndsWithContinue) {
   start();
-  capture_and_park();
+  ASSERT_NO_FATAL_FAILURE(capture_and_park());
   let_it_loop();
   ::kill(pid(), SIGSTOP);
   EXPECT_TRUE(test::comes_true([this] { return parked_->check_state().value() == SIGSTOP; }));
@@ -405,7 +405,7 @@ TEST_F(ParkedJobs, AStopIsToldAndEndsWithContinue) {
 TEST_F(ParkedJobs, AStopThatNobodyHasSeenStopsItWhenItIsBack) {
   start();
   for (const bool loops : {false, true}) {
-    capture_and_park();
+    ASSERT_NO_FATAL_FAILURE(capture_and_park());
     if (loops) {
       let_it_loop();
     }

@@ -14,6 +14,7 @@
 #include <string>
 
 #include "base/file.h"
+#include "tests/base/code_of.h"
 #include "tests/transport/temporary_directory.h"
 
 namespace migrate {
@@ -109,7 +110,7 @@ TEST(FilesystemClasses, OfWhatIsMountedHere) {
   const UniqueFd folder = open_file("/proc", O_RDONLY | O_DIRECTORY).value();
   EXPECT_EQ(filesystem_type_at(folder.get(), "").value(), 0x9fa0U);
   EXPECT_EQ(filesystem_type_at(folder.get(), "self").value(), 0x9fa0U);
-  EXPECT_EQ(filesystem_type_at(folder.get(), "nothing").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(test::code_of(filesystem_type_at(folder.get(), "nothing")), ErrorCode::kNotFound);
 }
 
 TEST(Paths, AreAbsoluteWholeAndShortEnough) {
@@ -195,6 +196,7 @@ TEST_F(IdentityTest, IsWhatStatTells) {
   ASSERT_EQ(::symlink("file", directory_.file("link").c_str()), 0);
   EXPECT_EQ(identity("link").inode(), status.st_ino);
   const auto missing = identify_at(AT_FDCWD, directory_.file("none"), "the one");
+  ASSERT_FALSE(missing);
   EXPECT_EQ(missing.error().code, ErrorCode::kNotFound);
   EXPECT_EQ(missing.error().object, "the one");
 }

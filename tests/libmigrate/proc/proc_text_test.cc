@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "pager/page_range.h"
+#include "tests/base/code_of.h"
 #include "tests/transport/temporary_directory.h"
 
 namespace migrate {
@@ -231,7 +232,7 @@ TEST(ProcFiles, AreReadFromTheirStartEachTime) {
   EXPECT_EQ(reread(file.get(), "it").value(), text);
   const UniqueFd folder = open_file(directory.path(), O_RDONLY | O_DIRECTORY).value();
   EXPECT_EQ(read_file_at(folder.get(), "long").value(), text);
-  EXPECT_EQ(read_file_at(folder.get(), "short").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(test::code_of(read_file_at(folder.get(), "short")), ErrorCode::kNotFound);
   ASSERT_EQ(::symlinkat("/to/there (deleted)", folder.get(), "link"), 0);
   EXPECT_EQ(read_link_at(folder.get(), "link").value(), "/to/there (deleted)");
   EXPECT_FALSE(read_link_at(folder.get(), "long"));
@@ -247,9 +248,9 @@ TEST(ProcFiles, OfAProcessThatHasEndedAreNotFound) {
             std::vector<std::uint32_t>{static_cast<std::uint32_t>(pid)});
   EXPECT_EQ(inner_thread_id(pid, pid).value(), static_cast<std::uint32_t>(pid));
   process.end();
-  EXPECT_EQ(reread(status.get(), "status").error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(test::code_of(reread(status.get(), "status")), ErrorCode::kNotFound);
   EXPECT_FALSE(numbered_entries(threads.get(), "task"));
-  EXPECT_EQ(inner_thread_id(pid, pid).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(test::code_of(inner_thread_id(pid, pid)), ErrorCode::kNotFound);
 }
 
 TEST(ProcFiles, NumbersOfDescriptorsAscendHoweverManyThereAre) {

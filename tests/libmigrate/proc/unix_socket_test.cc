@@ -13,6 +13,7 @@
 #include <thread>
 
 #include "base/unique_fd.h"
+#include "tests/base/code_of.h"
 
 namespace migrate {
 namespace {
@@ -88,7 +89,7 @@ TEST_P(UnixSocketTest, AClosedPeerIsNoneAndNotNobody) {
   } else {
     EXPECT_EQ(GetParam(), SOCK_DGRAM);
   }
-  EXPECT_EQ(read_unix_socket(closed).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(test::code_of(read_unix_socket(closed)), ErrorCode::kNotFound);
 }
 
 INSTANTIATE_TEST_SUITE_P(Kinds, UnixSocketTest,
@@ -121,7 +122,7 @@ TEST(UnixSockets, WhatIsNoneIsNotFound) {
   ASSERT_EQ(::pipe2(ends.data(), O_CLOEXEC), 0);
   const UniqueFd reader(ends[0]);
   const UniqueFd writer(ends[1]);
-  EXPECT_EQ(read_unix_socket(inode_of(reader)).error().code, ErrorCode::kNotFound);
+  EXPECT_EQ(test::code_of(read_unix_socket(inode_of(reader))), ErrorCode::kNotFound);
   EXPECT_FALSE(read_unix_socket(0));  // What sock_diag takes for all of them.
 }
 

@@ -168,7 +168,7 @@ TEST_F(RestoredMemory, OfItsOwnIsTheSameWithAllAdvice) {
     char* const changed = mapper.anonymous(6);  // Three mappings of it.
     ::mprotect(changed + 2 * kPageBytes, 2 * kPageBytes, PROT_READ);
   });
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   const std::string told = told_of(there());
   for (const char* flag : {" hg", " nh", " dc", " wf", " dd", " sr", " rr", " lo"}) {
     EXPECT_NE(told.find(flag), std::string::npos) << flag;
@@ -189,7 +189,7 @@ TEST_F(RestoredMemory, OfFilesIsTheSameAndStillTheFiles) {
     mapper.map(1, MAP_SHARED, both, 0, PROT_READ);
     close_all();
   });
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   EXPECT_EQ(told_of(there()), told_of(here()));
   EXPECT_TRUE(content_of(there()) == content_of(here()));
   const std::string text = "through the mapping";
@@ -215,7 +215,7 @@ TEST_F(RestoredMemory, SharedIsSharedByItsMappingsAndWithNobodyElse) {
     mapper.fill(mapper.map(2, MAP_SHARED, open), 2);  // Page 12
     mapper.map(1, MAP_SHARED, open, 1, PROT_READ);    // Page 15
   });
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   EXPECT_TRUE(content_of(there()) == content_of(here()));
   expect_rest(there());
   expect_same_image();
@@ -235,7 +235,7 @@ TEST_F(RestoredMemory, GrowsDownAsItDid) {
     ::munmap(place_, 200 * kPageBytes);
     Mapper(place_ + 200 * kPageBytes).anonymous(2, MAP_GROWSDOWN);
   });
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   EXPECT_NE(told_of(there()).find(" gd"), std::string::npos);
   expect_same_memory();
 }
@@ -247,7 +247,7 @@ TEST_F(RestoredMemory, IsGuardedWhereItWas) {
     ::madvise(guarded + kPageBytes, 2 * kPageBytes, kGuardPages);
     ::madvise(guarded + 4 * kPageBytes, kPageBytes, kGuardPages);
   });
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   if (restored_->source().process().guards_size() == 0) {
     GTEST_SKIP() << "the kernel has no guard regions, or does not tell of them (before 6.15)";
   }
@@ -280,7 +280,7 @@ TEST_F(RestoredMemory, IsAsTheImageSaysAndNotTheDraft) {
   ::kill(here(), SIGUSR2);
   ASSERT_TRUE(test::comes_true([this] { return read_here(4, here(), 1) == "n"; }));
   expect_rest(here());
-  move(options);
+  ASSERT_NO_FATAL_FAILURE(move(options));
   expect_same_memory();
   expect_answer();
 }
@@ -308,7 +308,7 @@ TEST_F(RestoredMemory, ThatIsWhereTheScriptsRanMakesThemGo) {
 
 TEST_F(RestoredMemory, MappedFromNowOnIsLockedIfItWas) {
   start([] { ::mlockall(MCL_FUTURE); });
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   EXPECT_TRUE(restored_->source().process().locks_future_memory());
   expect_rest(there());
   expect_same_image();

@@ -54,7 +54,7 @@ class Restored : public test::RestoredTest {
 TEST_F(Restored, RunsOnWithTheSameImageUnderItsOwnId) {
   start([] { ::prctl(PR_SET_NAME, "the same"); });
   const int before = counted(here(), SIGUSR1);
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   EXPECT_EQ(status(there(), "TracerPid"), "0");
   expect_same_status({"Name", "Umask", "SigIgn", "SigCgt", "SigBlk", "Threads", "CapEff"});
   EXPECT_TRUE(status(there(), "NSpid").ends_with("\t" + std::to_string(here())));
@@ -86,7 +86,7 @@ TEST_F(Restored, HasItsLimitsAndScores) {
     static_cast<void>(write_file("/proc/self/oom_score_adj", "300"));
     static_cast<void>(write_file("/proc/self/coredump_filter", "0x11"));
   });
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   for (const char* name :
        {"limits", "oom_score_adj", "coredump_filter", "personality", "timerslack_ns"}) {
     expect_same_text(name);
@@ -116,7 +116,7 @@ TEST_F(Restored, IsTheSameUser) {
     ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
     ::prctl(PR_SET_DUMPABLE, 1);
   });
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   expect_same_status(
       {"Uid", "Gid", "Groups", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs"});
   EXPECT_EQ(status(there(), "Uid"), "64015\t64016\t64017\t64016");
@@ -134,7 +134,7 @@ TEST_F(Restored, IsHiddenIfItWas) {
     static_cast<void>(::setresuid(64015, 64015, 64015));
     ::prctl(PR_SET_DUMPABLE, 0);
   });
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   struct stat maps {};
   ASSERT_EQ(::stat((restored_->folder() + "/maps").c_str(), &maps), 0);
   EXPECT_EQ(maps.st_uid, 0U);
@@ -153,7 +153,7 @@ TEST_F(Restored, IsInTheDirectoryWhereItWasLast) {
   EXPECT_TRUE(only_process(*options.draft).working_directory().ends_with("before"));
   ::kill(here(), SIGUSR2);
   ASSERT_TRUE(test::comes_true([this] { return link(here(), "cwd") == after; }));
-  move(options);
+  ASSERT_NO_FATAL_FAILURE(move(options));
   EXPECT_EQ(link(there(), "cwd"), after);
   expect_rest(there());
   expect_same_image();
@@ -233,7 +233,7 @@ TEST_F(Restored, HasItsDescriptorsWithWhatIsInThem) {
     return text;
   };
   before = infos(here());
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   EXPECT_EQ(infos(there()), before);
   expect_rest(there());
   expect_same_image();
@@ -266,7 +266,7 @@ TEST_F(Restored, SocketsNameTheUserThatMadeThemNew) {
   });
   ASSERT_TRUE(read_memory(here(), reinterpret_cast<std::uint64_t>(&ends),
                           std::as_writable_bytes(std::span(ends))));
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   ucred peer{};
   socklen_t length = sizeof(peer);
   ASSERT_EQ(::getsockopt(fetch(ends[0]).get(), SOL_SOCKET, SO_PEERCRED, &peer, &length), 0);
@@ -324,8 +324,8 @@ class RestoredByADyingWorker : public Restored {
       }
       return LastWords{.process = there(), .init = restored_->cell().init()};
     });
-    ASSERT_GT(process(), 0);
     worker_->die();
+    ASSERT_GT(process(), 0);
   }
   pid_t process() const { return worker_->words().process; }
   void TearDown() override {
@@ -339,20 +339,20 @@ class RestoredByADyingWorker : public Restored {
 };
 
 TEST_F(RestoredByADyingWorker, EndsWithItBeforeItHasRun) {
-  lose_worker(false, true);
+  ASSERT_NO_FATAL_FAILURE(lose_worker(false, true));
   EXPECT_TRUE(test::comes_true([this] { return has_ended(process()); }));
   EXPECT_FALSE(has_ended(worker_->words().init));
 }
 
 TEST_F(RestoredByADyingWorker, RunsOnOnceItIsReleased) {
-  lose_worker(true, true);
+  ASSERT_NO_FATAL_FAILURE(lose_worker(true, true));
   const int before = counted(process(), SIGUSR1);
   ::kill(process(), SIGUSR1);
   EXPECT_TRUE(test::comes_true([&] { return counted(process(), SIGUSR1) > before; }));
 }
 
 TEST_F(RestoredByADyingWorker, EndsWithACellThatWasNotToldToStay) {
-  lose_worker(true, false);
+  ASSERT_NO_FATAL_FAILURE(lose_worker(true, false));
   EXPECT_TRUE(test::comes_true([this] { return has_ended(process()); }));
   EXPECT_TRUE(test::comes_true([this] { return has_ended(worker_->words().init); }));
 }

@@ -107,7 +107,7 @@ TEST_F(RestoredThreads, HaveTheirIdsNamesMasksAndScheduling) {
   expect_rest(here());
   const std::string before = threads_of(here(), here());
   EXPECT_EQ(status(here(), "Threads"), "5");
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   EXPECT_EQ(threads_of(there(), here()), before);
   expect_rest(there());
   expect_same_image();
@@ -148,7 +148,7 @@ TEST_F(RestoredThreads, AreThoseOfTheImageAndNotOfTheDraft) {
   ASSERT_TRUE(test::comes_true([&] { return names()->size() == 3; }));
   expect_rest(here());
   const std::string threads = threads_of(here(), here());
-  move(options);
+  ASSERT_NO_FATAL_FAILURE(move(options));
   EXPECT_EQ(threads_of(there(), here()), threads);
   expect_rest(there());
   expect_same_image();
@@ -176,7 +176,7 @@ TEST_F(RestoredThreads, HaveEveryRegister) {
   });
   ::kill(here(), SIGTERM);
   ASSERT_TRUE(test::comes_true([this] { return read(here(), rounds) > 0; }));
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   const int before = read(here(), rounds);
   EXPECT_TRUE(test::comes_true([&] { return read(there(), rounds) > before + 1; }));
   EXPECT_EQ(read(there(), wrong), 0);
@@ -198,7 +198,7 @@ TEST_F(RestoredThreads, HaveWhatWasSentToThemWithItsValues) {
     ::sigaltstack(&stack, nullptr);
     ::prctl(PR_SET_PDEATHSIG, SIGHUP);
   });
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   expect_same_status({"SigPnd", "ShdPnd", "SigBlk", "SigIgn", "SigCgt"});
   expect_rest(there());
   expect_same_image();
@@ -241,7 +241,7 @@ wire::PosixTimer timer_of(const wire::ProcessImage& image, std::uint32_t id) {
 
 TEST_F(RestoredThreads, HaveTimersOfTheSameNumbersThatGoOn) {
   start(make_timers);
-  move();
+  ASSERT_NO_FATAL_FAILURE(move());
   expect_rest(there());
   test::CapturedProcess again(there(), restored_->known());
   ASSERT_TRUE(again.valid());
