@@ -14,6 +14,7 @@
 #include "base/file.h"
 #include "libmigrate/carriers/internal/table.h"
 #include "libmigrate/carriers/internal/tools.h"
+#include "libmigrate/carriers/memory_content.h"
 
 namespace migrate::carriers {
 namespace {
@@ -21,12 +22,31 @@ namespace {
 // More in all is refused: their bytes travel inside the freeze.
 constexpr std::uint64_t kMaxMemoryFileBytes = 64U << 20U;
 
+// What a program writes between two looks at it has room, too.
+constexpr std::uint64_t kMeanwhileBytes = 256U << 10U;
+
+std::uint64_t data_bytes(const wire::Objects& objects) {
+  std::uint64_t bytes = 0;
+  for (const wire::SharedMemory& memory : objects.shared_memories()) {
+    bytes += memory.open_descriptor() ? memory.data_bytes() : 0;
+  }
+  return bytes;
+}
+
 std::uint64_t most_memory_bytes(const wire::Objects& objects) {
   std::uint64_t bytes = 0;
   for (const wire::SharedMemory& memory : objects.shared_memories()) {
-    bytes += memory.open_descriptor() ? memory.size_bytes() : 0;
+    bytes += memory.open_descriptor()
+                 ? std::min(memory.size_bytes(), memory.data_bytes() + kMeanwhileBytes)
+                 : 0;
   }
   return bytes;
+}
+
+// The open file that is there is the process's, whose position must stay; and it may be for writing
+// only.
+Result<UniqueFd> open_again(int fd) {
+  return open_file("/proc/self/fd/" + std::to_string(fd), O_RDONLY);
 }
 
 bool find_memory_file(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
@@ -39,7 +59,14 @@ bool find_memory_file(FindContext& context, const Sighting& seen, wire::OpenFile
   }
   wire::SharedMemory& memory = *context.objects().mutable_shared_memories(static_cast<int>(*index));
   memory.set_open_descriptor(true);
-  if (const std::uint64_t all = most_memory_bytes(context.objects()); all > kMaxMemoryFileBytes) {
+  const auto source = open_again(opened.get());
+  const auto data =
+      source ? data_of(source->get(), memory.size_bytes()) : Result<Extents>(fail(source.error()));
+  if (!data) {
+    return context.refuse("UNKNOWN_DESCRIPTOR", seen, data.error().message());
+  }
+  memory.set_data_bytes(bytes_in(*data));
+  if (const std::uint64_t all = data_bytes(context.objects()); all > kMaxMemoryFileBytes) {
     return context.refuse("LARGE_MEMFD", seen, std::to_string(all) + " bytes in all");
   }
   file.set_object(*index);
@@ -66,40 +93,10 @@ void settle_memory_file(FindContext& context, std::uint32_t number, wire::OpenFi
   }
 }
 
-Result<std::string> read_memory_file(int fd, std::uint64_t size) {
-  if (size > kMaxMemoryFileBytes) {
-    return fail(
-        make_error(ErrorCode::kRefused, "carry",
-                   "a memfd of " + std::to_string(size) + " bytes that is open as a descriptor",
-                   "close its descriptor after mapping it"));
-  }
-  std::string content(size, '\0');
-  std::size_t done = 0;
-  while (done < size) {
-    const ssize_t count = ::pread(fd, content.data() + done, size - done, static_cast<off_t>(done));
-    if (count <= 0) {
-      return fail(system_error("read a memory file"));
-    }
-    done += static_cast<std::size_t>(count);
-  }
-  const auto last = content.find_last_not_of('\0');
-  content.resize(last == std::string::npos ? 0 : last + 1);
-  return content;
-}
-
 std::uint64_t nanoseconds_of(const timespec& time) {
   constexpr std::int64_t kSecond = 1'000'000'000;
   return static_cast<std::uint64_t>(
       std::max<std::int64_t>(time.tv_sec * kSecond + time.tv_nsec, 0));
-}
-
-// O_RDONLY memory files can be read as they are; write-only ones through /proc.
-Result<UniqueFd> readable(UniqueFd fd) {
-  const int flags = ::fcntl(fd.get(), F_GETFL);
-  if (flags >= 0 && (flags & O_ACCMODE) != O_WRONLY) {
-    return fd;
-  }
-  return open_file("/proc/self/fd/" + std::to_string(fd.get()), O_RDONLY);
 }
 
 Result<void> capture_memory_file(CaptureContext& context, std::uint32_t number,
@@ -117,9 +114,13 @@ Result<void> capture_memory_file(CaptureContext& context, std::uint32_t number,
   const int seals = ::fcntl(fd.get(), F_GET_SEALS);
   memory.set_seals(static_cast<std::uint32_t>(seals >= 0 ? seals : F_SEAL_SEAL));
   memory.set_open_descriptor(true);
-  const UniqueFd source = MIGRATE_TRY(readable(std::move(fd)));
-  memory.set_content(MIGRATE_TRY(read_memory_file(source.get(), memory.size_bytes())));
-  return {};
+  const UniqueFd source = MIGRATE_TRY(open_again(fd.get()));
+  const Extents data = MIGRATE_TRY(data_of(source.get(), memory.size_bytes()));
+  if (bytes_in(data) > kMaxMemoryFileBytes) {
+    return fail(make_error(ErrorCode::kRetry, "carry", "a memory file",
+                           "it grew while it was being moved; try again"));
+  }
+  return read_content(source.get(), data, memory);
 }
 
 const char* flaw_of_memory_file(const wire::Objects& objects, const wire::OpenFile& file) {

@@ -16,6 +16,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/owner_scope.h"
+#include "libmigrate/carriers/memory_content.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/only_process.h"
 
@@ -187,9 +188,7 @@ Result<void> finish_shared_memories(const wire::Objects& objects, std::vector<Un
     if (::ftruncate(memories[i].get(), static_cast<off_t>(memory.size_bytes())) != 0) {
       return fail(system_error("size a memory file", memory.name()));
     }
-    if (!memory.content().empty()) {
-      MIGRATE_TRY(write_all(memories[i].get(), std::as_bytes(std::span(memory.content()))));
-    }
+    MIGRATE_TRY(carriers::write_content(memories[i].get(), memory));
     const OwnerScope as_owner(memory.owner(), memory.group());
     if (memory.open_descriptor() && ::fchmod(memories[i].get(), memory.mode()) != 0) {
       return fail(system_error("set the mode of a memory file", memory.name()));

@@ -222,6 +222,40 @@ os.waitpid(child, 0)
                      "PIPE_SHARED")
 
 
+class SparseMemory(FaithfulCase):
+    """The double mapping of a just-in-time compiler: a memory file of terabytes, mapped twice."""
+
+    PREPARE = """
+tera = 1 << 40
+memory = os.memfd_create("doublemapper")
+os.ftruncate(memory, 2 * tera)
+pieces = [(mmap.mmap(memory, 65536, offset=at), mmap.mmap(memory, 65536, mmap.MAP_SHARED,
+           mmap.PROT_READ | mmap.PROT_EXEC, offset=at)) for at in (0, 1 << 20, tera, 2 * tera - 65536)]
+def same(text):
+    return all(read[:len(text)] == text for _, read in pieces)
+for write, _ in pieces:
+    write[:5] = b"first"
+"""
+    CHANGE = """
+ok = same(b"first") and os.fstat(memory).st_size == 2 * tera
+for write, _ in pieces:
+    write[:6] = b"second"
+print("whole" if ok and same(b"second") and os.pread(memory, 6, tera) == b"second" else "torn")
+"""
+
+    def test_travels(self):
+        for mode in ("lazy", "demand", "eager"):
+            with self.subTest(mode=mode):
+                process = self.start(self.PREPARE, change=self.CHANGE)
+                for host in ("hostB", "hostA", "hostB"):
+                    outcome = self.testbed.move("hostA", process.pid, host, mode=mode)
+                    self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+                process.go_file.touch()
+                self.assertTrue(process.wait_output(b"changed\n"), bytes(process.output))
+                self.assertIn(b"whole", process.output)
+                self.ends_well(process)
+
+
 class Words(FaithfulCase):
     """What is said of a refusal."""
 

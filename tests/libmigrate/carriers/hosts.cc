@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "libmigrate/carriers/memory_content.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/proc_text.h"
 
@@ -178,7 +179,7 @@ int Destination::memory(std::uint64_t index) const {
   if (!made.valid()) {
     const wire::SharedMemory& memory = objects_.shared_memories(static_cast<int>(index));
     made.reset(::memfd_create("made", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-    EXPECT_TRUE(write_all(made.get(), std::as_bytes(std::span(memory.content()))));
+    EXPECT_TRUE(carriers::write_content(made.get(), memory));
     EXPECT_EQ(::ftruncate(made.get(), static_cast<off_t>(memory.size_bytes())), 0);
   }
   return made.get();

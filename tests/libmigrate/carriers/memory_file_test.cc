@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "libmigrate/carriers/memory_content.h"
 #include "tests/libmigrate/carriers/hosts.h"
 
 namespace migrate {
@@ -88,10 +89,61 @@ TEST(MemoryFileCarrier, OneThatCannotBeSealedIsMadeToo) {
 
 TEST(MemoryFileCarrier, MoreThanAFreezeCanCarryIsRefused) {
   const UniqueFd memory = memory_with("");
-  ASSERT_EQ(::ftruncate(memory.get(), (64 << 20) + 1), 0);
+  ASSERT_EQ(::fallocate(memory.get(), 0, 0, 1 << 20), 0);
+  const std::string chunk(1 << 20, 'x');
+  for (int i = 0; i < 65; ++i) {
+    ASSERT_EQ(::write(memory.get(), chunk.data(), chunk.size()), 1 << 20);
+  }
   test::Source source;
   EXPECT_EQ(source.find(memory.get()), -1);
   EXPECT_EQ(source.refusals(), Refusals{"LARGE_MEMFD"});
+}
+
+// As the double mapping of a just-in-time compiler (.NET) is.
+TEST(MemoryFileCarrier, WhatWasNeverWrittenDoesNotTravel) {
+  constexpr off_t kTerabyte = off_t{1} << 40;
+  const UniqueFd memory = memory_with("abc");
+  ASSERT_EQ(::ftruncate(memory.get(), 2 * kTerabyte), 0);
+  ASSERT_EQ(::pwrite(memory.get(), "middle", 6, kTerabyte + 5), 6);
+  ASSERT_EQ(::pwrite(memory.get(), "end", 3, 2 * kTerabyte - 3), 3);
+  ASSERT_EQ(::lseek(memory.get(), 2, SEEK_SET), 2);
+  test::Source source;
+  ASSERT_EQ(source.find(memory.get()), 0);
+  ASSERT_TRUE(source.capture());
+  EXPECT_EQ(::lseek(memory.get(), 0, SEEK_CUR), 2) << "whoever looks does not change it";
+  const wire::SharedMemory& kept = source.objects().shared_memories(0);
+  EXPECT_EQ(kept.extents_size(), 6);
+  EXPECT_LE(kept.content().size(), 3U * 4096);
+  EXPECT_TRUE(carriers::has_sound_content(kept));
+  test::Destination destination(source.objects());
+  const UniqueFd made = destination.make(source.file(0)).value();
+  EXPECT_EQ(content_of(made.get()).substr(0, 4), std::string("abc\0", 4));
+  std::string end(8, 'x');
+  EXPECT_EQ(::pread(made.get(), end.data(), 8, 2 * kTerabyte - 4), 4);
+  EXPECT_EQ(end.substr(0, 4), std::string("\0end", 4));
+  EXPECT_EQ(::pread(made.get(), end.data(), 8, kTerabyte + 4), 8);
+  EXPECT_EQ(end, std::string("\0middle\0", 8));
+}
+
+TEST(MemoryFileCarrier, ContentOfAnotherShapeIsMalformed) {
+  const auto sound = [](std::vector<std::uint64_t> extents, std::size_t bytes) {
+    wire::SharedMemory memory;
+    memory.set_size_bytes(100);
+    memory.mutable_extents()->Add(extents.begin(), extents.end());
+    memory.set_content(std::string(bytes, 'x'));
+    return carriers::has_sound_content(memory);
+  };
+  EXPECT_TRUE(sound({}, 0));
+  EXPECT_TRUE(sound({0, 10, 10, 5, 90, 10}, 25));
+  EXPECT_FALSE(sound({}, 1));
+  EXPECT_FALSE(sound({0}, 0));
+  EXPECT_FALSE(sound({0, 10}, 9));
+  EXPECT_FALSE(sound({0, 0}, 0));
+  EXPECT_FALSE(sound({10, 5, 0, 5}, 10));
+  EXPECT_FALSE(sound({0, 10, 5, 10}, 20));
+  EXPECT_FALSE(sound({91, 10}, 10));
+  EXPECT_FALSE(sound({101, 1}, 1));
+  EXPECT_FALSE(sound({50, ~std::uint64_t{0}}, 0));
 }
 
 TEST(MemoryFileCarrier, HugePagesAreRefused) {
@@ -117,8 +169,12 @@ TEST(MemoryFileCarrier, RoomIsNeededForThoseWithADescriptorOnly) {
   objects.add_shared_memories()->set_size_bytes(1000);
   wire::SharedMemory& opened = *objects.add_shared_memories();
   opened.set_size_bytes(20);
+  opened.set_data_bytes(10);
   opened.set_open_descriptor(true);
-  EXPECT_EQ(carriers::carrier_of(wire::OpenFile::MEMFD).most_content_bytes(objects), 20U);
+  const auto most = carriers::carrier_of(wire::OpenFile::MEMFD).most_content_bytes;
+  EXPECT_EQ(most(objects), 20U);
+  opened.set_size_bytes(std::uint64_t{1} << 40U);
+  EXPECT_EQ(most(objects), 10U + (256U << 10U)) << "and a little that is written meanwhile";
 }
 
 }  // namespace

@@ -1,0 +1,32 @@
+#pragma once
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "base/result.h"
+#include "libmigrate/proto/image.pb.h"
+
+namespace migrate::carriers {
+
+/// Where a file has data, in its order: offset and length in bytes. What is between was never
+/// written, and reads as zeros.
+using Extents = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
+
+/// The data of the first `size` bytes of a file. `fd` must be an open file of its own, whose
+/// position changes. Where the file system does not tell, all is data. Errors: kSystem.
+Result<Extents> data_of(int fd, std::uint64_t size);
+
+std::uint64_t bytes_in(const Extents& extents);
+
+/// Reads the data of a file into `memory`; zeros at the end of an extent are left out. Errors:
+/// kSystem, kRetry (it got shorter meanwhile).
+Result<void> read_content(int fd, const Extents& extents, wire::SharedMemory& memory);
+
+/// Whether the content of a memory from elsewhere is of ascending extents within its size.
+bool has_sound_content(const wire::SharedMemory& memory);
+
+/// Writes the content into a file that has none yet. It must be sound. Errors: kSystem.
+Result<void> write_content(int fd, const wire::SharedMemory& memory);
+
+}  // namespace migrate::carriers
