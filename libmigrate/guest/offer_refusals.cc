@@ -1,9 +1,14 @@
 #include "libmigrate/guest/offer_refusals.h"
 
+#include <fcntl.h>
+
+#include <set>
+
 #include "base/log.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/restore/file_user.h"
+#include "libmigrate/restore/mappings.h"
 #include "libmigrate/rules/destination_rules.h"
 #include "libmigrate/rules/host_memory.h"
 #include "libmigrate/state/registry.h"
@@ -36,6 +41,37 @@ Result<void> check_room(const WorkerContext& context, const wire::Offer& offer,
   return {};
 }
 
+/// What the process's user may not open here, though it is there: the restorer will do so in his
+/// name.
+Refusals check_opening(const wire::Image& draft, const FileUser& user) {
+  Refusals refusals;
+  FileUser::Scope as_user(user);
+  const wire::ProcessImage& process = only_process(draft);
+  const auto judge = [&refusals](const std::string& path, const Result<UniqueFd>& opened) {
+    if (!opened) {
+      refusals.push_back(make_refusal("FILE_PERMISSION", path, opened.error().message()));
+    }
+  };
+  judge(process.executable().path(), as_user.open(process.executable(), O_RDONLY));
+  judge(process.working_directory(), as_user.open_directory(process.working_directory()));
+  std::set<MappedFile> mapped;
+  for (const wire::Mapping& mapping : process.mappings()) {
+    const auto file = mapped_file(draft.objects(), mapping);
+    if (file && !file->is_memory && mapped.insert(*file).second) {
+      const auto& identity = draft.objects().mapped_files(static_cast<int>(file->index));
+      judge(identity.path(), as_user.open(identity, file->writable ? O_RDWR : O_RDONLY));
+    }
+  }
+  for (const wire::OpenFile& file : draft.objects().files()) {
+    if (file.kind() == wire::OpenFile::REGULAR || file.kind() == wire::OpenFile::DIRECTORY) {
+      constexpr unsigned kNotToMakeIt = O_CREAT | O_EXCL | O_TRUNC;
+      judge(file.identity().path(),
+            as_user.open(file.identity(), static_cast<int>(file.flags() & ~kNotToMakeIt)));
+    }
+  }
+  return refusals;
+}
+
 /// Looked at as the process's user, so that nobody learns more of this host's files than he could
 /// see. What root had opened for it counts where all else is well, without a word about what is
 /// not.
@@ -50,6 +86,10 @@ Refusals check_files(const WorkerContext& context, const PeerIdentity& source,
   }
   const bool good = refusals.empty() ||
                     (trusted && check_against_host(offer.draft(), offer.source(), own).empty());
+  if (good && !trusted) {  // Who is trusted may have root open what its user could not.
+    return check_opening(offer.draft(),
+                         FileUser(only_process(offer.draft()).threads(0).credentials(), trusted));
+  }
   return good ? Refusals() : refusals;
 }
 

@@ -34,6 +34,9 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "try again in a moment (migratectl move --retry SECONDS)", true},
     {"FILE_MISSING", "the destination has no such file",
      "install it there, or put the file on a file system that both hosts share"},
+    {"FILE_PERMISSION", "its user may not open the file at the destination",
+     "let its user read it there (chmod), or move where root's processes are taken from this host "
+     "(allow, in the configuration of migrated)"},
     {"GUARD_REGION",
      "guard regions (MADV_GUARD_INSTALL) in files and shared memory are not carried",
      "use mprotect(PROT_NONE) for guard pages"},

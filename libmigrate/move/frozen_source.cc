@@ -30,6 +30,10 @@ std::uint64_t memory_bytes(pid_t pid) {
   return kibibytes * kKibibyte;
 }
 
+std::uint32_t user_of(const wire::Image& image) {
+  return only_process(image).threads(0).credentials().uid_real();
+}
+
 std::vector<pid_t> ids_of(const std::vector<FrozenThread>& threads) {
   std::vector<pid_t> ids;
   ids.reserve(threads.size());
@@ -231,6 +235,9 @@ Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
   image_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
   refusals_.insert(refusals_.end(), unseen.begin(), unseen.end());
+  if (user_of(image_) != user_of(draft_)) {  // In whose name the destination has prepared.
+    return fail(make_error(ErrorCode::kRetry, "freeze", name(), "it has become another user's"));
+  }
   return refusals_.empty() ? heed_wish() : Result<void>(fail(refused()));
 }
 

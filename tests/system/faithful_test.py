@@ -4,6 +4,7 @@ what becomes so between the look at the running process and the moment when it s
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import threading
@@ -220,6 +221,43 @@ os.waitpid(child, 0)
     def test_orphan_with_a_pipe(self):
         self.refuses("pipe = os.pipe(); os.set_inheritable(pipe[0], True)", self.ORPHAN,
                      "PIPE_SHARED")
+
+
+class Users(FaithfulCase):
+    """Root's programs that give root up, and what a user may only execute."""
+
+    GIVE_UP = f"os.setgroups([]); os.setresgid({OWNER}, {OWNER}, {OWNER}); " \
+              f"os.setresuid({OWNER}, {OWNER}, {OWNER})"
+
+    def test_gives_root_up_abroad(self):
+        process = self.start("", change=self.GIVE_UP)
+        self.moves(process)
+        process.go_file.touch()
+        self.assertTrue(process.wait_output(b"changed\n"), bytes(process.output))
+        for host in ("hostA", "hostB", "hostA"):
+            outcome = self.testbed.move("hostA", process.pid, host)
+            self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+        self.ends_well(process)
+
+    def test_gives_root_up_between_check_and_stop(self):
+        """What was prepared is another user's: it is prepared anew."""
+        process = self.start("", change=self.GIVE_UP)
+        outcome = self.change_at_offer(process)
+        self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+        self.ends_well(process)
+
+    def test_may_only_be_executed(self):
+        program, stop = self.testbed.new_path("program"), self.testbed.new_path("stop")
+        shutil.copy(harness.PROGRAMS / "threads", program)
+        program.chmod(0o111)
+        process = self.testbed.start("hostA", *ASKERS["owner"], program, "ids", stop, 300)
+        process.stop_file = stop
+        self.addCleanup(process.kill)
+        self.assertTrue(process.wait_ready(), bytes(process.output))
+        for host in ("hostB", "hostA", "hostB"):
+            outcome = self.testbed.move("hostA", process.pid, host)
+            self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+        self.ends_well(process)
 
 
 class SparseMemory(FaithfulCase):

@@ -419,10 +419,23 @@ class Strict(SecurityCase):
         secret.chmod(0o600)
         process = self.start_keeper("/bin/sh", "-c", f'exec 9<{secret}; exec "$@"', "-", *NOBODY,
                                     cwd="/")
+        self.refused(process, address, "FILE_PERMISSION")
         outcome = self.testbed.control("hostA", "move", process.pid, address)
-        self.assertEqual(outcome.status, FAILED, f"{outcome}\n{self.testbed.logs()}")
         self.assertIn(str(secret), outcome.text)
         self.moved(process, "hostB")  # Root of hostA is trusted there.
+        self.ends_well(process)
+
+    def test_a_program_that_its_user_may_not_read(self):
+        address, _ = self.daemon("--allow", "*@*")
+        program = self.testbed.new_path("program")
+        shutil.copy(harness.PROGRAMS / "threads", program)
+        program.chmod(0o111)
+        stop = self.testbed.new_path("stop")
+        process = self.testbed.start("hostA", *NOBODY, program, "ids", stop, 300, cwd="/")
+        process.stop_file = stop
+        self.assertTrue(process.wait_ready())
+        self.refused(process, address, "FILE_PERMISSION")
+        self.moved(process, "hostB")
         self.ends_well(process)
 
     def test_rules(self):
