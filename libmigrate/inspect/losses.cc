@@ -35,6 +35,21 @@ std::uint64_t stat_field(const std::string& stat, std::size_t number) {
   return index < fields.size() ? parse_number(fields[index]).value_or(0) : 0;
 }
 
+// What `find` finds of each thread. Of a frozen process's threads but the first, what was found
+// before.
+template <typename Find>
+Losses of_threads(const LossView& view, std::map<pid_t, Losses>& known, Find find) {
+  Losses all;
+  for (const auto& [thread, inner] : view.threads) {
+    const auto [place, added] = known.try_emplace(thread);
+    if (added || !view.frozen || thread == view.process.pid) {
+      place->second = find(thread);
+    }
+    all.insert(all.end(), place->second.begin(), place->second.end());
+  }
+  return all;
+}
+
 std::string_view without_line_end(std::string_view text) {
   return text.substr(0, text.find('\n'));
 }
@@ -237,9 +252,9 @@ bool list_has_all(std::string_view list, std::string_view wanted) {
 }
 
 Losses find_speculation(const LossView& view) {
-  Losses losses;
   const auto own = read_file("/proc/self/status");
-  for (const auto& [thread, inner] : view.threads) {
+  return of_threads(view, view.findings.speculation, [&](pid_t thread) {
+    Losses losses;
     const std::string text =
         thread == view.process.pid ? view.process.status_text : thread_text(view, thread, "status");
     for (const std::string_view key : {"Speculation_Store_Bypass:", "SpeculationIndirectBranch:"}) {
@@ -249,8 +264,8 @@ Losses find_speculation(const LossView& view) {
         losses.push_back(fmt::format("thread {}: {} {}", thread, key, *setting));
       }
     }
-  }
-  return losses;
+    return losses;
+  });
 }
 
 Losses find_memory_nodes(const LossView& view) {
@@ -317,13 +332,10 @@ Losses find_io_flusher(const LossView& view) {
   constexpr std::size_t kFlags = 9;
   // PF_MEMALLOC_NOIO and PF_LOCAL_THROTTLE, which the kernel sets both for it alone.
   constexpr std::uint64_t kFlusher = 0x00080000 | 0x00100000;
-  Losses threads;
-  for (const auto& [thread, inner] : view.threads) {
-    if ((stat_field(thread_text(view, thread, "stat"), kFlags) & kFlusher) == kFlusher) {
-      threads.push_back(fmt::format("thread {}", thread));
-    }
-  }
-  return threads;
+  return of_threads(view, view.findings.io_flusher, [&](pid_t thread) {
+    const std::uint64_t flags = stat_field(thread_text(view, thread, "stat"), kFlags);
+    return (flags & kFlusher) == kFlusher ? Losses{fmt::format("thread {}", thread)} : Losses();
+  });
 }
 
 Losses find_descriptor_owners(const LossView& view) {
@@ -332,6 +344,16 @@ Losses find_descriptor_owners(const LossView& view) {
 
 Losses find_directory_owners(const LossView& view) {
   return owned_descriptors(view, true);
+}
+
+Losses find_process_group(const LossView& view) {
+  constexpr std::size_t kGroup = 5;
+  const std::uint64_t group =
+      stat_field(read_file_at(view.process.directory.get(), "stat").value_or(""), kGroup);
+  if (group == static_cast<std::uint64_t>(view.process.pid)) {
+    return {};
+  }
+  return {fmt::format("group {}", group)};
 }
 
 Losses find_terminal(const LossView& view) {

@@ -79,9 +79,10 @@ class ProcessInspector {
   std::vector<wire::Refusal> check_frozen();
 
   /// What the process would lose by a move, after an inspection that gave `image`: as it is now,
-  /// but for memory policies, which are as of inspect_running(). Reads a few small files, two for
-  /// each thread and one for each control group, and looks at each descriptor that is no regular
-  /// file. `frozen`: after inspect_frozen(). Nothing of a process that is not there to be moved.
+  /// but for memory policies and what threads but the first have set, which are as of
+  /// inspect_running(). Reads a few small files, while it runs two for each thread and some for
+  /// each control group, and looks at each descriptor that is no regular file. `frozen`: after
+  /// inspect_frozen(). Nothing of a process that is not there to be moved.
   std::vector<Loss> losses(const wire::Image& image, bool frozen);
 
   /// The threads of the last inspection.

@@ -68,6 +68,8 @@ struct Findings {
   std::string groups_text;
   std::vector<std::string> group_limits;
   std::vector<std::string> memory_policies;
+  std::map<pid_t, std::vector<std::string>> speculation;  ///< Of each thread.
+  std::map<pid_t, std::vector<std::string>> io_flusher;   ///< The same.
   std::string maps_text;  ///< Of the draft, if its mappings were all accepted; else empty.
 };
 

@@ -133,6 +133,13 @@ TEST(Losses, NotificationsOfDirectories) {
   EXPECT_NE(losses.at("DIRECTORY_NOTIFICATION")[0].find(directory.path()), std::string::npos);
 }
 
+TEST(Losses, AGroupThatAnotherProcessLeads) {
+  const HeldProcess member([] {});
+  EXPECT_EQ(losses_of(member)["PROCESS_GROUP"], Texts{"group " + std::to_string(::getpgrp())});
+  const HeldProcess leader([] { ::setpgid(0, 0); });
+  EXPECT_EQ(losses_of(leader)["PROCESS_GROUP"], Texts());
+}
+
 TEST(Losses, TheTerminal) {
   const HeldProcess process([] {
     const int leader = ::posix_openpt(O_RDWR | O_NOCTTY);

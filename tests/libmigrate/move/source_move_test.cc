@@ -141,7 +141,7 @@ TEST_F(WholeMove, IsDoneWhenNothingIsOwed) {
   const nlohmann::json result = move_->result();
   EXPECT_EQ(result["state"], "done");
   EXPECT_EQ(result["pid"], process_.pid());
-  EXPECT_EQ(move_->handle(), Remains::kHere);
+  EXPECT_EQ(move_->handle(), Original::kHere);
 }
 
 TEST_F(WholeMove, InModeEagerIsParkedWhenAllIsThere) {
