@@ -8,6 +8,7 @@
 
 #include <functional>
 #include <sstream>
+#include <string>
 
 #include "tests/programs/check.h"
 
@@ -51,6 +52,10 @@ inline Verify large_memfd() {
   static constexpr off_t kBytes = off_t{65} << 20;
   const int fd = check::called(::memfd_create("large", 0), "memfd_create");
   check::called(::ftruncate(fd, kBytes), "ftruncate");
+  static const std::string chunk(std::size_t{1} << 20, 'x');
+  for (off_t at = 0; at < kBytes; at += static_cast<off_t>(chunk.size())) {
+    check::called(::pwrite(fd, chunk.data(), chunk.size(), at), "pwrite");
+  }
   return [fd] { CHECK_EQUAL(::lseek(fd, 0, SEEK_END), kBytes); };
 }
 
