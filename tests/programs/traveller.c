@@ -6,12 +6,14 @@
  *   traveller points STEPS        comes to a point after each step
  *   traveller hold FILE           holds itself until FILE is there; then computes until FILE.end is
  *   traveller fork HOST           holds, and moves a child of it that holds nothing
+ *   traveller sections SECONDS    holds itself again and again, and looks whether it is moved then
  *   traveller limit HOST SECONDS  asks for a move that cannot come true in that time, then steps
  *
  * Each prints lines of `key value...`, and at its end `sum N`, which depends on the steps alone. */
 #include <arpa/inet.h>
 #include <libmigrate/migrate.h>
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -179,6 +181,35 @@ static void move_a_child(const char* host) {
   printf("release %d %d\n", held, migrate_release());
 }
 
+/* The name of the host is another one after a move. */
+static void hold_again_and_again(double seconds) {
+  struct timespec start;
+  struct timespec now;
+  int broken = 0;
+  int moved = 0;
+  char last[256] = "";
+  clock_gettime(CLOCK_MONOTONIC, &start);
+  printf("ready\n");
+  fflush(stdout);
+  do {
+    char before[256] = "";
+    char after[256] = "";
+    migrate_hold();
+    gethostname(before, sizeof before - 1);
+    for (int i = 0; i < 20; ++i) {
+      clock_gettime(CLOCK_MONOTONIC, &now);
+      sched_yield();
+    }
+    gethostname(after, sizeof after - 1);
+    migrate_release();
+    broken += strcmp(before, after) != 0;
+    moved += last[0] != '\0' && strcmp(last, before) != 0;
+    memcpy(last, after, sizeof last);
+  } while ((double)(now.tv_sec - start.tv_sec) + (double)(now.tv_nsec - start.tv_nsec) / 1e9 <
+           seconds);
+  printf("broken %d\nseen %d\n", broken, moved);
+}
+
 int main(int count_of_words, char** arguments) {
   const char* what = count_of_words > 1 ? arguments[1] : "";
   const char* first = count_of_words > 2 ? arguments[2] : "";
@@ -202,6 +233,8 @@ int main(int count_of_words, char** arguments) {
     hold_until(first);
   } else if (strcmp(what, "fork") == 0) {
     move_a_child(first);
+  } else if (strcmp(what, "sections") == 0) {
+    hold_again_and_again(atof(first));
   } else if (strcmp(what, "limit") == 0) {
     move_to(first, 60, atof(arguments[3]));
     step();

@@ -228,12 +228,80 @@ class Holding(ApiCase):
         self.assertEqual(lines(process, "hold"), [["0", "0"]])
         self.assertEqual(lines(process, "release"), [["0", "0", "2"]])
 
+    def test_no_move_comes_upon_a_section(self):
+        process = self.start("sections", "5")
+        self.assertTrue(process.wait_ready())
+        moved = 0
+        for host in ("hostB", "hostC", "hostA", "hostB"):
+            outcome = self.testbed.control("hostA", "move", process.pid, host, "--retry", "20")
+            if outcome.status not in (DONE, REFUSED):  # It may have ended.
+                break
+            moved += outcome.status == DONE
+        self.end(process, 0)
+        self.assertEqual(lines(process, "broken"), [["0"]])
+        self.assertGreater(moved, 0, self.told(process))
+
     def test_a_child_holds_nothing(self):
         process = self.start("fork", "hostB")
         self.end(process, 0)
         self.assertEqual(self.hosts_of(process), ["hostB"])
         self.assertEqual(lines(process, "child"), [["7"]])
         self.assertEqual(lines(process, "release"), [["0", "2"]])
+
+
+class Examples(ApiCase):
+    """The programs of examples/, moved in each way, give the numbers of a run that stayed."""
+
+    def run_example(self, name, *words):
+        path = harness.BUILD / "examples" / name
+        if not path.exists():
+            self.skipTest(f"{name} is not built: no compiler for it")
+        process = self.testbed.start("hostA", path, *words)
+        self.addCleanup(process.kill)
+        process.limit(120)
+        return process
+
+    def sum_at_the_end(self, process):
+        self.assertEqual(process.wait(), 0, self.told(process))
+        return process.output.decode().splitlines()[-1]
+
+    def hosts_seen(self, process):
+        words = [line.split() for line in process.output.decode().splitlines()]
+        return [line[line.index("at") + 1] for line in words if "at" in line]
+
+    def check_travels(self, name, *words):
+        unmoved = self.run_example(name, *words)
+        moved = self.run_example(name, *words, "hostB", "hostC", "hostA")
+        self.assertEqual(self.sum_at_the_end(moved), self.sum_at_the_end(unmoved))
+        self.assertEqual(self.hosts_seen(moved), ["hostA", "hostB", "hostC", "hostA"],
+                         self.told(moved))
+
+    def test_the_stencil_moves_itself(self):
+        self.check_travels("stencil", 200, 200)
+
+    def test_the_stencil_is_moved_at_points_and_from_outside(self):
+        words = ("stencil", 400, 3000)
+        unmoved = self.run_example(*words)
+        expected = self.sum_at_the_end(unmoved)
+        moved = self.run_example(*words)
+        self.assertTrue(moved.wait_output(b"step 0"))
+        for host, options in (("hostB", ["--at-point"]), ("hostC", []), ("hostA", ["--at-point"])):
+            outcome = self.testbed.move("hostA", moved.pid, host, options=options)
+            self.assertEqual(outcome.status, DONE, f"{outcome}{self.told(moved)}")
+        self.assertEqual(self.sum_at_the_end(moved), expected)
+
+    def test_the_darts(self):
+        alone = self.run_example("monte_carlo", 200000, "hostA", "hostA", "hostA")
+        moved = self.run_example("monte_carlo", 200000, "hostB", "hostC", "hostA")
+        self.assertEqual(self.sum_at_the_end(moved), self.sum_at_the_end(alone))
+        self.assertEqual(self.hosts_seen(moved), ["hostA", "hostB", "hostC", "hostA"],
+                         self.told(moved))
+
+    def test_the_kernel(self):
+        alone = self.run_example("kernel", 100, 20, "hostA", "hostA", "hostA")
+        moved = self.run_example("kernel", 100, 20, "hostB", "hostC", "hostA")
+        self.assertEqual(self.sum_at_the_end(moved), self.sum_at_the_end(alone))
+        self.assertIn("hostC", self.hosts_seen(moved), self.told(moved))
 
 
 class Deaths(ApiCase):

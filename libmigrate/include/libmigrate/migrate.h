@@ -107,7 +107,7 @@ MIGRATE_API int migrate_self(const char* destination, const struct migrate_optio
  * word. The first call of a program says that it has points.
  * Returns 1 where it was moved, else 0. If a move that it waited for came to nothing,
  * migrate_last_error() says why from then on. */
-MIGRATE_API int migrate_point(void);
+MIGRATE_API MIGRATE_DIRECT_CALL int migrate_point(void);
 
 /* From migrate_hold() until as many calls of migrate_release() the process is not moved: a move
  * waits for that, up to its deadline (`migratectl move --retry`), and is refused as HELD then. By

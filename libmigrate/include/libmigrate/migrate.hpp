@@ -1,0 +1,118 @@
+/// libmigrate for C++20: migrate.h with values, exceptions and scopes. Header-only; link
+/// libmigrate.so.
+///
+///   migrate::move_self("hostB");                    // throws migrate::error where it was
+///   if (auto moved = migrate::try_move_self("hostB"); !moved) {
+///     for (const migrate::refusal& each : moved.refusals()) { ... }
+///   }
+///   const migrate::hold section;                    // not moved until the end of the scope
+///
+/// What migrate.h says of each function holds here. Functions that throw have a twin try_... that
+/// returns the result instead, for what a program goes on from.
+#pragma once
+
+#include <libmigrate/migrate_result.hpp>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace migrate {
+
+/// Moves the caller to `host`. Returns there.
+inline result try_move_self(const std::string& host, const options& wanted = {}) {
+  return detail::call(wanted, [&](const migrate_options* given, migrate_result** came_to) {
+    return migrate_self(host.c_str(), given, came_to);
+  });
+}
+inline void move_self(const std::string& host, const options& wanted = {}) {
+  detail::done(try_move_self(host, wanted));
+}
+
+/// Whether the caller could be moved to `host` (empty: anywhere); the refusals say why not.
+inline result check_self(const std::string& host = {}, const options& wanted = {}) {
+  return detail::call(wanted, [&](const migrate_options* given, migrate_result** came_to) {
+    return migrate_check_self(host.c_str(), given, came_to);
+  });
+}
+/// The same of another process.
+inline result check(pid_t pid, const std::string& host = {}, const options& wanted = {}) {
+  return detail::call(wanted, [&](const migrate_options* given, migrate_result** came_to) {
+    return migrate_check(pid, host.c_str(), given, came_to);
+  });
+}
+
+/// Where the caller is. Throws error.
+inline place here(const options& wanted = {}) {
+  const result came_to =
+      detail::done(detail::call(wanted, [](const migrate_options* given, migrate_result** into) {
+        return migrate_here(given, into);
+      }));
+  return came_to.place().value();
+}
+
+/// The processes that this host knows; with `all` those that are over, too. Throws error.
+inline std::vector<process> list(bool all = false, const options& wanted = {}) {
+  return detail::done(detail::call(wanted,
+                                   [all](const migrate_options* given, migrate_result** came_to) {
+                                     return migrate_list(all ? 1 : 0, given, came_to);
+                                   }))
+      .processes();
+}
+/// One of them, by its id, the beginning of that, or its pid. Throws error.
+inline process state(const std::string& name, const options& wanted = {}) {
+  return detail::done(detail::call(wanted,
+                                   [&](const migrate_options* given, migrate_result** came_to) {
+                                     return migrate_state(name.c_str(), given, came_to);
+                                   }))
+      .processes()
+      .at(0);
+}
+
+/// Moves another process.
+inline result try_move_process(pid_t pid, const std::string& host, const options& wanted = {}) {
+  return detail::call(wanted, [&](const migrate_options* given, migrate_result** came_to) {
+    return migrate_move(pid, host.c_str(), given, came_to);
+  });
+}
+inline result move_process(pid_t pid, const std::string& host, const options& wanted = {}) {
+  return detail::done(try_move_process(pid, host, wanted));
+}
+
+/// Waits until a process is owed nothing.
+inline result try_wait_done(const std::string& name, const options& wanted = {}) {
+  return detail::call(wanted, [&](const migrate_options* given, migrate_result** came_to) {
+    return migrate_wait(name.c_str(), "done", given, came_to);
+  });
+}
+/// Waits until a process has ended; how, as waitpid gives it. Nothing: the time limit came first.
+/// Throws error.
+inline std::optional<int> wait_exit(const std::string& name, const options& wanted = {}) {
+  result came_to = detail::call(wanted, [&](const migrate_options* given, migrate_result** into) {
+    return migrate_wait(name.c_str(), "exit", given, into);
+  });
+  if (came_to.status() == MIGRATE_TIMEOUT) {
+    return std::nullopt;
+  }
+  return static_cast<int>(detail::done(std::move(came_to)).number("exit_status").value_or(0));
+}
+
+/// A point at which the caller may be moved. True where it was.
+inline bool point() noexcept {
+  return migrate_point() != 0;
+}
+
+/// While one lives, the process is not moved. Throws std::runtime_error if that cannot be.
+class hold {
+ public:
+  hold() {
+    if (migrate_hold() != MIGRATE_DONE) {
+      throw std::runtime_error(migrate_last_error());
+    }
+  }
+  hold(const hold&) = delete;
+  hold& operator=(const hold&) = delete;
+  ~hold() { static_cast<void>(migrate_release()); }
+};
+
+}  // namespace migrate
