@@ -82,6 +82,7 @@ static void travel(char** hosts) {
   print_place();
   for (; *hosts != NULL; ++hosts) {
     step();
+    printf("check %d\n", migrate_check_self(*hosts, NULL, NULL));
     move_to(*hosts, 5, 0);
     print_place();
   }
@@ -181,6 +182,13 @@ static void move_a_child(const char* host) {
   printf("release %d %d\n", held, migrate_release());
 }
 
+static void use_time(struct timespec* now) {
+  for (int i = 0; i < 20; ++i) {
+    clock_gettime(CLOCK_MONOTONIC, now);
+    sched_yield();
+  }
+}
+
 /* The name of the host is another one after a move. */
 static void hold_again_and_again(double seconds) {
   struct timespec start;
@@ -196,12 +204,10 @@ static void hold_again_and_again(double seconds) {
     char after[256] = "";
     migrate_hold();
     gethostname(before, sizeof before - 1);
-    for (int i = 0; i < 20; ++i) {
-      clock_gettime(CLOCK_MONOTONIC, &now);
-      sched_yield();
-    }
+    use_time(&now);
     gethostname(after, sizeof after - 1);
     migrate_release();
+    use_time(&now);
     broken += strcmp(before, after) != 0;
     moved += last[0] != '\0' && strcmp(last, before) != 0;
     memcpy(last, after, sizeof last);

@@ -73,6 +73,7 @@ class Asking(ApiCase):
         self.end(process, 4)
         self.check_places(process, ["hostA", "hostB", "hostC", "hostA", "hostB"])
         self.assertEqual(lines(process, "status"), [["0"]] * 4)
+        self.assertEqual(lines(process, "check"), [["0"]] * 4)  # At home, and as a guest.
 
     def test_to_where_it_is(self):
         process = self.start("self", "hostA", "hostB", "hostB")
@@ -324,8 +325,8 @@ class Deaths(ApiCase):
         found[0].unlink()  # The next test stops there, too.
         return pid
 
-    def check_death(self, step, victim):
-        stops = self.stop_at("hostA", step)
+    def check_death(self, step, victim, host="hostA"):
+        stops = self.stop_at(host, step)
         hosts = ["hostB", "hostC"] if victim == "worker" else ["hostB"]  # C needs the home's daemon.
         process = self.start("self", *hosts)
         worker = self.stopped(stops, step)
@@ -349,6 +350,9 @@ class Deaths(ApiCase):
 
     def test_the_worker_when_it_runs_there(self):
         self.check_death("source.running", "worker")
+
+    def test_the_worker_of_a_guest(self):
+        self.check_death("source.captured", "worker", "hostB")
 
     def test_the_daemon(self):
         self.check_death("source.offered", "daemon")

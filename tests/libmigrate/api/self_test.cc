@@ -242,6 +242,38 @@ TEST(Point, TellsWhyNot) {
   EXPECT_EQ(wish().point, 0U);
 }
 
+TEST(Block, OfAFrozenProcessIsItsOwn) {
+  EXPECT_EQ(migrate_hold(), MIGRATE_DONE);
+  const std::uint64_t address = wish().address;
+  migrate::wire::ProcessImage image;
+  image.set_process_id(static_cast<std::uint32_t>(getpid()));
+  EXPECT_FALSE(migrate::wish_of_frozen(getpid(), image));  // Nothing is mapped there.
+  migrate::wire::Mapping& mapping = *image.add_mappings();
+  mapping.set_start(address);
+  mapping.set_end(address + migrate::program::kBlockBytes);
+  const auto found = migrate::wish_of_frozen(getpid(), image);
+  ASSERT_TRUE(found);
+  EXPECT_EQ(found->holds, 1U);
+  mapping.set_kind(migrate::wire::Mapping::SHARED_FILE);
+  EXPECT_FALSE(migrate::wish_of_frozen(getpid(), image));
+  mapping.set_kind(migrate::wire::Mapping::ANONYMOUS);
+  image.set_process_id(image.process_id() + 1);  // As in a child: what it says is its parent's.
+  EXPECT_FALSE(migrate::wish_of_frozen(getpid(), image));
+  EXPECT_EQ(migrate_release(), MIGRATE_DONE);
+}
+
+TEST(Block, ArrivesWithNothingAskedThatHasComeTrue) {
+  EXPECT_EQ(migrate_hold(), MIGRATE_DONE);
+  EXPECT_EQ(migrate_release(), MIGRATE_DONE);
+  const migrate::ProgramWish now = wish();
+  migrate::wire::ProcessImage image;
+  ASSERT_TRUE(migrate::note_arrival(getpid(), now, 0, image));
+  ASSERT_TRUE(migrate::note_arrival(getpid(), now, 0, image));  // The page is there already.
+  ASSERT_EQ(image.starter_pages_size(), 1);
+  EXPECT_EQ(image.starter_pages(0).address(), now.address);
+  EXPECT_EQ(image.starter_pages(0).content().size(), migrate::program::kBlockBytes);
+}
+
 TEST(Block, IsNotFoundInAProgramWithoutTheLibrary) {
   const pid_t child = fork();
   if (child == 0) {

@@ -205,6 +205,26 @@ TEST(Requests, AreReadAsTheyAreWritten) {
   expect_same(check, parse_check);
 }
 
+TEST(Requests, AMoveAtAPointSaysHowLongItWaits) {
+  EXPECT_FALSE(move_with("mode", "lazy").point_wait);
+  EXPECT_EQ(move_with("point_seconds", 1.5).point_wait, std::chrono::milliseconds(1500));
+  EXPECT_EQ(move_with("point_seconds", 0).point_wait, std::chrono::milliseconds(0));
+  EXPECT_NE(error_with("point_seconds", -1).find("point_seconds"), std::string::npos);
+  const MoveRequest move = move_with("point_seconds", 2.5);
+  EXPECT_EQ(parse_move(request_for(move)).value().point_wait, move.point_wait);
+}
+
+TEST(Requests, ATokenIsAWholeNumber) {
+  EXPECT_EQ(parse_token(json::object()).value(), 0U);
+  EXPECT_EQ(parse_token({{"token", 4503599627370495U}}).value(), 4503599627370495U);
+  for (const json& wrong : {json(0), json(-1), json(1.5), json("1"), json(nullptr)}) {
+    EXPECT_FALSE(parse_token({{"token", wrong}})) << wrong;
+    EXPECT_NE(error_with("token", wrong).find("token"), std::string::npos);
+  }
+  const MoveRequest move = move_with("token", 17U);
+  EXPECT_EQ(parse_move(request_for(move)).value().asked, 17U);
+}
+
 TEST(Requests, AMoveIsReadAsItIsWritten) {
   for (const std::string& mode : mode_words()) {
     for (const std::string& transport : page_transport_words()) {
