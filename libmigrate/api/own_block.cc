@@ -1,6 +1,7 @@
 #include "libmigrate/api/own_block.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -13,8 +14,8 @@ namespace {
 using program::Block;
 
 constinit std::atomic<Block*> current = nullptr;
-constinit const std::atomic<std::uint32_t> no_block_yet = 1;
-constinit const std::atomic<std::uint32_t> no_place = 0;
+constinit const std::atomic<std::uint32_t> kNoBlockYet = 1;
+constinit const std::atomic<std::uint32_t> kNoPlace = 0;
 
 /// What is at an address that is taken, as far as it can be read.
 bool is_own_block(const void* address) {
@@ -60,45 +61,57 @@ void begin_anew_in_child() {
   }
 }
 
+/// Whose turn it is to make the block, so that no thread sees one that is not whole. In a child,
+/// that of a thread that is not there is the next one's.
+class Turn {
+ public:
+  Turn() {
+    const pid_t self = ::getpid();
+    for (pid_t maker = 0; !maker_.compare_exchange_weak(maker, self, std::memory_order_acquire);) {
+      if (maker == self) {
+        ::sched_yield();
+        maker = 0;
+      }
+    }
+  }
+  Turn(const Turn&) = delete;
+  Turn& operator=(const Turn&) = delete;
+  ~Turn() { maker_.store(0, std::memory_order_release); }
+
+ private:
+  static inline constinit std::atomic<pid_t> maker_ = 0;
+};
+
 Block* make_block() {
-  Block* const made = find_place();
-  Block* before = nullptr;
-  if (made == nullptr) {
-    before = current.load(std::memory_order_acquire);  // Another thread may have been quicker.
-    if (before == nullptr) {
-      point_word.store(&no_place, std::memory_order_release);
-    }
-    return before;
+  const Turn turn;
+  if (Block* block = current.load(std::memory_order_acquire)) {
+    return block;
   }
-  const bool is_new = made->magic != program::kBlockMagic;
-  if (!current.compare_exchange_strong(before, made, std::memory_order_acq_rel)) {
-    if (is_new) {
-      ::munmap(made, program::kBlockBytes);
-    }
-    return before;
+  Block* const block = find_place();
+  if (block == nullptr) {
+    point_word.store(&kNoPlace, std::memory_order_release);
+    return nullptr;
   }
-  if (is_new) {
-    made->process = static_cast<std::uint32_t>(::getpid());
-    made->version = program::kBlockVersion;
-    std::atomic_thread_fence(std::memory_order_release);
-    made->magic = program::kBlockMagic;
-  }
+  block->process = static_cast<std::uint32_t>(::getpid());
+  block->version = program::kBlockVersion;
+  std::atomic_thread_fence(std::memory_order_release);
+  block->magic = program::kBlockMagic;
   ::pthread_atfork(nullptr, nullptr, begin_anew_in_child);
-  point_word.store(&made->point, std::memory_order_release);
-  return made;
+  current.store(block, std::memory_order_release);
+  point_word.store(&block->point, std::memory_order_release);
+  return block;
 }
 
 }  // namespace
 
-constinit std::atomic<const std::atomic<std::uint32_t>*> point_word = &no_block_yet;
+constinit std::atomic<const std::atomic<std::uint32_t>*> point_word = &kNoBlockYet;
 
 program::Block* own_block() {
   Block* block = current.load(std::memory_order_acquire);
   if (block == nullptr) {
     block = make_block();
   }
-  if (block != nullptr && block->process != static_cast<std::uint32_t>(::getpid()) &&
-      block->process != 0) {
+  if (block != nullptr && block->process != static_cast<std::uint32_t>(::getpid())) {
     begin_anew(*block);  // A child that was not made by fork(2).
   }
   return block;

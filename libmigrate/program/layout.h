@@ -36,9 +36,9 @@ struct Block {
 inline constexpr std::uint64_t kBlockMagic = 0x4b4c42474f52504dU;  // "MPROGBLK"
 inline constexpr std::uint32_t kBlockVersion = 1;
 inline constexpr std::size_t kBlockBytes = 4096;
-/// Far from where Linux puts programs, heaps, libraries and stacks; the second one also where
-/// ThreadSanitizer has left room.
-inline constexpr std::uint64_t kBlockAddresses[] = {0x6d6967720000U, 0x7e8d69672000U};
+/// Below where Linux puts libraries, far above programs and heaps, and where ThreadSanitizer lets a
+/// program have memory: it ends one that asks for a page elsewhere.
+inline constexpr std::uint64_t kBlockAddresses[] = {0x7e8d69672000U, 0x7e9d69672000U};
 
 static_assert(sizeof(Block) == kBlockBytes);
 static_assert(offsetof(Block, holds) == 16 && offsetof(Block, at_point) == 20);

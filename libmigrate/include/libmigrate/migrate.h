@@ -48,7 +48,8 @@ struct migrate_progress {
 /* How to do it; NULL stands for nothing but zeros, each of which is the default. */
 struct migrate_options {
   size_t size;
-  const char* socket;        /* Daemon's socket: $MIGRATE_SOCKET, else MIGRATE_DEFAULT_SOCKET. */
+  /* Daemon's socket, the same on every host: $MIGRATE_SOCKET, else MIGRATE_DEFAULT_SOCKET. */
+  const char* socket;
   const char* mode;          /* "lazy" (the default), "demand" or "eager". */
   const char* wait;          /* What a move waits for: "resumed" (the default), "done", "exit". */
   double retry_seconds;      /* Try that long while the reasons against the move are transient. */
