@@ -10,6 +10,19 @@ import harness
 from harness import DONE, REFUSED, PROGRAMS, Testbed, wait_until
 
 
+NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+
+# Asks as the library does, but for what it has not written into its memory.
+IMPOSTOR = """
+import json, socket, sys
+connection = socket.socket(socket.AF_UNIX)
+connection.connect("/run/migrate/migrated.sock")
+request = {"command": "move", "destination": "hostB", "token": 1 << 40, **json.loads(sys.argv[1])}
+connection.sendall(json.dumps(request).encode() + b"\\n")
+print(connection.makefile().read())
+"""
+
+
 def lines(process, key):
     """What the program printed in lines that begin with `key`, as lists of words."""
     text = process.output.decode(errors="replace")
@@ -105,6 +118,17 @@ class Asking(ApiCase):
         # The daemon may find sooner that there is no such host.
         self.assertIn(lines(process, "status"), ([["6"]], [["4"]]))
 
+    def test_who_asks_must_have_said_so_in_its_memory(self):
+        other = self.start("points", 50)
+        self.assertTrue(other.wait_ready())
+        for what in ({"pid": 0}, {"pid": other.pid}, {"process": "ab12"}):
+            outcome = self.testbed.run("hostA", "/usr/bin/python3", "-c", IMPOSTOR,
+                                       harness.json.dumps(what))
+            answers = [harness.json.loads(line) for line in outcome.text.split("\n") if line]
+            self.assertEqual([answer["event"] for answer in answers], ["result"], outcome)
+            self.assertIn(answers[0]["exit"], (harness.OTHER, harness.USAGE), outcome)
+        self.end(other, 50)
+
     def test_without_a_daemon(self):
         process = self.testbed.start("hostA", "env", "MIGRATE_SOCKET=/no/such/socket",
                                      PROGRAMS / "traveller", "self", "hostB")
@@ -194,6 +218,19 @@ class Points(ApiCase):
             self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["NO_POINT"]))
             self.assertEqual(self.testbed.move("hostA", process.pid, "hostB").status, DONE)
         self.assertEqual(harness.finish(process), "")
+
+    def test_others_may_not_ask_for_it(self):
+        process = self.start("points", 150)
+        self.assertTrue(process.wait_ready())
+        outcome = self.testbed.run("hostA", *NOBODY, "migratectl", "--json", "move", process.pid,
+                                   "hostB", "--at-point")
+        self.assertEqual(outcome.status, REFUSED, outcome)
+        self.assertEqual(self.testbed.move("hostA", process.pid, "hostB").status, DONE)
+        outcome = self.testbed.run("hostB", *NOBODY, "migratectl", "--json", "move", process.pid,
+                                   "hostC", "--at-point")
+        self.assertNotEqual(outcome.status, DONE, outcome)
+        self.end(process, 150)
+        self.assertEqual(lines(process, "moved"), [])
 
     def test_who_asked_may_go_away(self):
         stop = self.testbed.new_path()
