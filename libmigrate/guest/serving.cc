@@ -97,6 +97,10 @@ GuestServing::Turn GuestServing::look_at(PendingMove& move) {
   if (move.sink.has_left()) {
     return Turn::kOver;
   }
+  if (move.sink.cancel_asked()) {
+    tell_cancelled(move.sink, guest_.name());
+    return Turn::kOver;
+  }
   const PointWait::State state = move.point->look();
   if (state == PointWait::State::kWaiting) {
     return Turn::kLater;

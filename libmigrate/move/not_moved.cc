@@ -14,6 +14,11 @@ void tell_refused(EventSink& sink, const std::vector<wire::Refusal>& refusals, p
               {{"refusals", to_json(refusals)}, {"pid", pid}, {"losses", to_json(losses)}});
 }
 
+void tell_cancelled(EventSink& sink, const std::string& process) {
+  sink.finish_failed(MIGRATE_FAILED,
+                     make_error(ErrorCode::kCancelled, "move", "process " + process));
+}
+
 void tell_not_moved(EventSink& sink, const SourceMove& move, MoveOutcome outcome, pid_t pid,
                     const std::string& command) {
   if (outcome == MoveOutcome::kFailed && has_ended(pid)) {

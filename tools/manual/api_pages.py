@@ -30,7 +30,7 @@ def comment_text(comment):
 
 def prototype_of(code):
     """The declaration alone: no attribute, and no body of an inline function."""
-    code = re.sub(r"\b(MIGRATE_API|static inline)\s+", "", code)
+    code = re.sub(r"\b(MIGRATE_API|MIGRATE_DIRECT_CALL|static inline)\s+", "", code)
     head = re.split(r"\{", code)[0] if _FUNCTION.search(re.split(r"\{", code)[0]) else code
     return re.sub(r"\s+", " ", head).strip().rstrip(";") + ";"
 

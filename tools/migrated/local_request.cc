@@ -247,6 +247,10 @@ Result<bool> wait_for_point(MoveRequest& move, EventSink& client) {
     if (client.has_left()) {
       return false;
     }
+    if (client.cancel_asked()) {
+      tell_cancelled(client, std::to_string(move.pid));
+      return false;
+    }
     std::this_thread::sleep_for(kPointPause);
   }
   if (state != PointWait::State::kThere) {

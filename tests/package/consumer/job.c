@@ -35,6 +35,7 @@ int main(void) {
   const int descriptors = entries_of("/proc/self/fd");
   struct migrate_options options;
   memset(&options, 0, sizeof options);
+  options.size = sizeof options;
   options.socket = "/nonexistent/migrated.sock";
   const int status = migrate_check(0, NULL, &options, NULL);
   printf("status %d: %s\n", status, migrate_strerror(status));

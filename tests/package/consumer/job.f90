@@ -4,10 +4,14 @@ program job
   implicit none
 
   type, bind(c) :: migrate_options
+    integer(c_size_t) :: size = 0
     type(c_ptr) :: socket = c_null_ptr
     type(c_ptr) :: mode = c_null_ptr
     type(c_ptr) :: wait = c_null_ptr
     real(c_double) :: retry_seconds = 0
+    real(c_double) :: time_limit_seconds = 0
+    type(c_funptr) :: progress = c_null_funptr
+    type(c_ptr) :: progress_data = c_null_ptr
   end type
 
   interface
@@ -37,6 +41,7 @@ program job
   character(kind=c_char), pointer :: letters(:)
   type(c_ptr) :: text
 
+  options%size = c_sizeof(options)
   options%socket = c_loc(socket)
   status = migrate_check(0_c_int, c_null_ptr, options, c_null_ptr)
   text = migrate_strerror(status)
