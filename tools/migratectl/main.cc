@@ -67,16 +67,8 @@ CLI::Validator up_to(double most, const std::string& unit) {
   return {check, ""};
 }
 
-void add_options(CLI::App& app, Options& options) {
-  const char* from_environment = std::getenv("MIGRATE_SOCKET");
-  options.socket = from_environment != nullptr ? from_environment : "/run/migrate/migrated.sock";
-  app.add_option("--socket", options.socket, "Socket of this host's daemon (or MIGRATE_SOCKET)")
-      ->type_name("FILE");
-  app.add_flag("--json", options.json, "Print one JSON object");
-  app.set_version_flag("--version", MIGRATE_VERSION);
-  app.require_subcommand(1);
-  app.fallthrough();
-
+/// check and move.
+void add_moving(CLI::App& app, Options& options) {
   const char* target_help = "Pid on this host, or id of a process that was moved";
   CLI::App* check = app.add_subcommand("check", "Tell whether a process can be moved");
   check->add_option("PID", options.target, target_help)->required();
@@ -117,7 +109,19 @@ void add_options(CLI::App& app, Options& options) {
                    "Seconds that the program may take to come there (default: 60)")
       ->needs(at_point)
       ->check(up_to(kMostSeconds, "seconds"));
+}
 
+void add_options(CLI::App& app, Options& options) {
+  const char* from_environment = std::getenv("MIGRATE_SOCKET");
+  options.socket = from_environment != nullptr ? from_environment : "/run/migrate/migrated.sock";
+  app.add_option("--socket", options.socket, "Socket of this host's daemon (or MIGRATE_SOCKET)")
+      ->type_name("FILE");
+  app.add_flag("--json", options.json, "Print one JSON object");
+  app.set_version_flag("--version", MIGRATE_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();
+
+  add_moving(app, options);
   app.add_subcommand("ps", "List the processes that came here or went away");
   CLI::App* show = app.add_subcommand("show", "Show everything about one of them");
   show->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
