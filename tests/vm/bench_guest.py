@@ -124,7 +124,7 @@ def drain(source, perftest, mib):
 
 
 def floor_us(perftest):
-    local = json.loads(run(BUILD / "bench" / "floor", "fault", 1000, capture_output=True,
+    local = json.loads(run(BUILD / "bench" / "floor", "local-fault", 1000, capture_output=True,
                            text=True).stdout)["p50_us"]
     asked = sum(perftest.latency_us("ib_send_lat", size) for size in (REQUEST_BYTES, PAGE_BYTES))
     read = perftest.latency_us("ib_read_lat", PAGE_BYTES)

@@ -1,0 +1,197 @@
+"""One run of one workload, unmoved or moved, and what is known of it afterwards."""
+
+import hashlib
+import json
+import os
+import pathlib
+import subprocess
+import time
+
+from . import workloads
+from .bed import DESTINATION, SOURCE, BenchError, longest_gap_us, wait_for
+from .daemons import Daemons
+
+PAGE_BYTES = 4096
+SKIPPED = 77
+FULL_MIB = 64  # at which the passes of a workload are meant
+MOVE_AFTER = 0.2  # of an unmoved run
+CARRIED = ("fault", "prefetch", "push", "starter")
+SPAN_SECONDS = 0.01
+SPANS_AFTER = 150
+
+
+class Skipped(Exception):
+    """This workload cannot be run here."""
+
+
+class Running:
+    """A started workload."""
+
+    def __init__(self, bed, work, mib, scale=1):
+        self.bed, self.work = bed, work
+        bed.count += 1
+        self.out = bed.work / f"{bed.count}.out"
+        self.own = isinstance(work, workloads.Workload)
+        environment = ["OPENBLAS_NUM_THREADS=1"]
+        if self.own:
+            # Little memory is gone through more often, or the program ends before it is moved.
+            passes = work.passes * max(FULL_MIB // mib, 1)
+            command = [bed.programs / "workload", work.kind, "--result", self.out, "--mib", mib,
+                       "--passes", passes, *work.options]
+        else:
+            if reason := workloads.missing(work):
+                raise Skipped(reason)
+            source = bed.work / f"{work.package}-{scale}.in"
+            if not source.exists():
+                work.make_input(source, scale)
+            command = [word.replace("{in}", str(source)).replace("{out}", str(self.out))
+                       for word in work.command]
+            environment += [f"{key}={value}" for key, value in work.environment]
+        # What it prints is its result, if it makes no file.
+        self.printed = self.out.with_suffix(".printed")
+        with open(self.printed, "wb") as printed:
+            self.process = bed.start(SOURCE, "env", *environment, *command, stdout=printed)
+
+    def __enter__(self):
+        if self.own:
+            ready = pathlib.Path(f"{self.out}.ready")
+            wait_for(lambda: ready.exists() or self.process.poll() is not None, "a workload", 300)
+            if self.process.poll() == SKIPPED:
+                errors = (self.bed.work / "errors").read_text().strip().splitlines()
+                raise Skipped(errors[-1] if errors else "it cannot be run here")
+            self.memory = json.loads(ready.read_text())
+            pathlib.Path(f"{self.out}.go").touch()
+        self.begun = time.monotonic()
+        return self
+
+    def __exit__(self, *error):
+        self.bed.end(self.process)
+        for path in self.bed.work.glob(self.out.stem + ".*"):
+            path.unlink(missing_ok=True)
+
+    def finish(self):
+        """Its checksum, how long it took, and what it says of itself."""
+        status = self.process.wait(900)
+        seconds = time.monotonic() - self.begun
+        if status != 0:
+            raise BenchError(f"{self.work.name} ended with {status}: {self.bed.log_ends()}")
+        if not self.own:
+            made = self.out if self.out.exists() else self.printed
+            return {"checksum": hashlib.sha256(made.read_bytes()).hexdigest()[:16],
+                    "seconds": seconds}
+        told = json.loads(self.out.read_text())
+        return {**told, "seconds": (told["end_ns"] - told["begin_ns"]) / 1e9}
+
+    def anonymous_kib(self):
+        for line in pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith("RssAnon:"):
+                return int(line.split()[1])
+        return 0
+
+
+def unmoved(bed, work, mib, scale):
+    with Running(bed, work, mib, scale) as running:
+        return running.finish()
+
+
+def as_moved(bed, running, mode, words=()):
+    """`migratectl move`, until the process has ended; also what it had before."""
+    command = bed.words(SOURCE, "migratectl", "--json", "move", running.process.pid, DESTINATION,
+                        "--mode", mode, "--wait", "exit", *words)
+    resident = running.anonymous_kib() * 1024 // PAGE_BYTES
+    begin_ns = time.time_ns()
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                          check=False, timeout=900)
+    if done.returncode != 0:
+        raise BenchError(f"{running.work.name} was not moved: {done.stdout}{done.stderr}")
+    return json.loads(done.stdout), begin_ns, resident
+
+
+def moved(bed, work, mib, scale, mode, base, words=()):
+    """A run with a move in it; `base` is an unmoved one."""
+    with Daemons(bed) as daemons, Running(bed, work, mib, scale) as running:
+        time.sleep(base["seconds"] * MOVE_AFTER)
+        move, begin_ns, resident = as_moved(bed, running, mode, words)
+        result = running.finish()
+    if result["checksum"] != base["checksum"]:
+        raise BenchError(f"{work.name}, mode {mode}: its result is not that of an unmoved run")
+    return {**of_move(move, resident), **of_program(result, move, begin_ns),
+            **daemons.figures(), "seconds": result["seconds"],
+            "run_time_ratio": result["seconds"] / base["seconds"]}
+
+
+def of_move(move, resident):
+    carried = sum(move["pages"].get(key, 0) for key in CARRIED)
+    faults = move["faults"]
+    return {
+        "freeze_us": move["freeze_us"], "faults": faults["count"],
+        "fault_p50_us": faults["p50_us"] if faults["count"] else None,
+        "fault_p99_us": faults["p99_us"] if faults["count"] else None,
+        "wire_bytes": move["wire_bytes"], "pages": move["pages"], "phases_us": move["phases_us"],
+        "resident_pages": resident, "carried_pages": carried,
+        "never_sent_pages": max(resident - carried, 0),
+        "never_sent_share": max(resident - carried, 0) / resident if resident else None,
+        "independence_us": move["owed_nothing_after_us"]}
+
+
+def of_program(result, move, begin_ns):
+    """What a workload of ours saw; nothing of a program that has no heartbeat."""
+    if "gaps" not in result:
+        return {}
+    # In mode demand a program may end before it is independent.
+    end_ns = result["end_ns"]
+    if move["owed_nothing_after_us"] is not None and result["first_there_ns"]:
+        end_ns = min(end_ns, result["first_there_ns"] + move["owed_nothing_after_us"] * 1000)
+    there = result["first_there_ns"]
+    first_span = int((there - result["begin_ns"]) / 1e9 / SPAN_SECONDS) if there else 0
+    return {
+        "longest_gap_us": longest_gap_us(result, begin_ns, end_ns),
+        "first_instruction_us": (there - begin_ns) / 1000 if there else None,
+        "work_after": result["steps_per_10_ms"][first_span:first_span + SPANS_AFTER]
+                      if there else []}
+
+
+def guest_pid(bed, running):
+    """The moved process, as the machine's pids name it."""
+    name = os.path.basename(str(bed.programs / "workload"))
+    network = os.stat(f"/proc/{bed.daemons()[1]}/ns/net").st_ino
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if (str(running.out).encode() in words and words[0].endswith(name.encode())
+                    and os.stat(f"/proc/{pid}/ns/net").st_ino == network):
+                return int(pid)
+        except OSError:
+            continue
+    return None
+
+
+def arrivals(bed, work, mib, mode, base):
+    """When each piece of a workload's memory came to be there: a run that counts for nothing else."""
+    chunks = {}
+    with Running(bed, work, mib) as running:
+        time.sleep(base["seconds"] * MOVE_AFTER)
+        bed.run(SOURCE, "migratectl", "--json", "move", running.process.pid, DESTINATION, "--mode",
+                mode, "--wait", "resumed")
+        begin = time.monotonic()
+        pid = guest_pid(bed, running)
+        pages = running.memory["bytes"] // PAGE_BYTES
+        stride = max(pages // 1024, 1)
+        while pid and running.process.poll() is None and len(chunks) < pages // stride:
+            try:
+                with open(f"/proc/{pid}/pagemap", "rb") as pagemap:
+                    pagemap.seek(running.memory["start"] // PAGE_BYTES * 8)
+                    words = pagemap.read(pages * 8)
+            except OSError:
+                break
+            at = time.monotonic() - begin
+            for page in range(0, len(words) // 8, stride):
+                # The highest bit of an entry: the page is present.
+                if page not in chunks and words[page * 8 + 7] & 0x80:
+                    chunks[page] = at
+            time.sleep(0.02)
+        running.process.wait(900)
+    return {"workload": work.name, "mode": mode, "mib": mib,
+            "sampled_pages": pages // stride,
+            "points": sorted([round(at, 4), page * PAGE_BYTES / 2**20]
+                             for page, at in chunks.items())}
