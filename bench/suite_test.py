@@ -23,7 +23,7 @@ ROOM = {"fault": {"p50_us": 20.0, "p99_us": 40.0, "handler": "polling", "server"
 
 def workload_row(mode, **figures):
     return {"name": "zipf <hot>", "group": "synthetic", "mib": 64, "mode": mode, "transport": "tcp",
-            "checksum": "c", "unmoved_seconds": 1.0, "work_after": [1, 5, 9], "runs": [{}, {}],
+            "checksum": "c", "unmoved_seconds": stats.spread([1.0]), "work_after": [1, 5, 9], "runs": [{}, {}],
             "figures": {key: stats.spread(values) for key, values in figures.items()},
             "ratios": {"freeze_us": stats.spread([1.5, 1.6])}}
 
@@ -166,12 +166,25 @@ class Report(unittest.TestCase):
         self.assertIn('<td class="off">0.50', self.page(told)[0])
         self.assertNotIn('<td class="off">', self.page(results())[0])
 
+    def test_marks_where_demand_sends_more_than_eager(self):
+        told = results()
+        self.assertFalse('<td class="off">' in self.page(told)[0])
+        told["workloads"][1]["figures"]["wire_bytes"] = stats.spread([2**21])
+        self.assertTrue('<td class="off">2.00' in self.page(told)[0])
+
     def test_is_written_of_a_run_in_which_nothing_was_moved(self):
         told = {**results(), "workloads": [], "series": [], "pictures": []}
         self.assertIn("Not measured in this run.", self.page(told)[0])
 
-    def test_every_word_of_data_is_one_word_to_gnuplot(self):
-        self.assertEqual(charts.quoted('a "b" `c`\n$d'), '"a  b   c   d"')
+    def test_a_name_on_an_axis_is_one_word_to_gnuplot_and_no_format(self):
+        self.assertEqual(charts.quoted('a "b" `c`\n$d 20 %'), '"a  b   c   d 20 %%"')
+
+    @unittest.skipUnless(charts.available(), "gnuplot is not installed")
+    def test_draws_whatever_a_workload_is_called(self):
+        told = results()
+        for row in told["workloads"]:
+            row["name"] = "sparse 20 % 'of' \"$it\" <&>"
+        self.assertFalse("No chart" in self.page(told)[0])
 
 
 class Workloads(unittest.TestCase):

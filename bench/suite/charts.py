@@ -18,8 +18,8 @@ def available():
 
 
 def quoted(text):
-    """A word in gnuplot's data, whatever is in it."""
-    return '"' + re.sub(r'["\\\n`$]', " ", str(text)) + '"'
+    """The name of a place on an axis, whatever is in it; gnuplot takes it for a format."""
+    return '"' + re.sub(r'["\\\n`$]', " ", str(text)).replace("%", "%%") + '"'
 
 
 def draw(title, commands, blocks, height=340):

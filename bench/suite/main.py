@@ -1,6 +1,7 @@
 """The driver: floors, series, workloads, pictures, peers; then JSON and the report."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -13,7 +14,7 @@ import time
 from . import floors, peers, report, runs, series, workloads
 from .bed import Bed, BenchError
 from .facts import ROOT, available_mib, environment
-from .stats import beaten, gather, ratios, series_medians
+from .stats import beaten, gather, ratios, series_medians, spread
 
 SCHEMA = 1
 MODES = ("lazy", "demand", "eager")
@@ -26,6 +27,7 @@ class Plan:
     runs: int = 5
     scale: int = 1
     modes: tuple = MODES
+    transports: tuple = ("tcp",)
     workload_mib: tuple = (64,)
     freeze_mib: tuple = (16, 256)
     freeze_threads: tuple = (1, 16, 64)
@@ -44,8 +46,9 @@ PLANS = {
     "smoke": Plan("smoke", runs=1, workload_mib=(8,), freeze_mib=(4,), freeze_threads=(1, 4),
                   fault_mib=4, drain_mib=(8,), picture_mib=8, floor_faults=200, floor_freezes=2,
                   floor_memory_mib=16, floor_drain_mib=(8,), seconds=None),
-    "quick": Plan("quick"),
-    "full": Plan("full", scale=3, workload_mib=(64, 1024), freeze_mib=(16, 256, 1024, 4096, 8192),
+    "quick": Plan("quick", scale=2),
+    "full": Plan("full", scale=3, transports=("tcp", "tls"), workload_mib=(64, 1024),
+                 freeze_mib=(16, 256, 1024, 4096, 8192),
                  fault_mib=1024, drain_mib=(1024, 4096), tls_mib=256, picture_mib=256,
                  floor_faults=20_000, floor_freezes=11, floor_memory_mib=1024,
                  floor_drain_mib=(64, 1024, 4096), seconds=None),
@@ -89,7 +92,10 @@ class Session:
             except BenchError as error:
                 self.skip(f"series {measure.__name__}", error)
         if self.plan.tls_mib:
-            self.rows += series.tls(self.bed, self.plan, self.say)
+            try:
+                self.rows += series.tls(self.bed, self.plan, self.say)
+            except BenchError as error:
+                self.skip("series tls", error)
 
     def cases(self):
         for work in workloads.chosen(self.plan.kind == "quick"):
@@ -106,43 +112,51 @@ class Session:
         cases = {}
         for work, mib in self.cases():
             try:
-                base = [runs.unmoved(self.bed, work, mib, self.plan.scale)
-                        for _ in range(min(self.plan.runs, 3))]
+                self.bases[work, mib] = [runs.unmoved(self.bed, work, mib, self.plan.scale)
+                                         for _ in range(2)]
             except (runs.Skipped, BenchError) as error:
                 self.skip(work.name, error)
                 continue
-            if len({one["checksum"] for one in base}) > 1:
+            if len({one["checksum"] for one in self.bases[work, mib]}) > 1:
                 self.skip(work.name, "its result differs from one unmoved run to the next")
                 continue
-            # Of three runs that in the middle.
-            middle = sorted(base, key=lambda one: one["seconds"])[len(base) // 2]
-            self.bases[work.name, mib] = middle
-            for mode in self.plan.modes:
-                cases[work, mib, mode] = []
-        for turn in range(self.plan.runs):
-            self.turn(cases, turn)
-        for (work, mib, mode), samples in cases.items():
+            cases |= {(work, mib, mode, transport): [] for mode in self.plan.modes
+                      for transport in self.plan.transports}
+        with contextlib.ExitStack() as stack:
+            beds = {"tcp": self.bed}
+            if "tls" in self.plan.transports:
+                beds["tls"] = stack.enter_context(Bed(self.bed.build, self.bed.programs, ("--tls",)))
+            for turn in range(self.plan.runs):
+                self.turn(beds, cases, turn)
+        for case, samples in cases.items():
             if samples:
-                self.results.append(self.result_of(work, mib, mode, samples))
+                self.results.append(self.result_of(*case, samples))
 
-    def turn(self, cases, turn):
-        """One run of each case, in turn, so that what else the machine does meets them all."""
-        for (work, mib, mode), samples in cases.items():
+    def turn(self, beds, cases, turn):
+        """One run of each case, in turn, so that what else the machine does meets them all: also an
+        unmoved run of each workload, with which those of this turn are compared."""
+        bases = {}
+        for (work, mib, mode, transport), samples in cases.items():
             if self.late(0.85):
                 self.warnings.append(f"time was up in round {turn + 1} of {self.plan.runs}: the "
                                      "workloads have fewer runs")
                 return
-            self.say(f"{work.name}, {mib or '-'} MiB, {mode}, run {turn + 1}")
-            base = self.bases[work.name, mib]
+            self.say(f"{work.name}, {mib or '-'} MiB, {mode}, {transport}, run {turn + 1}")
             try:
-                samples.append(runs.moved(self.bed, work, mib, self.plan.scale, mode, base))
+                if (work, mib) not in bases:
+                    bases[work, mib] = runs.unmoved(self.bed, work, mib, self.plan.scale)
+                    self.bases[work, mib].append(bases[work, mib])
+                base = bases[work, mib]
+                samples.append(runs.moved(beds[transport], work, mib, self.plan.scale, mode,
+                                          base))
             except BenchError as error:
-                self.skip(f"{work.name}, {mode}, run {turn + 1}", error)
+                self.skip(f"{work.name}, {mode}, {transport}, run {turn + 1}", error)
 
-    def result_of(self, work, mib, mode, samples):
-        return {"name": work.name, "group": work.group, "mib": mib, "mode": mode, "transport": "tcp",
-                "checksum": self.bases[work.name, mib]["checksum"],
-                "unmoved_seconds": self.bases[work.name, mib]["seconds"],
+    def result_of(self, work, mib, mode, transport, samples):
+        bases = self.bases[work, mib]
+        return {"name": work.name, "group": work.group, "mib": mib, "mode": mode,
+                "transport": transport, "checksum": bases[0]["checksum"],
+                "unmoved_seconds": spread([base["seconds"] for base in bases]),
                 "figures": gather(samples),
                 "work_after": series_medians([one.get("work_after", []) for one in samples]),
                 "runs": [{key: value for key, value in one.items() if key != "work_after"}
@@ -192,7 +206,16 @@ class Session:
         base = None if peers.usable(self.arguments.criu) else runs.unmoved(self.bed, work, mib, 1)
         self.peers = peers.measure(self.bed, self.arguments.criu, work, mib, base, self.plan.runs)
 
+    def note_transports(self):
+        """RDMA has a machine of its own."""
+        if not any(pathlib.Path("/sys/class/infiniband").glob("*")):
+            self.skip("transport rdma", "this machine has no RDMA device; tests/vm/bench measures "
+                                        "it in virtual machines")
+        else:
+            self.skip("transport rdma", "the testbed's hosts have no RDMA; see docs/rdma.md")
+
     def all(self):
+        self.note_transports()
         self.measure_floors()
         self.measure_series()
         self.measure_workloads()

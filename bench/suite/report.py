@@ -51,8 +51,8 @@ FIGURES = {
                          "made between that look and the freeze make it too small."),
     "independence_us": ("independent after, ms", 1000, 0, "From the end of the freeze until the "
                         "source owes nothing; in mode demand often only when the program ends."),
-    "run_time_ratio": ("run time to unmoved", 1, 2, "The whole run with a move in it, to the "
-                       "middle one of three unmoved runs on the same host."),
+    "run_time_ratio": ("run time to unmoved", 1, 2, "The whole run with a move in it, to an "
+                       "unmoved run of the same turn on the source's host."),
     "daemons_cpu_seconds": ("daemons' CPU, s", 1, 2, "Processor time of daemons and workers of "
                             "both hosts, looked at ten times a second; what a worker did after the "
                             "last look is missing."),
@@ -147,15 +147,22 @@ may go wrong with two hosts involved, <b>eager</b>.</li>
 <li>Unsure: <b>lazy</b>. <code>migratectl check</code> tells beforehand whether a program can be
 moved.</li></ul>"""
     caution = paragraph("The figures are medians over the programs of this run, on this machine; "
-                        "your program's are elsewhere, but in the same order.", "bounds")
+                        "yours will differ. Terms and boundaries are explained beside "
+                        "each figure below.", "bounds")
     return f'<div class="modes">{cards}</div>{rules}{caution}'
+
+
+def label(row):
+    """A workload's name, and of the rest what is not as usual."""
+    size = f" {row['mib']} MiB" if row["mib"] else ""
+    return row["name"] + size + ("" if row["transport"] == "tcp" else f", {row['transport']}")
 
 
 def grouped(results, key, divisor):
     groups = {}
     for row in results["workloads"]:
         if key in row["figures"]:
-            name = row["name"] + (f" {row['mib']} MiB" if row["mib"] else "")
+            name = label(row)
             spread = row["figures"][key]
             groups.setdefault(name, {})[row["mode"]] = (spread["median"] / divisor,
                                                         spread["mad"] / divisor)
@@ -176,14 +183,12 @@ def overview(results):
 def work_after(results):
     parts = [paragraph("Steps that a program did in each 10 ms after its first step at the "
                        "destination, median over the runs.", "bounds")]
-    names = dict.fromkeys((row["name"], row["mib"]) for row in results["workloads"]
-                          if row["work_after"])
-    for name, mib in names:
+    for name in dict.fromkeys(label(row) for row in results["workloads"] if row["work_after"]):
         curves = {row["mode"]: [(place * 10, value) for place, value in enumerate(row["work_after"])]
                   for row in results["workloads"]
-                  if (row["name"], row["mib"]) == (name, mib) and row["work_after"]}
-        parts.append(f"<h3>{escape(name)}, {mib} MiB</h3>" + figure(
-            charts.lines, f"work after the move {name} {mib}", "ms after the first step",
+                  if label(row) == name and row["work_after"]}
+        parts.append(f"<h3>{escape(name)}</h3>" + figure(
+            charts.lines, f"work after the move {name}", "ms after the first step",
             "steps per 10 ms", curves))
     return "".join(parts)
 
@@ -209,18 +214,28 @@ def workload_tables(results):
         for row in results["workloads"]:
             if row["mode"] != mode:
                 continue
-            cells = [row["name"], row["mib"] or "–", len(row["runs"])]
+            cells = [label(row), len(row["runs"]), number(row["unmoved_seconds"], 1, 2)]
             for key, (_, divisor, digits, _) in FIGURES.items():
                 cells.append(number(row["figures"].get(key), divisor, digits))
             rows.append(cells)
         if rows:
             parts.append(table(f"Mode {mode}: median ± median absolute deviation. Every result's "
                                "checksum is that of an unmoved run.",
-                               ["program", "MiB", "runs", *(one[0] for one in FIGURES.values())],
+                               ["program", "runs", "unmoved, s",
+                                *(one[0] for one in FIGURES.values())],
                                rows))
     bounds = "".join(f"<dt><b>{escape(one[0])}</b></dt><dd>{escape(one[3])}</dd>"
                      for one in FIGURES.values())
     return f'<dl class="bounds">{bounds}</dl>' + "".join(parts)
+
+
+SERIES_COLUMNS = {
+    "freeze": {"gap_us": ("heartbeat gap", 1, 0), "longest_gap_us": ("longest gap", 1, 0)},
+    "fault": {"p99_us": ("p99", 1, 1), "max_us": ("longest", 1, 0)},
+    "drain": {"faults": ("faults", 1, 0), "fault_p50_us": ("fault p50, us", 1, 0),
+              "fault_p99_us": ("p99, us", 1, 0)},
+    "tls": {},
+}
 
 
 def against_floors(results):
@@ -230,13 +245,17 @@ def against_floors(results):
         rows = [[row["name"], number(row["figures"][row["main"]], *units[group][1:]),
                  f"{row['floor']:.{units[group][2]}f}",
                  ("!" if row["ratio"] and row["ratio"]["median"] < 0.95 and group != "tls" else "")
-                 + number(row["ratio"], 1, 2), len(row["runs"])]
+                 + number(row["ratio"], 1, 2),
+                 *(number(row["figures"].get(key), *shown[1:])
+                   for key, shown in SERIES_COLUMNS[group].items()), len(row["runs"])]
                 for row in results["series"] if row["group"] == group]
         if rows:
             base = "in the clear" if group == "tls" else "floor"
             parts.append(f"<h3>{escape(group)}</h3>{paragraph(bounds, 'bounds')}" + table(
-                f"{group} {units[group][0]}", ["", "measured", base, "ratio", "runs"], rows))
-    rows = [[f"{row['name']}, {row['mode']}", row["mib"] or "–"] + [
+                f"{group} {units[group][0]}",
+                ["", "measured", base, "ratio",
+                 *(shown[0] for shown in SERIES_COLUMNS[group].values()), "runs"], rows))
+    rows = [[f"{label(row)}, {row['mode']}"] + [
         ("!" if (ratio := row["ratios"].get(key)) and ratio["median"] < 0.95 else "")
         + number(row["ratios"].get(key), 1, 2)
         for key in ("freeze_us", "fault_p50_us", "independence_us")] for row in results["workloads"]]
@@ -245,9 +264,32 @@ def against_floors(results):
             "Freeze to that of one thread, in mode eager with a plain copy of as many bytes over TCP; "
             "faults only in mode demand, since a push may bring a page sooner than asking; "
             "independence in mode lazy to the drain floor of as many bytes.", "bounds") + table(
-            "Ratios to the floors of this run", ["program, mode", "MiB", "freeze", "fault p50",
+            "Ratios to the floors of this run", ["program, mode", "freeze", "fault p50",
                                                  "independence"], rows))
     return "".join(parts)
+
+
+def case_of(row):
+    return row["name"], row["mib"], row["transport"]
+
+
+def sparing(results):
+    """What mode demand did not send, and whether it sent more than eager."""
+    eager = {case_of(row): row["figures"]["wire_bytes"]["median"] for row in results["workloads"]
+             if row["mode"] == "eager"}
+    rows = []
+    for row in results["workloads"]:
+        if row["mode"] == "demand" and eager.get(case_of(row)):
+            share = row["figures"]["wire_bytes"]["median"] / eager[case_of(row)]
+            rows.append([row["name"], row["group"], row["mib"] or "–", row["transport"],
+                         number(row["figures"].get("never_sent_share"), 0.01, 0),
+                         ("!" if share > 1.02 else "") + f"{share:.2f}"])
+    if not rows:
+        return paragraph("Modes demand and eager were not both measured in this run.")
+    return paragraph("Pages that the program had just before the move and that nothing carried; and "
+                     "the bytes sent to those of mode eager, marked where more than 1.02.",
+                     "bounds") + table("Mode demand", ["program", "kind", "MiB", "transport",
+                                                      "never sent, %", "bytes to eager's"], rows)
 
 
 def floors_table(results):
@@ -304,6 +346,7 @@ def sections(results):
     yield "after", "The dip after a move", work_after(results)
     yield "pages", "Pages that arrive", pictures(results)
     yield "floors", "How far from what the machine can do", against_floors(results)
+    yield "sparing", "What mode demand never sends", sparing(results)
     yield "bounds", "The floors themselves", floors_table(results)
     yield "all", "All figures", workload_tables(results)
     yield "peers", "Peers", peers(results)

@@ -35,13 +35,13 @@ class Running:
         environment = ["OPENBLAS_NUM_THREADS=1"]
         if self.own:
             # Little memory is gone through more often, or the program ends before it is moved.
-            passes = work.passes * max(FULL_MIB // mib, 1)
+            passes = work.passes * scale * max(FULL_MIB // mib, 1)
             command = [bed.programs / "workload", work.kind, "--result", self.out, "--mib", mib,
                        "--passes", passes, *work.options]
         else:
             if reason := workloads.missing(work):
                 raise Skipped(reason)
-            source = bed.work / f"{work.package}-{scale}.in"
+            source = bed.work / f"{work.command[0].rpartition('/')[2]}-{scale}.in"
             if not source.exists():
                 work.make_input(source, scale)
             command = [word.replace("{in}", str(source)).replace("{out}", str(self.out))

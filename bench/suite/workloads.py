@@ -60,6 +60,10 @@ def text_input(path, scale):
             file.write(" ".join(words.choices(vocabulary, k=8)) + "\n")
 
 
+def long_text_input(path, scale):
+    text_input(path, 12 * scale)
+
+
 def text_of(text):
     def make(path, scale):
         path.write_text(text.replace("SCALE", str(scale)))
@@ -111,7 +115,7 @@ end;
 PROGRAMS = [
     Program("xz", "xz-utils", ("xz", "-T1", "-6", "-c", "{in}"), text_input, quick=True),
     Program("sort", "coreutils", ("sort", "--parallel=1", "-S", "512M", "{in}", "-o", "{out}"),
-            text_input, environment=(("LC_ALL", "C"),)),
+            long_text_input, environment=(("LC_ALL", "C"),)),
     Program("sqlite3", "sqlite3", ("sqlite3", ":memory:", ".read {in}"), text_of(SQL), quick=True),
     Program("python3 with numpy", "python3-numpy", (PYTHON, "{in}", "{out}"), text_of(NUMPY)),
     Program("PARI/GP (number theory)", "pari-gp",
