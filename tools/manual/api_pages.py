@@ -16,9 +16,11 @@ import textwrap
 
 from manual import roff, sentence
 
-# A comment and what it is of, up to the semicolon or brace that ends it.
-_COMMENTED = re.compile(r"/\*(?P<comment>(?:(?!\*/).)*)\*/\s*(?P<code>(?:MIGRATE_API|static inline|enum|"
-                        r"struct|typedef)\b.*?;)\s*(?=\n\s*\n|\n#|\n/\*|\Z)", re.DOTALL)
+# What a header is made of; strings do not occur in declarations.
+_PIECE = re.compile(r"(?P<comment>/\*.*?\*/)|(?P<directive>^#(?:[^\n]*\\\n)*[^\n]*$)|(?P<other>.)",
+                    re.DOTALL | re.MULTILINE)
+_FOR_CXX = re.compile(r"^#ifdef __cplusplus\n.*?^#endif.*?$", re.DOTALL | re.MULTILINE)
+_COMMENT = re.compile(r"/\*.*?\*/", re.DOTALL)
 _FUNCTION = re.compile(r"\b(migrate_\w+)\s*\(")
 
 
@@ -30,7 +32,7 @@ def comment_text(comment):
 
 def prototype_of(code):
     """The declaration alone: no attribute, and no body of an inline function."""
-    code = re.sub(r"\b(MIGRATE_API|MIGRATE_DIRECT_CALL|static inline)\s+", "", code)
+    code = re.sub(r"\b(MIGRATE_[A-Z_]+|static inline)\s+", "", code)
     head = re.split(r"\{", code)[0] if _FUNCTION.search(re.split(r"\{", code)[0]) else code
     return re.sub(r"\s+", " ", head).strip().rstrip(";") + ";"
 
@@ -48,31 +50,63 @@ def paragraphs(text):
     return "\n".join(parts)
 
 
+def is_whole(code):
+    """Whether a declaration has come to its end: its semicolon, or the brace of a function's body."""
+    bare = _COMMENT.sub("", code).strip()
+    if bare.count("{") != bare.count("}"):
+        return False
+    is_body = bare.endswith("}") and re.match(r"[^{]*\)\s*\{", bare)
+    return bare.endswith(";") or bool(is_body)
+
+
+def read(text):
+    """The declarations of a header, each with what is said of it, and what is said of none of them.
+
+    What stands above a declaration is said of all up to the next blank line, what stands behind it on
+    its line of it alone. A comment before a blank line is of the whole header, as the first one is; but
+    for headings, which begin with dashes. What stands above a directive is not for the pages."""
+    found, prose = [], []
+    above = code = ""
+    is_free, lines, last = False, 0, ""  # nothing declared below `above` yet; line ends since `last`
+    for piece in _PIECE.finditer(_FOR_CXX.sub("", text)):
+        word = piece.group()
+        if code:
+            code += word
+            if is_whole(code):
+                found.append((code.strip(), above))
+                code, is_free, lines, last = "", False, 0, "declaration"
+        elif piece.group("comment"):
+            said = comment_text(word[2:-2])
+            if last == "declaration" and lines == 0:
+                found[-1] = (found[-1][0], f"{found[-1][1]}\n{said}".strip())
+            else:
+                above, is_free, lines, last = said, True, 0, "comment"
+        elif word.isspace() or piece.group("directive"):
+            lines += word.count("\n")
+            if lines > 1 or not word.isspace():
+                is_of_all = lines > 1 or not (prose or found)
+                if is_free and is_of_all and not above.startswith("--"):
+                    prose.append(above)
+                above, is_free, last = "", False, ""
+        else:
+            code = word
+    return found, prose
+
+
 class Header:
     """What one header declares, with the comments above it."""
 
     def __init__(self, path):
-        text = path.read_text()
         self.path = path
-        first = re.search(r"/\*((?:(?!\*/).)*)\*/", text, re.DOTALL)
-        self.introduction = comment_text(first.group(1)) if first else ""
         self.functions, self.types = [], []
-        for found in _COMMENTED.finditer(text):
-            code, comment = found.group("code"), comment_text(found.group("comment"))
+        found, prose = read(path.read_text())
+        self.introduction = "\n\n".join(prose)
+        for code, comment in found:
             name = _FUNCTION.search(code)
-            is_function = name and re.match(r"(MIGRATE_API|static inline)\b", code)
-            if is_function:
-                self.functions += [(_FUNCTION.search(each).group(1), prototype_of(each), comment)
-                                   for each in declarations(code)]
+            if name and re.match(r"(MIGRATE_API|static inline)\b", code):
+                self.functions.append((name.group(1), prototype_of(code), comment))
             else:
                 self.types.append((code, comment))
-
-
-def declarations(code):
-    """The functions that one comment is of: several may stand below it."""
-    if "{" in code:
-        return [code]
-    return [each + ";" for each in code.split(";") if _FUNCTION.search(each)]
 
 
 def page(name, summary, version, sections):
@@ -86,7 +120,9 @@ def page(name, summary, version, sections):
 def summary_of(comment):
     text = re.sub(r"\s+", " ", comment)
     first = re.split(r"(?<=[.;]) ", text)[0].rstrip(".;")
-    return first[0].lower() + first[1:] if first else "see libmigrate(3)"
+    if not first:
+        return "see libmigrate(3)"
+    return first if first[1:2].isupper() else first[0].lower() + first[1:]
 
 
 def synopsis(include, prototypes):

@@ -129,14 +129,16 @@ void add_settings(Settings& settings, DaemonOptions& options) {
   settings.add("state", options.state_directory, "Directory of the registry and the mailboxes")
       ->type_name("DIR");
   settings.add("host_name", options.host_name, "Name of this host (default: the system's)");
-  settings.add("keys", options.keys_directory,
-               "Directory of ca.crt, HOST.crt and HOST.key (migratectl keys): use TLS")
+  settings
+      .add("keys", options.keys_directory,
+           "Directory of ca.crt, HOST.crt and HOST.key (migratectl keys): use TLS")
       ->type_name("DIR");
   settings.add("certificate", options.certificate, "This host's certificate, instead of HOST.crt")
       ->type_name("FILE");
   settings.add("key", options.key, "Its private key, instead of HOST.key")->type_name("FILE");
-  settings.add("authority", options.authority,
-               "Certificate of the authority that signs those of all hosts, instead of ca.crt")
+  settings
+      .add("authority", options.authority,
+           "Certificate of the authority that signs those of all hosts, instead of ca.crt")
       ->type_name("FILE");
   settings.add(
       "munge", options.munge,
