@@ -166,6 +166,13 @@ class Report(unittest.TestCase):
         self.assertIn('<td class="off">0.50', self.page(told)[0])
         self.assertNotIn('<td class="off">', self.page(results())[0])
 
+    def test_tells_how_the_longest_gap_grows(self):
+        told = results()
+        told["series"] = [{**told["series"][0], "name": f"{mib} MiB, 1 thread", "figures": {
+            "freeze_us": stats.spread([1.0]), "longest_gap_us": stats.spread([gap])}}
+                          for mib, gap in ((16, 2.0), (256, 3.0))]
+        self.assertTrue("256 MiB, 1 thread to 16 MiB, 1 thread: 1.50." in self.page(told)[0])
+
     def test_marks_where_demand_sends_more_than_eager(self):
         told = results()
         self.assertFalse('<td class="off">' in self.page(told)[0])

@@ -63,7 +63,7 @@ def bars(title, label, groups, logarithmic=False, line=None):
         colour = COLOURS.get(mode, NEUTRAL)
         plots.append(f'$data{place} using 1:2:({width * 0.9}) with boxes lc rgb "{colour}" '
                      f'fs solid 0.85 title "{mode}"')
-        plots.append(f'$data{place} using 1:2:3 with yerrorbars lc rgb "black" pt -1 notitle')
+        plots.append(f'$data{place} using 1:2:3 with yerrorbars lc rgb "black" ps 0 notitle')
     names = ", ".join(f"{quoted(name)} {number}" for number, name in enumerate(groups))
     if line is not None:
         plots.append(f'{line} with lines lc rgb "#aa0000" dt 2 notitle')

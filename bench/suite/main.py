@@ -29,6 +29,7 @@ class Plan:
     modes: tuple = MODES
     transports: tuple = ("tcp",)
     workload_mib: tuple = (64,)
+    kernel_mib: tuple = ()  # besides
     freeze_mib: tuple = (16, 256)
     freeze_threads: tuple = (1, 16, 64)
     fault_mib: int = 64
@@ -48,6 +49,7 @@ PLANS = {
                   floor_memory_mib=16, floor_drain_mib=(8,), seconds=None),
     "quick": Plan("quick", scale=2),
     "full": Plan("full", scale=3, transports=("tcp", "tls"), workload_mib=(64, 1024),
+                 kernel_mib=(4096,),
                  freeze_mib=(16, 256, 1024, 4096, 8192),
                  fault_mib=1024, drain_mib=(1024, 4096), tls_mib=256, picture_mib=256,
                  floor_faults=20_000, floor_freezes=11, floor_memory_mib=1024,
@@ -102,6 +104,7 @@ class Session:
             if self.plan.kind == "smoke" and work.name not in SMOKE_WORKLOADS:
                 continue
             sizes = self.plan.workload_mib if isinstance(work, workloads.Workload) else (None,)
+            sizes += self.plan.kernel_mib if work.group == "kernel" else ()
             for mib in sizes:
                 if mib and available_mib() < mib * 5 // 2 + 512:
                     self.skip(f"{work.name} with {mib} MiB", "too little memory is free")

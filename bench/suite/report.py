@@ -238,6 +238,20 @@ SERIES_COLUMNS = {
 }
 
 
+def growth(results):
+    """Whether the longest gap of a move grows with the memory of the program."""
+    rows = [row for row in results["series"]
+            if row["group"] == "freeze" and "longest_gap_us" in row["figures"]
+            and row["name"].endswith("1 thread")]
+    if len(rows) < 2:
+        return ""
+    first, last = (row["figures"]["longest_gap_us"]["median"] for row in (rows[0], rows[-1]))
+    if not first:
+        return ""
+    return paragraph(f"Longest gap of the whole move, {rows[-1]['name']} to {rows[0]['name']}: "
+                     f"{last / first:.2f}.")
+
+
 def against_floors(results):
     parts = []
     units = {"freeze": ("us", 1, 0), "fault": ("us", 1, 1), "drain": ("s", 1, 3), "tls": ("", 1, 2)}
@@ -254,7 +268,8 @@ def against_floors(results):
             parts.append(f"<h3>{escape(group)}</h3>{paragraph(bounds, 'bounds')}" + table(
                 f"{group} {units[group][0]}",
                 ["", "measured", base, "ratio",
-                 *(shown[0] for shown in SERIES_COLUMNS[group].values()), "runs"], rows))
+                 *(shown[0] for shown in SERIES_COLUMNS[group].values()), "runs"], rows)
+                + (growth(results) if group == "freeze" else ""))
     rows = [[f"{label(row)}, {row['mode']}"] + [
         ("!" if (ratio := row["ratios"].get(key)) and ratio["median"] < 0.95 else "")
         + number(row["ratios"].get(key), 1, 2)

@@ -35,7 +35,7 @@ class Running:
         environment = ["OPENBLAS_NUM_THREADS=1"]
         if self.own:
             # Little memory is gone through more often, or the program ends before it is moved.
-            passes = work.passes * scale * max(FULL_MIB // mib, 1)
+            passes = work.passes * (scale if mib <= FULL_MIB else 1) * max(FULL_MIB // mib, 1)
             command = [bed.programs / "workload", work.kind, "--result", self.out, "--mib", mib,
                        "--passes", passes, *work.options]
         else:
