@@ -11,13 +11,15 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
 from suite import bed, charts, floors, main, report, runs, series, stats, workloads  # noqa: E402
 
+PLACES = {"way": "yielding", "sender_at": -1, "receiver_at": 0}
 ROOM = {"fault": {"p50_us": 20.0, "p99_us": 40.0, "handler": "polling", "server": "blocking",
                   "toucher_at": -1, "handler_at": 0, "server_at": 1},
         "freeze": {"1": {"p50_us": 100.0, "way": "blocking", "image_bytes": 14000, "tracer_at": 0,
                          "server_at": 1}},
         "drain": {"64": {"bytes": 64 << 20,
-                         "drain": {"seconds": 0.1, "connections": 1, "block": 1 << 20},
-                         "plain_copy": {"seconds": 0.05, "connections": 2, "block": 1 << 16}}},
+                         "drain": {"seconds": 0.1, "connections": 1, "block": 1 << 20, **PLACES},
+                         "plain_copy": {"seconds": 0.05, "connections": 2, "block": 1 << 16,
+                                        **PLACES}}},
         "memory": {"first_touch_ns": 300, "memcpy_gib_per_second": 8.0}}
 
 

@@ -25,11 +25,21 @@ constexpr std::size_t kProbeBytes = 64U << 20U;
 constexpr std::size_t kBlocks[] = {64U << 10U, 256U << 10U, 1U << 20U, 4U << 20U};
 constexpr std::size_t kConnections[] = {1, 2};
 
-void receive_part(int socket, std::size_t offset, std::size_t bytes, std::size_t block,
+/// How memory flows, and where each end runs.
+struct Flow {
+  std::size_t block = kBlocks[0];
+  std::size_t connections = 1;
+  Way way = Way::kBlocking;  // of who receives
+  int receiver_at = -1;
+  int sender_at = -1;
+};
+
+void receive_part(int socket, std::size_t offset, std::size_t bytes, const Flow& how,
                   FilledChild* into, char* buffer) {
-  for (std::size_t done = 0; done < bytes; done += block) {
-    const std::size_t length = std::min(block, bytes - done);
-    if (!receive(socket, buffer, length)) {
+  run_on(how.receiver_at);
+  for (std::size_t done = 0; done < bytes; done += how.block) {
+    const std::size_t length = std::min(how.block, bytes - done);
+    if (!receive(socket, buffer, length, how.way)) {
       die("receive a part");
     }
     if (into != nullptr) {
@@ -38,19 +48,19 @@ void receive_part(int socket, std::size_t offset, std::size_t bytes, std::size_t
   }
 }
 
-double once(const Server& server, std::size_t bytes, std::size_t block, std::size_t connections,
-            bool copied) {
+double once(const Server& server, std::size_t bytes, const Flow& how, bool copied) {
   FilledChild child(bytes, [](volatile char*) {});
-  const std::size_t part = bytes / connections;
+  const std::size_t part = bytes / how.connections;
   std::vector<int> sockets;
   std::vector<char*> buffers;
-  for (std::size_t i = 0; i < connections; ++i) {
+  for (std::size_t i = 0; i < how.connections; ++i) {
     Hello hello;
     hello.kind = copied ? Kind::kCopied : Kind::kStream;
     hello.bytes = part;
-    hello.block = block;
+    hello.block = how.block;
+    hello.processor = how.sender_at;
     sockets.push_back(connect_to(server, hello));
-    buffers.push_back(static_cast<char*>(map_private(block, MAP_POPULATE)));
+    buffers.push_back(static_cast<char*>(map_private(how.block, MAP_POPULATE)));
     char ready = 0;
     if (!receive(sockets.back(), &ready, 1)) {
       die("wait for the server");
@@ -58,40 +68,56 @@ double once(const Server& server, std::size_t bytes, std::size_t block, std::siz
   }
   const std::int64_t begin = now_ns();
   std::vector<std::thread> threads;
-  for (std::size_t i = 0; i < connections; ++i) {
+  for (std::size_t i = 0; i < how.connections; ++i) {
     send_all(sockets[i], "g", 1);
-    threads.emplace_back(receive_part, sockets[i], part * i, part, block, copied ? &child : nullptr,
+    threads.emplace_back(receive_part, sockets[i], part * i, part, how, copied ? &child : nullptr,
                          buffers[i]);
   }
   for (std::thread& thread : threads) {
     thread.join();
   }
   const double seconds = static_cast<double>(now_ns() - begin) / 1e9;
-  for (std::size_t i = 0; i < connections; ++i) {
+  for (std::size_t i = 0; i < how.connections; ++i) {
     ::close(sockets[i]);
-    ::munmap(buffers[i], block);
+    ::munmap(buffers[i], how.block);
   }
   return seconds;
 }
 
+/// Keeps in `best` the better of it and `how`.
+void compare(const Server& server, std::size_t bytes, bool copied, const Flow& how, Flow& best,
+             double& best_seconds) {
+  const double seconds = once(server, std::min(bytes, kProbeBytes), how, copied);
+  if (seconds < best_seconds) {
+    best_seconds = seconds;
+    best = how;
+  }
+}
+
+/// First blocks and connections, then ways and places with the best of these.
 void best_of(const Server& server, std::size_t bytes, bool copied, const char* name) {
-  double best = 0;
-  std::size_t best_block = 0;
-  std::size_t best_connections = 0;
+  Flow best;
+  double best_seconds = 1e9;
   for (const std::size_t connections : kConnections) {
     for (const std::size_t block : kBlocks) {
-      const double seconds = once(server, std::min(bytes, kProbeBytes), block, connections, copied);
-      if (best == 0 || seconds < best) {
-        best = seconds;
-        best_block = block;
-        best_connections = connections;
-      }
+      compare(server, bytes, copied, {block, connections, Way::kBlocking, -1, -1}, best,
+              best_seconds);
     }
   }
-  const double seconds = std::min(once(server, bytes, best_block, best_connections, copied),
-                                  once(server, bytes, best_block, best_connections, copied));
-  std::printf("\"%s\": {\"seconds\": %.6f, \"block\": %zu, \"connections\": %zu}", name, seconds,
-              best_block, best_connections);
+  for (const Way way : {Way::kPolling, Way::kYielding}) {
+    compare(server, bytes, copied, {best.block, best.connections, way, -1, -1}, best, best_seconds);
+  }
+  if (processor_count() > 1) {
+    compare(server, bytes, copied, {best.block, best.connections, best.way, 0, 1}, best,
+            best_seconds);
+  }
+  const double seconds =
+      std::min(once(server, bytes, best, copied), once(server, bytes, best, copied));
+  std::printf(
+      "\"%s\": {\"seconds\": %.6f, \"block\": %zu, \"connections\": %zu, \"way\": \"%s\", "
+      "\"receiver_at\": %d, \"sender_at\": %d}",
+      name, seconds, best.block, best.connections, name_of(best.way), best.receiver_at,
+      best.sender_at);
 }
 
 }  // namespace

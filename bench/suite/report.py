@@ -319,7 +319,8 @@ def floors_table(results):
         for part, name in (("drain", "drain"), ("plain_copy", "plain copy (floor of eager)")):
             rows.append([f"{name}, {mib} MiB", f"{one[part]['seconds']:.3f} s",
                          f"{one[part]['connections']} connections, blocks of "
-                         f"{one[part]['block'] >> 10} KiB"])
+                         f"{one[part]['block'] >> 10} KiB, {one[part]['way']}, on "
+                         f"{places(one[part], 'sender_at', 'receiver_at')}"])
     memory = floors["memory"]
     rows.append(["first touch of a page", f"{memory['first_touch_ns']} ns", ""])
     rows.append(["memcpy", f"{memory['memcpy_gib_per_second']} GiB/s", ""])
