@@ -25,7 +25,8 @@ ROOM = {"fault": {"p50_us": 20.0, "p99_us": 40.0, "handler": "polling", "server"
 
 def workload_row(mode, **figures):
     return {"name": "zipf <hot>", "group": "synthetic", "mib": 64, "mode": mode, "transport": "tcp",
-            "checksum": "c", "unmoved_seconds": stats.spread([1.0]), "work_after": [1, 5, 9], "runs": [{}, {}],
+            "checksum": "c", "unmoved_seconds": stats.spread([1.0]),
+            "work_after": [1, 5, 9], "runs": [{}, {}],
             "figures": {key: stats.spread(values) for key, values in figures.items()},
             "ratios": {"freeze_us": stats.spread([1.5, 1.6])}}
 

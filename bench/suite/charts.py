@@ -45,11 +45,12 @@ def own_names(svg, title):
     svg = re.sub(r"\bid=(['\"])(.+?)\1", lambda m: f"id={m[1]}{prefix}{m[2]}{m[1]}", svg)
     svg = re.sub(r"xlink:href=(['\"])#(.+?)\1", lambda m: f"href={m[1]}#{prefix}{m[2]}{m[1]}", svg)
     svg = re.sub(r"url\(#", f"url(#{prefix}", svg)
-    return re.sub(r"<title>.*?</title>", f"<title>{html.escape(title)}</title>", svg, count=1, flags=re.S)
+    named = f"<title>{html.escape(title)}</title>"
+    return re.sub(r"<title>.*?</title>", lambda _: named, svg, count=1, flags=re.S)
 
 
 def bars(title, label, groups, logarithmic=False, line=None):
-    """Groups of bars: {group: {mode: (median, mad)}}, and a line at a height that means something."""
+    """Groups of bars: {group: {mode: (median, mad)}}, and a line at a height."""
     modes = [mode for mode in COLOURS if any(mode in values for values in groups.values())]
     others = {mode for values in groups.values() for mode in values} - set(modes)
     modes += sorted(others)

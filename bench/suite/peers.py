@@ -1,4 +1,4 @@
-"""CRIU as a peer, where a usable one is given: dump, copy over TCP, restore, by the same heartbeat."""
+"""CRIU as a peer, where a usable one is given: dump and restore, by the same heartbeat."""
 
 import json
 import os
@@ -43,8 +43,8 @@ def eager_once(bed, criu, work, mib, base):
         with Running(bed, work, mib) as running:
             time.sleep(base["seconds"] * 0.2)
             begin = time.time_ns()
-            command(bed, SOURCE, criu, "dump", "--tree", running.process.pid, "--images-dir", images,
-                    "--shell-job")
+            command(bed, SOURCE, criu, "dump", "--tree", running.process.pid, "--images-dir",
+                    images, "--shell-job")
             size = sum(path.stat().st_size for path in images.iterdir())
             command(bed, DESTINATION, criu, "restore", "--images-dir", images, "--shell-job")
             took = (time.time_ns() - begin) / 1e9

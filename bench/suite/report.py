@@ -20,8 +20,9 @@ nav a { margin-right: 1rem; } figure { margin: 1rem 0; } figure svg { width: 100
 .modes h3 { margin-top: .5rem; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; padding: .25rem 0; } th, td { padding: .2rem .6rem; text-align: right;
-  border-bottom: 1px solid #e2e2e2; white-space: nowrap; } th:first-child, td:first-child, .words td, .words th {
-  text-align: left; } thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
+  border-bottom: 1px solid #e2e2e2; white-space: nowrap; }
+th:first-child, td:first-child, .words td, .words th { text-align: left; }
+thead th { border-bottom: 2px solid #888; vertical-align: bottom; }
 td.off { background: #ffe0e0; }
 @media print { body { font-size: 10pt; max-width: none; } nav { display: none; }
   figure, tr, .modes section { break-inside: avoid; } h2, h3 { break-after: avoid; }
@@ -98,7 +99,8 @@ def table(caption, headings, rows, kind=""):
     body = "".join("<tr>" + "".join(
         f"<td class=\"off\">{escape(cell[1:])}</td>" if str(cell).startswith("!") else
         f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return (f'<div class="scroll"><table class="{kind}"><caption>{escape(caption)}</caption><thead><tr>{head}</tr>'
+    return (f'<div class="scroll"><table class="{kind}"><caption>{escape(caption)}</caption>'
+            f"<thead><tr>{head}</tr>"
             f"</thead><tbody>{body}</tbody></table></div>")
 
 

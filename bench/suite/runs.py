@@ -167,7 +167,7 @@ def guest_pid(bed, running):
 
 
 def arrivals(bed, work, mib, mode, base):
-    """When each piece of a workload's memory came to be there: a run that counts for nothing else."""
+    """When each page of a workload came to be there: a run that counts for nothing else."""
     chunks = {}
     with Running(bed, work, mib) as running:
         time.sleep(base["seconds"] * MOVE_AFTER)
