@@ -130,20 +130,22 @@ class Session:
             if "tls" in self.plan.transports:
                 beds["tls"] = stack.enter_context(Bed(self.bed.build, self.bed.programs, ("--tls",)))
             for turn in range(self.plan.runs):
-                self.turn(beds, cases, turn)
+                if not self.turn(beds, cases, turn):
+                    self.warnings.append(f"time was up in round {turn + 1} of {self.plan.runs}: "
+                                         "the workloads have fewer runs")
+                    break
         for case, samples in cases.items():
             if samples:
                 self.results.append(self.result_of(*case, samples))
 
     def turn(self, beds, cases, turn):
         """One run of each case, in turn, so that what else the machine does meets them all: also an
-        unmoved run of each workload, with which those of this turn are compared."""
+        unmoved run of each workload, with which those of this turn are compared. False if
+        the time was up."""
         bases = {}
         for (work, mib, mode, transport), samples in cases.items():
             if self.late(0.85):
-                self.warnings.append(f"time was up in round {turn + 1} of {self.plan.runs}: the "
-                                     "workloads have fewer runs")
-                return
+                return False
             self.say(f"{work.name}, {mib or '-'} MiB, {mode}, {transport}, run {turn + 1}")
             try:
                 if (work, mib) not in bases:
@@ -154,6 +156,7 @@ class Session:
                                           base))
             except BenchError as error:
                 self.skip(f"{work.name}, {mode}, {transport}, run {turn + 1}", error)
+        return True
 
     def result_of(self, work, mib, mode, transport, samples):
         bases = self.bases[work, mib]
