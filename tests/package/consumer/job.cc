@@ -1,7 +1,6 @@
 // A C++20 job that links libmigrate.
-#include <libmigrate/migrate.hpp>
-
 #include <iostream>
+#include <libmigrate/migrate.hpp>
 
 int main() {
   const migrate::result checked = migrate::check_self({}, {.socket = "/nonexistent/migrated.sock"});
