@@ -169,6 +169,33 @@ bool is_ours(std::string_view status) {
   return number_field(status, "Tgid:") == self || number_field(status, "PPid:") == self;
 }
 
+bool runs_our_program(const std::string& directory) {
+  struct stat theirs {};
+  struct stat own {};
+  return ::stat((directory + "/exe").c_str(), &theirs) == 0 &&
+         ::stat("/proc/self/exe", &own) == 0 && theirs.st_dev == own.st_dev &&
+         theirs.st_ino == own.st_ino;
+}
+
+// The seed of a cell of this same machine, into which the destination has mapped the files of the
+// draft: it has not run yet, and never will beside the process. It is told by its parent, the init
+// of the cell: root's, running our program, and first of a PID namespace that is not the process's,
+// so that no orphan of the process has it as parent.
+bool is_seed(const ProcessView& view, const std::string& directory, std::string_view status) {
+  const std::string init = fmt::format("/proc/{}", number_field(status, "PPid:"));
+  const auto init_status = read_file(init + "/status");
+  const auto space = read_link(directory + "/ns/pid");
+  const auto init_space = read_link(init + "/ns/pid");
+  const auto own_space = read_link(fmt::format("/proc/{}/ns/pid", view.pid));
+  if (!init_status || !space || !init_space || !own_space || *space != *init_space ||
+      *space == *own_space) {
+    return false;
+  }
+  constexpr std::uint64_t kNobody = ~std::uint64_t{0};
+  return last_number_field(*init_status, "NSpid:") == 1 &&
+         number_field(*init_status, "Uid:", 10, kNobody) == 0 && runs_our_program(init);
+}
+
 // A process that was born since the draft has whatever its parent had: one that is no child any
 // more may be a grandchild of ours.
 void check_newcomer(const ProcessView& view, const SharedObjects& objects, const Wanted& wanted,
@@ -182,6 +209,9 @@ void check_newcomer(const ProcessView& view, const SharedObjects& objects, const
   Outsiders found;
   search_descriptors(other, directory, wanted, found);
   search_mappings(other, directory, wanted, found);
+  if (!found.mappings.empty() && is_seed(view, directory, *status)) {
+    found.mappings.clear();
+  }
   for (const auto& [inode, pid] : found.pipes) {
     refuse(refusals, "PIPE_SHARED", objects.pipes.at(inode), describe_process(pid));
   }

@@ -152,7 +152,8 @@ TEST_F(DaemonTest, UsersMayUseOnlyTheirOwn) {
   const pid_t pid = fork();
   if (pid == 0) {
     const bool changed = setgid(65534) == 0 && setuid(65534) == 0;
-    const std::string answer = exchange("{\"command\":\"move\",\"pid\":1,\"destination\":\"h\"}\n");
+    const std::string answer = exchange(
+        "{\"command\":\"move\",\"pid\":" + std::to_string(getppid()) + ",\"destination\":\"h\"}\n");
     _exit(changed && answer.find("another user") != std::string::npos ? 0 : 1);
   }
   int status = 0;

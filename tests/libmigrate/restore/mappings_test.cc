@@ -157,6 +157,8 @@ TEST(SharedMemories, AreMadeAsTheDraftSaysAndFinishedAsTheImageDoes) {
   EXPECT_EQ(status.st_size, 5000);
   memory.set_size_bytes(9000);
   memory.set_content("content");
+  memory.add_extents(0);
+  memory.add_extents(7);
   memory.set_open_descriptor(true);
   memory.set_mode(0640);
   memory.set_modified_ns(kThen);
