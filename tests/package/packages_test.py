@@ -130,7 +130,8 @@ class Installed(InRoot):
         name = pathlib.Path(f"/proc/{job.pid}/comm")
         self.assertTrue(wait_until(lambda: name.read_text() == "sleep\n"))
         check = self.inside("migratectl", "check", job.pid, check=False)
-        self.assertEqual((check.stdout, check.returncode), ("movable\n", 0))
+        # What it loses of this machine (limits of control groups, a login) may follow.
+        self.assertEqual((check.stdout.splitlines()[:1], check.returncode), (["movable"], 0))
         daemon.terminate()
         self.assertEqual(daemon.wait(), 0)
         self.assertIsNone(job.poll())
