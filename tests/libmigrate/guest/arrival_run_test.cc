@@ -1,5 +1,6 @@
 // How a process arrives whose offer is taken: each test is one trace of what its source, its cell
 // and others do until it runs here, or does not.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/socket.h>
@@ -14,6 +15,9 @@
 
 #include "libmigrate/guest/arrival.h"
 #include "libmigrate/host/mailbox_path.h"
+#include "libmigrate/image/only_process.h"
+#include "libmigrate/proc/file_identity.h"
+#include "libmigrate/rules/host_policy.h"
 #include "tests/libmigrate/guest/arrival_world.h"
 
 namespace migrate {
@@ -219,6 +223,47 @@ TEST_F(ArrivalRunTest, AnImageThatIsNoneIsNotRestored) {
     EXPECT_TRUE(world_.source->send(message));
   }));
   EXPECT_NE(failure().find("signal_actions"), std::string::npos) << failure();
+  EXPECT_FALSE(world_.has("adapt"));
+}
+
+// What was taken on was the draft. Who is not trusted may not bring more with the image itself.
+TEST_F(ArrivalRunTest, AnImageWithOtherRightsThanTheDraftIsNotRestored) {
+  constexpr uid_t kNobody = 65534;
+  world_.context.policy = HostPolicy::parse({"65534@*"}).value();
+  const auto of_nobody = [](wire::Image image) {
+    wire::ProcessImage& process = mutable_only_process(image);
+    const std::string path = "/bin/true";  // Which nobody may open, too.
+    *process.mutable_executable() = identify_at(AT_FDCWD, path, path).value();
+    wire::Credentials& held = *process.mutable_threads(0)->mutable_credentials();
+    held.set_uid_real(kNobody);
+    held.set_uid_effective(kNobody);
+    held.set_uid_saved(kNobody);
+    held.set_uid_filesystem(kNobody);
+    held.set_gid_real(kNobody);
+    held.set_gid_effective(kNobody);
+    held.set_gid_saved(kNobody);
+    held.set_gid_filesystem(kNobody);
+    held.set_no_new_privileges(true);
+    return image;
+  };
+  EXPECT_FALSE(take_in([&] {
+    wire::Offer offer = world_.offer();
+    offer.set_user(kNobody);
+    *offer.mutable_draft() = of_nobody(offer.draft());
+    world_.send_offer(offer);
+    world_.connect_pages();
+    wire::ControlMessage message;
+    wire::Image& image = *message.mutable_final()->mutable_image();
+    image = of_nobody(world_.final_image());
+    mutable_only_process(image).mutable_threads(0)->mutable_credentials()->set_uid_saved(0);
+    *message.mutable_final()->mutable_relay() = make_relay_state({});
+    EXPECT_TRUE(world_.source->send(message));
+    const auto told = world_.hear();
+    ASSERT_TRUE(told);
+    EXPECT_NE(told->failed().reason().find("it acts as user 0 too"), std::string::npos)
+        << told->ShortDebugString();
+    world_.source.reset();  // Where it is restored after all, nobody waits for Run.
+  }));
   EXPECT_FALSE(world_.has("adapt"));
 }
 

@@ -126,6 +126,7 @@ TEST_F(GoingOnTest, AnOperatorResumesIt) {
 
 TEST_F(GoingOnTest, AnOperatorGivesItUp) {
   doubt();
+  static_cast<void>(guest_->home().relay()->freeze_state());  // With the process, as it left.
   Client operator_ = ask(Client::local(resolve("give-up")));
   EXPECT_EQ(in_doubt().settle(), GuestInDoubt::End::kOver);
   EXPECT_EQ(operator_.exit_code(), MIGRATE_DONE);

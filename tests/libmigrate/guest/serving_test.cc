@@ -302,6 +302,14 @@ TEST_F(ServingTest, IsEndedForAHomeWhereItWasKilled) {
   EXPECT_EQ(exited_->wait_status(), SIGKILL);
 }
 
+// It may have become someone else's, whom its home's user may not kill.
+TEST_F(ServingTest, IsNotEndedForAHomeWhoseUserMayNotSignalItNow) {
+  guest_->record().noted().mutable_credentials()->set_uid_real(4711);
+  Client client = ask(Client::from_home(request("end")));
+  EXPECT_EQ(client.exit_code(), MIGRATE_REFUSED);
+  EXPECT_FALSE(cell_->ended);
+}
+
 TEST_F(ServingTest, NotesWhatFailedToBeNotedAtTheNextChange) {
   // A stream whose end the init does not take at first: a later worker would lose it.
   wire::RelayState state =

@@ -15,6 +15,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "base/mapping.h"
 #include "tests/libmigrate/inspect/held_process.h"
 #include "tests/libmigrate/move/held_state.h"
 #include "tests/libmigrate/move/loopback_destination.h"
@@ -171,6 +172,17 @@ TEST_F(SourceDepartureTest, FindsThatTheProcessIsGone) {
   const auto found = remains().find();
   ASSERT_TRUE(found) << found.error().message();
   EXPECT_EQ(*found, Found::kGone);
+}
+
+// Its pid is another's by now, of which nothing may be said.
+TEST_F(SourceDepartureTest, ALaterProcessWithItsPidIsNotIt) {
+  const std::string path = SessionFile::directory(context_.state_directory) + "/" +
+                           home_session_name(to_hex(record_->process())) + ".session";
+  const UniqueFd file = open_file(path, O_RDWR | O_CLOEXEC).value();
+  Mapping words = Mapping::of_file(file.get(), sizeof(SessionMark)).value();
+  reinterpret_cast<SessionMark*>(words.bytes().data())->process_start =
+      start_time(process_.pid()) - 1;
+  EXPECT_EQ(remains().find().value(), Found::kGone);
 }
 
 TEST_F(SourceDepartureTest, FindsThatWhatWasParkedIsGone) {

@@ -220,6 +220,26 @@ TEST_F(FrozenSourceTest, ThatIsInAJobControlStopIsRefused) {
   EXPECT_FALSE(is_traced());
 }
 
+// In whose name the destination has prepared is another one then.
+TEST_F(FrozenSourceTest, ThatHasBecomeAnotherUsersIsInspectedAnew) {
+  const test::HeldProcess process(
+      [] { ::signal(SIGUSR1, [](int) { static_cast<void>(::setresuid(4711, 4711, 4711)); }); });
+  options_.pid = process.pid();
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(source.inspect()) << test::text(source.refusals());
+  ::kill(process.pid(), SIGUSR1);
+  const std::string path = "/proc/" + std::to_string(process.pid()) + "/status";
+  constexpr int kLooks = 2000;
+  for (int look = 0; look < kLooks && read_file(path).value().find("Uid:\t0") != std::string::npos;
+       ++look) {
+    ::usleep(1000);
+  }
+  const auto frozen = source.freeze();
+  source.end_freeze();
+  ASSERT_FALSE(frozen);
+  EXPECT_EQ(frozen.error().code, ErrorCode::kRetry) << frozen.error().message();
+}
+
 TEST_F(FrozenSourceTest, ThatWasParkedBeforeIsAdopted) {
   FrozenSource source(options_, note_area(), report_);
   ASSERT_TRUE(park(source));

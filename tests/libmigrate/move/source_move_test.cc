@@ -7,14 +7,18 @@
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <array>
 #include <atomic>
+#include <span>
 
 #include "base/file.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
+#include "libmigrate/requests/requests.h"
 #include "libmigrate/trace/tracee.h"
 #include "tests/libmigrate/inspect/held_process.h"
 #include "tests/libmigrate/move/held_state.h"
@@ -211,6 +215,20 @@ TEST_F(WholeMove, WhoseDestinationIsLostBeforeRunIsTakenBack) {
   there_.cut(Body::kFinal);
   ASSERT_EQ(move(), MoveOutcome::kFailed);
   EXPECT_EQ(relays_frozen_, 1);
+  expect_taken_back();
+}
+
+// A client may take it back until Run is sent.
+TEST_F(WholeMove, ThatNobodyWantsAnyMoreBeforeRunIsTakenBack) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+  nobody_ = EventSink(UniqueFd(ends[0]));
+  const UniqueFd client(ends[1]);
+  there_.when(Body::kFinal, [&client] {
+    EXPECT_TRUE(write_all(client.get(), std::as_bytes(std::span(kCancel))));
+  });
+  EXPECT_EQ(move(), MoveOutcome::kFailed);
+  EXPECT_EQ(move_->error().code, ErrorCode::kCancelled) << move_->error().message();
   expect_taken_back();
 }
 

@@ -89,6 +89,11 @@ TEST_F(RestoredThreads, HaveTheirIdsNamesMasksAndScheduling) {
         ::prctl(PR_SET_NAME, ("thread " + std::to_string(i)).c_str());
         hold_back({SIGUSR1, SIGUSR2, SIGRTMIN + i});
         ::setpriority(PRIO_PROCESS, static_cast<id_t>(::syscall(SYS_gettid)), i);
+        if (i == 1) {
+          constexpr int kOfThread = 1;
+          constexpr int kBestEffort = 2 << 13;
+          ::syscall(SYS_ioprio_set, kOfThread, 0, kBestEffort | 7);
+        }
         if (i == 2) {
           const sched_param none{};
           ::sched_setscheduler(0, SCHED_BATCH, &none);

@@ -1,5 +1,6 @@
 #include "libmigrate/takeover/adoption.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -7,11 +8,14 @@
 #include <unistd.h>
 
 #include <array>
+#include <chrono>
 #include <filesystem>
 #include <fstream>
 #include <optional>
 #include <thread>
 
+#include "base/file.h"
+#include "base/mapping.h"
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/guest/clear_session.h"
 #include "libmigrate/move/control_channel.h"
@@ -230,6 +234,27 @@ TEST_F(AnswerTest, IsTheSameUntilTheSourceSaysThatItKnows) {
   EXPECT_EQ(ask().value().fate(), wire::Verdict::ENDED);
   EXPECT_EQ(ask(true).value().fate(), wire::Verdict::ENDED);
   EXPECT_FALSE(has_file());
+}
+
+// It was marked to run and killed with its tracer: until it is reaped nobody knows whether it ran.
+TEST_F(AnswerTest, WaitsUntilItIsKnownWhetherItRan) {
+  const pid_t process = ::fork();
+  if (process == 0) {
+    ::_exit(0);  // It is not reaped here.
+  }
+  leave(GuestPhase::kKept);
+  const UniqueFd file = open_file(path(), O_RDWR | O_CLOEXEC).value();
+  Mapping words = Mapping::of_file(file.get(), sizeof(SessionMark)).value();
+  SessionMark& mark = *reinterpret_cast<SessionMark*>(words.bytes().data());
+  mark.process = process;
+  std::jthread init([&mark] {
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));  // Who does not wait says "ended".
+    mark.phase.note_end(SIGKILL);
+  });
+  const auto answer = ask();
+  ASSERT_TRUE(answer);
+  EXPECT_EQ(answer->fate(), wire::Verdict::NEVER_RAN) << answer->reason();
+  ::waitpid(process, nullptr, 0);
 }
 
 TEST_F(AnswerTest, ToWhoDoesNotKnowTheTokenIsNone) {
