@@ -353,7 +353,7 @@ Losses find_process_group(const LossView& view) {
   if (group == static_cast<std::uint64_t>(view.process.pid)) {
     return {};
   }
-  return {fmt::format("group {}", group)};
+  return {group == 0 ? "a group of another PID namespace" : fmt::format("group {}", group)};
 }
 
 Losses find_terminal(const LossView& view) {

@@ -154,8 +154,17 @@ TEST_F(ArrivalRunTest, AProcessThatAFollowingWorkerWouldLoseIsNotRun) {
 
 TEST_F(ArrivalRunTest, NorOneWhoseLedgerIsNotKept) {
   world_.kind_to_fail = Kept::Kind::kLedger;
-  EXPECT_FALSE(take_in([this] { world_.hand_over(); }));
-  expect_nothing_is_left();
+  const auto arrived = take_in([this] {
+    world_.hand_over();
+    wire::ControlMessage run;
+    run.mutable_run();
+    static_cast<void>(world_.source->send(run));  // The worker may have hung up by then.
+  });
+  // Nothing is owed here: where the pager knows that in time, there is no ledger to be kept.
+  EXPECT_NE(arrived.has_value(), world_.has("fail to keep"));
+  if (!arrived) {
+    expect_nothing_is_left();
+  }
 }
 
 TEST_F(ArrivalRunTest, WhatCannotBeReleasedNeverRan) {

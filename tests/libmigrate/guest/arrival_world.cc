@@ -147,6 +147,7 @@ Result<NewCell> ArrivalWorld::make_cell(const CellOptions& options) {
   cell->kind_to_fail = kind_to_fail;
   cell->ends = cell_ends;
   cell->on_end = [this] { static_cast<void>(take_step("end the cell")); };
+  cell->on_failed_keep = [this] { static_cast<void>(take_step("fail to keep")); };
   cell->on_keep = [this](Kept what) {
     if (what.kind == Kept::Kind::kUserfault) {
       static_cast<void>(take_step("keep the userfaultfd"));

@@ -36,6 +36,7 @@ class StandInCell final : public CellControl {
   Result<void> keep(Kept what, int) override {
     if (keeps_to_fail > 0 || what.kind == kind_to_fail) {
       keeps_to_fail = std::max(keeps_to_fail - 1, 0);
+      on_failed_keep();
       return fail(make_error(ErrorCode::kSystem, "keep a descriptor"));
     }
     kept.push_back(what);
@@ -66,6 +67,7 @@ class StandInCell final : public CellControl {
   std::vector<Kept> dropped;
   std::vector<int> signals;
   std::function<void(Kept what)> on_keep = [](Kept) {};
+  std::function<void()> on_failed_keep = [] {};
   std::function<void()> on_end = [] {};
   int keeps_to_fail = 0;
   std::optional<Kept::Kind> kind_to_fail;  // that is never kept
