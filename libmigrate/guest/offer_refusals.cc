@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <cerrno>
 #include <set>
 
 #include "base/log.h"
@@ -42,31 +43,33 @@ Result<void> check_room(const WorkerContext& context, const wire::Offer& offer,
 }
 
 /// What the process's user may not open here, though it is there: the restorer will do so in his
-/// name.
+/// name. Nothing is waited for: a named pipe may have taken the place of a file that was looked at,
+/// and who has a lease on a file (fcntl(2)) would keep a place for connections.
 Refusals check_opening(const wire::Image& draft, const FileUser& user) {
   Refusals refusals;
   FileUser::Scope as_user(user);
   const wire::ProcessImage& process = only_process(draft);
   const auto judge = [&refusals](const std::string& path, const Result<UniqueFd>& opened) {
-    if (!opened) {
+    if (!opened && opened.error().sys_errno != EWOULDBLOCK) {  // The restorer waits for a lease.
       refusals.push_back(make_refusal("FILE_PERMISSION", path, opened.error().message()));
     }
   };
-  judge(process.executable().path(), as_user.open(process.executable(), O_RDONLY));
+  judge(process.executable().path(), as_user.open(process.executable(), O_RDONLY | O_NONBLOCK));
   judge(process.working_directory(), as_user.open_directory(process.working_directory()));
   std::set<MappedFile> mapped;
   for (const wire::Mapping& mapping : process.mappings()) {
     const auto file = mapped_file(draft.objects(), mapping);
     if (file && !file->is_memory && mapped.insert(*file).second) {
       const auto& identity = draft.objects().mapped_files(static_cast<int>(file->index));
-      judge(identity.path(), as_user.open(identity, file->writable ? O_RDWR : O_RDONLY));
+      judge(identity.path(),
+            as_user.open(identity, (file->writable ? O_RDWR : O_RDONLY) | O_NONBLOCK));
     }
   }
   for (const wire::OpenFile& file : draft.objects().files()) {
     if (file.kind() == wire::OpenFile::REGULAR || file.kind() == wire::OpenFile::DIRECTORY) {
       constexpr unsigned kNotToMakeIt = O_CREAT | O_EXCL | O_TRUNC;
-      judge(file.identity().path(),
-            as_user.open(file.identity(), static_cast<int>(file.flags() & ~kNotToMakeIt)));
+      const auto flags = static_cast<int>(file.flags() & ~kNotToMakeIt);
+      judge(file.identity().path(), as_user.open(file.identity(), flags | O_NONBLOCK));
     }
   }
   return refusals;

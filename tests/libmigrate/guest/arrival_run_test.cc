@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -220,6 +221,47 @@ TEST_F(ArrivalRunTest, WhatFailsOnTheWayIsToldToTheSource) {
     EXPECT_NE(failure().find(step), std::string::npos) << failure();
     EXPECT_FALSE(std::filesystem::exists(world_.session_path()));
   }
+}
+
+// Its user may have put it into the place of a file, after that was looked at; nobody ever writes.
+TEST_F(ArrivalRunTest, ANamedPipeThatIsToBeAFileKeepsNobodyWaiting) {
+  constexpr uid_t kUser = 65534;
+  if (::getuid() != 0 || !HostPolicy::parse({"nobody@*"})) {
+    GTEST_SKIP() << "only root can act as another user";
+  }
+  world_.context.policy = HostPolicy::parse({"nobody@*"}).value();
+  const std::string path = "/tmp/pipe-" + std::to_string(::getpid());
+  ASSERT_EQ(::mkfifo(path.c_str(), 0666), 0);
+  wire::Offer offer = world_.offer();
+  offer.set_mode("check");
+  offer.set_user(kUser);
+  wire::ProcessImage& process = mutable_only_process(*offer.mutable_draft());
+  wire::Credentials& held = *process.mutable_threads(0)->mutable_credentials();
+  for (const auto set :
+       {&wire::Credentials::set_uid_real, &wire::Credentials::set_uid_effective,
+        &wire::Credentials::set_uid_saved, &wire::Credentials::set_uid_filesystem,
+        &wire::Credentials::set_gid_real, &wire::Credentials::set_gid_effective,
+        &wire::Credentials::set_gid_saved, &wire::Credentials::set_gid_filesystem}) {
+    (held.*set)(kUser);
+  }
+  held.set_capabilities_bounding(~std::uint64_t{0});
+  *process.mutable_executable() = identify_at(AT_FDCWD, "/bin/true", "/bin/true").value();
+  wire::OpenFile& file = *offer.mutable_draft()->mutable_objects()->add_files();
+  file.set_kind(wire::OpenFile::REGULAR);
+  *file.mutable_identity() = identify_at(AT_FDCWD, path, path).value();
+  file.mutable_identity()->clear_birth_ns();
+  file.mutable_identity()->set_mtime_ns(1);  // Not surely the same.
+  process.add_descriptors()->set_file(0);
+  std::optional<wire::ControlMessage> told;
+  EXPECT_FALSE(take_in([&] {
+    world_.send_offer(offer);
+    told = world_.hear();
+  }));
+  ::unlink(path.c_str());
+  ASSERT_TRUE(told && told->has_offer_reply());
+  ASSERT_EQ(told->offer_reply().refusals_size(), 1);
+  EXPECT_EQ(told->offer_reply().refusals(0).code(), "FILE_PERMISSION")
+      << told->offer_reply().refusals(0).ShortDebugString();
 }
 
 TEST_F(ArrivalRunTest, AnImageThatIsNoneIsNotRestored) {
