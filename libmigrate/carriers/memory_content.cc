@@ -11,12 +11,18 @@ namespace migrate::carriers {
 namespace {
 
 constexpr int kNumbersOfExtent = 2;  // Offset and length.
+constexpr std::uint64_t kPageBytes = 4096;
+// As many as there can be, each of one page: a file system in user space may tell of less.
+constexpr std::size_t kMaxExtents = kMaxMemoryFileBytes / kPageBytes;
 
 }  // namespace
 
 Result<Extents> data_of(int fd, std::uint64_t size) {
   Extents extents;
-  for (std::uint64_t at = 0; at < size;) {
+  std::uint64_t found = 0;
+  // The program may write ahead of us, for ever.
+  for (std::uint64_t at = 0;
+       at < size && found <= kMaxMemoryFileBytes && extents.size() <= kMaxExtents;) {
     const off_t start = ::lseek(fd, static_cast<off_t>(at), SEEK_DATA);
     if (start < 0 && errno == ENXIO) {
       break;  // Nothing more.
@@ -33,7 +39,12 @@ Result<Extents> data_of(int fd, std::uint64_t size) {
     if (from >= to) {
       break;
     }
+    if (from < at) {
+      return fail(make_error(ErrorCode::kCorrupt, "look for the data of a file", {},
+                             "its file system tells of data before where it was asked for"));
+    }
     extents.emplace_back(from, to - from);
+    found += to - from;
     at = to;
   }
   return extents;
@@ -72,6 +83,15 @@ Result<void> read_content(int fd, const Extents& extents, wire::SharedMemory& me
   return {};
 }
 
+std::uint64_t bytes_touched(const wire::SharedMemory& memory) {
+  std::uint64_t pages = 0;
+  for (int i = 0; i + 1 < memory.extents_size(); i += kNumbersOfExtent) {
+    const std::uint64_t last = memory.extents(i) + memory.extents(i + 1) - 1;
+    pages += last / kPageBytes - memory.extents(i) / kPageBytes + 1;
+  }
+  return pages * kPageBytes;
+}
+
 bool has_sound_content(const wire::SharedMemory& memory) {
   const auto& numbers = memory.extents();
   if (numbers.size() % kNumbersOfExtent != 0) {
@@ -89,7 +109,7 @@ bool has_sound_content(const wire::SharedMemory& memory) {
     end = offset + length;
     bytes += length;
   }
-  return bytes == memory.content().size();
+  return bytes == memory.content().size() && bytes_touched(memory) <= kMaxMemoryFileBytes;
 }
 
 Result<void> write_content(int fd, const wire::SharedMemory& memory) {

@@ -19,9 +19,6 @@
 namespace migrate::carriers {
 namespace {
 
-// More in all is refused: their bytes travel inside the freeze.
-constexpr std::uint64_t kMaxMemoryFileBytes = 64U << 20U;
-
 // What a program writes between two looks at it has room, too.
 constexpr std::uint64_t kMeanwhileBytes = 256U << 10U;
 

@@ -146,6 +146,39 @@ TEST(MemoryFileCarrier, ContentOfAnotherShapeIsMalformed) {
   EXPECT_FALSE(sound({50, ~std::uint64_t{0}}, 0));
 }
 
+// Each byte of a hostile image would take a page of memory here, or a huge one.
+TEST(MemoryFileCarrier, ContentThatTouchesMoreThanItMayIsMalformed) {
+  constexpr std::uint64_t kMostPages = carriers::kMaxMemoryFileBytes / 4096;
+  wire::SharedMemory memory;
+  memory.set_size_bytes(std::uint64_t{1} << 40U);
+  for (std::uint64_t page = 0; page < kMostPages; ++page) {
+    memory.add_extents(page * 8192);
+    memory.add_extents(1);
+    memory.mutable_content()->push_back('x');
+  }
+  EXPECT_EQ(carriers::bytes_touched(memory), carriers::kMaxMemoryFileBytes);
+  EXPECT_TRUE(carriers::has_sound_content(memory));
+  memory.add_extents(kMostPages * 8192);
+  memory.add_extents(1);
+  memory.mutable_content()->push_back('x');
+  EXPECT_FALSE(carriers::has_sound_content(memory));
+}
+
+// A program that writes ahead of whoever looks would keep it for ever.
+TEST(MemoryFileCarrier, NoMoreDataIsLookedForThanCanTravel) {
+  const UniqueFd memory = memory_with("");
+  constexpr int kPages = 20000;
+  for (off_t page = 0; page < kPages; ++page) {
+    ASSERT_EQ(::pwrite(memory.get(), "x", 1, page * 8192), 1);
+  }
+  const auto data = carriers::data_of(memory.get(), std::uint64_t{kPages} * 8192).value();
+  EXPECT_EQ(data.size(), carriers::kMaxMemoryFileBytes / 4096 + 1);
+  EXPECT_GT(carriers::bytes_in(data), carriers::kMaxMemoryFileBytes);
+  test::Source source;
+  EXPECT_EQ(source.find(memory.get()), -1);
+  EXPECT_EQ(source.refusals(), Refusals{"LARGE_MEMFD"});
+}
+
 TEST(MemoryFileCarrier, HugePagesAreRefused) {
   const UniqueFd memory = memory_with("abc");
   test::Source source;
