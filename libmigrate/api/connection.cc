@@ -48,7 +48,8 @@ class Descriptor {
 };
 
 std::string socket_path(const migrate_options& options) {
-  return or_default(options.socket, or_default(getenv("MIGRATE_SOCKET"), MIGRATE_DEFAULT_SOCKET));
+  return or_default(options.socket,
+                    or_default(::secure_getenv("MIGRATE_SOCKET"), MIGRATE_DEFAULT_SOCKET));
 }
 
 std::optional<Answer> connect_to(const std::string& path, int socket) {
