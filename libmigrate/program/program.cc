@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "libmigrate/program/layout.h"
 #include "libmigrate/trace/tracee.h"
+#include "pager/page_range.h"
 
 namespace migrate {
 namespace {
@@ -65,10 +66,32 @@ std::uint32_t own_pid(pid_t process) {
   return static_cast<std::uint32_t>(std::strtoul(line.c_str() + line.rfind('\t'), nullptr, 10));
 }
 
+/// Whether a page of the process's own is at `address`: private, and in memory or in swap, as a
+/// block is which the program has written. Of all else reading could wait for a file system that
+/// the process's user serves himself (FUSE), for as long as he likes.
+bool has_own_page(int memory, std::uint64_t address) {
+  constexpr std::uint64_t kPresent = std::uint64_t{1} << 63;
+  constexpr std::uint64_t kSwapped = std::uint64_t{1} << 62;
+  constexpr std::uint64_t kFileOrShared = std::uint64_t{1} << 61;
+  constexpr std::string_view kMemory = "/mem";
+  auto path = read_link("/proc/self/fd/" + std::to_string(memory));
+  if (!path || !path->ends_with(kMemory)) {
+    return false;
+  }
+  path->replace(path->size() - kMemory.size(), kMemory.size(), "/pagemap");
+  const auto pagemap = open_file(*path, O_RDONLY | O_CLOEXEC);
+  std::uint64_t entry = 0;
+  return pagemap &&
+         ::pread(pagemap->get(), &entry, sizeof entry,
+                 static_cast<off_t>(address / kPageBytes * sizeof entry)) == sizeof entry &&
+         (entry & (kPresent | kSwapped)) != 0 && (entry & kFileOrShared) == 0;
+}
+
 std::optional<std::uint64_t> find_block(int memory, std::uint32_t process) {
   for (const std::uint64_t address : program::kBlockAddresses) {
     Words words{};
-    if (read_words(memory, address, words) && is_block(words, process)) {
+    if (has_own_page(memory, address) && read_words(memory, address, words) &&
+        is_block(words, process)) {
       return address;
     }
   }
@@ -127,7 +150,8 @@ Result<Program> Program::adopt(UniqueFd memory) {
 
 Result<ProgramWish> Program::read() const {
   Words words{};
-  if (!read_words(memory_.get(), address_, words) || !is_block(words, 0)) {
+  if (!has_own_page(memory_.get(), address_) || !read_words(memory_.get(), address_, words) ||
+      !is_block(words, 0)) {
     return fail(no_block());
   }
   return wish_in(words, address_);

@@ -15,6 +15,7 @@ namespace {
 using nlohmann::json;
 
 constexpr double kMillisecondsPerSecond = 1000;
+constexpr double kMostSeconds = 1e9;  // A clock's nanoseconds hold that, added to now.
 constexpr double kMostNumber = 1e15;  // What an integer holds, and nobody reaches.
 
 constexpr Words<Command, 10> kCommands{{{"move", Command::kMove},
@@ -78,8 +79,8 @@ Result<bool> flag_of(const json& request, const char* name) {
 /// A member that is a number of seconds.
 Result<std::chrono::milliseconds> time_of(const json& request, const char* name) {
   const double seconds = MIGRATE_TRY(number_of(request, name, 0));
-  return std::chrono::milliseconds(std::llround(
-      std::min(seconds, kMostNumber / kMillisecondsPerSecond) * kMillisecondsPerSecond));
+  return std::chrono::milliseconds(
+      std::llround(std::min(seconds, kMostSeconds) * kMillisecondsPerSecond));
 }
 
 template <typename Value, std::size_t count>
