@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "libmigrate/api/connection.h"
+#include "libmigrate/api/hooks.h"
 #include "libmigrate/api/json_text.h"
 #include "libmigrate/api/own_block.h"
 #include "libmigrate/api/result.h"
@@ -89,12 +90,40 @@ std::optional<Answer> move_members(const migrate_options& options, const char* d
   return std::nullopt;
 }
 
+Answer vetoed(const std::string& why) {
+  Answer answer = answer_of(MIGRATE_REFUSED, "a hook of the program is against it: " + why);
+  answer.json = "{\"refusals\":[{\"code\":\"HOOK_VETO\",\"object\":" +
+                quote("process " + std::to_string(getpid())) + ",\"reason\":" + quote(why) +
+                ",\"remedy\":\"try again when the program has no reason against it\"}]}";
+  return answer;
+}
+
+/// With its hooks, which take part in nothing else that is asked.
 Answer move_self(const migrate_options& options, const char* destination) {
   std::string members;
   if (auto wrong = move_members(options, destination, "resumed", members)) {
     return *std::move(wrong);
   }
-  return ask_about_self(options, members);
+  HookedMove hooks;
+  if (!hooks.is_begun()) {
+    return answer_of(MIGRATE_ERROR,
+                     "a thread of this program is at a move already, or its hooks are called for "
+                     "one; ask when that is over");
+  }
+  if (const auto veto = hooks.before()) {
+    hooks.failed(veto->c_str());
+    return vetoed(*veto);
+  }
+  if (!hooks.is_begun()) {
+    return answer_of(MIGRATE_ERROR, "this is a child that a hook of its parent has made");
+  }
+  Answer answer = ask_about_self(options, members);
+  if (answer.status == MIGRATE_DONE) {
+    hooks.after();
+  } else {
+    hooks.failed(answer.message.c_str());
+  }
+  return answer;
 }
 
 Answer move(const migrate_options& options, pid_t pid, const char* destination) {
@@ -130,7 +159,7 @@ Answer state_of(const migrate_options& options, const char* process) {
 
 /// Reads the options, and calls `body` with them.
 template <class Body>
-int with_options(const migrate_options* given, migrate_result** result, const Body& body) noexcept {
+int with_options(const migrate_options* given, migrate_result** result, const Body& body) {
   return guarded(result, [&]() -> Answer {
     Options options = read_options(given);
     return options.wrong ? *std::move(options.wrong) : body(options.chosen);

@@ -1,12 +1,14 @@
 #include "libmigrate/api/own_block.h"
 
 #include <pthread.h>
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
 #include <cerrno>
+
+#include "libmigrate/api/hooks.h"
+#include "libmigrate/api/turn.h"
 
 namespace migrate::client {
 namespace {
@@ -16,6 +18,8 @@ using program::Block;
 constinit std::atomic<Block*> current = nullptr;
 constinit const std::atomic<std::uint32_t> kNoBlockYet = 1;
 constinit const std::atomic<std::uint32_t> kNoPlace = 0;
+/// Whose turn it is to make the block, so that no thread sees one that is not whole.
+constinit std::atomic<pid_t> maker = 0;
 
 /// What is at an address that is taken, as far as it can be read.
 bool is_own_block(const void* address) {
@@ -53,37 +57,19 @@ void begin_anew(Block& block) {
   block.asked = 0;
   block.point = 0;
   block.answered = 0;
+  block.hooking = 0;
+  block.vetoed = 0;
 }
 
 void begin_anew_in_child() {
   if (Block* block = current.load(std::memory_order_acquire)) {
     begin_anew(*block);
   }
+  after_fork_in_child();
 }
 
-/// Whose turn it is to make the block, so that no thread sees one that is not whole. In a child,
-/// that of a thread that is not there is the next one's.
-class Turn {
- public:
-  Turn() {
-    const pid_t self = ::getpid();
-    for (pid_t maker = 0; !maker_.compare_exchange_weak(maker, self, std::memory_order_acquire);) {
-      if (maker == self) {
-        ::sched_yield();
-        maker = 0;
-      }
-    }
-  }
-  Turn(const Turn&) = delete;
-  Turn& operator=(const Turn&) = delete;
-  ~Turn() { maker_.store(0, std::memory_order_release); }
-
- private:
-  static inline constinit std::atomic<pid_t> maker_ = 0;
-};
-
 Block* make_block() {
-  const Turn turn;
+  const Turn turn(maker);
   if (Block* block = current.load(std::memory_order_acquire)) {
     return block;
   }
@@ -96,7 +82,7 @@ Block* make_block() {
   block->version = program::kBlockVersion;
   std::atomic_thread_fence(std::memory_order_release);
   block->magic = program::kBlockMagic;
-  ::pthread_atfork(nullptr, nullptr, begin_anew_in_child);
+  ::pthread_atfork(before_fork, after_fork_in_parent, begin_anew_in_child);
   current.store(block, std::memory_order_release);
   point_word.store(&block->point, std::memory_order_release);
   return block;

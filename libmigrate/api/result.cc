@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <exception>
 #include <limits>
 #include <utility>
 
@@ -121,13 +122,13 @@ int give(migrate_result** result, Answer answer) {
   return status;
 }
 
-int guarded(migrate_result** result, const std::function<Answer()>& body) noexcept {
+int guarded(migrate_result** result, const std::function<Answer()>& body) {
   if (result != nullptr) {
     *result = nullptr;
   }
   try {
     return give(result, body());
-  } catch (...) {
+  } catch (const std::exception&) {
     note_message("no memory");
     return MIGRATE_ERROR;
   }

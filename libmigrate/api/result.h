@@ -42,8 +42,8 @@ namespace migrate::client {
 int give(migrate_result** result, Answer answer);
 
 /// Runs `body` and gives what it answers. What the C++ library throws (no memory) is a status, too:
-/// callers are C.
-int guarded(migrate_result** result, const std::function<Answer()>& body) noexcept;
+/// callers are C. Nothing else is caught: by such a thing a thread ends that is cancelled.
+int guarded(migrate_result** result, const std::function<Answer()>& body);
 /// The calling thread's last message.
 void note_message(const std::string& message) noexcept;
 

@@ -10,10 +10,13 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <exception>
+#include <iterator>
 #include <optional>
 #include <string>
 #include <utility>
 
+#include "libmigrate/api/hooks.h"
 #include "libmigrate/api/json_text.h"
 #include "libmigrate/api/own_block.h"
 #include "libmigrate/api/result.h"
@@ -238,23 +241,79 @@ bool wait_at_point(Block& block, std::uint32_t request) {
   return block.moves.load(std::memory_order_acquire) != moves;
 }
 
+/// While it lives, whoever asked for the point sees that hooks are called for it.
+class Hooking {
+ public:
+  Hooking(Block& block, std::uint32_t request) : block_(block) {
+    block_.hooking.store(request, std::memory_order_release);
+  }
+  Hooking(const Hooking&) = delete;
+  Hooking& operator=(const Hooking&) = delete;
+  ~Hooking() { block_.hooking.store(0, std::memory_order_release); }
+
+ private:
+  Block& block_;
+};
+
+/// Tells whoever asked for the point that it is not to be, and why.
+void say_veto(Block& block, std::uint32_t request, const std::string& why) {
+  const std::size_t bytes = std::min(why.size(), sizeof block.veto);
+  std::copy_n(why.begin(), bytes, std::begin(block.veto));
+  block.veto_bytes = static_cast<std::uint32_t>(bytes);
+  block.vetoed.store(request, std::memory_order_release);
+  std::uint32_t wanted = request;
+  block.point.compare_exchange_strong(wanted, 0);
+}
+
+/// Whether the hooks are done, and nothing is against the move.
+bool call_hooks(HookedMove& move, Block& block, std::uint32_t request) {
+  const Hooking hooking(block, request);
+  if (const auto veto = move.before()) {
+    say_veto(block, request, *veto);
+    move.failed(veto->c_str());
+    note_message(*veto);
+    return false;
+  }
+  if (block.point.load(std::memory_order_acquire) != request) {
+    constexpr const char* kTooLate = "whoever asked for the move waits for it no more";
+    move.failed(kTooLate);
+    note_message(kTooLate);
+    return false;
+  }
+  return true;
+}
+
+/// What a thread does at a point for which somebody waits. Returns whether it was moved.
+bool wait_with_hooks(Block& block, std::uint32_t request) {
+  HookedMove move;
+  if (!move.is_begun()) {
+    return false;
+  }
+  note_message({});
+  if (move.has_hooks() && !call_hooks(move, block, request)) {
+    return false;
+  }
+  if (wait_at_point(block, request)) {
+    move.after();
+    note_message({});
+    return true;
+  }
+  const std::string why = block.answered.load(std::memory_order_acquire) == request
+                              ? answer_in(block).message
+                              : std::string();
+  move.failed(why.c_str());
+  note_message(why);
+  return false;
+}
+
 /// Out of line: what migrate_point() does where there is something to do.
-[[gnu::noinline, gnu::cold]] int come_to_point() noexcept {
+[[gnu::noinline, gnu::cold]] int come_to_point() {
   try {
     Block* const block = own_block();
     const std::uint32_t request =
         block == nullptr ? 0 : block->point.load(std::memory_order_acquire);
-    if (request == 0) {
-      return 0;
-    }
-    note_message({});
-    if (wait_at_point(*block, request)) {
-      return 1;
-    }
-    if (block->answered.load(std::memory_order_acquire) == request) {
-      note_message(answer_in(*block).message);
-    }
-  } catch (...) {
+    return request != 0 && wait_with_hooks(*block, request) ? 1 : 0;
+  } catch (const std::exception&) {  // No other: a thread that is cancelled in a hook goes by one.
     note_message("no memory");
   }
   return 0;

@@ -77,10 +77,14 @@ void GuestServing::begin_next() {
 
 // Of one that is over its client was told, or has left.
 GuestServing::Turn GuestServing::look_at(PendingMove& move) {
+  const pid_t process = move.request.pid;
+  if (move.request.asked == 0) {
+    move.request.point_wait =
+        longest_wait(process, move.request.point_wait, move.request.hook_wait);
+  }
   if (!move.request.point_wait) {
     return Turn::kBegins;
   }
-  const pid_t process = move.request.pid;
   if (!move.point) {
     auto begun = PointWait::begin(process, move.request.asker, *move.request.point_wait);
     if (begun) {
@@ -106,7 +110,7 @@ GuestServing::Turn GuestServing::look_at(PendingMove& move) {
     return Turn::kLater;
   }
   if (state != PointWait::State::kThere) {
-    tell_refused(move.sink, {refusal_of_point(state, process)}, process);
+    tell_refused(move.sink, {refusal_of_point(*move.point, state, process)}, process);
     return Turn::kOver;
   }
   move.request.at_point = move.point->request();

@@ -42,6 +42,13 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "use mprotect(PROT_NONE) for guard pages"},
     {"HELD", "the program is in a section in which it is not to be moved (migrate_hold)",
      "try again in a moment (migratectl move --retry SECONDS)", true},
+    {"HOOKS", "the program has hooks, which it calls only where it says that it may be moved",
+     "try again (migrate_point, migrate_self)"},
+    {"HOOK_NOT_DONE",
+     "a hook of the program, which it calls before a move, has not returned in time",
+     "give it more time (migratectl move --point-wait SECONDS), or find out what it waits for"},
+    {"HOOK_VETO", "a hook of the program is against it",
+     "try again when the program has no reason against it"},
     {"HUGETLB", "huge pages of hugetlbfs are not carried",
      "use transparent huge pages (madvise MADV_HUGEPAGE)"},
     {"INOTIFY", "file notifications belong to this kernel",
@@ -86,8 +93,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"PIPE_SHARED", "both ends of the pipe are inside, yet another process holds it too",
      "let the other process close its end"},
     {"POINT_NOT_REACHED", "the program has not come to one of its points (migrate_point) in time",
-     "give it more time (migratectl move --at-point --point-wait SECONDS), or move it wherever it "
-     "is"},
+     "give it more time (migratectl move --point-wait SECONDS), or, if it has no hooks, move it "
+     "wherever it is: without --at-point"},
     {"PRIVILEGE", "it has more rights than its user could have at the destination",
      "move it where root's processes are taken from this host (allow, in the configuration of "
      "migrated)"},

@@ -34,11 +34,14 @@ void tell_verdict(EventSink& client, SourceMove& move) {
     client.finish_failed(MIGRATE_ERROR, refusals.error());
     return;
   }
-  client.finish(refusals->empty() ? MIGRATE_DONE : MIGRATE_REFUSED,
-                {{"pid", move.pid()},
-                 {"movable", refusals->empty()},
-                 {"refusals", to_json(*refusals)},
-                 {"losses", to_json(move.losses().value_or(std::vector<Loss>()))}});
+  nlohmann::json result = {{"pid", move.pid()},
+                           {"movable", refusals->empty()},
+                           {"refusals", to_json(*refusals)},
+                           {"losses", to_json(move.losses().value_or(std::vector<Loss>()))}};
+  if (move.has_hooks()) {
+    result["hooks"] = true;
+  }
+  client.finish(refusals->empty() ? MIGRATE_DONE : MIGRATE_REFUSED, std::move(result));
 }
 
 void run_check(const WorkerContext& context, EventSink client, const CheckRequest& request) {

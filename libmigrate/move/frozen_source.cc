@@ -78,7 +78,7 @@ Result<void> FrozenSource::inspect() {
     refusals_.push_back(std::move(refusal));
   }
   find_losses(draft_, false);
-  look_for_holds();
+  look_at_program();
   report_.end_phase("inspect", report_.begun_us());
   MIGRATE_TRY(judge_running());
   return refusals_.empty() ? Result<void>() : Result<void>(fail(refused()));
@@ -153,9 +153,10 @@ Result<std::uint64_t> FrozenSource::find_system_call() {
 }
 
 // So that it need not be frozen to find out.
-void FrozenSource::look_for_holds() {
+void FrozenSource::look_at_program() {
   const auto program = Program::open(options_.pid);
   const auto wish = program ? program->read() : Result<ProgramWish>(fail(program.error()));
+  has_hooks_ = wish && wish->hooks != 0;
   if (wish && wish->holds != 0) {
     refusals_.push_back(make_refusal("HELD", name()));
   }
@@ -166,6 +167,10 @@ Result<void> FrozenSource::heed_wish() {
   wish_ = wish_of_frozen(options_.pid, only_process(image_));
   if (wish_ && wish_->holds != 0) {
     refusals_.push_back(make_refusal("HELD", name()));
+    return fail(refused());
+  }
+  if (wish_ && wish_->hooks != 0 && options_.asked == 0 && options_.at_point == 0) {
+    refusals_.push_back(make_refusal("HOOKS", name()));  // It has got them since it was asked.
     return fail(refused());
   }
   if (options_.asked != 0 && (!wish_ || wish_->asked != options_.asked)) {

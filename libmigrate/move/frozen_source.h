@@ -82,6 +82,8 @@ class FrozenSource final : public KeptMemory {
   /// What it loses: as of inspect(), and once it is frozen as of prepare_to_park(). Not known of
   /// one that was adopted.
   const std::optional<std::vector<Loss>>& losses() const { return losses_; }
+  /// Whether the program has hooks, which it calls before a move; as of inspect().
+  bool has_hooks() const { return has_hooks_; }
   /// They are of what was left of a process that has ended.
   void clear_refusals() { refusals_.clear(); }
 
@@ -115,7 +117,7 @@ class FrozenSource final : public KeptMemory {
   Result<void> open_area();
   Result<void> capture(const std::vector<WaitRecord>& waits);
   void find_losses(const wire::Image& image, bool frozen);
-  void look_for_holds();
+  void look_at_program();
   Result<void> heed_wish();
   Error refused() const;
   std::string name() const { return "process " + std::to_string(options_.pid); }
@@ -130,6 +132,7 @@ class FrozenSource final : public KeptMemory {
   std::string image_bytes_;
   std::vector<wire::Refusal> refusals_;
   std::optional<std::vector<Loss>> losses_;
+  bool has_hooks_ = false;
   std::optional<ProgramWish> wish_;  // of the frozen process
   std::optional<Freeze> freeze_;
   std::optional<ParkedProcess> parked_;

@@ -74,13 +74,18 @@ PointWait::State PointWait::look() const {
   if (!wish) {
     return State::kGone;
   }
+  if (wish->vetoed == request_) {
+    return State::kVetoed;
+  }
   if (wish->point != request_) {
     return State::kReplaced;
   }
   if (wish->at_point == request_) {
     return State::kThere;
   }
-  return std::chrono::steady_clock::now() < end_ ? State::kWaiting : State::kTooLate;
+  return std::chrono::steady_clock::now() < end_ ? State::kWaiting
+         : wish->hooking == request_             ? State::kHookLate
+                                                 : State::kTooLate;
 }
 
 Program PointWait::take_program() {
@@ -89,11 +94,28 @@ Program PointWait::take_program() {
   return program;
 }
 
-wire::Refusal refusal_of_point(PointWait::State state, pid_t process) {
+wire::Refusal refusal_of_point(const PointWait& point, PointWait::State state, pid_t process) {
+  if (state == PointWait::State::kVetoed) {
+    return make_refusal("HOOK_VETO", name_of(process), point.veto());
+  }
+  if (state == PointWait::State::kHookLate) {
+    return make_refusal("HOOK_NOT_DONE", name_of(process));
+  }
   return make_refusal("POINT_NOT_REACHED", name_of(process),
                       state == PointWait::State::kReplaced ? "another request took its place"
                       : state == PointWait::State::kGone   ? "it has ended"
                                                            : "");
+}
+
+std::optional<std::chrono::milliseconds> longest_wait(
+    pid_t process, std::optional<std::chrono::milliseconds> asked,
+    std::chrono::milliseconds for_hooks) {
+  if (asked) {
+    return asked;
+  }
+  const auto program = Program::open(process);
+  const auto wish = program ? program->read() : Result<ProgramWish>(fail(program.error()));
+  return wish && wish->hooks != 0 ? std::optional(for_hooks) : std::nullopt;
 }
 
 wire::Refusal refusal_without_points(pid_t process) {

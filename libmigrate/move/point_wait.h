@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <optional>
+#include <string>
 
 #include "base/result.h"
 #include "libmigrate/program/program.h"
@@ -33,6 +34,8 @@ class PointWait {
     kWaiting,
     kThere,     ///< It waits; take_program() tells whom to answer.
     kTooLate,   ///< The time is over.
+    kHookLate,  ///< Likewise, while a hook of it had not returned.
+    kVetoed,    ///< A hook of it is against it.
     kReplaced,  ///< Another request took its place.
     kGone,      ///< The process has ended, or runs another program.
   };
@@ -40,6 +43,8 @@ class PointWait {
   State look() const;
 
   std::uint32_t request() const { return request_; }
+  /// Why it was vetoed.
+  std::string veto() const { return program_->veto().value_or(""); }
   /// Once it is there, and somebody else answers it from now on.
   Program take_program();
 
@@ -55,9 +60,15 @@ class PointWait {
 };
 
 /// What whoever asked for a move at a point is told when it does not come to that.
-wire::Refusal refusal_of_point(PointWait::State state, pid_t process);
+wire::Refusal refusal_of_point(const PointWait& point, PointWait::State state, pid_t process);
 /// The same if the program has no points.
 wire::Refusal refusal_without_points(pid_t process);
+
+/// How long a move waits for a point: for so long as was asked, and as `for_hooks` says if the
+/// program has hooks, which it calls nowhere else. Nothing: the process is moved wherever it is.
+std::optional<std::chrono::milliseconds> longest_wait(
+    pid_t process, std::optional<std::chrono::milliseconds> asked,
+    std::chrono::milliseconds for_hooks);
 
 /// How often to look whether a program has come to its point.
 inline constexpr std::chrono::milliseconds kPointPause{3};

@@ -62,6 +62,8 @@ class SourceMove : public Departure {
 
   /// What the process loses, so far as that is known (FrozenSource::losses()).
   const std::optional<std::vector<Loss>>& losses() const { return source_.losses(); }
+  /// Whether the program has hooks, which may clear what is in the way.
+  bool has_hooks() const { return source_.has_hooks(); }
   /// Of this side, or else those of the destination.
   const std::vector<wire::Refusal>& refusals() const;
   /// Before Run was sent: why the last attempt failed.

@@ -28,13 +28,20 @@ struct Block {
   std::atomic<std::uint64_t> answered;  ///< Whose answer is in `answer`: what was asked with.
   std::atomic<std::uint32_t> answer_bytes;
   std::atomic<std::uint32_t>
-      news;                   ///< Grows with each word from outside (the program waits on it).
-  std::uint64_t reserved[9];  ///< Zeros.
-  char answer[3968];          ///< JSON, the object of a `result` event.
+      news;  ///< Grows with each word from outside (the program waits on it).
+  // Of the program again, since version 2; zeros before.
+  std::atomic<std::uint32_t> hooks;    ///< How many sets of hooks it has.
+  std::atomic<std::uint32_t> hooking;  ///< The request for a point whose hooks run; 0: none.
+  std::atomic<std::uint32_t> vetoed;   ///< The request that a hook has vetoed, as `veto` says.
+  std::uint32_t veto_bytes;
+  std::uint64_t reserved[7];  ///< Zeros.
+  char answer[3712];          ///< JSON, the object of a `result` event.
+  char veto[256];             ///< Text.
 };
 
 inline constexpr std::uint64_t kBlockMagic = 0x4b4c42474f52504dU;  // "MPROGBLK"
-inline constexpr std::uint32_t kBlockVersion = 1;
+inline constexpr std::uint32_t kBlockVersion = 2;
+inline constexpr std::uint32_t kFirstBlockVersion = 1;
 inline constexpr std::size_t kBlockBytes = 4096;
 /// Below where Linux puts libraries, far above programs and heaps, and where ThreadSanitizer lets a
 /// program have memory: it ends one that asks for a page elsewhere.
@@ -45,7 +52,8 @@ static_assert(offsetof(Block, holds) == 16 && offsetof(Block, at_point) == 20);
 static_assert(offsetof(Block, asked) == 24 && offsetof(Block, point) == 32);
 static_assert(offsetof(Block, moves) == 36 && offsetof(Block, answered) == 40);
 static_assert(offsetof(Block, answer_bytes) == 48 && offsetof(Block, news) == 52);
-static_assert(offsetof(Block, answer) == 128);
+static_assert(offsetof(Block, hooks) == 56 && offsetof(Block, vetoed) == 64);
+static_assert(offsetof(Block, answer) == 128 && offsetof(Block, veto) == 3840);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
 
 }  // namespace migrate::program

@@ -32,7 +32,7 @@ Number word(const Words& words, std::size_t offset) {
 
 bool is_block(const Words& words, std::uint32_t process) {
   return word<std::uint64_t>(words, offsetof(Block, magic)) == program::kBlockMagic &&
-         word<std::uint32_t>(words, offsetof(Block, version)) >= program::kBlockVersion &&
+         word<std::uint32_t>(words, offsetof(Block, version)) >= program::kFirstBlockVersion &&
          (process == 0 || word<std::uint32_t>(words, offsetof(Block, process)) == process);
 }
 
@@ -41,7 +41,10 @@ ProgramWish wish_in(const Words& words, std::uint64_t address) {
           .holds = word<std::uint32_t>(words, offsetof(Block, holds)),
           .at_point = word<std::uint32_t>(words, offsetof(Block, at_point)),
           .point = word<std::uint32_t>(words, offsetof(Block, point)),
-          .asked = word<std::uint64_t>(words, offsetof(Block, asked))};
+          .asked = word<std::uint64_t>(words, offsetof(Block, asked)),
+          .hooks = word<std::uint32_t>(words, offsetof(Block, hooks)),
+          .hooking = word<std::uint32_t>(words, offsetof(Block, hooking)),
+          .vetoed = word<std::uint32_t>(words, offsetof(Block, vetoed))};
 }
 
 bool read_words(int memory, std::uint64_t address, Words& words) {
@@ -127,6 +130,21 @@ std::string fitted(std::string result) {
   return result;
 }
 
+/// Without characters that steer a terminal, to which it may go: it is of somebody else.
+std::string printable(std::string text) {
+  constexpr unsigned char kDelete = 0x7f;
+  constexpr unsigned char kLead = 0xc2;  // Before 0x80 to 0x9f: the second set of such characters.
+  unsigned char before = 0;
+  for (char& each : text) {
+    const auto byte = static_cast<unsigned char>(each);
+    if (byte < ' ' || byte == kDelete || (before == kLead && byte < 0xa0)) {
+      each = ' ';
+    }
+    before = byte;
+  }
+  return text;
+}
+
 }  // namespace
 
 Result<Program> Program::open(pid_t process) {
@@ -155,6 +173,23 @@ Result<ProgramWish> Program::read() const {
     return fail(no_block());
   }
   return wish_in(words, address_);
+}
+
+Result<std::string> Program::veto() const {
+  MIGRATE_TRY(read());
+  std::uint32_t bytes = 0;
+  std::string text(sizeof Block::veto, '\0');
+  if (!read_at(offsetof(Block, veto_bytes), &bytes, sizeof bytes) ||
+      !read_at(offsetof(Block, veto), text.data(), text.size())) {
+    return fail(no_block());
+  }
+  text.resize(std::min<std::size_t>(bytes, text.size()));
+  return printable(std::move(text));
+}
+
+bool Program::read_at(std::size_t offset, void* bytes, std::size_t count) const {
+  return ::pread(memory_.get(), bytes, count, static_cast<off_t>(address_ + offset)) ==
+         static_cast<ssize_t>(count);
 }
 
 Result<void> Program::write(std::size_t offset, const void* bytes, std::size_t count) const {
@@ -237,6 +272,7 @@ Result<void> note_arrival(pid_t process, const ProgramWish& wish, std::uint64_t 
   add_one(offsetof(Block, news));
   clear(offsetof(Block, point), sizeof Block::point);
   clear(offsetof(Block, at_point), sizeof Block::at_point);
+  clear(offsetof(Block, hooking), sizeof Block::hooking);
   clear(offsetof(Block, answered), sizeof Block::answered);
   if (asked != 0 && wish.asked == asked) {
     clear(offsetof(Block, asked), sizeof Block::asked);

@@ -20,6 +20,9 @@ struct ProgramWish {
   std::uint32_t at_point = 0;  ///< The request at whose point a thread waits; 0: none.
   std::uint32_t point = 0;     ///< The request that waits for a point; 0: none.
   std::uint64_t asked = 0;     ///< With what a thread asks for something; 0: none does.
+  std::uint32_t hooks = 0;     ///< Sets of hooks, which it calls before it is moved.
+  std::uint32_t hooking = 0;   ///< The request at whose point they run; 0: none.
+  std::uint32_t vetoed = 0;    ///< The request that one of them has vetoed.
 };
 
 /// A program that uses libmigrate.so, by its block (layout.h). Everything read is its user's to
@@ -37,6 +40,9 @@ class Program {
 
   /// What it says now. Errors: kNotFound (its memory is gone, or the block).
   Result<ProgramWish> read() const;
+  /// Why one of its hooks has vetoed a move: one line of printable characters, in UTF-8 if it keeps
+  /// to that. Errors: kNotFound.
+  Result<std::string> veto() const;
   /// Tells it that `request`, not 0, waits for one of its points; 0: none does any more. Errors:
   /// kNotFound, kSystem.
   Result<void> ask_for_point(std::uint32_t request) const;
@@ -50,6 +56,7 @@ class Program {
  private:
   Program(UniqueFd memory, std::uint64_t address) : memory_(std::move(memory)), address_(address) {}
 
+  bool read_at(std::size_t offset, void* bytes, std::size_t count) const;
   Result<void> write(std::size_t offset, const void* bytes, std::size_t count) const;
   Result<void> tell_news() const;
 

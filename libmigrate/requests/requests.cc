@@ -172,6 +172,9 @@ Result<MoveRequest> parse_move(const json& request) {
   if (request.contains("point_seconds")) {
     move.point_wait = MIGRATE_TRY(time_of(request, "point_seconds"));
   }
+  if (request.contains("hook_seconds")) {
+    move.hook_wait = MIGRATE_TRY(time_of(request, "hook_seconds"));
+  }
   move.asked = MIGRATE_TRY(parse_token(request));
   return move;
 }
@@ -237,6 +240,9 @@ json request_for(const MoveRequest& move) {
   if (move.point_wait) {
     request["point_seconds"] =
         static_cast<double>(move.point_wait->count()) / kMillisecondsPerSecond;
+  }
+  if (move.hook_wait != kHookWait) {
+    request["hook_seconds"] = static_cast<double>(move.hook_wait.count()) / kMillisecondsPerSecond;
   }
   if (move.asked != 0) {
     request["token"] = move.asked;

@@ -49,6 +49,9 @@ struct PushLimits {
   std::chrono::milliseconds deadline{0};
 };
 
+/// How long a program with hooks may take to come to a point, if nobody says otherwise.
+inline constexpr std::chrono::milliseconds kHookWait{60'000};
+
 /// A `move` as asked for over the local socket, or passed on by the process's home.
 struct MoveRequest {
   pid_t pid = 0;
@@ -64,6 +67,8 @@ struct MoveRequest {
   /// For so long the process may take to come to one of its points, where it is then moved;
   /// nothing: it is moved wherever it is.
   std::optional<std::chrono::milliseconds> point_wait{};
+  /// The same if it has hooks, which it calls nowhere else, and a point was not asked for.
+  std::chrono::milliseconds hook_wait = kHookWait;
   /// Once it has come there: what it waits with. See ProgramWish.
   std::uint32_t at_point = 0;
   std::uint64_t asked = 0;  ///< What the process itself asks with; 0: someone else does.

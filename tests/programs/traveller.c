@@ -8,9 +8,14 @@
  *   traveller fork HOST           holds, and moves a child of it that holds nothing
  *   traveller sections SECONDS    holds itself again and again, and looks whether it is moved then
  *   traveller limit HOST SECONDS  asks for a move that cannot come true in that time, then steps
+ *   traveller hooks HOW FILE [HOST]  with a device and a socket open, moves itself to HOST if there
+ * is one, and comes to points until FILE is there. HOW its hooks are: "none" (it has none), "close"
+ * (they close both), "keep" (neither), "veto", "hang" (until FILE.go is there), "fork" (as "close",
+ * and other threads fork and end meanwhile)
  *
  * Each prints lines of `key value...`, and at its end `sum N`, which depends on the steps alone. */
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <libmigrate/migrate.h>
 #include <pthread.h>
 #include <sched.h>
@@ -216,6 +221,148 @@ static void hold_again_and_again(double seconds) {
   printf("broken %d\nseen %d\n", broken, moved);
 }
 
+static int device = -1;
+static int open_socket = -1;
+static const char* go;
+
+static void open_both(void) {
+  device = open("/dev/kmsg", O_RDONLY);
+  open_socket = socket(AF_INET, SOCK_DGRAM, 0);
+}
+
+static void close_both(void) {
+  close(device);
+  close(open_socket);
+}
+
+/* Held while there is a child, with which the process is not moved. */
+static pthread_mutex_t child_turn = PTHREAD_MUTEX_INITIALIZER;
+
+static const char* before_closing(void* data) {
+  (void)data;
+  pthread_mutex_lock(&child_turn);
+  close_both();
+  printf("before close\n");
+  return NULL;
+}
+
+static const char* before_keeping(void* data) {
+  (void)data;
+  printf("before keep\n");
+  return NULL;
+}
+
+static const char* before_vetoing(void* data) {
+  (void)data;
+  printf("before veto\n");
+  return "a phase that\nmust not be cut";
+}
+
+static const char* before_hanging(void* data) {
+  (void)data;
+  printf("before hang\n");
+  fflush(stdout);
+  while (access(go, F_OK) != 0) {
+    pause_ms(10);
+  }
+  return NULL;
+}
+
+static void after_move(void* data) {
+  (void)data;
+  char name[256] = "";
+  gethostname(name, sizeof name - 1);
+  open_both();
+  pthread_mutex_unlock(&child_turn);
+  printf("after %s %d\n", name, device >= 0 && open_socket >= 0);
+}
+
+static void after_failure(const char* why, void* data) {
+  (void)data;
+  open_both();
+  pthread_mutex_unlock(&child_turn);
+  printf("failed %s\n", why);
+}
+
+static void* end_at_once(void* unused) {
+  return unused;
+}
+
+/* Threads and children come and go while hooks are called. */
+static void* fork_and_end(void* unused) {
+  while (!atomic_load(&stop)) {
+    pthread_t thread;
+    pthread_mutex_lock(&child_turn);
+    const pid_t child = fork();
+    if (child == 0) {
+      _exit(migrate_point());
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    pthread_mutex_unlock(&child_turn);
+    if (status != 0) {
+      printf("child %d\n", status);
+    }
+    if (pthread_create(&thread, NULL, end_at_once, NULL) == 0) {
+      pthread_join(thread, NULL);
+    }
+    pause_ms(20);
+  }
+  return unused;
+}
+
+static void come_with_hooks(const char* how, const char* path, const char* host) {
+  static char go_path[4096];
+  struct migrate_hooks first = {.size = sizeof first};
+  struct migrate_hooks hooks = {.size = sizeof hooks};
+  pthread_t forking;
+  int number = 0;
+  const int forks = strcmp(how, "fork") == 0;
+  snprintf(go_path, sizeof go_path, "%s.go", path);
+  go = go_path;
+  first.before = before_closing;
+  first.after = after_move;
+  first.failed = after_failure;
+  hooks.before = strcmp(how, "veto") == 0   ? before_vetoing
+                 : strcmp(how, "hang") == 0 ? before_hanging
+                                            : before_keeping;
+  open_both();
+  if (strcmp(how, "none") != 0) {
+    if (strcmp(how, "keep") == 0) {
+      first.before = NULL; /* The others are called for a process that nothing was done for. */
+      first.after = NULL;
+      first.failed = NULL;
+    }
+    printf("add %d", migrate_add_hooks(&first, &number));
+    printf(" %d", migrate_add_hooks(&hooks, &number));
+    printf(" %d\n", migrate_remove_hooks(4711));
+  }
+  if (forks) {
+    pthread_create(&forking, NULL, fork_and_end, NULL);
+  }
+  printf("ready\n");
+  fflush(stdout);
+  if (host != NULL) {
+    move_to(host, 5, 0);
+  }
+  while (access(path, F_OK) != 0) {
+    if (migrate_point()) {
+      printf("moved\n");
+    } else if (migrate_last_error()[0] != '\0') {
+      printf("message %s\n", migrate_last_error());
+      migrate_release(); /* So that it is not said again. */
+    }
+    fflush(stdout);
+    pause_ms(10);
+  }
+  if (forks) {
+    atomic_store(&stop, 1);
+    pthread_join(forking, NULL);
+  }
+  printf("open %d\n", fcntl(device, F_GETFD) >= 0 && fcntl(open_socket, F_GETFD) >= 0);
+  close_both();
+}
+
 int main(int count_of_words, char** arguments) {
   const char* what = count_of_words > 1 ? arguments[1] : "";
   const char* first = count_of_words > 2 ? arguments[2] : "";
@@ -241,6 +388,8 @@ int main(int count_of_words, char** arguments) {
     move_a_child(first);
   } else if (strcmp(what, "sections") == 0) {
     hold_again_and_again(atof(first));
+  } else if (strcmp(what, "hooks") == 0) {
+    come_with_hooks(first, arguments[3], arguments[4]);
   } else if (strcmp(what, "limit") == 0) {
     move_to(first, 60, atof(arguments[3]));
     step();

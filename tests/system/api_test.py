@@ -288,6 +288,121 @@ class Holding(ApiCase):
         self.assertEqual(lines(process, "release"), [["0", "2"]])
 
 
+class Hooks(ApiCase):
+    """What a program does before and after a move."""
+
+    def start_hooks(self, how, *host):
+        stop = self.testbed.new_path()
+        process = self.start("hooks", how, stop, *host)
+        self.addCleanup(stop.with_name(stop.name + ".go").touch)
+        self.assertTrue(process.wait_output(b"ready"), self.told(process))
+        return process, stop
+
+    def end_hooks(self, process, stop):
+        stop.touch()
+        self.end(process, 0)
+        self.assertEqual(lines(process, "open"), [["1"]])
+
+    def test_without_hooks_both_are_refused(self):
+        process, stop = self.start_hooks("none")
+        outcome = self.testbed.control("hostA", "move", process.pid, "hostB")
+        self.assertEqual(outcome.status, REFUSED, outcome)
+        self.assertEqual(sorted(outcome.codes()), ["DEVICE", "SOCKET"])
+        self.end_hooks(process, stop)
+
+    def test_what_they_close_is_opened_there(self):
+        process, stop = self.start_hooks("close")
+        checked = self.testbed.control("hostA", "check", process.pid)
+        self.assertEqual((checked.status, checked.object.get("hooks")), (REFUSED, True), checked)
+        for number, host in enumerate(("hostB", "hostC", "hostA"), 1):
+            options = ["--at-point"] if host == "hostC" else []
+            outcome = self.testbed.control("hostA", "move", process.pid, host, *options)
+            self.assertEqual(outcome.status, DONE, f"{outcome}{self.told(process)}")
+            self.assertTrue(wait_until(lambda: len(lines(process, "after")) == number),
+                            self.told(process))
+        self.end_hooks(process, stop)
+        self.assertEqual(lines(process, "add"), [["0", "0", "2"]])
+        self.assertEqual(lines(process, "after"), [["hostB", "1"], ["hostC", "1"], ["hostA", "1"]])
+        self.assertEqual(lines(process, "before"), [["keep"], ["close"]] * 3)
+        self.assertEqual(lines(process, "failed"), [])
+
+    def test_around_a_move_that_it_asks_for(self):
+        process, stop = self.start_hooks("close", "hostB")
+        self.assertTrue(process.wait_output(b"status"))
+        self.end_hooks(process, stop)
+        self.assertEqual(lines(process, "status"), [["0"]])
+        self.assertEqual(lines(process, "after"), [["hostB", "1"]])
+
+    def test_what_comes_to_nothing_is_opened_here(self):
+        process, stop = self.start_hooks("close", "10.213.0.77")
+        self.assertTrue(process.wait_output(b"status"))
+        outcome = self.testbed.control("hostA", "move", process.pid, "10.213.0.77")
+        self.assertNotEqual(outcome.status, DONE, outcome)
+        self.assertTrue(wait_until(lambda: len(lines(process, "failed")) == 2), self.told(process))
+        self.end_hooks(process, stop)
+        self.assertEqual(lines(process, "after"), [])
+
+    def test_what_they_do_not_close_is_refused(self):
+        process, stop = self.start_hooks("keep")
+        outcome = self.testbed.control("hostA", "move", process.pid, "hostB")
+        self.assertEqual((outcome.status, sorted(outcome.codes())), (REFUSED, ["DEVICE", "SOCKET"]))
+        self.end_hooks(process, stop)
+
+    def test_a_veto_is_told(self):
+        process, stop = self.start_hooks("veto")
+        outcome = self.testbed.control("hostA", "move", process.pid, "hostB")
+        self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["HOOK_VETO"]), outcome)
+        self.assertIn("a phase that must not be cut", outcome.object["refusals"][0]["reason"])
+        self.end_hooks(process, stop)
+        self.assertEqual(lines(process, "before"), [["veto"]])  # The other one was not called.
+        self.assertEqual(lines(process, "failed") + lines(process, "after"), [])
+
+    def test_a_veto_against_itself(self):
+        process, stop = self.start_hooks("veto", "hostB")
+        self.assertTrue(process.wait_output(b"status"))
+        self.end_hooks(process, stop)
+        self.assertEqual(lines(process, "status"), [["3"]])
+        self.assertEqual([words[0] for words in lines(process, "refusal")], ["HOOK_VETO"])
+
+    def test_one_that_hangs_meets_the_deadline(self):
+        process, stop = self.start_hooks("hang")
+        outcome = self.testbed.control("hostA", "move", process.pid, "hostB", "--point-wait", "0.5")
+        self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["HOOK_NOT_DONE"]), outcome)
+        self.assertEqual(self.testbed.control("hostA", "ps").object["processes"], [])
+        stop.with_name(stop.name + ".go").touch()
+        self.assertTrue(process.wait_output(b"waits for it no more"), self.told(process))
+        outcome = self.testbed.control("hostA", "move", process.pid, "hostB")
+        self.assertEqual(outcome.status, DONE, f"{outcome}{self.told(process)}")
+        outcome = self.testbed.control("hostA", "move", process.pid, "hostC")  # As a guest.
+        self.assertEqual(outcome.status, DONE, f"{outcome}{self.told(process)}")
+        self.end_hooks(process, stop)
+        self.assertEqual([words[0] for words in lines(process, "after")], ["hostB", "hostC"])
+
+    def test_the_same_as_a_guest(self):
+        process, stop = self.start_hooks("veto")
+        self.assertEqual(self.testbed.control("hostA", "check", process.pid).object["hooks"], True)
+        stop.touch()
+        self.end(process, 0)
+        process, stop = self.start_hooks("close")
+        self.assertEqual(self.testbed.move("hostA", process.pid, "hostB").status, DONE)
+        os.kill(process.pid, 0)
+        outcome = self.testbed.control("hostB", "check",
+                                       self.testbed.control("hostA", "show", process.pid)
+                                       .object["process"])
+        self.assertEqual(outcome.object.get("hooks"), True, outcome)
+        self.end_hooks(process, stop)
+
+    def test_while_other_threads_fork_and_end(self):
+        process, stop = self.start_hooks("fork")
+        for host in ("hostB", "hostC", "hostA"):
+            outcome = self.testbed.control("hostA", "move", process.pid, host, "--retry", "20")
+            self.assertEqual(outcome.status, DONE, f"{outcome}{self.told(process)}")
+        self.end_hooks(process, stop)
+        self.assertEqual([words[0] for words in lines(process, "after")],
+                         ["hostB", "hostC", "hostA"])
+        self.assertEqual(lines(process, "child"), [])
+
+
 class Examples(ApiCase):
     """The programs of examples/, moved in each way, give the numbers of a run that stayed."""
 

@@ -102,12 +102,11 @@ void add_moving(CLI::App& app, Options& options) {
           "Seconds after which its source is to owe nothing: pushes faster than the "
           "bandwidth, and in mode demand too, as far as that needs; says so if it is missed")
       ->check(up_to(kMostSeconds, "seconds"));
-  CLI::Option* at_point =
-      move->add_flag("--at-point", options.at_point,
-                     "Move it where the program says that it may be (migrate_point)");
+  move->add_flag("--at-point", options.at_point,
+                 "Move it where the program says that it may be (migrate_point)");
   move->add_option("--point-wait", options.point_seconds,
-                   "Seconds that the program may take to come there (default: 60)")
-      ->needs(at_point)
+                   "Seconds that the program may take to come there, which one with hooks does in "
+                   "any case, and for its hooks (default: 60)")
       ->check(up_to(kMostSeconds, "seconds"));
 }
 
@@ -167,6 +166,7 @@ Result<json> move_request_of(const Options& options) {
   if (options.at_point) {
     move.point_wait = milliseconds(options.point_seconds);
   }
+  move.hook_wait = milliseconds(options.point_seconds);
   return request_for(move);
 }
 
@@ -224,7 +224,7 @@ std::string outcome_text(int exit_code) {
 void print_text(const Options& options, const json& result, int exit_code) {
   const json refusals = result.value("refusals", json::array());
   if (exit_code == MIGRATE_REFUSED && refusals.is_array() && !refusals.empty()) {
-    fmt::print("{}", not_movable_text(refusals));
+    fmt::print("{}{}", not_movable_text(refusals), hooks_text(result));
   } else if (exit_code != MIGRATE_DONE) {
     const std::string error = error_text(result);
     const bool says_all =
@@ -234,7 +234,7 @@ void print_text(const Options& options, const json& result, int exit_code) {
                : says_all    ? error
                              : outcome_text(exit_code) + ": " + error);
   } else if (options.command == "check") {
-    fmt::print("movable\n{}", losses_text(result));
+    fmt::print("movable\n{}{}", losses_text(result), hooks_text(result));
   } else if (options.command == "move" && text_of(result, "state") == "already there") {
     fmt::print("{} is at {} already\n", options.target, options.destination);
   } else if (options.command == "move") {

@@ -201,6 +201,12 @@ std::string not_movable_text(const nlohmann::json& refusals) {
   return fmt::format("not movable, for {} reasons; nothing was stopped\n{}", refusals.size(), list);
 }
 
+std::string hooks_text(const nlohmann::json& result) {
+  const bool has_hooks = result.contains("hooks");
+  return has_hooks ? "the program has hooks, which it calls before a move: they may change that\n"
+                   : "";
+}
+
 std::string losses_text(const nlohmann::json& result) {
   const nlohmann::json losses = result.value("losses", nlohmann::json());
   const bool none = !losses.is_array() || losses.empty();

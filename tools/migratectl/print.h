@@ -18,6 +18,8 @@ std::string duration_text(double microseconds);
 std::string refusals_text(const nlohmann::json& refusals);
 /// Why a process cannot be moved, and first the one change that would do, if there is one.
 std::string not_movable_text(const nlohmann::json& refusals);
+/// That it has hooks; empty if it has none.
+std::string hooks_text(const nlohmann::json& result);
 /// What a process would lose, or has lost; empty if that is nothing.
 std::string losses_text(const nlohmann::json& result);
 std::string processes_text(const nlohmann::json& processes);

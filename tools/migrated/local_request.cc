@@ -254,7 +254,7 @@ Result<bool> wait_for_point(MoveRequest& move, EventSink& client) {
     std::this_thread::sleep_for(kPointPause);
   }
   if (state != PointWait::State::kThere) {
-    tell_refused(client, {refusal_of_point(state, move.pid)}, move.pid);
+    tell_refused(client, {refusal_of_point(point, state, move.pid)}, move.pid);
     return false;
   }
   move.at_point = point.request();
@@ -267,6 +267,9 @@ Result<void> move_from_home(const LocalService& service, MoveRequest& move, Even
   log::info("user {} moves process {} to {} ({})", move.asker.user, move.pid, move.destination,
             move.plan.word);
   service.become_worker(client.descriptor());  // Closes all others: the program's is opened later.
+  if (move.asked == 0) {
+    move.point_wait = longest_wait(move.pid, move.point_wait, move.hook_wait);
+  }
   if (move.point_wait && !MIGRATE_TRY(wait_for_point(move, client))) {
     return {};
   }

@@ -32,6 +32,17 @@ module libmigrate
     character(:), allocatable :: code, object, reason, remedy
   end type
 
+  ! What the program does before a move and after it, as in migrate.h: c_funloc of procedures that are
+  ! bind(C). `before` is a function that returns a type(c_ptr): c_null_ptr, or the text of a veto.
+  type, bind(C), public :: migrate_hooks
+    integer(c_size_t) :: size = 0
+    type(c_funptr) :: before = c_null_funptr
+    type(c_funptr) :: after = c_null_funptr
+    type(c_funptr) :: failed = c_null_funptr
+    type(c_ptr) :: data = c_null_ptr
+  end type
+
+  public :: migrate_add_hooks, migrate_remove_hooks
   public :: migrate_version, migrate_point, migrate_hold, migrate_release, migrate_last_error
   public :: migrate_self, migrate_check_self, migrate_here
 
@@ -78,6 +89,15 @@ module libmigrate
     ! 1 where it was moved, else 0.
     integer(c_int) function migrate_point() bind(C, name="migrate_point")
       import c_int
+    end function
+    integer(c_int) function c_add_hooks(hooks, number) bind(C, name="migrate_add_hooks")
+      import c_int, migrate_hooks
+      type(migrate_hooks), intent(in) :: hooks
+      integer(c_int), intent(out) :: number
+    end function
+    integer(c_int) function migrate_remove_hooks(number) bind(C, name="migrate_remove_hooks")
+      import c_int
+      integer(c_int), value :: number
     end function
     integer(c_int) function migrate_hold() bind(C, name="migrate_hold")
       import c_int
@@ -150,6 +170,17 @@ contains
     options = made_options(retry_seconds, time_limit_seconds)
     status = c_self(terminated(host), options, came_to)
     call take(came_to, message, refusals)
+  end function
+
+  ! Registers hooks; `number` names them.
+  integer(c_int) function migrate_add_hooks(hooks, number) result(status)
+    type(migrate_hooks), intent(in) :: hooks
+    integer(c_int), intent(out) :: number
+    type(migrate_hooks) :: sized
+
+    sized = hooks
+    sized%size = c_sizeof(sized)
+    status = c_add_hooks(sized, number)
   end function
 
   ! Whether the caller could be moved to `host`.

@@ -11,8 +11,10 @@
 /// returns the result instead, for what a program goes on from.
 #pragma once
 
+#include <functional>
 #include <libmigrate/migrate_result.hpp>
 #include <optional>
+#include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
@@ -98,9 +100,62 @@ inline std::optional<int> wait_exit(const std::string& name, const options& want
 }
 
 /// A point at which the caller may be moved. True where it was.
-inline bool point() noexcept {
+inline bool point() {
   return migrate_point() != 0;
 }
+
+/// While one lives, these functions are called before and after a move; migrate_hooks says when. An
+/// exception of `before` is a veto with its message; the others are to throw none. Throws error's
+/// base, std::runtime_error, if there is no room for it.
+class hooks {
+ public:
+  using reason = std::optional<std::string>;  ///< Against the move; nothing: none.
+
+  hooks(std::function<reason()> before, std::function<void()> after,
+        std::function<void(const std::string& why)> failed)
+      : before_(std::move(before)), after_(std::move(after)), failed_(std::move(failed)) {
+    migrate_hooks given = {};
+    given.size = sizeof given;
+    given.data = this;
+    given.before = [](void* self) { return static_cast<hooks*>(self)->ask(); };
+    given.after = [](void* self) { static_cast<hooks*>(self)->tell_moved(); };
+    given.failed = [](const char* why, void* self) { static_cast<hooks*>(self)->tell_failed(why); };
+    if (migrate_add_hooks(&given, &number_) != MIGRATE_DONE) {
+      throw std::runtime_error(migrate_last_error());
+    }
+  }
+  hooks(const hooks&) = delete;
+  hooks& operator=(const hooks&) = delete;
+  ~hooks() { static_cast<void>(migrate_remove_hooks(number_)); }
+
+ private:
+  const char* ask() {
+    reason veto;
+    try {
+      veto = before_ ? before_() : reason();
+    } catch (const std::exception& thrown) {
+      veto = thrown.what();
+    }
+    veto_ = veto.value_or("");
+    return veto ? veto_.c_str() : nullptr;
+  }
+  void tell_moved() noexcept {
+    if (after_) {
+      after_();
+    }
+  }
+  void tell_failed(const char* why) noexcept {
+    if (failed_) {
+      failed_(why);
+    }
+  }
+
+  std::function<reason()> before_;
+  std::function<void()> after_;
+  std::function<void(const std::string& why)> failed_;
+  std::string veto_;
+  int number_ = 0;
+};
 
 /// While one lives, the process is not moved. Throws std::runtime_error if that cannot be.
 class hold {
