@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/realtime_scope.h"
 #include "libmigrate/guest/awaits.h"
+#include "libmigrate/guest/guest_seat.h"
 #include "libmigrate/guest/guest_setup.h"
 #include "libmigrate/guest/offer_refusals.h"
 #include "libmigrate/image/image_form.h"
@@ -80,8 +81,9 @@ Result<bool> Arrival::receive_offer() {
   }
   MIGRATE_TRY(check_form(offer_.draft(), ImageStage::kDraft));
   own_facts_ = MIGRATE_TRY(host_facts());
-  const auto refusals = MIGRATE_TRY(judge_offer(context_, source_, offer_, own_facts_));
+  const auto refusals = MIGRATE_TRY(judge());
   if (!refusals.empty() || only_asks) {
+    remove_groups(groups_.made());
     MIGRATE_TRY(answer(refusals));
     return false;
   }
@@ -92,10 +94,26 @@ Result<bool> Arrival::receive_offer() {
   return true;
 }
 
+// Limits that its groups cannot have here are found by making the groups.
+Result<std::vector<wire::Refusal>> Arrival::judge() {
+  auto refusals = MIGRATE_TRY(judge_offer(context_, source_, offer_, own_facts_));
+  if (!refusals.empty()) {
+    return refusals;
+  }
+  groups_ = groups_for_offer(context_, source_, offer_);
+  return check_groups(context_, offer_, groups_);
+}
+
+void Arrival::tell_groups(wire::OfferReply& reply) const {
+  wire::GroupsReply& told = *reply.mutable_groups();
+  told.mutable_lost()->Assign(groups_.lost().begin(), groups_.lost().end());
+}
+
 Result<void> Arrival::answer(const std::vector<wire::Refusal>& refusals) {
   wire::ControlMessage message;
   wire::OfferReply& reply = *message.mutable_offer_reply();
   reply.mutable_refusals()->Assign(refusals.begin(), refusals.end());
+  tell_groups(reply);
   MIGRATE_TRY(control_->send(message));
   // The peer closes first, so that no reset overtakes the answer.
   static_cast<void>(control_->receive(0, kRefusalReadMs));
@@ -126,6 +144,7 @@ Result<void> Arrival::connect() {
   context_.stops.reach("destination.prepared");
   wire::ControlMessage ready;
   wire::OfferReply& reply = *ready.mutable_offer_reply();
+  tell_groups(reply);
   reply.set_incarnation(MIGRATE_TRY(SessionFile::incarnation(context_.state_directory)));
   if (offer_.wants_rdma()) {
     pages_->set_listener(listen_for_pages(context_, session_, reply));
@@ -187,6 +206,7 @@ void Arrival::give_up(const Error& error) {
     }
     record().file().remove();
   }
+  remove_groups(groups_.made());
   if (control_) {
     wire::ControlMessage message;
     message.mutable_failed()->set_reason(error.message());

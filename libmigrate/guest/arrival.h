@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "libmigrate/cell/cell.h"
+#include "libmigrate/groups/guest_groups.h"
 #include "libmigrate/guest/guest.h"
 #include "libmigrate/guest/guest_pages.h"
 #include "libmigrate/guest/guest_world.h"
@@ -41,6 +42,8 @@ class Arrival {
 
  private:
   Result<bool> receive_offer();
+  Result<std::vector<wire::Refusal>> judge();
+  void tell_groups(wire::OfferReply& reply) const;
   Result<void> answer(const std::vector<wire::Refusal>& refusals);
   Result<void> make_guest();
   Result<void> connect();
@@ -73,6 +76,7 @@ class Arrival {
   wire::Offer offer_;
   MovePlan plan_;
   wire::HostFacts own_facts_;
+  GuestGroups groups_;
   bool trusted_ = false;             // the source may bring root's processes
   std::int64_t cell_offset_ns_ = 0;  // CLOCK_MONOTONIC of the cell minus ours
   Arrived arrived_;

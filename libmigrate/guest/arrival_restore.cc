@@ -12,6 +12,7 @@
 #include "base/file.h"
 #include "libmigrate/capture/timer_advance.h"
 #include "libmigrate/guest/arrival.h"
+#include "libmigrate/guest/guest_seat.h"
 #include "libmigrate/guest/guest_setup.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/image_form.h"
@@ -54,11 +55,13 @@ Result<void> Arrival::prepare() {
   MIGRATE_TRY(restorer_->prepare(draft));
   MIGRATE_TRY(make_pager(std::move(cell.userfault)));
   MIGRATE_TRY(record().save());
-  return guest.home().connect(kHomeConnectMs);
+  MIGRATE_TRY(guest.home().connect(kHomeConnectMs));
+  return groups_.enter(cell_->seed(), GuestGroups::Step::kEarly);
 }
 
 void Arrival::note_offer() {
   wire::CellSession& noted = record().noted();
+  note_groups(groups_, offer_, noted);
   noted.set_mode(offer_.mode());
   noted.set_home(offer_.home());
   noted.set_source(offer_.source_address());
@@ -154,6 +157,8 @@ Result<void> Arrival::restore() {
   advance_timers(*image.mutable_objects(), mutable_only_process(image),
                  clock_ns(CLOCK_MONOTONIC) + cell_offset_ns_);
   MIGRATE_TRY(restorer_->finish(image, relays));
+  MIGRATE_TRY(groups_.enter(cell_->seed(), GuestGroups::Step::kLate));
+  note_places(cell_->seed(), record().noted());
   GuestObjects& objects = arrived_.guest->objects();
   objects.set_shared_files(restorer_->take_shared_files());
   // Here, and not after Run: until then nothing of the threads changes but the time.

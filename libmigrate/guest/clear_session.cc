@@ -1,15 +1,18 @@
 #include "libmigrate/guest/clear_session.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <unistd.h>
 
+#include "libmigrate/guest/guest_seat.h"
 #include "libmigrate/proto/session.pb.h"
 #include "libmigrate/state/registry.h"
 
 namespace migrate {
 
 void clear_session(const WorkerContext& context, SessionFile& file, const SessionId& session) {
-  if (const auto init = file.mark().init_identity().open(); init) {
+  const auto init = file.mark().init_identity().open();
+  if (init) {
     send_signal(init->get(), SIGKILL);
   }
   const std::string name = cell_session_name(to_hex(session));
@@ -29,6 +32,12 @@ void clear_session(const WorkerContext& context, SessionFile& file, const Sessio
       }
     }
   }
+  if (init && noted.groups_size() > 0) {  // Nobody may be in them.
+    constexpr int kEndMs = 2000;
+    pollfd polled{init->get(), POLLIN, 0};
+    ::poll(&polled, 1, kEndMs);
+  }
+  remove_noted_groups(noted);
   file.remove();
 }
 

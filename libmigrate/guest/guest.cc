@@ -7,6 +7,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/guest/guest_seat.h"
 #include "libmigrate/proc/proc_text.h"
 #include "libmigrate/state/phase.h"
 
@@ -267,6 +268,7 @@ void Guest::close() {
                to_hex(session_));
   }
   pages_.reset();
+  remove_noted_groups(record_.noted());
   record_.enter(has_left(phase()) ? GuestPhase::kWentOn : GuestPhase::kOver);
   if (source_.knows()) {
     record_.file().remove();

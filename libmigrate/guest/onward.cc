@@ -13,6 +13,8 @@ SourceMoveOptions Onward::options(const MovePlan& plan, const Address& destinati
   SourceMoveOptions options;
   options.pid = guest_.cell()->seed();
   options.known = guest_.objects().known(options.pid);
+  options.known.home_groups = noted.home_groups();
+  options.known.group_places = noted.group_places();
   options.plan = plan;
   options.destination = destination;
   options.process = guest_.process();

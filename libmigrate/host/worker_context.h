@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "libmigrate/groups/group_rules.h"
 #include "libmigrate/host/stop_points.h"
 #include "libmigrate/rules/host_policy.h"
 #include "transport/address.h"
@@ -22,6 +23,7 @@ struct WorkerContext {
   std::uint32_t end_waiting_s = 0;  ///< After so long a process that waits for pages is ended.
   StopPoints stops;
   HostPolicy policy;                ///< Whose processes this host takes.
+  GroupPolicy groups;               ///< Into which control groups.
   std::uint32_t max_sessions = 0;   ///< Processes of other hosts that it takes at a time.
   std::uint64_t reserve_bytes = 0;  ///< Memory that they must leave free.
   /// Most that is pushed to each process that went away, 0: as fast as can be.

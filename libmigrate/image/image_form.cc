@@ -32,6 +32,8 @@ constexpr std::size_t kMaxAuxiliaryBytes = 4096;
 constexpr std::size_t kMaxMemoryNameBytes = 249;  // memfd_create(2)
 constexpr std::uint32_t kPermissions = 0777;      // No memory file of ours is set-user-id.
 constexpr int kIntervalTimers = 3;
+constexpr int kMaxGroups = 64;
+constexpr std::size_t kMaxGroupBytes = std::size_t{64} * 1024;
 constexpr std::uint32_t kProtections = PROT_READ | PROT_WRITE | PROT_EXEC;
 constexpr std::string_view kNoZero("\0", 1);
 
@@ -50,6 +52,7 @@ class FormChecker {
     files();
     descriptors();
     starter_pages();
+    control_groups();
     if (wrong_.empty()) {
       return {};
     }
@@ -219,6 +222,13 @@ class FormChecker {
                  page.content().size() == kPageBytes,
              "starter page {:x}", page.address());
     }
+  }
+
+  void control_groups() {
+    const wire::ControlGroups& groups = image_.control_groups();
+    expect(groups.places_size() <= kMaxGroups && groups.limits_size() <= kMaxGroups &&
+               groups.ByteSizeLong() <= kMaxGroupBytes,
+           "control_groups");
   }
 
   const wire::Objects& objects_;

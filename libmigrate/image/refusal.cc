@@ -37,6 +37,10 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"FILE_PERMISSION", "its user may not open the file at the destination",
      "let its user read it there (chmod), or move where root's processes are taken from this host "
      "(allow, in the configuration of migrated)"},
+    {"GROUP_LIMITS",
+     "a host does not let it go, or take it, without a limit of its control groups that it would "
+     "not have at the destination",
+     "choose a destination whose migrated can make control groups (docs/operations.md)"},
     {"GUARD_REGION",
      "guard regions (MADV_GUARD_INSTALL) in files and shared memory are not carried",
      "use mprotect(PROT_NONE) for guard pages"},

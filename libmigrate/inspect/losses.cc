@@ -10,7 +10,6 @@
 #include <array>
 #include <cstdint>
 #include <map>
-#include <optional>
 #include <set>
 
 #include "base/file.h"
@@ -54,105 +53,6 @@ std::string_view without_line_end(std::string_view text) {
   return text.substr(0, text.find('\n'));
 }
 
-// A limit of a control group, and what it is where nobody has set it: words that it begins with,
-// separated by '|'.
-struct GroupLimit {
-  const char* file;
-  std::string_view common;
-};
-
-// The first hierarchies had other names than the one of today (v2).
-constexpr std::array kGroupLimits = std::to_array<GroupLimit>({
-    {"memory.max", "max"},
-    {"memory.high", "max"},
-    {"memory.low", "0"},
-    {"memory.min", "0"},
-    {"memory.swap.max", "max"},
-    {"memory.zswap.max", "max"},
-    {"cpu.max", "max"},
-    {"cpu.weight", "100"},
-    {"cpu.idle", "0"},
-    {"cpu.uclamp.min", "0.00"},
-    {"cpu.uclamp.max", "max"},
-    {"io.max", ""},
-    {"io.weight", "default 100"},
-    {"io.latency", ""},
-    {"pids.max", "max"},
-    {"cpuset.mems", ""},
-    {"memory.limit_in_bytes", "9223372036854771712"},
-    {"memory.memsw.limit_in_bytes", "9223372036854771712"},
-    {"memory.soft_limit_in_bytes", "9223372036854771712"},
-    {"cpu.cfs_quota_us", "-1"},
-    {"cpu.shares", "1024"},
-    {"cpu.rt_runtime_us", "0"},
-    {"blkio.weight", "500|100"},
-    {"blkio.bfq.weight", "100"},
-    {"blkio.throttle.read_bps_device", ""},
-    {"blkio.throttle.write_bps_device", ""},
-    {"blkio.throttle.read_iops_device", ""},
-    {"blkio.throttle.write_iops_device", ""},
-    {"devices.list", "a *:* rwm"},
-    {"net_cls.classid", "0"},
-});
-
-bool is_common(std::string_view value, std::string_view common) {
-  if (common.empty()) {
-    return value.empty();
-  }
-  while (!common.empty()) {
-    const std::string_view one = common.substr(0, common.find('|'));
-    common.remove_prefix(std::min(one.size() + 1, common.size()));
-    if (value == one || value.starts_with(std::string(one) + " ")) {
-      return true;
-    }
-  }
-  return false;
-}
-
-// Where one hierarchy is seen, and which of its groups is seen there.
-struct Hierarchy {
-  std::string path;
-  std::string root;
-};
-
-// A hierarchy of control groups in a line of mountinfo: the one of `controllers`, of v2 if there
-// are none.
-std::optional<Hierarchy> hierarchy_in(std::string_view line, std::string_view controllers) {
-  std::array<std::string_view, 5> words{};  // id, parent, device, root, where
-  for (std::string_view& word : words) {
-    word = take_word(line);
-  }
-  const std::size_t dash = line.find(" - ");
-  if (dash == std::string_view::npos) {
-    return std::nullopt;
-  }
-  line.remove_prefix(dash + 3);
-  const std::string_view type = take_word(line);
-  take_word(line);  // What is mounted.
-  const std::string options = fmt::format(",{},", take_word(line));
-  const bool found =
-      controllers.empty()
-          ? type == "cgroup2"
-          : type == "cgroup" && options.find(fmt::format(",{},", controllers)) != std::string::npos;
-  if (!found) {
-    return std::nullopt;
-  }
-  return Hierarchy{std::string(words[4]), std::string(words[3] == "/" ? "" : words[3])};
-}
-
-// The limits of the group at `path` below `hierarchy`, and of all above it.
-void add_limits(const Hierarchy& hierarchy, std::string path, Losses& limits) {
-  for (; path.size() > 1 && path.front() == '/'; path.erase(path.rfind('/'))) {
-    for (const GroupLimit& limit : kGroupLimits) {
-      const auto text = read_file(fmt::format("{}{}/{}", hierarchy.path, path, limit.file));
-      const std::string_view value = text ? without_line_end(*text) : std::string_view();
-      if (text && !is_common(value, limit.common)) {
-        limits.push_back(fmt::format("{}{}: {} {}", hierarchy.root, path, limit.file, value));
-      }
-    }
-  }
-}
-
 // Who gets signals of a descriptor, and which: "pid 17", "signal 35"; empty: nobody.
 std::string owner_of_descriptor(const LossView& view, std::uint32_t number) {
   const UniqueFd fd(static_cast<int>(
@@ -194,25 +94,6 @@ Losses owned_descriptors(const LossView& view, bool directories) {
 }
 
 }  // namespace
-
-Losses limits_of_groups(std::string_view groups, std::string_view mounts) {
-  Losses limits;
-  while (!groups.empty()) {  // "4:memory:/path", of v2 "0::/path"
-    std::string_view group = take_line(groups);
-    group.remove_prefix(std::min(group.find(':') + 1, group.size()));
-    const std::string_view controllers = group.substr(0, group.find(':'));
-    group.remove_prefix(std::min(controllers.size() + 1, group.size()));
-    std::string_view left = mounts;
-    while (!left.empty()) {
-      const auto hierarchy = hierarchy_in(take_line(left), controllers);
-      if (hierarchy && group.starts_with(hierarchy->root)) {
-        add_limits(*hierarchy, std::string(group.substr(hierarchy->root.size())), limits);
-        break;
-      }
-    }
-  }
-  return limits;
-}
 
 Losses policies_in(std::string_view numa_maps) {
   std::map<std::string, std::size_t> counts;
@@ -278,17 +159,7 @@ Losses find_memory_nodes(const LossView& view) {
 }
 
 Losses find_group_limits(const LossView& view) {
-  auto groups = read_file_at(view.process.directory.get(), "cgroup");
-  if (!groups) {
-    return {};
-  }
-  Findings& findings = view.findings;
-  if (!view.frozen || *groups != findings.groups_text) {
-    findings.group_limits =
-        limits_of_groups(*groups, read_file("/proc/self/mountinfo").value_or(""));
-    findings.groups_text = std::move(*groups);
-  }
-  return findings.group_limits;
+  return view.findings.group_limits;
 }
 
 Losses find_resource_group(const LossView& view) {

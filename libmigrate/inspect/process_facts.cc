@@ -13,10 +13,12 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <climits>
 #include <csignal>
 
 #include "base/file.h"
 #include "libmigrate/arch/arch.h"
+#include "libmigrate/groups/group_limits.h"
 #include "libmigrate/inspect/internal/mappings.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/proc_text.h"
@@ -381,6 +383,31 @@ Result<void> read_surroundings(const ProcessView& view, const wire::ProcessImage
   image.set_personality(parse_number(take_line(personality_text), 16).value_or(0));
   read_executable(view, image, refusals);
   return {};
+}
+
+void read_control_groups(const ProcessView& view, Findings& findings, wire::ProcessImage& image) {
+  findings.groups_text = read_file_at(view.directory.get(), "cgroup").value_or("");
+  if (!view.known.group_places.empty() && view.known.group_places == findings.groups_text) {
+    *image.mutable_control_groups() = view.known.home_groups;
+    return;
+  }
+  wire::ControlGroups& groups = *image.mutable_control_groups();
+  std::array<char, HOST_NAME_MAX + 1> host{};
+  if (::gethostname(host.data(), host.size() - 1) == 0) {
+    groups.set_origin(host.data());
+  }
+  std::string_view text = findings.groups_text;
+  while (!text.empty()) {  // "4:memory:/path", of version 2 "0::/path"
+    std::string_view line = take_line(text);
+    line.remove_prefix(std::min(line.find(':') + 1, line.size()));
+    if (!line.ends_with(":/")) {
+      groups.add_places(std::string(line));
+    }
+  }
+  const auto places =
+      group_places(findings.groups_text, read_file("/proc/self/mountinfo").value_or(""));
+  read_group_limits(places, *groups.mutable_limits());
+  findings.group_limits = other_group_limits(places);
 }
 
 }  // namespace migrate::inspect

@@ -139,6 +139,7 @@ Result<Inspection> ProcessInspector::inspect_running() {
   MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, image, refusals));
   MIGRATE_TRY(inspect::read_surroundings(view, nullptr, image, refusals));
   inspect::read_thread_facts(view, state_->threads, nullptr, image, refusals);
+  inspect::read_control_groups(view, findings, image);
   inspect::check_process(view, false, refusals);
   inspect::check_threads(view, state_->threads, false, refusals);
   inspect::check_system_v(view, refusals);
@@ -190,6 +191,10 @@ Result<Inspection> ProcessInspector::read_facts(const wire::Image& draft) {
   Inspection inspection;
   wire::ProcessImage& image = mutable_only_process(inspection.image);
   view.status_text = MIGRATE_TRY(reread(view.status.get(), "/proc/PID/status"));
+  if (read_file_at(view.directory.get(), "cgroup").value_or("") != state_->findings.groups_text) {
+    return fail(make_error(ErrorCode::kRetry, "inspect the frozen", fmt::format("pid {}", view.pid),
+                           "it was put into another control group: try again"));
+  }
   state_->threads = MIGRATE_TRY(inspect::read_threads(view, state_->threads));
   MIGRATE_TRY(inspect::read_process_facts(view, state_->threads, image, inspection.refusals));
   inspect::read_thread_facts(view, state_->threads, &only_process(draft), image,

@@ -25,6 +25,9 @@ struct KnownObjects {
   std::set<std::string> own_namespaces;           ///< Links such as "pid:[4026531836]" of its cell.
   std::map<std::uint64_t, int> shared_files;      ///< OpenFile.shared_id to our own descriptor.
   bool own_userfaultfd = false;  ///< Mappings may be registered with our own pager.
+  /// The control groups of its home, while its text of /proc/PID/cgroup is still `group_places`.
+  wire::ControlGroups home_groups;
+  std::string group_places;
   /// Files open for reading only, up to this size, are hashed, so that a host that shares no file
   /// system can tell whether its own are the same. 0: none.
   std::uint64_t open_file_hash_limit_bytes = 0;

@@ -100,10 +100,11 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"/proc/PID", "autogroup", kCarried, "the nice value; the group is a new one"},
     {"/proc/PID", "auxv", kCarried, ""},
     {"/proc/PID", "cgroup", kLost,
-     "the process is in the daemon's groups afterwards: limits of its own hold no more",
+     "limits are carried into a group of its own, but not those of other kinds (io, devices, "
+     "weights of groups above), nor what the destination cannot set",
      "CONTROL_GROUP", inspect::find_group_limits,
-     "set them for the daemon's unit at the destination, or put the process into such a group "
-     "there"},
+     "set them for the daemon's unit at the destination, or let its daemon make control groups "
+     "(docs/operations.md)"},
     {"/proc/PID", "clear_refs", kCarried, "no state of its own"},
     {"/proc/PID", "cmdline", kCarried, "is memory"},
     {"/proc/PID", "comm", kCarried, "of each thread"},
@@ -365,6 +366,11 @@ std::vector<Loss> find_losses(const inspect::LossView& view) {
     }
   }
   return losses;
+}
+
+Loss loss_of_limit(std::string limit) {
+  const auto* entry = std::ranges::find(kTable, std::string_view("cgroup"), &StateEntry::name);
+  return {entry->code, std::move(limit), entry->how, entry->remedy};
 }
 
 std::string state_document() {

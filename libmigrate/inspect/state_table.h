@@ -54,6 +54,9 @@ std::vector<std::string> unknown_state(std::string_view source, std::span<const 
 /// What the process would lose: each entry of the table that is lost is looked for.
 std::vector<Loss> find_losses(const inspect::LossView& view);
 
+/// A limit of its control groups that the destination cannot give it.
+Loss loss_of_limit(std::string limit);
+
 /// The table as docs/state.md has it.
 std::string state_document();
 

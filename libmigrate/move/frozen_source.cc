@@ -77,6 +77,7 @@ Result<void> FrozenSource::inspect() {
   for (wire::Refusal& refusal : check_room_to_park(options_.pid, draft_)) {
     refusals_.push_back(std::move(refusal));
   }
+  losses_there_.clear();
   find_losses(draft_, false);
   look_at_program();
   report_.end_phase("inspect", report_.begun_us());
@@ -86,10 +87,15 @@ Result<void> FrozenSource::inspect() {
 
 void FrozenSource::find_losses(const wire::Image& image, bool frozen) {
   losses_ = inspector_->losses(image, frozen);
+  losses_->insert(losses_->end(), losses_there_.begin(), losses_there_.end());
+  refuse_losses(*losses_);
+}
+
+void FrozenSource::refuse_losses(const std::vector<Loss>& losses) {
   if (!options_.strict) {
     return;
   }
-  for (const Loss& loss : *losses_) {
+  for (const Loss& loss : losses) {
     refusals_.push_back(make_refusal("LOSS", fmt::format("{} {}", loss.code, loss.object),
                                      fmt::format("{}", loss.reason)));
   }
@@ -134,6 +140,25 @@ Result<wire::Offer> FrozenSource::describe(const ClockOffsets& offsets) const {
   offer.set_monotonic_offset_ns(offsets.monotonic_ns);
   offer.set_boottime_offset_ns(offsets.boottime_ns);
   return offer;
+}
+
+Result<void> FrozenSource::heed_destination(
+    const std::optional<std::vector<std::string>>& lost_limits) {
+  std::vector<std::string> lost = lost_limits.value_or(std::vector<std::string>());
+  if (!lost_limits) {
+    for (const wire::GroupLimit& limit : only_process(draft_).control_groups().limits()) {
+      lost.push_back(limit.name() + " " + limit.value());
+    }
+  }
+  for (std::string& limit : lost) {
+    if (options_.context->groups.keep_limits) {
+      refusals_.push_back(make_refusal("GROUP_LIMITS", limit));
+    }
+    losses_there_.push_back(loss_of_limit(std::move(limit)));
+  }
+  losses_->insert(losses_->end(), losses_there_.begin(), losses_there_.end());
+  refuse_losses(losses_there_);
+  return refusals_.empty() ? Result<void>() : Result<void>(fail(refused()));
 }
 
 // In the vDSO of the process, by which scripts begin to run in it.

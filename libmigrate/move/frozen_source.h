@@ -49,6 +49,9 @@ class FrozenSource final : public KeptMemory {
   Result<void> inspect();
   /// What the offer says of the process: all but what concerns one destination. Errors: kSystem.
   Result<wire::Offer> describe(const ClockOffsets& offsets) const;
+  /// What the destination says that the process will lose there: limits of its control groups; all
+  /// if it says nothing. Errors: kRefused (see refusals()).
+  Result<void> heed_destination(const std::optional<std::vector<std::string>>& lost_limits);
   /// Freezes the process and takes its state into image(). On error it runs on, at the latest after
   /// end_freeze(). Errors: kRefused (see refusals()), kRetry (it changes), kNotFound, kSystem.
   Result<void> freeze();
@@ -117,6 +120,7 @@ class FrozenSource final : public KeptMemory {
   Result<void> open_area();
   Result<void> capture(const std::vector<WaitRecord>& waits);
   void find_losses(const wire::Image& image, bool frozen);
+  void refuse_losses(const std::vector<Loss>& losses);
   void look_at_program();
   Result<void> heed_wish();
   Error refused() const;
@@ -133,6 +137,7 @@ class FrozenSource final : public KeptMemory {
   std::vector<wire::Refusal> refusals_;
   std::optional<std::vector<Loss>> losses_;
   bool has_hooks_ = false;
+  std::vector<Loss> losses_there_;   // that the destination told
   std::optional<ProgramWish> wish_;  // of the frozen process
   std::optional<Freeze> freeze_;
   std::optional<ParkedProcess> parked_;

@@ -135,6 +135,8 @@ class Handover {
   bool done() const { return phase_ == HandoverPhase::kOver && farewell_.over(); }
   const SessionId& session() const { return session_; }
   const std::vector<wire::Refusal>& refusals() const { return refusals_; }
+  /// Limits of control groups that the process would not have there; nothing: it does not say so.
+  const std::optional<std::vector<std::string>>& lost_limits() const { return lost_limits_; }
   Fate fate() const { return fate_; }
   int wait_status() const { return wait_status_; }
   /// Why it is in doubt, or how the process was lost.
@@ -169,6 +171,7 @@ class Handover {
   SessionId session_{};
   std::string incarnation_;  // of the destination
   std::vector<wire::Refusal> refusals_;
+  std::optional<std::vector<std::string>> lost_limits_;
   std::unique_ptr<ControlChannel> control_;
   KeepAlive keep_alive_;
   Outage outage_;

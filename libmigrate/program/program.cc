@@ -21,22 +21,22 @@ namespace {
 using program::Block;
 
 /// The words of a block, as bytes that were copied out of the process.
-using Words = std::array<std::byte, offsetof(Block, answer)>;
+using BlockWords = std::array<std::byte, offsetof(Block, answer)>;
 
 template <class Number>
-Number word(const Words& words, std::size_t offset) {
+Number word(const BlockWords& words, std::size_t offset) {
   Number number{};
   std::memcpy(&number, words.data() + offset, sizeof number);
   return number;
 }
 
-bool is_block(const Words& words, std::uint32_t process) {
+bool is_block(const BlockWords& words, std::uint32_t process) {
   return word<std::uint64_t>(words, offsetof(Block, magic)) == program::kBlockMagic &&
          word<std::uint32_t>(words, offsetof(Block, version)) >= program::kFirstBlockVersion &&
          (process == 0 || word<std::uint32_t>(words, offsetof(Block, process)) == process);
 }
 
-ProgramWish wish_in(const Words& words, std::uint64_t address) {
+ProgramWish wish_in(const BlockWords& words, std::uint64_t address) {
   return {.address = address,
           .holds = word<std::uint32_t>(words, offsetof(Block, holds)),
           .at_point = word<std::uint32_t>(words, offsetof(Block, at_point)),
@@ -47,7 +47,7 @@ ProgramWish wish_in(const Words& words, std::uint64_t address) {
           .vetoed = word<std::uint32_t>(words, offsetof(Block, vetoed))};
 }
 
-bool read_words(int memory, std::uint64_t address, Words& words) {
+bool read_words(int memory, std::uint64_t address, BlockWords& words) {
   return ::pread(memory, words.data(), words.size(), static_cast<off_t>(address)) ==
          static_cast<ssize_t>(words.size());
 }
@@ -92,7 +92,7 @@ bool has_own_page(int memory, std::uint64_t address) {
 
 std::optional<std::uint64_t> find_block(int memory, std::uint32_t process) {
   for (const std::uint64_t address : program::kBlockAddresses) {
-    Words words{};
+    BlockWords words{};
     if (has_own_page(memory, address) && read_words(memory, address, words) &&
         is_block(words, process)) {
       return address;
@@ -167,7 +167,7 @@ Result<Program> Program::adopt(UniqueFd memory) {
 }
 
 Result<ProgramWish> Program::read() const {
-  Words words{};
+  BlockWords words{};
   if (!has_own_page(memory_.get(), address_) || !read_words(memory_.get(), address_, words) ||
       !is_block(words, 0)) {
     return fail(no_block());
@@ -202,7 +202,7 @@ Result<void> Program::write(std::size_t offset, const void* bytes, std::size_t c
 }
 
 Result<void> Program::tell_news() const {
-  Words words{};
+  BlockWords words{};
   if (!read_words(memory_.get(), address_, words)) {
     return fail(no_block());
   }
@@ -234,7 +234,7 @@ Result<void> Program::answer(std::uint64_t token, std::string result) const {
 
 std::optional<ProgramWish> wish_of_frozen(pid_t process, const wire::ProcessImage& image) {
   for (const std::uint64_t address : program::kBlockAddresses) {
-    Words words{};
+    BlockWords words{};
     if (is_mapped(image, address) && read_memory(process, address, words) &&
         is_block(words, image.process_id())) {
       return wish_in(words, address);

@@ -24,6 +24,7 @@
 #include "base/crash_report.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/groups/guest_groups.h"
 #include "libmigrate/host/mailbox_path.h"
 #include "libmigrate/state/registry.h"
 #include "libmigrate/state/session_file.h"
@@ -90,6 +91,8 @@ Result<Daemon> Daemon::create(const DaemonOptions& options) {
   daemon.context_.host_name = options.host_name.empty() ? system_host_name() : options.host_name;
   daemon.context_.spin_us = options.spin_us;
   daemon.context_.policy = MIGRATE_TRY(HostPolicy::parse(options.allow));
+  daemon.context_.groups = {.rules = MIGRATE_TRY(GroupRules::parse(options.group_rules)),
+                            .keep_limits = options.keep_limits};
   daemon.context_.max_sessions = options.max_sessions;
   daemon.context_.reserve_bytes = std::uint64_t{options.reserve_mib} << 20U;
   daemon.context_.push_bytes_per_second = std::uint64_t{options.bandwidth_mib} << 20U;
@@ -99,6 +102,7 @@ Result<Daemon> Daemon::create(const DaemonOptions& options) {
   MIGRATE_TRY(daemon.take_state(options));
   MIGRATE_TRY(daemon.take_socket());
   MIGRATE_TRY(daemon.open_queue());
+  prepare_groups(daemon.context_.groups.rules);
   // root's processes may have any capability, and only who has it can give it to them.
   if (!daemon.context_.policy.names_root()) {
     MIGRATE_TRY(drop_capabilities());

@@ -152,6 +152,13 @@ void add_settings(Settings& settings, DaemonOptions& options) {
   settings.add("allow", options.allow,
                "USERS@HOSTS whose processes are taken, such as alice,1000-1999@hostA or root@hostB "
                "(repeatable; default *@*: all users but root, from all hosts)");
+  settings.add("group_rules", options.group_rules,
+               "PATTERN=GROUP, such as /user.slice/*=/guests.slice: processes whose control group "
+               "at home is PATTERN get theirs here below GROUP (repeatable; default: below the "
+               "daemon's own)");
+  settings.add("keep_limits", options.keep_limits,
+               "Refuse to take a process, and to let one go, that would lose a limit of its "
+               "control groups");
   settings.add("max_sessions", options.max_sessions, "Processes of other hosts taken at a time");
   settings.add("reserve_mib", options.reserve_mib, "MiB of memory that they must leave free");
   settings.add("bandwidth_mib", options.bandwidth_mib,

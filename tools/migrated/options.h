@@ -27,6 +27,8 @@ struct DaemonOptions {
   std::string munge_socket;    ///< Of munged; empty: its default.
   /// Whose processes are taken from whom; see HostPolicy.
   std::vector<std::string> allow = {"*@*"};
+  std::vector<std::string> group_rules;  ///< Below which control groups; see GroupRules.
+  bool keep_limits = false;  ///< No process comes, or goes, without its control groups' limits.
   std::uint32_t max_sessions = 1024;  ///< Processes of other hosts at a time.
   std::uint32_t reserve_mib = 64;     ///< Memory that they must leave free.
   std::uint32_t bandwidth_mib = 0;    ///< Pushed a second to each process that went away; 0: all.

@@ -16,6 +16,7 @@
 
 #include "base/file.h"
 #include "base/unique_fd.h"
+#include "tools/testbed/groups.h"
 #include "tools/testbed/keys.h"
 #include "tools/testbed/namespaces.h"
 #include "tools/testbed/processes.h"
@@ -79,6 +80,9 @@ Error become_daemon(const Host& host, const DaemonSettings& settings,
                     const std::vector<std::string>& arguments, DaemonFiles& files) {
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   ::setsid();
+  if (const auto entered = enter_groups(host, GroupRole::kDaemon); !entered) {
+    return entered.error();
+  }
   if (const auto entered = enter_namespaces(host.directory); !entered) {
     return entered.error();
   }

@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include "tools/manual/describe.h"
+#include "tools/testbed/groups.h"
 #include "tools/testbed/namespaces.h"
 #include "tools/testbed/processes.h"
 #include "tools/testbed/testbed.h"
@@ -122,6 +123,9 @@ int run_exec(const Testbed& testbed, const Arguments& arguments) {
   std::error_code error;
   const std::filesystem::path here = std::filesystem::current_path(error);
   const std::string tools = own_directory().string();
+  if (const auto entered = enter_groups(*host, GroupRole::kPrograms); !entered) {
+    return report(entered.error());
+  }
   if (const auto entered = enter_namespaces(host->directory); !entered) {
     return report(entered.error());
   }
@@ -164,6 +168,8 @@ void add_up(CLI::App& app, Arguments& arguments) {
   up->add_option("--daemon-arg", arguments.up.daemon.arguments,
                  "A further argument for each daemon (repeatable; write --daemon-arg=--flag)")
       ->allow_extra_args(false);
+  up->add_flag("--groups", arguments.up.groups,
+               "Give each host control groups of its own: one for its daemon, one for programs");
   up->add_option("--overlay", arguments.up.overlays,
                  "Folders of which each host has a private, writable view")
       ->delimiter(',')

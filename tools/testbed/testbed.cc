@@ -14,6 +14,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
+#include "tools/testbed/groups.h"
 #include "tools/testbed/keys.h"
 #include "tools/testbed/namespaces.h"
 #include "tools/testbed/network.h"
@@ -116,6 +117,9 @@ Result<void> Testbed::build(const UpOptions& options) {
   for (const Host& host : hosts) {
     MIGRATE_TRY(make_directories(host.state_path()));
     MIGRATE_TRY(create_host(host, view));
+    if (options.groups) {
+      MIGRATE_TRY(make_groups(host, name_));
+    }
   }
   MIGRATE_TRY(connect_hosts(bridge, hosts));
   if (options.daemon.program.empty()) {
@@ -171,6 +175,9 @@ Result<void> Testbed::down() {
     }
   }
   MIGRATE_TRY(end_processes(ids, kEndPatience));
+  for (int index = 0; index < kMaximalHosts; ++index) {
+    remove_groups(Host::at(directory_, index));
+  }
   while (::umount2(directory_.c_str(), MNT_DETACH) == 0) {
   }
   if (errno != EINVAL && errno != ENOENT) {

@@ -19,6 +19,7 @@ struct UpOptions {
   int host_count = 2;
   DaemonSettings daemon;
   std::string migratectl;  ///< Path of the program that makes keys, where daemon.tls is set.
+  bool groups = false;     ///< Hosts have control groups of their own.
   std::vector<std::string> overlays;
   std::vector<std::string> shares;
 };

@@ -26,7 +26,7 @@ struct LossView {
 std::vector<std::string> find_speculation(const LossView& view);
 /// Nodes with memory that it may not use.
 std::vector<std::string> find_memory_nodes(const LossView& view);
-/// Limits of the control groups that it is in.
+/// Limits of the control groups that it is in, of the kinds that are not carried.
 std::vector<std::string> find_group_limits(const LossView& view);
 /// A group of resctrl other than the first.
 std::vector<std::string> find_resource_group(const LossView& view);
@@ -45,10 +45,6 @@ std::vector<std::string> find_process_group(const LossView& view);
 std::vector<std::string> find_terminal(const LossView& view);
 
 // Parts of these.
-
-/// Limits, other than the kernel's defaults, of the groups that `groups` (as /proc/PID/cgroup)
-/// names and of those above, in the hierarchies that `mounts` (as /proc/self/mountinfo) shows.
-std::vector<std::string> limits_of_groups(std::string_view groups, std::string_view mounts);
 
 /// The policies other than "default" in a text of numa_maps, with the number of their mappings.
 std::vector<std::string> policies_in(std::string_view numa_maps);

@@ -33,6 +33,10 @@ Result<void> read_process_facts(const ProcessView& view, const ThreadIds& thread
 Result<void> read_surroundings(const ProcessView& view, const wire::ProcessImage* draft,
                                wire::ProcessImage& image, Refusals& refusals);
 
+/// Fills the control groups with their limits into `image`, as far as they are carried; the other
+/// limits into `findings`.
+void read_control_groups(const ProcessView& view, Findings& findings, wire::ProcessImage& image);
+
 /// Namespaces of the calling process, by name in /proc/self/ns.
 std::map<std::string, std::string> own_namespaces();
 

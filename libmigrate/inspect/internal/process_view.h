@@ -65,7 +65,7 @@ struct Findings {
   std::map<std::string, std::uint64_t> shared_files;  ///< By shared_file_key(), to the shared_id.
   std::uint64_t newest_pid = 0;
   // What it would lose, where finding that out again would cost too much.
-  std::string groups_text;
+  std::string groups_text;  ///< Of /proc/PID/cgroup.
   std::vector<std::string> group_limits;
   std::vector<std::string> memory_policies;
   std::map<pid_t, std::vector<std::string>> speculation;  ///< Of each thread.

@@ -12,8 +12,6 @@
 
 #include <algorithm>
 #include <csignal>
-#include <filesystem>
-#include <fstream>
 #include <map>
 #include <string>
 #include <vector>
@@ -151,46 +149,6 @@ TEST(Losses, TheTerminal) {
   const Texts terminal = losses_of(process)["TERMINAL"];
   ASSERT_EQ(terminal.size(), 1U);
   EXPECT_TRUE(terminal[0].starts_with("terminal /dev/pts/")) << terminal[0];
-}
-
-/// A folder that looks like a hierarchy of control groups.
-class GroupLimits : public testing::Test {
- protected:
-  void set(const std::string& group, const std::string& file, const std::string& text) {
-    std::filesystem::create_directories(directory_.file(group));
-    std::ofstream(directory_.file(group + "/" + file)) << text;
-  }
-  std::string mount(const std::string& type, const std::string& options,
-                    const std::string& root = "/") const {
-    return "25 20 0:22 " + root + " " + directory_.path() + " rw,nosuid shared:3 - " + type +
-           " cgroup rw," + options + "\n";
-  }
-
-  test::TemporaryDirectory directory_;
-};
-
-TEST_F(GroupLimits, OfAGroupAndThoseAboveIt) {
-  set("a", "pids.max", "100\n");
-  set("a/b", "memory.max", "4096\n");
-  set("a/b", "cpu.max", "max 100000\n");
-  set("a/b", "io.max", "");
-  EXPECT_EQ(inspect::limits_of_groups("0::/a/b\n", mount("cgroup2", "nsdelegate")),
-            (Texts{"/a/b: memory.max 4096", "/a: pids.max 100"}));
-}
-
-TEST_F(GroupLimits, OfEachHierarchyItsOwn) {
-  set("a", "memory.limit_in_bytes", "4096\n");
-  set("a", "cpu.cfs_quota_us", "-1\n");
-  const std::string mounts = mount("cgroup", "memory");
-  EXPECT_EQ(inspect::limits_of_groups("4:memory:/a\n0::/\n", mounts),
-            Texts{"/a: memory.limit_in_bytes 4096"});
-  EXPECT_EQ(inspect::limits_of_groups("4:memory:/\n1:cpu:/a\n0::/a\n", mounts), Texts());
-}
-
-TEST_F(GroupLimits, WhereOnlyAPartOfTheHierarchyIsSeen) {
-  set("b", "pids.max", "7\n");
-  EXPECT_EQ(inspect::limits_of_groups("0::/a/b\n", mount("cgroup2", "x", "/a")),
-            Texts{"/a/b: pids.max 7"});
 }
 
 TEST(Losses, ListsOfNodes) {

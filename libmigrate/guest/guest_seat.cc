@@ -1,0 +1,95 @@
+#include "libmigrate/guest/guest_seat.h"
+
+#include <fcntl.h>
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <optional>
+#include <string>
+
+#include "base/file.h"
+#include "libmigrate/image/only_process.h"
+#include "libmigrate/image/refusal.h"
+#include "libmigrate/proc/proc_text.h"
+#include "libmigrate/restore/file_user.h"
+#include "libmigrate/state/registry.h"
+#include "transport/preamble.h"
+
+namespace migrate {
+namespace {
+
+/// The process that stands here for the one that is offered, if this is its home: its worker traces
+/// it.
+std::optional<pid_t> deputy_of(const WorkerContext& context, const std::string& process) {
+  SessionId id{};
+  std::copy_n(reinterpret_cast<const std::byte*>(process.data()),
+              std::min(process.size(), id.size()), id.begin());
+  auto registry = Registry::open(context.state_directory);
+  const auto rows = registry ? registry->find_process(to_hex(id))
+                             : Result<std::vector<ProcessRecord>>(fail(registry.error()));
+  for (const ProcessRecord& row : rows.value_or(std::vector<ProcessRecord>())) {
+    const auto status = read_file("/proc/" + std::to_string(row.pid) + "/status");
+    if (row.role == ProcessRole::kHome && row.has_worker() && status &&
+        number_field(*status, "TracerPid:") == static_cast<std::uint64_t>(row.worker)) {
+      return row.pid;
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+GuestGroups groups_for_offer(const WorkerContext& context, const PeerIdentity& source,
+                             const wire::Offer& offer) {
+  if (const auto deputy = deputy_of(context, offer.process())) {
+    return GuestGroups::of(*deputy);
+  }
+  const wire::ProcessImage& draft = only_process(offer.draft());
+  const FileUser user(draft.threads(0).credentials(), false);
+  GuestGroups::Owner owner;
+  owner.host = source.common_name.empty() ? offer.source().host_name() : source.common_name;
+  owner.user = offer.user();
+  owner.trusted = context.policy.allows(source, 0);
+  owner.may_write = [&user](const std::string& path) {
+    FileUser::Scope as_user(user);
+    return as_user.open_at(AT_FDCWD, path, O_WRONLY).has_value();
+  };
+  return GuestGroups::make(draft.control_groups(), owner, context.groups.rules);
+}
+
+std::vector<wire::Refusal> check_groups(const WorkerContext& context, const wire::Offer& offer,
+                                        const GuestGroups& groups) {
+  Refusals refusals;
+  const auto& wanted = only_process(offer.draft()).control_groups();
+  if (!groups.made().empty() && memory_limit_bytes(wanted.limits()) < offer.memory_bytes()) {
+    refusals.push_back(make_refusal(
+        "MEMORY", fmt::format("{} MiB", offer.memory_bytes() >> 20U),
+        fmt::format("its control group lets it have {} MiB, and at home a part of it is in swap, "
+                    "or counted elsewhere",
+                    memory_limit_bytes(wanted.limits()) >> 20U)));
+  }
+  if (context.groups.keep_limits) {
+    for (const std::string& lost : groups.lost()) {
+      refusals.push_back(make_refusal("GROUP_LIMITS", lost));
+    }
+  }
+  return refusals;
+}
+
+void note_groups(const GuestGroups& groups, const wire::Offer& offer, wire::CellSession& noted) {
+  noted.clear_groups();
+  for (const std::string& directory : groups.made()) {
+    noted.add_groups(directory);
+  }
+  *noted.mutable_home_groups() = only_process(offer.draft()).control_groups();
+}
+
+void note_places(pid_t process, wire::CellSession& noted) {
+  noted.set_group_places(read_file("/proc/" + std::to_string(process) + "/cgroup").value_or(""));
+}
+
+void remove_noted_groups(const wire::CellSession& noted) {
+  remove_groups({noted.groups().begin(), noted.groups().end()});
+}
+
+}  // namespace migrate
