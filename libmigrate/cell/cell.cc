@@ -203,6 +203,15 @@ void Cell::signal_seed(int signal, siginfo_t* information) {
   }
 }
 
+// The kernel takes a signal of kill(2) from nobody but its sender: the init makes one.
+void Cell::signal_seed_as(int signal, pid_t sender, uid_t user) {
+  const Kept who{.number = static_cast<std::uint32_t>(sender), .parent = user};
+  if (!cell::send_message(init_socket_.get(),
+                          {.kind = cell::MessageKind::kSignal, .value = signal, .kept = who}, {})) {
+    signal_seed(signal);
+  }
+}
+
 void Cell::end() {
   if (init_pidfd_.valid()) {
     send_signal(init_pidfd_.get(), SIGKILL);

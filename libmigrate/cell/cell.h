@@ -68,6 +68,7 @@ class Cell : public CellControl {
   Result<void> drop(Kept what) override;
   using CellControl::signal_seed;
   void signal_seed(int signal, siginfo_t* information) override;
+  void signal_seed_as(int signal, pid_t sender, uid_t user) override;
   /// Sends descriptors (at most 250) to the seed, whose recvmsg in a script takes them.
   Result<void> send_to_seed(std::span<const int> descriptors);
   /// Number of the socket in the seed.

@@ -60,6 +60,9 @@ class CellControl {
   /// has its id.
   virtual void signal_seed(int signal, siginfo_t* information) = 0;
   void signal_seed(int signal) { signal_seed(signal, nullptr); }
+  /// Sends the seed a signal as kill(2) of `sender` does, a process of `user` elsewhere: handlers
+  /// see both. If a process in the cell has that pid, they see another one.
+  virtual void signal_seed_as(int signal, pid_t sender, uid_t user) = 0;
   /// Kills the init, and with it everything in the cell. Does not wait for the end.
   virtual void end() = 0;
   /// end(), and waits until nothing of the cell can run any more; reaps all children and tracees of

@@ -131,6 +131,7 @@ class Init {
 
  private:
   bool read_worker();
+  void signal_as(int signal, pid_t sender, uid_t user) const;
   void take_worker();
   void reap();
   void tell(const Message& message) const {
@@ -184,12 +185,35 @@ bool Init::read_worker() {
   if (received->message.kind == MessageKind::kKeep) {
     committed_ = true;
     kept_.push_back({what, std::move(received->descriptor)});
+  } else if (received->message.kind == MessageKind::kSignal) {
+    signal_as(received->message.value, static_cast<pid_t>(what.number), what.parent);
   } else if (received->message.kind == MessageKind::kDrop) {
     std::erase_if(kept_, [&](const KeptDescriptor& kept) {
       return kept.what == what || (what.number == 0 && kept.what.kind == what.kind);
     });
   }
   return true;
+}
+
+// A child that has the sender's pid and real user sends it; that its effective user stays root lets
+// it. Whether the sender may, the worker has asked.
+void Init::signal_as(int signal, pid_t sender, uid_t user) const {
+  if (moved_ == 0) {
+    return;
+  }
+  clone_args arguments{};
+  arguments.exit_signal = SIGCHLD;
+  arguments.set_tid = reinterpret_cast<std::uintptr_t>(&sender);
+  arguments.set_tid_size = 1;
+  const long child = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
+  if (child == 0) {
+    ::syscall(SYS_setresuid, user, 0, 0);
+    ::kill(moved_, signal);
+    ::_exit(0);
+  }
+  if (child < 0) {  // The pid is in use here.
+    ::kill(moved_, signal);
+  }
 }
 
 // A new worker takes over: it gets all that the last one left, and the news that it may not have

@@ -25,6 +25,8 @@ enum class MessageKind : std::uint32_t {
   kDrop = 6,     ///< worker -> init: close what is held as `kept`; with number 0 all of its kind.
   kKept = 7,     ///< init -> new worker: carries what is held as `kept`.
   kKeptEnd = 8,  ///< init -> new worker: that was all.
+  kSignal = 9,   ///< worker -> init: send the seed signal `value` as pid kept.number, of user
+                 ///< kept.parent.
 };
 struct Message {
   MessageKind kind = MessageKind::kEmpty;

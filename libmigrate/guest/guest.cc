@@ -234,8 +234,12 @@ void Guest::deliver(std::span<const std::byte> siginfo) {
     cell_->signal_seed(SIGSTOP);
     return;
   }
+  // Nobody sees who sent these.
+  const bool has_handler = information.si_signo != SIGKILL && information.si_signo != SIGSTOP;
   // The kernel lets no one forge a signal of kill(2) or of its own for another process.
-  if (information.si_code >= 0 || information.si_code == SI_TKILL) {
+  if (information.si_code == SI_USER && information.si_pid > 1 && has_handler && is_its_users()) {
+    cell_->signal_seed_as(information.si_signo, information.si_pid, information.si_uid);
+  } else if (information.si_code >= 0 || information.si_code == SI_TKILL) {
     cell_->signal_seed(information.si_signo);
   } else {
     cell_->signal_seed(information.si_signo, &information);

@@ -104,6 +104,9 @@ class Guest {
   Result<void> may_use(const nlohmann::json& request, const PeerIdentity* home) const;
   /// Whether the user that the process had when it came could send it any signal now.
   Result<void> may_signal_now() const;
+  /// Whether the process is still wholly that user's, and nobody else's to be told tales: the user
+  /// can make his deputy say that a signal is of anybody.
+  bool is_its_users() const;
   /// The same of everything that is left in its cell once it has ended.
   Result<void> may_end_children();
 

@@ -57,6 +57,10 @@ Result<void> Guest::may_signal_now() const {
   return !may && may.error().code == ErrorCode::kNotFound ? Result<void>() : may;
 }
 
+bool Guest::is_its_users() const {
+  return is_wholly_of(cell_->seed(), record_.noted().credentials().uid_real());
+}
+
 // Of each that is in the cell: one may have become another user's (a set-user-id program).
 Result<void> Guest::may_end_children() {
   const Asker asker = user_of(record_.noted().credentials());

@@ -53,6 +53,7 @@ class StandInCell final : public CellControl {
   }
   using CellControl::signal_seed;
   void signal_seed(int signal, siginfo_t*) override { signals.push_back(signal); }
+  void signal_seed_as(int signal, pid_t, uid_t) override { signals.push_back(signal); }
   void end() override {
     ended = true;
     on_end();
