@@ -19,12 +19,37 @@ Result<void> DescriptorReader::read(const wire::Objects* draft) {
   draft_ = draft;
   for (const std::uint32_t number :
        MIGRATE_TRY(numbered_entries(view_.descriptors.get(), "/proc/PID/fd"))) {
-    if (const auto seen = look_at(number)) {
-      group(*seen);
-    }
+    read_one(number);
   }
   settle();
   return {};
+}
+
+// While it runs the process may close a descriptor that is being looked at, and open another file
+// under its number: what is refused then is neither.
+void DescriptorReader::read_one(std::uint32_t number) {
+  constexpr int kLooks = 10;
+  for (int looked = 1;; ++looked) {
+    const auto seen = look_at(number);
+    if (!seen) {
+      return;
+    }
+    const std::size_t refused_before = refusals_.size();
+    group(*seen);
+    const bool is_refused = refusals_.size() != refused_before;
+    if (!is_refused || draft_ != nullptr || looked == kLooks || is_still(*seen)) {
+      return;
+    }
+    refusals_.resize(refused_before);
+    std::erase_if(representatives_[seen->link],
+                  [number](const Representative& candidate) { return candidate.number == number; });
+  }
+}
+
+// Whether the descriptor leads where it did.
+bool DescriptorReader::is_still(const Sighting& seen) const {
+  const auto now = look_at(seen.number);
+  return now && now->link == seen.link && now->flags == seen.flags;
 }
 
 // Nothing if it was closed meanwhile.

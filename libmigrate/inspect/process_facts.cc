@@ -198,16 +198,25 @@ void read_executable(const ProcessView& view, wire::ProcessImage& image, Refusal
   *image.mutable_executable() = std::move(*identity);
 }
 
+// A process that runs may go elsewhere between the two looks.
 void read_working_directory(const ProcessView& view, wire::ProcessImage& image,
                             Refusals& refusals) {
-  const auto path = read_link_at(view.directory.get(), "cwd");
-  const auto identity = path ? identify_at(view.directory.get(), "cwd", *path)
-                             : Result<wire::FileIdentity>(fail(path.error()));
-  if (!identity || !path_leads_to(view, *path, *identity)) {
-    refuse(refusals, "DELETED_FILE", "working directory " + path.value_or("?"));
-    return;
+  constexpr int kLooks = 10;
+  std::string path;
+  for (int looked = 0; looked < kLooks; ++looked) {
+    const auto now = read_link_at(view.directory.get(), "cwd");
+    if (looked > 0 && now && *now == path) {
+      break;  // It is there still, and was not found.
+    }
+    path = now.value_or("?");
+    const auto identity = now ? identify_at(view.directory.get(), "cwd", *now)
+                              : Result<wire::FileIdentity>(fail(now.error()));
+    if (identity && path_leads_to(view, *now, *identity)) {
+      image.set_working_directory(*now);
+      return;
+    }
   }
-  image.set_working_directory(*path);
+  refuse(refusals, "DELETED_FILE", "working directory " + path);
 }
 
 std::uint32_t inner_thread(const ThreadIds& threads, std::uint64_t id) {

@@ -34,6 +34,8 @@ class DescriptorReader : private carriers::FindContext {
   using Sighting = carriers::Sighting;
   using carriers::FindContext::refuse;
 
+  void read_one(std::uint32_t number);
+  bool is_still(const Sighting& seen) const;
   std::optional<Sighting> look_at(std::uint32_t number) const;
   void group(const Sighting& seen);
   // The open file of the descriptor, by its index, among those that have the same link.
