@@ -16,6 +16,10 @@ bool is_harmless(unsigned major_number, unsigned minor_number) {
   return major_number == 1 && std::ranges::find(kMinors, minor_number) != kMinors.end();
 }
 
+bool find_device(FindContext& context, const Sighting& seen, wire::OpenFile& /*file*/) {
+  return !seen.link.ends_with(" (deleted)") || context.refuse("DELETED_FILE", seen);
+}
+
 void compare_device(CompareContext& context, const wire::OpenFile& file) {
   const auto here = find_here(context, file.identity());
   if (here && (here->device_major() != file.identity().device_major() ||
@@ -34,6 +38,7 @@ constinit const Carrier kDevice{
           return S_ISCHR(identity.mode()) &&
                  is_harmless(identity.device_major(), identity.device_minor());
         },
+    .find = find_device,
     .flaw = flaw_of_path,
     .compare = compare_device,
     .make = open_by_path,

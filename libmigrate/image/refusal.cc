@@ -164,6 +164,40 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"ZOMBIE", "the process, or its first thread, has ended", "name a process that runs"},
 });
 
+// What helps better than the remedy of all of a kind, by what the object's name has in it; the
+// first that fits counts.
+struct FittingRemedy {
+  std::string_view code;
+  std::string_view mark;
+  std::string_view remedy;
+};
+constexpr std::string_view kOwnFolder =
+    "the file is in the source's own folder: let the program keep it on a file system that both "
+    "hosts share (such as TMPDIR=FOLDER), or close it";
+constexpr std::array kFitting = std::to_array<FittingRemedy>({
+    {"DELETED_FILE", "executable",
+     "restart the program: its file was replaced or removed, as an upgrade does"},
+    {"DELETED_FILE", "working directory", "let the program change to a folder that is there (cd)"},
+    {"DELETED_FILE", "descriptor",
+     "let the program close it and open it again; or start it anew with its output in a file that "
+     "is seen here: it was renamed, or opened where another folder is mounted"},
+    {"FILE_MISSING", "/hsperfdata_", "start Java with -XX:-UsePerfData"},
+    {"FILE_DIFFERS", "/hsperfdata_", "start Java with -XX:-UsePerfData"},
+    {"FILE_MISSING", " /tmp/", kOwnFolder},
+    {"FILE_MISSING", " /var/tmp/", kOwnFolder},
+    {"FILE_MISSING", " /run/", kOwnFolder},
+    {"FILE_MISSING", " /dev/shm/", kOwnFolder},
+    {"NAMESPACE", "net",
+     "run the program in the host's network: not by ip netns exec, unshare --net, or a unit with "
+     "PrivateNetwork="},
+    {"NAMESPACE", "mnt",
+     "run the program with the host's mounts: not by unshare --mount, in a container, or in a unit "
+     "with PrivateTmp= or ProtectSystem="},
+    {"NAMESPACE", "user",
+     "run the program without a user namespace (rootless containers, unshare)"},
+    {"NAMESPACE", "pid_for_children", "run the program without unshare --pid"},
+});
+
 }  // namespace
 
 std::vector<RefusalKind> refusal_kinds() {
@@ -184,6 +218,12 @@ wire::Refusal make_refusal(std::string_view code, std::string object, std::strin
     reason.append(reason.empty() ? "" : ": ").append(detail);
   }
   refusal.set_reason(std::move(reason));
+  for (const FittingRemedy& fitting : kFitting) {
+    if (fitting.code == code && refusal.object().find(fitting.mark) != std::string::npos) {
+      refusal.set_remedy(std::string(fitting.remedy));
+      break;
+    }
+  }
   return refusal;
 }
 

@@ -1,10 +1,15 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <filesystem>
 
 #include "base/file.h"
 #include "libmigrate/carriers/internal/refused.h"
 #include "libmigrate/proc/file_identity.h"
 #include "tests/libmigrate/carriers/hosts.h"
+#include "tests/transport/temporary_directory.h"
 
 namespace migrate {
 namespace {
@@ -38,6 +43,22 @@ TEST(DeviceCarrier, AnotherDeviceInItsPlaceIsRefused) {
   EXPECT_EQ(destination.compare(file, false), Refusals{"FILE_DIFFERS"});
   file.mutable_identity()->set_path("/dev/no-such-device");
   EXPECT_EQ(destination.compare(file, false), Refusals{"FILE_MISSING"});
+}
+
+TEST(DeviceCarrier, ANodeThatWasRemovedIsSaidToBe) {
+  const test::TemporaryDirectory directory;
+  const std::string path = directory.file("null");
+  if (::mknod(path.c_str(), S_IFCHR | 0600, makedev(1, 3)) != 0) {
+    GTEST_SKIP() << "no device can be made here";
+  }
+  const auto fd = open_file(path, O_RDWR);
+  std::filesystem::remove(path);
+  if (!fd) {
+    GTEST_SKIP() << "devices cannot be opened there";
+  }
+  test::Source source;
+  EXPECT_EQ(source.find(fd->get()), -1);
+  EXPECT_EQ(source.refusals(), Refusals{"DELETED_FILE"});
 }
 
 TEST(DeviceCarrier, OthersAreRefusedByWhatTheyAre) {
