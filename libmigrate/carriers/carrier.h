@@ -37,6 +37,8 @@ class FindContext {
   virtual ~FindContext() = default;
 
   virtual pid_t process() const = 0;
+  /// Its id as it sees that itself.
+  virtual std::uint32_t inner_process() const = 0;
   virtual wire::Objects& objects() = 0;
   /// The image of the last inspection, if the process is frozen now; else null.
   virtual const wire::Objects* draft() const = 0;
@@ -108,6 +110,8 @@ class MakeContext {
   virtual ~MakeContext() = default;
 
   virtual const wire::Objects& objects() const = 0;
+  /// The process that the object is made for, as this one sees it.
+  virtual pid_t process() const = 0;
   /// Opens what is under the path of `file`, if that is surely this file. For carriers that are
   /// Carrier::opened_as_user only. Errors: kNotFound, kRefused, kSystem.
   virtual Result<UniqueFd> open(const wire::FileIdentity& file, int flags) = 0;

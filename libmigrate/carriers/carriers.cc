@@ -1,10 +1,14 @@
 #include "libmigrate/carriers/carriers.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+
 #include <array>
 #include <string>
 #include <utility>
 
 #include "libmigrate/carriers/internal/refused.h"
+#include "libmigrate/carriers/internal/stored_file.h"
 #include "libmigrate/carriers/internal/table.h"
 #include "libmigrate/proc/file_identity.h"
 
@@ -54,6 +58,20 @@ const Carrier* claiming_path(FindContext& context, const Sighting& seen, wire::O
   return carrier;
 }
 
+// Opened as a path only (O_PATH): of regular files and folders that is carried as the file is; of
+// all others there is nothing to be opened anew.
+bool find_path(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
+  auto identity = identify_at(context.directory(), std::to_string(seen.number), seen.link);
+  if (!seen.link.starts_with('/') || !identity ||
+      !(S_ISREG(identity->mode()) || S_ISDIR(identity->mode()))) {
+    return context.refuse("PATH_DESCRIPTOR", seen);
+  }
+  *file.mutable_identity() = std::move(*identity);
+  file.set_kind(S_ISDIR(file.identity().mode()) ? wire::OpenFile::DIRECTORY
+                                                : wire::OpenFile::REGULAR);
+  return find_stored_file(context, seen, file);
+}
+
 }  // namespace
 
 std::span<const Carrier* const> all_carriers() {
@@ -66,6 +84,9 @@ const Carrier& carrier_of(wire::OpenFile::Kind kind) {
 }
 
 bool find_object(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
+  if ((seen.flags & O_PATH) != 0) {
+    return find_path(context, seen, file);
+  }
   const Carrier* carrier = claiming_link(context, seen);
   if (carrier == nullptr) {
     if (const std::string_view code = refusal_of_link(seen.link); !code.empty()) {

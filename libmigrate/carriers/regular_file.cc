@@ -72,11 +72,12 @@ constinit const Carrier kRegularFile{
     .name = "regular file",
     .claims_file = [](const wire::FileIdentity& identity) { return S_ISREG(identity.mode()); },
     .find = find_regular_file,
-    // Who only appends has no position.
+    // Who only appends has no position, nor has a path.
     .has_state =
         [](const wire::OpenFile& file) {
           constexpr std::uint32_t kAppends = O_WRONLY | O_APPEND;
-          return (file.flags() & (O_ACCMODE | O_APPEND)) != kAppends;
+          return (file.flags() & (O_ACCMODE | O_APPEND)) != kAppends &&
+                 (file.flags() & O_PATH) == 0;
         },
     .position_returns = true,
     .flaw = flaw_of_path,

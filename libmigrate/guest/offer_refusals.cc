@@ -69,7 +69,8 @@ Refusals check_opening(const wire::Image& draft, const FileUser& user) {
     if (file.kind() == wire::OpenFile::REGULAR || file.kind() == wire::OpenFile::DIRECTORY) {
       constexpr unsigned kNotToMakeIt = O_CREAT | O_EXCL | O_TRUNC;
       const auto flags = static_cast<int>(file.flags() & ~kNotToMakeIt);
-      judge(file.identity().path(), as_user.open(file.identity(), flags | O_NONBLOCK));
+      const int not_to_wait = (flags & O_PATH) != 0 ? 0 : O_NONBLOCK;
+      judge(file.identity().path(), as_user.open(file.identity(), flags | not_to_wait));
     }
   }
   return refusals;

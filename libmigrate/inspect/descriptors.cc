@@ -112,9 +112,6 @@ int DescriptorReader::file_of(const Sighting& seen) {
 // What is refused whatever the descriptor leads to; the rest is its carrier's. All that is wrong
 // with it is said at once.
 bool DescriptorReader::find(const Sighting& seen, wire::OpenFile& file) {
-  if ((seen.flags & O_PATH) != 0) {
-    return refuse("PATH_DESCRIPTOR", seen);
-  }
   bool accepted = true;
   if ((seen.flags & O_ASYNC) != 0) {
     accepted = refuse("ASYNC_IO", seen);

@@ -223,6 +223,7 @@ Result<Inspection> ProcessInspector::read_objects(const wire::Image& draft,
   MIGRATE_TRY(inspect::DescriptorReader(view, findings, shared, objects, image, refusals)
                   .read(&draft.objects()));
   MIGRATE_TRY(inspect::read_surroundings(view, &only_process(draft), image, refusals));
+  *image.mutable_control_groups() = only_process(draft).control_groups();
   // A file that it can only read, such as a C library's cache, is the same everywhere.
   std::erase_if(before.mappings, [](const auto& mapped) { return !mapped.second.writable; });
   shared.mappings.merge(before.mappings);

@@ -221,10 +221,11 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"fdinfo", "it_interval", kCarried, "of a timerfd"},
     {"fdinfo", "sigmask", kCarried, "of a signalfd"},
     {"fdinfo", "scm_fds", kRefused, "SOCKET: descriptors under way"},
-    {"fdinfo", "inotify wd", kRefused, "INOTIFY"},
+    {"fdinfo", "inotify wd", kCarried,
+     "by the paths; INOTIFY if one has none, INOTIFY_EVENTS if events wait"},
     {"fdinfo", "fanotify flags", kRefused, "FANOTIFY"},
-    {"fdinfo", "Pid", kRefused, "PIDFD"},
-    {"fdinfo", "NSpid", kRefused, "PIDFD"},
+    {"fdinfo", "Pid", kCarried, "its own; of others refused (PIDFD)"},
+    {"fdinfo", "NSpid", kCarried, "its own; of others refused (PIDFD)"},
     {"fdinfo", "seals", kCarried, "of a memfd, by F_GET_SEALS"},
 
     // /proc/PID/limits; an unknown one is refused (UNKNOWN_ATTRIBUTE).

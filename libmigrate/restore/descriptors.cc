@@ -23,8 +23,9 @@ class Workshop : public carriers::MakeContext {
  public:
   Workshop(const wire::Objects& objects, const std::map<std::uint64_t, int>& relays,
            const std::vector<UniqueFd>& memories,
-           std::vector<carriers::MadeSocketPair> socket_pairs)
+           std::vector<carriers::MadeSocketPair> socket_pairs, pid_t process)
       : objects_(objects),
+        process_(process),
         relays_(relays),
         memories_(memories),
         socket_pairs_(std::move(socket_pairs)),
@@ -33,6 +34,7 @@ class Workshop : public carriers::MakeContext {
   void as_user(FileUser::Scope* scope) { scope_ = scope; }
 
   const wire::Objects& objects() const override { return objects_; }
+  pid_t process() const override { return process_; }
 
   Result<UniqueFd> open(const wire::FileIdentity& file, int flags) override {
     if (scope_ == nullptr) {
@@ -59,6 +61,7 @@ class Workshop : public carriers::MakeContext {
 
  private:
   const wire::Objects& objects_;
+  const pid_t process_;
   const std::map<std::uint64_t, int>& relays_;
   const std::vector<UniqueFd>& memories_;
   std::vector<carriers::MadeSocketPair> socket_pairs_;
@@ -99,8 +102,8 @@ Result<std::vector<UniqueFd>> make_open_files(const wire::Objects& objects,
                                               const std::map<std::uint64_t, int>& relays,
                                               const std::vector<UniqueFd>& memories,
                                               std::vector<carriers::MadeSocketPair> socket_pairs,
-                                              const FileUser& user) {
-  Workshop workshop(objects, relays, memories, std::move(socket_pairs));
+                                              const FileUser& user, pid_t process) {
+  Workshop workshop(objects, relays, memories, std::move(socket_pairs), process);
   std::vector<UniqueFd> files(static_cast<std::size_t>(objects.files_size()));
   {
     FileUser::Scope scope(user);

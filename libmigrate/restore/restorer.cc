@@ -325,8 +325,9 @@ Result<void> Restorer::make_leader(const wire::Image& image,
                                    const std::map<std::uint64_t, int>& relays) {
   const wire::ProcessImage& process = only_process(image);
   const FileUser user(process.threads(0).credentials(), trusted_);
-  std::vector<UniqueFd> files = MIGRATE_TRY(make_open_files(
-      image.objects(), relays, memories_, MIGRATE_TRY(make_socket_pairs(image)), user));
+  std::vector<UniqueFd> files =
+      MIGRATE_TRY(make_open_files(image.objects(), relays, memories_,
+                                  MIGRATE_TRY(make_socket_pairs(image)), user, cell_->seed()));
   std::vector<int> descriptors;
   descriptors.reserve(files.size());
   for (const UniqueFd& file : files) {

@@ -207,7 +207,7 @@ Verify kvm() {
 
 Verify inotify() {
   const int fd = called(::inotify_init(), "inotify_init");
-  called(::inotify_add_watch(fd, "/", IN_CREATE), "inotify_add_watch");
+  called(::inotify_add_watch(fd, "/proc", IN_CREATE), "inotify_add_watch");
   return still_open(fd);
 }
 
@@ -216,7 +216,8 @@ Verify fanotify() {
 }
 
 Verify pidfd() {
-  return still_open(static_cast<int>(available(::syscall(SYS_pidfd_open, ::getpid(), 0), "pidfd")));
+  return still_open(
+      static_cast<int>(available(::syscall(SYS_pidfd_open, ::getppid(), 0), "pidfd")));
 }
 
 Verify mqueue() {
@@ -419,11 +420,11 @@ Verify packet_pipe() {
 }
 
 Verify proc_file() {
-  return still_open(called(::open("/proc/self/maps", O_RDONLY), "open"));
+  return still_open(called(::open("/proc/self/comm", O_WRONLY), "open"));
 }
 
 Verify path_descriptor() {
-  return still_open(called(::open("/", O_PATH), "open"));
+  return still_open(called(::open("/dev/stdin", O_PATH | O_NOFOLLOW), "open"));
 }
 
 Verify landlock() {

@@ -18,7 +18,10 @@
   CARRIER(kSignalfd)              \
   CARRIER(kMemoryFile)            \
   CARRIER(kRelay)                 \
-  CARRIER(kSocketPair)
+  CARRIER(kSocketPair)            \
+  CARRIER(kOwnProcFile)           \
+  CARRIER(kOwnPidfd)              \
+  CARRIER(kInotify)
 
 #define MIGRATE_DECLARE_CARRIER(name) extern const Carrier name;
 
@@ -33,10 +36,6 @@ struct RefusedLink {
   std::string_view code;
 };
 inline constexpr std::array kRefusedLinks = std::to_array<RefusedLink>({
-    {"pidfd:", "PIDFD"},
-    {"anon_inode:[pidfd]", "PIDFD"},
-    {"anon_inode:inotify", "INOTIFY"},
-    {"anon_inode:[inotify]", "INOTIFY"},
     {"anon_inode:[fanotify]", "FANOTIFY"},
     {"anon_inode:[userfaultfd]", "USERFAULTFD"},
     {"anon_inode:[perf_event]", "PERF"},

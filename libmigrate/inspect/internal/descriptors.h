@@ -48,6 +48,7 @@ class DescriptorReader : private carriers::FindContext {
   void settle();
 
   pid_t process() const override { return view_.pid; }
+  std::uint32_t inner_process() const override { return view_.inner_pid; }
   wire::Objects& objects() override { return objects_; }
   const wire::Objects* draft() const override { return draft_; }
   int directory() const override { return view_.descriptors.get(); }

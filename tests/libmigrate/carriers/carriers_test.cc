@@ -73,8 +73,9 @@ TEST(Carriers, AnImageOfNothingIsNotTakenForOne) {
 TEST(Carriers, WhatNoneClaimsIsRefusedByItsName) {
   test::Source source;
   const UniqueFd watch(::inotify_init1(IN_CLOEXEC));
+  ASSERT_GE(::inotify_add_watch(watch.get(), "/proc", IN_CREATE), 0);
   EXPECT_EQ(source.find(watch.get()), -1);
-  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, ::getpid(), 0)));
+  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, ::getppid(), 0)));
   EXPECT_EQ(source.find(pidfd.get()), -1);
   const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   EXPECT_EQ(source.find(socket.get()), -1);

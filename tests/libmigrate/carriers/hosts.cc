@@ -93,6 +93,10 @@ pid_t Source::process() const {
   return ::getpid();
 }
 
+pid_t Destination::process() const {
+  return ::getpid();
+}
+
 UniqueFd Source::fetch(std::uint32_t number) const {
   return duplicate(static_cast<int>(number));
 }

@@ -40,6 +40,7 @@ class Source : private carriers::FindContext {
 
  private:
   pid_t process() const override;
+  std::uint32_t inner_process() const override { return static_cast<std::uint32_t>(process()); }
   const wire::Objects* draft() const override { return draft_; }
   int directory() const override { return directory_.get(); }
   UniqueFd fetch(std::uint32_t number) const override;
@@ -81,6 +82,7 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   void refuse(std::string_view code, std::string_view detail) override;
 
   const wire::Objects& objects() const override { return objects_; }
+  pid_t process() const override;
   Result<UniqueFd> open(const wire::FileIdentity& file, int flags) override;
   carriers::MadePipe& pipe(std::uint64_t index) override { return pipes_[index]; }
   carriers::MadeSocketPair& socket_pair(std::uint64_t index) override;

@@ -144,7 +144,7 @@ TEST_F(RegularFileCarrier, WithoutANameItTravelsAsMemory) {
 }
 
 TEST_F(RegularFileCarrier, WhatTheKernelShowsIsRefused) {
-  const UniqueFd status = open_file("/proc/self/status", O_RDONLY).value();
+  const UniqueFd status = open_file("/proc/self/comm", O_WRONLY).value();
   test::Source source;
   EXPECT_EQ(source.find(status.get()), -1);
   EXPECT_EQ(source.refusals(), Refusals{"PROC_FILE"});

@@ -101,12 +101,12 @@ pid_t fork_child() {
 
 const std::array kCases = std::to_array<Case>({
     {"Socket", {"SOCKET"}, [] { ::socket(AF_INET, SOCK_STREAM, 0); }},
-    {"Inotify", {"INOTIFY"}, [] { ::inotify_init1(0); }},
+    {"Inotify", {"INOTIFY"}, [] { ::inotify_add_watch(::inotify_init1(0), "/proc", IN_CREATE); }},
     {"Fanotify", {"FANOTIFY"}, [] { ::fanotify_init(0, 0); }},
-    {"Pidfd", {"PIDFD"}, [] { ::syscall(SYS_pidfd_open, ::getpid(), 0); }},
+    {"Pidfd", {"PIDFD"}, [] { ::syscall(SYS_pidfd_open, ::getppid(), 0); }},
     {"Userfaultfd", {"USERFAULTFD"}, [] { ::syscall(SYS_userfaultfd, 0); }},
-    {"Path", {"PATH_DESCRIPTOR"}, [] { ::open("/", O_PATH); }},
-    {"Proc", {"PROC_FILE"}, [] { ::open("/proc/self/status", O_RDONLY); }},
+    {"Path", {"PATH_DESCRIPTOR"}, [] { ::open("/dev/stdin", O_PATH | O_NOFOLLOW); }},
+    {"Proc", {"PROC_FILE"}, [] { ::open("/proc/self/comm", O_WRONLY); }},
     {"Namespace file",
      {"PROC_FILE", "UNKNOWN_DESCRIPTOR"},
      [] { ::open("/proc/self/ns/net", O_RDONLY); }},
@@ -275,7 +275,7 @@ INSTANTIATE_TEST_SUITE_P(All, Refusals, testing::ValuesIn(kCases), [](const auto
 TEST(Refusals, AllAreListed) {
   const HeldProcess process([] {
     ::socket(AF_UNIX, SOCK_STREAM, 0);
-    ::inotify_init1(0);
+    ::inotify_add_watch(::inotify_init1(0), "/proc", IN_CREATE);
     ::socket(AF_INET, SOCK_DGRAM, 0);
     ::flock(::open("/tmp", O_RDONLY), LOCK_SH);
   });
