@@ -27,12 +27,39 @@ bool known_kind(PageKind kind) {
   return kind == PageKind::kData || kind == PageKind::kZero || kind == PageKind::kError;
 }
 
+Result<void> parse_ranges(std::span<const std::byte> message, MessageType type,
+                          PresenceView& view) {
+  PresenceHeader header;
+  if (!take_struct(message, header) || header.type != type || header.last > 1 ||
+      header.reserved != 0 || header.range_count > kMaxPresenceRanges ||
+      message.size() != header.range_count * sizeof(PageRange)) {
+    return corrupt("read which pages are present");
+  }
+  view.covered = PageRange::between(header.covered_start, header.covered_end);
+  if (header.covered_end % kPageBytes != 0 || header.covered_end < header.covered_start ||
+      !view.covered.valid()) {
+    return corrupt("read the range that presence covers", header.covered_start);
+  }
+  view.last = header.last == 1;
+  view.ranges.resize(header.range_count);
+  if (!view.ranges.empty()) {
+    std::memcpy(view.ranges.data(), message.data(), message.size());
+  }
+  std::uint64_t from = view.covered.start;
+  for (const PageRange& range : view.ranges) {
+    if (range.empty() || !range.valid() || range.start < from || range.end() > view.covered.end()) {
+      return corrupt("read a range of present pages", range.start);
+    }
+    from = range.end();
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<MessageType> message_type(std::span<const std::byte> message) {
   MessageType type{};
-  if (!take_struct(message, type) || type < MessageType::kRequest ||
-      type > MessageType::kPushStart) {
+  if (!take_struct(message, type) || type < MessageType::kRequest || type > MessageType::kKept) {
     return corrupt("read the type of a page message");
   }
   return type;
@@ -70,30 +97,11 @@ Result<ReplyView> parse_reply(std::span<const std::byte> message) {
 }
 
 Result<void> parse_presence(std::span<const std::byte> message, PresenceView& view) {
-  PresenceHeader header;
-  if (!take_struct(message, header) || header.type != MessageType::kPresence || header.last > 1 ||
-      header.reserved != 0 || header.range_count > kMaxPresenceRanges ||
-      message.size() != header.range_count * sizeof(PageRange)) {
-    return corrupt("read which pages are present");
-  }
-  view.covered = PageRange::between(header.covered_start, header.covered_end);
-  if (header.covered_end % kPageBytes != 0 || header.covered_end < header.covered_start ||
-      !view.covered.valid()) {
-    return corrupt("read the range that presence covers", header.covered_start);
-  }
-  view.last = header.last == 1;
-  view.ranges.resize(header.range_count);
-  if (!view.ranges.empty()) {
-    std::memcpy(view.ranges.data(), message.data(), message.size());
-  }
-  std::uint64_t from = view.covered.start;
-  for (const PageRange& range : view.ranges) {
-    if (range.empty() || !range.valid() || range.start < from || range.end() > view.covered.end()) {
-      return corrupt("read a range of present pages", range.start);
-    }
-    from = range.end();
-  }
-  return {};
+  return parse_ranges(message, MessageType::kPresence, view);
+}
+
+Result<void> parse_kept(std::span<const std::byte> message, PresenceView& view) {
+  return parse_ranges(message, MessageType::kKept, view);
 }
 
 Result<void> parse_push(std::span<const std::byte> message, PushView& view) {

@@ -23,6 +23,10 @@
 //     push      := type:u32=4 run_count:u32 sequence:u64
 //                  (address:u64 page_count:u32 kind:u32){run_count} content{run_count}
 //     push_end  := type:u32=5 reserved:u32=0 sequence:u64
+//   bulk link, source to destination, before all these and while the process still runs at the
+//   source (modes precopy and hybrid): pushes without errors, a push_end after each round of them,
+//   which is confirmed, and once the process is frozen
+//     kept      := type:u32=9, all else as presence
 //   bulk link, destination to source:
 //     confirm   := type:u32=6 reserved:u32=0 sequence:u64
 //     done      := type:u32=7 reserved:u32=0 sequence:u64=0
@@ -31,6 +35,7 @@
 //   or error (2: the source cannot read these pages).
 //
 // What lies in [covered_start, covered_end) and in none of the ranges does not exist at the source.
+// What was pushed while the process ran and lies in none of the ranges of kept must not be used.
 // confirm{s}: every push up to s is installed; the source may free those pages.
 
 namespace migrate {
@@ -51,6 +56,7 @@ enum class MessageType : std::uint32_t {
   kConfirm,
   kDone,
   kPushStart,
+  kKept,
 };
 
 enum class PageKind : std::uint32_t { kData = 0, kZero = 1, kError = 2 };
@@ -77,6 +83,7 @@ struct ReplyHeader {
 };
 static_assert(sizeof(ReplyHeader) == 24);
 
+/// presence, kept.
 struct PresenceHeader {
   MessageType type = MessageType::kPresence;
   std::uint32_t last = 0;
@@ -144,6 +151,8 @@ Result<PageRequest> parse_request(std::span<const std::byte> message);
 Result<ReplyView> parse_reply(std::span<const std::byte> message);
 /// parse_presence and parse_push reuse the vectors of `view`.
 Result<void> parse_presence(std::span<const std::byte> message, PresenceView& view);
+/// The same of kept.
+Result<void> parse_kept(std::span<const std::byte> message, PresenceView& view);
 Result<void> parse_push(std::span<const std::byte> message, PushView& view);
 /// push_end, confirm, done and push_start.
 Result<PageControl> parse_control(std::span<const std::byte> message);

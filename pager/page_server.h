@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "base/mapping.h"
@@ -15,6 +16,7 @@
 #include "pager/internal/push_plan.h"
 #include "pager/page_protocol.h"
 #include "pager/page_reader.h"
+#include "pager/page_set.h"
 #include "pager/page_source.h"
 #include "pager/region.h"
 
@@ -52,6 +54,10 @@ class PageServer {
   static Result<std::unique_ptr<PageServer>> create(PageServerOptions options, PageReader& reader,
                                                     std::vector<ServedRegion> regions);
 
+  /// Before push(): the destination has these pages as they are. They are listed as present, count
+  /// as confirmed, and are not sent unless asked for.
+  void leave_out(PageSet there) { there_ = std::move(there); }
+
   /// Answers requests until stopped or done (success), or the link breaks (kPeerLost), the peer
   /// breaks the format (kCorrupt) or the process cannot be read (kNotFound, kSystem). Blocks.
   /// May be called again with another link.
@@ -83,9 +89,6 @@ class PageServer {
   Result<void> answer(PageLink& link, const PageRequest& request);
   /// Fills urgent_runs_ and urgent_buffer_ with the answer for served pages.
   Result<void> read_request(PageRange range);
-  /// Reads `range` into `buffer`, closing it up to the data pages; one run for each kind.
-  Result<void> read_runs(std::span<const PageRange> ranges, std::span<std::byte> buffer,
-                         std::vector<PushRun>& runs);
   Result<void> scan();
   Result<void> send_presence(PageLink& link);
   Result<bool> push_batch(PageLink& link);
@@ -101,6 +104,7 @@ class PageServer {
   const PageServerOptions options_;
   PageReader& reader_;
   const std::vector<ServedRegion> regions_;  // ascending
+  PageSet there_;                            // at the destination before the first push()
 
   std::atomic<bool> push_wanted_;
   std::atomic<bool> stop_ = false;

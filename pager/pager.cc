@@ -46,6 +46,14 @@ Result<void> Pager::update_regions(std::vector<PagerRegion> regions) {
   return core_->set_regions(regions);
 }
 
+Result<void> Pager::stage(const PushView& push, int memory, std::uint64_t most_pages) {
+  return core_->stage(push, memory, most_pages);
+}
+
+Result<void> Pager::keep_staged(const PageSet& kept, const DiscardPages& discard) {
+  return core_->keep_staged(kept, discard);
+}
+
 void Pager::launch() {
   core_->launch();
 }

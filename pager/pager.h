@@ -10,6 +10,8 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "pager/page_protocol.h"
+#include "pager/page_set.h"
 #include "pager/page_source.h"
 #include "pager/region.h"
 #include "pager/userfault.h"
@@ -65,6 +67,7 @@ struct PagerStatistics {
   std::uint64_t local_file_pages = 0;     ///< Filled from the destination's own files.
   std::uint64_t zero_pages = 0;           ///< Filled with zeros, because touched or sent as zero.
   std::uint64_t never_present_pages = 0;  ///< Did not exist at the source.
+  std::uint64_t staged_pages = 0;         ///< Came before the process was frozen, and were used.
   std::uint64_t starter_pages = 0;        ///< Installed by install_starter().
   std::uint64_t duplicate_pages = 0;      ///< Arrived although no longer needed.
   std::uint64_t poisoned_pages = 0;       ///< The source could not read them.
@@ -93,9 +96,13 @@ inline constexpr std::array kPageCounters{
     PageCounter{"push", &PagerStatistics::push_pages, true},
     PageCounter{"local_file", &PagerStatistics::local_file_pages},
     PageCounter{"zero", &PagerStatistics::zero_pages},
+    PageCounter{"staged", &PagerStatistics::staged_pages, true},
     PageCounter{"starter", &PagerStatistics::starter_pages, true},
     PageCounter{"never_present", &PagerStatistics::never_present_pages},
 };
+
+/// Takes pages away from the process that is being made here, so that they are missing again.
+using DiscardPages = std::function<Result<void>(const PageSet&)>;
 
 class PagerCore;  // pager/internal/pager_core.h
 
@@ -123,7 +130,8 @@ class Pager {
   Pager& operator=(const Pager&) = delete;
 
   /// Replaces all regions before start() and before install_starter(): registers what is new (its
-  /// mappings must exist) and forgets the rest (unregistering what is still mapped).
+  /// mappings must exist) and forgets the rest (unregistering what is still mapped). What was
+  /// staged where a region stays is still there.
   Result<void> update_regions(std::vector<PagerRegion> regions);
   /// Replaces the local files before start().
   void set_local_files(std::vector<UniqueFd> local_files);
@@ -131,6 +139,15 @@ class Pager {
   /// Installs whole pages of a region before start(), given by destination address.
   /// Errors: kInvalid (not in a region), kNotFound (mapping or process gone).
   Result<void> install_starter(std::uint64_t address, std::span<const std::byte> bytes);
+
+  /// Before start(), what came ahead of the process (see Staging, which calls stage()): installs
+  /// pages, or replaces those that came before. Errors: as Staging::take().
+  Result<void> stage(const PushView& push, int memory, std::uint64_t most_pages);
+  /// Of all that came ahead only `kept` (of source ranges) is as the process has it. The rest is
+  /// owed again; `discard` is called with where it is in the process, to take it away there.
+  /// Errors: kCorrupt (what is to be kept is not here), kRetry (somebody touches the memory), those
+  /// of `discard`, kSystem.
+  Result<void> keep_staged(const PageSet& kept, const DiscardPages& discard);
 
   /// Pages (of destination ranges) to ask for as soon as there is a link: those that the process
   /// will touch first. Replaces what was set before; has no effect after start().

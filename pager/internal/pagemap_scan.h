@@ -28,6 +28,9 @@ struct ScanRegion {
   std::uint64_t categories;
 };
 inline constexpr unsigned long kScanRequest = _IOWR('f', 16, ScanArgument);
+inline constexpr std::uint64_t kScanProtects = 1U << 0U;  // a flag: what matches is write-protected
+inline constexpr std::uint64_t kPageIsTracked = 1U << 0U;  // of a userfaultfd with WP_ASYNC
+inline constexpr std::uint64_t kPageIsWritten = 1U << 1U;
 inline constexpr std::uint64_t kPageIsFile = 1U << 2U;
 inline constexpr std::uint64_t kPageIsPresent = 1U << 3U;
 inline constexpr std::uint64_t kPageIsSwapped = 1U << 4U;

@@ -25,6 +25,27 @@ void wake_twins(AddressSpace& space) {
   });
 }
 
+// What is known of the pages of `from` that are at the same place in `to`.
+void carry_states(const PageMap& from, PageMap& to) {
+  for (const PagerRegion& old : from.regions()) {
+    for (const PagerRegion& part : to.at_destination(old.destination)) {
+      const std::uint64_t source =
+          old.source_address + (part.destination.start - old.destination.start);
+      if (part.source_address != source || part.kind != old.kind) {
+        continue;
+      }
+      PageRange left{source, part.destination.page_count};
+      while (!left.empty()) {
+        const auto run = from.run_at(left);
+        if (run.state != PageState::kUnknown) {
+          to.set_state({left.start, run.page_count}, run.state);
+        }
+        left = PageRange::between(left.start + run.page_count * kPageBytes, left.end());
+      }
+    }
+  }
+}
+
 }  // namespace
 
 PagerCore::PagerCore(PagerOptions options, std::vector<UniqueFd> local_files, UniqueFd kick)
@@ -139,52 +160,24 @@ Result<void> PagerCore::set_regions(const std::vector<PagerRegion>& regions) {
   const MutexLock lock(mutex_);
   AddressSpace& space = *spaces_.front();
   PageMap map;
+  std::vector<PageRange> wanted;
   for (const PagerRegion& region : regions) {
     MIGRATE_TRY(map.add(region));
+    wanted.push_back(region.destination);
   }
+  const PageSet stays = page_set(std::move(wanted));
   for (const PagerRegion& old : space.map.regions()) {
     // What is no longer wanted may be unmapped already, or be something else now.
-    const auto kept = map.at_destination(old.destination);
-    if (kept.size() != 1 || kept.front().destination != old.destination) {
-      static_cast<void>(space.userfault.unregister_range(old.destination));
+    for (const PageRange& gone : without({old.destination}, stays)) {
+      static_cast<void>(space.userfault.unregister_range(gone));
     }
   }
   for (const PagerRegion& region : regions) {
     MIGRATE_TRY(space.userfault.register_range(region.destination));
   }
+  carry_states(space.map, map);
   space.map = std::move(map);
   MIGRATE_TRY(space.map.keep_ledger());
-  publish();
-  return {};
-}
-
-Result<void> PagerCore::install_starter(std::uint64_t address, std::span<const std::byte> bytes) {
-  const MutexLock lock(mutex_);
-  AddressSpace& space = *spaces_.front();
-  while (!bytes.empty()) {
-    auto part = space.map.find(address);
-    if (!part || address % kPageBytes != 0 || bytes.size() % kPageBytes != 0) {
-      Error error = make_error(ErrorCode::kInvalid, "install a starter page");
-      error.address = address;
-      return fail(std::move(error));
-    }
-    part->destination.page_count =
-        std::min(part->destination.page_count, bytes.size() / kPageBytes);
-    const std::uint64_t length = part->destination.bytes();
-    const InstallResult result = space.userfault.copy(address, bytes.first(length));
-    if (result.outcome != InstallOutcome::kInstalled) {
-      const bool there = result.outcome == InstallOutcome::kAlreadyThere;
-      Error error =
-          make_error(there ? ErrorCode::kInvalid : ErrorCode::kNotFound, "install a starter page",
-                     {}, there ? "a page is there already" : "");
-      error.address = address + result.page_count * kPageBytes;
-      return fail(std::move(error));
-    }
-    space.map.set_state({part->source_address, part->destination.page_count}, PageState::kPresent);
-    count_pages(Cause::kStarter, part->destination.page_count);
-    address += length;
-    bytes = bytes.subspan(length);
-  }
   publish();
   return {};
 }

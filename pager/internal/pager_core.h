@@ -21,7 +21,7 @@
 
 namespace migrate {
 
-/// What Pager hides. Functions are in pager_core.cc, fault_thread.cc and bulk_receiver.cc.
+/// What Pager hides. Functions are in the files of this folder that name them.
 ///
 /// One rule carries the correctness: the userfaultfds are read, and their events applied to the
 /// maps, in one critical section of `mutex_`; pages are installed, and their state changed, in
@@ -41,6 +41,8 @@ class PagerCore {
   void set_local_files(std::vector<UniqueFd> files) { local_files_ = std::move(files); }
   Result<void> install_starter(std::uint64_t address, std::span<const std::byte> bytes);
   void ask_first(std::vector<PageRange> ranges);
+  Result<void> stage(const PushView& push, int memory, std::uint64_t most_pages);
+  Result<void> keep_staged(const PageSet& kept, const DiscardPages& discard);
   Result<void> start(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk);
   void launch();
   Result<void> resume(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk);
@@ -98,7 +100,6 @@ class PagerCore {
   void kick() const;
   void link_lost(const PageLink& link, const Error& error);
   void send_control(MessageType type, std::uint64_t sequence);
-
   // --- fault_thread.cc: owned by the fault thread ---
   void await_start();
   void run_faults();
@@ -127,7 +128,6 @@ class PagerCore {
   void drop_gone_spaces();
   void finish();
   void sleep_until_something();
-
   // --- bulk_receiver.cc: owned by the bulk receiver ---
   void run_bulk();
   std::shared_ptr<PageLink> wait_for_bulk_link(const PageLink* last);
@@ -166,6 +166,7 @@ class PagerCore {
   std::uint32_t links_lost_ MIGRATE_GUARDED_BY(mutex_) = 0;
   bool bulk_ended_ MIGRATE_GUARDED_BY(mutex_) = false;
   bool started_ MIGRATE_GUARDED_BY(mutex_) = false;
+  std::uint64_t staged_pages_ MIGRATE_GUARDED_BY(mutex_) = 0;  // ever installed by stage()
   Mutex bulk_send_mutex_;  // after mutex_ was released; held while sending on the bulk link
 
   // Owned by the fault thread.
@@ -193,8 +194,7 @@ class PagerCore {
   std::uint64_t covered_until_ = 0;
   std::vector<std::byte> fill_buffer_;
 
-  std::thread fault_thread_;
-  std::thread bulk_thread_;
+  std::thread fault_thread_, bulk_thread_;
 };
 
 }  // namespace migrate

@@ -73,6 +73,16 @@ void PushPlan::mark_sent(PageRange range) {
   });
 }
 
+void PushPlan::mark_there(PageRange range) {
+  for_present(range, [&](std::uint64_t bit, const PageRange& part) {
+    for (std::uint64_t i = 0; i < part.page_count; ++i) {
+      unsent_ -= sent_.set(bit + i) ? 1 : 0;
+      confirmed_total_ += confirmed_.set(bit + i) ? 1 : 0;
+    }
+    untaken_.push_back(part);
+  });
+}
+
 void PushPlan::restart() {
   sent_.assign(confirmed_);
   unsent_ = page_total_ - confirmed_total_;

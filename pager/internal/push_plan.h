@@ -25,6 +25,9 @@ class PushPlan {
   /// Pages of `range` are owed again (their request could not be answered).
   void restart();
 
+  /// Pages of `range` are at the destination already: as if they had been sent and confirmed.
+  void mark_there(PageRange range);
+
   /// Goes on from `address` with the next batches.
   void follow(std::uint64_t address);
   /// The next runs to push, together at most `max_pages` pages and `max_runs` runs; marks them sent
