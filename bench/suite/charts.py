@@ -5,7 +5,8 @@ import re
 import shutil
 import subprocess
 
-COLOURS = {"lazy": "#1b6ca8", "demand": "#c8641b", "eager": "#4f7f2a"}
+COLOURS = {"lazy": "#1b6ca8", "demand": "#c8641b", "eager": "#4f7f2a",
+           "precopy": "#7a4fa3", "hybrid": "#a3354f"}
 NEUTRAL = "#555555"
 
 

@@ -17,7 +17,7 @@ from .facts import ROOT, available_mib, environment
 from .stats import beaten, gather, ratios, series_medians, spread
 
 SCHEMA = 1
-MODES = ("lazy", "demand", "eager")
+MODES = ("lazy", "demand", "eager", "precopy", "hybrid")
 
 
 @dataclasses.dataclass

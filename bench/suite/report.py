@@ -5,7 +5,7 @@ import statistics
 
 from . import charts, series
 
-MODES = ("lazy", "demand", "eager")
+MODES = ("lazy", "demand", "eager", "precopy", "hybrid")
 STYLE = """
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; margin: 0 auto;
@@ -70,6 +70,13 @@ PLAIN = {
     "eager": ("Move everything, then go on", "The program stands still until all its memory is over. "
               "It needs the old host no more from its first step, and never waits for a page. For "
               "hosts that must be emptied for sure, or programs that nobody waits for."),
+    "precopy": ("Send most beforehand, then go on with everything", "Its memory is sent while the "
+                "program still works at the old host, and what it writes meanwhile once more; then "
+                "it stands still until the rest is over. It needs the old host no more from its "
+                "first step. Long stops are left to programs that write a lot."),
+    "hybrid": ("Send most beforehand, fetch the rest", "As precopy, but the program runs on at once "
+               "at the new host with the rest still to come: little waits there, and soon. It sends "
+               "the most bytes if the program writes a lot."),
 }
 MISSING = [
     "stalled thread-time: the result of a move has the number of faults and their p50 and p99, but "

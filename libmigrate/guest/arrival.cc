@@ -21,9 +21,15 @@ namespace {
 
 constexpr int kOfferTimeoutMs = 10000;
 constexpr int kRefusalReadMs = 1000;
+constexpr int kFinalTimeoutMs = 60000;
 // The process waits for this processor, if there is no other; to yield is no help where the kernel
 // weighs this session against the process's (autogroup, control groups).
 constexpr std::chrono::microseconds kFirstSteps{200};
+
+// What may come ahead of the process: no more than its offer was judged by.
+std::uint64_t staged_pages_of(const wire::Offer& offer) {
+  return offer.memory_bytes() / kPageBytes;
+}
 
 }  // namespace
 
@@ -44,12 +50,18 @@ std::optional<Arrival::Arrived> Arrival::take_in() {
     MIGRATE_TRY(make_guest());
     MIGRATE_TRY(prepare());
     MIGRATE_TRY(connect());
-    // Before: the source that is told may take the processor.
-    std::optional<RealtimeScope> realtime(std::in_place);
+    std::optional<RealtimeScope> realtime;
+    if (!plan_.rounds) {
+      realtime.emplace();  // Before: the source that is told may take the processor.
+    }
     wire::ControlMessage connected;
     connected.mutable_connected();
     MIGRATE_TRY(control_->send(connected));
-    MIGRATE_TRY(restore());
+    wire::Final final = MIGRATE_TRY(receive_final());
+    if (plan_.rounds) {
+      realtime.emplace();
+    }
+    MIGRATE_TRY(restore(std::move(final)));
     AwaitRun awaits(*control_, *pages_, early_, record().noted().command(), world_.clock);
     run_phase(*arrived_.mailbox, awaits);
     const wire::Run run = MIGRATE_TRY(awaits.outcome());
@@ -145,6 +157,7 @@ Result<void> Arrival::connect() {
   wire::ControlMessage ready;
   wire::OfferReply& reply = *ready.mutable_offer_reply();
   tell_groups(reply);
+  reply.set_staged_pages(plan_.rounds ? staged_pages_of(offer_) : 0);
   reply.set_incarnation(MIGRATE_TRY(SessionFile::incarnation(context_.state_directory)));
   if (offer_.wants_rdma()) {
     pages_->set_listener(listen_for_pages(context_, session_, reply));
@@ -153,8 +166,22 @@ Result<void> Arrival::connect() {
   AwaitConnections awaits(*control_, *pages_, early_, world_.clock);
   run_phase(*arrived_.mailbox, awaits);
   MIGRATE_TRY(awaits.outcome());
+  if (plan_.rounds) {  // Before the source is told, who sends at once.
+    MIGRATE_TRY(pages_->stage(staged_pages_of(offer_),
+                              [this] { context_.stops.reach("destination.round"); }));
+  }
   context_.stops.reach("destination.connected");
   return {};
+}
+
+Result<wire::Final> Arrival::receive_final() {
+  if (!plan_.rounds) {
+    auto message = MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, 0, kFinalTimeoutMs));
+    return std::move(*message.mutable_final());
+  }
+  AwaitFinal awaits(*control_, *pages_, early_, world_.clock);
+  run_phase(*arrived_.mailbox, awaits);
+  return awaits.outcome();
 }
 
 // Until the source has been told that it runs.

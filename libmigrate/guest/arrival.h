@@ -57,10 +57,11 @@ class Arrival {
   Result<void> ask_clocks(CellOptions& options);
   Result<void> open_mailbox();
   Result<void> make_pager(UniqueFd userfault);
-  Result<void> restore();
+  Result<wire::Final> receive_final();
+  Result<void> restore(wire::Final final);
   Result<std::vector<StreamEndpoint>> make_relay(const wire::RelayState& state,
                                                  const wire::Credentials& owner);
-  Result<void> check_untouched(const std::vector<PagerRegion>& regions) const;
+  Result<void> check_untouched(const PageSet& pages) const;
   Result<void> check_final(const wire::Image& image) const;
   Result<void> adapt(const wire::Image& image);
   Result<void> start_pager(const wire::Image& image);

@@ -25,7 +25,6 @@
 namespace migrate {
 namespace {
 
-constexpr int kFinalTimeoutMs = 60000;
 constexpr std::size_t kLongestHostName = 255;
 constexpr int kHomeConnectMs = 10000;
 
@@ -34,6 +33,31 @@ std::string printable(std::string text) {
   std::replace_if(
       text.begin(), text.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');
   return text;
+}
+
+PageSet destinations_of(const std::vector<PagerRegion>& regions) {
+  std::vector<PageRange> ranges;
+  for (const PagerRegion& region : regions) {
+    ranges.push_back(region.destination);
+  }
+  return page_set(std::move(ranges));
+}
+
+// What is left of `regions` when `pages` are unmapped.
+std::vector<PagerRegion> regions_without(const std::vector<PagerRegion>& regions,
+                                         const PageSet& pages) {
+  std::vector<PagerRegion> left;
+  for (const PagerRegion& region : regions) {
+    for (const PageRange& part : without({region.destination}, pages)) {
+      PagerRegion piece = region;
+      const std::uint64_t skipped = part.start - region.destination.start;
+      piece.destination = part;
+      piece.source_address += skipped;
+      piece.file_offset += skipped;
+      left.push_back(piece);
+    }
+  }
+  return left;
 }
 
 }  // namespace
@@ -135,21 +159,25 @@ Result<void> Arrival::make_pager(UniqueFd userfault) {
       pages_->options(context_.spin_us, plan_, record().file().mark().init),
       Userfault::adopt(std::move(userfault)), pager_regions(draft.objects(), only_process(draft)),
       open_mapped_files(draft.objects().mapped_files(), restorer_->file_user()))));
-  MIGRATE_TRY(check_untouched(pager_regions(draft.objects(), only_process(draft))));
+  MIGRATE_TRY(
+      check_untouched(destinations_of(pager_regions(draft.objects(), only_process(draft)))));
   pages_->pager().launch();
   return {};
 }
 
-Result<void> Arrival::restore() {
-  auto message = MIGRATE_TRY(control_->expect(wire::ControlMessage::kFinal, 0, kFinalTimeoutMs));
+Result<void> Arrival::restore(wire::Final final) {
   context_.stops.reach("destination.image");
-  wire::Image& image = *message.mutable_final()->mutable_image();
+  wire::Image& image = *final.mutable_image();
   MIGRATE_TRY(check_form(image, ImageStage::kFinal));
   MIGRATE_TRY(check_final(image));
   MIGRATE_TRY(adapt(image));
+  if (pages_->staging() != nullptr) {
+    MIGRATE_TRY(
+        pages_->end_staging([this](const PageSet& pages) { return restorer_->discard(pages); }));
+  }
   MIGRATE_TRY(start_pager(image));
-  const std::vector<StreamEndpoint> ends = MIGRATE_TRY(
-      make_relay(message.final().relay(), only_process(image).threads(0).credentials()));
+  const std::vector<StreamEndpoint> ends =
+      MIGRATE_TRY(make_relay(final.relay(), only_process(image).threads(0).credentials()));
   std::map<std::uint64_t, int> relays;
   for (const StreamEndpoint& end : ends) {
     relays.emplace(end.id, end.process_end.get());
@@ -191,11 +219,10 @@ Result<std::vector<StreamEndpoint>> Arrival::make_relay(const wire::RelayState& 
 
 // A page that somebody made before the pager had the memory, such as a debugger that looked, would
 // be taken for one of the process's own.
-Result<void> Arrival::check_untouched(const std::vector<PagerRegion>& regions) const {
+Result<void> Arrival::check_untouched(const PageSet& pages) const {
   const UniqueFd pagemap = MIGRATE_TRY(
       open_file("/proc/" + std::to_string(cell_->seed()) + "/pagemap", O_RDONLY | O_CLOEXEC));
-  for (const PagerRegion& region : regions) {
-    const PageRange& range = region.destination;
+  for (const PageRange& range : pages) {
     if (MIGRATE_TRY(inspect::has_private_pages(pagemap.get(), range.start, range.end()))) {
       Error error = make_error(ErrorCode::kRetry, "take in", "process " + arrived_.guest->name(),
                                "something on " + context_.host_name +
@@ -227,27 +254,16 @@ Result<void> Arrival::adapt(const wire::Image& image) {
   const std::vector<PagerRegion> known =
       pager_regions(offer_.draft().objects(), only_process(offer_.draft()));
   const std::vector<PagerRegion> wanted = pager_regions(image.objects(), only_process(image));
-  Pager& pager = pages_->pager();
-  if (!plan.unmap.empty() || !plan.map.empty()) {
-    // What will be unmapped leaves the userfaultfd first: unmapping it would wait for the pager.
-    std::vector<PagerRegion> stay;
-    std::copy_if(
-        known.begin(), known.end(), std::back_inserter(stay), [&](const PagerRegion& region) {
-          return std::none_of(plan.unmap.begin(), plan.unmap.end(), [&](const PageRange& range) {
-            return !range.intersect(region.destination).empty();
-          });
-        });
-    MIGRATE_TRY(pager.update_regions(std::move(stay)));
+  // What will be unmapped leaves the userfaultfd first: unmapping it would wait for the pager.
+  const std::vector<PagerRegion> stay = regions_without(known, plan.unmap);
+  if (stay != known) {
+    MIGRATE_TRY(pages_->pager().update_regions(stay));
   }
   MIGRATE_TRY(restorer_->adapt(image, plan));
-  if (wanted != known) {
-    MIGRATE_TRY(pager.update_regions(wanted));
-    std::vector<PagerRegion> changed;
-    std::copy_if(
-        wanted.begin(), wanted.end(), std::back_inserter(changed),
-        [&](const auto& region) { return std::ranges::find(known, region) == known.end(); });
-    MIGRATE_TRY(check_untouched(changed));
-    pager.set_local_files(
+  if (wanted != stay) {
+    MIGRATE_TRY(pages_->pager().update_regions(wanted));
+    MIGRATE_TRY(check_untouched(without(destinations_of(wanted), destinations_of(stay))));
+    pages_->pager().set_local_files(
         open_mapped_files(image.objects().mapped_files(), restorer_->file_user()));
   }
   return {};

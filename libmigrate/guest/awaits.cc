@@ -11,6 +11,9 @@ namespace {
 constexpr int kDataTimeoutMs = 10'000;
 constexpr int kRdmaTimeoutMs = 25'000;  // Two connections that the source waits 10 s for.
 constexpr int kRunTimeoutMs = 60'000;
+constexpr int kSilenceMs = 60'000;
+constexpr int kStagingLookMs = 100;
+constexpr const char* kAwaitFinal = "await the image of a process";
 constexpr const char* kAwaitConnections = "await the source's connections";
 
 }  // namespace
@@ -80,6 +83,47 @@ Result<bool> AwaitConnections::look() {
 }
 
 void AwaitConnections::on_resume() {
+  log::warn("closed a connection that would resume a process that has not run here");
+}
+
+AwaitFinal::AwaitFinal(ControlChannel& control, GuestPages& pages, EarlyLetters& early,
+                       std::function<std::int64_t()> clock)
+    : Awaiting(control, pages, early, kSilenceMs, std::move(clock)) {}
+
+// What comes over the bulk connection is a thread's, which is looked after.
+int AwaitFinal::collect_poll_fds(std::vector<pollfd>& polled) {
+  static_cast<void>(Awaiting::collect_poll_fds(polled));
+  return kStagingLookMs;
+}
+
+bool AwaitFinal::step() {
+  const auto more = look();
+  if (!more) {
+    outcome_ = fail(more.error());
+  }
+  return more && *more;
+}
+
+Result<bool> AwaitFinal::look() {
+  auto message = MIGRATE_TRY(control().try_receive());
+  if (message && message->has_final()) {
+    outcome_ = std::move(*message->mutable_final());
+    return false;
+  }
+  if (message && message->has_failed()) {
+    return fail(make_error(ErrorCode::kRefused, kAwaitFinal, {}, message->failed().reason()));
+  }
+  if (message) {
+    return fail(make_error(ErrorCode::kCorrupt, kAwaitFinal, {}, "the source sent something else"));
+  }
+  MIGRATE_TRY(pages().staging()->check());
+  if (pages().staging()->silent_ms() > kSilenceMs) {
+    return fail(make_error(ErrorCode::kRetry, kAwaitFinal, {}, "the source says nothing"));
+  }
+  return true;
+}
+
+void AwaitFinal::on_resume() {
   log::warn("closed a connection that would resume a process that has not run here");
 }
 

@@ -61,6 +61,26 @@ class AwaitConnections final : public Awaiting {
   Result<void> outcome_;
 };
 
+/// Waits for the image, while pages come ahead of it (GuestPages::stage()).
+class AwaitFinal final : public Awaiting {
+ public:
+  AwaitFinal(ControlChannel& control, GuestPages& pages, EarlyLetters& early,
+             std::function<std::int64_t()> clock = now_us);
+  int collect_poll_fds(std::vector<pollfd>& polled) override;
+  bool step() override;
+  /// Once step() is false. Errors: kRetry (the source says nothing), kPeerLost, kRefused (the
+  /// source failed), kCorrupt (also of the pages).
+  Result<wire::Final> outcome() { return std::move(outcome_); }
+
+ protected:
+  void on_resume() override;
+
+ private:
+  Result<bool> look();
+
+  Result<wire::Final> outcome_ = wire::Final();
+};
+
 /// Waits to be told to run the process (kAwaitsRun).
 class AwaitRun final : public Awaiting {
  public:

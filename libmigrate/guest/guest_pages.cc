@@ -6,6 +6,7 @@
 
 #include <utility>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/pages/channel_link.h"
 #include "libmigrate/pages/one_sided_link.h"
@@ -95,6 +96,21 @@ void GuestPages::accept() {
     return;
   }
   take(accepted->purpose, std::move(accepted->channel));
+}
+
+Result<void> GuestPages::stage(std::uint64_t most_pages, std::function<void()> on_round) {
+  UniqueFd memory =
+      MIGRATE_TRY(open_file("/proc/" + std::to_string(cell_.seed()) + "/mem", O_RDWR | O_CLOEXEC));
+  staging_ = std::make_unique<StagedPages>(std::move(bulk_), *pager_, std::move(memory), most_pages,
+                                           std::move(on_round));
+  return {};
+}
+
+Result<void> GuestPages::end_staging(const DiscardPages& discard) {
+  const PageSet kept = MIGRATE_TRY(staging_->finish());
+  bulk_ = staging_->take_back();
+  staging_.reset();
+  return pager_->keep_staged(kept, discard);
 }
 
 Result<void> GuestPages::start() {

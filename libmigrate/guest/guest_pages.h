@@ -4,6 +4,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "base/unique_fd.h"
 #include "libmigrate/cell/cell_control.h"
 #include "libmigrate/guest/owed_pages.h"
+#include "libmigrate/guest/staged_pages.h"
 #include "libmigrate/requests/move_plan.h"
 #include "pager/pager.h"
 #include "transport/rdma.h"
@@ -41,6 +43,14 @@ class GuestPages final : public OwedPages {
   void accept();
   /// Both connections are there, and start() may be called.
   bool linked() const { return urgent_ != nullptr && bulk_ != nullptr; }
+  /// Takes in from now on, over the bulk connection, what comes while the process still runs at its
+  /// source: at most so many pages. `on_round` is called by another thread. Errors: kSystem.
+  Result<void> stage(std::uint64_t most_pages, std::function<void()> on_round);
+  /// Null when nothing is taken in.
+  StagedPages* staging() const { return staging_.get(); }
+  /// No more of that will come: what counts of it, once the regions are those of the image; the
+  /// rest is taken away by `discard`. Errors: as StagedPages::finish() and Pager::keep_staged().
+  Result<void> end_staging(const DiscardPages& discard);
   /// Starts the pager over them.
   Result<void> start();
 
@@ -78,7 +88,8 @@ class GuestPages final : public OwedPages {
   };
   Mutex mutex_;
   std::vector<Unkept> unkept_ MIGRATE_GUARDED_BY(mutex_);  // what the init did not take so far
-  std::unique_ptr<Pager> pager_;                           // last: its threads use the rest
+  std::unique_ptr<Pager> pager_;                           // its threads use the rest
+  std::unique_ptr<StagedPages> staging_;                   // last: uses the pager
 };
 
 }  // namespace migrate

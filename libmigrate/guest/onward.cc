@@ -67,6 +67,7 @@ std::unique_ptr<OnwardMove> Onward::begin(const MoveRequest& request, EventSink 
   options.asker = request.asker;
   options.strict = request.strict;
   options.push = request.push;
+  options.rounds = request.rounds;
   options.transport = request.transport;
   options.at_point = request.at_point;
   options.asked = request.asked;
@@ -88,7 +89,7 @@ void Onward::check(const CheckRequest& request, EventSink sink) {
   } else {
     destination.host.clear();
   }
-  SourceMoveOptions options = this->options(check_plan(), destination);
+  SourceMoveOptions options = this->options(check_plan(request.rounds), destination);
   options.asker = request.asker;
   options.strict = request.strict;
   EventSink nobody;

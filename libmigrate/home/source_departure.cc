@@ -128,6 +128,7 @@ Result<std::unique_ptr<SourceLeaving>> SourceLeaving::create(const WorkerContext
   options.asker = request.asker;
   options.strict = request.strict;
   options.push = request.push;
+  options.rounds = request.rounds;
   options.at_point = request.at_point;
   options.asked = request.asked;
   return std::unique_ptr<SourceLeaving>(

@@ -25,6 +25,11 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "give the file its name back; restart the program if its own executable was upgraded"},
     {"DEVICE", "devices other than null, zero, full, random and urandom stay with their host",
      "let the program close the device"},
+    {"DIRECT_IO",
+     "the file is read around the page cache (O_DIRECT), which writes memory behind the back of "
+     "what "
+     "follows writes",
+     "move it lazily (--mode lazy), or let the program open the file without O_DIRECT"},
     {"EPOLL_STALE", "it watches a file that is open under this number no more",
      "let the program remove the watch, or close every duplicate of what it watches"},
     {"FANOTIFY", "file notifications belong to this kernel", "let the program close it"},
@@ -89,6 +94,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "the program has unmapped what the kernel mapped for it (vdso, vvar), by which calls in it "
      "begin",
      "run the program without what unmaps them (sandboxes and checkpointing tools do)"},
+    {"NO_WRITE_TRACKING", "what the process writes while it is sent cannot be followed here",
+     "move it lazily (--mode lazy), or all at once (--mode eager)"},
     {"PAGE_SIZE", "the destination has pages of another size",
      "choose a destination with the same page size"},
     {"PATH_DESCRIPTOR",

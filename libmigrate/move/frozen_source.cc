@@ -1,5 +1,6 @@
 #include "libmigrate/move/frozen_source.h"
 
+#include <fcntl.h>
 #include <fmt/core.h>
 #include <signal.h>
 
@@ -9,12 +10,14 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/capture/borrowed_userfault.h"
 #include "libmigrate/capture/capture.h"
 #include "libmigrate/capture/contents.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/park/room.h"
 #include "libmigrate/proc/proc_text.h"
+#include "libmigrate/restore/mappings.h"
 #include "libmigrate/rules/host_facts.h"
 
 namespace migrate {
@@ -41,6 +44,18 @@ std::vector<pid_t> ids_of(const std::vector<FrozenThread>& threads) {
     ids.push_back(thread.host_id);
   }
   return ids;
+}
+
+// A file that is open with O_DIRECT, if there is one: what is read from it comes into memory past
+// the page tables, by which writes are told.
+const wire::OpenFile* direct_file(const wire::Objects& objects) {
+  for (const wire::OpenFile& file : objects.files()) {
+    if ((static_cast<int>(file.flags()) & O_DIRECT) != 0 &&
+        file.kind() == wire::OpenFile::REGULAR) {
+      return &file;
+    }
+  }
+  return nullptr;
 }
 
 }  // namespace
@@ -79,6 +94,9 @@ Result<void> FrozenSource::inspect() {
   }
   losses_there_.clear();
   find_losses(draft_, false);
+  if (options_.plan.rounds) {
+    judge_rounds(draft_);
+  }
   look_at_program();
   report_.end_phase("inspect", report_.begun_us());
   MIGRATE_TRY(judge_running());
@@ -236,9 +254,8 @@ Result<std::vector<WaitRecord>> FrozenSource::stop(std::uint64_t system_call) {
   return waits;
 }
 
-Result<void> FrozenSource::open_area() {
-  FrozenProcess& frozen = *freeze_->process;
-  if (auto opened = frozen.open_area(ParkedProcess::record_bytes(draft_)); !opened) {
+Result<void> FrozenSource::open_area(FrozenProcess& frozen, std::uint64_t record_bytes) {
+  if (auto opened = frozen.open_area(record_bytes); !opened) {
     if (opened.error().sys_errno == EACCES) {
       refusals_.push_back(make_refusal("UNKNOWN_ATTRIBUTE", name(),
                                        "it may not have memory that is both written and executed "
@@ -247,14 +264,14 @@ Result<void> FrozenSource::open_area() {
     }
     return opened;
   }
-  on_area_(frozen.area().address);
   return {};
 }
 
 Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
   Refusals unseen;  // before it was frozen
   const auto capture_meanwhile = [&](wire::ProcessImage& facts) -> Result<void> {
-    MIGRATE_TRY(open_area());
+    MIGRATE_TRY(open_area(*freeze_->process, ParkedProcess::record_bytes(draft_)));
+    on_area_(freeze_->process->area().address);
     MIGRATE_TRY(capture_state(*freeze_->process, waits, facts, unseen));
     report_.end_phase("capture", freeze_->since_us);
     return {};
@@ -269,6 +286,86 @@ Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
     return fail(make_error(ErrorCode::kRetry, "freeze", name(), "it has become another user's"));
   }
   return refusals_.empty() ? heed_wish() : Result<void>(fail(refused()));
+}
+
+// A stop of its own: only the process itself can make what tells of its writes. Nothing of its
+// memory is read before the kernel has judged.
+Result<void> FrozenSource::watch_writes() {
+  const std::uint64_t system_call = MIGRATE_TRY(find_system_call());
+  const std::int64_t start = now_us();
+  auto place = stop_to_watch(system_call);
+  report_.end_phase("watch", start);
+  if (place) {
+    auto ahead = CopyAhead::create(std::move(*place),
+                                   served_regions(draft_.objects(), only_process(draft_)));
+    if (ahead) {
+      ahead_ = std::move(*ahead);
+      return {};
+    }
+    place = fail(std::move(ahead).error());
+  }
+  if (place.error().code == ErrorCode::kUnsupported) {
+    refusals_.push_back(make_refusal("NO_WRITE_TRACKING", name(), place.error().message()));
+    return fail(refused());
+  }
+  return fail(std::move(place).error());
+}
+
+Result<CopyAhead::Place> FrozenSource::stop_to_watch(std::uint64_t system_call) {
+  const RealtimeScope realtime;
+  auto stopped = FrozenProcess::freeze(options_.pid, system_call, inspector_->threads());
+  if (!stopped && stopped.error().code == ErrorCode::kRefused) {
+    refusals_.push_back(make_refusal("STOPPED", name()));
+  }
+  FrozenProcess frozen = MIGRATE_TRY(std::move(stopped));
+  MIGRATE_TRY(stand_in_->ask_attach(ids_of(frozen.threads())));
+  check_scripts_can_run(frozen, refusals_);
+  if (!refusals_.empty()) {
+    return fail(refused());
+  }
+  MIGRATE_TRY(open_area(frozen, 0));
+  MIGRATE_TRY(take_judgement());
+  CopyAhead::Place place;
+  place.process = options_.pid;
+  place.memory = MIGRATE_TRY(frozen.area().duplicate_memory());
+  place.pagemap = MIGRATE_TRY(
+      open_file("/proc/" + std::to_string(options_.pid) + "/pagemap", O_RDONLY | O_CLOEXEC));
+  place.userfault = MIGRATE_TRY(borrow_userfault(frozen));
+  MIGRATE_TRY(frozen.thaw());
+  return place;
+}
+
+void FrozenSource::judge_rounds(const wire::Image& image) {
+  if (const auto supported = WriteTracker::check_support(); !supported) {
+    refusals_.push_back(make_refusal("NO_WRITE_TRACKING", name(), supported.error().message()));
+  }
+  if (const wire::OpenFile* file = direct_file(image.objects())) {
+    refusals_.push_back(make_refusal("DIRECT_IO", file->identity().path()));
+  }
+}
+
+// As the destination does, which throws away what was mapped anew since the draft. A file that is
+// read around the page cache may have been so since long: then nothing is certain.
+Result<void> FrozenSource::find_kept() {
+  if (!ahead_) {
+    return {};
+  }
+  const std::int64_t start = now_us();
+  PageSet lost;
+  if (direct_file(image_.objects()) == nullptr) {
+    const MappingPlan plan = plan_mappings(draft_, image_);
+    std::vector<PageRange> anew = plan.unmap;
+    for (const wire::Mapping* mapping : plan.map) {
+      anew.push_back(PageRange::between(mapping->start(), mapping->end()));
+    }
+    lost = page_set(std::move(anew));
+  } else {
+    lost = {PageRange::between(0, kAddressLimit - kPageBytes)};
+  }
+  MIGRATE_TRY(ahead_->find_kept(lost));
+  report_.end_phase("kept", start);
+  report_.note_rounds(ahead_->report());
+  return {};
 }
 
 Result<void> FrozenSource::complete_image(std::int64_t clock_offset_ns) {
@@ -306,6 +403,7 @@ void FrozenSource::unpark() {
     log::error("process {} could not be resumed: {}", options_.pid, back.error().message());
   }
   parked_.reset();
+  end_watch();
 }
 
 void FrozenSource::end_freeze() {
@@ -333,8 +431,17 @@ Result<std::unique_ptr<PageFeed>> FrozenSource::make_feed(const PageServerOption
   }
   UniqueFd memory =
       MIGRATE_TRY(parked_ ? parked_->memory() : freeze_->process->area().duplicate_memory());
-  return PageFeed::create(parked_ ? parked_->process() : options_.pid, std::move(memory), image_,
-                          options);
+  auto feed = MIGRATE_TRY(PageFeed::create(parked_ ? parked_->process() : options_.pid,
+                                           std::move(memory), image_, options));
+  if (ahead_) {
+    feed->server().leave_out(ahead_->kept());
+  }
+  return feed;
+}
+
+void FrozenSource::leave(std::size_t handover) {
+  confirmed_.leave(handover);
+  end_watch();
 }
 
 void FrozenSource::note_confirmed(std::size_t handover, const std::vector<PageRange>& ranges) {

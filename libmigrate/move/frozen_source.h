@@ -16,6 +16,7 @@
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/inspect/state_table.h"
+#include "libmigrate/move/copy_ahead.h"
 #include "libmigrate/move/kept_memory.h"
 #include "libmigrate/move/move_report.h"
 #include "libmigrate/move/source_move_options.h"
@@ -41,7 +42,10 @@ class FrozenSource final : public KeptMemory {
   // In this order.
 
   /// Forgets what an earlier attempt found.
-  void begin() { refusals_.clear(); }
+  void begin() {
+    refusals_.clear();
+    ahead_.reset();
+  }
   /// Looks at the running process, and asks the kernel whether who wants to move it may. The draft
   /// is draft() then. Errors: kRefused (see refusals(); they are of what the asker may not see,
   /// too, if it was the kernel that refused: then only that is said), kRetry (it is between two
@@ -52,12 +56,22 @@ class FrozenSource final : public KeptMemory {
   /// What the destination says that the process will lose there: limits of its control groups; all
   /// if it says nothing. Errors: kRefused (see refusals()).
   Result<void> heed_destination(const std::optional<std::vector<std::string>>& lost_limits);
+  /// Stops the process for an instant, and follows what it writes from then on: ahead() is there.
+  /// Errors: as freeze(), kUnsupported.
+  Result<void> watch_writes();
+  /// Null but after watch_writes(), until end_watch().
+  CopyAhead* ahead() const { return ahead_.get(); }
+  /// What was sent ahead counts no more, and what the process writes is not followed.
+  void end_watch() { ahead_.reset(); }
   /// Freezes the process and takes its state into image(). On error it runs on, at the latest after
   /// end_freeze(). Errors: kRefused (see refusals()), kRetry (it changes), kNotFound, kSystem.
   Result<void> freeze();
   /// The rest of the image, of a kind that inspecting cannot refuse: contents of memory files and
   /// pipes, starter pages. Errors: as freeze().
   Result<void> complete_image(std::int64_t clock_offset_ns);
+  /// Finds what of that which was sent ahead still counts, if anything was. After complete_image().
+  /// Errors: kSystem.
+  Result<void> find_kept();
   /// The kernel's word about the threads that are frozen. Before anything of the memory leaves.
   Result<void> take_judgement();
   /// Serialises the image, once: for the destination, and for the parking record. It may be lent to
@@ -103,7 +117,7 @@ class FrozenSource final : public KeptMemory {
 
   Result<std::unique_ptr<PageFeed>> make_feed(const PageServerOptions& options) override;
   void note_confirmed(std::size_t handover, const std::vector<PageRange>& ranges) override;
-  void leave(std::size_t handover) override { confirmed_.leave(handover); }
+  void leave(std::size_t handover) override;
 
  private:
   /// What exists only while the process stands still.
@@ -117,7 +131,9 @@ class FrozenSource final : public KeptMemory {
   Result<void> judge_running();
   Result<std::uint64_t> find_system_call();
   Result<std::vector<WaitRecord>> stop(std::uint64_t system_call);
-  Result<void> open_area();
+  Result<CopyAhead::Place> stop_to_watch(std::uint64_t system_call);
+  void judge_rounds(const wire::Image& image);
+  Result<void> open_area(FrozenProcess& frozen, std::uint64_t record_bytes);
   Result<void> capture(const std::vector<WaitRecord>& waits);
   void find_losses(const wire::Image& image, bool frozen);
   void refuse_losses(const std::vector<Loss>& losses);
@@ -139,6 +155,7 @@ class FrozenSource final : public KeptMemory {
   bool has_hooks_ = false;
   std::vector<Loss> losses_there_;   // that the destination told
   std::optional<ProgramWish> wish_;  // of the frozen process
+  std::unique_ptr<CopyAhead> ahead_;
   std::optional<Freeze> freeze_;
   std::optional<ParkedProcess> parked_;
   ConfirmedPages confirmed_;

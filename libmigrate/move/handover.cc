@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "libmigrate/pages/channel_link.h"
 
 namespace migrate {
 namespace {
@@ -46,6 +47,7 @@ Result<void> Handover::offer(wire::Offer offer, const ClockOffsets& offsets) {
     const auto& lost = reply.offer_reply().groups().lost();
     lost_limits_.emplace(lost.begin(), lost.end());
   }
+  staged_pages_ = reply.offer_reply().staged_pages();
   refusals_.assign(reply.offer_reply().refusals().begin(), reply.offer_reply().refusals().end());
   if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move the process to", name()));
@@ -82,6 +84,30 @@ Result<void> Handover::connect_pages() {
   phase_ = HandoverPhase::kOffered;
   options_.context->stops.reach("source.offered");
   return world_.note(outgoing());
+}
+
+Result<void> Handover::copy_ahead(CopyAhead& ahead) {
+  constexpr int kLastWordMs = 1000;
+  const CopyAhead::Options options{
+      .limits = options_.rounds,
+      .most_pages = staged_pages_,
+      .bytes_per_second = page_server_options().push_bytes_per_second,
+      .still_wanted = world_.still_wanted,
+      .on_round = [this] { options_.context->stops.reach("source.round"); }};
+  ChannelLink link(pages_.bulk());
+  auto sent = ahead.run(link, options);
+  if (!sent && sent.error().code == ErrorCode::kPeerLost) {
+    auto said = control_->expect(wire::ControlMessage::kRestored, 0, kLastWordMs);
+    if (!said && said.error().code == ErrorCode::kRefused) {
+      return fail(std::move(said).error());
+    }
+  }
+  return sent;
+}
+
+Result<void> Handover::send_kept(CopyAhead& ahead) {
+  ChannelLink link(pages_.bulk());
+  return ahead.send_kept(link);
 }
 
 Result<void> Handover::send_image(std::string& image, wire::RelayState relay) {

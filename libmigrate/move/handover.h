@@ -12,6 +12,7 @@
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/move/clocks.h"
 #include "libmigrate/move/control_channel.h"
+#include "libmigrate/move/copy_ahead.h"
 #include "libmigrate/move/farewell.h"
 #include "libmigrate/move/handover_phase.h"
 #include "libmigrate/move/keep_alive.h"
@@ -43,6 +44,7 @@ struct HandoverOptions {
   MovePlan plan;
   PageTransport transport = PageTransport::kAuto;
   PushLimits push;
+  RoundLimits rounds{};
   const WorkerContext* context = nullptr;  ///< Borrowed.
   std::size_t number = 0;                  ///< Of this one among those of the same memory.
   HandoverPatience patience;
@@ -84,6 +86,11 @@ class Handover {
   /// Opens the page connections and waits until the destination has them; notes the session.
   /// Errors: as offer(), and those of World::note.
   Result<void> connect_pages();
+  /// Sends pages in rounds, while the process runs. Errors: as CopyAhead::run(), kRefused (the
+  /// destination says why it takes no more).
+  Result<void> copy_ahead(CopyAhead& ahead);
+  /// Says which of them count, before send_image(). Errors: kPeerLost.
+  Result<void> send_kept(CopyAhead& ahead);
   /// Sends the frozen process. `image`: its serialised image, lent for the call. Errors: as
   /// Channel::send().
   Result<void> send_image(std::string& image, wire::RelayState relay);
@@ -169,7 +176,8 @@ class Handover {
   KeptMemory& memory_;
   MoveReport& report_;
   SessionId session_{};
-  std::string incarnation_;  // of the destination
+  std::string incarnation_;         // of the destination
+  std::uint64_t staged_pages_ = 0;  // that it takes before the image
   std::vector<wire::Refusal> refusals_;
   std::optional<std::vector<std::string>> lost_limits_;
   std::unique_ptr<ControlChannel> control_;

@@ -49,6 +49,7 @@ std::uint64_t arrived_pages(const wire::Progress& progress) {
 void MoveReport::begin() {
   begun_us_ = clock_();
   phases_ = nlohmann::json::object();
+  rounds_ = nullptr;
 }
 
 void MoveReport::end_phase(const char* name, std::int64_t since_us, std::int64_t less_us) {
@@ -89,6 +90,9 @@ nlohmann::json MoveReport::expected_independence() const {
 void MoveReport::add_to(nlohmann::json& result, std::uint64_t wire_bytes) const {
   result["phases_us"] = phases_;
   result["freeze_us"] = freeze_us_;
+  if (!rounds_.is_null()) {
+    result["rounds"] = rounds_;
+  }
   for (const PageCounter& counter : kPageCounters) {
     result["pages"][counter.name] = pages_of(progress_, counter);
   }

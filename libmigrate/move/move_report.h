@@ -29,6 +29,8 @@ class MoveReport {
   /// What a phase took; 0 if there was none.
   std::int64_t phase_us(const char* name) const;
 
+  /// What was sent while it ran here (see CopyAhead::report()).
+  void note_rounds(nlohmann::json rounds) { rounds_ = std::move(rounds); }
   /// It runs there from now on, or may.
   void note_running() { running_us_ = clock_(); }
   /// It was frozen since then, until note_running().
@@ -53,6 +55,7 @@ class MoveReport {
   const std::chrono::milliseconds deadline_;
   const std::function<std::int64_t()> clock_;
   nlohmann::json phases_ = nlohmann::json::object();
+  nlohmann::json rounds_;  // null: none were made
   wire::Progress progress_;
   DrainEstimate drain_;
   std::int64_t begun_us_ = 0;

@@ -31,6 +31,8 @@ class PageConnections {
 
   /// Opens both; nothing is served yet. Blocks. Errors: those of the opener and of RDMA.
   Result<void> open();
+  /// That which open() made for pushing, for what is sent before. Borrowed until push().
+  std::shared_ptr<Channel> bulk() const { return bulk_; }
   /// Serves faults from now on by `feed`, over the urgent connection that open() made.
   void serve(std::unique_ptr<PageFeed> feed);
   /// Pushes `pause` from now on, over the bulk connection that open() made; once for each. Nothing

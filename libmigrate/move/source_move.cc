@@ -60,6 +60,7 @@ std::unique_ptr<Handover> SourceMove::make_handover() {
                                                     .plan = options_.plan,
                                                     .transport = options_.transport,
                                                     .push = options_.push,
+                                                    .rounds = options_.rounds,
                                                     .context = options_.context,
                                                     .number = 0,
                                                     .patience = {}},
@@ -119,6 +120,9 @@ SourceMove::Attempt SourceMove::attempt() {
     const ClockOffsets offsets = MIGRATE_TRY(offer());
     MIGRATE_TRY(handover_->connect_pages());
     MIGRATE_TRY(still_wanted());
+    if (options_.plan.rounds) {
+      MIGRATE_TRY(copy_ahead());
+    }
     here = true;
     return freeze_and_run(offsets);
   }();
@@ -136,6 +140,7 @@ SourceMove::Attempt SourceMove::attempt() {
   }
   error_ = std::move(moved).error();
   handover_->abandon();
+  source_.end_watch();
   return {refusals().empty() ? MoveOutcome::kFailed : MoveOutcome::kRefused,
           here && error_.code == ErrorCode::kRetry};
 }
@@ -188,6 +193,17 @@ Result<ClockOffsets> SourceMove::offer() {
   return offsets;
 }
 
+// Its process runs meanwhile, but for the instant in which it is stopped to be watched.
+Result<void> SourceMove::copy_ahead() {
+  const std::int64_t start = now_us();
+  event("rounds", start);
+  MIGRATE_TRY(source_.watch_writes());
+  options_.context->stops.reach("source.watched");
+  auto sent = handover_->copy_ahead(*source_.ahead());
+  report_.end_phase("rounds", start, report_.phase_us("watch"));
+  return sent;
+}
+
 Result<void> SourceMove::freeze_and_run(const ClockOffsets& offsets) {
   auto ran = freeze_and_hand_over(offsets);
   source_.end_freeze();
@@ -202,6 +218,7 @@ Result<void> SourceMove::freeze_and_hand_over(const ClockOffsets& offsets) {
   MIGRATE_TRY(source_.freeze());
   const std::int64_t image_since_us = now_us();
   MIGRATE_TRY(source_.complete_image(offsets.monotonic_ns));
+  MIGRATE_TRY(source_.find_kept());
   auto ran = hand_over(image_since_us);
   if (!ran && !handover_->run_sent()) {
     take_back();
@@ -218,6 +235,9 @@ Result<void> SourceMove::hand_over(std::int64_t image_since_us) {
   wire::RelayState relay = hooks_.freeze_relay(source_.image());
   MIGRATE_TRY(source_.take_judgement());  // Before anything of its memory leaves.
   options_.context->stops.reach("source.captured");
+  if (source_.ahead() != nullptr) {
+    MIGRATE_TRY(handover_->send_kept(*source_.ahead()));
+  }
   auto sent = handover_->send_image(source_.serialise_image(), std::move(relay));
   report_.end_phase("image", image_since_us);
   options_.context->stops.reach("source.image_sent");

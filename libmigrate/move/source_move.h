@@ -111,6 +111,7 @@ class SourceMove : public Departure {
   Result<void> still_wanted();
   Result<void> inspect();
   Result<ClockOffsets> offer();
+  Result<void> copy_ahead();
   Result<void> freeze_and_run(const ClockOffsets& offsets);
   Result<void> freeze_and_hand_over(const ClockOffsets& offsets);
   Result<void> hand_over(std::int64_t image_since_us);

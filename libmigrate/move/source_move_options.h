@@ -32,6 +32,7 @@ struct SourceMoveOptions {
   std::vector<WaitRecord> waits;  ///< As the threads came here.
   bool strict = false;            ///< What would lose something is refused.
   PushLimits push;
+  RoundLimits rounds;
   ClockOffsets host_clocks;                ///< Of this worker's own time namespace.
   const WorkerContext* context = nullptr;  ///< Borrowed.
 };

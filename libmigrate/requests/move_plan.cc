@@ -35,8 +35,8 @@ MovePlan noted_plan(std::string_view word) {
   return plan.value_or(MovePlan());
 }
 
-MovePlan check_plan() {
-  return {.word = "check", .push = false, .prefetch = false, .only_asks = true};
+MovePlan check_plan(bool rounds) {
+  return {.word = "check", .push = false, .prefetch = false, .rounds = rounds, .only_asks = true};
 }
 
 }  // namespace migrate

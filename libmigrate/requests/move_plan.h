@@ -19,6 +19,6 @@ Result<MovePlan> parse_offered_mode(std::string_view word);
 /// case: a word that is not known (of another version) is logged, and the plan is lazy.
 MovePlan noted_plan(std::string_view word);
 /// That of an offer which only asks.
-MovePlan check_plan();
+MovePlan check_plan(bool rounds = false);
 
 }  // namespace migrate

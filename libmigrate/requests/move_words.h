@@ -45,6 +45,7 @@ struct MovePlan {
   bool push = true;                ///< The source sends pages that nobody has asked for.
   bool prefetch = true;            ///< The destination asks for more than the page of a fault.
   bool all_before_run = false;     ///< The process runs there only when all its pages are there.
+  bool rounds = false;             ///< Pages are sent, and sent again, while it still runs here.
   bool only_asks = false;          ///< It is not moved; the destination is asked for its refusals.
 };
 
@@ -53,6 +54,8 @@ inline constexpr std::array kModes{
     MovePlan{.word = "lazy"},
     MovePlan{.word = "demand", .push = false, .prefetch = false},
     MovePlan{.word = "eager", .all_before_run = true},
+    MovePlan{.word = "precopy", .all_before_run = true, .rounds = true},
+    MovePlan{.word = "hybrid", .rounds = true},
 };
 
 /// The mode of that name, if any.
@@ -62,7 +65,7 @@ constexpr std::optional<MovePlan> find_mode(std::string_view word) {
   return found == kModes.end() ? std::nullopt : std::optional(*found);
 }
 
-/// All modes, for people: "lazy, demand or eager".
+/// All modes, for people: "lazy, demand, eager, precopy or hybrid".
 inline std::string list_modes() {
   std::string list;
   for (const MovePlan& mode : kModes) {

@@ -83,6 +83,21 @@ Result<std::chrono::milliseconds> time_of(const json& request, const char* name)
       std::llround(std::min(seconds, kMostSeconds) * kMillisecondsPerSecond));
 }
 
+Result<RoundLimits> rounds_of(const json& request) {
+  constexpr double kMostRounds = 1000;
+  RoundLimits limits;
+  const double most = MIGRATE_TRY(number_of(request, "rounds", limits.most));
+  if (most < 1 || most > kMostRounds || most != std::floor(most)) {
+    return fail(
+        bad_member("rounds", request["rounds"].dump(), "write a whole number from 1 to 1000"));
+  }
+  limits.most = static_cast<std::uint32_t>(most);
+  const double downtime =
+      MIGRATE_TRY(number_of(request, "downtime_us", static_cast<double>(limits.downtime.count())));
+  limits.downtime = std::chrono::microseconds(std::llround(std::min(downtime, kMostSeconds * 1e6)));
+  return limits;
+}
+
 template <typename Value, std::size_t count>
 Result<Value> word_of(const json& request, const char* name, const char* fallback,
                       const Words<Value, count>& words) {
@@ -169,6 +184,7 @@ Result<MoveRequest> parse_move(const json& request) {
         static_cast<std::uint64_t>(MIGRATE_TRY(number_of(request, "bytes_per_second", 0)));
   }
   move.push.deadline = MIGRATE_TRY(time_of(request, "deadline_seconds"));
+  move.rounds = MIGRATE_TRY(rounds_of(request));
   if (request.contains("point_seconds")) {
     move.point_wait = MIGRATE_TRY(time_of(request, "point_seconds"));
   }
@@ -200,6 +216,7 @@ Result<CheckRequest> parse_check(const json& request) {
     MIGRATE_TRY(Address::parse(check.destination));
   }
   check.strict = MIGRATE_TRY(flag_of(request, "strict"));
+  check.rounds = MIGRATE_TRY(parse_mode(MIGRATE_TRY(text_of(request, "mode", "lazy")))).rounds;
   return check;
 }
 
@@ -237,6 +254,10 @@ json request_for(const MoveRequest& move) {
     request["deadline_seconds"] =
         static_cast<double>(move.push.deadline.count()) / kMillisecondsPerSecond;
   }
+  if (move.plan.rounds) {
+    request["rounds"] = move.rounds.most;
+    request["downtime_us"] = move.rounds.downtime.count();
+  }
   if (move.point_wait) {
     request["point_seconds"] =
         static_cast<double>(move.point_wait->count()) / kMillisecondsPerSecond;
@@ -257,6 +278,9 @@ json request_for(const CheckRequest& check) {
   }
   if (check.strict) {
     request["strict"] = true;
+  }
+  if (check.rounds) {
+    request["mode"] = "hybrid";  // What precopy needs, too.
   }
   return request;
 }

@@ -52,6 +52,13 @@ struct PushLimits {
 /// How long a program with hooks may take to come to a point, if nobody says otherwise.
 inline constexpr std::chrono::milliseconds kHookWait{60'000};
 
+/// When a process that is sent in rounds while it runs has been sent often enough (modes precopy
+/// and hybrid): whichever comes first, or that it writes faster than can be sent.
+struct RoundLimits {
+  std::uint32_t most = 5;                      ///< At least 1.
+  std::chrono::microseconds downtime{10'000};  ///< What is left can be sent in that time.
+};
+
 /// A `move` as asked for over the local socket, or passed on by the process's home.
 struct MoveRequest {
   pid_t pid = 0;
@@ -64,6 +71,7 @@ struct MoveRequest {
   double retry_seconds = 0;  ///< For so long it is tried while what is in the way is transient.
   bool strict = false;       ///< What would lose something is refused.
   PushLimits push;
+  RoundLimits rounds;
   /// For so long the process may take to come to one of its points, where it is then moved;
   /// nothing: it is moved wherever it is.
   std::optional<std::chrono::milliseconds> point_wait{};
@@ -81,6 +89,7 @@ struct CheckRequest {
   uid_t uid = 0;            ///< Whose process it is.
   Asker asker;
   bool strict = false;  ///< As of a move.
+  bool rounds = false;  ///< It would be moved in a mode that sends it in rounds.
 };
 
 /// A `resolve`: what an operator decides about a process in doubt.

@@ -56,11 +56,47 @@ std::string backing(const wire::Objects& objects, const wire::Mapping& mapping) 
   }
 }
 
-auto key_of(const wire::Objects& objects, const wire::Mapping& mapping) {
+/// All by which two mappings are the same but their place.
+using Likeness = std::tuple<std::uint64_t, int, std::uint64_t, std::uint32_t, std::string>;
+
+Likeness likeness_of(const wire::Objects& objects, const wire::Mapping& mapping) {
   // The offset of anonymous memory means nothing.
-  const std::uint64_t offset = mapping.kind() == wire::Mapping::ANONYMOUS ? 0 : mapping.offset();
-  return std::tuple(mapping.start(), mapping.end(), mapping.protection(), mapping.kind(), offset,
-                    mapping.advice(), backing(objects, mapping));
+  const std::uint64_t base =
+      mapping.kind() == wire::Mapping::ANONYMOUS ? 0 : mapping.offset() - mapping.start();
+  return {mapping.protection(), mapping.kind(), base, mapping.advice(), backing(objects, mapping)};
+}
+
+PageRange range_of(const wire::Mapping& mapping) {
+  return PageRange::between(mapping.start(), mapping.end());
+}
+
+/// What of `mapping` is there already, in mappings that are like it: all of it, or nothing, but of
+/// private memory.
+PageSet part_there(const std::vector<PageRange>& alike, const wire::Mapping& mapping) {
+  const PageRange range = range_of(mapping);
+  if (std::ranges::find(alike, range) != alike.end()) {
+    return {range};
+  }
+  const bool is_private =
+      mapping.kind() == wire::Mapping::ANONYMOUS || mapping.kind() == wire::Mapping::FILE_COPY;
+  return is_private ? common(page_set(alike), {range}) : PageSet();
+}
+
+/// Adds what of `mapping` is still to be made.
+void plan_rest(const wire::Mapping& mapping, const PageSet& there, MappingPlan& plan) {
+  const PageRange range = range_of(mapping);
+  if (there.empty()) {
+    plan.map.push_back(&mapping);
+    return;
+  }
+  for (const PageRange& rest : without({range}, there)) {
+    auto piece = std::make_unique<wire::Mapping>(mapping);
+    piece->set_start(rest.start);
+    piece->set_end(rest.end());
+    piece->set_offset(mapping.offset() + (rest.start - range.start));
+    plan.map.push_back(piece.get());
+    plan.pieces.push_back(std::move(piece));
+  }
 }
 
 bool is_special(const wire::Mapping& mapping) {
@@ -137,37 +173,26 @@ Result<UniqueFd> make_memory(const wire::SharedMemory& memory) {
 }  // namespace
 
 MappingPlan plan_mappings(const wire::Image& present, const wire::Image& wanted) {
-  MappingPlan plan;
-  using Key = decltype(key_of(present.objects(), only_process(present).mappings(0)));
-  std::map<Key, bool> have;
+  std::map<Likeness, std::vector<PageRange>> alike;
+  std::vector<PageRange> all;
   for (const wire::Mapping& mapping : only_process(present).mappings()) {
     if (!is_special(mapping)) {
-      have.emplace(key_of(present.objects(), mapping), false);
+      alike[likeness_of(present.objects(), mapping)].push_back(range_of(mapping));
+      all.push_back(range_of(mapping));
     }
   }
+  MappingPlan plan;
+  std::vector<PageRange> stays;
   for (const wire::Mapping& mapping : only_process(wanted).mappings()) {
     if (is_special(mapping)) {
       continue;
     }
-    const auto found = have.find(key_of(wanted.objects(), mapping));
-    if (found != have.end()) {
-      found->second = true;
-    } else {
-      plan.map.push_back(&mapping);
-    }
+    const auto found = alike.find(likeness_of(wanted.objects(), mapping));
+    const PageSet there = found == alike.end() ? PageSet() : part_there(found->second, mapping);
+    stays.insert(stays.end(), there.begin(), there.end());
+    plan_rest(mapping, there, plan);
   }
-  for (const auto& [key, used] : have) {
-    const std::uint64_t start = std::get<0>(key);
-    const std::uint64_t pages = (std::get<1>(key) - start) / kPageBytes;
-    if (used) {
-      continue;
-    }
-    if (!plan.unmap.empty() && plan.unmap.back().end() == start) {
-      plan.unmap.back().page_count += pages;
-    } else {
-      plan.unmap.push_back({start, pages});
-    }
-  }
+  plan.unmap = without(page_set(std::move(all)), page_set(std::move(stays)));
   return plan;
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <memory>
 #include <optional>
 #include <span>
 #include <utility>
@@ -10,17 +11,19 @@
 #include "base/unique_fd.h"
 #include "libmigrate/proto/image.pb.h"
 #include "libmigrate/trace/script.h"
-#include "pager/page_range.h"
+#include "pager/page_set.h"
 
 namespace migrate {
 
 /// What turns one list of mappings into another: both in ascending order.
 struct MappingPlan {
-  std::vector<PageRange> unmap;           ///< Merged where adjacent.
-  std::vector<const wire::Mapping*> map;  ///< Borrowed from the wanted image.
+  PageSet unmap;
+  std::vector<const wire::Mapping*> map;  ///< Borrowed from the wanted image, or from `pieces`.
+  std::vector<std::unique_ptr<wire::Mapping>> pieces;  ///< Of mappings that are there in part.
 };
 
 /// Compares by what makes a mapping the same: place, protection, kind, advice, and what backs it.
+/// Private memory that a pager fills stays where it is the same in part, with what is in it.
 MappingPlan plan_mappings(const wire::Image& present, const wire::Image& wanted);
 
 /// Memory objects of the image, made in this process: one memfd for each, with content where the

@@ -34,6 +34,8 @@ namespace {
 constexpr std::uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
 
+constexpr std::uint64_t kDiscard = 24;  // MADV_DONTNEED_LOCKED, Linux 5.18
+
 // The call that the kernel continues by a restart block, with another timeout.
 void script_wait(Script& script, const arch::InterruptedCall& call, std::uint64_t timeout_ns) {
   std::array<std::uint64_t, 6> arguments{};
@@ -277,6 +279,14 @@ Result<void> Restorer::adapt(const wire::Image& image, const MappingPlan& plan) 
     MIGRATE_TRY(unmap_script_area(old, cell_->seed(), base_, system_call_));
   }
   return map(image, plan);
+}
+
+Result<void> Restorer::discard(const PageSet& pages) {
+  Script script(area_);
+  for (const PageRange& range : pages) {
+    script.must("take away a page", SYS_madvise, {range.start, range.bytes(), kDiscard});
+  }
+  return script.empty() ? Result<void>() : script.run(cell_->seed(), base_, kScriptSignalMask);
 }
 
 Result<void> Restorer::finish(const wire::Image& image,

@@ -30,6 +30,7 @@ class Restorer final : public SeedRestorer {
     return plan_mappings(mapped_, image);
   }
   Result<void> adapt(const wire::Image& image, const MappingPlan& plan) override;
+  Result<void> discard(const PageSet& pages) override;
   Result<void> finish(const wire::Image& image,
                       const std::map<std::uint64_t, int>& relays) override;
   std::map<std::uint64_t, UniqueFd> take_shared_files() override {

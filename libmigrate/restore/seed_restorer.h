@@ -11,6 +11,7 @@
 #include "libmigrate/proto/image.pb.h"
 #include "libmigrate/restore/file_user.h"
 #include "libmigrate/restore/mappings.h"
+#include "pager/page_set.h"
 
 namespace migrate {
 
@@ -37,6 +38,10 @@ class SeedRestorer {
   virtual MappingPlan plan(const wire::Image& image) const = 0;
   /// Makes the mappings those of the final image.
   virtual Result<void> adapt(const wire::Image& image, const MappingPlan& plan) = 0;
+
+  /// Takes pages away from mappings of the process, which stay. As of adapt(), they must not be
+  /// registered with a userfaultfd meanwhile.
+  virtual Result<void> discard(const PageSet& pages) = 0;
 
   /// Gives the process everything else of the image. The pager must be running and have the starter
   /// pages, since the kernel may touch memory of the process. `relays`: see make_open_files.

@@ -28,11 +28,14 @@ SOURCE, DESTINATION = "hostA", "hostB"
 VICTIMS = ["source worker", "destination worker", "source daemon", "destination daemon",
            "init", "link", "source host", "destination host"]
 ANY_MOMENT = "any moment"
-MODES = ["lazy", "lazy", "demand", "eager"]
+MODES = ["lazy", "lazy", "demand", "eager", "precopy", "hybrid"]
+# In which pages are sent while the process runs, and these steps are reached.
+ROUND_MODES = ["precopy", "hybrid"]
+ROUND_STEPS = ("source.watched", "source.round", "destination.round")
 # Here the copy cannot have run yet: whatever dies with the destination, the source goes on.
-BEFORE_THE_RUN = {"source." + step for step in ("offered", "frozen", "captured", "image_sent",
+BEFORE_THE_RUN = {"source." + step for step in ("offered", "watched", "round", "frozen", "captured", "image_sent",
                                                 "restored", "parked")} | {
-    "destination." + step for step in ("offered", "prepared", "connected", "image", "restored",
+    "destination." + step for step in ("offered", "prepared", "connected", "round", "image", "restored",
                                        "ready", "run", "kept")}
 MIB = os.environ.get("CHAOS_MIB", "16")
 
@@ -134,6 +137,8 @@ class Case:
         self.testbed = testbed
         self.source = source
         self.outcome = Outcome(step, victim, source.choice(MODES))
+        if step in ROUND_STEPS:
+            self.outcome.mode = source.choice(ROUND_MODES)
         if step in ("source.done", "destination.done"):
             self.outcome.mode = "lazy"
         elif step.endswith(".adopting"):

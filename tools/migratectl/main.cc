@@ -26,7 +26,8 @@ namespace {
 using nlohmann::json;
 
 constexpr double kMostSeconds = 1e6;  // Nobody waits for longer,
-constexpr double kMostMib = 1e6;      // and no network is faster.
+constexpr double kMostRounds = 1000;
+constexpr double kMostMib = 1e6;  // and no network is faster.
 
 struct Options {
   std::string socket;
@@ -41,6 +42,8 @@ struct Options {
   std::optional<double> bandwidth_mib;
   double deadline_seconds = 0;
   bool strict = false;
+  RoundLimits rounds;
+  double downtime_us = static_cast<double>(RoundLimits().downtime.count());
   bool at_point = false;
   double point_seconds = 60;
   bool resume_source = false;
@@ -76,6 +79,8 @@ void add_moving(CLI::App& app, Options& options) {
       ->type_name("HOST");
   const char* strict_help = "Refuse what would lose something that a move does not carry";
   check->add_flag("--strict", options.strict, strict_help);
+  check->add_option("--mode", options.mode, "In which mode it would move")
+      ->check(CLI::IsMember(mode_words()));
 
   CLI::App* move = app.add_subcommand("move", "Move a running process to another host");
   move->add_option("PID", options.target, target_help)->required();
@@ -102,6 +107,15 @@ void add_moving(CLI::App& app, Options& options) {
           "Seconds after which its source is to owe nothing: pushes faster than the "
           "bandwidth, and in mode demand too, as far as that needs; says so if it is missed")
       ->check(up_to(kMostSeconds, "seconds"));
+  move->add_option("--rounds", options.rounds.most,
+                   "Modes precopy and hybrid: the most rounds in which it is sent while it runs "
+                   "(default: 5)")
+      ->check(up_to(kMostRounds, "rounds"));
+  move->add_option(
+          "--downtime", options.downtime_us,
+          "The same: no further round when what is left can be sent in so many microseconds "
+          "(default: 10000)")
+      ->check(up_to(kMostSeconds, "microseconds"));
   move->add_flag("--at-point", options.at_point,
                  "Move it where the program says that it may be (migrate_point)");
   move->add_option("--point-wait", options.point_seconds,
@@ -163,6 +177,8 @@ Result<json> move_request_of(const Options& options) {
     move.push.bytes_per_second = static_cast<std::uint64_t>(*options.bandwidth_mib * kBytesPerMib);
   }
   move.push.deadline = milliseconds(options.deadline_seconds);
+  move.rounds = options.rounds;
+  move.rounds.downtime = std::chrono::microseconds(static_cast<std::int64_t>(options.downtime_us));
   if (options.at_point) {
     move.point_wait = milliseconds(options.point_seconds);
   }
@@ -179,6 +195,7 @@ Result<json> request_of(const Options& options) {
     CheckRequest check;
     check.destination = options.destination;
     check.strict = options.strict;
+    check.rounds = MIGRATE_TRY(parse_mode(options.mode)).rounds;
     request = request_for(check);
   } else if (command == Command::kWait) {
     request = request_for(MIGRATE_TRY(parse_wait_for(options.wait_for)));

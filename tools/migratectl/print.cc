@@ -129,6 +129,20 @@ std::string transports_text(const nlohmann::json& host) {
   return ports.empty() ? text : text + " (" + ports + ")";
 }
 
+/// What was sent while the process ran, and why that ended: "2 rounds, 153 MiB, until ...".
+std::string rounds_text(const nlohmann::json& rounds) {
+  const std::string end = text_of(rounds, "ended_by");
+  const std::string why = end == "downtime"     ? "what was left was little enough"
+                          : end == "dirty_rate" ? "it wrote as fast as could be sent"
+                          : end == "rounds"     ? "there had been as many as were wanted"
+                                                : "it was over";
+  return fmt::format("{} round{}, {} in all at {}/s, until {}; {} of {} pages were used",
+                     count_of(rounds, "count"), number_of(rounds, "count") == 1 ? "" : "s",
+                     bytes_text(number_of(rounds, "bytes")),
+                     bytes_text(number_of(rounds, "bytes_per_second")), why,
+                     count_of(rounds, "used_pages"), count_of(rounds, "staged_pages"));
+}
+
 }  // namespace
 
 std::string text_of(const nlohmann::json& object, const char* name) {
@@ -310,6 +324,10 @@ std::string move_text(const nlohmann::json& result) {
       }
     }
     rows.push_back({"  phases", text});
+  }
+  const auto rounds = result.find("rounds");
+  if (rounds != result.end() && rounds->is_object()) {
+    rows.push_back({"  before that", rounds_text(*rounds)});
   }
   const auto pages = result.find("pages");
   if (pages != result.end() && pages->is_object()) {

@@ -51,7 +51,7 @@ struct migrate_options {
   size_t size;
   /* Daemon's socket, the same on every host: $MIGRATE_SOCKET, else MIGRATE_DEFAULT_SOCKET. */
   const char* socket;
-  const char* mode;          /* "lazy" (the default), "demand" or "eager". */
+  const char* mode;          /* "lazy" (the default), "demand", "eager", "precopy", "hybrid". */
   const char* wait;          /* What a move waits for: "resumed" (the default), "done", "exit". */
   double retry_seconds;      /* Try that long while the reasons against the move are transient. */
   double time_limit_seconds; /* Of the call; 0: as long as it takes. */

@@ -68,6 +68,7 @@ class StandInRestorer final : public SeedRestorer {
   Result<void> adapt(const wire::Image&, const MappingPlan&) override {
     return world_.take_step("adapt");
   }
+  Result<void> discard(const PageSet&) override { return world_.take_step("discard"); }
   Result<void> finish(const wire::Image&, const std::map<std::uint64_t, int>&) override {
     return world_.take_step("finish");
   }

@@ -89,7 +89,6 @@ TEST(MappingPlans, WhatDiffersIsMadeAnew) {
             first);
   EXPECT_EQ(planned([](wire::Image& image) { mapping(image, 0).set_advice(wire::HUGE_PAGE); }),
             first);
-  EXPECT_EQ(planned([](wire::Image& image) { mapping(image, 0).set_end(kBase + 8192); }), first);
   const Planned second{{4}, {{4, 2}}};
   EXPECT_EQ(planned([](wire::Image& image) { mapping(image, 1).set_file(1); }), second);
   EXPECT_EQ(planned([](wire::Image& image) { mapping(image, 1).set_offset(4096); }), second);
@@ -105,6 +104,36 @@ TEST(MappingPlans, WhatDiffersIsMadeAnew) {
               image.mutable_objects()->mutable_shared_memories(0)->set_open_descriptor(true);
             }),
             third);
+}
+
+TEST(MappingPlans, PrivateMemoryStaysWhereItIsTheSameInPart) {
+  const auto ends_at = [](std::uint64_t page) {
+    return planned(
+        [page](wire::Image& image) { mapping(image, 0).set_end(kBase + page * kPageBytes); });
+  };
+  EXPECT_EQ(ends_at(2), (Planned{{}, {{2, 2}}}));
+  // What it grew by is made; what was there is not touched.
+  wire::Image wanted = some();
+  mapping(wanted, 1).set_kind(wire::Mapping::FILE_COPY);
+  wire::Image present = wanted;
+  mapping(present, 1).set_end(kBase + 5 * kPageBytes);
+  const MappingPlan plan = plan_mappings(present, wanted);
+  ASSERT_EQ(plan.map.size(), 1U);
+  EXPECT_TRUE(plan.unmap.empty());
+  EXPECT_EQ(plan.map[0]->start(), kBase + 5 * kPageBytes);
+  EXPECT_EQ(plan.map[0]->end(), mapping(wanted, 1).end());
+  EXPECT_EQ(plan.map[0]->offset(), mapping(wanted, 1).offset() + kPageBytes);
+  // One part has become something else (mprotect).
+  const Planned split = planned([](wire::Image& image) {
+    mapping(image, 0).set_end(kBase + kPageBytes);
+    add(image, 1, 4);
+    mapping(image, only_process(image).mappings_size() - 1).set_protection(PROT_READ);
+  });
+  EXPECT_EQ(split, (Planned{{1}, {{1, 3}}}));
+  // Other mappings are made anew as a whole.
+  const Planned whole =
+      planned([](wire::Image& image) { mapping(image, 1).set_end(kBase + 5 * kPageBytes); });
+  EXPECT_EQ(whole, (Planned{{4}, {{4, 2}}}));
 }
 
 TEST(MappingPlans, WhatIsAdjacentIsUnmappedInOneGo) {
