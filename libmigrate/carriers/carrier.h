@@ -66,6 +66,8 @@ class FindContext {
   virtual void expect_private_pipe(std::uint64_t inode, std::string object) = 0;
   /// The stream whose end this is, if an earlier move gave the process that end.
   virtual std::optional<std::uint64_t> known_stream(std::uint64_t inode) const = 0;
+  /// The stream whose end the terminal with this st_rdev is, the same.
+  virtual std::optional<std::uint64_t> known_terminal(std::uint64_t device) const = 0;
   /// The id of the stream to `object`, which the process has as descriptor `number`.
   virtual std::uint64_t stream_to(std::uint32_t number, const std::string& object) = 0;
 };

@@ -1,5 +1,5 @@
-// What leads outside the process (a terminal, a named pipe, a pipe to someone else): the deputy at
-// home keeps it, and its bytes are forwarded.
+// What leads outside the process (a named pipe, a pipe to someone else): the deputy at home keeps
+// it, and its bytes are forwarded.
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -9,17 +9,6 @@
 
 namespace migrate::carriers {
 namespace {
-
-bool is_terminal(unsigned major_number, unsigned minor_number) {
-  constexpr unsigned kConsoles = 4;
-  constexpr unsigned kTerminals = 5;
-  constexpr unsigned kMasterMinor = 2;  // /dev/ptmx is the other side
-  constexpr unsigned kFirstPty = 136;
-  constexpr unsigned kLastPty = 143;
-  return major_number == kConsoles ||
-         (major_number == kTerminals && minor_number != kMasterMinor) ||
-         (major_number >= kFirstPty && major_number <= kLastPty);
-}
 
 bool find_relay(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
   if (is_known_relay(context, seen)) {
@@ -60,11 +49,7 @@ constinit const Carrier kRelay{
     .name = "relayed stream",
     .claims_link = is_known_relay,
     .claims_file =
-        [](const wire::FileIdentity& identity) {
-          return S_ISFIFO(identity.mode()) ||
-                 (S_ISCHR(identity.mode()) &&
-                  is_terminal(identity.device_major(), identity.device_minor()));
-        },
+        [](const wire::FileIdentity& identity) { return S_ISFIFO(identity.mode()); },
     .find = find_relay,
     .settle = settle_relay,
     .make = make_relay,

@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -96,7 +97,8 @@ Result<Cell> Cell::create(const CellOptions& options) {
                     .listener = cell.listener_->fd(),
                     .mark = options.session_file,
                     .process_id = options.process_id,
-                    .seed_descriptor = cell.seed_descriptor_});
+                    .seed_descriptor = cell.seed_descriptor_,
+                    .leads_session = options.leads_session});
   }
   cell.init_ = static_cast<pid_t>(child);
   cell.init_pidfd_.reset(pidfd);
@@ -210,6 +212,47 @@ void Cell::signal_seed_as(int signal, pid_t sender, uid_t user) {
                           {.kind = cell::MessageKind::kSignal, .value = signal, .kept = who}, {})) {
     signal_seed(signal);
   }
+}
+
+// By the folder of its init: of its mounts, and seen by no other process.
+Result<PseudoTerminal> Cell::make_terminal(unsigned wanted) {
+  const std::string folder = "/proc/" + std::to_string(init_) + "/root/dev/pts";
+  struct stat theirs {};
+  struct stat ours {};
+  if (::stat(folder.c_str(), &theirs) != 0 ||
+      (::stat("/dev/pts", &ours) == 0 && ours.st_dev == theirs.st_dev)) {
+    return fail(make_error(ErrorCode::kNotFound, "make a terminal in", "a cell",
+                           "it has no /dev/pts of its own"));
+  }
+  return make_pseudo_terminal(folder + "/ptmx", wanted);
+}
+
+Result<void> Cell::control_terminal(Kept slave) {
+  return ask_init({.kind = cell::MessageKind::kControl, .kept = slave});
+}
+
+Result<void> Cell::set_foreground(bool in_foreground) {
+  return ask_init({.kind = cell::MessageKind::kForeground, .value = in_foreground ? 1 : 0});
+}
+
+Result<void> Cell::ask_init(const cell::Message& message) {
+  constexpr int kAnswerMs = 2000;
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) {
+    return fail(system_error("make a pipe"));
+  }
+  const UniqueFd answers(ends[0]);
+  UniqueFd answering(ends[1]);
+  MIGRATE_TRY(cell::send_message(init_socket_.get(), message, std::span(&ends[1], 1)));
+  answering.reset();
+  pollfd polled{answers.get(), POLLIN, 0};
+  int error = 0;
+  if (::poll(&polled, 1, kAnswerMs) <= 0 ||
+      ::read(answers.get(), &error, sizeof(error)) != static_cast<ssize_t>(sizeof(error))) {
+    return fail(make_error(ErrorCode::kPeerLost, "ask the init of", "cell " + socket_path_));
+  }
+  return error == 0 ? Result<void>()
+                    : fail(system_error_from(error, "give a terminal to", "cell " + socket_path_));
 }
 
 void Cell::end() {

@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "base/result.h"
+#include "libmigrate/proc/terminal.h"
 
 namespace migrate {
 
@@ -63,6 +64,15 @@ class CellControl {
   /// Sends the seed a signal as kill(2) of `sender` does, a process of `user` elsewhere: handlers
   /// see both. If a process in the cell has that pid, they see another one.
   virtual void signal_seed_as(int signal, pid_t sender, uid_t user) = 0;
+  /// Makes a pseudo-terminal that only the cell sees, as number `wanted` if that can be. Errors:
+  /// kNotFound (the cell has no devpts of its own), kSystem.
+  virtual Result<PseudoTerminal> make_terminal(unsigned wanted) = 0;
+  /// Makes the terminal that the init keeps as `slave` that of its session. The process's group is
+  /// not in the foreground then. Errors: kPeerLost, kSystem.
+  virtual Result<void> control_terminal(Kept slave) = 0;
+  /// Has that terminal's input and signals go to the process's group, or to nobody. Blocks until it
+  /// is so. Errors: the same.
+  virtual Result<void> set_foreground(bool in_foreground) = 0;
   /// Kills the init, and with it everything in the cell. Does not wait for the end.
   virtual void end() = 0;
   /// end(), and waits until nothing of the cell can run any more; reaps all children and tracees of

@@ -5,6 +5,7 @@
 #include <linux/sched.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -63,8 +64,12 @@ void reset_signals() {
 }
 
 // Becomes the moved process: holds its id and a userfaultfd on its memory, and waits to be traced.
-[[noreturn]] void run_seed(int socket, std::uint32_t wanted_descriptor) {
-  ::setsid();
+[[noreturn]] void run_seed(int socket, const InitOptions& options) {
+  if (options.leads_session) {
+    ::setsid();
+  } else {
+    ::setpgid(0, 0);
+  }
   // The daemon's session keyring holds what is root's. A kernel without keyrings has none to leave.
   static_cast<void>(::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr));
   reset_signals();
@@ -73,10 +78,11 @@ void reset_signals() {
     files.rlim_cur = files.rlim_max;
     ::setrlimit(RLIMIT_NOFILE, &files);
   }
-  const int moved = ::fcntl(socket, F_DUPFD, static_cast<int>(wanted_descriptor));
-  if (moved != static_cast<int>(wanted_descriptor)) {
-    give_up(socket, system_error("place the seed's socket",
-                                 "descriptor " + std::to_string(wanted_descriptor)));
+  const int wanted = static_cast<int>(options.seed_descriptor);
+  const int moved = ::fcntl(socket, F_DUPFD, wanted);
+  if (moved != wanted) {
+    give_up(socket,
+            system_error("place the seed's socket", "descriptor " + std::to_string(wanted)));
   }
   close_all_but({moved});
   {
@@ -104,18 +110,25 @@ Result<void> make_own_proc() {
   return {};
 }
 
-Result<pid_t> start_seed(int seed_socket, std::uint32_t process_id, std::uint32_t seed_descriptor) {
-  const pid_t wanted = static_cast<pid_t>(process_id);
+// Where that cannot be, the destination has refused processes with terminals, or will not take them
+// in (CellControl::make_terminal).
+void make_own_terminals() {
+  static_cast<void>(::mount("devpts", "/dev/pts", "devpts", MS_NOSUID | MS_NOEXEC,
+                            "newinstance,ptmxmode=0666,mode=0600"));
+}
+
+Result<pid_t> start_seed(const InitOptions& options) {
+  const pid_t wanted = static_cast<pid_t>(options.process_id);
   clone_args arguments{};
   arguments.exit_signal = SIGCHLD;
   arguments.set_tid = reinterpret_cast<std::uintptr_t>(&wanted);
   arguments.set_tid_size = 1;
   const long child = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
   if (child < 0) {
-    return fail(system_error("create", "process id " + std::to_string(process_id)));
+    return fail(system_error("create", "process id " + std::to_string(options.process_id)));
   }
   if (child == 0) {
-    run_seed(seed_socket, seed_descriptor);
+    run_seed(options.seed_socket, options);
   }
   return static_cast<pid_t>(child);
 }
@@ -132,6 +145,7 @@ class Init {
  private:
   bool read_worker();
   void signal_as(int signal, pid_t sender, uid_t user) const;
+  int give_terminal(const Message& message) const;
   void take_worker();
   void reap();
   void tell(const Message& message) const {
@@ -143,6 +157,7 @@ class Init {
   UniqueFd signals_;
   Mapping mark_;
   pid_t moved_ = 0;
+  Kept terminal_;  // of the session, if there is one
   std::vector<KeptDescriptor> kept_;
   bool committed_ = false;
   bool empty_ = false;
@@ -150,6 +165,7 @@ class Init {
 
 Result<void> Init::start(const InitOptions& options) {
   MIGRATE_TRY(make_own_proc());
+  make_own_terminals();
   {
     // Opened anew: a mapping by the worker's descriptor would keep the worker's lock.
     const std::string path = "/proc/self/fd/" + std::to_string(options.mark);
@@ -161,11 +177,25 @@ Result<void> Init::start(const InitOptions& options) {
   sigemptyset(&child_signal);
   sigaddset(&child_signal, SIGCHLD);
   ::sigprocmask(SIG_BLOCK, &child_signal, nullptr);
+  ::signal(SIGTTOU, SIG_IGN);  // It gives the terminal away from the background, as shells do.
   signals_.reset(::signalfd(-1, &child_signal, SFD_CLOEXEC | SFD_NONBLOCK));
-  moved_ =
-      MIGRATE_TRY(start_seed(options.seed_socket, options.process_id, options.seed_descriptor));
+  moved_ = MIGRATE_TRY(start_seed(options));
   ::close(options.seed_socket);
   return {};
+}
+
+// Returns an errno.
+int Init::give_terminal(const Message& message) const {
+  const Kept& wanted = message.kind == MessageKind::kControl ? message.kept : terminal_;
+  const auto kept = std::ranges::find(kept_, wanted, &KeptDescriptor::what);
+  if (kept == kept_.end()) {
+    return ENOTTY;
+  }
+  if (message.kind == MessageKind::kControl) {
+    return ::ioctl(kept->fd.get(), TIOCSCTTY, 0) == 0 ? 0 : errno;
+  }
+  const pid_t group = message.value != 0 ? ::getpgid(moved_) : ::getpgrp();
+  return ::ioctl(kept->fd.get(), TIOCSPGRP, &group) == 0 ? 0 : errno;
 }
 
 // True: there was a message, and may be another one.
@@ -187,6 +217,13 @@ bool Init::read_worker() {
     kept_.push_back({what, std::move(received->descriptor)});
   } else if (received->message.kind == MessageKind::kSignal) {
     signal_as(received->message.value, static_cast<pid_t>(what.number), what.parent);
+  } else if (received->message.kind == MessageKind::kControl ||
+             received->message.kind == MessageKind::kForeground) {
+    const int error = give_terminal(received->message);
+    if (received->message.kind == MessageKind::kControl && error == 0) {
+      terminal_ = what;
+    }
+    static_cast<void>(::write(received->descriptor.get(), &error, sizeof(error)));
   } else if (received->message.kind == MessageKind::kDrop) {
     std::erase_if(kept_, [&](const KeptDescriptor& kept) {
       return kept.what == what || (what.number == 0 && kept.what.kind == what.kind);

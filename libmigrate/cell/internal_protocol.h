@@ -27,6 +27,9 @@ enum class MessageKind : std::uint32_t {
   kKeptEnd = 8,  ///< init -> new worker: that was all.
   kSignal = 9,   ///< worker -> init: send the seed signal `value` as pid kept.number, of user
                  ///< kept.parent.
+  // worker -> init, with a pipe into which the init writes an errno, an int, when it is done:
+  kControl = 10,     ///< Take the terminal that is held as `kept` for the session's.
+  kForeground = 11,  ///< Give that to the process's group; with value 0 to the init's.
 };
 struct Message {
   MessageKind kind = MessageKind::kEmpty;
@@ -54,6 +57,7 @@ struct InitOptions {
   int mark = -1;      ///< The session file.
   std::uint32_t process_id = 0;
   std::uint32_t seed_descriptor = 0;
+  bool leads_session = true;
 };
 /// Body of the cell's init, in the new namespaces. Never returns.
 [[noreturn]] void run_init(const InitOptions& options);

@@ -1,5 +1,6 @@
 // How a process that arrives is made here: its cell, its memory, its state.
 #include <fcntl.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 
 #include <algorithm>
@@ -60,6 +61,14 @@ std::vector<PagerRegion> regions_without(const std::vector<PagerRegion>& regions
   return left;
 }
 
+// The terminal of the session in which the process is, and which somebody else leads.
+const wire::Terminal* terminal_of_other(const wire::Objects& objects) {
+  const auto found = std::ranges::find_if(objects.terminals(), [](const wire::Terminal& terminal) {
+    return terminal.is_controlling() && !terminal.leads_session();
+  });
+  return found == objects.terminals().end() ? nullptr : &*found;
+}
+
 }  // namespace
 
 Result<void> Arrival::prepare() {
@@ -109,6 +118,7 @@ Result<CellOptions> Arrival::cell_options() {
   options.process_id = only_process(offer_.draft()).process_id();
   MIGRATE_TRY(ask_clocks(options));
   cell_offset_ns_ = options.monotonic_offset_ns;
+  options.leads_session = terminal_of_other(offer_.draft().objects()) == nullptr;
   options.highest_descriptor = highest_descriptor(only_process(offer_.draft()));
   options.socket_path = cell_socket(context_, session_);
   options.session_file = record().file().fd();
@@ -177,7 +187,7 @@ Result<void> Arrival::restore(wire::Final final) {
   }
   MIGRATE_TRY(start_pager(image));
   const std::vector<StreamEndpoint> ends =
-      MIGRATE_TRY(make_relay(final.relay(), only_process(image).threads(0).credentials()));
+      MIGRATE_TRY(make_relay(final.relay(), image));
   std::map<std::uint64_t, int> relays;
   for (const StreamEndpoint& end : ends) {
     relays.emplace(end.id, end.process_end.get());
@@ -204,17 +214,56 @@ Result<void> Arrival::restore(wire::Final final) {
 }
 
 Result<std::vector<StreamEndpoint>> Arrival::make_relay(const wire::RelayState& state,
-                                                        const wire::Credentials& owner) {
+                                                        const wire::Image& image) {
   Guest& guest = *arrived_.guest;
+  const wire::Credentials& owner = only_process(image).threads(0).credentials();
   guest.home().set_relay(MIGRATE_TRY(GuestRelay::create(state, guest.relay_handlers())));
-  std::vector<StreamEndpoint> ends = MIGRATE_TRY(
-      guest.home().relay()->create_endpoints(owner.uid_filesystem(), owner.gid_filesystem()));
+  std::vector<StreamEndpoint> ends = MIGRATE_TRY(guest.home().relay()->create_endpoints(
+      owner.uid_filesystem(), owner.gid_filesystem(), MIGRATE_TRY(make_terminals(image.objects()))));
   std::map<std::uint64_t, std::uint64_t> inodes;
+  std::map<std::uint64_t, std::uint64_t> terminals;
   for (const StreamEndpoint& end : ends) {
-    inodes.emplace(end.inode, end.id);
+    (end.is_terminal ? terminals : inodes).emplace(end.inode, end.id);
   }
   guest.objects().set_relays(std::move(inodes));
+  guest.objects().set_terminals(std::move(terminals));
   return ends;
+}
+
+// With the number that it had, where that is free: programs keep the names of their terminals.
+Result<std::vector<TerminalParts>> Arrival::make_terminals(const wire::Objects& objects) {
+  constexpr std::uint16_t kMostSize = std::numeric_limits<std::uint16_t>::max();
+  const auto small = [](std::uint32_t size) {
+    return static_cast<std::uint16_t>(std::min<std::uint32_t>(size, kMostSize));
+  };
+  const bool leads_session = terminal_of_other(objects) == nullptr;
+  if (leads_session != (terminal_of_other(offer_.draft().objects()) == nullptr)) {
+    return fail(make_error(ErrorCode::kRetry, "take in", "process " + arrived_.guest->name(),
+                           "it took a terminal, or left it, while it was being moved; try again"));
+  }
+  std::vector<TerminalParts> all;
+  for (const wire::Terminal& terminal : objects.terminals()) {
+    TerminalParts& parts = all.emplace_back();
+    parts.stream = static_cast<std::uint32_t>(terminal.stream());
+    parts.pair = MIGRATE_TRY(cell_->make_terminal(gnu_dev_minor(terminal.device())));
+    parts.modes = MIGRATE_TRY(TerminalModes::from_bytes(terminal.modes()));
+    parts.size = {small(terminal.rows()), small(terminal.columns()),
+                  small(terminal.width_pixels()), small(terminal.height_pixels())};
+    parts.permissions = terminal.permissions();
+  }
+  return all;
+}
+
+// The init leads the session, as a shell at home does: it has the terminal whatever the process
+// closes, and the process's group is none that nobody could let go on.
+Result<void> Arrival::control_terminal(const wire::Objects& objects) {
+  const wire::Terminal* const terminal = terminal_of_other(objects);
+  if (terminal == nullptr) {
+    return {};
+  }
+  const auto number = static_cast<std::uint32_t>(terminal->stream() + 1);
+  MIGRATE_TRY(cell_->control_terminal({.kind = Kept::Kind::kRelayUnread, .number = number}));
+  return cell_->set_foreground(terminal->in_foreground());
 }
 
 // A page that somebody made before the pager had the memory, such as a debugger that looked, would
@@ -298,6 +347,7 @@ Result<void> Arrival::note_image(const wire::Image& image) {
   MIGRATE_TRY(guest.objects().note(noted, *cell_));
   *noted.mutable_relay() = guest.home().relay()->note();
   MIGRATE_TRY(record().keep_ends(*cell_, *guest.home().relay()));
+  MIGRATE_TRY(control_terminal(image.objects()));
   return record().save();
 }
 

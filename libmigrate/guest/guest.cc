@@ -56,6 +56,14 @@ GuestRelay::Handlers Guest::relay_handlers() {
   GuestRelay::Handlers handlers;
   handlers.on_signal = [this](std::span<const std::byte> siginfo) { deliver(siginfo); };
   handlers.on_change = [this] { note_change(); };
+  handlers.on_foreground = [this](bool in_foreground) {
+    if (exited()) {
+      return;
+    }
+    if (auto given = cell_->set_foreground(in_foreground); !given) {
+      log::debug("process {}: {}", name(), given.error().message());
+    }
+  };
   return handlers;
 }
 

@@ -13,6 +13,9 @@ Result<void> GuestObjects::note(wire::CellSession& noted, CellControl& cell) con
   for (const auto& [inode, id] : relays_) {
     (*noted.mutable_relay_inodes())[inode] = id;
   }
+  for (const auto& [device, id] : terminals_) {
+    (*noted.mutable_terminal_devices())[device] = id;
+  }
   for (const auto& [id, file] : files_) {
     const auto number = static_cast<std::uint32_t>(id);
     MIGRATE_TRY(cell.keep({.kind = Kept::Kind::kSharedFile, .number = number}, file.get()));
@@ -32,6 +35,9 @@ void GuestObjects::adopt(const wire::CellSession& noted) {
   for (const auto& [inode, id] : noted.relay_inodes()) {
     relays_.emplace(inode, id);
   }
+  for (const auto& [device, id] : noted.terminal_devices()) {
+    terminals_.emplace(device, id);
+  }
   for (const wire::TimedWait& each : noted.waits()) {
     WaitRecord wait{.thread = each.thread(),
                     .number = each.number(),
@@ -47,6 +53,7 @@ void GuestObjects::adopt(const wire::CellSession& noted) {
 KnownObjects GuestObjects::known(pid_t seed) const {
   KnownObjects known;
   known.relays = relays_;
+  known.terminals = terminals_;
   for (const auto& [id, file] : files_) {
     known.shared_files.emplace(id, file.get());
   }

@@ -21,6 +21,10 @@ class GuestObjects {
  public:
   /// Inodes of the relay's ends in the process, to stream ids.
   void set_relays(std::map<std::uint64_t, std::uint64_t> relays) { relays_ = std::move(relays); }
+  /// The same of terminals, by st_rdev.
+  void set_terminals(std::map<std::uint64_t, std::uint64_t> terminals) {
+    terminals_ = std::move(terminals);
+  }
   /// By OpenFile.shared_id.
   void set_shared_files(std::map<std::uint64_t, UniqueFd> files) { files_ = std::move(files); }
   void set_waits(std::vector<WaitRecord> waits) { waits_ = std::move(waits); }
@@ -39,6 +43,7 @@ class GuestObjects {
 
  private:
   std::map<std::uint64_t, std::uint64_t> relays_;
+  std::map<std::uint64_t, std::uint64_t> terminals_;
   std::map<std::uint64_t, UniqueFd> files_;
   std::vector<WaitRecord> waits_;
 };

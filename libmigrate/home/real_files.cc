@@ -4,11 +4,15 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <optional>
 #include <set>
 #include <utility>
 
+#include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/image/only_process.h"
+#include "libmigrate/proc/terminal_of_process.h"
 #include "libmigrate/relay/guest_relay.h"
 
 namespace migrate {
@@ -25,16 +29,79 @@ wire::RelayDirection directions_of(std::uint32_t flags) {
   }
 }
 
-// The relayed descriptors of an image: for each stream one description.
-std::vector<std::pair<std::uint32_t, const wire::OpenFile*>> relayed(const wire::Image& image) {
-  std::vector<std::pair<std::uint32_t, const wire::OpenFile*>> found;
-  std::set<std::uint64_t> seen;
+bool is_relayed(const wire::OpenFile& file) {
+  return file.kind() == wire::OpenFile::RELAY || file.kind() == wire::OpenFile::TERMINAL;
+}
+
+// A descriptor of a stream, by which it is fetched.
+struct Relayed {
+  std::uint32_t number = 0;
+  const wire::OpenFile* file = nullptr;
+  const wire::Terminal* terminal = nullptr;  // null: it is none
+  bool is_readable = false;                  // by some descriptor
+};
+
+const wire::Terminal* terminal_of(const wire::Objects& objects, const wire::OpenFile& file) {
+  const auto found =
+      std::ranges::find(objects.terminals(), file.object(), &wire::Terminal::stream);
+  return file.kind() == wire::OpenFile::TERMINAL && found != objects.terminals().end() ? &*found
+                                                                                       : nullptr;
+}
+
+// Of a terminal the best: for both directions, and by its own name.
+int worth(const wire::OpenFile& file) {
+  constexpr std::uint32_t kOthers = 5;  // The major number of /dev/tty.
+  return ((file.flags() & O_ACCMODE) == O_RDWR ? 2 : 0) +
+         (file.identity().device_major() != kOthers ? 1 : 0);
+}
+
+// The relayed descriptors of an image: for each stream one.
+std::vector<Relayed> relayed(const wire::Image& image) {
+  std::vector<Relayed> found;
   for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
     const wire::OpenFile& file = image.objects().files(static_cast<int>(descriptor.file()));
-    if (file.kind() == wire::OpenFile::RELAY && seen.insert(file.object()).second) {
-      found.emplace_back(descriptor.number(), &file);
+    if (!is_relayed(file)) {
+      continue;
+    }
+    const auto known = std::ranges::find(
+        found, file.object(), [](const Relayed& each) { return each.file->object(); });
+    const bool is_readable = (file.flags() & O_ACCMODE) != O_WRONLY;
+    if (known == found.end()) {
+      found.push_back(
+          {descriptor.number(), &file, terminal_of(image.objects(), file), is_readable});
+      continue;
+    }
+    known->is_readable = known->is_readable || is_readable;
+    if (known->terminal != nullptr && worth(file) > worth(*known->file)) {
+      known->number = descriptor.number();
+      known->file = &file;
     }
   }
+  return found;
+}
+
+wire::RelayDirection directions_of(const Relayed& stream) {
+  return stream.terminal != nullptr ? wire::RELAY_BOTH : directions_of(stream.file->flags());
+}
+
+// Whether it is the terminal of some session: whoever is there reads what is typed.
+bool is_of_a_session(std::uint64_t device) {
+  const auto processes = list_directory("/proc").value_or(std::vector<std::string>());
+  return std::ranges::any_of(processes, [&](const std::string& process) {
+    const auto terminal = read_terminal_of_process(AT_FDCWD, "/proc/" + process + "/stat");
+    return terminal && terminal->device == device;
+  });
+}
+
+std::optional<HomeTerminal::Found> found_terminal(const Relayed& stream) {
+  if (stream.terminal == nullptr) {
+    return std::nullopt;
+  }
+  HomeTerminal::Found found;
+  found.modes = TerminalModes::from_bytes(stream.terminal->modes()).value_or(TerminalModes());
+  found.is_controlling = stream.terminal->is_controlling();
+  found.has_input = found.is_controlling ||
+                    (stream.is_readable && !is_of_a_session(stream.terminal->device()));
   return found;
 }
 
@@ -50,8 +117,9 @@ const wire::OpenFile& file_of(const wire::Image& image, const wire::Descriptor& 
 
 wire::RelayState RealFiles::fresh_relay(const wire::Image& image) {
   std::vector<RelayStreamSpec> specs;
-  for (const auto& [number, file] : relayed(image)) {
-    specs.push_back({static_cast<std::uint32_t>(file->object()), directions_of(file->flags())});
+  for (const Relayed& stream : relayed(image)) {
+    specs.push_back({static_cast<std::uint32_t>(stream.file->object()), directions_of(stream),
+                     stream.terminal != nullptr});
   }
   return make_relay_state(specs);
 }
@@ -67,21 +135,21 @@ void RealFiles::fetch_streams_left(pid_t holder, const wire::Image& image) {
 Result<void> RealFiles::fetch(pid_t holder, const wire::Image& image, bool must_be_there) {
   streams_.clear();
   const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, holder, 0)));
-  for (const auto& [number, file] : relayed(image)) {
-    UniqueFd real = descriptor_of(pidfd, number);
+  for (const Relayed& stream : relayed(image)) {
+    UniqueFd real = descriptor_of(pidfd, stream.number);
     if (!real.valid() && must_be_there) {
-      return fail(system_error("fetch", "descriptor " + std::to_string(number)));
+      return fail(system_error("fetch", "descriptor " + std::to_string(stream.number)));
     }
-    streams_.push_back({static_cast<std::uint32_t>(file->object()), std::move(real),
-                        directions_of(file->flags())});
+    streams_.push_back({static_cast<std::uint32_t>(stream.file->object()), std::move(real),
+                        directions_of(stream), found_terminal(stream)});
   }
   return {};
 }
 
 void RealFiles::note_streams(const wire::HomeRelayState& noted) {
   for (const wire::HomeRelayState::Stream& stream : noted.streams()) {
-    streams_.push_back(
-        {stream.id(), UniqueFd(), static_cast<wire::RelayDirection>(stream.directions())});
+    streams_.push_back({stream.id(), UniqueFd(),
+                        static_cast<wire::RelayDirection>(stream.directions())});
   }
 }
 
@@ -110,7 +178,7 @@ std::vector<std::uint32_t> descriptors_of_stream(const wire::Image& image, std::
   std::vector<std::uint32_t> numbers;
   for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
     const wire::OpenFile& file = file_of(image, descriptor);
-    if (file.kind() == wire::OpenFile::RELAY && file.object() == id) {
+    if (is_relayed(file) && file.object() == id) {
       numbers.push_back(descriptor.number());
     }
   }
@@ -121,7 +189,7 @@ std::set<std::uint32_t> descriptors_to_keep(const wire::Image& image, bool with_
   std::set<std::uint32_t> kept;
   for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
     const wire::OpenFile& file = file_of(image, descriptor);
-    if (file.kind() == wire::OpenFile::RELAY || (with_shared && file.shared_id() != 0)) {
+    if (is_relayed(file) || (with_shared && file.shared_id() != 0)) {
       kept.insert(descriptor.number());
     }
   }

@@ -90,6 +90,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "name another process, or give the daemon the right (CAP_SYS_PTRACE, security modules)"},
     {"NO_POINT", "the program has no points at which it could be moved (migrate_point)",
      "move it wherever it is: without --at-point"},
+    {"NO_TERMINALS", "the destination cannot make a terminal",
+     "ask its administrator to mount devpts on /dev/pts"},
     {"NO_VDSO",
      "the program has unmapped what the kernel mapped for it (vdso, vvar), by which calls in it "
      "begin",
@@ -155,6 +157,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "move when the program has released the semaphores, or they have been removed"},
     {"SYSV_SHM", "System V shared memory stays with its host",
      "move when the program has detached and removed it, or use mmap"},
+    {"TERMINAL_STATE", "of terminals, only plain ones are carried",
+     "run the program in a terminal window, tmux or a session of ssh, and let it set nothing special"},
     {"THREAD_UNSHARED", "a thread does not share what the threads of a process commonly share",
      "programs whose threads call unshare() cannot be moved"},
     {"TIMERS_HIDDEN", "this kernel does not show the POSIX timers of a process",

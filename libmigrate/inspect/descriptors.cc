@@ -123,8 +123,10 @@ bool DescriptorReader::find(const Sighting& seen, wire::OpenFile& file) {
 }
 
 void DescriptorReader::settle() {
-  for (const auto& [inode, stream] : view_.known.relays) {
-    next_stream_ = std::max(next_stream_, stream + 1);
+  for (const auto* known : {&view_.known.relays, &view_.known.terminals}) {
+    for (const auto& [key, stream] : *known) {
+      next_stream_ = std::max(next_stream_, stream + 1);
+    }
   }
   for (const auto& [object, stream] : findings_.streams) {
     next_stream_ = std::max(next_stream_, stream + 1);
@@ -191,6 +193,11 @@ void DescriptorReader::expect_private_pipe(std::uint64_t inode, std::string obje
 std::optional<std::uint64_t> DescriptorReader::known_stream(std::uint64_t inode) const {
   const auto known = view_.known.relays.find(inode);
   return known == view_.known.relays.end() ? std::nullopt : std::optional(known->second);
+}
+
+std::optional<std::uint64_t> DescriptorReader::known_terminal(std::uint64_t device) const {
+  const auto known = view_.known.terminals.find(device);
+  return known == view_.known.terminals.end() ? std::nullopt : std::optional(known->second);
 }
 
 std::uint64_t DescriptorReader::stream_to(std::uint32_t number, const std::string& object) {

@@ -233,7 +233,10 @@ Losses find_terminal(const LossView& view) {
   constexpr unsigned kMinors = 256;  // of each major number of theirs
   const dev_t device =
       stat_field(read_file_at(view.process.directory.get(), "stat").value_or(""), kTerminal);
-  if (device == 0) {
+  const bool is_open = std::ranges::any_of(
+      view.image.objects().terminals(),
+      [](const wire::Terminal& terminal) { return terminal.is_controlling(); });
+  if (device == 0 || is_open) {
     return {};
   }
   const unsigned major = gnu_dev_major(device);

@@ -41,7 +41,9 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"status", "NSpgid", kLost, "it leads a group of its own in its cell", "PROCESS_GROUP",
      inspect::find_process_group,
      "start the program as the leader of a group (setsid, or a shell with job control)"},
-    {"status", "NSsid", kLostByAll, "it leads a session of its own in its cell"},
+    {"status", "NSsid", kLostByAll,
+     "it leads a session of its own in its cell; with the terminal of a session that it did not lead, it "
+     "is in that of the cell's init"},
     {"status", "Kthread", kRefused, "KERNEL_THREAD"},
     {"status", "VmPeak", kLostByAll, kCounter},
     {"status", "VmSize", kCarried, kMappings},
@@ -313,9 +315,12 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"other", "children", kRefused, "CHILDREN"},
     {"other", "io_uring, AIO, perf events, BPF, KVM", kRefused, "IO_URING, AIO, PERF, BPF, KVM"},
     {"other", "sockets", kRefused, "SOCKET, but for pairs with both ends inside"},
-    {"other", "controlling terminal", kLost, "signals and input of it are relayed; isatty is false",
-     "TERMINAL", inspect::find_terminal,
-     "start the program without one (setsid, nohup), if it must not notice"},
+    {"other", "terminals that are open", kCarried,
+     "modes, size, unread input, foreground group; other than plain ones: TERMINAL_STATE"},
+    {"other", "controlling terminal", kLost,
+     "it is carried if a descriptor leads to it; else /dev/tty cannot be opened, and its signals are "
+     "relayed",
+     "TERMINAL", inspect::find_terminal, "let the program keep it open (/dev/tty)"},
 });
 
 constexpr std::string_view word_of(StateFate fate) {

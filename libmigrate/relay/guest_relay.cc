@@ -1,5 +1,6 @@
 #include "libmigrate/relay/guest_relay.h"
 
+#include <algorithm>
 #include <csignal>
 #include <utility>
 
@@ -23,6 +24,9 @@ wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams) {
     wire::RelayStreamState& stream = *state.add_streams();
     stream.set_id(spec.id);
     stream.set_directions(spec.directions);
+    if (spec.is_terminal) {
+      stream.mutable_terminal();
+    }
   }
   return state;
 }
@@ -34,7 +38,9 @@ Result<std::unique_ptr<GuestRelay>> GuestRelay::create(const wire::RelayState& s
   }
   std::unique_ptr<GuestRelay> relay(new GuestRelay(std::move(handlers)));
   for (const wire::RelayStreamState& stream : state.streams()) {
-    const bool directions_ok = stream.directions() >= 1 && stream.directions() <= 3;
+    const bool directions_ok =
+        stream.has_terminal() ? stream.directions() == wire::RELAY_BOTH
+                              : stream.directions() >= 1 && stream.directions() <= 3;
     if (!directions_ok || !relay->streams_.try_emplace(stream.id(), stream).second) {
       return fail(
           corrupt_from_home("read the state of a relay",
@@ -106,10 +112,20 @@ std::vector<RelayEnd> GuestRelay::ends() const {
   return all;
 }
 
-Result<std::vector<StreamEndpoint>> GuestRelay::create_endpoints(uid_t owner, gid_t group) {
+Result<std::vector<StreamEndpoint>> GuestRelay::create_endpoints(
+    uid_t owner, gid_t group, std::vector<TerminalParts> terminals) {
   std::vector<StreamEndpoint> endpoints;
   for (auto& [id, stream] : streams_) {
-    endpoints.push_back(MIGRATE_TRY(stream.open(owner, group)));
+    if (!stream.is_terminal()) {
+      endpoints.push_back(MIGRATE_TRY(stream.open(owner, group)));
+      continue;
+    }
+    const auto parts = std::ranges::find(terminals, id, &TerminalParts::stream);
+    if (parts == terminals.end()) {
+      return fail(corrupt_from_home("make a terminal", "relay stream " + std::to_string(id)));
+    }
+    endpoints.push_back(MIGRATE_TRY(stream.open_terminal(std::move(*parts), owner, group)));
+    terminals.erase(parts);
   }
   return endpoints;
 }
@@ -169,11 +185,23 @@ Result<void> GuestRelay::handle() {
     return outcome;
   }
   for (auto& [id, stream] : streams_) {
-    stream.pump_process();
+    if (auto pumped = pump_stream(stream); !pumped) {
+      outcome = std::move(pumped);
+      link_.reset();
+      established_ = false;
+    }
   }
   handlers_.on_change();
   pump_link();
   return outcome;
+}
+
+Result<void> GuestRelay::pump_stream(GuestStream& stream) {
+  Result<void> pumped = stream.pump_process();
+  if (const auto foreground = stream.take_foreground()) {
+    handlers_.on_foreground(*foreground);
+  }
+  return pumped;
 }
 
 void GuestRelay::receive_all(Result<void>& outcome) {
@@ -258,6 +286,11 @@ Result<void> GuestRelay::accept_signal(const wire::RelaySignal& signal) {
         corrupt_from_home("accept a signal", "signal number " + std::to_string(signal.number())));
   }
   ++next_signal_;
+  for (auto& [id, stream] : streams_) {
+    if (stream.is_terminal()) {  // What a shell has done before it sends SIGCONT comes first.
+      MIGRATE_TRY(pump_stream(stream));
+    }
+  }
   if (handlers_.on_signal) {
     handlers_.on_signal(std::as_bytes(std::span(signal.siginfo())));
   }
@@ -278,7 +311,7 @@ void GuestRelay::pump_link() {
     stream.pump_link(*link_);
   }
   if (exited_ && !exit_sent_) {
-    for (const wire::RelayExited::StreamEnd& end : exited_->ends()) {
+    for (const wire::RelayStreamEnd& end : exited_->ends()) {
       if (!streams_.at(end.id()).sent_to(end.out_end())) {
         return;
       }
@@ -298,6 +331,7 @@ wire::RelayState GuestRelay::freeze_state() {
   state.set_stopped_signal(stopped_signal_);
   for (auto& [id, stream] : streams_) {
     stream.drain();
+    stream.take_unread();
     stream.save(*state.add_streams());
   }
   return state;
@@ -305,13 +339,26 @@ wire::RelayState GuestRelay::freeze_state() {
 
 void GuestRelay::report_job_state(int stopped_signal) {
   stopped_signal_ = static_cast<std::uint32_t>(stopped_signal);
+  for (auto& [id, stream] : streams_) {
+    if (stopped_signal != 0 && !frozen_) {
+      stream.yield_terminal();
+    }
+  }
   send_job_state();
 }
 
 void GuestRelay::send_job_state() {
   if (link_ && established_) {
     wire::RelayMessage message;
-    message.mutable_job_state()->set_stopped_signal(stopped_signal_);
+    wire::RelayJobState& state = *message.mutable_job_state();
+    state.set_stopped_signal(stopped_signal_);
+    for (const auto& [id, stream] : streams_) {
+      if (stream.is_terminal()) {
+        wire::RelayStreamEnd& end = *state.add_ends();
+        end.set_id(id);
+        end.set_out_end(stream.out_end());
+      }
+    }
     link_->send(message);
   }
 }
@@ -385,8 +432,10 @@ void GuestRelay::note_ends(bool over) {
     stream.drain();
     if (over) {
       stream.end_output();
+    } else {
+      stream.leave_to_children();
     }
-    wire::RelayExited::StreamEnd& end = *exited_->add_ends();
+    wire::RelayStreamEnd& end = *exited_->add_ends();
     end.set_id(id);
     end.set_out_end(stream.out_end());
   }

@@ -22,6 +22,7 @@ namespace migrate {
 struct RelayStreamSpec {
   std::uint32_t id = 0;
   wire::RelayDirection directions = wire::RELAY_NONE;
+  bool is_terminal = false;
 };
 
 /// A core dump in which pages are missing that had not come when it was written.
@@ -48,6 +49,8 @@ class GuestRelay {
     std::function<void(std::span<const std::byte> siginfo)> on_signal;
     /// The state may have changed: note() and ends() are to be kept now, before home is told of it.
     std::function<void()> on_change = [] {};
+    /// Home's shell has given its terminal to the process's group, or taken it back.
+    std::function<void(bool in_foreground)> on_foreground = [](bool) {};
   };
 
   /// From fresh state or from that of freeze_state() at another host. Errors: kCorrupt.
@@ -67,8 +70,10 @@ class GuestRelay {
 
   /// Makes the process's ends, which are its user's: he may open them again by their names in
   /// /proc. Call once; install them in the process before closing them, as the last close is the
-  /// end of file. Streams of both directions are socket pairs, others pipes.
-  Result<std::vector<StreamEndpoint>> create_endpoints(uid_t owner, gid_t group);
+  /// end of file. Streams of both directions are socket pairs, others pipes; terminals are made of
+  /// `terminals`. Errors: kCorrupt (there is none for one), kSystem.
+  Result<std::vector<StreamEndpoint>> create_endpoints(uid_t owner, gid_t group,
+                                                       std::vector<TerminalParts> terminals = {});
 
   /// Takes a new link to home in place of any older one.
   void attach(std::unique_ptr<Channel> channel);
@@ -93,7 +98,8 @@ class GuestRelay {
   /// The move came to nothing: goes on as before freeze_state().
   void thaw() { frozen_ = false; }
 
-  /// Tells home that the process was stopped by `signal`, or with 0 that it goes on.
+  /// Tells home that the process was stopped by `signal`, or with 0 that it goes on. Once it has
+  /// stopped, its terminals are home's again.
   void report_job_state(int stopped_signal);
   /// Tells home where the process is now.
   void report_location(const std::string& host, const std::string& session);
@@ -123,6 +129,7 @@ class GuestRelay {
   Result<void> accept_resumed(const wire::RelayResumed& resumed);
   Result<void> accept_signal(const wire::RelaySignal& signal);
   Result<GuestStream*> find(std::uint32_t id);
+  Result<void> pump_stream(GuestStream& stream);
   void pump_link();
   void note_ends(bool over);
   void send_job_state();

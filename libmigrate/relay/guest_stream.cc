@@ -42,6 +42,9 @@ GuestStream::GuestStream(const wire::RelayStreamState& state)
   if (!out_gone_) {
     out_.append(state.out_unacked());
   }
+  if (state.has_terminal()) {
+    terminal_.emplace(state.terminal());
+  }
 }
 
 Error GuestStream::corrupt(const char* what) const {
@@ -53,6 +56,10 @@ void GuestStream::adopt(const wire::GuestRelayState::Stream& noted, UniqueFd in,
   in_acked_ = std::min(noted.in_acked(), in_.first());
   in_eof_ = noted.in_eof();
   in_finished_ = noted.in_finished();
+  if (terminal_) {
+    terminal_->adopt(std::move(in), std::move(unread));
+    return;
+  }
   in_fd_ = std::move(in);
   out_fd_ = std::move(out);
   unread_fd_ = std::move(unread);
@@ -68,14 +75,14 @@ void GuestStream::note(wire::RelayStreamState& state, wire::GuestRelayState::Str
 }
 
 void GuestStream::add_ends(std::vector<RelayEnd>& ends) const {
-  const auto add = [&](RelayEnd::Kind kind, const UniqueFd& fd) {
-    if (fd.valid()) {
-      ends.push_back({id_, kind, fd.get()});
+  const auto add = [&](RelayEnd::Kind kind, int fd) {
+    if (fd >= 0) {
+      ends.push_back({id_, kind, fd});
     }
   };
-  add(RelayEnd::Kind::kIn, in_fd_);
-  add(RelayEnd::Kind::kOut, out_fd_);
-  add(RelayEnd::Kind::kUnread, unread_fd_);
+  add(RelayEnd::Kind::kIn, terminal_ ? terminal_->master() : in_fd_.get());
+  add(RelayEnd::Kind::kOut, out_fd_.get());
+  add(RelayEnd::Kind::kUnread, terminal_ ? terminal_->slave() : unread_fd_.get());
 }
 
 Result<StreamEndpoint> GuestStream::open(uid_t owner, gid_t group) {
@@ -117,7 +124,30 @@ Result<StreamEndpoint> GuestStream::open(uid_t owner, gid_t group) {
   return endpoint;
 }
 
+Result<StreamEndpoint> GuestStream::open_terminal(TerminalParts parts, uid_t owner, gid_t group) {
+  StreamEndpoint endpoint;
+  endpoint.id = id_;
+  endpoint.is_terminal = true;
+  endpoint.process_end = MIGRATE_TRY(parts.pair.slave.duplicate());
+  endpoint.inode = MIGRATE_TRY(terminal_device(parts.pair.slave.get()));
+  MIGRATE_TRY(terminal_->open(std::move(parts), owner, group));
+  if (in_gone_ || out_gone_) {
+    terminal_->hang_up();
+  }
+  return endpoint;
+}
+
+std::optional<bool> GuestStream::take_foreground() {
+  return terminal_ ? terminal_->take_foreground() : std::nullopt;
+}
+
 void GuestStream::collect(std::vector<pollfd>& descriptors) const {
+  if (terminal_) {
+    if (terminal_->is_open() && !out_eof_ && out_.size() < kRelayWindowBytes) {
+      descriptors.push_back({terminal_->master(), POLLIN, 0});
+    }
+    return;
+  }
   short in_events = -1;  // -1: not polled, as a hang-up would wake us again and again.
   if (in_fd_.valid() && reads_in() && !in_finished_) {
     in_events = in_.empty() ? 0 : POLLOUT;
@@ -135,6 +165,9 @@ void GuestStream::collect(std::vector<pollfd>& descriptors) const {
 }
 
 bool GuestStream::wants_timer() const {
+  if (terminal_) {
+    return terminal_->is_open() && !in_.empty();  // For room in it.
+  }
   if (!reads_in() || !in_.empty() || in_finished_) {
     return false;
   }
@@ -142,6 +175,9 @@ bool GuestStream::wants_timer() const {
 }
 
 std::uint64_t GuestStream::consumed() const {
+  if (terminal_) {
+    return in_.first();  // What it has taken travels with the process.
+  }
   const int fd = unread_fd_.valid() ? unread_fd_.get() : in_fd_.get();
   int unread = 0;
   if (in_gone_ || fd < 0) {
@@ -154,12 +190,48 @@ std::uint64_t GuestStream::consumed() const {
   return in_.first() - std::min(written, static_cast<std::uint64_t>(unread));
 }
 
-void GuestStream::pump_process() {
+Result<void> GuestStream::pump_process() {
+  if (terminal_) {
+    return pump_terminal();
+  }
   if (reads_in() && in_fd_.valid()) {
     write_in();
   }
   if (writes_out() && !out_eof_) {
     read_out(kRelayWindowBytes);
+  }
+  return {};
+}
+
+Result<void> GuestStream::pump_terminal() {
+  MIGRATE_TRY(terminal_->take(in_));
+  if (!out_eof_) {
+    read_out(kRelayWindowBytes);
+  }
+  if (in_.empty() && in_eof_ && !in_finished_) {
+    terminal_->hang_up();
+    in_finished_ = true;
+    out_eof_ = true;
+  }
+  return {};
+}
+
+void GuestStream::take_unread() {
+  if (terminal_) {
+    terminal_->take_unread();
+  }
+}
+
+void GuestStream::yield_terminal() {
+  if (terminal_ && !out_eof_) {
+    drain();
+    terminal_->give_back(in_, out_);
+  }
+}
+
+void GuestStream::leave_to_children() {
+  if (terminal_) {
+    terminal_->let_go();
   }
 }
 
@@ -219,6 +291,10 @@ void GuestStream::drop_reader() {
 }
 
 void GuestStream::read_out(std::uint64_t limit) {
+  if (terminal_) {
+    out_eof_ = !terminal_->read_out(out_, limit);
+    return;
+  }
   const int fd = is_socket() ? in_fd_.get() : out_fd_.get();
   std::array<char, kRelayChunkBytes> bytes;
   while (fd >= 0 && out_.size() < limit) {
@@ -237,6 +313,13 @@ void GuestStream::read_out(std::uint64_t limit) {
 }
 
 void GuestStream::drain() {
+  if (terminal_) {
+    constexpr std::uint64_t kMostOfTerminal = 1U << 20U;
+    if (!out_eof_ && !out_gone_) {
+      read_out(out_.size() + kMostOfTerminal);
+    }
+    return;
+  }
   const int fd = is_socket() ? in_fd_.get() : out_fd_.get();
   int unread = 0;
   if (!writes_out() || out_eof_ || fd < 0 || ioctl(fd, FIONREAD, &unread) != 0) {
@@ -247,6 +330,7 @@ void GuestStream::drain() {
 
 void GuestStream::end_output() {
   if ((directions_ & wire::RELAY_OUT) != 0 && !out_eof_) {
+    yield_terminal();
     out_eof_ = true;
     out_fd_.reset();
   }
@@ -257,7 +341,9 @@ void GuestStream::drop_out() {
   out_gone_ = true;
   out_.drop_to(out_.end());
   out_sent_ = out_.end();
-  if (is_socket()) {
+  if (terminal_) {
+    terminal_->hang_up();
+  } else if (is_socket()) {
     shutdown(in_fd_.get(), SHUT_RD);
   }
   out_fd_.reset();
@@ -381,6 +467,9 @@ void GuestStream::save(wire::RelayStreamState& state) const {
   state.set_out_unacked(unacked.data(), unacked.size());
   state.set_out_eof(out_eof_);
   state.set_out_gone(out_gone_);
+  if (terminal_) {
+    *state.mutable_terminal() = terminal_->state();
+  }
 }
 
 bool GuestStream::flushed() const {

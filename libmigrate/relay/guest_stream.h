@@ -3,10 +3,12 @@
 #include <poll.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/relay/guest_terminal.h"
 #include "libmigrate/relay/link.h"
 #include "libmigrate/relay/stream_buffer.h"
 
@@ -16,7 +18,9 @@ namespace migrate {
 struct StreamEndpoint {
   std::uint32_t id = 0;
   UniqueFd process_end;     ///< Blocking; the caller sets O_NONBLOCK and kin as the image says.
-  std::uint64_t inode = 0;  ///< By which a later capture recognises the stream.
+  /// By which a later capture recognises the stream: its inode, of a terminal its st_rdev.
+  std::uint64_t inode = 0;
+  bool is_terminal = false;
 };
 
 /// One of our ends of a stream that must outlive the worker: while it is open, the process sees
@@ -28,7 +32,8 @@ struct RelayEnd {
   int fd = -1;  ///< Borrowed.
 };
 
-/// One stream at the guest's side: a pipe or socket pair whose other end the process holds.
+/// One stream at the guest's side: a pipe, socket pair or pseudo-terminal whose other end the process
+/// holds.
 /// Part of GuestRelay; the owner's thread only; nothing blocks.
 class GuestStream {
  public:
@@ -45,16 +50,28 @@ class GuestStream {
 
   /// Makes the pipe or socket pair. Once. Errors: kSystem.
   Result<StreamEndpoint> open(uid_t owner, gid_t group);
+  /// The same of a stream that is_terminal().
+  Result<StreamEndpoint> open_terminal(TerminalParts parts, uid_t owner, gid_t group);
+  bool is_terminal() const { return terminal_.has_value(); }
 
   void collect(std::vector<pollfd>& descriptors) const;
   /// True: what the process reads must be looked at without an event to tell of it.
   bool wants_timer() const;
-  /// Moves bytes between the buffers and the process's ends, and notices ends closed.
-  void pump_process();
+  /// Moves bytes between the buffers and the process's ends, and notices ends closed. Errors:
+  /// kCorrupt (what home has sent for a terminal).
+  Result<void> pump_process();
+  /// Whether the process's group is to get the terminal's input from now on, if home has said so.
+  std::optional<bool> take_foreground();
   /// Queues on `link` what is due.
   void pump_link(Link& link);
   /// Takes everything out of the process's output, over the window if need be.
   void drain();
+  /// The same of a terminal's input that the process has not read, until it is pumped again.
+  void take_unread();
+  /// The process has stopped: its terminal is the shell's again, with what was typed and not read.
+  void yield_terminal();
+  /// The process has ended, but children of it have not.
+  void leave_to_children();
   /// No output will come any more: the process has ended.
   void end_output();
 
@@ -78,6 +95,7 @@ class GuestStream {
   bool writes_out() const { return (directions_ & wire::RELAY_OUT) != 0 && !out_gone_; }
   bool is_socket() const { return directions_ == wire::RELAY_BOTH; }
   std::uint64_t consumed() const;
+  Result<void> pump_terminal();
   void write_in();
   void finish_in();
   void drop_reader();
@@ -92,6 +110,7 @@ class GuestStream {
   UniqueFd in_fd_;      // what we write, the process reads
   UniqueFd out_fd_;     // what the process writes, we read
   UniqueFd unread_fd_;  // tells (FIONREAD) what the process has not read yet; else in_fd_ does
+  std::optional<GuestTerminal> terminal_;  // has all of them, if it is one
 
   StreamBuffer in_;             // arrived, not yet written to in_fd_
   std::uint64_t in_acked_ = 0;  // last acknowledgement that home knows or will know

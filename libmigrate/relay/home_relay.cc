@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <cstring>
 #include <limits>
 #include <set>
 #include <sstream>
@@ -48,7 +49,8 @@ bool is_in_foreground(pid_t process, std::uint64_t device) {
   long session = 0;
   unsigned terminal = 0;
   long foreground = 0;
-  if (!(fields >> state >> parent >> group >> session >> terminal >> foreground)) {
+  if (!(fields >> state >> parent >> group >> session >> terminal >> foreground) ||
+      state == "Z" || state == "X") {
     return false;
   }
   const unsigned minor_number = (terminal & 0xffU) | ((terminal >> 12U) & 0xfff00U);
@@ -59,9 +61,16 @@ bool is_in_foreground(pid_t process, std::uint64_t device) {
 HomeRelay::HomeRelay(std::vector<Stream> streams, pid_t deputy, Handlers handlers)
     : handlers_(std::move(handlers)), deputy_(deputy) {
   for (Stream& stream : streams) {
-    streams_.try_emplace(stream.id, stream.id, stream.directions, std::move(stream.real));
+    streams_.try_emplace(stream.id, stream.id, stream.directions, std::move(stream.real),
+                         stream.terminal);
   }
   std::signal(SIGPIPE, SIG_IGN);  // A write to a pipe has no MSG_NOSIGNAL.
+}
+
+HomeRelay::~HomeRelay() {
+  for (auto& [id, stream] : streams_) {
+    stream.close();
+  }
 }
 
 void HomeRelay::adopt(const wire::HomeRelayState& state) {
@@ -122,10 +131,24 @@ void HomeRelay::attach(std::unique_ptr<Channel> channel) {
 }
 
 bool HomeRelay::may_read(const HomeStream& stream) const {
-  const bool terminal = stream.wants_terminal() && deputy_ != 0;
-  // Who is left of a process that has ended is in no foreground, and its pid may be another's.
-  return active_ && (!exited_ || (exited_->keep_streams() && !terminal)) &&
-         (!terminal || is_in_foreground(deputy_, stream.terminal_device()));
+  return stream.is_terminal() ? may_take(stream)
+                              : active_ && (!exited_ || exited_->keep_streams());
+}
+
+// Who is left of a process that has ended is in no foreground, and its pid may be another's.
+bool HomeRelay::may_take(const HomeStream& stream) const {
+  return active_ && !exited_ &&
+         (deputy_ == 0 || is_in_foreground(deputy_, stream.terminal_device()));
+}
+
+void HomeRelay::follow_terminals() {
+  for (auto& [id, stream] : streams_) {
+    if (stream.is_terminal() && !exited_) {  // Later it does as the last frames say.
+      const bool in_foreground =
+          deputy_ == 0 || is_in_foreground(deputy_, stream.terminal_device());
+      stream.follow_terminal(in_foreground, active_ != nullptr);
+    }
+  }
 }
 
 std::uint32_t HomeRelay::silent_ms() const {
@@ -155,7 +178,7 @@ int HomeRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
   for (const auto& [id, stream] : streams_) {
     const bool allowed = may_read(stream);
     stream.collect(descriptors, allowed);
-    if (!allowed && active_ && stream.wants_terminal() && timeout_ms < 0) {
+    if (!allowed && active_ && !exited_ && stream.is_terminal() && timeout_ms < 0) {
       timeout_ms = kForegroundIntervalMs;
     }
   }
@@ -167,7 +190,9 @@ Result<void> HomeRelay::handle() {
   receive_active(outcome);
   receive_pending(outcome);
   tell_superseded();
+  follow_terminals();
   pump_streams();
+  stop_deputy();
   handlers_.on_change();
   deliver_exit();
   pump_link();
@@ -310,7 +335,7 @@ Result<void> HomeRelay::dispatch(const wire::RelayMessage& message) {
     case Body::kSignalAck:
       return accept_signal_ack(message.signal_ack());
     case Body::kJobState:
-      accept_job_state(static_cast<int>(message.job_state().stopped_signal()));
+      accept_job_state(message.job_state());
       return {};
     case Body::kExited:
       accept_exited(message.exited());
@@ -355,16 +380,42 @@ Result<void> HomeRelay::accept_signal_ack(const wire::RelaySignalAck& ack) {
   return {};
 }
 
-void HomeRelay::accept_job_state(int signal) {
+void HomeRelay::accept_job_state(const wire::RelayJobState& state) {
+  const int signal = static_cast<int>(state.stopped_signal());
   if (signal == stopped_signal_) {
     return;
   }
   stopped_signal_ = signal;
-  if (signal != 0 && handlers_.on_stopped) {
-    handlers_.on_stopped(signal);
-  } else if (signal == 0 && handlers_.on_continued) {
+  if (signal != 0) {
+    stop_ = state;
+    stop_deputy();
+    return;
+  }
+  stop_.reset();
+  for (auto& [id, stream] : streams_) {
+    stream.take_terminal_again();
+  }
+  if (handlers_.on_continued) {
     handlers_.on_continued();
   }
+}
+
+// Whoever sees it stop may write to its terminal, and read: not before what it had written.
+void HomeRelay::stop_deputy() {
+  if (stop_ && was_written(stop_->ends())) {
+    stop_.reset();
+    if (handlers_.on_stopped) {
+      handlers_.on_stopped(stopped_signal_);
+    }
+  }
+}
+
+bool HomeRelay::was_written(
+    const google::protobuf::RepeatedPtrField<wire::RelayStreamEnd>& ends) const {
+  return std::ranges::all_of(ends, [&](const wire::RelayStreamEnd& end) {
+    const auto found = streams_.find(end.id());
+    return found == streams_.end() || found->second.written_to(end.out_end());
+  });
 }
 
 // Told twice if descendants outlive it: of its end, and of theirs.
@@ -416,6 +467,11 @@ void HomeRelay::pump_link() {
   if (!active_) {
     return;
   }
+  for (auto& [id, stream] : streams_) {
+    if (stream.is_terminal()) {  // What a shell has done before it sent SIGCONT.
+      stream.pump_link(active_->link);
+    }
+  }
   while (sent_signal_ + 1 < first_signal_ + signals_.size()) {
     wire::RelayMessage message;
     message.mutable_signal()->set_number(++sent_signal_);
@@ -431,16 +487,17 @@ void HomeRelay::deliver_exit() {
   if (!exited_ || all_ended_ || (exit_delivered_ && exited_->keep_streams())) {
     return;
   }
-  for (const wire::RelayExited::StreamEnd& end : exited_->ends()) {
-    const auto found = streams_.find(end.id());
-    if (found != streams_.end() && !found->second.written_to(end.out_end())) {
-      return;
-    }
+  if (!was_written(exited_->ends())) {
+    return;
   }
   if (!exited_->keep_streams()) {
     all_ended_ = true;
     for (auto& [id, stream] : streams_) {
       stream.close();
+    }
+  } else {
+    for (auto& [id, stream] : streams_) {
+      stream.follow_terminal(false, false);  // Whoever waits for the deputy has it now.
     }
   }
   acknowledge_exit();
@@ -469,6 +526,19 @@ Result<void> HomeRelay::send_signal(std::span<const std::byte> siginfo) {
   }
   if (signals_.size() >= kMaxRelaySignals) {
     return fail(make_error(ErrorCode::kRetry, "forward a signal", "too many signals wait"));
+  }
+  siginfo_t information{};
+  std::memcpy(&information, siginfo.data(), std::min(siginfo.size(), sizeof(information)));
+  const bool has_terminal = std::ranges::any_of(
+      streams_, [](const auto& stream) { return stream.second.is_controlling_terminal(); });
+  if (information.si_signo == SIGWINCH && information.si_code == SI_KERNEL && has_terminal) {
+    return {};  // The terminal that the process has there tells it.
+  }
+  if (information.si_signo == SIGCONT) {  // As from a shell that has given it its terminal.
+    for (auto& [id, stream] : streams_) {
+      stream.take_terminal_again();
+    }
+    follow_terminals();
   }
   std::string bytes(kSiginfoBytes, '\0');
   std::copy(siginfo.begin(), siginfo.end(), std::as_writable_bytes(std::span(bytes)).begin());

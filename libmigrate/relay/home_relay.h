@@ -37,6 +37,7 @@ class HomeRelay {
     std::uint32_t id = 0;
     UniqueFd real;
     wire::RelayDirection directions = wire::RELAY_NONE;
+    std::optional<HomeTerminal::Found> terminal = std::nullopt;  ///< If it is one.
   };
 
   /// Called from handle(). They may call the relay, but not destroy it.
@@ -60,6 +61,10 @@ class HomeRelay {
   /// `deputy` is the process at home: from a terminal, input is taken only while the deputy is in
   /// the foreground; 0 for always.
   HomeRelay(std::vector<Stream> streams, pid_t deputy, Handlers handlers);
+  /// Leaves terminals as the process would have.
+  ~HomeRelay();
+  HomeRelay(const HomeRelay&) = delete;
+  HomeRelay& operator=(const HomeRelay&) = delete;
 
   /// Goes on where the relay of a worker that died ended, whose note() this is. Call first.
   void adopt(const wire::HomeRelayState& state);
@@ -120,7 +125,11 @@ class HomeRelay {
   void activate(std::unique_ptr<Peer> peer);
   Result<void> dispatch(const wire::RelayMessage& message);
   Result<void> accept_signal_ack(const wire::RelaySignalAck& ack);
-  void accept_job_state(int signal);
+  void accept_job_state(const wire::RelayJobState& state);
+  void stop_deputy();
+  bool was_written(const google::protobuf::RepeatedPtrField<wire::RelayStreamEnd>& ends) const;
+  bool may_take(const HomeStream& stream) const;
+  void follow_terminals();
   void accept_exited(const wire::RelayExited& exited);
   Result<HomeStream*> find(std::uint32_t id);
   bool may_read(const HomeStream& stream) const;
@@ -142,6 +151,7 @@ class HomeRelay {
   std::uint64_t first_signal_ = 1;   // the number of the first of them
   std::uint64_t sent_signal_ = 0;    // the last that was queued on the present link
   int stopped_signal_ = 0;
+  std::optional<wire::RelayJobState> stop_;  // not acted on yet
   std::optional<wire::RelayLocated> location_;
   std::optional<wire::RelayOwed> owed_;  // nothing: the present place has not told it
   std::optional<wire::RelayExited> exited_;

@@ -5,13 +5,13 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
-#include <termios.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <string>
+#include <string_view>
 
 namespace migrate {
 namespace {
@@ -26,11 +26,26 @@ bool may_reopen_terminal(int fd, const struct stat& status) {
   return ioctl(fd, TIOCGPTN, &number) != 0 && major(status.st_rdev) != 5;
 }
 
+// That which /dev/tty stands for.
+std::uint64_t terminal_device_of(int fd, const struct stat& status) {
+  const Result<std::uint64_t> device = migrate::terminal_device(fd);
+  return device ? *device : status.st_rdev;
+}
+
 }  // namespace
 
-HomeStream::HomeStream(std::uint32_t id, std::uint32_t directions, UniqueFd real)
+HomeStream::HomeStream(std::uint32_t id, std::uint32_t directions, UniqueFd real,
+                       const std::optional<HomeTerminal::Found>& terminal)
     : id_(id), directions_(directions), fd_(std::move(real)) {
+  if (terminal) {
+    terminal_.emplace(*terminal);
+  }
   reopen();
+}
+
+// Of a terminal we also tell what nobody has typed.
+std::uint64_t HomeStream::most_input() const {
+  return terminal_ ? kRelayWindowBytes / 2 : kRelayWindowBytes;
 }
 
 void HomeStream::reopen() {
@@ -39,8 +54,7 @@ void HomeStream::reopen() {
     return;
   }
   socket_ = S_ISSOCK(status.st_mode);
-  terminal_ = S_ISCHR(status.st_mode) && isatty(fd_.get()) != 0;
-  device_ = status.st_rdev;
+  device_ = terminal_ ? terminal_device_of(fd_.get(), status) : 0;
   const bool pipe = S_ISFIFO(status.st_mode);
   if (!pipe && !(terminal_ && may_reopen_terminal(fd_.get(), status))) {
     return;
@@ -71,6 +85,9 @@ void HomeStream::adopt(const wire::HomeRelayState::Stream& noted) {
   out_gone_ = noted.out_gone();
   out_closed_ = noted.out_closed();
   out_eof_ = out_closed_;
+  if (terminal_) {
+    terminal_->adopt(noted.terminal());
+  }
   close_if_done();
 }
 
@@ -86,11 +103,32 @@ void HomeStream::note(wire::HomeRelayState::Stream& noted) const {
   noted.set_out_first(out_.first());
   noted.set_out_gone(out_gone_);
   noted.set_out_closed(out_closed_);
+  if (terminal_) {
+    *noted.mutable_terminal() = terminal_->note();
+  }
+}
+
+void HomeStream::follow_terminal(bool in_foreground, bool may_take) {
+  if (!is_terminal() || in_gone_ || in_eof_) {
+    return;
+  }
+  pollfd polled{fd_.get(), 0, 0};
+  if (poll(&polled, 1, 0) > 0) {  // It was hung up.
+    in_eof_ = true;
+  } else {
+    terminal_->follow(fd_.get(), in_foreground, may_take, in_);
+  }
+}
+
+void HomeStream::take_terminal_again() {
+  if (terminal_) {
+    terminal_->go_on();
+  }
 }
 
 void HomeStream::collect(std::vector<pollfd>& descriptors, bool may_read) const {
   short events = -1;  // -1: not polled, as a hang-up would wake us again and again.
-  if (reads_in() && has_room() && may_read) {
+  if (reads_in() && has_room() && may_read && (!terminal_ || terminal_->is_taken())) {
     events = POLLIN;
   }
   if (fd_.valid() && has_out() && !out_gone_ && !out_closed_) {
@@ -112,7 +150,8 @@ void HomeStream::pump_real(short events, bool may_read) {
   if (!has_in() && has_out() && !out_gone_ && (events & POLLERR) != 0) {
     drop_out();
   }
-  if (may_read && reads_in() && has_room() && (events & (POLLIN | POLLERR | POLLHUP)) != 0) {
+  if (may_read && reads_in() && has_room() && (!terminal_ || terminal_->is_taken()) &&
+      (events & (POLLIN | POLLERR | POLLHUP)) != 0) {
     read_in();
   }
   if (out_eof_ && out_.empty() && !out_closed_) {
@@ -123,11 +162,17 @@ void HomeStream::pump_real(short events, bool may_read) {
 void HomeStream::read_in() {
   std::array<char, kRelayChunkBytes> bytes;
   do {
-    const std::size_t room = std::min<std::uint64_t>(bytes.size(), kRelayWindowBytes - in_.size());
+    constexpr std::size_t kMostOfTerminal = 1024;
+    const std::size_t room = std::min<std::uint64_t>(terminal_ ? kMostOfTerminal : bytes.size(),
+                                                     most_input() - in_.size());
     const ssize_t count = socket_ ? recv(fd_.get(), bytes.data(), room, MSG_DONTWAIT)
                                   : read(fd_.get(), bytes.data(), room);
-    if (count > 0) {
-      in_.append({bytes.data(), static_cast<std::size_t>(count)});
+    const std::string_view read_bytes(bytes.data(),
+                                      static_cast<std::size_t>(std::max(count, ssize_t{0})));
+    if (count > 0 && terminal_) {
+      terminal_->add_typed(read_bytes, in_);
+    } else if (count > 0) {
+      in_.append(read_bytes);
     } else if (count == 0 || (errno != EAGAIN && errno != EINTR)) {
       in_eof_ = true;  // EIO: the terminal was hung up.
       return;
@@ -138,6 +183,10 @@ void HomeStream::read_in() {
 }
 
 void HomeStream::write_out() {
+  if (terminal_) {
+    write_terminal();
+    return;
+  }
   while (!out_.empty() && fd_.valid()) {
     const bool bold = nonblocking_ || socket_;
     const auto bytes = out_.view(out_.first(), bold ? kRelayChunkBytes : kBlockingWriteBytes);
@@ -154,6 +203,40 @@ void HomeStream::write_out() {
       return;
     }
     if (!bold) {
+      return;  // Poll again before the next bite.
+    }
+  }
+}
+
+// What is corrupt ends the output: nothing of it can be read any more.
+void HomeStream::write_terminal() {
+  while (!out_.empty() && fd_.valid()) {
+    const auto unit = first_unit(out_.view(out_.first(), kRelayChunkBytes));
+    if (unit && !*unit) {
+      return;
+    }
+    std::size_t done = unit ? (*unit)->bytes : 0;
+    if (unit && (*unit)->kind == TerminalFrame::kPlain) {
+      const auto bite = terminal_->next_bite(fd_.get(), (*unit)->content);
+      const std::size_t most = nonblocking_ ? kRelayChunkBytes : kBlockingWriteBytes;
+      const std::string_view bytes =
+          (*unit)->content.substr(bite.skipped, std::min(bite.written, most));
+      const ssize_t count = ::write(fd_.get(), bytes.data(), bytes.size());
+      if (count < 0 && errno != EAGAIN && errno != EINTR) {
+        drop_out();
+        return;
+      }
+      if (count < 0) {
+        return;
+      }
+      const std::size_t taken = bite.skipped + static_cast<std::size_t>(count);
+      done = taken == (*unit)->content.size() ? done : taken;
+    } else if (!unit || !terminal_->apply(fd_.get(), **unit, in_)) {
+      drop_out();
+      return;
+    }
+    out_.drop_to(out_.first() + done);
+    if (!nonblocking_) {
       return;  // Poll again before the next bite.
     }
   }
@@ -184,6 +267,9 @@ void HomeStream::close_if_done() {
 }
 
 void HomeStream::close() {
+  if (is_terminal()) {
+    terminal_->leave(fd_.get());
+  }
   in_gone_ = has_in();
   out_closed_ = has_out();
   fd_.reset();

@@ -3,10 +3,12 @@
 #include <poll.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/relay/home_terminal.h"
 #include "libmigrate/relay/link.h"
 #include "libmigrate/relay/stream_buffer.h"
 
@@ -18,7 +20,9 @@ namespace migrate {
 /// bites. Part of HomeRelay; the owner's thread only; nothing blocks.
 class HomeStream {
  public:
-  HomeStream(std::uint32_t id, std::uint32_t directions, UniqueFd real);
+  /// `terminal`: what it is, if it is one.
+  HomeStream(std::uint32_t id, std::uint32_t directions, UniqueFd real,
+             const std::optional<HomeTerminal::Found>& terminal);
 
   std::uint32_t id() const { return id_; }
 
@@ -28,9 +32,14 @@ class HomeStream {
 
   /// Adds the real descriptor to `descriptors` if it matters now. `may_read`: input may be taken.
   void collect(std::vector<pollfd>& descriptors, bool may_read) const;
-  /// Input is wanted, but from a terminal, which others may be reading just now.
-  bool wants_terminal() const { return terminal_ && reads_in() && has_room(); }
+  /// A terminal, which others may be reading just now.
+  bool is_terminal() const { return terminal_.has_value() && fd_.valid(); }
+  bool is_controlling_terminal() const { return is_terminal() && terminal_->is_controlling(); }
   std::uint64_t terminal_device() const { return device_; }
+  /// Takes the terminal, or leaves it: see HomeTerminal.
+  void follow_terminal(bool in_foreground, bool may_take);
+  /// The process goes on that had left it.
+  void take_terminal_again();
 
   /// Reads and writes the real descriptor as far as `events` (what poll said of it) allow.
   void pump_real(short events, bool may_read);
@@ -59,8 +68,10 @@ class HomeStream {
   bool has_in() const { return (directions_ & wire::RELAY_IN) != 0; }
   bool has_out() const { return (directions_ & wire::RELAY_OUT) != 0; }
   bool reads_in() const { return has_in() && !in_gone_ && !in_eof_ && fd_.valid(); }
-  bool has_room() const { return in_.size() < kRelayWindowBytes; }
+  bool has_room() const { return in_.size() < most_input(); }
+  std::uint64_t most_input() const;
   void reopen();
+  void write_terminal();
   void read_in();
   void write_out();
   void drop_in();
@@ -74,7 +85,7 @@ class HomeStream {
   UniqueFd fd_;
   bool nonblocking_ = false;  // reads and writes of fd_ never block
   bool socket_ = false;
-  bool terminal_ = false;
+  std::optional<HomeTerminal> terminal_;
   std::uint64_t device_ = 0;
 
   StreamBuffer in_;  // from the first byte that the process has not read

@@ -21,7 +21,8 @@
   CARRIER(kSocketPair)            \
   CARRIER(kOwnProcFile)           \
   CARRIER(kOwnPidfd)              \
-  CARRIER(kInotify)
+  CARRIER(kInotify)               \
+  CARRIER(kTerminal)
 
 #define MIGRATE_DECLARE_CARRIER(name) extern const Carrier name;
 

@@ -138,6 +138,11 @@ std::optional<std::uint64_t> Source::known_stream(std::uint64_t inode) const {
   return known == known_relays.end() ? std::nullopt : std::optional(known->second);
 }
 
+std::optional<std::uint64_t> Source::known_terminal(std::uint64_t device) const {
+  const auto known = known_terminals.find(device);
+  return known == known_terminals.end() ? std::nullopt : std::optional(known->second);
+}
+
 std::uint64_t Source::stream_to(std::uint32_t /*number*/, const std::string& /*object*/) {
   return next_stream_++;
 }

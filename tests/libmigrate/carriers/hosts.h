@@ -35,6 +35,7 @@ class Source : private carriers::FindContext {
   std::uint64_t hash_limit = 0;
   std::uint64_t shared = 0;                             ///< OpenFile.shared_id of every file.
   std::map<std::uint64_t, std::uint64_t> known_relays;  ///< Inode to stream id.
+  std::map<std::uint64_t, std::uint64_t> known_terminals;  ///< st_rdev to stream id.
   std::set<std::uint64_t> private_pipes;                ///< Those expected to be private.
   bool huge_pages = false;                              ///< Memories are of huge pages.
 
@@ -53,6 +54,7 @@ class Source : private carriers::FindContext {
   carriers::PipeSeen& pipe(std::uint64_t inode) override { return pipes_[inode]; }
   void expect_private_pipe(std::uint64_t inode, std::string object) override;
   std::optional<std::uint64_t> known_stream(std::uint64_t inode) const override;
+  std::optional<std::uint64_t> known_terminal(std::uint64_t device) const override;
   std::uint64_t stream_to(std::uint32_t number, const std::string& object) override;
 
   const wire::Objects* draft_ = nullptr;

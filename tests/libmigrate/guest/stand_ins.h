@@ -54,6 +54,17 @@ class StandInCell final : public CellControl {
   using CellControl::signal_seed;
   void signal_seed(int signal, siginfo_t*) override { signals.push_back(signal); }
   void signal_seed_as(int signal, pid_t, uid_t) override { signals.push_back(signal); }
+  Result<PseudoTerminal> make_terminal(unsigned wanted) override {
+    return make_pseudo_terminal("/dev/pts/ptmx", wanted);
+  }
+  Result<void> control_terminal(Kept slave) override {
+    controlled.push_back(slave);
+    return {};
+  }
+  Result<void> set_foreground(bool in_foreground) override {
+    foregrounds.push_back(in_foreground);
+    return {};
+  }
   void end() override {
     ended = true;
     on_end();
@@ -67,6 +78,8 @@ class StandInCell final : public CellControl {
   std::vector<Kept> kept;
   std::vector<Kept> dropped;
   std::vector<int> signals;
+  std::vector<Kept> controlled;
+  std::vector<bool> foregrounds;
   std::function<void(Kept what)> on_keep = [](Kept) {};
   std::function<void()> on_failed_keep = [] {};
   std::function<void()> on_end = [] {};
