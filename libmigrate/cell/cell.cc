@@ -98,7 +98,7 @@ Result<Cell> Cell::create(const CellOptions& options) {
                     .mark = options.session_file,
                     .process_id = options.process_id,
                     .seed_descriptor = cell.seed_descriptor_,
-                    .leads_session = options.leads_session});
+                    .terminal = options.terminal});
   }
   cell.init_ = static_cast<pid_t>(child);
   cell.init_pidfd_.reset(pidfd);
@@ -116,6 +116,9 @@ Result<Cell> Cell::create(const CellOptions& options) {
   if (ready->message.kind != cell::MessageKind::kReady) {
     cell.end();
     return fail(seed_error(ready->message));
+  }
+  if (options.terminal) {
+    MIGRATE_TRY(cell.receive_terminal());
   }
   cell.seed_ = ready->sender;
   cell.seed_pidfd_ = MIGRATE_TRY(ProcessIdentity::of(cell.seed_).open());
@@ -227,15 +230,28 @@ Result<PseudoTerminal> Cell::make_terminal(unsigned wanted) {
   return make_pseudo_terminal(folder + "/ptmx", wanted);
 }
 
-Result<void> Cell::control_terminal(Kept slave) {
-  return ask_init({.kind = cell::MessageKind::kControl, .kept = slave});
+Result<PseudoTerminal> Cell::take_terminal() {
+  if (!terminal_.master.valid()) {
+    return fail(make_error(ErrorCode::kNotFound, "take the terminal of", "a cell"));
+  }
+  return std::move(terminal_);
+}
+
+// Which the init has sent before it made the seed.
+Result<void> Cell::receive_terminal() {
+  for (UniqueFd* side : {&terminal_.master, &terminal_.slave}) {
+    auto received = MIGRATE_TRY(cell::receive_message(init_socket_.get(), true));
+    if (received.message.kind != cell::MessageKind::kTerminal) {
+      return fail(seed_error(received.message));
+    }
+    *side = std::move(received.descriptor);
+  }
+  return {};
 }
 
 Result<void> Cell::set_foreground(bool in_foreground) {
-  return ask_init({.kind = cell::MessageKind::kForeground, .value = in_foreground ? 1 : 0});
-}
-
-Result<void> Cell::ask_init(const cell::Message& message) {
+  const cell::Message message{.kind = cell::MessageKind::kForeground,
+                              .value = in_foreground ? 1 : 0};
   constexpr int kAnswerMs = 2000;
   int ends[2];
   if (::pipe2(ends, O_CLOEXEC) != 0) {

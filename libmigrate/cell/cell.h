@@ -16,10 +16,6 @@
 
 namespace migrate {
 
-namespace cell {
-struct Message;
-}
-
 inline constexpr const char* kInitName = "migrate-init";  ///< Of the init of every cell.
 
 /// What a cell needs to know before its first process exists.
@@ -27,8 +23,9 @@ struct CellOptions {
   std::uint32_t process_id = 0;          ///< The id that the moved process keeps inside.
   std::int64_t monotonic_offset_ns = 0;  ///< Cell's CLOCK_MONOTONIC minus this host's.
   std::int64_t boottime_offset_ns = 0;   ///< The same of CLOCK_BOOTTIME.
-  /// The process leads a session of its own; else it is in that of the init, in a group of its own.
-  bool leads_session = true;
+  /// The number that the terminal of its session is to have, if it has one and does not lead that:
+  /// the init does then, and the process is in a group of its own. Else it leads a session.
+  std::optional<unsigned> terminal;
   std::uint32_t highest_descriptor = 0;  ///< Of the moved process; the seed keeps above it.
   std::string socket_path;               ///< Where a new worker finds the init.
   int session_file = -1;                 ///< Borrowed: the init writes there how the process ends.
@@ -76,7 +73,7 @@ class Cell : public CellControl {
   void signal_seed(int signal, siginfo_t* information) override;
   void signal_seed_as(int signal, pid_t sender, uid_t user) override;
   Result<PseudoTerminal> make_terminal(unsigned wanted) override;
-  Result<void> control_terminal(Kept slave) override;
+  Result<PseudoTerminal> take_terminal() override;
   Result<void> set_foreground(bool in_foreground) override;
   /// Sends descriptors (at most 250) to the seed, whose recvmsg in a script takes them.
   Result<void> send_to_seed(std::span<const int> descriptors);
@@ -89,7 +86,7 @@ class Cell : public CellControl {
  private:
   Cell() = default;
   bool is_dead() const;
-  Result<void> ask_init(const cell::Message& message);
+  Result<void> receive_terminal();
 
   pid_t init_ = 0;
   pid_t seed_ = 0;
@@ -101,6 +98,7 @@ class Cell : public CellControl {
   UniqueFd init_socket_;
   UniqueFd seed_socket_;
   UniqueFd userfault_;
+  PseudoTerminal terminal_;  // of its session; not valid where there is none
   std::uint32_t seed_descriptor_ = 0;
 };
 

@@ -67,11 +67,11 @@ class CellControl {
   /// Makes a pseudo-terminal that only the cell sees, as number `wanted` if that can be. Errors:
   /// kNotFound (the cell has no devpts of its own), kSystem.
   virtual Result<PseudoTerminal> make_terminal(unsigned wanted) = 0;
-  /// Makes the terminal that the init keeps as `slave` that of its session. The process's group is
-  /// not in the foreground then. Errors: kPeerLost, kSystem.
-  virtual Result<void> control_terminal(Kept slave) = 0;
+  /// The terminal of the session that the init leads; once. The process's group is not in the
+  /// foreground yet. Errors: kNotFound (the process leads a session).
+  virtual Result<PseudoTerminal> take_terminal() = 0;
   /// Has that terminal's input and signals go to the process's group, or to nobody. Blocks until it
-  /// is so. Errors: the same.
+  /// is so. Errors: kPeerLost, kSystem.
   virtual Result<void> set_foreground(bool in_foreground) = 0;
   /// Kills the init, and with it everything in the cell. Does not wait for the end.
   virtual void end() = 0;

@@ -65,10 +65,10 @@ void reset_signals() {
 
 // Becomes the moved process: holds its id and a userfaultfd on its memory, and waits to be traced.
 [[noreturn]] void run_seed(int socket, const InitOptions& options) {
-  if (options.leads_session) {
-    ::setsid();
-  } else {
+  if (options.terminal) {
     ::setpgid(0, 0);
+  } else {
+    ::setsid();
   }
   // The daemon's session keyring holds what is root's. A kernel without keyrings has none to leave.
   static_cast<void>(::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr));
@@ -145,7 +145,8 @@ class Init {
  private:
   bool read_worker();
   void signal_as(int signal, pid_t sender, uid_t user) const;
-  int give_terminal(const Message& message) const;
+  Result<void> take_terminal(unsigned wanted) const;
+  int give_terminal(bool to_process) const;
   void take_worker();
   void reap();
   void tell(const Message& message) const {
@@ -157,7 +158,6 @@ class Init {
   UniqueFd signals_;
   Mapping mark_;
   pid_t moved_ = 0;
-  Kept terminal_;  // of the session, if there is one
   std::vector<KeptDescriptor> kept_;
   bool committed_ = false;
   bool empty_ = false;
@@ -179,23 +179,32 @@ Result<void> Init::start(const InitOptions& options) {
   ::sigprocmask(SIG_BLOCK, &child_signal, nullptr);
   ::signal(SIGTTOU, SIG_IGN);  // It gives the terminal away from the background, as shells do.
   signals_.reset(::signalfd(-1, &child_signal, SFD_CLOEXEC | SFD_NONBLOCK));
+  if (options.terminal) {  // Before: only who is forked later has the terminal of a session.
+    MIGRATE_TRY(take_terminal(*options.terminal));
+  }
   moved_ = MIGRATE_TRY(start_seed(options));
   ::close(options.seed_socket);
   return {};
 }
 
+// It lasts while somebody has it open: the worker, which gives us its slave to keep.
+Result<void> Init::take_terminal(unsigned wanted) const {
+  const PseudoTerminal pair = MIGRATE_TRY(make_pseudo_terminal("/dev/pts/ptmx", wanted));
+  if (::ioctl(pair.slave.get(), TIOCSCTTY, 0) != 0) {
+    return fail(system_error("take", "the terminal of a cell"));
+  }
+  for (const int fd : {pair.master.get(), pair.slave.get()}) {
+    MIGRATE_TRY(
+        send_message(worker_.get(), {.kind = MessageKind::kTerminal}, std::span(&fd, 1)));
+  }
+  return {};
+}
+
 // Returns an errno.
-int Init::give_terminal(const Message& message) const {
-  const Kept& wanted = message.kind == MessageKind::kControl ? message.kept : terminal_;
-  const auto kept = std::ranges::find(kept_, wanted, &KeptDescriptor::what);
-  if (kept == kept_.end()) {
-    return ENOTTY;
-  }
-  if (message.kind == MessageKind::kControl) {
-    return ::ioctl(kept->fd.get(), TIOCSCTTY, 0) == 0 ? 0 : errno;
-  }
-  const pid_t group = message.value != 0 ? ::getpgid(moved_) : ::getpgrp();
-  return ::ioctl(kept->fd.get(), TIOCSPGRP, &group) == 0 ? 0 : errno;
+int Init::give_terminal(bool to_process) const {
+  const UniqueFd terminal(::open("/dev/tty", O_RDWR | O_NONBLOCK | O_CLOEXEC));
+  const pid_t group = to_process ? ::getpgid(moved_) : ::getpgrp();
+  return terminal.valid() && ::ioctl(terminal.get(), TIOCSPGRP, &group) == 0 ? 0 : errno;
 }
 
 // True: there was a message, and may be another one.
@@ -217,12 +226,8 @@ bool Init::read_worker() {
     kept_.push_back({what, std::move(received->descriptor)});
   } else if (received->message.kind == MessageKind::kSignal) {
     signal_as(received->message.value, static_cast<pid_t>(what.number), what.parent);
-  } else if (received->message.kind == MessageKind::kControl ||
-             received->message.kind == MessageKind::kForeground) {
-    const int error = give_terminal(received->message);
-    if (received->message.kind == MessageKind::kControl && error == 0) {
-      terminal_ = what;
-    }
+  } else if (received->message.kind == MessageKind::kForeground) {
+    const int error = give_terminal(received->message.value != 0);
     static_cast<void>(::write(received->descriptor.get(), &error, sizeof(error)));
   } else if (received->message.kind == MessageKind::kDrop) {
     std::erase_if(kept_, [&](const KeptDescriptor& kept) {

@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <optional>
 #include <span>
 
 #include "base/result.h"
@@ -27,9 +28,10 @@ enum class MessageKind : std::uint32_t {
   kKeptEnd = 8,  ///< init -> new worker: that was all.
   kSignal = 9,   ///< worker -> init: send the seed signal `value` as pid kept.number, of user
                  ///< kept.parent.
-  // worker -> init, with a pipe into which the init writes an errno, an int, when it is done:
-  kControl = 10,     ///< Take the terminal that is held as `kept` for the session's.
-  kForeground = 11,  ///< Give that to the process's group; with value 0 to the init's.
+  kTerminal = 10,  ///< init -> worker: master, and then slave, of the terminal of its session.
+  /// worker -> init: gives that to the process's group, with value 0 to the init's; carries a pipe
+  /// into which the init writes an errno, an int, when it is done.
+  kForeground = 11,
 };
 struct Message {
   MessageKind kind = MessageKind::kEmpty;
@@ -57,7 +59,7 @@ struct InitOptions {
   int mark = -1;      ///< The session file.
   std::uint32_t process_id = 0;
   std::uint32_t seed_descriptor = 0;
-  bool leads_session = true;
+  std::optional<unsigned> terminal;  ///< As in CellOptions.
 };
 /// Body of the cell's init, in the new namespaces. Never returns.
 [[noreturn]] void run_init(const InitOptions& options);

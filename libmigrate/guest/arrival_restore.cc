@@ -118,7 +118,9 @@ Result<CellOptions> Arrival::cell_options() {
   options.process_id = only_process(offer_.draft()).process_id();
   MIGRATE_TRY(ask_clocks(options));
   cell_offset_ns_ = options.monotonic_offset_ns;
-  options.leads_session = terminal_of_other(offer_.draft().objects()) == nullptr;
+  if (const auto* const terminal = terminal_of_other(offer_.draft().objects())) {
+    options.terminal = gnu_dev_minor(terminal->device());
+  }
   options.highest_descriptor = highest_descriptor(only_process(offer_.draft()));
   options.socket_path = cell_socket(context_, session_);
   options.session_file = record().file().fd();
@@ -230,7 +232,9 @@ Result<std::vector<StreamEndpoint>> Arrival::make_relay(const wire::RelayState& 
   return ends;
 }
 
-// With the number that it had, where that is free: programs keep the names of their terminals.
+// With the numbers that they had, where these are free: programs keep the names of their terminals.
+// That of its session is the init's, which leads it, as a shell does at home: it lasts whatever the
+// process closes, and the process's group is none that nobody could let go on.
 Result<std::vector<TerminalParts>> Arrival::make_terminals(const wire::Objects& objects) {
   constexpr std::uint16_t kMostSize = std::numeric_limits<std::uint16_t>::max();
   const auto small = [](std::uint32_t size) {
@@ -245,25 +249,18 @@ Result<std::vector<TerminalParts>> Arrival::make_terminals(const wire::Objects& 
   for (const wire::Terminal& terminal : objects.terminals()) {
     TerminalParts& parts = all.emplace_back();
     parts.stream = static_cast<std::uint32_t>(terminal.stream());
-    parts.pair = MIGRATE_TRY(cell_->make_terminal(gnu_dev_minor(terminal.device())));
+    if (terminal.is_controlling() && !terminal.leads_session()) {
+      parts.pair = MIGRATE_TRY(cell_->take_terminal());
+      MIGRATE_TRY(cell_->set_foreground(terminal.in_foreground()));
+    } else {
+      parts.pair = MIGRATE_TRY(cell_->make_terminal(gnu_dev_minor(terminal.device())));
+    }
     parts.modes = MIGRATE_TRY(TerminalModes::from_bytes(terminal.modes()));
     parts.size = {small(terminal.rows()), small(terminal.columns()),
                   small(terminal.width_pixels()), small(terminal.height_pixels())};
     parts.permissions = terminal.permissions();
   }
   return all;
-}
-
-// The init leads the session, as a shell at home does: it has the terminal whatever the process
-// closes, and the process's group is none that nobody could let go on.
-Result<void> Arrival::control_terminal(const wire::Objects& objects) {
-  const wire::Terminal* const terminal = terminal_of_other(objects);
-  if (terminal == nullptr) {
-    return {};
-  }
-  const auto number = static_cast<std::uint32_t>(terminal->stream() + 1);
-  MIGRATE_TRY(cell_->control_terminal({.kind = Kept::Kind::kRelayUnread, .number = number}));
-  return cell_->set_foreground(terminal->in_foreground());
 }
 
 // A page that somebody made before the pager had the memory, such as a debugger that looked, would
@@ -347,7 +344,6 @@ Result<void> Arrival::note_image(const wire::Image& image) {
   MIGRATE_TRY(guest.objects().note(noted, *cell_));
   *noted.mutable_relay() = guest.home().relay()->note();
   MIGRATE_TRY(record().keep_ends(*cell_, *guest.home().relay()));
-  MIGRATE_TRY(control_terminal(image.objects()));
   return record().save();
 }
 

@@ -57,10 +57,7 @@ class StandInCell final : public CellControl {
   Result<PseudoTerminal> make_terminal(unsigned wanted) override {
     return make_pseudo_terminal("/dev/pts/ptmx", wanted);
   }
-  Result<void> control_terminal(Kept slave) override {
-    controlled.push_back(slave);
-    return {};
-  }
+  Result<PseudoTerminal> take_terminal() override { return make_terminal(0); }
   Result<void> set_foreground(bool in_foreground) override {
     foregrounds.push_back(in_foreground);
     return {};
@@ -78,7 +75,6 @@ class StandInCell final : public CellControl {
   std::vector<Kept> kept;
   std::vector<Kept> dropped;
   std::vector<int> signals;
-  std::vector<Kept> controlled;
   std::vector<bool> foregrounds;
   std::function<void(Kept what)> on_keep = [](Kept) {};
   std::function<void()> on_failed_keep = [] {};
