@@ -27,6 +27,7 @@ struct CellOptions {
   /// the init does then, and the process is in a group of its own. Else it leads a session.
   std::optional<unsigned> terminal;
   std::uint32_t highest_descriptor = 0;  ///< Of the moved process; the seed keeps above it.
+  std::uint32_t login_user = ~0U;        ///< Of the process, for the audit log; ~0: nobody.
   std::string socket_path;               ///< Where a new worker finds the init.
   int session_file = -1;                 ///< Borrowed: the init writes there how the process ends.
 };

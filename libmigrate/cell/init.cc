@@ -70,6 +70,8 @@ void reset_signals() {
   } else {
     ::setsid();
   }
+  // The daemon's own, if it has one, is of who started it. Who may not set it has told the source.
+  static_cast<void>(write_file("/proc/self/loginuid", std::to_string(options.login_user)));
   // The daemon's session keyring holds what is root's. A kernel without keyrings has none to leave.
   static_cast<void>(::syscall(SYS_keyctl, KEYCTL_JOIN_SESSION_KEYRING, nullptr));
   reset_signals();
@@ -144,7 +146,7 @@ class Init {
 
  private:
   bool read_worker();
-  void signal_as(int signal, pid_t sender, uid_t user) const;
+  void signal_as(int signal, pid_t sender, uid_t user);
   Result<void> take_terminal(unsigned wanted) const;
   int give_terminal(bool to_process) const;
   void take_worker();
@@ -239,7 +241,7 @@ bool Init::read_worker() {
 
 // A child that has the sender's pid and real user sends it; that its effective user stays root lets
 // it. Whether the sender may, the worker has asked.
-void Init::signal_as(int signal, pid_t sender, uid_t user) const {
+void Init::signal_as(int signal, pid_t sender, uid_t user) {
   if (moved_ == 0) {
     return;
   }
@@ -247,7 +249,16 @@ void Init::signal_as(int signal, pid_t sender, uid_t user) const {
   arguments.exit_signal = SIGCHLD;
   arguments.set_tid = reinterpret_cast<std::uintptr_t>(&sender);
   arguments.set_tid_size = 1;
-  const long child = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
+  constexpr int kTries = 100;
+  constexpr useconds_t kPauseUs = 100;
+  long child = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
+  // That of the sender's last signal may not have ended. Its end is not waited for: the process's
+  // user can stop it.
+  for (int tried = 0; child < 0 && errno == EEXIST && tried < kTries; ++tried) {
+    ::usleep(kPauseUs);
+    reap();
+    child = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
+  }
   if (child == 0) {
     ::syscall(SYS_setresuid, user, 0, 0);
     ::kill(moved_, signal);

@@ -116,16 +116,17 @@ Result<std::vector<wire::Refusal>> Arrival::judge() {
   return check_groups(context_, offer_, groups_);
 }
 
-void Arrival::tell_groups(wire::OfferReply& reply) const {
-  wire::GroupsReply& told = *reply.mutable_groups();
-  told.mutable_lost()->Assign(groups_.lost().begin(), groups_.lost().end());
+void Arrival::tell_unkept(wire::OfferReply& reply) const {
+  wire::Unkept& unkept = *reply.mutable_unkept();
+  unkept.mutable_limits()->Assign(groups_.lost().begin(), groups_.lost().end());
+  unkept.set_login(!keeps_login(offer_, context_.policy.allows(source_, 0)));
 }
 
 Result<void> Arrival::answer(const std::vector<wire::Refusal>& refusals) {
   wire::ControlMessage message;
   wire::OfferReply& reply = *message.mutable_offer_reply();
   reply.mutable_refusals()->Assign(refusals.begin(), refusals.end());
-  tell_groups(reply);
+  tell_unkept(reply);
   MIGRATE_TRY(control_->send(message));
   // The peer closes first, so that no reset overtakes the answer.
   static_cast<void>(control_->receive(0, kRefusalReadMs));
@@ -156,7 +157,7 @@ Result<void> Arrival::connect() {
   context_.stops.reach("destination.prepared");
   wire::ControlMessage ready;
   wire::OfferReply& reply = *ready.mutable_offer_reply();
-  tell_groups(reply);
+  tell_unkept(reply);
   reply.set_staged_pages(plan_.rounds ? staged_pages_of(offer_) : 0);
   reply.set_incarnation(MIGRATE_TRY(SessionFile::incarnation(context_.state_directory)));
   if (offer_.wants_rdma()) {

@@ -43,7 +43,7 @@ class Arrival {
  private:
   Result<bool> receive_offer();
   Result<std::vector<wire::Refusal>> judge();
-  void tell_groups(wire::OfferReply& reply) const;
+  void tell_unkept(wire::OfferReply& reply) const;
   Result<void> answer(const std::vector<wire::Refusal>& refusals);
   Result<void> make_guest();
   Result<void> connect();

@@ -121,6 +121,9 @@ Result<CellOptions> Arrival::cell_options() {
   if (const auto* const terminal = terminal_of_other(offer_.draft().objects())) {
     options.terminal = gnu_dev_minor(terminal->device());
   }
+  if (only_process(offer_.draft()).has_login_user() && keeps_login(offer_, trusted_)) {
+    options.login_user = only_process(offer_.draft()).login_user();
+  }
   options.highest_descriptor = highest_descriptor(only_process(offer_.draft()));
   options.socket_path = cell_socket(context_, session_);
   options.session_file = record().file().fd();

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <optional>
@@ -90,6 +91,12 @@ void note_places(pid_t process, wire::CellSession& noted) {
 
 void remove_noted_groups(const wire::CellSession& noted) {
   remove_groups({noted.groups().begin(), noted.groups().end()});
+}
+
+bool keeps_login(const wire::Offer& offer, bool trusted) {
+  const wire::ProcessImage& draft = only_process(offer.draft());
+  return !draft.has_login_user() || ((trusted || draft.login_user() == offer.user()) &&
+                                     ::access("/proc/self/loginuid", F_OK) == 0);
 }
 
 }  // namespace migrate

@@ -27,4 +27,8 @@ void note_places(pid_t process, wire::CellSession& noted);
 /// Those that were made for the process of which nothing is left.
 void remove_noted_groups(const wire::CellSession& noted);
 
+/// Whether the process can have here who has logged in at its home: himself, or, where the source
+/// may bring root's processes (`trusted`), anybody.
+bool keeps_login(const wire::Offer& offer, bool trusted);
+
 }  // namespace migrate

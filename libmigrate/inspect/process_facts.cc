@@ -374,6 +374,14 @@ Result<void> read_surroundings(const ProcessView& view, const wire::ProcessImage
         static_cast<std::int32_t>(parse_number(words.substr(below ? 1 : 0)).value_or(0));
     image.set_autogroup_nice(below ? -nice : nice);
   }
+  if (const auto login = read_file_at(directory, "loginuid")) {
+    constexpr std::uint64_t kNobody = 0xffffffff;
+    std::string_view text = *login;
+    const std::uint64_t user = parse_number(take_line(text)).value_or(kNobody);
+    if (user < kNobody) {
+      image.set_login_user(static_cast<std::uint32_t>(user));
+    }
+  }
   if (const auto filter = read_file_at(directory, "coredump_filter")) {
     std::string_view filter_text = *filter;
     image.set_coredump_filter(

@@ -126,8 +126,11 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"/proc/PID", "ksm_stat", kLostByAll, kCounter},
     {"/proc/PID", "latency", kLostByAll, kCounter},
     {"/proc/PID", "limits", kCarried, "as below"},
-    {"/proc/PID", "loginuid", kLost, "the daemon's: audit records name that", "LOGIN",
-     inspect::find_login, "look for the process itself in the destination's audit log"},
+    {"/proc/PID", "loginuid", kLost,
+     "carried where the destination may set it: of another than the process's own user, only from "
+     "hosts that may bring root's processes",
+     "LOGIN", inspect::find_what_is_told_there,
+     "look for the process itself in the destination's audit log"},
     {"/proc/PID", "map_files", kCarried, kMappings},
     {"/proc/PID", "maps", kCarried, "kinds as in libmigrate/proto/image.proto, the rest refused"},
     {"/proc/PID", "mem", kCarried, "pages, when they are asked for or pushed"},
@@ -148,7 +151,7 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"/proc/PID", "root", kRefused, "CHROOT"},
     {"/proc/PID", "sched", kLostByAll, kCounter},
     {"/proc/PID", "schedstat", kLostByAll, kCounter},
-    {"/proc/PID", "sessionid", kLost, "the daemon's audit session", "LOGIN"},
+    {"/proc/PID", "sessionid", kLostByAll, "a new audit session"},
     {"/proc/PID", "setgroups", kRefused, "NAMESPACE"},
     {"/proc/PID", "smaps", kCarried, kMappings},
     {"/proc/PID", "smaps_rollup", kCarried, kMappings},
@@ -374,9 +377,9 @@ std::vector<Loss> find_losses(const inspect::LossView& view) {
   return losses;
 }
 
-Loss loss_of_limit(std::string limit) {
-  const auto* entry = std::ranges::find(kTable, std::string_view("cgroup"), &StateEntry::name);
-  return {entry->code, std::move(limit), entry->how, entry->remedy};
+Loss loss_there(std::string_view name, std::string object) {
+  const auto* entry = std::ranges::find(kTable, name, &StateEntry::name);
+  return {entry->code, std::move(object), entry->how, entry->remedy};
 }
 
 std::string state_document() {

@@ -54,8 +54,8 @@ std::vector<std::string> unknown_state(std::string_view source, std::span<const 
 /// What the process would lose: each entry of the table that is lost is looked for.
 std::vector<Loss> find_losses(const inspect::LossView& view);
 
-/// A limit of its control groups that the destination cannot give it.
-Loss loss_of_limit(std::string limit);
+/// What a destination cannot give a process, of an attribute of the table that is told of.
+Loss loss_there(std::string_view name, std::string object);
 
 /// The table as docs/state.md has it.
 std::string state_document();

@@ -160,19 +160,24 @@ Result<wire::Offer> FrozenSource::describe(const ClockOffsets& offsets) const {
   return offer;
 }
 
-Result<void> FrozenSource::heed_destination(
-    const std::optional<std::vector<std::string>>& lost_limits) {
-  std::vector<std::string> lost = lost_limits.value_or(std::vector<std::string>());
-  if (!lost_limits) {
-    for (const wire::GroupLimit& limit : only_process(draft_).control_groups().limits()) {
-      lost.push_back(limit.name() + " " + limit.value());
+Result<void> FrozenSource::heed_destination(const std::optional<wire::Unkept>& said) {
+  const wire::ProcessImage& process = only_process(draft_);
+  wire::Unkept unkept = said.value_or(wire::Unkept());
+  if (!said) {
+    unkept.set_login(process.has_login_user());
+    for (const wire::GroupLimit& limit : process.control_groups().limits()) {
+      unkept.add_limits(limit.name() + " " + limit.value());
     }
   }
-  for (std::string& limit : lost) {
+  for (const std::string& limit : unkept.limits()) {
     if (options_.context->groups.keep_limits) {
       refusals_.push_back(make_refusal("GROUP_LIMITS", limit));
     }
-    losses_there_.push_back(loss_of_limit(std::move(limit)));
+    losses_there_.push_back(loss_there("cgroup", limit));
+  }
+  if (unkept.login() && process.has_login_user()) {
+    losses_there_.push_back(
+        loss_there("loginuid", fmt::format("login user {}", process.login_user())));
   }
   losses_->insert(losses_->end(), losses_there_.begin(), losses_there_.end());
   refuse_losses(losses_there_);

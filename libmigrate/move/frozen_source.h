@@ -53,9 +53,9 @@ class FrozenSource final : public KeptMemory {
   Result<void> inspect();
   /// What the offer says of the process: all but what concerns one destination. Errors: kSystem.
   Result<wire::Offer> describe(const ClockOffsets& offsets) const;
-  /// What the destination says that the process will lose there: limits of its control groups; all
-  /// if it says nothing. Errors: kRefused (see refusals()).
-  Result<void> heed_destination(const std::optional<std::vector<std::string>>& lost_limits);
+  /// What the destination says that it will not keep of what the draft tells; nothing of it, if it
+  /// says nothing. Errors: kRefused (see refusals()).
+  Result<void> heed_destination(const std::optional<wire::Unkept>& said);
   /// Stops the process for an instant, and follows what it writes from then on: ahead() is there.
   /// Errors: as freeze(), kUnsupported.
   Result<void> watch_writes();

@@ -43,9 +43,8 @@ Result<void> Handover::offer(wire::Offer offer, const ClockOffsets& offsets) {
   MIGRATE_TRY(control_->send(message));
   const auto reply = MIGRATE_TRY(await_reply(offsets));
   incarnation_ = reply.offer_reply().incarnation();
-  if (reply.offer_reply().has_groups()) {
-    const auto& lost = reply.offer_reply().groups().lost();
-    lost_limits_.emplace(lost.begin(), lost.end());
+  if (reply.offer_reply().has_unkept()) {
+    unkept_ = reply.offer_reply().unkept();
   }
   staged_pages_ = reply.offer_reply().staged_pages();
   refusals_.assign(reply.offer_reply().refusals().begin(), reply.offer_reply().refusals().end());

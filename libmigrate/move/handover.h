@@ -142,8 +142,8 @@ class Handover {
   bool done() const { return phase_ == HandoverPhase::kOver && farewell_.over(); }
   const SessionId& session() const { return session_; }
   const std::vector<wire::Refusal>& refusals() const { return refusals_; }
-  /// Limits of control groups that the process would not have there; nothing: it does not say so.
-  const std::optional<std::vector<std::string>>& lost_limits() const { return lost_limits_; }
+  /// What the process would not have there; nothing: it does not say so.
+  const std::optional<wire::Unkept>& unkept() const { return unkept_; }
   Fate fate() const { return fate_; }
   int wait_status() const { return wait_status_; }
   /// Why it is in doubt, or how the process was lost.
@@ -179,7 +179,7 @@ class Handover {
   std::string incarnation_;         // of the destination
   std::uint64_t staged_pages_ = 0;  // that it takes before the image
   std::vector<wire::Refusal> refusals_;
-  std::optional<std::vector<std::string>> lost_limits_;
+  std::optional<wire::Unkept> unkept_;
   std::unique_ptr<ControlChannel> control_;
   KeepAlive keep_alive_;
   Outage outage_;

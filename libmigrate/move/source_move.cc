@@ -188,7 +188,7 @@ Result<ClockOffsets> SourceMove::offer() {
   offsets.boottime_ns -= options_.host_clocks.boottime_ns;
   wire::Offer offer = MIGRATE_TRY(source_.describe(offsets));
   MIGRATE_TRY(handover_->offer(std::move(offer), offsets));
-  MIGRATE_TRY(source_.heed_destination(handover_->lost_limits()));
+  MIGRATE_TRY(source_.heed_destination(handover_->unkept()));
   report_.end_phase("offer", start);
   return offsets;
 }

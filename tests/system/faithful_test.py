@@ -318,7 +318,8 @@ for _ in range({count}):
 
     def test_of_several_kinds(self):
         process = self.start("import socket; s = socket.socket()\n"
-                             "i = ctypes.CDLL(None).inotify_init1(0)")
+                             "c = ctypes.CDLL(None)\n"
+                             "c.inotify_add_watch(c.inotify_init1(0), b'/proc', 2)")
         said = self.testbed.run("hostA", "migratectl", "check", process.pid).text.splitlines()
         self.assertEqual(said[0], "not movable, for 2 reasons; nothing was stopped")
         self.ends_well(process)

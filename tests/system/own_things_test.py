@@ -4,11 +4,12 @@ files of their own folder of /proc, a pidfd; and handlers learn who has sent a s
 
 import os
 import signal
+import subprocess
 import unittest
 
 import harness
-from faithful_test import FaithfulCase
-from harness import DONE, wait_until
+from faithful_test import FaithfulCase, codes
+from harness import DONE, Testbed, wait_until
 
 MODES = ("lazy", "eager")
 
@@ -72,6 +73,31 @@ class Travels(FaithfulCase):
             "assert signal.sigtimedwait([signal.SIGUSR2], 5).si_pid == os.getpid()")
 
 
+    def test_watches(self):
+        prepare = ("folder = stop + '.folder'; os.mkdir(folder)\n"
+                   "libc = ctypes.CDLL(None); watch = libc.inotify_init1(os.O_NONBLOCK)\n"
+                   "assert libc.inotify_add_watch(watch, b'/usr', 0x100) == 1\n"
+                   "assert libc.inotify_add_watch(watch, folder.encode(), 0x100) == 2")
+        check = ("name = os.path.join(folder, 'new')\n"
+                 "os.close(os.open(name, os.O_CREAT)); os.unlink(name)\n"
+                 "event = os.read(watch, 4096)\n"
+                 "assert event[:8] == b'\\2\\0\\0\\0\\0\\1\\0\\0' and event[16:19] == b'new', event")
+        for prefix in ([], Senders.AS_NOBODY):
+            self.travels(prepare, check, prefix)
+
+    def test_events_that_wait(self):
+        process = self.start("folder = stop + '.folder'; os.mkdir(folder)\n"
+                             "libc = ctypes.CDLL(None); watch = libc.inotify_init1(0)\n"
+                             "libc.inotify_add_watch(watch, folder.encode(), 0x100)\n"
+                             "open(folder + '/new', 'w').close()",
+                             change="os.read(watch, 4096)\nprint('read', flush=True)")
+        self.refused(process, "INOTIFY_EVENTS")
+        process.go_file.touch()
+        self.assertTrue(process.wait_output(b"read"))
+        self.moves(process)
+        self.ends_well(process)
+
+
 class Senders(FaithfulCase):
     """si_pid and si_uid are those of the sender at home."""
 
@@ -116,6 +142,57 @@ while not os.path.exists(stop):
         self.assertEqual(process.output.decode().splitlines()[-1],
                          f"got 0 {sender.pid} 65534")
         self.ends_well(process)
+
+
+AS_LOGIN = ["sh", "-c", 'echo "$0" >/proc/self/loginuid && exec "$@"']
+
+
+def login_can_be_set():
+    process = subprocess.run([*AS_LOGIN, "1000", "cat", "/proc/self/loginuid"], check=False,
+                             capture_output=True, text=True)
+    return process.stdout == "1000"
+
+
+@unittest.skipUnless(login_can_be_set(), "this kernel lets nobody say who has logged in")
+class Logins(Travels):
+    """The audit log goes on to name who has logged in."""
+
+    CHECK = "assert open('/proc/self/loginuid').read() == '{}'"
+
+    def test_of_any_user(self):
+        self.travels("", self.CHECK.format(1000), prefix=[*AS_LOGIN, "1000"])
+
+    def test_is_no_loss(self):
+        process = self.start("", prefix=[*AS_LOGIN, "1000"])
+        checked = self.testbed.control("hostA", "check", process.pid, "--to", "hostB")
+        self.assertNotIn("LOGIN", codes(checked.object["losses"]))
+        self.ends_well(process)
+
+    def test_of_users_from_a_host_that_may_bring_no_root(self):
+        with Testbed(2) as testbed:
+            testbed.command("kill-daemon", "hostB", check=True)
+            daemon = testbed.start("hostB", "migrated", "--listen", "tcp://10.213.0.2:7070",
+                                   "--insecure", "--allow", "*@*")
+            self.assertTrue(wait_until(lambda: testbed.run("hostB", "migratectl", "ps").status
+                                       == DONE), bytes(daemon.output))
+            for login, is_lost in ((65534, False), (1000, True)):
+                process = testbed.start_keeper("hostA", prefix=[
+                    *AS_LOGIN, str(login), *Senders.AS_NOBODY])
+                checked = testbed.control("hostA", "check", process.pid, "--to", "hostB")
+                self.assertEqual(checked.status, DONE, checked)
+                self.assertEqual("LOGIN" in codes(checked.object["losses"]), is_lost, checked)
+                moved = testbed.move("hostA", process.pid, "hostB")
+                self.assertEqual(moved.status, DONE, moved)
+                self.assertEqual("LOGIN" in codes(moved.object["losses"]), is_lost, moved)
+                there = next(each["pid"] for each in
+                             testbed.control("hostB", "ps").object["processes"]
+                             if each["state"] == "running-here")
+                with open(f"/proc/{there}/loginuid") as file:
+                    self.assertEqual(file.read(), "4294967295" if is_lost else str(login))
+                self.assertEqual(harness.finish(process), "")
+                self.assertTrue(wait_until(lambda: not [
+                    each for each in testbed.control("hostB", "ps").object["processes"]
+                    if each["state"] == "running-here"]))
 
 
 class Changing(FaithfulCase):

@@ -30,8 +30,8 @@ std::vector<std::string> find_memory_nodes(const LossView& view);
 std::vector<std::string> find_group_limits(const LossView& view);
 /// A group of resctrl other than the first.
 std::vector<std::string> find_resource_group(const LossView& view);
-/// Who has logged in, and his audit session.
-std::vector<std::string> find_login(const LossView& view);
+/// Nothing: the destination tells whether it is lost (loss_there()).
+std::vector<std::string> find_what_is_told_there(const LossView& view);
 /// Memory policies, with the number of mappings that have each.
 std::vector<std::string> find_memory_policies(const LossView& view);
 /// Threads with PR_SET_IO_FLUSHER.

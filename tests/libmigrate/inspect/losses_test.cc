@@ -66,7 +66,6 @@ TEST(Losses, OfWhatEverybodyHasNothingIsSaid) {
   const HeldProcess process([] { ::setsid(); });
   auto losses = losses_of(process);
   losses.erase("CONTROL_GROUP");  // These are of whoever runs the test.
-  losses.erase("LOGIN");
   losses.erase("MEMORY_NODES");
   losses.erase("RESOURCE_GROUP");
   EXPECT_EQ(losses, (std::map<std::string, Texts>()));
