@@ -5,6 +5,7 @@
 #include <signal.h>
 
 #include <cerrno>
+#include <set>
 #include <utility>
 
 #include "base/clock.h"
@@ -13,6 +14,7 @@
 #include "libmigrate/capture/borrowed_userfault.h"
 #include "libmigrate/capture/capture.h"
 #include "libmigrate/capture/contents.h"
+#include "libmigrate/image/address_space.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/park/room.h"
@@ -298,25 +300,30 @@ Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
 Result<void> FrozenSource::watch_writes() {
   const std::uint64_t system_call = MIGRATE_TRY(find_system_call());
   const std::int64_t start = now_us();
-  auto place = stop_to_watch(system_call);
+  auto watched = stop_to_watch(system_call);
   report_.end_phase("watch", start);
-  if (place) {
-    auto ahead = CopyAhead::create(std::move(*place),
-                                   served_regions(draft_.objects(), only_process(draft_)));
-    if (ahead) {
-      ahead_ = std::move(*ahead);
-      return {};
-    }
-    place = fail(std::move(ahead).error());
-  }
-  if (place.error().code == ErrorCode::kUnsupported) {
-    refusals_.push_back(make_refusal("NO_WRITE_TRACKING", name(), place.error().message()));
+  if (!watched && watched.error().code == ErrorCode::kUnsupported) {
+    refusals_.push_back(make_refusal("NO_WRITE_TRACKING", name(), watched.error().message()));
     return fail(refused());
   }
-  return fail(std::move(place).error());
+  return watched;
 }
 
-Result<CopyAhead::Place> FrozenSource::stop_to_watch(std::uint64_t system_call) {
+// Only mappings that are as the draft has them: to watch a part of one would split it, and mremap()
+// of the whole would fail.
+Result<std::vector<ServedRegion>> FrozenSource::regions_to_watch() const {
+  std::set<std::pair<std::uint64_t, std::uint64_t>> mapped;
+  for (const NamedRange& range : MIGRATE_TRY(read_mappings(options_.pid))) {
+    mapped.emplace(range.start, range.end);
+  }
+  std::vector<ServedRegion> regions = served_regions(draft_.objects(), only_process(draft_));
+  std::erase_if(regions, [&mapped](const ServedRegion& region) {
+    return !mapped.contains({region.range.start, region.range.end()});
+  });
+  return regions;
+}
+
+Result<void> FrozenSource::stop_to_watch(std::uint64_t system_call) {
   const RealtimeScope realtime;
   auto stopped = FrozenProcess::freeze(options_.pid, system_call, inspector_->threads());
   if (!stopped && stopped.error().code == ErrorCode::kRefused) {
@@ -336,8 +343,8 @@ Result<CopyAhead::Place> FrozenSource::stop_to_watch(std::uint64_t system_call) 
   place.pagemap = MIGRATE_TRY(
       open_file("/proc/" + std::to_string(options_.pid) + "/pagemap", O_RDONLY | O_CLOEXEC));
   place.userfault = MIGRATE_TRY(borrow_userfault(frozen));
-  MIGRATE_TRY(frozen.thaw());
-  return place;
+  ahead_ = MIGRATE_TRY(CopyAhead::create(std::move(place), MIGRATE_TRY(regions_to_watch())));
+  return frozen.thaw();
 }
 
 void FrozenSource::judge_rounds(const wire::Image& image) {

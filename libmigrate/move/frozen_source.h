@@ -131,7 +131,8 @@ class FrozenSource final : public KeptMemory {
   Result<void> judge_running();
   Result<std::uint64_t> find_system_call();
   Result<std::vector<WaitRecord>> stop(std::uint64_t system_call);
-  Result<CopyAhead::Place> stop_to_watch(std::uint64_t system_call);
+  Result<void> stop_to_watch(std::uint64_t system_call);
+  Result<std::vector<ServedRegion>> regions_to_watch() const;
   void judge_rounds(const wire::Image& image);
   Result<void> open_area(FrozenProcess& frozen, std::uint64_t record_bytes);
   Result<void> capture(const std::vector<WaitRecord>& waits);

@@ -120,10 +120,10 @@ SourceMove::Attempt SourceMove::attempt() {
     const ClockOffsets offsets = MIGRATE_TRY(offer());
     MIGRATE_TRY(handover_->connect_pages());
     MIGRATE_TRY(still_wanted());
+    here = true;
     if (options_.plan.rounds) {
       MIGRATE_TRY(copy_ahead());
     }
-    here = true;
     return freeze_and_run(offsets);
   }();
   if (moved || handover_->run_sent()) {
@@ -201,6 +201,9 @@ Result<void> SourceMove::copy_ahead() {
   options_.context->stops.reach("source.watched");
   auto sent = handover_->copy_ahead(*source_.ahead());
   report_.end_phase("rounds", start, report_.phase_us("watch"));
+  if (!sent && sent.error().code == ErrorCode::kNotFound && !has_ended(options_.pid)) {
+    sent.error().code = ErrorCode::kRetry;  // It runs another program now (execve).
+  }
   return sent;
 }
 

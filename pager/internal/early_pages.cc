@@ -68,15 +68,17 @@ Result<void> stage_run(AddressSpace& space, PageRange source, std::span<const st
     const PageRange pages{source.start, run.page_count};
     const PageRange destination{part->destination.start, run.page_count};
     const auto content = bytes.first(bytes.empty() ? 0 : pages.bytes());
+    if (run.state == PageState::kUnknown) {  // What is noted of a page takes memory, too.
+      room.used += pages.page_count;
+      if (room.used > room.most_pages) {
+        return not_staged(ErrorCode::kCorrupt, source.start, "there are more than was agreed on");
+      }
+    }
     if (run.state == PageState::kPresent) {
       MIGRATE_TRY(overwrite(memory, destination, content));
     } else if (content.empty()) {
       space.map.set_state(pages, PageState::kZero);
     } else {
-      room.used += pages.page_count;
-      if (room.used > room.most_pages) {
-        return not_staged(ErrorCode::kCorrupt, source.start, "there are more than was agreed on");
-      }
       const InstallResult result = space.userfault.copy(destination.start, content);
       space.map.set_state({pages.start, result.page_count}, PageState::kPresent);
       if (result.page_count < pages.page_count) {

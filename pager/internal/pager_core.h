@@ -166,7 +166,7 @@ class PagerCore {
   std::uint32_t links_lost_ MIGRATE_GUARDED_BY(mutex_) = 0;
   bool bulk_ended_ MIGRATE_GUARDED_BY(mutex_) = false;
   bool started_ MIGRATE_GUARDED_BY(mutex_) = false;
-  std::uint64_t staged_pages_ MIGRATE_GUARDED_BY(mutex_) = 0;  // ever installed by stage()
+  std::uint64_t staged_pages_ MIGRATE_GUARDED_BY(mutex_) = 0;  // ever taken by stage()
   Mutex bulk_send_mutex_;  // after mutex_ was released; held while sending on the bulk link
 
   // Owned by the fault thread.

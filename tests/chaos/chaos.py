@@ -138,7 +138,8 @@ class Case:
         self.source = source
         self.outcome = Outcome(step, victim, source.choice(MODES))
         if step in ROUND_STEPS:
-            self.outcome.mode = source.choice(ROUND_MODES)
+            self.outcome.mode = source.choice([mode for mode in MODES if mode in ROUND_MODES] or
+                                              ROUND_MODES)
         if step in ("source.done", "destination.done"):
             self.outcome.mode = "lazy"
         elif step.endswith(".adopting"):

@@ -199,7 +199,9 @@ TEST_F(Stagings, ASourceMayNotSendWhatItHasNotOffered) {
   EXPECT_TRUE(is_refused(push(kStagedPages - 1, 2, 'a')));  // partly outside,
   EXPECT_TRUE(is_refused(push(0, 1, 'a', PageKind::kError)));
   make_staging(4);
-  EXPECT_TRUE(is_refused(push(4, 5, 'a')));  // more than was agreed on.
+  EXPECT_TRUE(is_refused(push(4, 5, 'a')));  // more than was agreed on,
+  make_staging(4);
+  EXPECT_TRUE(is_refused(push(10, 5, 0, PageKind::kZero)));  // whatever is in them.
   PageControl control;
   control.type = MessageType::kDone;
   EXPECT_TRUE(is_refused(take(message_bytes(control))));

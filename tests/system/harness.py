@@ -326,7 +326,9 @@ def travel(testbed, process, mode, count, source, hosts=("hostB", "hostA"), long
         time.sleep(source.uniform(0.0, longest))
         destination = hosts[number % len(hosts)]
         wait = "done" if mode != "demand" and source.random() < 0.3 else "resumed"
-        outcome = testbed.move("hostA", process.pid, destination, mode, wait)
+        # Where the process is sent while it runs, each attempt takes longer.
+        outcome = testbed.move("hostA", process.pid, destination, mode, wait,
+                               patience=30.0 if mode in ("precopy", "hybrid") else 10.0)
         history.append(f"{destination}: {outcome}")
         if outcome.status != DONE:
             return (f"move {number + 1} of {count}, to {destination}:\n  " + "\n  ".join(history) +

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstring>
 #include <filesystem>
 #include <future>
 #include <span>
@@ -19,6 +20,7 @@
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/rules/host_policy.h"
+#include "pager/page_protocol.h"
 #include "tests/libmigrate/guest/arrival_world.h"
 
 namespace migrate {
@@ -98,6 +100,83 @@ TEST_F(ArrivalRunTest, WhatAFollowingWorkerNeedsIsThereBeforeItRuns) {
   EXPECT_EQ(noted.token(), "token");
   EXPECT_EQ(noted.command(), "sub ject");  // No line break reaches a terminal.
   EXPECT_TRUE(noted.trusted());
+}
+
+/// Messages of a source that sends pages ahead.
+PageControl round_end(std::uint64_t sequence) {
+  PageControl end;
+  end.type = MessageType::kPushEnd;
+  end.sequence = sequence;
+  return end;
+}
+PresenceHeader nothing_kept() {
+  PresenceHeader kept;
+  kept.type = MessageType::kKept;
+  kept.last = 1;
+  return kept;
+}
+
+// What comes ahead is taken in before the image, and the connection goes on to be that of the
+// pager.
+TEST_F(ArrivalRunTest, PagesMayComeAheadOfIt) {
+  auto arrived = take_in([this] {
+    wire::Offer offer = world_.offer();
+    offer.set_mode("hybrid");
+    offer.set_memory_bytes(10 * kPageBytes);
+    world_.send_offer(offer);
+    world_.connect_pages();
+    for (const std::uint64_t round : {0, 1}) {
+      world_.send_bulk(message_bytes(round_end(round)));
+      const auto confirmed = parse_control(world_.hear_bulk());
+      ASSERT_TRUE(confirmed);
+      EXPECT_EQ(confirmed->type, MessageType::kConfirm);
+      EXPECT_EQ(confirmed->sequence, round);
+    }
+    world_.send_bulk(message_bytes(nothing_kept()));
+    world_.send_final();
+    const auto restored = world_.hear();
+    ASSERT_TRUE(restored && restored->has_restored());
+    world_.send_run();
+    const auto running = world_.hear();
+    EXPECT_TRUE(running && running->has_running());
+    PresenceHeader presence;
+    presence.last = 1;
+    world_.send_bulk(message_bytes(presence));
+    const auto done = parse_control(world_.hear_bulk());
+    EXPECT_TRUE(done && done->type == MessageType::kDone);
+  });
+  ASSERT_TRUE(arrived);
+  EXPECT_FALSE(world_.has("discard"));
+}
+
+TEST_F(ArrivalRunTest, ItIsNotRunIfWhatComesAheadIsNotAsOffered) {
+  EXPECT_FALSE(take_in([this] {
+    wire::Offer offer = world_.offer();
+    offer.set_mode("precopy");
+    world_.send_offer(offer);
+    world_.connect_pages();
+    PushHeader header;
+    header.run_count = 1;
+    const PushRun run{0x10000, 1, PageKind::kZero};
+    std::vector<std::byte> message(sizeof(header) + sizeof(run));
+    std::memcpy(message.data(), &header, sizeof(header));
+    std::memcpy(message.data() + sizeof(header), &run, sizeof(run));
+    world_.send_bulk(message);
+    EXPECT_TRUE(world_.hear_bulk().empty());
+  }));
+  expect_nothing_is_left();
+}
+
+TEST_F(ArrivalRunTest, ItIsNotRunIfItsSourceGoesWhilePagesComeAhead) {
+  EXPECT_FALSE(take_in([this] {
+    wire::Offer offer = world_.offer();
+    offer.set_mode("hybrid");
+    world_.send_offer(offer);
+    world_.connect_pages();
+    world_.send_bulk(message_bytes(round_end(0)));
+    EXPECT_FALSE(world_.hear_bulk().empty());
+  }));
+  expect_nothing_is_left();
 }
 
 TEST_F(ArrivalRunTest, ItIsNotRunIfTheSourceFails) {

@@ -265,6 +265,16 @@ void ArrivalWorld::connect_pages() {
   ASSERT_TRUE(connected && connected->has_connected());
 }
 
+void ArrivalWorld::send_bulk(std::span<const std::byte> message) const {
+  EXPECT_TRUE(pages_.at(1)->send(std::span(&message, 1)));
+}
+
+std::vector<std::byte> ArrivalWorld::hear_bulk() const {
+  const auto message = pages_.at(1)->receive(0, kHearMs);
+  return message ? std::vector<std::byte>(message->begin(), message->end())
+                 : std::vector<std::byte>();
+}
+
 void ArrivalWorld::send_final() const {
   wire::ControlMessage message;
   *message.mutable_final()->mutable_image() = final_image();

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -84,6 +85,10 @@ class ArrivalWorld {
   void send_offer(const wire::Offer& offer) const;
   /// Waits for the reply, and connects for pages.
   void connect_pages();
+  /// One message over the connection by which pages are pushed.
+  void send_bulk(std::span<const std::byte> message) const;
+  /// What comes back over it; empty: nothing, or it is broken.
+  std::vector<std::byte> hear_bulk() const;
   void send_final() const;
   void send_run() const;
   /// Closes the connections for pages, as a source does that owes nothing.

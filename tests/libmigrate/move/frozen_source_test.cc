@@ -8,12 +8,18 @@
 
 #include <array>
 #include <cstring>
+#include <set>
+#include <thread>
 
 #include "base/file.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/move/source_move.h"
+#include "libmigrate/pages/channel_link.h"
+#include "libmigrate/requests/requests.h"
 #include "libmigrate/trace/tracee.h"
+#include "pager/page_protocol.h"
 #include "tests/libmigrate/inspect/held_process.h"
+#include "transport/memory_channel.h"
 
 namespace migrate {
 namespace {
@@ -26,6 +32,37 @@ constexpr bool kOfThreadSanitizer = __has_feature(thread_sanitizer);
 #else
 constexpr bool kOfThreadSanitizer = false;
 #endif
+
+/// Takes what is sent until a round ends, and confirms that.
+std::vector<PushRun> confirm_one_round(std::unique_ptr<Channel> channel) {
+  ChannelLink link(std::move(channel));
+  std::vector<PushRun> runs;
+  for (PushView push;;) {
+    const auto message = link.receive(0, 10'000);
+    if (!message) {
+      return {};
+    }
+    if (parse_push(*message, push)) {
+      runs.insert(runs.end(), push.runs.begin(), push.runs.end());
+      continue;
+    }
+    auto control = parse_control(*message);
+    if (!control || control->type != MessageType::kPushEnd) {
+      return {};
+    }
+    control->type = MessageType::kConfirm;
+    const std::span<const std::byte> part = message_bytes(*control);
+    return link.send(std::span(&part, 1)) ? runs : std::vector<PushRun>();
+  }
+}
+
+bool has(const std::vector<PushRun>& runs, PageRange range) {
+  std::vector<PageRange> ranges;
+  for (const PushRun& run : runs) {
+    ranges.push_back(run.range());
+  }
+  return without({range}, page_set(std::move(ranges))).empty();
+}
 
 class FrozenSourceTest : public testing::Test {
  protected:
@@ -62,6 +99,14 @@ class FrozenSourceTest : public testing::Test {
     MIGRATE_TRY(source.park());
     source.end_freeze();
     return {};
+  }
+
+  std::string proc(const char* name) const {
+    return "/proc/" + std::to_string(process_.pid()) + "/" + name;
+  }
+  /// Its memory is registered with a userfaultfd for writes.
+  bool is_followed() const {
+    return read_file(proc("smaps")).value().find(" uw") != std::string::npos;
   }
 
   std::uint64_t start() const { return reinterpret_cast<std::uint64_t>(place_); }
@@ -114,6 +159,72 @@ TEST_F(FrozenSourceTest, RunsOnWhenTheFreezeEndsWithoutAMove) {
   ASSERT_TRUE(capture(source));  // Once more.
   source.end_freeze();
   EXPECT_FALSE(is_traced());
+}
+
+TEST_F(FrozenSourceTest, WritesAreFollowedAfterAStopThatLeavesNothing) {
+  if (!WriteTracker::check_support()) {
+    GTEST_SKIP() << "needs Linux 6.7";
+  }
+  options_.plan = parse_mode("hybrid").value();
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(source.inspect()) << test::text(source.refusals());
+  const auto maps = read_file(proc("maps")).value();
+  const auto files = list_directory(proc("fd")).value();
+  ASSERT_TRUE(source.watch_writes()) << test::text(source.refusals());
+  EXPECT_FALSE(is_traced());
+  EXPECT_EQ(list_directory(proc("fd")).value(), files);
+  EXPECT_TRUE(is_followed());
+  source.end_watch();
+  EXPECT_FALSE(is_followed());
+  EXPECT_EQ(read_file(proc("maps")).value(), maps);
+}
+
+// Who may move it is judged on the stopped process, before anything of it is read.
+TEST_F(FrozenSourceTest, WritesAreFollowedInTheRightsOfWhoAsks) {
+  if (!WriteTracker::check_support()) {
+    GTEST_SKIP() << "needs Linux 6.7";
+  }
+  options_.plan = parse_mode("precopy").value();
+  options_.asker = {.user = 4711, .group = 4711};
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_FALSE(source.inspect());
+  ASSERT_FALSE(source.watch_writes());
+  EXPECT_EQ(test::codes(source.refusals()), (std::set<std::string>{"NOT_PERMITTED"}));
+  EXPECT_EQ(source.ahead(), nullptr);
+  EXPECT_FALSE(is_followed());
+  EXPECT_FALSE(is_traced());
+}
+
+TEST_F(FrozenSourceTest, WhatWasSentAheadCountsIfItWasNotWrittenSince) {
+  if (!WriteTracker::check_support()) {
+    GTEST_SKIP() << "needs Linux 6.7";
+  }
+  options_.plan = parse_mode("hybrid").value();
+  FrozenSource source(options_, note_area(), report_);
+  report_.begin();
+  ASSERT_TRUE(source.inspect()) << test::text(source.refusals());
+  ASSERT_TRUE(source.watch_writes()) << test::text(source.refusals());
+  auto [ours, theirs] = make_memory_channels().value();
+  std::vector<PushRun> came;
+  std::thread destination([&came, channel = std::move(theirs)]() mutable {
+    came = confirm_one_round(std::move(channel));
+  });
+  ChannelLink link(std::move(ours));
+  const auto sent = source.ahead()->run(link, {.limits = {.most = 1},
+                                               .most_pages = 1U << 20U,
+                                               .still_wanted = [] { return Result<void>(); }});
+  destination.join();
+  ASSERT_TRUE(sent) << sent.error().message();
+  EXPECT_TRUE(has(came, pages(0, kPages)));
+  // As any that has the right to: a debugger.
+  const std::byte written{9};
+  ASSERT_TRUE(write_memory(process_.pid(), start() + kPageBytes, std::span(&written, 1)));
+  ASSERT_TRUE(source.freeze());
+  ASSERT_TRUE(source.complete_image(0));
+  ASSERT_TRUE(source.find_kept());
+  EXPECT_EQ(common(source.ahead()->kept(), {pages(0, kPages)}),
+            (PageSet{pages(0, 1), pages(2, 2)}));
+  source.end_freeze();
 }
 
 TEST_F(FrozenSourceTest, TheRecordHoldsTheImageAsItWasSent) {

@@ -67,6 +67,14 @@ TEST_F(MoveReportTest, IsFrozenUntilItRunsThere) {
   EXPECT_EQ(result()["freeze_us"], 900);
 }
 
+TEST_F(MoveReportTest, TellsOfRoundsOnlyWhereSomeWereMade) {
+  EXPECT_FALSE(result().contains("rounds"));
+  report_.note_rounds({{"count", 2}});
+  EXPECT_EQ(result()["rounds"]["count"], 2);
+  report_.begin();  // Those of an attempt that came to nothing.
+  EXPECT_FALSE(result().contains("rounds"));
+}
+
 TEST_F(MoveReportTest, HasEveryCounter) {
   wire::Progress progress;
   std::uint64_t pages = 0;
@@ -87,8 +95,9 @@ TEST_F(MoveReportTest, HasEveryCounter) {
                                  {"push", 3},
                                  {"local_file", 4},
                                  {"zero", 5},
-                                 {"starter", 6},
-                                 {"never_present", 7}}));
+                                 {"staged", 6},
+                                 {"starter", 7},
+                                 {"never_present", 8}}));
   EXPECT_EQ(told["faults"], (json{{"count", 9}, {"p50_us", 10}, {"p99_us", 11}, {"max_us", 12}}));
   EXPECT_EQ(told["one_sided_pages"], 8);
   EXPECT_EQ(told["owed_pages"], 13);

@@ -36,6 +36,11 @@ TEST(MovePlan, AModeIsWhatTheCodeAsks) {
   EXPECT_TRUE(!demand.push && !demand.prefetch && !demand.all_before_run);
   const MovePlan eager = parse_mode("eager").value();
   EXPECT_TRUE(eager.push && eager.all_before_run);
+  const MovePlan precopy = parse_mode("precopy").value();
+  EXPECT_TRUE(precopy.rounds && precopy.push && precopy.all_before_run);
+  const MovePlan hybrid = parse_mode("hybrid").value();
+  EXPECT_TRUE(hybrid.rounds && hybrid.push && hybrid.prefetch && !hybrid.all_before_run);
+  EXPECT_FALSE(lazy.rounds || demand.rounds || eager.rounds);
   EXPECT_EQ(lazy.word, "lazy");
   EXPECT_EQ(MovePlan().word, lazy.word);
 }
@@ -48,7 +53,7 @@ TEST(MovePlan, OnlyAnOfferMayOnlyAsk) {
 }
 
 TEST(MovePlan, AModeThatIsNotKnownIsAnErrorEverywhere) {
-  for (const char* word : {"", "Lazy", "lazy ", "precopy", "checks"}) {
+  for (const char* word : {"", "Lazy", "lazy ", "postcopy", "checks"}) {
     EXPECT_EQ(parse_mode(word).error().code, ErrorCode::kInvalid) << word;
     EXPECT_EQ(parse_offered_mode(word).error().code, ErrorCode::kInvalid) << word;
   }
@@ -57,7 +62,7 @@ TEST(MovePlan, AModeThatIsNotKnownIsAnErrorEverywhere) {
 TEST(MovePlan, WhatAWorkerNotedIsGoneOnWith) {
   EXPECT_TRUE(noted_plan("eager").all_before_run);
   EXPECT_EQ(noted_plan("").word, "lazy");
-  EXPECT_EQ(noted_plan("precopy").word, "lazy");  // With a line in the log.
+  EXPECT_EQ(noted_plan("postcopy").word, "lazy");  // With a line in the log.
 }
 
 TEST(Requests, TellsWhatIsWanted) {
@@ -104,10 +109,36 @@ TEST(Requests, AMoveSaysAllOfIt) {
   EXPECT_EQ(move.push.deadline.count(), 250);
 }
 
+TEST(Requests, RoundsEndAsTheMoveSays) {
+  const MoveRequest as_usual = parse_move({{"destination", "b"}, {"mode", "hybrid"}}).value();
+  EXPECT_EQ(as_usual.rounds.most, 5U);
+  EXPECT_EQ(as_usual.rounds.downtime.count(), 10'000);
+  const json wanted{{"destination", "b"}, {"mode", "precopy"}, {"rounds", 3}, {"downtime_us", 250}};
+  const MoveRequest move = parse_move(wanted).value();
+  EXPECT_EQ(move.rounds.most, 3U);
+  EXPECT_EQ(move.rounds.downtime.count(), 250);
+  const MoveRequest passed_on = parse_move(request_for(move)).value();
+  EXPECT_EQ(passed_on.rounds.most, 3U);
+  EXPECT_EQ(passed_on.rounds.downtime.count(), 250);
+  for (const json& rounds : {json(0), json(1.5), json(1001), json("3"), json(-1)}) {
+    EXPECT_NE(error_with("rounds", rounds).find("rounds"), std::string::npos) << rounds;
+  }
+  EXPECT_NE(error_with("downtime_us", -1).find("downtime_us"), std::string::npos);
+}
+
+TEST(Requests, ACheckIsOfAMode) {
+  EXPECT_FALSE(parse_check(json::object()).value().rounds);
+  EXPECT_FALSE(parse_check({{"mode", "eager"}}).value().rounds);
+  const CheckRequest check = parse_check({{"mode", "precopy"}}).value();
+  EXPECT_TRUE(check.rounds);
+  EXPECT_TRUE(parse_check(request_for(check)).value().rounds);
+  EXPECT_EQ(parse_check({{"mode", "fast"}}).error().code, ErrorCode::kInvalid);
+}
+
 TEST(Requests, TheErrorNamesTheMemberWhatCameAndWhatMayCome) {
   const std::string mode = error_with("mode", "fast");
   EXPECT_NE(mode.find("fast"), std::string::npos);
-  EXPECT_NE(mode.find("lazy, demand or eager"), std::string::npos);
+  EXPECT_NE(mode.find("lazy, demand, eager, precopy or hybrid"), std::string::npos);
   const std::string wait = error_with("wait", "ever");
   EXPECT_NE(wait.find("wait \"ever\""), std::string::npos);
   EXPECT_NE(wait.find("resumed, done, exit"), std::string::npos);
