@@ -1,11 +1,9 @@
 // A terminal: at the destination a pseudo-terminal, which the relay feeds from the one at home. All
 // open files that lead to one terminal, by whatever name, lead to one there, too.
 #include <fcntl.h>
-#include <linux/magic.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/vfs.h>
 
 #include <algorithm>
 #include <string>
@@ -127,13 +125,6 @@ const char* flaw_of_terminal(const wire::Objects& objects, const wire::OpenFile&
   return terminal->modes().size() == sizeof(TerminalModes) ? nullptr : "modes of a terminal";
 }
 
-void compare_terminal(CompareContext& context, const wire::OpenFile& /*file*/) {
-  struct statfs file_system {};
-  if (::statfs("/dev/pts", &file_system) != 0 || file_system.f_type != DEVPTS_SUPER_MAGIC) {
-    context.refuse("NO_TERMINALS", "nothing is mounted on /dev/pts");
-  }
-}
-
 Result<UniqueFd> make_terminal(MakeContext& context, const wire::OpenFile& file) {
   const int slave = MIGRATE_TRY(context.relay_end(file.object()));
   // Never our own controlling terminal.
@@ -160,7 +151,6 @@ constinit const Carrier kTerminal{
     .find = find_terminal,
     .settle = settle_terminal,
     .flaw = flaw_of_terminal,
-    .compare = compare_terminal,
     .make = make_terminal,
     .connect = take_control,
 };

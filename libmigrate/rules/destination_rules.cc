@@ -2,10 +2,12 @@
 
 #include <fmt/core.h>
 #include <linux/capability.h>
+#include <linux/magic.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -125,6 +127,15 @@ void check_open_files(const wire::Objects& objects, const wire::ProcessImage& im
   }
 }
 
+// A cell mounts a devpts of its own where this host has one.
+void check_terminals(const wire::Objects& objects, Refusals& refusals) {
+  struct statfs file_system {};
+  if (objects.terminals_size() > 0 &&
+      (::statfs("/dev/pts", &file_system) != 0 || file_system.f_type != DEVPTS_SUPER_MAGIC)) {
+    refusals.push_back(make_refusal("NO_TERMINALS", "/dev/pts"));
+  }
+}
+
 bool may_raise_limits() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   std::array<__user_cap_data_struct, 2> sets{};
@@ -166,6 +177,7 @@ std::vector<wire::Refusal> check_against_host(const wire::Image& image,
   }
   check_mapped_files(image.objects(), process, same_kernel, refusals);
   check_open_files(image.objects(), process, same_kernel, refusals);
+  check_terminals(image.objects(), refusals);
   struct stat status {};
   const std::string& directory = process.working_directory();
   if (!directory.empty() && (::stat(directory.c_str(), &status) != 0 || !S_ISDIR(status.st_mode))) {

@@ -4,13 +4,13 @@
 import errno
 import fcntl
 import os
+import pathlib
 import pty
 import re
 import select
 import shutil
 import signal
 import struct
-import subprocess
 import sys
 import termios
 import time
@@ -85,6 +85,7 @@ class Terminal:
                 os.execvpe(command[0], command, environment)
             finally:
                 os._exit(127)
+        os.set_inheritable(self.master, False)
         self.resize(24, 80)
 
     def resize(self, rows, columns):
@@ -394,9 +395,9 @@ class TerminalTest(unittest.TestCase):
                 path.write_text("first\nlast\n")
                 terminal = self.open(*self.words("bash", "--norc", "-i"))
                 terminal.expect(rb"\$ ")
-                terminal.type(f"vim -u NONE -n {path}\r")
+                terminal.type(f"vim -u NONE -n {path.name}\r")
                 terminal.expect(rb"first.*last")
-                pid = self.pid_of("vim", str(path))
+                pid = self.pid_of("vim", path.name)
                 self.move(pid, "hostB", mode, "resumed" if mode == "demand" else "done")
                 terminal.type("ostart ")
                 terminal.expect(rb"start")
@@ -409,7 +410,7 @@ class TerminalTest(unittest.TestCase):
                 terminal.type("fg\r")
                 terminal.resize(40, 100)
                 terminal.type(":q\r")
-                terminal.expect(rb"\$ ")
+                terminal.expect(rb"\x1b\[\?1049l.*\$ ")
                 terminal.type("stty -a; echo end\r")
                 self.assertIn(b"icanon", terminal.expect(rb"speed.*\nend\r\n")[0].split())
                 self.assertEqual(path.read_text(), "first\nstart end\nlast\n")
@@ -479,7 +480,8 @@ class TerminalTest(unittest.TestCase):
         self.move(pid, "hostB")
         terminal.type("a\r")
         terminal.expect(rb"got 'a'\r\n")
-        tracer = int(re.search(r"TracerPid:\s*(\d+)", open(f"/proc/{pid}/status").read())[1])
+        status = pathlib.Path(f"/proc/{pid}/status").read_text()
+        tracer = int(re.search(r"TracerPid:\s*(\d+)", status)[1])
         os.kill(tracer, signal.SIGKILL)
         terminal.type("b\r")
         terminal.expect(rb"got 'b'\r\n")

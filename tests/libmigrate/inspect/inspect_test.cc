@@ -259,8 +259,9 @@ TEST(Inspect, PipesAndTerminalsThatLeadOutsideAreRelayed) {
   const Inspection inspection = inspect(process.pid());
   EXPECT_EQ(test::codes(inspection.refusals), std::set<std::string>{"DEVICE"})
       << "the master side only: " << text(inspection.refusals);
-  EXPECT_EQ(open_file_of(inspection.image, 0).kind(), wire::OpenFile::RELAY);
+  EXPECT_EQ(open_file_of(inspection.image, 0).kind(), wire::OpenFile::TERMINAL);
   EXPECT_EQ(open_file_of(inspection.image, 0).object(), 1U);
+  EXPECT_EQ(inspection.image.objects().terminals(0).stream(), 1U);
   EXPECT_EQ(open_file_of(inspection.image, 1).kind(), wire::OpenFile::RELAY);
   EXPECT_EQ(open_file_of(inspection.image, 1).object(), 2U);
 

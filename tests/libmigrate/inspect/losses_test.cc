@@ -137,17 +137,31 @@ TEST(Losses, AGroupThatAnotherProcessLeads) {
   EXPECT_EQ(losses_of(leader)["PROCESS_GROUP"], Texts());
 }
 
-TEST(Losses, TheTerminal) {
-  const HeldProcess process([] {
-    const int leader = ::posix_openpt(O_RDWR | O_NOCTTY);
-    if (leader < 0 || ::grantpt(leader) != 0 || ::unlockpt(leader) != 0 || ::setsid() < 0 ||
-        ::open(::ptsname(leader), O_RDWR) < 0) {
-      ::_exit(2);
+TEST(Losses, TheTerminalOfItsSessionUnlessItIsOpen) {
+  for (const bool is_open : {true, false}) {
+    const UniqueFd master(::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC));
+    ASSERT_EQ(::grantpt(master.get()), 0);
+    ASSERT_EQ(::unlockpt(master.get()), 0);
+    const std::string name = ::ptsname(master.get());
+    const UniqueFd slave(::open(name.c_str(), O_RDWR | O_NOCTTY | O_CLOEXEC));
+    const HeldProcess process([&] {
+      const int session = ::setsid();
+      const int terminal = ::open(name.c_str(), O_RDWR);
+      if (session < 0 || terminal < 0) {
+        ::_exit(2);
+      }
+      if (!is_open) {
+        ::close(terminal);
+      }
+    });
+    const Texts terminal = losses_of(process)["TERMINAL"];
+    if (is_open) {
+      EXPECT_TRUE(terminal.empty());
+    } else {
+      ASSERT_EQ(terminal.size(), 1U);
+      EXPECT_TRUE(terminal[0].starts_with("terminal /dev/pts/")) << terminal[0];
     }
-  });
-  const Texts terminal = losses_of(process)["TERMINAL"];
-  ASSERT_EQ(terminal.size(), 1U);
-  EXPECT_TRUE(terminal[0].starts_with("terminal /dev/pts/")) << terminal[0];
+  }
 }
 
 TEST(Losses, ListsOfNodes) {
