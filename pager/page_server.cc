@@ -7,6 +7,7 @@
 #include <array>
 #include <utility>
 
+#include "base/cheaper_way.h"
 #include "base/log.h"
 #include "base/polling.h"
 #include "pager/internal/page_runs.h"
@@ -17,8 +18,20 @@ namespace {
 constexpr std::size_t kUrgentSlot = 0;
 constexpr std::size_t kBulkSlot = 1;
 constexpr int kControlPollMs = 20;
+constexpr std::chrono::milliseconds kOfOneReader{2};  // between requests of one thread
 constexpr int kUrgentNice = -10;
-constexpr int kPushNice = -5;
+// Of processor time that several want; within the worker, faults come first.
+constexpr int kPushNice = 10;
+constexpr int kHurryPushNice = -5;
+constexpr std::uint64_t kCrowdedPushPages = 64;  // for which somebody may have to wait
+
+std::uint64_t pages_in(const std::vector<PageRange>& ranges) {
+  std::uint64_t count = 0;
+  for (const PageRange& range : ranges) {
+    count += range.page_count;
+  }
+  return count;
+}
 
 }  // namespace
 
@@ -31,6 +44,7 @@ PageServer::PageServer(PageServerOptions options, PageReader& reader,
       push_wanted_(options.push || options.push_deadline.count() > 0),
       push_buffer_(std::move(push_buffer)),
       pace_(options.push_bytes_per_second, options.push_deadline),
+      giving_way_(options.push_hurries || options.push_deadline.count() > 0),
       urgent_buffer_(std::move(urgent_buffer)) {
   push_runs_.reserve(kMaxPushPages);
   urgent_runs_.reserve(kMaxRequestPages);
@@ -133,7 +147,6 @@ Result<void> PageServer::answer(PageLink& link, const PageRequest& request) {
   }
   if (readable) {
     MIGRATE_TRY(read_request(range));
-    fault_hint_ = range.end();
   } else {
     urgent_runs_.assign(1, {range.start, request.page_count, PageKind::kError});
   }
@@ -155,6 +168,9 @@ Result<void> PageServer::answer(PageLink& link, const PageRequest& request) {
   statistics_.requested_pages += request.page_count;
   statistics_.zero_pages += count_pages(urgent_runs_, PageKind::kZero);
   statistics_.unreadable_pages += count_pages(urgent_runs_, PageKind::kError);
+  if (readable) {
+    order_.note_request(range);
+  }
   if (plan_ && readable) {
     plan_->mark_sent(range);
   }
@@ -167,15 +183,21 @@ Result<void> PageServer::serve_urgent(PageLink& link) {
   // was.
   static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kUrgentNice));
   Result<void> result;
+  using Clock = std::chrono::steady_clock;
   Polling polling{std::chrono::microseconds(options_.spin_us)};
+  // By how long the other side takes from one request to the next: see FaultWaiting.
+  constexpr std::size_t kPoll = 0;
+  CheaperWay ways(options_.spin_us > 0 ? 2 : 1);
+  Clock::time_point last_request{};
   bool asleep = true;  // Until the first request: the process is still being restored.
   while (!stop_ && !done_) {
-    const auto limit = asleep ? std::chrono::microseconds(0) : polling.limit();
-    const auto start = std::chrono::steady_clock::now();
+    const bool polls = !asleep && ways.way() == kPoll;
+    const auto limit = polls ? polling.limit() : std::chrono::microseconds(0);
+    const auto start = Clock::now();
     const auto message = link.receive(static_cast<std::uint32_t>(limit.count()), 1000);
-    const bool in_time = std::chrono::steady_clock::now() - start < limit;
-    if (!asleep) {
-      polling.note(in_time);
+    const auto now = Clock::now();
+    if (polls) {
+      polling.note(now - start < limit);
     }
     asleep = !message && message.error().code == ErrorCode::kRetry;
     if (asleep) {
@@ -186,6 +208,12 @@ Result<void> PageServer::serve_urgent(PageLink& link) {
       break;
     }
     const auto request = parse_request(*message);
+    if (request && request->page_count == 1) {
+      if (now - last_request < kOfOneReader) {
+        ways.note(now - last_request);
+      }
+      last_request = now;
+    }
     result = request ? answer(link, *request) : fail(request.error());
     if (!result) {
       break;
@@ -246,12 +274,11 @@ Result<bool> PageServer::push_batch(PageLink& link) {
   header.sequence = next_sequence_;
   {
     const MutexLock lock(mutex_);
-    const std::uint64_t hint = fault_hint_;
-    if (hint != followed_hint_) {
-      followed_hint_ = hint;
-      plan_->follow(hint);
+    const std::uint64_t most = giving_way_.crowded() ? kCrowdedPushPages : kMaxPushPages;
+    if (const auto place = order_.next(most * kPageBytes)) {
+      plan_->follow(*place);
     }
-    plan_->next_batch(header.sequence, kMaxPushPages, kMaxPushRuns, push_ranges_);
+    plan_->next_batch(header.sequence, most, kMaxPushRuns, push_ranges_);
   }
   if (push_ranges_.empty()) {
     return false;
@@ -265,6 +292,7 @@ Result<bool> PageServer::push_batch(PageLink& link) {
       message_bytes(header), std::as_bytes(std::span(push_runs_)),
       push_buffer_.bytes().first(data_pages * kPageBytes)};
   MIGRATE_TRY(link.send(std::span(parts).first(data_pages > 0 ? 3 : 2)));
+  giving_way_.worked(pages_in(push_ranges_) * kPageBytes);
   const MutexLock lock(mutex_);
   statistics_.pushed_pages += data_pages;
   statistics_.zero_pages += count_pages(push_runs_, PageKind::kZero);
@@ -353,8 +381,8 @@ Result<void> PageServer::push_until_done(PageLink& link) {
 
 Result<void> PageServer::push(PageLink& link) {
   use_link(kBulkSlot, &link);
-  // As long as pages are owed, two hosts can end the process: before ordinary work, after faults.
-  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kPushNice));
+  const int nice = giving_way_.hurries() ? kHurryPushNice : kPushNice;
+  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), nice));
   const Result<void> result = push_until_done(link);
   use_link(kBulkSlot, nullptr);
   return stop_ || done_ ? Result<void>() : result;

@@ -9,10 +9,12 @@
 #include <utility>
 #include <vector>
 
+#include "base/giving_way.h"
 #include "base/mapping.h"
 #include "base/mutex.h"
 #include "base/result.h"
 #include "pager/internal/pace.h"
+#include "pager/internal/push_order.h"
 #include "pager/internal/push_plan.h"
 #include "pager/page_protocol.h"
 #include "pager/page_reader.h"
@@ -30,6 +32,9 @@ struct PageServerOptions {
   /// Within which, from the first push() on, everything is to be pushed, even beyond the limit and
   /// without being asked (mode demand); 0: no such time. Without a limit it changes nothing else.
   std::chrono::milliseconds push_deadline{0};
+  /// Pushes also with processor time that others want: the process stands still until all is there.
+  /// With a deadline it does in any case.
+  bool push_hurries = false;
 };
 
 struct PageServerStatistics {
@@ -109,8 +114,7 @@ class PageServer {
   std::atomic<bool> push_wanted_;
   std::atomic<bool> stop_ = false;
   std::atomic<bool> done_ = false;
-  std::atomic<bool> warned_ = false;           // of a request outside the process
-  std::atomic<std::uint64_t> fault_hint_ = 0;  // source address after the last request, 0: none
+  std::atomic<bool> warned_ = false;  // of a request outside the process
 
   // Owned by the thread in push().
   Mapping push_buffer_;  // costs nothing before it is used
@@ -118,7 +122,7 @@ class PageServer {
   std::vector<PushRun> push_runs_;
   bool push_end_sent_ = false;
   Pace pace_;
-  std::uint64_t followed_hint_ = 0;
+  GivingWay giving_way_;
   std::uint64_t next_sequence_ = 1;
 
   // Owned by the thread in serve_urgent().
@@ -127,6 +131,7 @@ class PageServer {
 
   mutable Mutex mutex_;  // short sections only; nothing is sent or read under it
   std::optional<PushPlan> plan_ MIGRATE_GUARDED_BY(mutex_);
+  PushOrder order_ MIGRATE_GUARDED_BY(mutex_);
   PageServerStatistics statistics_ MIGRATE_GUARDED_BY(mutex_);
   PageLink* links_[2] MIGRATE_GUARDED_BY(mutex_) = {};
 };

@@ -36,9 +36,11 @@ struct AdoptedSpace {
 
 struct PagerOptions {
   std::uint32_t spin_us = 200;  ///< How long the fault thread polls after a fault before it sleeps.
-  /// Pages asked for beyond a faulting one while faults are sequential; 0 to ask for nothing else
-  /// (mode demand).
-  std::uint32_t fault_around_pages = 16;
+  /// Most pages asked for at a time ahead of a thread that walks through memory; 0 to ask for
+  /// nothing but what is touched (mode demand).
+  std::uint32_t prefetch_pages = 64;
+  /// Receives pushes also with processor time that others want: the process waits for all pages.
+  bool hurries = false;
   /// The host's pid of the process, and of one of which it and all that it forks will always be
   /// descendants. 0 if unknown: what a child does not get is then as the regions say, whatever the
   /// process has advised since (MADV_WIPEONFORK, MADV_KEEPONFORK).
@@ -72,6 +74,10 @@ struct PagerStatistics {
   std::uint64_t duplicate_pages = 0;      ///< Arrived although no longer needed.
   std::uint64_t poisoned_pages = 0;       ///< The source could not read them.
   std::uint64_t faults = 0;               ///< Fault messages, whatever they needed.
+  std::uint64_t stalled_ns = 0;           ///< For which threads waited for pages, added up.
+  std::uint64_t prefetch_useful = 0;      ///< Prefetched, and touched, as far as faults tell.
+  std::uint64_t prefetch_late = 0;        ///< Faults on pages that a prefetch was to bring.
+  std::uint64_t prefetch_wasted = 0;      ///< Prefetched ahead of a walk that ended before them.
   std::uint64_t first_owed_pages = 0;     ///< To the moved process itself, when it was last seen.
   bool first_gone = false;                ///< Its address space has ended, or made way (execve).
   std::uint64_t forks = 0;                ///< Address spaces added by fork.
@@ -81,7 +87,7 @@ struct PagerStatistics {
   double fault_max_us = 0;
 };
 
-/// One of the ways by which pages come to be there.
+/// One of the ways by which pages come to be there, or what became of those that came so.
 struct PageCounter {
   std::string_view name;  ///< As the two hosts of a move and its result say it.
   std::uint64_t PagerStatistics::*pages;
@@ -99,6 +105,9 @@ inline constexpr std::array kPageCounters{
     PageCounter{"staged", &PagerStatistics::staged_pages, true},
     PageCounter{"starter", &PagerStatistics::starter_pages, true},
     PageCounter{"never_present", &PagerStatistics::never_present_pages},
+    PageCounter{"prefetch_useful", &PagerStatistics::prefetch_useful},
+    PageCounter{"prefetch_late", &PagerStatistics::prefetch_late},
+    PageCounter{"prefetch_wasted", &PagerStatistics::prefetch_wasted},
 };
 
 /// Takes pages away from the process that is being made here, so that they are missing again.

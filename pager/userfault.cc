@@ -103,14 +103,14 @@ Result<Userfault> Userfault::create_for_self() {
 Result<void> Userfault::handshake(int fd) {
   uffdio_api api{};
   api.api = UFFD_API;
-  api.features = kRequiredFeatures | kPoisonFeature;
+  api.features = kRequiredFeatures | kThreadFeature | kPoisonFeature;
   if (::ioctl(fd, UFFDIO_API, &api) == 0) {
     return {};
   }
   if (errno == EINVAL) {
     api = {};
     api.api = UFFD_API;
-    api.features = kRequiredFeatures;
+    api.features = kRequiredFeatures | kThreadFeature;
     if (::ioctl(fd, UFFDIO_API, &api) == 0) {
       return {};
     }

@@ -38,6 +38,8 @@ class Userfault {
       UFFD_FEATURE_EVENT_FORK | UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE |
       UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_MISSING_SHMEM;
   static constexpr std::uint64_t kPoisonFeature = std::uint64_t{1} << 14U;  // Linux 6.6
+  /// Faults name their thread (Linux 4.14); without it, all seem to be of one.
+  static constexpr std::uint64_t kThreadFeature = UFFD_FEATURE_THREAD_ID;
 
   /// A userfaultfd (close-on-exec, non-blocking, faults from kernel mode included) of the calling
   /// process, with kRequiredFeatures. Errors: kUnsupported (what the kernel lacks, or
@@ -48,8 +50,8 @@ class Userfault {
   static Userfault adopt(UniqueFd fd) { return Userfault(std::move(fd)); }
 
   /// UFFDIO_API on a fresh userfaultfd of any process, such as one fetched with pidfd_getfd, with
-  /// kRequiredFeatures, and kPoisonFeature where the kernel has it. Borrows `fd`. Errors:
-  /// kUnsupported.
+  /// kRequiredFeatures, kThreadFeature, and kPoisonFeature where the kernel has it. Borrows `fd`.
+  /// Errors: kUnsupported.
   static Result<void> handshake(int fd);
 
   int fd() const { return fd_.get(); }

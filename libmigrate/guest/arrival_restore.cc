@@ -170,10 +170,12 @@ Result<void> Arrival::make_pager(UniqueFd userfault) {
   auto pages = std::make_unique<GuestPages>(*cell_, record().noted().command(), session_);
   pages_ = pages.get();
   arrived_.guest->set_pages(std::move(pages));
-  pages_->set_pager(MIGRATE_TRY(Pager::create(
-      pages_->options(context_.spin_us, plan_, record().file().mark().init),
-      Userfault::adopt(std::move(userfault)), pager_regions(draft.objects(), only_process(draft)),
-      open_mapped_files(draft.objects().mapped_files(), restorer_->file_user()))));
+  PagerOptions options = pages_->options(context_.spin_us, plan_, record().file().mark().init);
+  options.hurries = options.hurries || offer_.hurries();
+  pages_->set_pager(MIGRATE_TRY(
+      Pager::create(std::move(options), Userfault::adopt(std::move(userfault)),
+                    pager_regions(draft.objects(), only_process(draft)),
+                    open_mapped_files(draft.objects().mapped_files(), restorer_->file_user()))));
   MIGRATE_TRY(
       check_untouched(destinations_of(pager_regions(draft.objects(), only_process(draft)))));
   pages_->pager().launch();

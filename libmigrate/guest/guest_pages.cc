@@ -28,7 +28,8 @@ void GuestPages::wake() const {
 PagerOptions GuestPages::options(std::uint32_t spin_us, const MovePlan& plan, pid_t init) {
   PagerOptions options;
   options.spin_us = spin_us;
-  options.fault_around_pages = plan.prefetch ? options.fault_around_pages : 0;
+  options.prefetch_pages = plan.prefetch ? options.prefetch_pages : 0;
+  options.hurries = plan.all_before_run;
   options.process = cell_.seed();
   options.process_tree = init;
   options.on_fork = [this](const PagerSpace& space) { keep_space(space); };
@@ -177,6 +178,7 @@ wire::Progress GuestPages::progress() const {
     (*progress.mutable_pages())[std::string(counter.name)] = statistics.*counter.pages;
   }
   progress.set_one_sided_pages(pages_read_);
+  progress.set_stalled_ns(statistics.stalled_ns);
   progress.set_faults(statistics.remote_faults);
   progress.set_fault_p50_us(statistics.fault_p50_us);
   progress.set_fault_p99_us(statistics.fault_p99_us);

@@ -390,6 +390,7 @@ Result<void> FrozenSource::complete_image(std::int64_t clock_offset_ns) {
 
 std::string& FrozenSource::serialise_image() {
   image_bytes_ = image_.SerializeAsString();
+  report_.note_image(image_bytes_.size());
   return image_bytes_;
 }
 

@@ -40,6 +40,7 @@ Result<void> Handover::offer(wire::Offer offer, const ClockOffsets& offsets) {
   *message.mutable_offer() = std::move(offer);
   message.mutable_offer()->set_mode(std::string(options_.plan.word));
   message.mutable_offer()->set_wants_rdma(pages_.wants_rdma() && !options_.plan.only_asks);
+  message.mutable_offer()->set_hurries(options_.push.deadline.count() > 0);
   MIGRATE_TRY(control_->send(message));
   const auto reply = MIGRATE_TRY(await_reply(offsets));
   incarnation_ = reply.offer_reply().incarnation();
@@ -123,7 +124,8 @@ PageServerOptions Handover::page_server_options() const {
           .spin_us = options_.context->spin_us,
           .push_bytes_per_second =
               options_.push.bytes_per_second.value_or(options_.context->push_bytes_per_second),
-          .push_deadline = options_.push.deadline};
+          .push_deadline = options_.push.deadline,
+          .push_hurries = options_.plan.all_before_run};
 }
 
 Result<void> Handover::serve() {

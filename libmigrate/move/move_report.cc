@@ -9,6 +9,8 @@
 namespace migrate {
 namespace {
 
+constexpr std::uint64_t kNanosecondsPerMicrosecond = 1000;
+
 /// What else the destination counts (see kPageCounters), and where it stands in a result: in an
 /// object, or by itself.
 struct Counter {
@@ -28,6 +30,10 @@ constexpr std::array kCounters{
     Counter{"faults", "p50_us", value_of<&wire::Progress::fault_p50_us>},
     Counter{"faults", "p99_us", value_of<&wire::Progress::fault_p99_us>},
     Counter{"faults", "max_us", value_of<&wire::Progress::fault_max_us>},
+    Counter{"faults", "stalled_us",
+            [](const wire::Progress& progress) -> nlohmann::json {
+              return progress.stalled_ns() / kNanosecondsPerMicrosecond;
+            }},
     Counter{nullptr, "owed_pages", value_of<&wire::Progress::owed_pages>},
 };
 
@@ -93,6 +99,7 @@ void MoveReport::add_to(nlohmann::json& result, std::uint64_t wire_bytes) const 
   if (!rounds_.is_null()) {
     result["rounds"] = rounds_;
   }
+  result["image_bytes"] = image_bytes_;
   for (const PageCounter& counter : kPageCounters) {
     result["pages"][counter.name] = pages_of(progress_, counter);
   }

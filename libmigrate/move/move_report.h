@@ -35,6 +35,8 @@ class MoveReport {
   void note_running() { running_us_ = clock_(); }
   /// It was frozen since then, until note_running().
   void note_frozen_since(std::int64_t since_us) { freeze_us_ = running_us_ - since_us; }
+  /// The image that is sent within the freeze has this size.
+  void note_image(std::uint64_t bytes) { image_bytes_ = bytes; }
   /// What the destination reports.
   void note_progress(const wire::Progress& progress);
   /// Nothing is owed any more. `wire_bytes`: sent in all.
@@ -62,6 +64,7 @@ class MoveReport {
   std::int64_t running_us_ = 0;
   std::int64_t independent_us_ = 0;  // when nothing was owed any more; 0: something is
   std::int64_t freeze_us_ = 0;
+  std::uint64_t image_bytes_ = 0;
   std::uint64_t final_wire_bytes_ = 0;
   bool deadline_missed_ = false;
 };

@@ -6,6 +6,7 @@
 #include "pager/internal/event_order.h"
 #include "pager/internal/fork_watch.h"
 #include "pager/internal/guard_scan.h"
+#include "pager/internal/stalled_threads.h"
 #include "pager/page_map.h"
 #include "pager/userfault.h"
 
@@ -27,6 +28,7 @@ struct AddressSpace {
   ForkWatch watch = {};
   GuardScan guards = {};
   std::vector<TwinFault> twin_faults = {};
+  StalledThreads stalled = {};
 };
 
 }  // namespace migrate

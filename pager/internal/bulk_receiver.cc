@@ -17,13 +17,14 @@ constexpr std::uint64_t kConfirmBytes = 8U << 20U;
 constexpr std::uint64_t kSettledRegionPages = 512;  // 2 MiB: smaller ones are not worth a call
 constexpr std::size_t kLockedGaps = 128;            // marked while holding the lock
 constexpr std::uint32_t kReceiveSpinUs = 20;
-constexpr int kBulkNice = -5;
+constexpr int kBulkNice = 10;  // Within the worker, faults come first.
+constexpr int kHurryNice = -5;
 
 }  // namespace
 
 void PagerCore::run_bulk() {
-  // As long as pages are owed, two hosts can end the process: before ordinary work, after faults.
-  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), kBulkNice));
+  const int nice = giving_way_.hurries() ? kHurryNice : kBulkNice;
+  static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), nice));
   std::shared_ptr<PageLink> link;
   while (!done_ && (link = wait_for_bulk_link(link.get()))) {
     unconfirmed_bytes_ = 0;
@@ -109,6 +110,7 @@ Result<void> PagerCore::apply_push(const PushView& push) {
       }
       content = content.subspan(bytes);
       left = PageRange::between(chunk.end(), left.end());
+      giving_way_.worked(bytes);
     }
   }
   if (ending()) {

@@ -9,8 +9,8 @@
 #include <utility>
 
 #include "base/log.h"
-#include "base/polling.h"
 #include "base/processors.h"
+#include "pager/internal/fault_waiting.h"
 #include "pager/internal/pager_core.h"
 #include "pager/internal/shared_twin.h"
 
@@ -22,7 +22,6 @@ constexpr std::uint64_t kZeroAroundPages = 64;    // of memory that never existe
 constexpr std::uint64_t kRezeroAroundPages = 16;  // of memory given back with madvise
 constexpr int kFaultNice = -10;
 constexpr std::chrono::milliseconds kFaultsToldEvery{5};
-constexpr std::uint64_t kSequentialPages = 16;  // a fault at most so far beyond the last one
 
 // The region of shared memory that a page at another address belongs to.
 std::optional<PagerRegion> find_twin(AddressSpace& space, std::uint64_t address) {
@@ -50,16 +49,14 @@ void PagerCore::run_faults() {
   poll_descriptors_.reserve(kOutstandingCount);
   await_start();
   const std::chrono::microseconds most(has_several_processors() ? options_.spin_us : 0);
-  Polling for_replies(most);
-  Polling for_faults(most);
-  Polling* waiting = nullptr;
-  // Asleep until the first fault: the process is still being restored, and needs the processor.
-  bool asleep = true;
+  FaultWaiting waiting(most);
   auto last_probe = Clock::now();
-  auto waiting_since = last_probe;
   while (!stop_) {
     take_new_link();
     bool active = read_spaces();
+    if (!faults_.empty()) {
+      waiting.note_fault(faults_.front().start);
+    }
     resolve_local_faults();
     send_requests();
     active = read_replies() || active;
@@ -75,22 +72,8 @@ void PagerCore::run_faults() {
       drop_gone_spaces();
     }
     if (active) {
-      if (waiting != nullptr && !asleep) {
-        waiting->note(true);
-      }
-      waiting = nullptr;
-      asleep = false;
-      continue;
-    }
-    if (waiting == nullptr) {
-      waiting = free_slots_.size() < kOutstandingCount ? &for_replies : &for_faults;
-      waiting_since = now;
-    }
-    if (!asleep && now - waiting_since >= waiting->limit()) {
-      waiting->note(false);
-      asleep = true;
-    }
-    if (!asleep || !deferred_.empty()) {
+      waiting.note_activity();
+    } else if (!waiting.sleeps(now, free_slots_.size() < kOutstandingCount) || !deferred_.empty()) {
       ::sched_yield();
     } else {
       sleep_until_something();
@@ -112,6 +95,7 @@ void PagerCore::take_new_link() {
   most_requests_ = std::min<std::size_t>(kOutstandingCount, urgent_link_->most_requests());
   requests_.clear();
   outstanding_.fill({});
+  ahead_pages_ = 0;
   free_slots_.clear();
   for (std::uint32_t slot = 0; slot < kOutstandingCount; ++slot) {
     free_slots_.push_back(slot);
@@ -134,24 +118,6 @@ void PagerCore::take_new_link() {
   }
   for (const PageRange& range : std::exchange(first_, {})) {
     request_first(range);
-  }
-}
-
-void PagerCore::request_first(PageRange range) {
-  AddressSpace& space = *spaces_.front();
-  while (!range.empty()) {
-    const auto part = space.map.find(range.start);
-    if (!part) {
-      return;
-    }
-    const std::uint64_t most =
-        std::min<std::uint64_t>({range.page_count, part->destination.page_count, kMaxRequestPages});
-    const auto run = space.map.run_at({part->source_address, most});
-    const PageRange source{part->source_address, run.page_count};
-    if (run.state == PageState::kUnknown && add_request(source, true, Clock::now())) {
-      space.map.set_state(source, PageState::kRequested);
-    }
-    range = PageRange::between(range.start + source.bytes(), range.end());
   }
 }
 
@@ -216,7 +182,8 @@ bool PagerCore::read_messages(AddressSpace& space) {
       break;
     }
     if (message.event == UFFD_EVENT_PAGEFAULT) {
-      faults_.push_back({space.id, page_floor(message.arg.pagefault.address), Clock::now()});
+      faults_.push_back({space.id, message.arg.pagefault.feat.ptid,
+                         page_floor(message.arg.pagefault.address), Clock::now()});
     } else {
       apply_event(space, message);
     }
@@ -306,13 +273,18 @@ void PagerCore::resolve(const Fault& fault) {
     case PageState::kLocalFile:
       local_faults_.push_back(fault);
       break;
-    case PageState::kRequested:
-      break;  // the answer wakes all who wait
+    case PageState::kRequested:  // the answer wakes all who wait
+      ask_ahead(*space, fault, part->source_address, true);
+      break;
     case PageState::kUnknown:
       ask(*space, *part, fault);
       break;
   }
-  if (elsewhere && space->map.state(part->source_address) == PageState::kRequested) {
+  if (space->map.state(part->source_address) != PageState::kRequested) {
+    return;
+  }
+  space->stalled.note_fault(part->source_address, fault.start);
+  if (elsewhere) {
     space->twin_faults.push_back({fault.address, part->source_address});
   }
 }
@@ -332,6 +304,7 @@ void PagerCore::fill_zero(AddressSpace& space, const Fault& fault,
     space.map.set_state({part->source_address, result.page_count}, PageState::kPresent);
   }
   if (result.page_count > 0) {
+    note_served(fault);
     return;
   }
   switch (result.outcome) {
@@ -349,80 +322,6 @@ void PagerCore::fill_zero(AddressSpace& space, const Fault& fault,
       space.userfault.wake({fault.address, 1});
       break;
   }
-}
-
-std::uint64_t* PagerCore::sequential_stream(std::uint64_t address) {
-  for (std::uint64_t& end : streams_) {
-    if (address >= end && address < end + kSequentialPages * kPageBytes) {
-      end = address + kPageBytes;
-      return &end;
-    }
-  }
-  streams_[next_stream_] = address + kPageBytes;
-  next_stream_ = (next_stream_ + 1) % streams_.size();
-  return nullptr;
-}
-
-bool PagerCore::add_request(PageRange source, bool prefetch, Clock::time_point start) {
-  if (kOutstandingCount - free_slots_.size() >= most_requests_) {
-    return false;
-  }
-  const std::uint32_t slot = free_slots_.back();
-  free_slots_.pop_back();
-  Outstanding& entry = outstanding_[slot];
-  entry.tag = static_cast<std::uint32_t>(tag_round_++ * kOutstandingCount + slot);
-  entry.left = source;
-  entry.prefetch = prefetch;
-  entry.start = start;
-  PageRequest request;
-  request.tag = entry.tag;
-  request.address = source.start;
-  request.page_count = static_cast<std::uint32_t>(source.page_count);
-  requests_.push_back(request);
-  return true;
-}
-
-void PagerCore::ask(AddressSpace& space, const PagerRegion& part, const Fault& fault) {
-  const PageRange source{part.source_address, 1};
-  if (!urgent_usable_) {
-    space.map.set_state(source, PageState::kRequested);  // asked by take_new_link()
-    return;
-  }
-  if (!add_request(source, false, fault.start)) {
-    deferred_.push_back(fault);
-    return;
-  }
-  space.map.set_state(source, PageState::kRequested);
-  std::uint64_t* const stream =
-      options_.fault_around_pages == 0 ? nullptr : sequential_stream(part.source_address);
-  if (stream == nullptr) {
-    return;
-  }
-  const std::uint64_t most = std::min<std::uint64_t>(
-      {options_.fault_around_pages, kMaxRequestPages, part.destination.page_count - 1});
-  if (most == 0) {
-    return;
-  }
-  const auto run = space.map.run_at({source.end(), most});
-  const PageRange around{source.end(), run.page_count};
-  if (run.state == PageState::kUnknown && add_request(around, true, fault.start)) {
-    space.map.set_state(around, PageState::kRequested);
-    *stream = around.end();
-  }
-}
-
-void PagerCore::send_requests() {
-  for (const PageRequest& request : requests_) {
-    if (!urgent_usable_) {
-      break;
-    }
-    const std::span<const std::byte> part = message_bytes(request);
-    const auto sent = urgent_link_->send(std::span(&part, 1));
-    if (!sent) {
-      lose_urgent_link(sent.error());
-    }
-  }
-  requests_.clear();
 }
 
 void PagerCore::resolve_local_faults() {
@@ -452,6 +351,8 @@ void PagerCore::resolve_local_faults() {
       deferred_.push_back(fault);
     } else if (install_everywhere(source, buffer, Cause::kLocalFile) == Outcome::kChanging) {
       deferred_.push_back(fault);
+    } else {
+      note_served(fault);
     }
   }
   local_faults_.clear();
@@ -531,6 +432,7 @@ Result<void> PagerCore::apply_reply(const ReplyView& reply) {
     ::sched_yield();
   }
   entry.left = PageRange::between(range.end(), entry.left.end());
+  ahead_pages_ -= entry.prefetch ? range.page_count : 0;
   if (entry.left.empty()) {
     free_slots_.push_back(slot);
   }

@@ -52,7 +52,9 @@ PagerCore::PagerCore(PagerOptions options, std::vector<UniqueFd> local_files, Un
     : options_(std::move(options)),
       local_files_(std::move(local_files)),
       kick_(std::move(kick)),
+      prefetcher_(options_.prefetch_pages),
       local_buffer_(kLockedPages * kPageBytes),
+      giving_way_(options_.hurries),
       fill_buffer_(kLockedPages * kPageBytes) {
   faults_.reserve(4096);
   deferred_.reserve(4096);
@@ -200,6 +202,11 @@ void PagerCore::count_pages(Cause purpose, std::uint64_t page_count) {
       statistics_.starter_pages += page_count;
       break;
   }
+}
+
+void PagerCore::note_served(const Fault& fault) {
+  statistics_.stalled_ns +=
+      static_cast<std::uint64_t>(std::chrono::nanoseconds(Clock::now() - fault.start).count());
 }
 
 PagerCore::Outcome PagerCore::install_run(AddressSpace& space, const PagerRegion& part,
@@ -364,6 +371,7 @@ void PagerCore::publish() {
   std::uint64_t unfinished = 0;
   std::uint64_t owed = 0;
   for (const auto& space : spaces_) {
+    statistics_.stalled_ns += space->stalled.settle(space->map);
     if (!space->gone) {
       wake_twins(*space);
       unfinished += space->map.unfinished_pages();

@@ -12,16 +12,19 @@
 #include <thread>
 #include <vector>
 
+#include "base/giving_way.h"
 #include "base/mutex.h"
 #include "pager/internal/address_space.h"
+#include "pager/internal/fault.h"
 #include "pager/internal/latency_histogram.h"
+#include "pager/internal/prefetcher.h"
 #include "pager/page_map.h"
 #include "pager/page_protocol.h"
 #include "pager/pager.h"
 
 namespace migrate {
 
-/// What Pager hides. Functions are in the files of this folder that name them.
+/// What Pager hides. Functions are in the files that are named below.
 ///
 /// One rule carries the correctness: the userfaultfds are read, and their events applied to the
 /// maps, in one critical section of `mutex_`; pages are installed, and their state changed, in
@@ -55,18 +58,6 @@ class PagerCore {
  private:
   using Clock = std::chrono::steady_clock;
 
-  struct Fault {
-    std::uint32_t space;
-    std::uint64_t address;
-    Clock::time_point start;
-  };
-  /// A request that the source has not wholly answered.
-  struct Outstanding {
-    std::uint32_t tag = 0;
-    PageRange left;  ///< Empty: the slot is free.
-    bool prefetch = false;
-    Clock::time_point start;
-  };
   enum class Outcome : std::uint8_t { kSettled, kChanging };
   enum class Cause : std::uint8_t { kFault, kPrefetch, kPush, kLocalFile, kStarter };
 
@@ -88,6 +79,8 @@ class PagerCore {
   Outcome settle_run(AddressSpace& space, const PagerRegion& part, PageState state, PageKind kind)
       MIGRATE_REQUIRES(mutex_);
   void count_pages(Cause purpose, std::uint64_t page_count) MIGRATE_REQUIRES(mutex_);
+  /// A fault that needed no answer is over.
+  void note_served(const Fault& fault) MIGRATE_REQUIRES(mutex_);
   AddressSpace* find_space(std::uint32_t id) MIGRATE_REQUIRES(mutex_);
   AddressSpace& add_space(Userfault userfault, PageMap map) MIGRATE_REQUIRES(mutex_);
   Result<void> adopt_space(AdoptedSpace adopted) MIGRATE_REQUIRES(mutex_);
@@ -104,7 +97,6 @@ class PagerCore {
   void await_start();
   void run_faults();
   void take_new_link();
-  void request_first(PageRange range) MIGRATE_REQUIRES(mutex_);
   void lose_urgent_link(const Error& error);
   bool read_spaces();
   bool read_space(AddressSpace& space) MIGRATE_REQUIRES(mutex_);
@@ -113,21 +105,28 @@ class PagerCore {
   void apply_fork(AddressSpace& space, int userfault) MIGRATE_REQUIRES(mutex_);
   void note_withheld(AddressSpace& space) MIGRATE_REQUIRES(mutex_);
   void resolve(const Fault& fault) MIGRATE_REQUIRES(mutex_);
-  void ask(AddressSpace& space, const PagerRegion& part, const Fault& fault)
-      MIGRATE_REQUIRES(mutex_);
-  bool add_request(PageRange source, bool prefetch, Clock::time_point start);
-  /// The stream of sequential faults that one at `address` continues, or null.
-  std::uint64_t* sequential_stream(std::uint64_t address);
   void fill_zero(AddressSpace& space, const Fault& fault, const std::optional<PagerRegion>& part,
                  PageState state) MIGRATE_REQUIRES(mutex_);
   void resolve_local_faults();
   bool retry_deferred();
-  void send_requests();
   bool read_replies();
   Result<void> apply_reply(const ReplyView& reply);
   void drop_gone_spaces();
   void finish();
   void sleep_until_something();
+
+  // --- fault_requests.cc: owned by the fault thread ---
+  void request_first(PageRange range) MIGRATE_REQUIRES(mutex_);
+  bool add_request(PageRange source, bool prefetch, Clock::time_point start);
+  void ask(AddressSpace& space, const PagerRegion& part, const Fault& fault)
+      MIGRATE_REQUIRES(mutex_);
+  /// Tells the prefetcher of a fault; whether its page was asked for before.
+  void ask_ahead(AddressSpace& space, const Fault& fault, std::uint64_t source_address, bool asked)
+      MIGRATE_REQUIRES(mutex_);
+  std::uint64_t request_lacking(AddressSpace& space, PageRange source, Clock::time_point start)
+      MIGRATE_REQUIRES(mutex_);
+  void send_requests();
+
   // --- bulk_receiver.cc: owned by the bulk receiver ---
   void run_bulk();
   std::shared_ptr<PageLink> wait_for_bulk_link(const PageLink* last);
@@ -182,8 +181,8 @@ class PagerCore {
   std::array<Outstanding, kOutstandingCount> outstanding_{};
   std::vector<std::uint32_t> free_slots_;
   std::uint32_t tag_round_ = 0;
-  std::array<std::uint64_t, 8> streams_{};  // ends of recent sequential faults
-  std::size_t next_stream_ = 0;
+  Prefetcher prefetcher_;
+  std::uint64_t ahead_pages_ = 0;  // asked for ahead of faults, and not answered
   std::vector<std::byte> local_buffer_;
   std::vector<pollfd> poll_descriptors_;
 
@@ -192,6 +191,7 @@ class PagerCore {
   PresenceView presence_;
   std::uint64_t unconfirmed_bytes_ = 0;
   std::uint64_t covered_until_ = 0;
+  GivingWay giving_way_;
   std::vector<std::byte> fill_buffer_;
 
   std::thread fault_thread_, bulk_thread_;

@@ -260,7 +260,7 @@ void MovedMemory::connect(Mode mode, PagerOptions options) {
     kept_.clear();
   };
   if (mode == Mode::kDemand) {
-    options.fault_around_pages = 0;
+    options.prefetch_pages = 0;
   }
   options.process = destination_;
   options.process_tree = destination_;

@@ -340,10 +340,12 @@ std::string move_text(const nlohmann::json& result) {
   const auto faults = result.find("faults");
   if (faults != result.end() && faults->is_object() && number_of(*faults, "count") > 0) {
     rows.push_back(
-        {"  faults", fmt::format("{}, p50 {}, p99 {}, longest {}", count_of(*faults, "count"),
-                                 duration_text(number_of(*faults, "p50_us")),
-                                 duration_text(number_of(*faults, "p99_us")),
-                                 duration_text(number_of(*faults, "max_us")))});
+        {"  faults",
+         fmt::format("{}, p50 {}, p99 {}, longest {}, threads waited {} in all",
+                     count_of(*faults, "count"), duration_text(number_of(*faults, "p50_us")),
+                     duration_text(number_of(*faults, "p99_us")),
+                     duration_text(number_of(*faults, "max_us")),
+                     duration_text(number_of(*faults, "stalled_us")))});
   }
   if (result.contains("wire_bytes")) {
     rows.push_back({"  on the wire", bytes_text(number_of(result, "wire_bytes"))});

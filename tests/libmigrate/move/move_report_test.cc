@@ -75,6 +75,11 @@ TEST_F(MoveReportTest, TellsOfRoundsOnlyWhereSomeWereMade) {
   EXPECT_FALSE(result().contains("rounds"));
 }
 
+TEST_F(MoveReportTest, TellsTheSizeOfTheImage) {
+  report_.note_image(12'345);
+  EXPECT_EQ(result()["image_bytes"], 12'345);
+}
+
 TEST_F(MoveReportTest, HasEveryCounter) {
   wire::Progress progress;
   std::uint64_t pages = 0;
@@ -88,6 +93,7 @@ TEST_F(MoveReportTest, HasEveryCounter) {
   progress.set_fault_p99_us(11);
   progress.set_fault_max_us(12);
   progress.set_owed_pages(13);
+  progress.set_stalled_ns(14'900);
   report_.note_progress(progress);
   const json told = result();
   EXPECT_EQ(told["pages"], (json{{"fault", 1},
@@ -97,8 +103,13 @@ TEST_F(MoveReportTest, HasEveryCounter) {
                                  {"zero", 5},
                                  {"staged", 6},
                                  {"starter", 7},
-                                 {"never_present", 8}}));
-  EXPECT_EQ(told["faults"], (json{{"count", 9}, {"p50_us", 10}, {"p99_us", 11}, {"max_us", 12}}));
+                                 {"never_present", 8},
+                                 {"prefetch_useful", 9},
+                                 {"prefetch_late", 10},
+                                 {"prefetch_wasted", 11}}));
+  EXPECT_EQ(
+      told["faults"],
+      (json{{"count", 9}, {"p50_us", 10}, {"p99_us", 11}, {"max_us", 12}, {"stalled_us", 14}}));
   EXPECT_EQ(told["one_sided_pages"], 8);
   EXPECT_EQ(told["owed_pages"], 13);
 }
