@@ -180,11 +180,13 @@ Losses find_what_is_told_there(const LossView& /*view*/) {
   return {};
 }
 
-// The kernel walks all pages to write numa_maps, as it does for smaps.
+// The kernel walks all pages to write numa_maps, as it does for smaps: not where there are none.
 Losses find_memory_policies(const LossView& view) {
   if (!view.frozen) {
     view.findings.memory_policies =
-        policies_in(read_file_at(view.process.directory.get(), "numa_maps").value_or(""));
+        view.findings.may_have_policies
+            ? policies_in(read_file_at(view.process.directory.get(), "numa_maps").value_or(""))
+            : Losses();
   }
   return view.findings.memory_policies;
 }

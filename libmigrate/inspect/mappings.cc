@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "libmigrate/arch/arch.h"
+#include "libmigrate/inspect/internal/mapping_details.h"
 #include "libmigrate/inspect/internal/mapping_flags.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/pagemap.h"
@@ -213,10 +214,18 @@ Result<std::vector<MapsEntry>> MappingReader::read_smaps() const {
                          "they change all the time; try again"));
 }
 
+// While the kernel writes smaps it looks at all pages of a mapping, and nobody can change mappings.
+Result<std::vector<MapsEntry>> MappingReader::read_details(const std::vector<MapsEntry>& shown) {
+  auto details = view_.list ? details_of(*view_.list, view_.pid, shown) : std::nullopt;
+  findings_.may_have_policies = !details || details->may_have_policies;
+  return details ? std::move(details->entries) : read_smaps();
+}
+
 Result<void> MappingReader::read_all() {
   const std::size_t refused_before = refusals_.size();
   std::string before = MIGRATE_TRY(reread(view_.maps.get(), "/proc/PID/maps"));
-  const std::vector<MapsEntry> entries = MIGRATE_TRY(read_smaps());
+  const std::vector<MapsEntry> shown = MIGRATE_TRY(parse_maps(before));
+  const std::vector<MapsEntry> entries = MIGRATE_TRY(read_details(shown));
   const std::string after = MIGRATE_TRY(reread(view_.maps.get(), "/proc/PID/maps"));
   for (const MapsEntry& entry : entries) {
     add(entry, advice_of(entry), &entry);
@@ -226,7 +235,7 @@ Result<void> MappingReader::read_all() {
   // Both readings of maps may be the same though a mapping was another one in between, when smaps
   // was read (memory that is protected and made writable again all the time).
   if (before == after && refusals_.size() == refused_before && !vanished_ &&
-      same_mappings(entries, MIGRATE_TRY(parse_maps(before)))) {
+      same_mappings(entries, shown)) {
     findings_.maps_text = std::move(before);
   }
   return {};
@@ -246,7 +255,7 @@ Result<void> MappingReader::read_again(const wire::ProcessImage& draft, const st
     const MapsEntry* flags = nullptr;
     if (!advice && (is_anonymous(entry) || entry.shared || entry.name.ends_with(kDeleted))) {
       if (details.empty()) {
-        for (MapsEntry& detail : MIGRATE_TRY(read_smaps())) {
+        for (MapsEntry& detail : MIGRATE_TRY(read_details(entries))) {
           details.emplace(detail.start, std::move(detail));
         }
       }

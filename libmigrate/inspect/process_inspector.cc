@@ -11,6 +11,7 @@
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/inspect/internal/descriptors.h"
 #include "libmigrate/inspect/internal/losses.h"
+#include "libmigrate/inspect/internal/mapping_details.h"
 #include "libmigrate/inspect/internal/mappings.h"
 #include "libmigrate/inspect/internal/outsiders.h"
 #include "libmigrate/inspect/internal/process_facts.h"
@@ -33,6 +34,9 @@ struct ProcessInspector::State {
 };
 
 namespace {
+
+// Whose page tables take longer to walk than it takes to ask the kernel otherwise.
+constexpr std::uint64_t kMuchMemoryKib = std::uint64_t{64} << 10U;
 
 Result<UniqueFd> open_in(const ProcessView& view, const char* name, int flags) {
   const int fd = ::openat(view.directory.get(), name, flags | O_CLOEXEC);
@@ -72,6 +76,10 @@ Error another_program(const char* operation, pid_t pid) {
 }
 
 }  // namespace
+
+void prepare_to_inspect() {
+  inspect::learn_mapping_details();
+}
 
 ProcessInspector::ProcessInspector(std::unique_ptr<State> state) : state_(std::move(state)) {}
 ProcessInspector::ProcessInspector(ProcessInspector&& other) noexcept = default;
@@ -127,6 +135,11 @@ Result<Inspection> ProcessInspector::inspect_running() {
     return inspection;
   }
   MIGRATE_TRY(open_memory_files(view));
+  if (!view.list && number_field(view.status_text, "VmRSS:") > kMuchMemoryKib) {
+    if (auto list = MappingList::create()) {
+      view.list.emplace(std::move(*list));
+    }
+  }
   Findings findings;
   findings.streams = std::move(state_->findings.streams);
   // Before the relatives are looked at, so that none born meanwhile is missed later.

@@ -40,6 +40,10 @@ struct Inspection {
   std::vector<wire::Refusal> refusals;
 };
 
+/// Takes what an inspection takes the first time, some milliseconds, before anybody waits for it:
+/// for this process and those that it forks.
+void prepare_to_inspect();
+
 /// Reads a process from outside through /proc and applies the rules to it: what they do not know to
 /// be carried is refused. Never stops or changes the process. Root, in the process's PID namespace
 /// or one above it. Move-only; owned by one thread at a time.
@@ -55,8 +59,10 @@ class ProcessInspector {
   ~ProcessInspector();
 
   /// Everything that can be learned without stopping the process, and all refusals. The image lacks
-  /// what only the process itself can tell (see capture_state). Blocks: reads smaps, hashes files
-  /// without build-id, looks at all other processes. Errors: kNotFound if the process ended.
+  /// what only the process itself can tell (see capture_state). Blocks: hashes files without
+  /// build-id, looks at all other processes, looks for guards in all page tables; also reads smaps
+  /// and numa_maps where the kernel does not tell mappings' flags otherwise (MappingList). Errors:
+  /// kNotFound if the process ended.
   Result<Inspection> inspect_running();
 
   /// What the tracer does with the facts about the process and its threads while its mappings and
@@ -67,7 +73,8 @@ class ProcessInspector {
   /// mappings, descriptors and status again and takes the rest from `draft`, the image of the last
   /// inspection. The assistant reads half of it, while this thread goes on to `meanwhile`; that is
   /// left out where there are refusals already, and its errors are returned. Costs nothing that
-  /// grows with memory unless there is a new anonymous mapping, whose flags only smaps can tell.
+  /// grows with memory unless there is a new anonymous mapping of a kind that is not known
+  /// (MappingDetails), for which smaps is read.
   /// Runs the rules about what it reads again; those about the rest are check_frozen()'s.
   ///
   /// Not seen, because /proc does not show it cheaply: madvise() on a mapping that is in the draft,

@@ -96,19 +96,34 @@ Result<bool> has_private_pages(int pagemap, std::uint64_t start, std::uint64_t e
   return found == 1;
 }
 
+void ScanPiece::note(Clock::duration took) {
+  constexpr std::chrono::microseconds kLong{400};
+  constexpr std::chrono::microseconds kShort{100};
+  constexpr std::uint64_t kLeast = std::uint64_t{2} << 20U;
+  constexpr std::uint64_t kMost = std::uint64_t{1} << 40U;
+  if (took > kLong) {
+    bytes_ = std::max(bytes_ / 2, kLeast);
+  } else if (took < kShort) {
+    bytes_ = std::min(bytes_ * 2, kMost);
+  }
+}
+
 Result<std::vector<PageRange>> guard_regions(int pagemap, std::uint64_t start, std::uint64_t end) {
   std::array<PageRegion, 64> found{};
   std::vector<PageRange> guards;
   PagemapScan scan{};
   scan.size = sizeof scan;
   scan.start = start;
-  scan.end = end;
   scan.regions = reinterpret_cast<std::uintptr_t>(found.data());
   scan.region_count = found.size();
   scan.category_mask = kIsGuard;
   scan.return_mask = kIsGuard;
+  ScanPiece piece;
   while (scan.start < end) {
+    scan.end = scan.start + std::min(piece.bytes(), end - scan.start);
+    const auto before = ScanPiece::Clock::now();
     const int count = ::ioctl(pagemap, kPagemapScan, &scan);
+    piece.note(ScanPiece::Clock::now() - before);
     if (count < 0 && (errno == ENOTTY || errno == EINVAL)) {
       return guards;
     }
@@ -116,7 +131,8 @@ Result<std::vector<PageRange>> guard_regions(int pagemap, std::uint64_t start, s
       return fail(system_error("scan", "pagemap"));
     }
     if (count == 0) {
-      break;
+      scan.start = scan.end;
+      continue;
     }
     for (const PageRegion& region : std::span(found).first(static_cast<std::size_t>(count))) {
       guards.push_back(PageRange::between(region.start, region.end));

@@ -26,6 +26,7 @@
 #include "base/log.h"
 #include "libmigrate/groups/guest_groups.h"
 #include "libmigrate/host/mailbox_path.h"
+#include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/state/registry.h"
 #include "libmigrate/state/session_file.h"
 #include "tools/migrated/local_request.h"
@@ -265,6 +266,7 @@ Result<void> Daemon::run() {
   }
   log::info("listening on {}, state in {}", context_.socket_path, context_.state_directory);
   open_spare();
+  prepare_to_inspect();
   std::vector<pollfd> waits;
   bool more = false;
   for (;;) {

@@ -23,7 +23,8 @@ class MappingReader {
         image_(image),
         refusals_(refusals) {}
 
-  /// From smaps, with all flags. Blocks while the kernel walks the page tables.
+  /// With all flags. Where there is much memory and the kernel lets us, without smaps, for which it
+  /// walks the page tables.
   Result<void> read_all();
 
   /// From `text`, the content of maps; flags of what `draft` has come from there. Reads smaps only
@@ -32,6 +33,7 @@ class MappingReader {
 
  private:
   Result<std::vector<MapsEntry>> read_smaps() const;
+  Result<std::vector<MapsEntry>> read_details(const std::vector<MapsEntry>& shown);
   // Adds a mapping; `flags` are its VmFlags and protection key if it has never been seen.
   void add(const MapsEntry& entry, std::uint32_t advice, const MapsEntry* flags);
   // Kind and backing of a mapping; these and refuse_mapping() give false after a refusal.

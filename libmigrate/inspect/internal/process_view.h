@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <string_view>
@@ -13,6 +14,7 @@
 #include "base/unique_fd.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/inspect/process_inspector.h"
+#include "libmigrate/proc/mapping_list.h"
 
 namespace migrate::inspect {
 
@@ -38,7 +40,8 @@ struct ProcessView {
   UniqueFd details;         ///< /proc/PID/fdinfo
   std::string status_text;  ///< Content of status, read once per inspection.
   std::map<std::string, std::string> own_namespaces;  ///< Of this process: name to link.
-  UniqueFd load;  ///< /proc/loadavg, whose last word is the newest pid
+  std::optional<MappingList> list;  ///< Where it has much memory and the kernel lets us.
+  UniqueFd load;                    ///< /proc/loadavg, whose last word is the newest pid
 };
 
 /// Identifies a mapped object by what maps shows of it: device, inode, name.
@@ -68,6 +71,7 @@ struct Findings {
   std::string groups_text;  ///< Of /proc/PID/cgroup.
   std::vector<std::string> group_limits;
   std::vector<std::string> memory_policies;
+  bool may_have_policies = true;
   std::map<pid_t, std::vector<std::string>> speculation;  ///< Of each thread.
   std::map<pid_t, std::vector<std::string>> io_flusher;   ///< The same.
   std::string maps_text;  ///< Of the draft, if its mappings were all accepted; else empty.

@@ -94,6 +94,54 @@ TEST_F(PrivatePages, AreReadEntryByEntryWhereTheKernelCannotScan) {
   EXPECT_FALSE(look(1001, 1101));  // It ends before the range does.
 }
 
+TEST(ScanPiece, IsSmallerWhereItTakesLong) {
+  ScanPiece piece;
+  const std::uint64_t before = piece.bytes();
+  piece.note(std::chrono::milliseconds(2));
+  EXPECT_LT(piece.bytes(), before);
+  for (int i = 0; i < 100; ++i) {
+    piece.note(std::chrono::seconds(1));
+  }
+  EXPECT_GT(piece.bytes(), 0U);
+  EXPECT_EQ(piece.bytes() % (512 * kPageBytes), 0U);
+}
+
+TEST(ScanPiece, IsLargerWhereThereIsLittle) {
+  ScanPiece piece;
+  const std::uint64_t before = piece.bytes();
+  for (int i = 0; i < 100; ++i) {
+    piece.note(std::chrono::microseconds(1));
+    EXPECT_GE(piece.bytes(), before);
+  }
+  EXPECT_GT(piece.bytes(), before);
+  EXPECT_LE(piece.bytes(), kAddressLimit);
+}
+
+TEST(GuardRegions, AreToldOfManyPieces) {
+  constexpr int kGuardInstall = 102;
+  constexpr std::uint64_t kLength = std::uint64_t{1} << 34U;  // Of addresses.
+  void* const place = ::mmap(nullptr, kLength, PROT_READ | PROT_WRITE,
+                             MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(place, MAP_FAILED);
+  const UniqueFd pagemap = open_file("/proc/self/pagemap", O_RDONLY).value();
+  const std::uint64_t start = address_of(place);
+  const std::vector<std::uint64_t> places{0, kLength / 3 / kPageBytes * kPageBytes,
+                                          kLength - kPageBytes};
+  bool made = true;
+  for (const std::uint64_t offset : places) {
+    made = made && ::madvise(static_cast<char*>(place) + offset, kPageBytes, kGuardInstall) == 0;
+  }
+  const auto guards = guard_regions(pagemap.get(), start, start + kLength).value();
+  ::munmap(place, kLength);
+  if (!made || guards.empty()) {
+    GTEST_SKIP() << "the kernel has no guard regions, or does not tell of them (before 6.15)";
+  }
+  ASSERT_EQ(guards.size(), places.size());
+  for (std::size_t i = 0; i < places.size(); ++i) {
+    EXPECT_EQ(guards[i].start, start + places[i]);
+  }
+}
+
 TEST(GuardRegions, AreToldHoweverManyThereAre) {
   constexpr int kGuardInstall = 102;      // MADV_GUARD_INSTALL, Linux 6.13
   constexpr std::uint64_t kGuards = 150;  // More than one scan tells of.
