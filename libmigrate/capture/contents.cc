@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <string>
+#include <utility>
 
 #include "base/unique_fd.h"
 #include "libmigrate/carriers/carriers.h"
@@ -34,15 +35,22 @@ class FrozenDescriptors : public carriers::CaptureContext {
     return UniqueFd(static_cast<int>(fd));
   }
 
+  void follow(std::uint64_t memory, UniqueFd source) override {
+    files_.insert_or_assign(memory, std::move(source));
+  }
+
+  carriers::ContentFiles take_files() { return std::move(files_); }
+
  private:
   pid_t process_;
   wire::Objects& objects_;
   UniqueFd pidfd_;
+  carriers::ContentFiles files_;
 };
 
 }  // namespace
 
-Result<void> capture_contents(pid_t process, wire::Image& image) {
+Result<carriers::ContentFiles> capture_contents(pid_t process, wire::Image& image) {
   FrozenDescriptors context(process, *image.mutable_objects());
   for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
     const wire::OpenFile& file = image.objects().files(static_cast<int>(descriptor.file()));
@@ -50,7 +58,7 @@ Result<void> capture_contents(pid_t process, wire::Image& image) {
       MIGRATE_TRY(capture(context, descriptor.number(), file));
     }
   }
-  return {};
+  return context.take_files();
 }
 
 }  // namespace migrate

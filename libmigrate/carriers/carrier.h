@@ -80,6 +80,9 @@ class CaptureContext {
   virtual wire::Objects& objects() = 0;
   /// A duplicate of the process's descriptor. Errors: kSystem.
   virtual Result<UniqueFd> fetch(std::uint32_t number) = 0;
+  /// The content of the shared memory with this index, as its extents say, is read from this open
+  /// file later, and follows the image.
+  virtual void follow(std::uint64_t memory, UniqueFd source) = 0;
 };
 
 /// What comparing a file with this host's own may ask.
@@ -97,6 +100,8 @@ class CompareContext {
 struct MadePipe {
   UniqueFd reader;
   UniqueFd writer;
+  bool reader_given = false;  ///< The process has this very open file.
+  bool writer_given = false;
 };
 
 /// Both ends of a pair of Unix domain sockets that was made anew, until the process has them.

@@ -12,17 +12,14 @@ namespace {
 
 constexpr int kNumbersOfExtent = 2;  // Offset and length.
 constexpr std::uint64_t kPageBytes = 4096;
-// As many as there can be, each of one page: a file system in user space may tell of less.
-constexpr std::size_t kMaxExtents = kMaxMemoryFileBytes / kPageBytes;
+constexpr std::uint64_t kPieceBytes = std::uint64_t{1} << 20U;
 
 }  // namespace
 
 Result<Extents> data_of(int fd, std::uint64_t size) {
   Extents extents;
-  std::uint64_t found = 0;
   // The program may write ahead of us, for ever.
-  for (std::uint64_t at = 0;
-       at < size && found <= kMaxMemoryFileBytes && extents.size() <= kMaxExtents;) {
+  for (std::uint64_t at = 0; at < size && extents.size() <= kMaxExtents;) {
     const off_t start = ::lseek(fd, static_cast<off_t>(at), SEEK_DATA);
     if (start < 0 && errno == ENXIO) {
       break;  // Nothing more.
@@ -44,7 +41,6 @@ Result<Extents> data_of(int fd, std::uint64_t size) {
                              "its file system tells of data before where it was asked for"));
     }
     extents.emplace_back(from, to - from);
-    found += to - from;
     at = to;
   }
   return extents;
@@ -55,32 +51,13 @@ std::uint64_t bytes_in(const Extents& extents) {
                          [](std::uint64_t sum, const auto& extent) { return sum + extent.second; });
 }
 
-Result<void> read_content(int fd, const Extents& extents, wire::SharedMemory& memory) {
-  std::string& content = *memory.mutable_content();
-  content.clear();
+void set_extents(const Extents& extents, wire::SharedMemory& memory) {
   memory.clear_extents();
-  content.reserve(bytes_in(extents));
+  memory.mutable_extents()->Reserve(static_cast<int>(extents.size()) * kNumbersOfExtent);
   for (const auto& [offset, length] : extents) {
-    const std::size_t before = content.size();
-    content.resize(before + length);
-    for (std::uint64_t done = 0; done < length;) {
-      const ssize_t count = ::pread(fd, content.data() + before + done, length - done,
-                                    static_cast<off_t>(offset + done));
-      if (count <= 0) {
-        return fail(count < 0 ? system_error("read a memory file")
-                              : make_error(ErrorCode::kRetry, "read a memory file",
-                                           "it got shorter meanwhile"));
-      }
-      done += static_cast<std::uint64_t>(count);
-    }
-    const auto last = content.find_last_not_of('\0');
-    content.resize(std::max(before, last == std::string::npos ? 0 : last + 1));
-    if (content.size() > before) {
-      memory.add_extents(offset);
-      memory.add_extents(content.size() - before);
-    }
+    memory.add_extents(offset);
+    memory.add_extents(length);
   }
-  return {};
 }
 
 std::uint64_t bytes_touched(const wire::SharedMemory& memory) {
@@ -92,13 +69,13 @@ std::uint64_t bytes_touched(const wire::SharedMemory& memory) {
   return pages * kPageBytes;
 }
 
-bool has_sound_content(const wire::SharedMemory& memory) {
+bool has_sound_extents(const wire::SharedMemory& memory) {
   const auto& numbers = memory.extents();
-  if (numbers.size() % kNumbersOfExtent != 0) {
+  if (numbers.size() % kNumbersOfExtent != 0 ||
+      static_cast<std::size_t>(numbers.size()) > kMaxExtents * kNumbersOfExtent) {
     return false;
   }
   std::uint64_t end = 0;
-  std::uint64_t bytes = 0;
   for (int i = 0; i < numbers.size(); i += kNumbersOfExtent) {
     const std::uint64_t offset = numbers[i];
     const std::uint64_t length = numbers[i + 1];
@@ -107,25 +84,68 @@ bool has_sound_content(const wire::SharedMemory& memory) {
       return false;
     }
     end = offset + length;
-    bytes += length;
   }
-  return bytes == memory.content().size() && bytes_touched(memory) <= kMaxMemoryFileBytes;
+  return true;
 }
 
-Result<void> write_content(int fd, const wire::SharedMemory& memory) {
-  std::uint64_t taken = 0;
-  for (int i = 0; i + 1 < memory.extents_size(); i += kNumbersOfExtent) {
-    const std::uint64_t offset = memory.extents(i);
-    const std::uint64_t length = memory.extents(i + 1);
-    for (std::uint64_t done = 0; done < length;) {
-      const ssize_t count = ::pwrite(fd, memory.content().data() + taken + done, length - done,
-                                     static_cast<off_t>(offset + done));
-      if (count < 0) {
-        return fail(system_error("write a memory file"));
-      }
-      done += static_cast<std::uint64_t>(count);
+std::uint64_t ContentPlace::extent(int number) const {
+  return objects_.shared_memories(memory_).extents(extent_ + number);
+}
+
+void ContentPlace::advance(std::uint64_t bytes) {
+  done_ += bytes;
+  if (done_ == extent(1)) {
+    extent_ += kNumbersOfExtent;
+    done_ = 0;
+    settle();
+  }
+}
+
+// The first memory that has something left.
+void ContentPlace::settle() {
+  while (!at_end() && extent_ >= objects_.shared_memories(memory_).extents_size()) {
+    ++memory_;
+    extent_ = 0;
+  }
+}
+
+Result<std::string> read_content(ContentPlace& place, const ContentFiles& files) {
+  std::string piece;
+  while (!place.at_end() && piece.size() < kPieceBytes) {
+    const auto file = files.find(place.memory());
+    if (file == files.end()) {
+      return fail(make_error(ErrorCode::kInvalid, "read a memory file", "it is not open"));
     }
-    taken += length;
+    const std::size_t before = piece.size();
+    piece.resize(before + std::min(place.left(), kPieceBytes - before));
+    const ssize_t count = ::pread(file->second.get(), piece.data() + before, piece.size() - before,
+                                  static_cast<off_t>(place.offset()));
+    if (count <= 0) {
+      return fail(count < 0 ? system_error("read a memory file")
+                            : make_error(ErrorCode::kRetry, "read a memory file", {},
+                                         "it got shorter meanwhile"));
+    }
+    piece.resize(before + static_cast<std::size_t>(count));
+    place.advance(static_cast<std::uint64_t>(count));
+  }
+  return piece;
+}
+
+Result<void> write_content(ContentPlace& place, std::span<const UniqueFd> memories,
+                           std::string_view bytes) {
+  while (!bytes.empty()) {
+    if (place.at_end() || place.memory() >= memories.size()) {
+      return fail(make_error(ErrorCode::kCorrupt, "write a memory file", {},
+                             "there is more than its image tells of"));
+    }
+    const ssize_t count = ::pwrite(memories[place.memory()].get(), bytes.data(),
+                                   std::min(place.left(), std::uint64_t{bytes.size()}),
+                                   static_cast<off_t>(place.offset()));
+    if (count <= 0) {
+      return fail(system_error("write a memory file"));
+    }
+    bytes.remove_prefix(static_cast<std::size_t>(count));
+    place.advance(static_cast<std::uint64_t>(count));
   }
   return {};
 }

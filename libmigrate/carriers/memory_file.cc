@@ -1,5 +1,5 @@
 // A memory file (memfd_create(2)) that is open as a descriptor, or a file on a disk that has no
-// name any more: its bytes travel in the image.
+// name any more: its bytes follow the image.
 #include "libmigrate/carriers/internal/memory_file.h"
 
 #include <fcntl.h>
@@ -19,23 +19,20 @@
 namespace migrate::carriers {
 namespace {
 
-// What a program writes between two looks at it has room, too.
-constexpr std::uint64_t kMeanwhileBytes = 256U << 10U;
-
-std::uint64_t data_bytes(const wire::Objects& objects) {
+// The extents of the final image: of each page one at most, and some that the program writes
+// between two looks at it.
+std::uint64_t most_extent_bytes(const wire::Objects& objects) {
+  constexpr std::uint64_t kMeanwhile = 1000;
+  constexpr std::uint64_t kExtentBytes = 12;  // Two numbers, of files below 4 TiB.
+  constexpr std::uint64_t kFileBlockBytes = 4096;
   std::uint64_t bytes = 0;
   for (const wire::SharedMemory& memory : objects.shared_memories()) {
-    bytes += memory.open_descriptor() ? memory.data_bytes() : 0;
-  }
-  return bytes;
-}
-
-std::uint64_t most_memory_bytes(const wire::Objects& objects) {
-  std::uint64_t bytes = 0;
-  for (const wire::SharedMemory& memory : objects.shared_memories()) {
-    bytes += memory.open_descriptor()
-                 ? std::min(memory.size_bytes(), memory.data_bytes() + kMeanwhileBytes)
-                 : 0;
+    if (memory.open_descriptor()) {
+      const std::uint64_t pieces = memory.data_bytes() / kFileBlockBytes + kMeanwhile;
+      bytes += std::min<std::uint64_t>(
+                   {pieces, memory.size_bytes() / kFileBlockBytes + 1, kMaxExtents}) *
+               kExtentBytes;
+    }
   }
   return bytes;
 }
@@ -63,15 +60,15 @@ bool find_memory_file(FindContext& context, const Sighting& seen, wire::OpenFile
     return context.refuse("UNKNOWN_DESCRIPTOR", seen, data.error().message());
   }
   memory.set_data_bytes(bytes_in(*data));
-  if (const std::uint64_t all = data_bytes(context.objects()); all > kMaxMemoryFileBytes) {
-    return context.refuse("LARGE_MEMFD", seen, std::to_string(all) + " bytes in all");
+  if (data->size() > kMaxExtents) {
+    return context.refuse("LARGE_MEMFD", seen);
   }
   file.set_object(*index);
   return true;
 }
 
-// Its bytes will be in the memory of the process, where its user can read them: so he must be able
-// to read them now.
+// Its user can open it again by its name in /proc, where it is made anew: so he must be able to
+// read it now.
 void settle_memory_file(FindContext& context, std::uint32_t number, wire::OpenFile& file) {
   const auto is_readable = [&](const wire::OpenFile& other) {
     return other.kind() == wire::OpenFile::MEMFD && other.object() == file.object() &&
@@ -111,13 +108,15 @@ Result<void> capture_memory_file(CaptureContext& context, std::uint32_t number,
   const int seals = ::fcntl(fd.get(), F_GET_SEALS);
   memory.set_seals(static_cast<std::uint32_t>(seals >= 0 ? seals : F_SEAL_SEAL));
   memory.set_open_descriptor(true);
-  const UniqueFd source = MIGRATE_TRY(open_again(fd.get()));
+  UniqueFd source = MIGRATE_TRY(open_again(fd.get()));
   const Extents data = MIGRATE_TRY(data_of(source.get(), memory.size_bytes()));
-  if (bytes_in(data) > kMaxMemoryFileBytes) {
+  if (data.size() > kMaxExtents) {
     return fail(make_error(ErrorCode::kRetry, "carry", "a memory file",
-                           "it grew while it was being moved; try again"));
+                           "it came to be in more pieces while it was being moved; try again"));
   }
-  return read_content(source.get(), data, memory);
+  set_extents(data, memory);
+  context.follow(file.object(), std::move(source));
+  return {};
 }
 
 const char* flaw_of_memory_file(const wire::Objects& objects, const wire::OpenFile& file) {
@@ -182,7 +181,7 @@ constinit const Carrier kMemoryFile{
     .find = find_memory_file,
     .settle = settle_memory_file,
     .capture = capture_memory_file,
-    .most_content_bytes = most_memory_bytes,
+    .most_content_bytes = most_extent_bytes,
     .flaw = flaw_of_memory_file,
     .make = make_memory_file,
 };

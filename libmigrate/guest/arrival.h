@@ -65,6 +65,7 @@ class Arrival {
   Result<void> check_untouched(const PageSet& pages) const;
   Result<void> check_final(const wire::Image& image) const;
   Result<void> adapt(const wire::Image& image);
+  Result<void> receive_content(const wire::Image& image);
   Result<void> start_pager(const wire::Image& image);
   Result<void> note_image(const wire::Image& image);
   GuestRecord& record() { return arrived_.guest->record(); }

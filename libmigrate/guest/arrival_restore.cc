@@ -22,6 +22,7 @@
 #include "libmigrate/proc/pagemap.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/rules/host_facts.h"
+#include "libmigrate/rules/host_memory.h"
 
 namespace migrate {
 namespace {
@@ -192,6 +193,7 @@ Result<void> Arrival::restore(wire::Final final) {
     MIGRATE_TRY(
         pages_->end_staging([this](const PageSet& pages) { return restorer_->discard(pages); }));
   }
+  MIGRATE_TRY(receive_content(image));
   MIGRATE_TRY(start_pager(image));
   const std::vector<StreamEndpoint> ends =
       MIGRATE_TRY(make_relay(final.relay(), image));
@@ -316,6 +318,31 @@ Result<void> Arrival::adapt(const wire::Image& image) {
     MIGRATE_TRY(check_untouched(without(destinations_of(wanted), destinations_of(stay))));
     pages_->pager().set_local_files(
         open_mapped_files(image.objects().mapped_files(), restorer_->file_user()));
+  }
+  return {};
+}
+
+// What is in memory files follows the image: more than there is room for is not begun with.
+Result<void> Arrival::receive_content(const wire::Image& image) {
+  std::uint64_t wanted = 0;
+  for (const wire::SharedMemory& memory : image.objects().shared_memories()) {
+    const std::uint64_t touched = carriers::bytes_touched(memory);
+    wanted += std::min(touched, std::numeric_limits<std::uint64_t>::max() - wanted);
+  }
+  const std::uint64_t available = wanted == 0 ? 0 : MIGRATE_TRY(available_memory_bytes());
+  if (wanted > available) {
+    return fail(make_error(ErrorCode::kRefused, "take in the memory files of",
+                           arrived_.guest->name(),
+                           "they take " + std::to_string(wanted) + " bytes, and " +
+                               std::to_string(available) + " are available"));
+  }
+  for (carriers::ContentPlace place(image.objects()); !place.at_end();) {
+    const auto message =
+        MIGRATE_TRY(control_->expect(wire::ControlMessage::kContent, 0, kFinalTimeoutMs));
+    if (message.content().data().empty()) {
+      return fail(make_error(ErrorCode::kCorrupt, "read what is in memory files"));
+    }
+    MIGRATE_TRY(restorer_->fill(place, message.content().data()));
   }
   return {};
 }

@@ -179,12 +179,10 @@ class FormChecker {
     for (const wire::FileIdentity& file : objects_.mapped_files()) {
       expect_path(file.path(), "mapped_files");
     }
-    std::uint64_t touched = 0;  // What one byte of content takes is a page.
     for (const wire::SharedMemory& memory : objects_.shared_memories()) {
       expect(memory.size_bytes() < (1ULL << 62U), "size of shared_memories");
-      const bool is_sound = carriers::has_sound_content(memory);
-      touched += is_sound ? carriers::bytes_touched(memory) : 0;
-      expect(is_sound && touched <= 2 * carriers::kMaxMemoryFileBytes,  // They may have grown.
+      expect(carriers::has_sound_extents(memory) &&
+                 (memory.open_descriptor() || memory.extents().empty()),
              "content of shared_memories");
       expect(memory.mode() <= kPermissions, "mode of shared_memories");
       expect(memory.name().size() <= kMaxMemoryNameBytes &&

@@ -70,8 +70,7 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"KVM", "virtual machines belong to this kernel",
      "migrate the virtual machine by its own means"},
     {"LARGE_MEMFD",
-     "more than 64 MiB of memory that is open as a file would travel while the process stands "
-     "still",
+     "a memory file or deleted file that is open has its data in more than 65,536 pieces",
      "let the program close the descriptor of its memfd or deleted file when it has mapped it"},
     {"LOSS", "the process would lose it, and is to be moved without loss (strict)",
      "move it without --strict if it can do without"},

@@ -4,6 +4,7 @@
 #include <fmt/core.h>
 #include <signal.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <set>
 #include <utility>
@@ -25,14 +26,26 @@
 namespace migrate {
 namespace {
 
-/// What a process holds of memory that must be moved; 0 if the kernel does not tell.
-std::uint64_t memory_bytes(pid_t pid) {
-  const std::string status = read_file("/proc/" + std::to_string(pid) + "/status").value_or("");
-  std::uint64_t kibibytes = 0;
-  for (const char* field : {"RssAnon:", "RssShmem:", "VmSwap:"}) {
-    kibibytes += number_field(status, field);
+// More than that, and people notice that the process stood still.
+constexpr std::uint64_t kNotedContentBytes = std::uint64_t{64} << 20U;
+
+/// What follows the image.
+std::uint64_t content_bytes(const wire::Image& draft) {
+  std::uint64_t bytes = 0;
+  for (const wire::SharedMemory& memory : draft.objects().shared_memories()) {
+    bytes += memory.open_descriptor() ? memory.data_bytes() : 0;
   }
-  return kibibytes * kKibibyte;
+  return bytes;
+}
+
+/// What a process holds of memory that must be moved, so far as the kernel tells.
+std::uint64_t memory_bytes(pid_t pid, const wire::Image& draft) {
+  const std::string status = read_file("/proc/" + std::to_string(pid) + "/status").value_or("");
+  const auto bytes = [&status](const char* field) {
+    return number_field(status, field) * kKibibyte;
+  };
+  // Memory files need not be mapped.
+  return bytes("RssAnon:") + bytes("VmSwap:") + std::max(bytes("RssShmem:"), content_bytes(draft));
 }
 
 std::uint32_t user_of(const wire::Image& image) {
@@ -121,6 +134,17 @@ void FrozenSource::refuse_losses(const std::vector<Loss>& losses) {
   }
 }
 
+std::vector<Loss> FrozenSource::notes() const {
+  const std::uint64_t bytes = content_bytes(draft_);
+  if (bytes <= kNotedContentBytes || !refusals_.empty()) {
+    return {};
+  }
+  return {{"LARGE_MEMFD", fmt::format("{} MiB of memory files and deleted files", bytes >> 20U),
+           "they are open as files: their content travels while the process stands still, in each "
+           "mode",
+           "let the program close the descriptors of what it has mapped, if it can"}};
+}
+
 // What an inspection finds is told to nobody who could not have found it himself: neither to the
 // client nor to the destination. It decides nothing about the move, which the process that will
 // be frozen does.
@@ -156,7 +180,7 @@ Result<wire::Offer> FrozenSource::describe(const ClockOffsets& offsets) const {
   offer.set_user(only_process(draft_).threads(0).credentials().uid_real());
   offer.set_token(options_.token);
   *offer.mutable_name() = options_.name;
-  offer.set_memory_bytes(memory_bytes(options_.pid));
+  offer.set_memory_bytes(memory_bytes(options_.pid, draft_));
   offer.set_monotonic_offset_ns(offsets.monotonic_ns);
   offer.set_boottime_offset_ns(offsets.boottime_ns);
   return offer;
@@ -382,7 +406,7 @@ Result<void> FrozenSource::find_kept() {
 
 Result<void> FrozenSource::complete_image(std::int64_t clock_offset_ns) {
   mutable_only_process(image_).set_clock_offset_ns(clock_offset_ns);
-  MIGRATE_TRY(capture_contents(options_.pid, image_));
+  content_files_ = MIGRATE_TRY(capture_contents(options_.pid, image_));
   MIGRATE_TRY(capture_starter_pages(*freeze_->process, mutable_only_process(image_)));
   return wish_ ? note_arrival(options_.pid, *wish_, options_.asked, mutable_only_process(image_))
                : Result<void>();
@@ -421,6 +445,7 @@ void FrozenSource::unpark() {
 
 void FrozenSource::end_freeze() {
   freeze_.reset();
+  content_files_.clear();
   std::string().swap(image_bytes_);
 }
 

@@ -13,6 +13,7 @@
 #include "base/realtime_scope.h"
 #include "base/result.h"
 #include "libmigrate/capture/frozen_process.h"
+#include "libmigrate/carriers/memory_content.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/inspect/state_table.h"
@@ -74,6 +75,8 @@ class FrozenSource final : public KeptMemory {
   Result<void> find_kept();
   /// The kernel's word about the threads that are frozen. Before anything of the memory leaves.
   Result<void> take_judgement();
+  /// The files whose content follows the image; borrowed. Until end_freeze().
+  const carriers::ContentFiles& content_files() const { return content_files_; }
   /// Serialises the image, once: for the destination, and for the parking record. It may be lent to
   /// whoever sends it. Until end_freeze().
   std::string& serialise_image();
@@ -101,6 +104,8 @@ class FrozenSource final : public KeptMemory {
   const std::optional<std::vector<Loss>>& losses() const { return losses_; }
   /// Whether the program has hooks, which it calls before a move; as of inspect().
   bool has_hooks() const { return has_hooks_; }
+  /// What makes its move longer than those of most, as of inspect().
+  std::vector<Loss> notes() const;
   /// They are of what was left of a process that has ended.
   void clear_refusals() { refusals_.clear(); }
 
@@ -151,6 +156,7 @@ class FrozenSource final : public KeptMemory {
   wire::Image draft_;
   wire::Image image_;
   std::string image_bytes_;
+  carriers::ContentFiles content_files_;
   std::vector<wire::Refusal> refusals_;
   std::optional<std::vector<Loss>> losses_;
   bool has_hooks_ = false;

@@ -119,6 +119,17 @@ Result<void> Handover::send_image(std::string& image, wire::RelayState relay) {
   return sent;
 }
 
+Result<void> Handover::send_content(const wire::Objects& objects,
+                                    const carriers::ContentFiles& files) {
+  for (carriers::ContentPlace place(objects); !place.at_end();) {
+    MIGRATE_TRY(world_.still_wanted());
+    wire::ControlMessage message;
+    *message.mutable_content()->mutable_data() = MIGRATE_TRY(carriers::read_content(place, files));
+    MIGRATE_TRY(control_->send(message));
+  }
+  return {};
+}
+
 PageServerOptions Handover::page_server_options() const {
   return {.push = options_.plan.push,
           .spin_us = options_.context->spin_us,

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "libmigrate/carriers/memory_content.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/move/clocks.h"
 #include "libmigrate/move/control_channel.h"
@@ -94,6 +95,9 @@ class Handover {
   /// Sends the frozen process. `image`: its serialised image, lent for the call. Errors: as
   /// Channel::send().
   Result<void> send_image(std::string& image, wire::RelayState relay);
+  /// What the memory files of the image have, after it. Errors: kCancelled, kPeerLost, kRetry,
+  /// kSystem.
+  Result<void> send_content(const wire::Objects& objects, const carriers::ContentFiles& files);
   /// Answers faults from now on. Errors: as KeptMemory::make_feed().
   Result<void> serve();
   /// Pushes pages, and waits for nothing.

@@ -241,10 +241,14 @@ Result<void> SourceMove::hand_over(std::int64_t image_since_us) {
   if (source_.ahead() != nullptr) {
     MIGRATE_TRY(handover_->send_kept(*source_.ahead()));
   }
-  auto sent = handover_->send_image(source_.serialise_image(), std::move(relay));
+  MIGRATE_TRY(handover_->send_image(source_.serialise_image(), std::move(relay)));
   report_.end_phase("image", image_since_us);
   options_.context->stops.reach("source.image_sent");
-  return sent ? run_there() : sent;
+  if (const std::int64_t start = now_us(); !source_.content_files().empty()) {
+    MIGRATE_TRY(handover_->send_content(source_.image().objects(), source_.content_files()));
+    report_.end_phase("memory_files", start);
+  }
+  return run_there();
 }
 
 Result<void> SourceMove::run_there() {
@@ -310,6 +314,9 @@ nlohmann::json SourceMove::result() const {
   report_.add_to(object, handover_->pages().wire_bytes());
   if (losses()) {
     object["losses"] = to_json(*losses());
+  }
+  if (const std::vector<Loss> noted = notes(); !noted.empty()) {
+    object["notes"] = to_json(noted);
   }
   return object;
 }

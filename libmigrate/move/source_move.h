@@ -64,6 +64,7 @@ class SourceMove : public Departure {
   const std::optional<std::vector<Loss>>& losses() const { return source_.losses(); }
   /// Whether the program has hooks, which may clear what is in the way.
   bool has_hooks() const { return source_.has_hooks(); }
+  std::vector<Loss> notes() const { return source_.notes(); }
   /// Of this side, or else those of the destination.
   const std::vector<wire::Refusal>& refusals() const;
   /// Before Run was sent: why the last attempt failed.

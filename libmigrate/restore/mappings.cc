@@ -16,7 +16,6 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/owner_scope.h"
-#include "libmigrate/carriers/memory_content.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/only_process.h"
 
@@ -213,18 +212,23 @@ Result<void> finish_shared_memories(const wire::Objects& objects, std::vector<Un
     if (::ftruncate(memories[i].get(), static_cast<off_t>(memory.size_bytes())) != 0) {
       return fail(system_error("size a memory file", memory.name()));
     }
-    MIGRATE_TRY(carriers::write_content(memories[i].get(), memory));
     const OwnerScope as_owner(memory.owner(), memory.group());
     if (memory.open_descriptor() && ::fchmod(memories[i].get(), memory.mode()) != 0) {
       return fail(system_error("set the mode of a memory file", memory.name()));
     }
+  }
+  return {};
+}
+
+void stamp_shared_memories(const wire::Objects& objects, std::span<const UniqueFd> memories) {
+  for (std::size_t i = 0; i < memories.size(); ++i) {
+    const wire::SharedMemory& memory = objects.shared_memories(static_cast<int>(i));
     if (memory.modified_ns() != 0) {
       const std::array<timespec, 2> times{to_timespec(memory.accessed_ns()),
                                           to_timespec(memory.modified_ns())};
       ::futimens(memories[i].get(), times.data());
     }
   }
-  return {};
 }
 
 std::optional<MappedFile> mapped_file(const wire::Objects& objects, const wire::Mapping& mapping) {

@@ -26,12 +26,13 @@ struct MappingPlan {
 /// Private memory that a pager fills stays where it is the same in part, with what is in it.
 MappingPlan plan_mappings(const wire::Image& present, const wire::Image& wanted);
 
-/// Memory objects of the image, made in this process: one memfd for each, with content where the
-/// image carries it. Errors: kSystem.
+/// Memory objects of the image, made in this process: one memfd for each, empty. Errors: kSystem.
 Result<std::vector<UniqueFd>> make_shared_memories(const wire::Objects& objects);
-/// Sizes, contents and seals as the final image says. `memories` as make_shared_memories made them
+/// Sizes and modes as the final image says. `memories` as make_shared_memories made them
 /// from the draft; further ones are added.
 Result<void> finish_shared_memories(const wire::Objects& objects, std::vector<UniqueFd>& memories);
+/// Their times, once nothing more is written into them.
+void stamp_shared_memories(const wire::Objects& objects, std::span<const UniqueFd> memories);
 
 /// A file that is mapped, or a shared memory that is mapped so that it can never be written to.
 struct MappedFile {

@@ -292,6 +292,7 @@ Result<void> Restorer::discard(const PageSet& pages) {
 Result<void> Restorer::finish(const wire::Image& image,
                               const std::map<std::uint64_t, int>& relays) {
   const wire::ProcessImage& process = only_process(image);
+  stamp_shared_memories(image.objects(), memories_);
   MIGRATE_TRY(match_threads(process));
   for (std::size_t i = 0; i < threads_.size(); ++i) {
     process.threads(static_cast<int>(i))

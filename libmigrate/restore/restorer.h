@@ -31,6 +31,9 @@ class Restorer final : public SeedRestorer {
   }
   Result<void> adapt(const wire::Image& image, const MappingPlan& plan) override;
   Result<void> discard(const PageSet& pages) override;
+  Result<void> fill(carriers::ContentPlace& place, std::string_view bytes) override {
+    return carriers::write_content(place, memories_, bytes);
+  }
   Result<void> finish(const wire::Image& image,
                       const std::map<std::uint64_t, int>& relays) override;
   std::map<std::uint64_t, UniqueFd> take_shared_files() override {

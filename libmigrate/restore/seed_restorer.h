@@ -4,10 +4,12 @@
 
 #include <cstdint>
 #include <map>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/carriers/memory_content.h"
 #include "libmigrate/proto/image.pb.h"
 #include "libmigrate/restore/file_user.h"
 #include "libmigrate/restore/mappings.h"
@@ -18,7 +20,7 @@ namespace migrate {
 /// Turns the seed of a cell into the process of an image, stopped until run(). Restorer is the one
 /// that there is; tests of an arrival have another.
 /// Order of calls: prepare (with the draft, while the process still runs at the source), adapt
-/// (with the final image), finish, release, run. Owned by the thread that created it, the seed's
+/// (with the final image), fill, finish, release, run. Owned by the thread that created it, the seed's
 /// tracer. After an error the cell is to be ended.
 class SeedRestorer {
  public:
@@ -42,6 +44,9 @@ class SeedRestorer {
   /// Takes pages away from mappings of the process, which stay. As of adapt(), they must not be
   /// registered with a userfaultfd meanwhile.
   virtual Result<void> discard(const PageSet& pages) = 0;
+  /// The next bytes of what is in the image's memory files, after adapt(). Errors: kCorrupt (more
+  /// than the image tells of), kSystem.
+  virtual Result<void> fill(carriers::ContentPlace& place, std::string_view bytes) = 0;
 
   /// Gives the process everything else of the image. The pager must be running and have the starter
   /// pages, since the kernel may touch memory of the process. `relays`: see make_open_files.

@@ -14,6 +14,7 @@
 #include <sstream>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "tests/programs/check.h"
 
@@ -327,6 +328,47 @@ void own_pipe() {
   } while (!stopping());
 }
 
+/// The heap of a Java virtual machine (ZGC): far more than fits into an image, in a file of
+/// terabytes that is mapped three times and stays open. What one mapping writes, all of them and
+/// the descriptor read.
+void memfd_heap() {
+  constexpr std::size_t kHeap = std::size_t{160} << 20U;
+  constexpr std::size_t kPage = 4096;
+  constexpr off_t kFar = off_t{1} << 40;
+  const int fd = called(::memfd_create("heap", MFD_CLOEXEC), "memfd_create");
+  called(::ftruncate(fd, 2 * kFar), "ftruncate");
+  std::array<std::uint64_t*, 3> views{};
+  for (auto& view : views) {
+    void* const memory =
+        ::mmap(nullptr, kHeap, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, kFar);
+    CHECK(memory != MAP_FAILED);
+    view = static_cast<std::uint64_t*>(memory);
+  }
+  constexpr std::size_t kStep = kPage / sizeof(std::uint64_t);
+  constexpr std::size_t kPages = kHeap / kPage;
+  for (std::size_t page = 0; page < kPages; ++page) {
+    views[0][page * kStep] = page;
+  }
+  std::vector<std::uint64_t> rounds(kPages);
+  check::Random random(9);
+  check::ready();
+  while (!stopping()) {
+    for (int i = 0; i < 1000; ++i) {
+      const std::size_t page = random.below(kPages);
+      views[random.below(3)][page * kStep] = page + (++rounds[page] << 32U);
+    }
+    check::sleep_ns(check::kMillisecond);
+  }
+  for (std::size_t page = 0; page < kPages; ++page) {
+    const std::uint64_t expected = page + (rounds[page] << 32U);
+    std::uint64_t read = 0;
+    CHECK_EQUAL(::pread(fd, &read, sizeof read, kFar + static_cast<off_t>(page * kPage)), 8);
+    CHECK_EQUAL(read, expected);
+    CHECK_EQUAL(views[page % 3][page * kStep], expected);
+  }
+  CHECK_EQUAL(::lseek(fd, 0, SEEK_END), 2 * kFar);
+}
+
 constexpr check::Property kProperties[] = {
     {"pipe", pipe},
     {"eventfd", eventfd},
@@ -338,6 +380,7 @@ constexpr check::Property kProperties[] = {
     {"memfd_rights", memfd_rights},
     {"memfd_program", memfd_program},
     {"memfd_sealed", memfd_sealed},
+    {"memfd_heap", memfd_heap},
     {"own_pipe", own_pipe},
 };
 

@@ -456,17 +456,6 @@ Verify hidden_call_dispatch() {
       [] { CHECK_EQUAL(::prctl(PR_SET_SYSCALL_USER_DISPATCH, PR_SYS_DISPATCH_OFF, 0, 0, 0), 0); };
 }
 
-Verify hidden_machine_checks() {
-  return hidden(::prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0),
-                [] { return ::prctl(PR_MCE_KILL_GET, 0, 0, 0, 0); });
-}
-
-Verify hidden_merging() {
-  constexpr int kSetMemoryMerge = 67;  // and 68 reads it
-  return hidden(::prctl(kSetMemoryMerge, 1, 0, 0, 0),
-                [] { return ::prctl(kSetMemoryMerge + 1, 0, 0, 0, 0); });
-}
-
 Verify hidden_execution() {
   constexpr int kSetMdwe = 65;  // and 66 reads it
   return hidden(::prctl(kSetMdwe, 1, 0, 0, 0), [] { return ::prctl(kSetMdwe + 1, 0, 0, 0, 0); });
@@ -546,14 +535,12 @@ constexpr Refused kRefused[] = {
     {"secret_memory", "UNKNOWN_MAPPING", secret_memory},
     {"unborn_namespace", "NAMESPACE", unborn_namespace},
     {"hidden_call_dispatch", "UNKNOWN_ATTRIBUTE", hidden_call_dispatch},
-    {"hidden_machine_checks", "UNKNOWN_ATTRIBUTE", hidden_machine_checks},
-    {"hidden_merging", "UNKNOWN_ATTRIBUTE", hidden_merging},
     {"hidden_execution", "UNKNOWN_ATTRIBUTE", hidden_execution},
     {"hidden_segments", "UNKNOWN_ATTRIBUTE", hidden_segments},
     {"memory_limit", "RLIMIT_REACHED", refused::memory_limit},
     {"data_limit", "RLIMIT_REACHED", refused::data_limit},
     {"descriptor_limit", "RLIMIT_REACHED", refused::descriptor_limit},
-    {"large_memfd", "LARGE_MEMFD", refused::large_memfd},
+    {"memfd_in_pieces", "LARGE_MEMFD", refused::memfd_in_pieces},
     {"several", "INOTIFY,SOCKET,FILE_LOCK,PROC_FILE", several},
 };
 

@@ -48,15 +48,15 @@ inline Verify descriptor_limit() {
   return verify;
 }
 
-inline Verify large_memfd() {
-  static constexpr off_t kBytes = off_t{65} << 20;
-  const int fd = check::called(::memfd_create("large", 0), "memfd_create");
-  check::called(::ftruncate(fd, kBytes), "ftruncate");
-  static const std::string chunk(std::size_t{1} << 20, 'x');
-  for (off_t at = 0; at < kBytes; at += static_cast<off_t>(chunk.size())) {
-    check::called(::pwrite(fd, chunk.data(), chunk.size(), at), "pwrite");
+/// Its data is in more pieces than an image lists.
+inline Verify memfd_in_pieces() {
+  static constexpr off_t kPieces = (off_t{1} << 16) + 1000;
+  static constexpr off_t kDistance = 8192;
+  const int fd = check::called(::memfd_create("pieces", 0), "memfd_create");
+  for (off_t piece = 0; piece < kPieces; ++piece) {
+    check::called(::pwrite(fd, "x", 1, piece * kDistance), "pwrite");
   }
-  return [fd] { CHECK_EQUAL(::lseek(fd, 0, SEEK_END), kBytes); };
+  return [fd] { CHECK_EQUAL(::lseek(fd, 0, SEEK_END), (kPieces - 1) * kDistance + 1); };
 }
 
 }  // namespace refused

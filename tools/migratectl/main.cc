@@ -251,7 +251,7 @@ void print_text(const Options& options, const json& result, int exit_code) {
                : says_all    ? error
                              : outcome_text(exit_code) + ": " + error);
   } else if (options.command == "check") {
-    fmt::print("movable\n{}{}", losses_text(result), hooks_text(result));
+    fmt::print("movable\n{}{}{}", losses_text(result), notes_text(result), hooks_text(result));
   } else if (options.command == "move" && text_of(result, "state") == "already there") {
     fmt::print("{} is at {} already\n", options.target, options.destination);
   } else if (options.command == "move") {

@@ -227,6 +227,11 @@ std::string losses_text(const nlohmann::json& result) {
   return none ? "" : "what it loses (--strict refuses that):\n" + refusals_text(losses);
 }
 
+std::string notes_text(const nlohmann::json& result) {
+  const nlohmann::json notes = result.value("notes", nlohmann::json::array());
+  return notes.empty() ? "" : "what makes its move longer:\n" + refusals_text(notes);
+}
+
 std::string processes_text(const nlohmann::json& processes) {
   std::vector<Row> rows = {
       {"ID", "PID", "ROLE", "STATE", "WHERE", "OWED", "MODE", "AGE", "COMMAND"}};
@@ -317,7 +322,8 @@ std::string move_text(const nlohmann::json& result) {
   const auto phases = result.find("phases_us");
   if (phases != result.end() && phases->is_object()) {
     std::string text;
-    for (const char* name : {"inspect", "offer", "capture", "image", "restore", "park", "run"}) {
+    for (const char* name :
+         {"inspect", "offer", "capture", "image", "memory_files", "restore", "park", "run"}) {
       if (phases->contains(name)) {
         text += (text.empty() ? "" : ", ") + std::string(name) + " " +
                 duration_text(number_of(*phases, name));

@@ -22,6 +22,9 @@ std::string not_movable_text(const nlohmann::json& refusals);
 std::string hooks_text(const nlohmann::json& result);
 /// What a process would lose, or has lost; empty if that is nothing.
 std::string losses_text(const nlohmann::json& result);
+
+/// The notes of a result, one a line with its remedy; empty if there are none.
+std::string notes_text(const nlohmann::json& result);
 std::string processes_text(const nlohmann::json& processes);
 /// Cuts the lines of a table to the width of the terminal, if standard output is one.
 std::string fit_to_terminal(const std::string& text);

@@ -34,9 +34,14 @@ class OwnContents : public carriers::CaptureContext {
   Result<UniqueFd> fetch(std::uint32_t number) override {
     return duplicate(static_cast<int>(number));
   }
+  void follow(std::uint64_t memory, UniqueFd source) override {
+    files_.insert_or_assign(memory, std::move(source));
+  }
+  const carriers::ContentFiles& files() const { return files_; }
 
  private:
   wire::Objects& objects_;
+  carriers::ContentFiles files_;
 };
 
 }  // namespace
@@ -85,6 +90,9 @@ Result<void> Source::capture() {
     if (const auto capture_one = carrier_of(found.kind()).capture; capture_one != nullptr) {
       MIGRATE_TRY(capture_one(contents, descriptor.number(), found));
     }
+  }
+  for (carriers::ContentPlace place(objects_); !place.at_end();) {
+    content_ += MIGRATE_TRY(carriers::read_content(place, contents.files()));
   }
   return {};
 }
@@ -182,16 +190,23 @@ carriers::MadeSocketPair& Destination::socket_pair(std::uint64_t index) {
   return place->second;
 }
 
-// As the restorer makes it before any descriptor is there.
-int Destination::memory(std::uint64_t index) const {
-  UniqueFd& made = memories_[index];
-  if (!made.valid()) {
-    const wire::SharedMemory& memory = objects_.shared_memories(static_cast<int>(index));
-    made.reset(::memfd_create("made", MFD_CLOEXEC | MFD_ALLOW_SEALING));
-    EXPECT_TRUE(carriers::write_content(made.get(), memory));
+// As the restorer makes them before any descriptor is there.
+void Destination::make_memories() const {
+  for (const wire::SharedMemory& memory : objects_.shared_memories()) {
+    UniqueFd& made =
+        memories_.emplace_back(::memfd_create("made", MFD_CLOEXEC | MFD_ALLOW_SEALING));
     EXPECT_EQ(::ftruncate(made.get(), static_cast<off_t>(memory.size_bytes())), 0);
   }
-  return made.get();
+  carriers::ContentPlace place(objects_);
+  EXPECT_TRUE(carriers::write_content(place, memories_, content_));
+  EXPECT_TRUE(place.at_end());
+}
+
+int Destination::memory(std::uint64_t index) const {
+  if (memories_.empty()) {
+    make_memories();
+  }
+  return memories_.at(index).get();
 }
 
 Result<int> Destination::relay_end(std::uint64_t stream) const {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "libmigrate/carriers/carriers.h"
+#include "libmigrate/carriers/memory_content.h"
 
 namespace migrate::test {
 
@@ -26,6 +27,9 @@ class Source : private carriers::FindContext {
   void settle();
   /// Captures the contents, as of the frozen process. Errors: those of the carriers.
   Result<void> capture();
+
+  /// What follows the image of them.
+  const std::string& content() const { return content_; }
 
   wire::Objects& objects() override { return objects_; }
   wire::OpenFile& file(int index) { return *objects_.mutable_files(index); }
@@ -59,6 +63,7 @@ class Source : private carriers::FindContext {
 
   const wire::Objects* draft_ = nullptr;
   wire::Objects objects_;
+  std::string content_;
   std::vector<wire::Descriptor> descriptors_;
   UniqueFd directory_;
   std::vector<std::string> refusals_;
@@ -70,7 +75,9 @@ class Source : private carriers::FindContext {
 /// Compares the files of an image with our own, and makes them anew.
 class Destination : private carriers::CompareContext, private carriers::MakeContext {
  public:
-  explicit Destination(const wire::Objects& objects) : objects_(objects) {}
+  /// `content`: what follows the image of these objects.
+  explicit Destination(const wire::Objects& objects, std::string content = {})
+      : objects_(objects), content_(std::move(content)) {}
 
   /// The codes of what comparing the file refuses.
   std::vector<std::string> compare(const wire::OpenFile& file, bool same_kernel);
@@ -92,12 +99,15 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   bool is_first_of_memory(std::uint64_t index) override { return given_.insert(index).second; }
   Result<int> relay_end(std::uint64_t stream) const override;
 
+  void make_memories() const;
+
   const wire::Objects& objects_;
+  const std::string content_;
   bool same_kernel_ = false;
   std::vector<std::string> refusals_;
   std::map<std::uint64_t, carriers::MadePipe> pipes_;
   std::map<std::uint64_t, carriers::MadeSocketPair> socket_pairs_;
-  mutable std::map<std::uint64_t, UniqueFd> memories_;
+  mutable std::vector<UniqueFd> memories_;
   std::set<std::uint64_t> given_;
 };
 

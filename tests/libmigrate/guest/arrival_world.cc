@@ -69,6 +69,11 @@ class StandInRestorer final : public SeedRestorer {
     return world_.take_step("adapt");
   }
   Result<void> discard(const PageSet&) override { return world_.take_step("discard"); }
+  Result<void> fill(carriers::ContentPlace& place, std::string_view bytes) override {
+    world_.filled += bytes;
+    place.advance(std::min<std::uint64_t>(bytes.size(), place.left()));
+    return {};
+  }
   Result<void> finish(const wire::Image&, const std::map<std::uint64_t, int>&) override {
     return world_.take_step("finish");
   }

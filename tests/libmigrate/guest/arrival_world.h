@@ -68,6 +68,7 @@ class ArrivalWorld {
   IdleProcess init;
   std::vector<std::string> steps;
   std::string step_to_fail;
+  std::string filled;  ///< What came for memory files.
   std::function<void(const std::string& step)> on_step = [](const std::string&) {};
   int workers = 0;  ///< How often it became one.
 

@@ -185,7 +185,6 @@ TEST(SharedMemories, AreMadeAsTheDraftSaysAndFinishedAsTheImageDoes) {
   ASSERT_EQ(::fstat(made.at(0).get(), &status), 0);
   EXPECT_EQ(status.st_size, 5000);
   memory.set_size_bytes(9000);
-  memory.set_content("content");
   memory.add_extents(0);
   memory.add_extents(7);
   memory.set_open_descriptor(true);
@@ -195,6 +194,10 @@ TEST(SharedMemories, AreMadeAsTheDraftSaysAndFinishedAsTheImageDoes) {
   objects.add_shared_memories()->set_size_bytes(1);
   ASSERT_TRUE(finish_shared_memories(objects, made));
   ASSERT_EQ(made.size(), 2U);
+  carriers::ContentPlace place(objects);
+  ASSERT_TRUE(carriers::write_content(place, made, "content"));
+  EXPECT_TRUE(place.at_end());
+  stamp_shared_memories(objects, made);
   ASSERT_EQ(::fstat(made[0].get(), &status), 0);
   EXPECT_EQ(status.st_size, 9000);
   EXPECT_EQ(status.st_mode & 0777U, 0640U);
