@@ -21,6 +21,7 @@
 
 #include "base/clock.h"
 #include "libmigrate/arch/arch.h"
+#include "libmigrate/image/thread_settings.h"
 #include "libmigrate/trace/script_group.h"
 #include "libmigrate/trace/tracee.h"
 #include "pager/page_range.h"
@@ -95,35 +96,39 @@ struct ThreadQuestions {
   }
 };
 
-// What a thread, and the leader for the process, may have set for itself and is not carried.
+// What a thread, and the leader for the process, may have set for itself: carried if it can be set
+// again.
 class SettingQuestions {
  public:
   SettingQuestions(Script& script, bool of_process) {
-    for (const arch::Setting& setting : arch::kThreadSettings) {
+    for (const arch::Setting& setting : kThreadSettings) {
       ask(script, setting);
     }
-    ask(script, {"machine checks (PR_MCE_KILL)", SYS_prctl, PR_MCE_KILL_GET, PR_MCE_KILL_DEFAULT});
     if (of_process) {
-      ask(script, {"merging of memory (PR_SET_MEMORY_MERGE)", SYS_prctl, kGetMemoryMerge, 0});
       for (const arch::Setting& setting : arch::kProcessSettings) {
         ask(script, setting);
       }
     }
   }
 
-  void check(const Script& script, const std::string& who, Refusals& refusals) const {
+  void answer(const Script& script, wire::Thread& thread, Refusals& refusals) const {
+    thread.clear_settings();
     for (const Asked& asked : asked_) {
       const std::int64_t result = script.result(asked.call);
-      const std::int64_t value =
-          asked.value == 0 ? result : std::int64_t{script.value<std::int32_t>(asked.value)};
-      if (result >= 0 && value != asked.common) {
-        refusals.push_back(make_refusal("UNKNOWN_ATTRIBUTE", who, asked.name));
+      const std::int64_t value = result < 0 ? asked.common  // This kernel does not have it.
+                                 : asked.value == 0
+                                     ? result
+                                     : std::int64_t{script.value<std::int32_t>(asked.value)};
+      if (asked.carried) {
+        thread.add_settings(value);
+      } else if (value != asked.common) {
+        refusals.push_back(
+            make_refusal("UNKNOWN_ATTRIBUTE", "thread " + std::to_string(thread.id()), asked.name));
       }
     }
   }
 
  private:
-  static constexpr std::uint64_t kGetMemoryMerge = 68;  // PR_GET_MEMORY_MERGE, Linux 6.4
   static constexpr std::uint64_t kBufferBytes = 8;
 
   struct Asked {
@@ -131,6 +136,7 @@ class SettingQuestions {
     std::size_t call;
     std::uint64_t value;  // where the call puts it; 0: it is the result
     std::int64_t common;
+    bool carried;
   };
 
   void ask(Script& script, const arch::Setting& setting) {
@@ -140,7 +146,8 @@ class SettingQuestions {
     const std::uint64_t length = setting.answer == Answer::kLength ? kBufferBytes : 0;
     asked_.push_back({setting.name,
                       script.call(setting.call, {setting.first_argument, place, length, 0, 0}),
-                      setting.answer == Answer::kWord ? place : 0, setting.common_result});
+                      setting.answer == Answer::kWord ? place : 0, setting.common_result,
+                      setting.setter.call >= 0});
   }
 
   std::vector<Asked> asked_;
@@ -154,6 +161,7 @@ struct ProcessQuestions {
   std::uint64_t subreaper;
   std::size_t dumpable;
   std::size_t thp_disabled;
+  std::size_t merges_memory;
   std::size_t secure_bits;
   std::size_t program_break;
   std::size_t barriers;
@@ -186,6 +194,7 @@ struct ProcessQuestions {
     script.must("read the subreaper flag", SYS_prctl, {PR_GET_CHILD_SUBREAPER, subreaper});
     dumpable = script.call(SYS_prctl, {PR_GET_DUMPABLE});
     thp_disabled = script.call(SYS_prctl, {PR_GET_THP_DISABLE});
+    merges_memory = script.call(SYS_prctl, {kGetMemoryMerge});
     secure_bits = script.call(SYS_prctl, {PR_GET_SECUREBITS});
     program_break = script.call(SYS_brk, {0});
     barriers = script.call(SYS_membarrier, {kGetRegistrations, 0, 0});
@@ -217,6 +226,7 @@ struct ProcessQuestions {
     image.set_dumpable(static_cast<std::uint32_t>(script.result(dumpable)));
     image.set_thp_disabled(
         static_cast<std::uint32_t>(std::max<std::int64_t>(script.result(thp_disabled), 0)));
+    image.set_merges_memory(script.result(merges_memory) > 0);
     // Or not at all, for the limit of what may be locked.
     image.set_locks_future_memory((script.value<std::uint8_t>(resident) & 1U) != 0 ||
                                   script.result(fresh_page) == -EAGAIN);
@@ -317,7 +327,7 @@ Result<void> ask_threads(const FrozenProcess& frozen, std::span<const ScriptThre
       },
       [&](std::size_t i, const Script& script) {
         asked[i]->of_thread.answer(script, *images[i]);
-        asked[i]->settings.check(script, "thread " + std::to_string(images[i]->id()), refusals);
+        asked[i]->settings.answer(script, *images[i], refusals);
         if (asked[i]->of_process) {
           asked[i]->of_process->answer(script, image);
         }

@@ -68,7 +68,7 @@ Result<MadePipe> make_empty_pipe(int capacity) {
   if (::pipe2(ends, O_CLOEXEC) != 0) {
     return fail(system_error("make a pipe"));
   }
-  MadePipe made{UniqueFd(ends[0]), UniqueFd(ends[1])};
+  MadePipe made{.reader = UniqueFd(ends[0]), .writer = UniqueFd(ends[1])};
   const int bytes = std::max(capacity, static_cast<int>(kPageBytes));
   if (::fcntl(made.writer.get(), F_SETPIPE_SZ, bytes) < 0) {
     return fail(system_error("size a pipe", std::to_string(bytes) + " bytes"));
@@ -138,8 +138,18 @@ Result<UniqueFd> make_pipe_end(MakeContext& context, const wire::OpenFile& file)
     MIGRATE_TRY(write_all(pipe.writer.get(), std::as_bytes(std::span(seen.content()))));
   }
   const bool reads = (file.flags() & O_ACCMODE) == O_RDONLY;
+  const UniqueFd& end = reads ? pipe.reader : pipe.writer;
+  // open(2) adds O_LARGEFILE, which pipe2(2) does not: fcntl(2) shows it.
+  constexpr std::uint32_t kLargeFile = 0100000;
+  bool& given = reads ? pipe.reader_given : pipe.writer_given;
+  if (!std::exchange(given, true) && (file.flags() & kLargeFile) == 0 &&
+      (file.flags() & O_ACCMODE) != O_RDWR) {
+    UniqueFd own = MIGRATE_TRY(owned(::fcntl(end.get(), F_DUPFD_CLOEXEC, 0), "duplicate a pipe"));
+    MIGRATE_TRY(set_flags(own.get(), file.flags()));
+    return own;
+  }
   const OwnerScope as_owner(seen.owner(), seen.group());  // Who may open it again.
-  return reopen(reads ? pipe.reader.get() : pipe.writer.get(), file.flags());
+  return reopen(end.get(), file.flags());
 }
 
 }  // namespace

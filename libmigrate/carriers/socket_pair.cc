@@ -270,6 +270,9 @@ Result<void> capture_socket(CaptureContext& context, std::uint32_t number,
     MIGRATE_TRY(peek_stream(fd.get(), end));
   } else {
     const std::uint64_t other = end_of(context.objects(), file.object() ^ 1U).inode();
+    if (other == 0) {
+      return {};  // It is closed, and nothing waits: what there is to read is the end.
+    }
     MIGRATE_TRY(peek_messages(fd.get(), (end.shutdown() & 1U) != 0, end));
     MIGRATE_TRY(check_complete(type, other, end));
   }

@@ -24,6 +24,7 @@
 namespace migrate::carriers {
 namespace {
 
+constexpr std::uint32_t kTimerFlags = TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET;
 constexpr int kExpiryMs = 100;  // For a timer of one nanosecond.
 
 // Those that timerfd_create(2) takes.
@@ -99,12 +100,16 @@ const char* flaw_of_timerfd(const wire::Objects& /*objects*/, const wire::OpenFi
 Result<UniqueFd> make_timerfd(MakeContext& /*context*/, const wire::OpenFile& file) {
   UniqueFd fd = MIGRATE_TRY(
       owned(::timerfd_create(static_cast<int>(file.clock()), TFD_CLOEXEC), "make a timerfd"));
-  // The remaining time is relative, so that the flag for absolute times is left out.
   // One that has expired and was not read yet has no time left; it starts again when it is read.
   const bool expired = file.ticks() != 0 && file.value_ns() == 0 && file.interval_ns() != 0;
-  const itimerspec setting{to_timespec(file.interval_ns()),
-                           to_timespec(expired ? 1 : file.value_ns())};
-  if (::timerfd_settime(fd.get(), 0, &setting, nullptr) != 0) {
+  std::uint64_t value_ns = expired ? 1 : file.value_ns();
+  // An absolute one is set so again: it follows the clock, and may end when that is set.
+  const std::uint32_t flags = file.settime_flags() & kTimerFlags;
+  if (value_ns != 0 && (flags & TFD_TIMER_ABSTIME) != 0) {
+    value_ns += static_cast<std::uint64_t>(clock_ns(static_cast<clockid_t>(file.clock())));
+  }
+  const itimerspec setting{to_timespec(file.interval_ns()), to_timespec(value_ns)};
+  if (::timerfd_settime(fd.get(), static_cast<int>(flags), &setting, nullptr) != 0) {
     return fail(system_error("set a timerfd"));
   }
   if (expired) {

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -71,15 +72,14 @@ std::string owner_of_descriptor(const LossView& view, std::uint32_t number) {
   return text;
 }
 
-// Of regular files nobody is signalled.
+// Of regular files nobody is signalled, but their owner can be asked for.
 Losses owned_descriptors(const LossView& view, bool directories) {
   Losses owned;
   const auto& files = view.image.objects().files();
   std::set<std::uint32_t> seen;
   for (const wire::Descriptor& descriptor : only_process(view.image).descriptors()) {
     const int file = static_cast<int>(descriptor.file());
-    if (file >= files.size() || files[file].kind() == wire::OpenFile::REGULAR ||
-        (files[file].kind() == wire::OpenFile::DIRECTORY) != directories ||
+    if (file >= files.size() || (files[file].kind() == wire::OpenFile::DIRECTORY) != directories ||
         !seen.insert(descriptor.file()).second) {
       continue;
     }
@@ -207,6 +207,17 @@ Losses find_descriptor_owners(const LossView& view) {
 
 Losses find_directory_owners(const LossView& view) {
   return owned_descriptors(view, true);
+}
+
+Losses find_named_pipes(const LossView& view) {
+  Losses pipes;
+  for (const wire::OpenFile& file : view.image.objects().files()) {
+    if (file.kind() == wire::OpenFile::RELAY && S_ISFIFO(file.identity().mode()) &&
+        file.identity().path().starts_with('/')) {
+      pipes.push_back(file.identity().path());
+    }
+  }
+  return pipes;
 }
 
 Losses find_process_group(const LossView& view) {

@@ -24,6 +24,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/arch/arch.h"
+#include "libmigrate/image/thread_settings.h"
 
 #ifndef PR_TIMER_CREATE_RESTORE_IDS
 // NOLINTNEXTLINE(readability-identifier-naming): the kernel's name, Linux 6.15
@@ -186,6 +187,24 @@ void script_credentials(Script& script, const wire::Credentials& wanted,
   }
 }
 
+// Last: what forbids a thread something is not for those who make it.
+void script_settings(Script& script, const wire::Thread& thread) {
+  for (std::size_t i = 0; i < kThreadSettings.size(); ++i) {
+    const arch::Setting& setting = kThreadSettings[i];
+    const int place = static_cast<int>(i);
+    if (place >= thread.settings_size() || thread.settings(place) == setting.common_result) {
+      continue;
+    }
+    const auto value = static_cast<std::uint64_t>(thread.settings(place));
+    const auto& [call, arguments, count] = setting.setter;
+    if (count == 1) {
+      script.must("set", call, {arguments[0], value, 0, 0, 0}, setting.name);
+    } else {
+      script.must("set", call, {arguments[0], arguments[1], value, 0, 0}, setting.name);
+    }
+  }
+}
+
 void script_pending(Script& script, const google::protobuf::RepeatedPtrField<std::string>& signals,
                     std::uint64_t process, std::uint64_t thread) {
   for (const std::string& signal : signals) {
@@ -261,6 +280,9 @@ void script_process(Script& script, const wire::ProcessImage& image) {
     script.call(SYS_prctl, {PR_SET_THP_DISABLE, 1, 0, 0, 0});
     script.call(SYS_prctl, {PR_SET_THP_DISABLE, 1, image.thp_disabled() & kFlags, 0, 0});
   }
+  if (image.merges_memory()) {
+    script.must("merge memory", SYS_prctl, {kSetMemoryMerge, 1, 0, 0, 0});
+  }
   // With several threads each takes the kernel a grace period of RCU, some milliseconds.
   for (std::uint32_t bit = 1; bit != 0 && bit <= image.barrier_registrations(); bit <<= 1U) {
     if ((image.barrier_registrations() & bit) != 0) {
@@ -301,6 +323,7 @@ void script_thread(Script& script, const wire::ProcessImage& image, const wire::
     script.must("register rseq", SYS_rseq,
                 {thread.rseq_address(), thread.rseq_length(), 0, thread.rseq_signature()});
   }
+  script_settings(script, thread);
 }
 
 void set_scheduling(pid_t host_thread, const wire::Thread& thread, std::uint64_t default_slack_ns) {

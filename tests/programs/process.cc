@@ -286,6 +286,18 @@ void huge_pages() {
   keep([] { return ::prctl(PR_GET_THP_DISABLE, 0, 0, 0, 0); });
 }
 
+/// What the kernel shows to nobody else.
+void settings() {
+  constexpr int kSetMemoryMerge = 67;  // and 68 reads it
+  ::prctl(kSetMemoryMerge, 1, 0, 0, 0);
+  called(::prctl(PR_MCE_KILL, PR_MCE_KILL_SET, PR_MCE_KILL_EARLY, 0, 0), "prctl(PR_MCE_KILL)");
+  keep([] {
+    std::ostringstream text;
+    text << ::prctl(kSetMemoryMerge + 1, 0, 0, 0, 0) << " " << ::prctl(PR_MCE_KILL_GET, 0, 0, 0, 0);
+    return text.str();
+  });
+}
+
 int barrier(int command) {
   return static_cast<int>(::syscall(SYS_membarrier, command, 0, 0));
 }
@@ -334,6 +346,7 @@ constexpr check::Property kProperties[] = {
     {"switches", switches},
     {"core_filter", core_filter},
     {"huge_pages", huge_pages},
+    {"settings", settings},
     {"barriers", barriers},
     {"session_nice", session_nice},
 };
