@@ -73,7 +73,7 @@ Answer check(const migrate_options& options, pid_t pid, const char* destination)
 /// What is wrong with a move, or nothing; else its members.
 std::optional<Answer> move_members(const migrate_options& options, const char* destination,
                                    const char* wait, std::string& members) {
-  const std::string mode = or_default(options.mode, "lazy");
+  const std::string mode = or_default(options.mode, MovePlan().word.data());
   if (destination == nullptr || *destination == '\0') {
     return answer_of(MIGRATE_USAGE, "a move needs a destination: \"HOST\" or \"HOST:PORT\"");
   }

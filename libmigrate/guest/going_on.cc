@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "libmigrate/guest/serving.h"
+#include "libmigrate/requests/request_json.h"
 
 namespace migrate {
 
@@ -22,20 +23,23 @@ void GoingOn::refuse(EventSink& sink, const char* operation, const std::string& 
                                                  "process " + guest_.name(), reason));
 }
 
-void GoingOn::refuse_for_now(GuestRequest& request) const {
-  request.refuse(MIGRATE_FAILED, leaving_error(guest_.name()));
+void GoingOn::on_request(GuestRequest request) {
+  if (const auto* const decision = std::get_if<ResolveRequest>(&request.wanted)) {
+    const Resolution resolution = decision->action;
+    on_decision(std::move(request), resolution);
+  } else {
+    request.refuse(MIGRATE_FAILED, leaving_error(guest_.name()));
+  }
 }
 
 // Only here, not through its home, which has a doubt of its own to decide.
-void GoingOn::on_resolve(GuestRequest request) {
+void GoingOn::on_decision(GuestRequest request, Resolution resolution) {
   if (request.home) {
     refuse(request.sink, "resolve", "ask on the host that it is leaving");
-  } else if (const auto resolution = parse_resolve(request.text); !resolution) {
-    request.refuse(MIGRATE_USAGE, resolution.error());
   } else if (const auto may = guest_.may_use(request.text, nullptr); !may) {
     request.refuse(MIGRATE_REFUSED, may.error());
   } else {
-    decide(*resolution, std::move(request.sink));
+    decide(resolution, std::move(request.sink));
   }
 }
 

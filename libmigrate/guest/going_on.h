@@ -22,10 +22,7 @@ class GoingOn : public GuestPhaseRunner {
   int collect_poll_fds(std::vector<pollfd>& polled) override;
 
  protected:
-  void on_move(GuestRequest request) final { refuse_for_now(request); }
-  void on_check(GuestRequest request) final { refuse_for_now(request); }
-  void on_end(GuestRequest request) final { refuse_for_now(request); }
-  void on_resolve(GuestRequest request) final;
+  void on_request(GuestRequest request) final;
   void on_resume(std::unique_ptr<ControlChannel> control) final;
   void on_pages(Purpose purpose, std::unique_ptr<Channel> channel) final;
   /// An operator on this host, who may, has decided.
@@ -37,7 +34,7 @@ class GoingOn : public GuestPhaseRunner {
   OnwardMove& onward_;
 
  private:
-  void refuse_for_now(GuestRequest& request) const;
+  void on_decision(GuestRequest request, Resolution resolution);
 };
 
 /// Run was sent, and nobody has said yet whether the process runs there (kInDoubt). It stands

@@ -4,7 +4,7 @@
 
 #include "base/log.h"
 #include "libmigrate/requests/json_member.h"
-#include "libmigrate/requests/requests.h"
+#include "libmigrate/requests/request_json.h"
 
 namespace migrate {
 
@@ -12,7 +12,7 @@ void GuestPhaseRunner::on_letter(Letter letter) {
   if (is_request(letter)) {
     auto asked = open_request(std::move(letter));
     if (asked) {
-      on_request(std::move(*asked));
+      read_request(std::move(*asked));
     } else {
       log::info("session {}: a request did not come: {}", to_hex(guest_.session()),
                 asked.error().message());
@@ -33,37 +33,18 @@ void GuestPhaseRunner::on_letter(Letter letter) {
   }
 }
 
-void GuestPhaseRunner::on_request(LetterRequest asked) {
-  GuestRequest request{parse_object(asked.text), std::move(asked.sink), std::move(asked.home)};
-  const auto command = parse_command(request.text);
-  if (!command) {
-    request.refuse(MIGRATE_USAGE, command.error());
-    return;
-  }
-  switch (*command) {
-    case Command::kMove:
-      on_move(std::move(request));
-      break;
-    case Command::kCheck:
-      on_check(std::move(request));
-      break;
-    case Command::kResolve:
-      on_resolve(std::move(request));
-      break;
-    case Command::kEnd:
-      on_end(std::move(request));
-      break;
-    case Command::kPs:
-    case Command::kShow:
-    case Command::kWait:
-    case Command::kHosts:
-    case Command::kPing:
-    case Command::kHere:
-      request.refuse(MIGRATE_USAGE,
-                     make_error(ErrorCode::kInvalid, "carry out a request",
-                                "command \"" + std::string(to_string(*command)) + "\"",
-                                "ask a daemon for that"));
-      break;
+void GuestPhaseRunner::read_request(LetterRequest asked) {
+  GuestRequest request{{}, parse_object(asked.text), std::move(asked.sink), std::move(asked.home)};
+  auto wanted = parse_any(request.text);
+  if (!wanted) {
+    request.refuse(MIGRATE_USAGE, wanted.error());
+  } else if (const auto* const of_daemon = std::get_if<DaemonRequest>(&*wanted)) {
+    request.refuse(MIGRATE_USAGE, make_error(ErrorCode::kInvalid, "carry out a request",
+                                             "command \"" + std::string(word_of(*of_daemon)) + "\"",
+                                             "ask a daemon for that"));
+  } else {
+    request.wanted = std::get<WorkerRequest>(*std::move(wanted));
+    on_request(std::move(request));
   }
 }
 

@@ -89,7 +89,7 @@ void Onward::check(const CheckRequest& request, EventSink sink) {
   } else {
     destination.host.clear();
   }
-  SourceMoveOptions options = this->options(check_plan(request.rounds), destination);
+  SourceMoveOptions options = this->options(check_plan(request.plan.rounds), destination);
   options.asker = request.asker;
   options.strict = request.strict;
   EventSink nobody;

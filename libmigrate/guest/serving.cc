@@ -8,6 +8,12 @@
 #include "libmigrate/move/not_moved.h"
 
 namespace migrate {
+namespace {
+
+// Whoever asks for more of one process is told to wait: each costs its worker a descriptor or two.
+constexpr std::size_t kMostPending = 64;
+
+}  // namespace
 
 Error left_error(const std::string& process) {
   return make_error(ErrorCode::kRetry, "carry out a request", "process " + process,
@@ -80,7 +86,7 @@ GuestServing::Turn GuestServing::look_at(PendingMove& move) {
   const pid_t process = move.request.pid;
   if (move.request.asked == 0) {
     move.request.point_wait =
-        longest_wait(process, move.request.point_wait, move.request.hook_wait);
+        longest_wait(process, move.request.point_wait, move.request.hook_wait.value_or(kHookWait));
   }
   if (!move.request.point_wait) {
     return Turn::kBegins;
@@ -140,71 +146,74 @@ std::optional<Asker> GuestServing::judge(GuestRequest& request) const {
   return std::move(*asker);
 }
 
-void GuestServing::on_move(GuestRequest request) {
-  auto asker = judge(request);
-  if (!asker) {
-    return;
-  }
-  auto move = parse_move(request.text);
-  if (!move) {
-    request.refuse(MIGRATE_USAGE, move.error());
-    return;
-  }
-  if (moves_.answers_at_once(*move, request.sink)) {
-    return;
-  }
-  move->pid = guest_.cell()->seed();
-  move->uid = guest_.record().noted().user();
-  move->asker = std::move(*asker);
-  if (!guest_.independent()) {
-    guest_.source().ask_for_all();
-  }
-  pending_.push_back({std::move(*move), std::move(request.sink)});
-}
+// `request` is what is left of it: how it came, and whom to answer.
+struct GuestServing::Answers {
+  GuestServing& serving;
+  GuestRequest& request;
 
-void GuestServing::on_check(GuestRequest request) {
-  auto asker = judge(request);
-  if (!asker) {
-    return;
+  void operator()(MoveRequest move) const {
+    Guest& guest = serving.guest_;
+    auto asker = serving.judge(request);
+    if (!asker || serving.moves_.answers_at_once(move, request.sink)) {
+      return;
+    }
+    if (serving.pending_.size() >= kMostPending) {
+      request.refuse(
+          MIGRATE_FAILED,
+          make_error(ErrorCode::kRetry, "move", "process " + guest.name(),
+                     std::to_string(kMostPending) + " moves of it wait already; end some of them"));
+      return;
+    }
+    move.pid = guest.cell()->seed();
+    move.uid = guest.record().noted().user();
+    move.asker = std::move(*asker);
+    if (!guest.independent()) {
+      guest.source().ask_for_all();
+    }
+    serving.pending_.push_back({std::move(move), std::move(request.sink)});
   }
-  auto check = parse_check(request.text);
-  if (!check) {
-    request.refuse(MIGRATE_USAGE, check.error());
-    return;
-  }
-  check->asker = std::move(*asker);
-  moves_.check(*check, std::move(request.sink));
-}
 
-void GuestServing::on_resolve(GuestRequest request) {
-  if (auto asker = guest_.believed(request.text, request.home_or_null()); !asker) {
-    request.refuse(MIGRATE_REFUSED, asker.error());
-    return;
+  void operator()(CheckRequest check) const {
+    if (auto asker = serving.judge(request)) {
+      check.asker = std::move(*asker);
+      serving.moves_.check(check, std::move(request.sink));
+    }
   }
-  request.refuse(MIGRATE_ERROR,
-                 make_error(ErrorCode::kRefused, "resolve", "process " + guest_.name(),
-                            "it runs here and nothing about it is in doubt"));
-}
 
-// It was killed at its home while that did not know where it runs.
-void GuestServing::on_end(GuestRequest request) {
-  if (!request.home) {
-    request.refuse(MIGRATE_REFUSED,
-                   make_error(ErrorCode::kRefused, "end", "process " + guest_.name(),
-                              "only its home asks for that; kill it"));
-    return;
+  void operator()(const ResolveRequest& /*resolve*/) const {
+    const Guest& guest = serving.guest_;
+    if (auto asker = guest.believed(request.text, request.home_or_null()); !asker) {
+      request.refuse(MIGRATE_REFUSED, asker.error());
+      return;
+    }
+    request.refuse(MIGRATE_ERROR,
+                   make_error(ErrorCode::kRefused, "resolve", "process " + guest.name(),
+                              "it runs here and nothing about it is in doubt"));
   }
-  if (guest_.exited()) {  // Home hears how by the relay.
+
+  // It was killed at its home while that did not know where it runs.
+  void operator()(const EndRequest& /*end*/) const {
+    Guest& guest = serving.guest_;
+    if (!request.home) {
+      request.refuse(MIGRATE_REFUSED,
+                     make_error(ErrorCode::kRefused, "end", "process " + guest.name(),
+                                "only its home asks for that; kill it"));
+      return;
+    }
+    if (!guest.exited()) {  // Else home hears how by the relay.
+      if (const auto may = guest.may_signal_now(); !may) {
+        request.refuse(MIGRATE_REFUSED, may.error());
+        return;
+      }
+      guest.report_end(SIGKILL, "it was killed at its home");
+      guest.cell()->end();
+    }
     request.sink.finish(MIGRATE_DONE, nlohmann::json::object());
-    return;
   }
-  if (const auto may = guest_.may_signal_now(); !may) {
-    request.refuse(MIGRATE_REFUSED, may.error());
-    return;
-  }
-  guest_.report_end(SIGKILL, "it was killed at its home");
-  guest_.cell()->end();
-  request.sink.finish(MIGRATE_DONE, nlohmann::json::object());
+};
+
+void GuestServing::on_request(GuestRequest request) {
+  std::visit(Answers{*this, request}, std::exchange(request.wanted, WorkerRequest()));
 }
 
 void GuestServing::on_resume(std::unique_ptr<ControlChannel> control) {

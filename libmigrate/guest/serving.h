@@ -29,14 +29,14 @@ class GuestServing final : public GuestPhaseRunner {
   std::unique_ptr<OnwardMove> take_onward() { return std::move(onward_); }
 
  protected:
-  void on_move(GuestRequest request) override;
-  void on_check(GuestRequest request) override;
-  void on_resolve(GuestRequest request) override;
-  void on_end(GuestRequest request) override;
+  void on_request(GuestRequest request) override;
   void on_resume(std::unique_ptr<ControlChannel> control) override;
   void on_pages(Purpose purpose, std::unique_ptr<Channel> channel) override;
 
  private:
+  /// Carries requests out: a function for each kind of WorkerRequest.
+  struct Answers;
+
   /// A request to be carried out when nothing is owed any more.
   struct PendingMove {
     MoveRequest request;

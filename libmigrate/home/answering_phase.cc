@@ -5,6 +5,7 @@
 #include "base/log.h"
 #include "libmigrate/host/letter_request.h"
 #include "libmigrate/requests/json_member.h"
+#include "libmigrate/requests/request_json.h"
 
 namespace migrate {
 
@@ -26,16 +27,16 @@ void AnsweringPhase::on_letter(Letter letter) {
   }
   nlohmann::json request = parse_object(letter.request);
   EventSink client = sink_for(std::move(letter.fd), request);
-  const auto command = parse_command(request);
+  const auto command = command_of(request);
   if (!command) {
     client.finish_failed(MIGRATE_USAGE, command.error());
     return;
   }
-  if (*command != Command::kResolve) {
-    on_request(*command, std::move(request), std::move(client));
+  if (*command != ResolveRequest::kWord) {
+    on_request(std::move(request), std::move(client));
     return;
   }
-  const auto decided = parse_resolve(request);
+  const auto decided = request_as<ResolveRequest>(request);
   if (!decided) {
     client.finish_failed(MIGRATE_USAGE, decided.error());
     return;
@@ -46,7 +47,7 @@ void AnsweringPhase::on_letter(Letter letter) {
     client.finish_failed(MIGRATE_REFUSED, may.error());
     return;
   }
-  on_resolve(std::move(client), *decided);
+  on_resolve(std::move(client), decided->action);
 }
 
 }  // namespace migrate

@@ -23,8 +23,9 @@ class AnsweringPhase : public WorkerPhase {
   virtual Result<void> may_resolve(const Asker& asker) = 0;
   /// An operator, who may, has decided. Answers `client`, now or later.
   virtual void on_resolve(EventSink client, Resolution resolution) = 0;
-  /// Any other request. Answers `client`, now or later.
-  virtual void on_request(Command command, nlohmann::json request, EventSink client) = 0;
+  /// Any other request, which the process's worker at its place carries out and is left to read, or
+  /// nobody. Answers `client`, now or later.
+  virtual void on_request(nlohmann::json request, EventSink client) = 0;
 };
 
 }  // namespace migrate

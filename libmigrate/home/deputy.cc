@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "libmigrate/requests/request_json.h"
 
 namespace migrate {
 namespace {
@@ -199,9 +200,10 @@ void Deputy::pump_forwards() {
   }
 }
 
-void Deputy::pass_on(Command command, nlohmann::json request, EventSink client) {
+void Deputy::pass_on(nlohmann::json request, EventSink client) {
+  const bool is_move = command_of(request).value_or("") == MoveRequest::kWord;
   forwards_.pass_on(std::move(request), std::move(client), record_.where(),
-                    command == Command::kMove ? MIGRATE_FAILED : MIGRATE_ERROR);
+                    is_move ? MIGRATE_FAILED : MIGRATE_ERROR);
 }
 
 // The deputy is one into whom nobody may look, and to give it up is to kill it. Where nothing is,

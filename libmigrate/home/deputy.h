@@ -47,7 +47,7 @@ class Deputy {
   void pump();
 
   void attach(std::unique_ptr<Channel> channel) { relay_->attach(std::move(channel)); }
-  void pass_on(Command command, nlohmann::json request, EventSink client);
+  void pass_on(nlohmann::json request, EventSink client);
   /// Errors: `asker` may not decide about the process.
   Result<void> may_resolve(const Asker& asker) const;
   /// Answers an operator; true if he may give the process up: its place does not answer, for which

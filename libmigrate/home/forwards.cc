@@ -4,7 +4,7 @@
 #include <utility>
 
 #include "libmigrate/requests/json_member.h"
-#include "libmigrate/requests/requests.h"
+#include "libmigrate/requests/request_json.h"
 
 namespace migrate {
 namespace {
@@ -77,8 +77,7 @@ bool Forwards::pump_one(Forward& forward, Whereabouts& where, std::vector<EndCli
       where.host = text_member(event, "destination", where.host);
       where.session = text_member(event, "id", where.session);
     }
-    if (exit_code == MIGRATE_DONE &&
-        text_member(forward.request, "wait") == to_string(MoveWait::kExit)) {
+    if (exit_code == MIGRATE_DONE && wait_of(forward.request) == MoveWait::kExit) {
       waiting.push_back({std::move(forward.client), std::move(event)});
     } else {
       forward.client.finish(exit_code, std::move(event));

@@ -90,8 +90,7 @@ void HomeChildrenLeft::on_resolve(EventSink client, Resolution resolution) {
   given_up_ = deputy_.lets_give_up(std::move(client), resolution) || given_up_;
 }
 
-void HomeChildrenLeft::on_request(Command /*command*/, nlohmann::json /*request*/,
-                                  EventSink client) {
+void HomeChildrenLeft::on_request(nlohmann::json /*request*/, EventSink client) {
   client.finish_failed(MIGRATE_ERROR, make_error(ErrorCode::kNotFound, "carry out a request",
                                                  "process " + deputy_.record().command(),
                                                  "it has ended, and only children of it are left"));

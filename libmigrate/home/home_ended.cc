@@ -38,7 +38,7 @@ void HomeEnded::on_resolve(EventSink client, Resolution /*resolution*/) {
   tell(std::move(client));
 }
 
-void HomeEnded::on_request(Command /*command*/, nlohmann::json /*request*/, EventSink client) {
+void HomeEnded::on_request(nlohmann::json /*request*/, EventSink client) {
   tell(std::move(client));
 }
 

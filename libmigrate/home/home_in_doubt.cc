@@ -91,7 +91,7 @@ void HomeInDoubt::on_resolve(EventSink client, Resolution resolution) {
   decision_ = {resolution, std::move(client), around_.clock()};
 }
 
-void HomeInDoubt::on_request(Command /*command*/, nlohmann::json /*request*/, EventSink client) {
+void HomeInDoubt::on_request(nlohmann::json /*request*/, EventSink client) {
   client.finish_failed(MIGRATE_ERROR, make_error(ErrorCode::kRetry, "carry out a request",
                                                  "process " + record_.command(),
                                                  "where it runs is in doubt; see migratectl show"));

@@ -32,7 +32,7 @@ class HomeInDoubt : public AnsweringPhase {
   void on_caller(std::unique_ptr<Channel> channel) override;
   Result<void> may_resolve(const Asker& asker) override;
   void on_resolve(EventSink client, Resolution resolution) override;
-  void on_request(Command command, nlohmann::json request, EventSink client) override;
+  void on_request(nlohmann::json request, EventSink client) override;
 
  private:
   bool is_settled() const;

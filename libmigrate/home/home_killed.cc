@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "libmigrate/requests/json_member.h"
+#include "libmigrate/requests/request_json.h"
 
 namespace migrate {
 
@@ -42,7 +43,7 @@ Result<wire::Verdict> HomeKilled::end_there() {
     return verdict;
   }
   // Not by the relay: of its streams nothing is known here.
-  const auto channel = MIGRATE_TRY(around_.send_request(there_, {{"command", "end"}}));
+  const auto channel = MIGRATE_TRY(around_.send_request(there_, request_for(EndRequest())));
   const auto answer = MIGRATE_TRY(channel->receive(0, kAnswerMs));
   const nlohmann::json result =
       parse_object({reinterpret_cast<const char*>(answer.data()), answer.size()});
@@ -78,7 +79,7 @@ void HomeKilled::on_resolve(EventSink client, Resolution resolution) {
                 {{"process", to_hex(record_.process())}, {"resolved", to_string(resolution)}});
 }
 
-void HomeKilled::on_request(Command /*command*/, nlohmann::json /*request*/, EventSink client) {
+void HomeKilled::on_request(nlohmann::json /*request*/, EventSink client) {
   client.finish_failed(MIGRATE_ERROR, make_error(ErrorCode::kRetry, "carry out a request",
                                                  "process " + record_.command(),
                                                  "where it runs is in doubt; see migratectl show"));

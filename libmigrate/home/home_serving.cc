@@ -60,8 +60,8 @@ void HomeServing::on_resolve(EventSink client, Resolution resolution) {
   }
 }
 
-void HomeServing::on_request(Command command, nlohmann::json request, EventSink client) {
-  deputy_.pass_on(command, std::move(request), std::move(client));
+void HomeServing::on_request(nlohmann::json request, EventSink client) {
+  deputy_.pass_on(std::move(request), std::move(client));
 }
 
 }  // namespace migrate

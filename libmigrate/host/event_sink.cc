@@ -9,7 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/host/refusals_json.h"
-#include "libmigrate/requests/requests.h"
+#include "libmigrate/requests/request_json.h"
 
 namespace migrate {
 
@@ -23,6 +23,17 @@ int EventSink::descriptor() const {
     return client_.get();
   }
   return program_ ? program_->memory() : -1;
+}
+
+std::vector<int> EventSink::descriptors() const {
+  std::vector<int> all;
+  if (client_.valid()) {
+    all.push_back(client_.get());
+  }
+  if (program_) {
+    all.push_back(program_->memory());
+  }
+  return all;
 }
 
 bool EventSink::has_left() const {

@@ -6,6 +6,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/unique_fd.h"
 #include "libmigrate/migrate.h"
@@ -45,6 +46,8 @@ class EventSink {
   bool open() const { return client_.valid() || channel_ != nullptr; }
   /// Of the client, or the program's memory; -1 if neither listens. Borrowed.
   int descriptor() const;
+  /// All that it has of these. Borrowed.
+  std::vector<int> descriptors() const;
   /// Whether there was a client, who has hung up. Does not block.
   bool has_left() const;
   bool is_program() const { return !open() && program_.has_value(); }

@@ -17,7 +17,7 @@ Result<SourceMoveOptions> options_of(const WorkerContext& context, const CheckRe
   if (!request.destination.empty()) {
     options.destination = MIGRATE_TRY(Address::parse(request.destination));
   }
-  options.plan = check_plan(request.rounds);
+  options.plan = check_plan(request.plan.rounds);
   options.home = context.own_address;
   options.asker = request.asker;
   options.strict = request.strict;

@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "libmigrate/requests/request_json.h"
 
 namespace migrate {
 namespace {

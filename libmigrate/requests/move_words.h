@@ -41,7 +41,8 @@ std::string list_words(const Words<Value, count>& words) {
 /// How the memory of a process follows it: a mode of moving, taken apart into what the code asks. A
 /// value; `word` lives as long as the program.
 struct MovePlan {
-  std::string_view word = "lazy";  ///< As requests, messages and the registry write it.
+  std::string_view word = "lazy";  ///< As requests, messages and the registry write it. This one
+                                   ///< is the mode of whoever does not choose.
   bool push = true;                ///< The source sends pages that nobody has asked for.
   bool prefetch = true;            ///< The destination asks for more than the page of a fault.
   bool all_before_run = false;     ///< The process runs there only when all its pages are there.
@@ -51,7 +52,7 @@ struct MovePlan {
 
 /// The modes that a user may choose. A new one is a new line.
 inline constexpr std::array kModes{
-    MovePlan{.word = "lazy"},
+    MovePlan(),
     MovePlan{.word = "demand", .push = false, .prefetch = false},
     MovePlan{.word = "eager", .all_before_run = true},
     MovePlan{.word = "precopy", .all_before_run = true, .rounds = true},

@@ -8,9 +8,12 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/requests/members.h"
 #include "libmigrate/requests/move_plan.h"
 #include "libmigrate/requests/move_words.h"
 #include "libmigrate/requests/page_transport_choice.h"
@@ -18,30 +21,9 @@
 
 namespace migrate {
 
-/// The line by which a client takes a move back that it asked for, while that can be.
-inline constexpr std::string_view kCancel = R"({"command":"cancel"})";
-
-/// What a request wants, of a daemon or of the worker of a process.
-enum class Command : std::uint8_t {
-  kMove,
-  kCheck,
-  kResolve,
-  kEnd,  ///< Of a worker, by a home: the process was killed there while it was in doubt where it
-         ///< ran.
-  kPs,   ///< Of a daemon, as are those that follow.
-  kShow,
-  kWait,
-  kHosts,
-  kPing,
-  kHere,
-};
-
-/// Which process a request is about: by an id or the beginning of one, or by a pid.
-struct ProcessName {
-  std::string id;
-  pid_t pid = -1;  ///< 0: the client itself. Counts where there is no id.
-  bool given() const { return !id.empty() || pid >= 0; }
-};
+// A request is a struct here: its word, its members, which are read and written by its one each(),
+// and its name in one of the two lists below. Whoever carries out requests goes by these lists, and
+// does not compile while he has no answer to one of them.
 
 /// How fast the memory of a process follows it; see PageServerOptions.
 struct PushLimits {
@@ -61,8 +43,9 @@ struct RoundLimits {
 
 /// A `move` as asked for over the local socket, or passed on by the process's home.
 struct MoveRequest {
+  static constexpr std::string_view kWord = "move";
   pid_t pid = 0;
-  std::string destination;  ///< HOST:PORT.
+  std::string destination;  ///< HOST:PORT; one by rdma:// becomes its daemon's address.
   MovePlan plan;
   PageTransport transport = PageTransport::kAuto;
   MoveWait wait = MoveWait::kResumed;
@@ -70,73 +53,136 @@ struct MoveRequest {
   Asker asker;               ///< In whose name the kernel is asked once it is frozen.
   double retry_seconds = 0;  ///< For so long it is tried while what is in the way is transient.
   bool strict = false;       ///< What would lose something is refused.
-  PushLimits push;
+  PushLimits push;           ///< What is not given is the host's where the process is.
   RoundLimits rounds;
   /// For so long the process may take to come to one of its points, where it is then moved;
   /// nothing: it is moved wherever it is.
   std::optional<std::chrono::milliseconds> point_wait{};
   /// The same if it has hooks, which it calls nowhere else, and a point was not asked for.
-  std::chrono::milliseconds hook_wait = kHookWait;
+  std::optional<std::chrono::milliseconds> hook_wait{};  ///< Nothing: kHookWait.
   /// Once it has come there: what it waits with. See ProgramWish.
   std::uint32_t at_point = 0;
   std::uint64_t asked = 0;  ///< What the process itself asks with; 0: someone else does.
+
+  template <class Members, class Self>
+  static void each(Members& members, Self& self) {
+    members.word("mode", self.plan, parse_mode, [](const MovePlan& plan) { return plan.word; });
+    members.word("wait", self.wait, kMoveWaitWords);
+    members.text("destination", self.destination);
+    members.word("transport", self.transport, parse_page_transport,
+                 [](PageTransport transport) { return to_string(transport); });
+    members.number("retry_seconds", self.retry_seconds);
+    members.flag("strict", self.strict);
+    members.number("bytes_per_second", self.push.bytes_per_second);
+    members.seconds("deadline_seconds", self.push.deadline);
+    members.whole("rounds", self.rounds.most, 1, 1000);
+    members.microseconds("downtime_us", self.rounds.downtime);
+    members.seconds("point_seconds", self.point_wait);
+    members.seconds("hook_seconds", self.hook_wait);
+    members.token("token", self.asked);
+  }
+  /// What the members must be together. Errors: kInvalid.
+  Result<void> settle();
 };
 
 /// A `check` as asked for over the local socket, or passed on.
 struct CheckRequest {
+  static constexpr std::string_view kWord = "check";
   pid_t pid = 0;
   std::string destination;  ///< HOST:PORT, or empty: the source's rules only.
   uid_t uid = 0;            ///< Whose process it is.
   Asker asker;
   bool strict = false;  ///< As of a move.
-  bool rounds = false;  ///< It would be moved in a mode that sends it in rounds.
+  MovePlan plan;        ///< How it would be moved.
+
+  template <class Members, class Self>
+  static void each(Members& members, Self& self) {
+    members.text("destination", self.destination);
+    members.flag("strict", self.strict);
+    members.word("mode", self.plan, parse_mode, [](const MovePlan& plan) { return plan.word; });
+  }
+  /// Errors: kInvalid (no address).
+  Result<void> settle() const;
 };
 
-/// A `resolve`: what an operator decides about a process in doubt.
+/// What an operator decides about a process in doubt.
 enum class Resolution : std::uint8_t {
   kResumeSource,  ///< It never ran at the destination: it runs on here.
   kGiveUp,        ///< It is lost: what is left of it here ends.
 };
+inline constexpr Words<Resolution, 2> kResolutions{
+    {{"resume-source", Resolution::kResumeSource}, {"give-up", Resolution::kGiveUp}}};
 
-/// Each parser names in its error (kInvalid) the member, what came, and what may come. A member
-/// that is not there has its default; one of another type is an error, too. They fill in what the
-/// request says: who asks, and of which process, the caller knows better.
+/// That decision. There is no default: what is decided wrongly runs twice, or is lost.
+struct ResolveRequest {
+  static constexpr std::string_view kWord = "resolve";
+  Resolution action = Resolution::kResumeSource;
+  template <class Members, class Self>
+  static void each(Members& members, Self& self) {
+    members.needed_word("action", self.action, kResolutions);
+  }
+};
 
-/// What the request wants.
-Result<Command> parse_command(const nlohmann::json& request);
-/// Which process it is about; none given is no error. Digits as a pid is written are a pid, also
-/// where an id may be.
-Result<ProcessName> parse_process(const nlohmann::json& request);
-/// A `move`. A destination by rdma:// becomes its daemon's address. A limit that it does not give
-/// stays away: it is the host's where the process is, which may be another one's.
-Result<MoveRequest> parse_move(const nlohmann::json& request);
-/// A `check`.
-Result<CheckRequest> parse_check(const nlohmann::json& request);
-/// A `resolve`. There is no default: what is decided wrongly runs twice, or is lost.
-Result<Resolution> parse_resolve(const nlohmann::json& request);
-/// A `wait`.
-Result<WaitFor> parse_wait(const nlohmann::json& request);
-/// What the process that asks will know the answer by (`token`); 0: it waits for it at the socket.
-Result<std::uint64_t> parse_token(const nlohmann::json& request);
-/// A `ps`: whether processes that are over are wanted, too.
-Result<bool> parse_ps(const nlohmann::json& request);
+/// Of a worker, by a home: the process was killed there while it was in doubt where it ran.
+struct EndRequest {
+  static constexpr std::string_view kWord = "end";
+  template <class Members, class Self>
+  static void each(Members& /*members*/, Self& /*self*/) {}
+};
 
-/// The requests as JSON, which the parsers read back; without a process, and who asks.
-nlohmann::json request_for(Command command);
-nlohmann::json request_for(const MoveRequest& move);
-nlohmann::json request_for(const CheckRequest& check);
-nlohmann::json request_for(Resolution resolution);
-nlohmann::json request_for(WaitFor wait);
-/// Adds the process that a request is about.
-void name_process(nlohmann::json& request, const ProcessName& process);
+/// The list of processes.
+struct PsRequest {
+  static constexpr std::string_view kWord = "ps";
+  bool all = false;  ///< Those that are over, too.
+  template <class Members, class Self>
+  static void each(Members& members, Self& self) {
+    members.flag("all", self.all);
+  }
+};
 
-/// The words of a request's members. Errors of parsing one: kInvalid.
-std::string_view to_string(Command command);
-std::string_view to_string(MoveWait wait);
-std::string_view to_string(Resolution resolution);
-Result<MoveWait> parse_move_wait(std::string_view word);
-Result<WaitFor> parse_wait_for(std::string_view word);
-std::vector<std::string> move_wait_words();
-std::vector<std::string> wait_for_words();
+/// All that this host knows of a process.
+struct ShowRequest {
+  static constexpr std::string_view kWord = "show";
+  template <class Members, class Self>
+  static void each(Members& /*members*/, Self& /*self*/) {}
+};
+
+/// To wait until a process is owed nothing, or has ended.
+struct WaitRequest {
+  static constexpr std::string_view kWord = "wait";
+  WaitFor wait_for = WaitFor::kDone;
+  template <class Members, class Self>
+  static void each(Members& members, Self& self) {
+    members.word("for", self.wait_for, kWaitWords);
+  }
+};
+
+/// This host and those that it knows.
+struct HostsRequest {
+  static constexpr std::string_view kWord = "hosts";
+  template <class Members, class Self>
+  static void each(Members& /*members*/, Self& /*self*/) {}
+};
+
+/// Whether the daemon answers.
+struct PingRequest {
+  static constexpr std::string_view kWord = "ping";
+  template <class Members, class Self>
+  static void each(Members& /*members*/, Self& /*self*/) {}
+};
+
+/// Where the client itself is.
+struct HereRequest {
+  static constexpr std::string_view kWord = "here";
+  template <class Members, class Self>
+  static void each(Members& /*members*/, Self& /*self*/) {}
+};
+
+/// What the worker of a process carries out, where it has one.
+using WorkerRequest = std::variant<MoveRequest, CheckRequest, ResolveRequest, EndRequest>;
+/// What a daemon carries out.
+using DaemonRequest =
+    std::variant<PsRequest, ShowRequest, WaitRequest, HostsRequest, PingRequest, HereRequest>;
+using AnyRequest = std::variant<WorkerRequest, DaemonRequest>;
 
 }  // namespace migrate

@@ -1,25 +1,17 @@
 #include "libmigrate/rights/asker.h"
 
-#include <signal.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include <cerrno>
 #include <limits>
 #include <nlohmann/json.hpp>
 
 #include "base/file.h"
-#include "base/unique_fd.h"
 #include "libmigrate/proc/proc_text.h"
 #include "transport/handoff.h"
 
 namespace migrate {
 namespace {
-
-#ifndef SO_PEERPIDFD
-// NOLINTNEXTLINE(readability-identifier-naming): the kernel's name
-#define SO_PEERPIDFD 77  // Linux 6.5
-#endif
 
 constexpr const char* kOperation = "let in";
 constexpr int kHexadecimal = 16;
@@ -41,16 +33,6 @@ Result<std::vector<gid_t>> peer_groups(int unix_fd) {
   }
   groups.resize(bytes / sizeof(gid_t));
   return groups;
-}
-
-/// The process that connected. Before Linux 6.5 the one that has its number now.
-UniqueFd peer_pidfd(int unix_fd, pid_t pid) {
-  int pidfd = -1;
-  socklen_t length = sizeof pidfd;
-  if (::getsockopt(unix_fd, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &length) != 0) {
-    pidfd = static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));
-  }
-  return UniqueFd(pidfd);
 }
 
 /// Empty where no security module labels processes.
@@ -103,16 +85,15 @@ std::string Asker::name() const {
   return "user " + std::to_string(user);
 }
 
-Result<Asker> asker_of(int unix_fd) {
+Result<Asker> asker_of(int unix_fd, const PeerProcess& process) {
   const ucred who = MIGRATE_TRY(peer_credentials(unix_fd));
   Asker asker;
   asker.user = who.uid;
   asker.group = who.gid;
   asker.groups = MIGRATE_TRY(peer_groups(unix_fd));
-  const UniqueFd process = peer_pidfd(unix_fd, who.pid);
   MIGRATE_TRY(look_at(who, asker));
   // Still there: what was looked at by number was this process.
-  if (::syscall(SYS_pidfd_send_signal, process.get(), 0, nullptr, 0) != 0) {
+  if (!process.is_there()) {
     return fail(not_let_in(who, "it has ended"));
   }
   return asker;

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/rights/peer_process.h"
 
 namespace migrate {
 
@@ -28,10 +29,11 @@ struct Asker {
   std::string name() const;
 };
 
-/// Who is at the other end of a connected Unix socket. Of another user namespace than ours nobody
-/// is let in, nor who is confined by a security module in another way than we: the kernel would not
-/// judge them as their user. Errors: kRefused (that, or he has ended), kSystem.
-Result<Asker> asker_of(int unix_fd);
+/// Who is at the other end of a connected Unix socket, which is `process`. Of another user
+/// namespace than ours nobody is let in, nor who is confined by a security module in another way
+/// than we: the kernel would not judge them as their user. Errors: kRefused (that, or he has
+/// ended), kSystem.
+Result<Asker> asker_of(int unix_fd, const PeerProcess& process);
 
 /// As the member "asker" of a request that one part of libmigrate sends to another.
 nlohmann::json to_json(const Asker& asker);

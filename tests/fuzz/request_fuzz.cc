@@ -1,5 +1,6 @@
 // Requests of the local socket, and what workers and daemons say to each other in JSON.
 #include "libmigrate/requests/json_member.h"
+#include "libmigrate/requests/request_json.h"
 #include "tools/migrated/request.h"
 
 namespace migrate {
@@ -8,14 +9,9 @@ namespace {
 using nlohmann::json;
 
 /// What is read is written so that it is read again as the same.
-template <typename Read>
-void read_twice(const json& body, Read read) {
-  const auto once = read(body);
-  if (!once) {
-    return;
-  }
-  const json written = request_for(*once);
-  const auto again = read(written);
+void read_twice(const AnyRequest& once) {
+  const json written = request_for(once);
+  const auto again = parse_any(written);
   if (!again || request_for(*again) != written) {
     __builtin_trap();
   }
@@ -26,15 +22,11 @@ void fuzz(std::string_view line) {
   if (!request) {
     return;
   }
-  const json& body = request->body;
+  const json body = parse_object(line);
   static_cast<void>(request->pid());
-  static_cast<void>(parse_ps(body));
-  read_twice(body, parse_command);
-  read_twice(body, parse_resolve);
-  read_twice(body, parse_wait);
-  read_twice(body, parse_check);
-  read_twice(body, parse_move);
-  json named = request_for(Command::kShow);
+  static_cast<void>(wait_of(body));
+  read_twice(request->wanted);
+  json named = request_for(ShowRequest());
   name_process(named, request->process);
   const auto process = parse_process(named);
   if (!process || process->id != request->process.id) {

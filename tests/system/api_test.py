@@ -22,6 +22,23 @@ connection.sendall(json.dumps(request).encode() + b"\\n")
 print(connection.makefile().read())
 """
 
+# Its child connects and begins to ask, and has ended before the whole question is there.
+INHERITED = """
+import array, fcntl, os, socket, sys
+connection = socket.socket(socket.AF_UNIX)
+child = os.fork()
+if child == 0:
+    connection.connect("/run/migrate/migrated.sock")
+    connection.sendall(b"{")
+    unread = array.array("i", [1])
+    while unread[0]:
+        fcntl.ioctl(connection, 0x5411, unread)  # SIOCOUTQ: until the daemon knows who asks.
+    os._exit(0)
+os.waitpid(child, 0)
+connection.sendall(b'"command":"' + sys.argv[1].encode() + b'"}\\n')
+print(connection.makefile().read())
+"""
+
 
 def lines(process, key):
     """What the program printed in lines that begin with `key`, as lists of words."""
@@ -128,6 +145,14 @@ class Asking(ApiCase):
             self.assertEqual([answer["event"] for answer in answers], ["result"], outcome)
             self.assertIn(answers[0]["exit"], (harness.OTHER, harness.USAGE), outcome)
         self.end(other, 50)
+
+    def test_the_pid_of_who_has_ended_is_not_his(self):
+        """It may be another's by then, of whom nothing is told."""
+        for command, status in (("ping", DONE), ("here", harness.OTHER)):
+            outcome = self.testbed.run("hostA", "/usr/bin/python3", "-c", INHERITED, command)
+            answer = harness.json.loads(outcome.text)
+            self.assertEqual(answer["exit"], status, outcome)
+            self.assertNotIn("identity", answer)
 
     def test_without_a_daemon(self):
         process = self.testbed.start("hostA", "env", "MIGRATE_SOCKET=/no/such/socket",
@@ -244,6 +269,37 @@ class Points(ApiCase):
         stop.touch()
         self.testbed.work.joinpath(stop.name + ".end").touch()
         self.end(process, 1)
+
+
+class Places(ApiCase):
+    """Who waits for a point has one of the places that a user's connections have."""
+
+    options = ("--daemon-arg=--max-connections=8",)
+
+    def test_a_user_has_no_more_than_his_own(self):
+        programs, waiting = [], []
+        for _ in range(3):
+            stop = self.testbed.new_path()
+            programs.append((stop, self.testbed.start("hostA", *NOBODY, PROGRAMS / "traveller",
+                                                      "hold", stop)))
+            self.addCleanup(programs[-1][1].kill)
+            self.assertTrue(programs[-1][1].wait_ready())
+        for _, process in programs[:2]:  # A quarter of the places.
+            waiting.append(self.testbed.start("hostA", *NOBODY, "migratectl", "move", process.pid,
+                                              "hostB", "--at-point"))
+            self.addCleanup(waiting[-1].kill)
+            self.assertTrue(
+                wait_until(lambda: f"moves process {process.pid} " in self.testbed.logs()))
+        refused = self.testbed.run("hostA", *NOBODY, "migratectl", "move", programs[2][1].pid,
+                                   "hostB", "--at-point")
+        self.assertEqual(refused.status, harness.OTHER, refused)
+        self.assertIn("--at-point", refused.errors)
+        self.assertEqual(self.testbed.control("hostA", "ping").status, DONE)
+        # A place is free again when nobody waits any more, and when the process has come there.
+        waiting[0].popen.send_signal(signal.SIGINT)
+        self.assertEqual(waiting[0].wait(20), harness.FAILED, waiting[0].output)
+        self.assertTrue(wait_until(lambda: self.testbed.run(
+            "hostA", *NOBODY, "migratectl", "ping").status == DONE))
 
 
 class Holding(ApiCase):

@@ -13,7 +13,7 @@
 #include <string_view>
 
 #include "libmigrate/migrate.h"
-#include "libmigrate/requests/requests.h"
+#include "libmigrate/requests/request_json.h"
 #include "tools/manual/describe.h"
 #include "tools/migratectl/connection.h"
 #include "tools/migratectl/keys.h"
@@ -34,10 +34,10 @@ struct Options {
   bool json = false;
   std::string target;
   std::string destination;
-  std::string mode = "lazy";
-  std::string transport = "auto";
-  std::string wait = "resumed";
-  std::string wait_for = "done";
+  std::string mode{MoveRequest().plan.word};
+  std::string transport{to_string(MoveRequest().transport)};
+  std::string wait{to_string(MoveRequest().wait)};
+  std::string wait_for{word_for(WaitRequest().wait_for, kWaitWords)};
   double retry_seconds = 0;
   std::optional<double> bandwidth_mib;
   double deadline_seconds = 0;
@@ -187,20 +187,20 @@ Result<json> move_request_of(const Options& options) {
 }
 
 Result<json> request_of(const Options& options) {
-  const Command command = MIGRATE_TRY(parse_command({{"command", options.command}}));
-  json request = request_for(command);
-  if (command == Command::kMove) {
+  json request = {{"command", options.command}};  // What follows is for those with members.
+  if (options.command == MoveRequest::kWord) {
     request = MIGRATE_TRY(move_request_of(options));
-  } else if (command == Command::kCheck) {
+  } else if (options.command == CheckRequest::kWord) {
     CheckRequest check;
     check.destination = options.destination;
     check.strict = options.strict;
-    check.rounds = MIGRATE_TRY(parse_mode(options.mode)).rounds;
+    check.plan = MIGRATE_TRY(parse_mode(options.mode));
     request = request_for(check);
-  } else if (command == Command::kWait) {
-    request = request_for(MIGRATE_TRY(parse_wait_for(options.wait_for)));
-  } else if (command == Command::kResolve) {
-    request = request_for(options.resume_source ? Resolution::kResumeSource : Resolution::kGiveUp);
+  } else if (options.command == WaitRequest::kWord) {
+    request = request_for(WaitRequest{MIGRATE_TRY(parse_wait_for(options.wait_for))});
+  } else if (options.command == ResolveRequest::kWord) {
+    request = request_for(
+        ResolveRequest{options.resume_source ? Resolution::kResumeSource : Resolution::kGiveUp});
   }
   name_process(request, {.id = options.target});
   return request;

@@ -21,6 +21,7 @@
 #include <filesystem>
 #include <thread>
 
+#include "base/clock.h"
 #include "base/crash_report.h"
 #include "base/file.h"
 #include "base/log.h"
@@ -40,7 +41,8 @@ namespace {
 constexpr const char* kWorkerName = "migrated-work";
 constexpr const char* kBusyReply =
     "{\"event\":\"result\",\"exit\":1,\"error\":{\"code\":\"retry\",\"message\":"
-    "\"the daemon serves as many connections as it may; try again\"}}\n";
+    "\"the daemon serves as many requests as it may, of your user or of all; end some that wait "
+    "(migratectl wait, move --at-point), or try again\"}}\n";
 constexpr const char* kNoDescriptorsReply =
     "{\"event\":\"result\",\"exit\":1,\"error\":{\"code\":\"retry\",\"message\":"
     "\"the daemon has no descriptor left; raise its limit of open files, or try again\"}}\n";
@@ -345,7 +347,7 @@ void Daemon::adopt_orphans() {
     adoption.pause = std::min(2 * adoption.pause, kLongestAdoptionPause);
     log::info("the worker of {} has died; starting another", name);
     fork_child({}, [&] {
-      become_worker(-1);
+      become_worker({});
       run_adopted_worker(context_, name);
       return 0;
     });
@@ -400,6 +402,7 @@ void Daemon::accept_local() {
     turn_away(local_->fd(), client.error(), kNoDescriptorsReply);
     return;
   }
+  const std::int64_t taken_ns = clock_ns(CLOCK_BOOTTIME);
   const Result<ucred> asker = peer_credentials(client->get());
   const uid_t user = asker ? asker->uid : 0;
   if (is_full(user)) {
@@ -409,8 +412,10 @@ void Daemon::accept_local() {
     return;
   }
   fork_child({.user = user, .place = {}}, [&] {
-    serve_local({context_, peers_, [this](int connection) { become_worker(connection); }},
-                std::move(*client));
+    serve_local(
+        {context_, peers_,
+         [this](const std::vector<int>& descriptors) { become_worker(descriptors); }, taken_ns},
+        std::move(*client));
     return 0;
   });
 }
@@ -441,7 +446,7 @@ bool Daemon::serve_peers() {
     const PeerQueue::Place place = newcomer->place;
     fork_child({.user = {}, .place = place}, [&] {
       const PeerService service{context_, *peer_log_,
-                                [this](int connection) { become_worker(connection); }};
+                                [this](int connection) { become_worker({connection}); }};
       return serve_peer(service, std::move(*newcomer)) ? 0 : 1;
     });
   }
@@ -492,7 +497,7 @@ void Daemon::fork_child(const Client& client, const std::function<int()>& serve)
   }
 }
 
-void Daemon::become_worker(int connection) {
+void Daemon::become_worker(std::vector<int> descriptors) {
   (void)setsid();
   // Where the kernel weighs sessions against each other (CONFIG_SCHED_AUTOGROUP, as long as nobody
   // has put them into control groups), nice values count within one only: without this the pushes
@@ -504,17 +509,18 @@ void Daemon::become_worker(int connection) {
   const pid_t pid = getpid();
   (void)!write(promoted_write_.get(), &pid, sizeof pid);
   promoted_write_.reset();
-  // What the daemon itself inherited, if anything: only the standard streams and the connection
-  // are the worker's.
-  const auto keep = static_cast<unsigned>(connection);
-  if (connection < 0) {
-    (void)close_range(3, ~0U, 0);
-    return;
+  // What the daemon itself inherited, if anything: only the standard streams and what was given are
+  // the worker's.
+  std::sort(descriptors.begin(), descriptors.end());
+  unsigned first = STDERR_FILENO + 1;
+  for (const int descriptor : descriptors) {
+    const auto kept = static_cast<unsigned>(descriptor);
+    if (descriptor > STDERR_FILENO && kept > first) {
+      (void)close_range(first, kept - 1, 0);
+    }
+    first = descriptor > STDERR_FILENO ? kept + 1 : first;
   }
-  if (keep > 3) {
-    (void)close_range(3, keep - 1, 0);
-  }
-  (void)close_range(std::max(keep + 1, 3U), ~0U, 0);
+  (void)close_range(first, ~0U, 0);
 }
 
 }  // namespace migrate

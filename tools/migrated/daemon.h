@@ -78,8 +78,8 @@ class Daemon {
   void fork_child(const Client& client, const std::function<int()>& serve);
   /// That a child needs no place any more: it has ended, or is a worker.
   void release(pid_t child, bool has_proved);
-  /// In a child: makes it a worker that owns `connection` (-1: none), and tells the daemon.
-  void become_worker(int connection);
+  /// In a child: makes it a worker that owns `descriptors`, and no others, and tells the daemon.
+  void become_worker(std::vector<int> descriptors);
 
   WorkerContext context_;
   std::vector<std::string> peers_;

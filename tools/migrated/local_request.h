@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
@@ -18,8 +19,9 @@ namespace migrate {
 struct LocalService {
   const WorkerContext& context;
   const std::vector<std::string>& peers;
-  /// Detaches this process from the daemon, as the worker that owns the given descriptor.
-  std::function<void(int connection)> become_worker;
+  /// Detaches this process from the daemon, as the worker that owns the given descriptors.
+  std::function<void(const std::vector<int>& descriptors)> become_worker;
+  std::int64_t taken_ns = 0;  ///< When the connection was taken, on CLOCK_BOOTTIME.
 };
 
 /// Serves one client of the local socket: reads one line, a JSON object

@@ -1,5 +1,6 @@
 #include "tools/migrated/request.h"
 
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "libmigrate/requests/json_member.h"
@@ -8,13 +9,13 @@ namespace migrate {
 
 Result<Request> parse_request(std::string_view line) {
   Request request;
-  request.body = parse_object(line);
-  if (!request.body.is_object()) {
+  const nlohmann::json body = parse_object(line);
+  if (!body.is_object()) {
     return fail(usage_error("read the request", "not a JSON object", "send one object in a line"));
   }
-  request.command = MIGRATE_TRY(parse_command(request.body));
-  request.process = MIGRATE_TRY(parse_process(request.body));
-  request.token = MIGRATE_TRY(parse_token(request.body));
+  request.wanted = MIGRATE_TRY(parse_any(body));
+  request.process = MIGRATE_TRY(parse_process(body));
+  request.token = MIGRATE_TRY(parse_token(body));
   return request;
 }
 

@@ -13,7 +13,7 @@
 
 #include "base/file.h"
 #include "libmigrate/requests/json_member.h"
-#include "libmigrate/requests/requests.h"
+#include "libmigrate/requests/request_json.h"
 #include "transport/handoff.h"
 
 namespace {
@@ -112,9 +112,9 @@ TEST(Client, MovesAnotherProcess) {
   EXPECT_EQ(phases, (std::vector<std::string>{"offer0", "pages3"}));
   // As the daemon reads it.
   const auto request = migrate::parse_object(daemon.request());
-  EXPECT_EQ(migrate::parse_command(request).value(), migrate::Command::kMove);
+  EXPECT_EQ(migrate::command_of(request).value(), "move");
   EXPECT_EQ(migrate::parse_process(request).value().pid, 17);
-  const migrate::MoveRequest move = migrate::parse_move(request).value();
+  const migrate::MoveRequest move = migrate::request_as<migrate::MoveRequest>(request).value();
   EXPECT_EQ(move.destination, "hostB:7071");
   EXPECT_EQ(move.plan.word, "eager");
   EXPECT_EQ(move.wait, migrate::MoveWait::kDone);
@@ -132,7 +132,7 @@ TEST(Client, ReportsRefusals) {
   const migrate_options options = daemon.options();
   Held result;
   EXPECT_EQ(migrate_check(17, nullptr, &options, &result), MIGRATE_REFUSED);
-  EXPECT_TRUE(migrate::parse_check(migrate::parse_object(daemon.request())));
+  EXPECT_TRUE(migrate::request_as<migrate::CheckRequest>(migrate::parse_object(daemon.request())));
   ASSERT_EQ(migrate_result_refusal_count(result.get()), 2U);
   migrate_refusal refusal = {};
   EXPECT_EQ(migrate_result_refusal(result.get(), 0, &refusal), -1);  // It has no size.
@@ -156,8 +156,7 @@ TEST(Client, TellsWhereTheCallerIs) {
   const migrate_options options = daemon.options();
   Held result;
   ASSERT_EQ(migrate_here(&options, &result), MIGRATE_DONE);
-  EXPECT_EQ(migrate::parse_command(migrate::parse_object(daemon.request())).value(),
-            migrate::Command::kHere);
+  EXPECT_EQ(migrate::command_of(migrate::parse_object(daemon.request())).value(), "here");
   migrate_place place = {};
   place.size = sizeof place;
   ASSERT_EQ(migrate_result_place(result.get(), &place), 0);
@@ -180,7 +179,8 @@ TEST(Client, ListsProcesses) {
   const migrate_options options = daemon.options();
   Held result;
   ASSERT_EQ(migrate_list(1, &options, &result), MIGRATE_DONE);
-  EXPECT_TRUE(migrate::parse_ps(migrate::parse_object(daemon.request())).value());
+  EXPECT_TRUE(
+      migrate::request_as<migrate::PsRequest>(migrate::parse_object(daemon.request())).value().all);
   ASSERT_EQ(migrate_result_process_count(result.get()), 2U);
   migrate_process process = {};
   process.size = sizeof process;
@@ -207,9 +207,10 @@ TEST(Client, WaitGivesTheExitStatus) {
   EXPECT_EQ(migrate_result_number(result.get(), "exit_status", &status), 0);
   EXPECT_EQ(status, 768);
   const auto request = migrate::parse_object(daemon.request());
-  EXPECT_EQ(migrate::parse_command(request).value(), migrate::Command::kWait);
+  EXPECT_EQ(migrate::command_of(request).value(), "wait");
   EXPECT_EQ(migrate::parse_process(request).value().id, "ab12");
-  EXPECT_EQ(migrate::parse_wait(request).value(), migrate::WaitFor::kExit);
+  EXPECT_EQ(migrate::request_as<migrate::WaitRequest>(request).value().wait_for,
+            migrate::WaitFor::kExit);
 }
 
 TEST(Client, AWaitHasALimit) {

@@ -17,7 +17,7 @@
 #include "libmigrate/program/layout.h"
 #include "libmigrate/program/program.h"
 #include "libmigrate/requests/json_member.h"
-#include "libmigrate/requests/requests.h"
+#include "libmigrate/requests/request_json.h"
 #include "transport/handoff.h"
 
 namespace {

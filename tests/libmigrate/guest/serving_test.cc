@@ -324,5 +324,16 @@ TEST_F(ServingTest, NotesWhatFailedToBeNotedAtTheNextChange) {
   EXPECT_EQ(cell_->kept[0].kind, Kept::Kind::kRelayOut);
 }
 
+TEST_F(ServingTest, NoMoreThanSoManyMovesWait) {
+  constexpr std::size_t kMostPending = 64;
+  std::vector<Client> waiting;
+  for (std::size_t i = 0; i < kMostPending; ++i) {
+    waiting.push_back(ask(Client::local(move_request())));
+    EXPECT_EQ(waiting.back().exit_code(), -1);
+  }
+  Client refused = ask(Client::local(move_request()));
+  EXPECT_EQ(refused.exit_code(), MIGRATE_FAILED);
+}
+
 }  // namespace
 }  // namespace migrate

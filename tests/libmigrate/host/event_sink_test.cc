@@ -10,7 +10,7 @@
 
 #include "base/file.h"
 #include "libmigrate/host/refusals_json.h"
-#include "libmigrate/requests/requests.h"
+#include "libmigrate/requests/request_json.h"
 
 namespace migrate {
 namespace {

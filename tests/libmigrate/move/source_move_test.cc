@@ -18,7 +18,7 @@
 #include "base/file.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
-#include "libmigrate/requests/requests.h"
+#include "libmigrate/requests/request_json.h"
 #include "libmigrate/trace/tracee.h"
 #include "tests/libmigrate/inspect/held_process.h"
 #include "tests/libmigrate/move/held_state.h"

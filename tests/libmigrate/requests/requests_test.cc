@@ -1,9 +1,9 @@
-#include "libmigrate/requests/requests.h"
-
 #include <gtest/gtest.h>
 
 #include <limits>
 #include <nlohmann/json.hpp>
+
+#include "libmigrate/requests/request_json.h"
 
 namespace migrate {
 namespace {
@@ -14,7 +14,7 @@ using nlohmann::json;
 std::string error_with(const char* member, const json& value) {
   json request = {{"command", "move"}, {"destination", "b:7070"}};
   request[member] = value;
-  const auto move = parse_move(request);
+  const auto move = request_as<MoveRequest>(request);
   EXPECT_FALSE(move) << request.dump();
   if (move) {
     return {};
@@ -24,7 +24,7 @@ std::string error_with(const char* member, const json& value) {
 }
 
 MoveRequest move_with(const char* member, const json& value) {
-  const auto move = parse_move({{"destination", "b:7070"}, {member, value}});
+  const auto move = request_as<MoveRequest>({{"destination", "b:7070"}, {member, value}});
   EXPECT_TRUE(move) << move.error().message();
   return move ? *move : MoveRequest();
 }
@@ -66,24 +66,31 @@ TEST(MovePlan, WhatAWorkerNotedIsGoneOnWith) {
 }
 
 TEST(Requests, TellsWhatIsWanted) {
-  EXPECT_EQ(parse_command({{"command", "move"}}).value(), Command::kMove);
-  EXPECT_EQ(parse_command({{"command", "check"}}).value(), Command::kCheck);
-  EXPECT_EQ(parse_command({{"command", "resolve"}}).value(), Command::kResolve);
-  EXPECT_EQ(parse_command({{"command", "end"}}).value(), Command::kEnd);
+  for (const char* word :
+       {"move", "check", "resolve", "end", "ps", "show", "wait", "hosts", "ping", "here"}) {
+    EXPECT_EQ(command_of({{"command", word}}).value(), word);
+    const auto asked =
+        parse_any({{"command", word}, {"destination", "b:7070"}, {"action", "give-up"}});
+    ASSERT_TRUE(asked) << word;
+    EXPECT_EQ(std::visit([](const auto& each) { return word_of(each); }, *asked), word);
+    EXPECT_EQ(request_for(parse_any(request_for(*asked)).value()), request_for(*asked));
+  }
 }
 
 TEST(Requests, WhatIsNotKnownIsAnError) {
   for (const json& request : {json::object(), json{{"command", "moves"}}, json{{"command", 7}},
                               json::array({1}), json(), json("move")}) {
-    EXPECT_EQ(parse_command(request).error().code, ErrorCode::kInvalid) << request.dump();
-    EXPECT_EQ(parse_move(request).error().code, ErrorCode::kInvalid) << request.dump();
-    EXPECT_EQ(parse_resolve(request).error().code, ErrorCode::kInvalid) << request.dump();
+    EXPECT_EQ(parse_any(request).error().code, ErrorCode::kInvalid);
+    EXPECT_EQ(command_of(request).error().code, ErrorCode::kInvalid) << request.dump();
+    EXPECT_EQ(request_as<MoveRequest>(request).error().code, ErrorCode::kInvalid) << request.dump();
+    EXPECT_EQ(request_as<ResolveRequest>(request).error().code, ErrorCode::kInvalid)
+        << request.dump();
   }
-  EXPECT_EQ(parse_check(json()).error().code, ErrorCode::kInvalid);
+  EXPECT_EQ(request_as<CheckRequest>(json()).error().code, ErrorCode::kInvalid);
 }
 
 TEST(Requests, AMoveHasDefaults) {
-  const MoveRequest move = parse_move({{"destination", "b:7070"}}).value();
+  const MoveRequest move = request_as<MoveRequest>({{"destination", "b:7070"}}).value();
   EXPECT_EQ(move.plan.word, "lazy");
   EXPECT_EQ(move.wait, MoveWait::kResumed);
   EXPECT_EQ(move.transport, PageTransport::kAuto);
@@ -93,13 +100,13 @@ TEST(Requests, AMoveHasDefaults) {
 }
 
 TEST(Requests, AMoveSaysAllOfIt) {
-  const MoveRequest move = parse_move({{"destination", "b:7070"},
-                                       {"mode", "eager"},
-                                       {"wait", "exit"},
-                                       {"transport", "tcp"},
-                                       {"retry_seconds", 1.5},
-                                       {"bytes_per_second", 0},
-                                       {"deadline_seconds", 0.25}})
+  const MoveRequest move = request_as<MoveRequest>({{"destination", "b:7070"},
+                                                    {"mode", "eager"},
+                                                    {"wait", "exit"},
+                                                    {"transport", "tcp"},
+                                                    {"retry_seconds", 1.5},
+                                                    {"bytes_per_second", 0},
+                                                    {"deadline_seconds", 0.25}})
                                .value();
   EXPECT_TRUE(move.plan.all_before_run);
   EXPECT_EQ(move.wait, MoveWait::kExit);
@@ -110,14 +117,14 @@ TEST(Requests, AMoveSaysAllOfIt) {
 }
 
 TEST(Requests, RoundsEndAsTheMoveSays) {
-  const MoveRequest as_usual = parse_move({{"destination", "b"}, {"mode", "hybrid"}}).value();
+  const MoveRequest as_usual = request_as<MoveRequest>({{"destination", "b"}, {"mode", "hybrid"}}).value();
   EXPECT_EQ(as_usual.rounds.most, 5U);
   EXPECT_EQ(as_usual.rounds.downtime.count(), 10'000);
   const json wanted{{"destination", "b"}, {"mode", "precopy"}, {"rounds", 3}, {"downtime_us", 250}};
-  const MoveRequest move = parse_move(wanted).value();
+  const MoveRequest move = request_as<MoveRequest>(wanted).value();
   EXPECT_EQ(move.rounds.most, 3U);
   EXPECT_EQ(move.rounds.downtime.count(), 250);
-  const MoveRequest passed_on = parse_move(request_for(move)).value();
+  const MoveRequest passed_on = request_as<MoveRequest>(request_for(move)).value();
   EXPECT_EQ(passed_on.rounds.most, 3U);
   EXPECT_EQ(passed_on.rounds.downtime.count(), 250);
   for (const json& rounds : {json(0), json(1.5), json(1001), json("3"), json(-1)}) {
@@ -127,12 +134,12 @@ TEST(Requests, RoundsEndAsTheMoveSays) {
 }
 
 TEST(Requests, ACheckIsOfAMode) {
-  EXPECT_FALSE(parse_check(json::object()).value().rounds);
-  EXPECT_FALSE(parse_check({{"mode", "eager"}}).value().rounds);
-  const CheckRequest check = parse_check({{"mode", "precopy"}}).value();
-  EXPECT_TRUE(check.rounds);
-  EXPECT_TRUE(parse_check(request_for(check)).value().rounds);
-  EXPECT_EQ(parse_check({{"mode", "fast"}}).error().code, ErrorCode::kInvalid);
+  EXPECT_FALSE(request_as<CheckRequest>(json::object()).value().plan.rounds);
+  EXPECT_FALSE(request_as<CheckRequest>({{"mode", "eager"}}).value().plan.rounds);
+  const CheckRequest check = request_as<CheckRequest>({{"mode", "precopy"}}).value();
+  EXPECT_TRUE(check.plan.rounds);
+  EXPECT_TRUE(request_as<CheckRequest>(request_for(check)).value().plan.rounds);
+  EXPECT_EQ(request_as<CheckRequest>({{"mode", "fast"}}).error().code, ErrorCode::kInvalid);
 }
 
 TEST(Requests, TheErrorNamesTheMemberWhatCameAndWhatMayCome) {
@@ -176,27 +183,29 @@ TEST(Requests, AnAddressByRdmaAsksForRdma) {
 }
 
 TEST(Requests, ACheckMayNameADestination) {
-  EXPECT_EQ(parse_check({{"command", "check"}}).value().destination, "");
-  EXPECT_EQ(parse_check({{"destination", "b:7070"}}).value().destination, "b:7070");
-  EXPECT_FALSE(parse_check({{"destination", "b:port"}}));
-  EXPECT_FALSE(parse_check({{"destination", 7}}));
+  EXPECT_EQ(request_as<CheckRequest>({{"command", "check"}}).value().destination, "");
+  EXPECT_EQ(request_as<CheckRequest>({{"destination", "b:7070"}}).value().destination, "b:7070");
+  EXPECT_FALSE(request_as<CheckRequest>({{"destination", "b:port"}}));
+  EXPECT_FALSE(request_as<CheckRequest>({{"destination", 7}}));
 }
 
 TEST(Requests, WhatLosesSomethingIsRefusedIfAsked) {
-  EXPECT_FALSE(parse_check({{"command", "check"}}).value().strict);
-  EXPECT_TRUE(parse_check({{"strict", true}}).value().strict);
-  EXPECT_FALSE(parse_check({{"strict", 1}}));
+  EXPECT_FALSE(request_as<CheckRequest>({{"command", "check"}}).value().strict);
+  EXPECT_TRUE(request_as<CheckRequest>({{"strict", true}}).value().strict);
+  EXPECT_FALSE(request_as<CheckRequest>({{"strict", 1}}));
   CheckRequest check;
   check.strict = true;
-  EXPECT_TRUE(parse_check(request_for(check)).value().strict);
+  EXPECT_TRUE(request_as<CheckRequest>(request_for(check)).value().strict);
 }
 
 TEST(Requests, AnOperatorDecidesOneOfTwoThings) {
-  EXPECT_EQ(parse_resolve({{"action", "give-up"}}).value(), Resolution::kGiveUp);
-  EXPECT_EQ(parse_resolve({{"action", "resume-source"}}).value(), Resolution::kResumeSource);
-  EXPECT_FALSE(parse_resolve({{"action", ""}}));
+  EXPECT_EQ(request_as<ResolveRequest>({{"action", "give-up"}}).value().action,
+            Resolution::kGiveUp);
+  EXPECT_EQ(request_as<ResolveRequest>({{"action", "resume-source"}}).value().action,
+            Resolution::kResumeSource);
+  EXPECT_FALSE(request_as<ResolveRequest>({{"action", ""}}));
   for (const json& action : {json("give up"), json("resume"), json("giveup"), json(1), json()}) {
-    EXPECT_FALSE(parse_resolve({{"action", action}})) << action.dump();
+    EXPECT_FALSE(request_as<ResolveRequest>({{"action", action}})) << action.dump();
   }
   EXPECT_EQ(to_string(Resolution::kGiveUp), "give-up");
 }
@@ -212,28 +221,27 @@ TEST(Requests, WordsAreReadAsTheyAreWritten) {
 }
 
 /// What is written is read back as the same.
-template <typename Request, typename Read>
-void expect_same(const Request& request, Read read) {
+template <typename Request>
+void expect_same(const Request& request) {
   const json written = request_for(request);
-  const auto back = read(written);
+  const auto back = request_as<Request>(written);
   ASSERT_TRUE(back) << written.dump() << back.error().message();
   EXPECT_EQ(request_for(*back), written);
 }
 
 TEST(Requests, AreReadAsTheyAreWritten) {
-  for (const Command command : {Command::kMove, Command::kPs, Command::kPing}) {
-    expect_same(command, parse_command);
-  }
+  expect_same(PsRequest{true});
+  expect_same(PingRequest());
   for (const WaitFor wait : {WaitFor::kDone, WaitFor::kExit}) {
-    expect_same(wait, parse_wait);
+    expect_same(WaitRequest{wait});
   }
   for (const Resolution resolution : {Resolution::kGiveUp, Resolution::kResumeSource}) {
-    expect_same(resolution, parse_resolve);
+    expect_same(ResolveRequest{resolution});
   }
   CheckRequest check;
-  expect_same(check, parse_check);
+  expect_same(check);
   check.destination = "b:7070";
-  expect_same(check, parse_check);
+  expect_same(check);
 }
 
 TEST(Requests, AMoveAtAPointSaysHowLongItWaits) {
@@ -242,7 +250,7 @@ TEST(Requests, AMoveAtAPointSaysHowLongItWaits) {
   EXPECT_EQ(move_with("point_seconds", 0).point_wait, std::chrono::milliseconds(0));
   EXPECT_NE(error_with("point_seconds", -1).find("point_seconds"), std::string::npos);
   const MoveRequest move = move_with("point_seconds", 2.5);
-  EXPECT_EQ(parse_move(request_for(move)).value().point_wait, move.point_wait);
+  EXPECT_EQ(request_as<MoveRequest>(request_for(move)).value().point_wait, move.point_wait);
 }
 
 TEST(Requests, ATokenIsAWholeNumber) {
@@ -253,7 +261,7 @@ TEST(Requests, ATokenIsAWholeNumber) {
     EXPECT_NE(error_with("token", wrong).find("token"), std::string::npos);
   }
   const MoveRequest move = move_with("token", 17U);
-  EXPECT_EQ(parse_move(request_for(move)).value().asked, 17U);
+  EXPECT_EQ(request_as<MoveRequest>(request_for(move)).value().asked, 17U);
 }
 
 TEST(Requests, AMoveIsReadAsItIsWritten) {
@@ -269,7 +277,7 @@ TEST(Requests, AMoveIsReadAsItIsWritten) {
         move.strict = true;
         move.push.bytes_per_second = 0;
         move.push.deadline = std::chrono::milliseconds(250);
-        expect_same(move, parse_move);
+        expect_same(move);
       }
     }
   }
@@ -277,7 +285,7 @@ TEST(Requests, AMoveIsReadAsItIsWritten) {
   move.destination = "b:7070";
   // A daemon that passes it on leaves the limit to the host where the process is.
   EXPECT_FALSE(request_for(move).contains("bytes_per_second"));
-  expect_same(move, parse_move);
+  expect_same(move);
 }
 
 TEST(Requests, NameAProcess) {
@@ -295,10 +303,10 @@ TEST(Requests, NameAProcess) {
 }
 
 TEST(Requests, ThatListOrWait) {
-  EXPECT_FALSE(parse_ps(json::object()).value());
-  EXPECT_TRUE(parse_ps({{"all", true}}).value());
-  EXPECT_FALSE(parse_ps({{"all", "yes"}}));
-  EXPECT_FALSE(parse_wait({{"for", "ever"}}));
+  EXPECT_FALSE(request_as<PsRequest>(json::object()).value().all);
+  EXPECT_TRUE(request_as<PsRequest>({{"all", true}}).value().all);
+  EXPECT_FALSE(request_as<PsRequest>({{"all", "yes"}}));
+  EXPECT_FALSE(request_as<WaitRequest>({{"for", "ever"}}));
 }
 
 TEST(Words, AnErrorNamesWhatMayCome) {

@@ -7,6 +7,7 @@
 #include <array>
 #include <nlohmann/json.hpp>
 
+#include "base/clock.h"
 #include "base/unique_fd.h"
 
 namespace migrate {
@@ -46,7 +47,8 @@ TEST(Asker, IsWhoConnected) {
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
   const UniqueFd ours(ends[0]);
   const UniqueFd theirs(ends[1]);
-  const auto asker = asker_of(ours.get());
+  const auto asker =
+      asker_of(ours.get(), PeerProcess::of(ours.get(), clock_ns(CLOCK_BOOTTIME)).value());
   ASSERT_TRUE(asker) << asker.error().message();
   EXPECT_EQ(asker->user, ::geteuid());
   EXPECT_EQ(asker->group, ::getegid());
