@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "libmigrate/carriers/memory_content.h"
 #include "libmigrate/image/only_process.h"
 
 namespace migrate {
