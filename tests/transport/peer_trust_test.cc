@@ -112,12 +112,13 @@ TEST_F(PeerTrustTest, WhoHasNoPlaceAtAllSaysSoAndBlamesNoKeys) {
 }
 
 TEST_F(PeerTrustTest, AnotherVersionIsNamed) {
+  constexpr std::uint16_t kOther = kProtocolVersion + 1;
   for (const PeerTrust& client : {PeerTrust(), host("hosta")}) {
     TcpListener listener = TcpListener::create(Address{"tcp", "127.0.0.1", 0}).value();
     const auto other = std::async(std::launch::async, [&] {
       const UniqueFd connection = listener.accept(kTimeoutMs).value().fd;
       static_cast<void>(receive_preamble(connection.get(), kTimeoutMs));
-      auto answer = encode({.version = 9});
+      auto answer = encode({.version = kOther});
       answer[6] = std::byte{0};
       static_cast<void>(write_all(connection.get(), answer));
       static_cast<void>(::shutdown(connection.get(), SHUT_WR));
@@ -127,7 +128,7 @@ TEST_F(PeerTrustTest, AnotherVersionIsNamed) {
     auto peer = client.connect({"tcp", "127.0.0.1", listener.port()}, {}, kTimeoutMs);
     const Error error = peer ? peer->channel->receive(0, kTimeoutMs).error() : peer.error();
     EXPECT_EQ(error.code, ErrorCode::kUnsupported) << error.message();
-    EXPECT_NE(error.message().find("version 9"), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find("version " + std::to_string(kOther)), std::string::npos) << error.message();
   }
 }
 

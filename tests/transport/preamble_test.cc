@@ -76,7 +76,7 @@ TEST_F(PreambleTest, RefusalsTellWhy) {
   ASSERT_EQ(::recv(left_.get(), answer.data(), answer.size(), MSG_WAITALL),
             static_cast<ssize_t>(answer.size()));
   EXPECT_EQ(refusal_in(answer)->code, ErrorCode::kBusy);
-  answer[4] = std::byte{9};
+  answer[4] = std::byte{kProtocolVersion + 1};
   EXPECT_EQ(refusal_in(answer)->code, ErrorCode::kUnsupported);
   EXPECT_FALSE(refusal_in(encode(preamble_)));
   EXPECT_FALSE(refusal_in(std::span(answer).first(5)));

@@ -41,7 +41,7 @@ TEST(OwnProcFile, ItsFolderAndWhatItMayRead) {
 }
 
 TEST(OwnProcFile, GoesOnWhereItWas) {
-  const UniqueFd file = open_file("/proc/self/status", O_RDONLY).value();
+  const UniqueFd file = open_file("/proc/self/limits", O_RDONLY).value();
   ASSERT_EQ(::lseek(file.get(), 6, SEEK_SET), 6);
   const UniqueFd made = made_again(file.get());
   EXPECT_EQ(test::read_now(made.get()), test::read_now(file.get()));
