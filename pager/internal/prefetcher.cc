@@ -72,23 +72,27 @@ Prefetcher::Window Prefetcher::note_fault(std::uint32_t thread_id, std::uint64_t
   return window;
 }
 
-// A fault in the window: it was asked for too late. One behind it: all of the window was of use.
+// A fault in the window: it was asked for too late, or not at all, since too much was on its way.
+// One behind it: all of the window was of use.
 Prefetcher::Window Prefetcher::go_on(Thread& thread, Stream& stream, std::uint64_t page,
                                      bool asked) {
-  const bool late = pages_between(page, stream.until) / stream.stride > 0;
+  const std::int64_t ahead = pages_between(page, stream.until) / stream.stride;
+  const bool inside = ahead > 0;
+  const bool late = inside && asked;
   if (late && page == stream.last) {
     return {};  // Another look at a page that is on its way.
   }
-  if (late && asked) {
-    ++counters_.late;
-  }
+  counters_.late += late ? 1 : 0;
   const std::int64_t gone = *steps(stream.last, page, stream.stride);
   const auto proven =
-      late ? static_cast<std::uint32_t>(std::min<std::int64_t>(gone, stream.unproven))
-           : stream.unproven;
+      inside ? static_cast<std::uint32_t>(std::min<std::int64_t>(gone, stream.unproven))
+             : stream.unproven;
   counters_.useful += proven;
   stream.unproven -= proven;
   stream.last = page;
+  if (late && ahead > stream.window) {
+    return {};  // Enough is on its way.
+  }
   stream.window = std::min(2 * stream.window, most_pages_);
   thread.first_window = std::min(std::max(thread.first_window, kFirstWindow), most_pages_);
   const std::uint64_t next = page + static_cast<std::uint64_t>(stream.stride);

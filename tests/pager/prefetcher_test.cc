@@ -206,6 +206,30 @@ TEST(Prefetcher, AFaultInAWindowIsLateAndAsksFurtherAhead) {
   EXPECT_EQ(prefetcher.counters().late, 1U);
 }
 
+TEST(Prefetcher, AFaultInAWindowThatWasNotAskedForAsksAgain) {
+  Prefetcher prefetcher(kMostWindow);
+  prefetcher.note_fault(kWalker, 100, false);
+  const auto first = prefetcher.note_fault(kWalker, 101, false);
+  prefetcher.note_asked(first, 0);  // Too much was on its way.
+  const auto again = prefetcher.note_fault(kWalker, 102, false);
+  EXPECT_EQ(again.first, 103U);
+  EXPECT_GT(again.page_count, 0U);
+  EXPECT_EQ(prefetcher.counters().late, 0U);
+  EXPECT_EQ(prefetcher.counters().useful, 0U);
+}
+
+TEST(Prefetcher, LateFaultsDoNotAskForEverMore) {
+  Prefetcher prefetcher(kMostWindow);
+  prefetcher.note_fault(kWalker, 100, false);
+  std::uint64_t until = 0;
+  for (std::uint64_t page = 101; page < 400; ++page) {
+    const auto window = prefetcher.note_fault(kWalker, page, page > 101);
+    until = window.page_count > 0 ? window.first + window.page_count : until;
+    EXPECT_LE(until, page + 1 + 3 * kMostWindow);
+    prefetcher.note_asked(window, window.page_count);
+  }
+}
+
 TEST(Prefetcher, AStreamGoesOnBehindWhatAPushHasBrought) {
   Toucher process;
   process.run(walk(1'000'000, 1, 10));
