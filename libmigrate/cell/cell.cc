@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cstdlib>
 #include <string>
 #include <vector>
@@ -209,12 +210,29 @@ void Cell::signal_seed(int signal, siginfo_t* information) {
   }
 }
 
-// The kernel takes a signal of kill(2) from nobody but its sender: the init makes one.
+// The kernel takes a signal of kill(2) from nobody but its sender: the init makes one, which holds
+// the pipe until it has sent it. A process that is moved on afterwards takes the signal along.
 void Cell::signal_seed_as(int signal, pid_t sender, uid_t user) {
+  constexpr int kPatienceMs = 1000;  // The process's user may have stopped that one.
   const Kept who{.number = static_cast<std::uint32_t>(sender), .parent = user};
-  if (!cell::send_message(init_socket_.get(),
-                          {.kind = cell::MessageKind::kSignal, .value = signal, .kept = who}, {})) {
+  std::array<int, 2> ends{};
+  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
     signal_seed(signal);
+    return;
+  }
+  const UniqueFd reader(ends[0]);
+  UniqueFd writer(ends[1]);
+  const int held = writer.get();
+  if (!cell::send_message(init_socket_.get(),
+                          {.kind = cell::MessageKind::kSignal, .value = signal, .kept = who},
+                          std::span(&held, 1))) {
+    signal_seed(signal);
+    return;
+  }
+  writer.reset();
+  pollfd polled{reader.get(), POLLIN, 0};
+  if (::poll(&polled, 1, kPatienceMs) == 0) {
+    log::warn("signal {} of pid {} was not sent in time", signal, sender);
   }
 }
 

@@ -18,6 +18,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "base/file.h"
@@ -146,7 +147,7 @@ class Init {
 
  private:
   bool read_worker();
-  void signal_as(int signal, pid_t sender, uid_t user);
+  void signal_as(int signal, pid_t sender, uid_t user, UniqueFd held);
   Result<void> take_terminal(unsigned wanted) const;
   int give_terminal(bool to_process) const;
   void take_worker();
@@ -227,7 +228,8 @@ bool Init::read_worker() {
     committed_ = true;
     kept_.push_back({what, std::move(received->descriptor)});
   } else if (received->message.kind == MessageKind::kSignal) {
-    signal_as(received->message.value, static_cast<pid_t>(what.number), what.parent);
+    signal_as(received->message.value, static_cast<pid_t>(what.number), what.parent,
+              std::move(received->descriptor));
   } else if (received->message.kind == MessageKind::kForeground) {
     const int error = give_terminal(received->message.value != 0);
     static_cast<void>(::write(received->descriptor.get(), &error, sizeof(error)));
@@ -240,8 +242,9 @@ bool Init::read_worker() {
 }
 
 // A child that has the sender's pid and real user sends it; that its effective user stays root lets
-// it. Whether the sender may, the worker has asked.
-void Init::signal_as(int signal, pid_t sender, uid_t user) {
+// it. Whether the sender may, the worker has asked, who waits until nobody holds the
+// descriptor any more.
+void Init::signal_as(int signal, pid_t sender, uid_t user, UniqueFd /*held*/) {
   if (moved_ == 0) {
     return;
   }

@@ -242,8 +242,10 @@ void Guest::deliver(std::span<const std::byte> siginfo) {
     cell_->signal_seed(SIGSTOP);
     return;
   }
-  // Nobody sees who sent these.
-  const bool has_handler = information.si_signo != SIGKILL && information.si_signo != SIGSTOP;
+  // Of the first two nobody sees who sent them; those of real time come in numbers, and a sender is
+  // made for each signal.
+  const bool has_handler = information.si_signo != SIGKILL && information.si_signo != SIGSTOP &&
+                           information.si_signo < SIGRTMIN;
   // The kernel lets no one forge a signal of kill(2) or of its own for another process.
   if (information.si_code == SI_USER && information.si_pid > 1 && has_handler && is_its_users()) {
     cell_->signal_seed_as(information.si_signo, information.si_pid, information.si_uid);
