@@ -1,7 +1,7 @@
 #include "libmigrate/guest/guest_seat.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,7 +12,6 @@
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/proc/proc_text.h"
-#include "libmigrate/restore/file_user.h"
 #include "libmigrate/state/registry.h"
 #include "transport/preamble.h"
 
@@ -38,6 +37,21 @@ std::optional<pid_t> deputy_of(const WorkerContext& context, const std::string& 
   return std::nullopt;
 }
 
+/// Whether the kernel would let who has these credentials write there, if he has no capabilities:
+/// the file system of control groups knows owners and modes only.
+bool may_write(const wire::Credentials& held, const std::string& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) != 0) {
+    return false;
+  }
+  if (status.st_uid == held.uid_filesystem()) {
+    return (status.st_mode & S_IWUSR) != 0;
+  }
+  const bool in_group = status.st_gid == held.gid_filesystem() ||
+                        std::ranges::find(held.groups(), status.st_gid) != held.groups().end();
+  return (status.st_mode & (in_group ? S_IWGRP : S_IWOTH)) != 0;
+}
+
 }  // namespace
 
 GuestGroups groups_for_offer(const WorkerContext& context, const PeerIdentity& source,
@@ -46,14 +60,12 @@ GuestGroups groups_for_offer(const WorkerContext& context, const PeerIdentity& s
     return GuestGroups::of(*deputy);
   }
   const wire::ProcessImage& draft = only_process(offer.draft());
-  const FileUser user(draft.threads(0).credentials(), false);
   GuestGroups::Owner owner;
   owner.host = source.common_name.empty() ? offer.source().host_name() : source.common_name;
   owner.user = offer.user();
   owner.trusted = context.policy.allows(source, 0);
-  owner.may_write = [&user](const std::string& path) {
-    FileUser::Scope as_user(user);
-    return as_user.open_at(AT_FDCWD, path, O_WRONLY).has_value();
+  owner.may_write = [&draft](const std::string& path) {
+    return may_write(draft.threads(0).credentials(), path);
   };
   return GuestGroups::make(draft.control_groups(), owner, context.groups.rules);
 }

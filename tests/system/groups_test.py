@@ -83,11 +83,12 @@ class GroupsCase(unittest.TestCase):
         for controller in controllers:
             group = directory_of(controller, places(process.pid)[controller]) / f"g{process.pid}"
             group.mkdir()
-            self.addCleanup(self.remove, group)
+            self.addCleanup(self.remove, group, process)
             process.groups[controller] = group
         return process
 
-    def remove(self, group):
+    def remove(self, group, process):
+        process.kill()
         wait_until(lambda: not (group / "cgroup.procs").read_text())
         group.rmdir()
 
@@ -95,8 +96,8 @@ class GroupsCase(unittest.TestCase):
         for group in process.groups.values():
             (group / "cgroup.procs").write_text(str(process.pid))
 
-    def limited(self, limit=LIMIT):
-        process = self.start("pids")
+    def limited(self, limit=LIMIT, prefix=()):
+        process = self.start("pids", prefix=prefix)
         (process.groups["pids"] / "pids.max").write_text(str(limit))
         self.enter(process)
         return process
@@ -216,6 +217,52 @@ class Carried(GroupsCase):
         checked = self.testbed.control("hostA", "check", process.pid, "--to", "hostB")
         self.assertIn("CONTROL_GROUP", codes(checked.object["losses"]), checked)
         self.ends_well(process)
+
+
+class Ruled(GroupsCase):
+    """Where a rule says below which group."""
+
+    # All programs of hostA, in whatever group they are.
+    arguments = ["--daemon-arg=--group-rules=/*=/migrate-rule-test"]
+
+    def setUp(self):
+        self.below = directory_of("pids", "/migrate-rule-test")
+        try:
+            self.below.mkdir(exist_ok=True)
+        except OSError as error:
+            self.skipTest(f"no control group can be made there: {error}")
+        self.addCleanup(self.below.rmdir)
+
+    def test_there(self):
+        process = self.limited()
+        self.moves(process)
+        there = places(self.pid_at("hostB"))["pids"]
+        self.assertTrue(there.startswith("/migrate-rule-test/migrate-"), there)
+        self.assertEqual(self.can_make(process), LIMIT - 1)
+        self.ends_well(process)
+        self.assertTrue(wait_until(lambda: not list(self.below.glob("migrate-*"))), "left behind")
+
+    def test_of_a_user_who_may_not_enter_it(self):
+        """From a host that may bring no root's processes."""
+        self.testbed.command("kill-daemon", "hostB", check=True)
+        self.addCleanup(self.testbed.command, "restart", "hostB")
+        daemon = self.testbed.start(
+            "hostB", "migrated", "--listen", "tcp://10.213.0.2:7070", "--insecure",
+            "--allow", "*@*", "--group-rules=/*=/migrate-rule-test")
+        self.addCleanup(daemon.kill)
+        self.assertTrue(wait_until(lambda: self.testbed.run("hostB", "migratectl", "ps").status
+                                   == DONE), bytes(daemon.output))
+        for owner, is_ruled in ((0, False), (65534, True)):
+            os.chown(self.below / "cgroup.procs", owner, 0)
+            process = self.limited(prefix=["setpriv", "--reuid=65534", "--regid=65534",
+                                           "--clear-groups"])
+            self.moves(process)
+            there = places(self.pid_at("hostB"))["pids"]
+            self.assertEqual(there.startswith("/migrate-rule-test/"), is_ruled, there)
+            self.ends_well(process)
+            self.assertTrue(wait_until(lambda: not [
+                each for each in self.testbed.control("hostB", "ps").object["processes"]
+                if each["state"] == "running-here"]))
 
 
 class Lost(GroupsCase):
