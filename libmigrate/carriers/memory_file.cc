@@ -129,7 +129,9 @@ const char* flaw_of_memory_file(const wire::Objects& objects, const wire::OpenFi
 // that was opened for writing by its name in /proc does.
 Result<UniqueFd> open_memory(MakeContext& context, const wire::OpenFile& file) {
   const int memory = context.memory(file.object());
-  if ((file.flags() & O_ACCMODE) != O_RDWR || !context.is_first_of_memory(file.object())) {
+  constexpr std::uint32_t kSetByOpening = O_SYNC;
+  if ((file.flags() & O_ACCMODE) != O_RDWR || (file.flags() & kSetByOpening) != 0 ||
+      !context.is_first_of_memory(file.object())) {
     return reopen(memory, file.flags());
   }
   UniqueFd fd(::fcntl(memory, F_DUPFD_CLOEXEC, 0));

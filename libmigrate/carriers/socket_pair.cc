@@ -5,6 +5,7 @@
 #include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -124,6 +125,11 @@ bool find_socket(FindContext& context, const Sighting& seen, wire::OpenFile& fil
   end.set_send_buffer_bytes(
       static_cast<std::uint64_t>(std::max(option_of(fd.get(), SO_SNDBUF), 0)));
   *end.mutable_options() = std::move(*options);
+  struct stat status {};
+  if (::fstat(fd.get(), &status) == 0) {
+    end.set_owner(status.st_uid);
+    end.set_group(status.st_gid);
+  }
   pollfd polled{fd.get(), 0, 0};
   end.set_is_reset(::poll(&polled, 1, 0) > 0 && (polled.revents & POLLERR) != 0);
   return true;
@@ -359,6 +365,10 @@ Result<UniqueFd> make_socket(MakeContext& context, const wire::OpenFile& file) {
   if (!end.valid()) {
     return fail(make_error(ErrorCode::kCorrupt, "make a socket", "an end that is closed"));
   }
+  const wire::SocketPair& pair =
+      context.objects().socket_pairs(static_cast<int>(file.object() / 2));
+  const End& seen = file.object() % 2 == 0 ? pair.first() : pair.second();
+  static_cast<void>(::fchown(end.get(), seen.owner(), seen.group()));  // As of when it was made.
   MIGRATE_TRY(set_flags(end.get(), file.flags()));
   return std::move(end);
 }

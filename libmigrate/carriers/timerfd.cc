@@ -31,6 +31,13 @@ constexpr int kExpiryMs = 100;  // For a timer of one nanosecond.
 constexpr std::array<std::uint32_t, 5> kTimerClocks{CLOCK_REALTIME, CLOCK_MONOTONIC, CLOCK_BOOTTIME,
                                                     CLOCK_REALTIME_ALARM, CLOCK_BOOTTIME_ALARM};
 
+// The clock that shows the time of another: those that wake a machine need one that does.
+clockid_t read_clock(std::uint32_t clock) {
+  return clock == CLOCK_REALTIME_ALARM   ? CLOCK_REALTIME
+         : clock == CLOCK_BOOTTIME_ALARM ? CLOCK_BOOTTIME
+                                         : static_cast<clockid_t>(clock);
+}
+
 // "(seconds, nanoseconds)"
 std::uint64_t parenthesised_time(std::string_view text, std::string_view key) {
   const auto field = find_field(text, key);
@@ -106,7 +113,7 @@ Result<UniqueFd> make_timerfd(MakeContext& /*context*/, const wire::OpenFile& fi
   // An absolute one is set so again: it follows the clock, and may end when that is set.
   const std::uint32_t flags = file.settime_flags() & kTimerFlags;
   if (value_ns != 0 && (flags & TFD_TIMER_ABSTIME) != 0) {
-    value_ns += static_cast<std::uint64_t>(clock_ns(static_cast<clockid_t>(file.clock())));
+    value_ns += static_cast<std::uint64_t>(clock_ns(read_clock(file.clock())));
   }
   const itimerspec setting{to_timespec(file.interval_ns()), to_timespec(value_ns)};
   if (::timerfd_settime(fd.get(), static_cast<int>(flags), &setting, nullptr) != 0) {

@@ -32,8 +32,8 @@ LOSSES = {
 O_TMPFILE = 0o20200000
 TICK_US = 10_000  # Processor times are counted so.
 # Tracked writes, what is accounted for (of what was writable once), userfaultfd while pages are owed,
-# "locked as pages arrive".
-LEFT_OUT_FLAGS = {"sd", "ac", "um", "lf"}
+# "locked as pages arrive", guards (of a neighbour that was joined; their content tells).
+LEFT_OUT_FLAGS = {"sd", "ac", "um", "lf", "gu"}
 OF_RELAYS = {"waiting", "stat", "poll", "pipe_size"}
 MAPPING = re.compile(r"map\.([0-9a-f]+)-([0-9a-f]+)$")
 
@@ -63,6 +63,8 @@ def normal(found):
         elif key.endswith(".link"):
             value = re.sub(r"\[\d+\]", "", value)
             view[key] = "memory" if value.endswith("(deleted)") else value
+        elif key.endswith(".SigBlk"):  # Not those that glibc keeps for itself, while it handles one.
+            view[key] = "%x" % (int(value, 16) & ~(3 << 31))
         else:
             view[key] = value
     if autogroup := found.get("autogroup.0"):
@@ -74,6 +76,7 @@ def normal(found):
     for key in [key for key in view if key.endswith(".info.ticks")]:
         if not view[key].endswith(" 0;"):  # It ended and was not read: it is wound up by reading.
             view.pop(key.replace("ticks", "it_value"), None)
+            view[key] = "some"  # Whoever asks for its time counts them up.
     view["mappings"] = mappings(found)
     return view
 
