@@ -203,9 +203,9 @@ struct PassedOn {
       return false;
     }
     if (is_ours(request.pid())) {
-      MIGRATE_TRY(refuse(request, client, "SELF",
-                         make_error(ErrorCode::kRefused, word,
-                                    "process " + std::to_string(request.pid()))));
+      MIGRATE_TRY(refuse(
+          request, client, "SELF",
+          make_error(ErrorCode::kRefused, word, "process " + std::to_string(request.pid()))));
       return false;
     }
     return true;
