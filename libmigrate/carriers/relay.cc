@@ -48,8 +48,7 @@ constinit const Carrier kRelay{
     .kind = wire::OpenFile::RELAY,
     .name = "relayed stream",
     .claims_link = is_known_relay,
-    .claims_file =
-        [](const wire::FileIdentity& identity) { return S_ISFIFO(identity.mode()); },
+    .claims_file = [](const wire::FileIdentity& identity) { return S_ISFIFO(identity.mode()); },
     .find = find_relay,
     .settle = settle_relay,
     .make = make_relay,

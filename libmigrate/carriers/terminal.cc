@@ -1,5 +1,7 @@
 // A terminal: at the destination a pseudo-terminal, which the relay feeds from the one at home. All
 // open files that lead to one terminal, by whatever name, lead to one there, too.
+#include "libmigrate/proc/terminal.h"
+
 #include <fcntl.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
@@ -11,7 +13,6 @@
 #include "base/file.h"
 #include "libmigrate/carriers/internal/table.h"
 #include "libmigrate/carriers/internal/tools.h"
-#include "libmigrate/proc/terminal.h"
 #include "libmigrate/proc/terminal_of_process.h"
 
 namespace migrate::carriers {

@@ -197,8 +197,7 @@ Result<void> Init::take_terminal(unsigned wanted) const {
     return fail(system_error("take", "the terminal of a cell"));
   }
   for (const int fd : {pair.master.get(), pair.slave.get()}) {
-    MIGRATE_TRY(
-        send_message(worker_.get(), {.kind = MessageKind::kTerminal}, std::span(&fd, 1)));
+    MIGRATE_TRY(send_message(worker_.get(), {.kind = MessageKind::kTerminal}, std::span(&fd, 1)));
   }
   return {};
 }

@@ -227,8 +227,9 @@ Result<std::vector<StreamEndpoint>> Arrival::make_relay(const wire::RelayState& 
   Guest& guest = *arrived_.guest;
   const wire::Credentials& owner = only_process(image).threads(0).credentials();
   guest.home().set_relay(MIGRATE_TRY(GuestRelay::create(state, guest.relay_handlers())));
-  std::vector<StreamEndpoint> ends = MIGRATE_TRY(guest.home().relay()->create_endpoints(
-      owner.uid_filesystem(), owner.gid_filesystem(), MIGRATE_TRY(make_terminals(image.objects()))));
+  std::vector<StreamEndpoint> ends = MIGRATE_TRY(
+      guest.home().relay()->create_endpoints(owner.uid_filesystem(), owner.gid_filesystem(),
+                                             MIGRATE_TRY(make_terminals(image.objects()))));
   std::map<std::uint64_t, std::uint64_t> inodes;
   std::map<std::uint64_t, std::uint64_t> terminals;
   for (const StreamEndpoint& end : ends) {
@@ -263,8 +264,8 @@ Result<std::vector<TerminalParts>> Arrival::make_terminals(const wire::Objects& 
       parts.pair = MIGRATE_TRY(cell_->make_terminal(gnu_dev_minor(terminal.device())));
     }
     parts.modes = MIGRATE_TRY(TerminalModes::from_bytes(terminal.modes()));
-    parts.size = {small(terminal.rows()), small(terminal.columns()),
-                  small(terminal.width_pixels()), small(terminal.height_pixels())};
+    parts.size = {small(terminal.rows()), small(terminal.columns()), small(terminal.width_pixels()),
+                  small(terminal.height_pixels())};
     parts.permissions = terminal.permissions();
   }
   return all;

@@ -42,8 +42,7 @@ struct Relayed {
 };
 
 const wire::Terminal* terminal_of(const wire::Objects& objects, const wire::OpenFile& file) {
-  const auto found =
-      std::ranges::find(objects.terminals(), file.object(), &wire::Terminal::stream);
+  const auto found = std::ranges::find(objects.terminals(), file.object(), &wire::Terminal::stream);
   return file.kind() == wire::OpenFile::TERMINAL && found != objects.terminals().end() ? &*found
                                                                                        : nullptr;
 }
@@ -63,8 +62,8 @@ std::vector<Relayed> relayed(const wire::Image& image) {
     if (!is_relayed(file)) {
       continue;
     }
-    const auto known = std::ranges::find(
-        found, file.object(), [](const Relayed& each) { return each.file->object(); });
+    const auto known = std::ranges::find(found, file.object(),
+                                         [](const Relayed& each) { return each.file->object(); });
     const bool is_readable = (file.flags() & O_ACCMODE) != O_WRONLY;
     if (known == found.end()) {
       found.push_back(
@@ -100,8 +99,8 @@ std::optional<HomeTerminal::Found> found_terminal(const Relayed& stream) {
   HomeTerminal::Found found;
   found.modes = TerminalModes::from_bytes(stream.terminal->modes()).value_or(TerminalModes());
   found.is_controlling = stream.terminal->is_controlling();
-  found.has_input = found.is_controlling ||
-                    (stream.is_readable && !is_of_a_session(stream.terminal->device()));
+  found.has_input =
+      found.is_controlling || (stream.is_readable && !is_of_a_session(stream.terminal->device()));
   return found;
 }
 
@@ -148,8 +147,8 @@ Result<void> RealFiles::fetch(pid_t holder, const wire::Image& image, bool must_
 
 void RealFiles::note_streams(const wire::HomeRelayState& noted) {
   for (const wire::HomeRelayState::Stream& stream : noted.streams()) {
-    streams_.push_back({stream.id(), UniqueFd(),
-                        static_cast<wire::RelayDirection>(stream.directions())});
+    streams_.push_back(
+        {stream.id(), UniqueFd(), static_cast<wire::RelayDirection>(stream.directions())});
   }
 }
 

@@ -157,7 +157,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"SYSV_SHM", "System V shared memory stays with its host",
      "move when the program has detached and removed it, or use mmap"},
     {"TERMINAL_STATE", "of terminals, only plain ones are carried",
-     "run the program in a terminal window, tmux or a session of ssh, and let it set nothing special"},
+     "run the program in a terminal window, tmux or a session of ssh, and let it set nothing "
+     "special"},
     {"THREAD_UNSHARED", "a thread does not share what the threads of a process commonly share",
      "programs whose threads call unshare() cannot be moved"},
     {"TIMERS_HIDDEN", "this kernel does not show the POSIX timers of a process",

@@ -236,9 +236,9 @@ Losses find_terminal(const LossView& view) {
   constexpr unsigned kMinors = 256;  // of each major number of theirs
   const dev_t device =
       stat_field(read_file_at(view.process.directory.get(), "stat").value_or(""), kTerminal);
-  const bool is_open = std::ranges::any_of(
-      view.image.objects().terminals(),
-      [](const wire::Terminal& terminal) { return terminal.is_controlling(); });
+  const bool is_open =
+      std::ranges::any_of(view.image.objects().terminals(),
+                          [](const wire::Terminal& terminal) { return terminal.is_controlling(); });
   if (device == 0 || is_open) {
     return {};
   }

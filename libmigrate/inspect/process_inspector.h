@@ -21,7 +21,7 @@ namespace migrate {
 
 /// What our own cell and deputy put into the process on an earlier move.
 struct KnownObjects {
-  std::map<std::uint64_t, std::uint64_t> relays;  ///< Inode of a relay's end to its stream id.
+  std::map<std::uint64_t, std::uint64_t> relays;     ///< Inode of a relay's end to its stream id.
   std::map<std::uint64_t, std::uint64_t> terminals;  ///< The same of terminals, by st_rdev.
   std::set<std::string> own_namespaces;           ///< Links such as "pid:[4026531836]" of its cell.
   std::map<std::uint64_t, int> shared_files;      ///< OpenFile.shared_id to our own descriptor.

@@ -42,7 +42,8 @@ constexpr std::array kTable = std::to_array<StateEntry>({
      inspect::find_process_group,
      "start the program as the leader of a group (setsid, or a shell with job control)"},
     {"status", "NSsid", kLostByAll,
-     "it leads a session of its own in its cell; with the terminal of a session that it did not lead, it "
+     "it leads a session of its own in its cell; with the terminal of a session that it did not "
+     "lead, it "
      "is in that of the cell's init"},
     {"status", "Kthread", kRefused, "KERNEL_THREAD"},
     {"status", "VmPeak", kLostByAll, kCounter},
@@ -326,7 +327,8 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"other", "terminals that are open", kCarried,
      "modes, size, unread input, foreground group; other than plain ones: TERMINAL_STATE"},
     {"other", "controlling terminal", kLost,
-     "it is carried if a descriptor leads to it; else /dev/tty cannot be opened, and its signals are "
+     "it is carried if a descriptor leads to it; else /dev/tty cannot be opened, and its signals "
+     "are "
      "relayed",
      "TERMINAL", inspect::find_terminal, "let the program keep it open (/dev/tty)"},
 });

@@ -247,8 +247,7 @@ Result<PseudoTerminal> make_pseudo_terminal(const std::string& path, unsigned wa
   PseudoTerminal made;
   std::vector<UniqueFd> others;  // With the lower numbers; free again when we are done.
   for (unsigned tries = 0; tries <= kMostTries; ++tries) {
-    UniqueFd master =
-        MIGRATE_TRY(open_file(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
+    UniqueFd master = MIGRATE_TRY(open_file(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
     unsigned number = 0;
     if (::ioctl(master.get(), TIOCGPTN, &number) != 0) {
       return fail(system_error("make a pseudo-terminal of", path));

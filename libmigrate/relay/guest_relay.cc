@@ -38,9 +38,9 @@ Result<std::unique_ptr<GuestRelay>> GuestRelay::create(const wire::RelayState& s
   }
   std::unique_ptr<GuestRelay> relay(new GuestRelay(std::move(handlers)));
   for (const wire::RelayStreamState& stream : state.streams()) {
-    const bool directions_ok =
-        stream.has_terminal() ? stream.directions() == wire::RELAY_BOTH
-                              : stream.directions() >= 1 && stream.directions() <= 3;
+    const bool directions_ok = stream.has_terminal()
+                                   ? stream.directions() == wire::RELAY_BOTH
+                                   : stream.directions() >= 1 && stream.directions() <= 3;
     if (!directions_ok || !relay->streams_.try_emplace(stream.id(), stream).second) {
       return fail(
           corrupt_from_home("read the state of a relay",

@@ -17,7 +17,7 @@ namespace migrate {
 /// The process's end of one stream, to be installed in the process.
 struct StreamEndpoint {
   std::uint32_t id = 0;
-  UniqueFd process_end;     ///< Blocking; the caller sets O_NONBLOCK and kin as the image says.
+  UniqueFd process_end;  ///< Blocking; the caller sets O_NONBLOCK and kin as the image says.
   /// By which a later capture recognises the stream: its inode, of a terminal its st_rdev.
   std::uint64_t inode = 0;
   bool is_terminal = false;
@@ -32,9 +32,8 @@ struct RelayEnd {
   int fd = -1;  ///< Borrowed.
 };
 
-/// One stream at the guest's side: a pipe, socket pair or pseudo-terminal whose other end the process
-/// holds.
-/// Part of GuestRelay; the owner's thread only; nothing blocks.
+/// One stream at the guest's side: a pipe, socket pair or pseudo-terminal whose other end the
+/// process holds. Part of GuestRelay; the owner's thread only; nothing blocks.
 class GuestStream {
  public:
   explicit GuestStream(const wire::RelayStreamState& state);

@@ -22,8 +22,7 @@ constexpr std::size_t kMostAtOnce = 1024;
 
 void add_input(std::string& frames, const std::vector<TerminalInput>& input) {
   for (const TerminalInput& piece : input) {
-    add_frame(frames, piece.is_complete ? TerminalFrame::kLine : TerminalFrame::kPart,
-              piece.bytes);
+    add_frame(frames, piece.is_complete ? TerminalFrame::kLine : TerminalFrame::kPart, piece.bytes);
   }
 }
 
@@ -135,8 +134,7 @@ Result<void> GuestTerminal::apply(const TerminalUnit& unit) {
 // typed again.
 void GuestTerminal::put(const TerminalInput& input) {
   const auto modes = read_modes(master_.get());
-  const Result<void> done =
-      modes ? put_input(slave_.get(), {input}, *modes) : fail(modes.error());
+  const Result<void> done = modes ? put_input(slave_.get(), {input}, *modes) : fail(modes.error());
   if (!done) {
     log::debug("{}", done.error().message());
     static_cast<void>(::write(master_.get(), input.bytes.data(), input.bytes.size()));

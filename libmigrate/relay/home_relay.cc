@@ -49,8 +49,8 @@ bool is_in_foreground(pid_t process, std::uint64_t device) {
   long session = 0;
   unsigned terminal = 0;
   long foreground = 0;
-  if (!(fields >> state >> parent >> group >> session >> terminal >> foreground) ||
-      state == "Z" || state == "X") {
+  if (!(fields >> state >> parent >> group >> session >> terminal >> foreground) || state == "Z" ||
+      state == "X") {
     return false;
   }
   const unsigned minor_number = (terminal & 0xffU) | ((terminal >> 12U) & 0xfff00U);
@@ -131,8 +131,7 @@ void HomeRelay::attach(std::unique_ptr<Channel> channel) {
 }
 
 bool HomeRelay::may_read(const HomeStream& stream) const {
-  return stream.is_terminal() ? may_take(stream)
-                              : active_ && (!exited_ || exited_->keep_streams());
+  return stream.is_terminal() ? may_take(stream) : active_ && (!exited_ || exited_->keep_streams());
 }
 
 // Who is left of a process that has ended is in no foreground, and its pid may be another's.

@@ -140,6 +140,10 @@ void HomeTerminal::follow(int fd, bool in_foreground, bool may_take, StreamBuffe
 
 // Somebody else may have set `modes` meanwhile: a shell, before it lets the process go on.
 void HomeTerminal::take(int fd, const TerminalModes& modes, StreamBuffer& in) {
+  if (!raw_modes_ && modes == raw_modes(modes_)) {
+    raw_modes_ = modes;  // A worker before had set them, and died before it could note that.
+    return;
+  }
   if (modes_ != modes) {
     modes_ = modes;
     add_to(in, TerminalFrame::kSettings, modes.to_bytes());
@@ -219,8 +223,7 @@ Result<void> HomeTerminal::apply(int fd, const TerminalUnit& frame, StreamBuffer
       if (returned_.size() == kMostPieces || returned_bytes_ > 2 * kMostTerminalInput) {
         break;
       }
-      returned_.push_back(
-          {std::string(frame.content), frame.kind == TerminalFrame::kLine});
+      returned_.push_back({std::string(frame.content), frame.kind == TerminalFrame::kLine});
       return {};
     case TerminalFrame::kReturned: {
       std::uint64_t offset = 0;
@@ -230,12 +233,12 @@ Result<void> HomeTerminal::apply(int fd, const TerminalUnit& frame, StreamBuffer
     default:
       break;
   }
-  return fail(make_error(ErrorCode::kCorrupt, "accept a frame that no place sends",
-                         "relayed terminal"));
+  return fail(
+      make_error(ErrorCode::kCorrupt, "accept a frame that no place sends", "relayed terminal"));
 }
 
 Result<void> HomeTerminal::give_back(int fd, std::uint64_t offset, StreamBuffer& in) {
-  if (offset > in.end()) {
+  if (offset > in.end() || in.size() > kRelayWindowBytes) {  // Or it is asked for without end.
     return fail(make_error(ErrorCode::kCorrupt, "give input back", "relayed terminal"));
   }
   const std::string typed_last = set_modes_back(fd);
@@ -251,8 +254,8 @@ Result<void> HomeTerminal::give_back(int fd, std::uint64_t offset, StreamBuffer&
     if (given && unit.kind == TerminalFrame::kPlain) {
       given = type_input(fd, unit.content);
     } else if (given) {
-      given = put_input(
-          fd, {{std::string(unit.content), unit.kind == TerminalFrame::kLine}}, modes_);
+      given =
+          put_input(fd, {{std::string(unit.content), unit.kind == TerminalFrame::kLine}}, modes_);
     }
   }
   if (given) {

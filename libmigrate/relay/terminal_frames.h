@@ -17,7 +17,7 @@ enum class TerminalFrame : std::uint8_t {
   kPlain = 0,         ///< No frame, or one of the plain byte 0xFF.
   kLine = 'l',        ///< Input that a line discipline has made: a complete piece (TerminalInput).
   kPart = 'p',        ///< The same, not complete.
-  kSettings = 'm',       ///< TerminalModes.
+  kSettings = 'm',    ///< TerminalModes.
   kSize = 's',        ///< TerminalSize.
   kForeground = 'f',  ///< To the process: one byte, whether its group gets the input.
   kReturned = 'r',    ///< To home: the lines and parts before it go back to the terminal, and so

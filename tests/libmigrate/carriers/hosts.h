@@ -37,11 +37,11 @@ class Source : private carriers::FindContext {
   const std::vector<std::string>& refusals() const { return refusals_; }
 
   std::uint64_t hash_limit = 0;
-  std::uint64_t shared = 0;                             ///< OpenFile.shared_id of every file.
-  std::map<std::uint64_t, std::uint64_t> known_relays;  ///< Inode to stream id.
+  std::uint64_t shared = 0;                                ///< OpenFile.shared_id of every file.
+  std::map<std::uint64_t, std::uint64_t> known_relays;     ///< Inode to stream id.
   std::map<std::uint64_t, std::uint64_t> known_terminals;  ///< st_rdev to stream id.
-  std::set<std::uint64_t> private_pipes;                ///< Those expected to be private.
-  bool huge_pages = false;                              ///< Memories are of huge pages.
+  std::set<std::uint64_t> private_pipes;                   ///< Those expected to be private.
+  bool huge_pages = false;                                 ///< Memories are of huge pages.
 
  private:
   pid_t process() const override;

@@ -134,12 +134,21 @@ TEST_F(Terminal, RawInputIsTakenAndPutBackByteForByte) {
 
 TEST_F(Terminal, ControlCharactersThatWereTypedLiterallyStaySo) {
   const TerminalModes before = modes();
-  type("a\x16\x03" "b\x16\x04" "c\r");
+  type(
+      "a\x16\x03"
+      "b\x16\x04"
+      "c\r");
   const auto taken = take_input(slave(), before);
   ASSERT_TRUE(taken);
-  EXPECT_EQ(*taken, std::vector<TerminalInput>({{"a\x03" "b\x04" "c\n", true}}));
+  EXPECT_EQ(*taken, std::vector<TerminalInput>({{"a\x03"
+                                                 "b\x04"
+                                                 "c\n",
+                                                 true}}));
   ASSERT_TRUE(put_input(slave(), *taken, before));
-  EXPECT_EQ(read_once(), "a\x03" "b\x04" "c\n");
+  EXPECT_EQ(read_once(),
+            "a\x03"
+            "b\x04"
+            "c\n");
 }
 
 TEST_F(Terminal, APlainOneHasNoPeculiarity) {

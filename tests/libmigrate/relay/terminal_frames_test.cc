@@ -48,9 +48,14 @@ TEST(TerminalFrames, AFrameIsReadWhenItIsWhole) {
 }
 
 TEST(TerminalFrames, WhatAKindCannotBeIsCorrupt) {
-  const std::vector<std::string> wrong{
-      std::string("\xFFx\0\0", 4), std::string("\xFFm\x01\0", 4), std::string("\xFFg\x01\0", 4),
-      std::string("\xFFl\x01\x10", 4), std::string("\xFF" "d\0\0", 4), std::string("\xFF\0\0\0", 4)};
+  const std::vector<std::string> wrong{std::string("\xFFx\0\0", 4),
+                                       std::string("\xFFm\x01\0", 4),
+                                       std::string("\xFFg\x01\0", 4),
+                                       std::string("\xFFl\x01\x10", 4),
+                                       std::string("\xFF"
+                                                   "d\0\0",
+                                                   4),
+                                       std::string("\xFF\0\0\0", 4)};
   for (const std::string& bytes : wrong) {
     EXPECT_FALSE(first_unit(bytes)) << testing::PrintToString(bytes);
   }
@@ -58,9 +63,9 @@ TEST(TerminalFrames, WhatAKindCannotBeIsCorrupt) {
 
 TEST(TypedBefore, OnlyWhatWasTypedLastGoesBack) {
   TerminalModes lines;
-  lines.local = 2;  // ICANON
-  lines.characters.at(2) = 0x7F;   // VERASE
-  lines.characters.at(3) = 0x15;   // VKILL
+  lines.local = 2;                // ICANON
+  lines.characters.at(2) = 0x7F;  // VERASE
+  lines.characters.at(3) = 0x15;  // VKILL
   const std::vector<TerminalInput> last{{"ls\n", true}, {"pw", false}};
   EXPECT_EQ(typed_before(last, "make\rls\rpw", lines), last);
   EXPECT_EQ(typed_before(last, "make\rlt\x7fs\rpx\x7fw", lines), last);

@@ -1,4 +1,5 @@
-// A terminal: a user at its master, a deputy at its slave, and a pseudo-terminal where the process is.
+// A terminal: a user at its master, a deputy at its slave, and a pseudo-terminal where the process
+// is.
 #include <sys/ioctl.h>
 #include <termios.h>
 
@@ -270,11 +271,17 @@ TEST_F(RelayedTerminal, APlaceTypesNothing) {
   EXPECT_EQ(read_from(user.slave.get()), "nothing");
 }
 
-TEST_F(RelayedTerminal, ANewWorkerAtHomeGoesOnWithIt) {
+class WorkerThatDied : public RelayedTerminal, public ::testing::WithParamInterface<bool> {};
+INSTANTIATE_TEST_SUITE_P(HadNoted, WorkerThatDied, ::testing::Bool());
+
+TEST_P(WorkerThatDied, LeavesTheTerminalToTheNext) {
   const TerminalModes before = read_modes(user.slave.get()).value();
   leave_home();
   ASSERT_TRUE(turn_until([&] { return is_raw(); }));
-  const wire::HomeRelayState noted = deputy_relay->note();
+  wire::HomeRelayState noted = deputy_relay->note();
+  if (!GetParam()) {  // It died between taking the terminal and noting that.
+    noted.mutable_streams(0)->mutable_terminal()->clear_raw_modes();
+  }
   const TerminalModes raw = read_modes(user.slave.get()).value();
   deputy_relay.reset();
   ASSERT_TRUE(write_modes(user.slave.get(), raw));  // As by a worker that was killed.
