@@ -144,21 +144,24 @@ class Lane:
         return self.testbed.run("hostA", *prefix_of(pair.asker), "migratectl", "--json", *words,
                                 cwd="/")
 
-    def check(self, pair, process, host):
-        """Once nothing is promised to others any more: what there is of memory changes with them."""
-        for _ in range(10):
+    def check_and_move(self, pair, process, host):
+        """Again while the destination has promised all its memory to others that have just come."""
+        for _ in range(20):
             checked = self.ask(pair, "check", process.pid, "--to", host)
-            if checked.codes() != ["MEMORY"]:
+            moved = self.ask(pair, "move", process.pid, host, "--mode", pair.mode)
+            if "MEMORY" not in moved.codes() and checked.codes() != ["MEMORY"]:
+                break
+            if moved.status == DONE:  # It found room where check had found none.
+                checked = moved
                 break
             time.sleep(0.2)
-        return checked
+        return checked, moved
 
     def look(self, pair, process, outcome):
         blind = bool(BLIND & set(pair.names))
         before = views.parse(process.output, 0)
         for host in ["hostB", "hostA"][:2 if pair.back else 1]:
-            checked = self.check(pair, process, host)
-            moved = self.ask(pair, "move", process.pid, host, "--mode", pair.mode)
+            checked, moved = self.check_and_move(pair, process, host)
             outcome.codes = tuple(moved.codes())
             problem = disagreement(checked, moved, pair.names, outcome)
             if problem:

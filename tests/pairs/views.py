@@ -132,7 +132,7 @@ def mappings(found):
             removed = name.endswith("(deleted)") or name.startswith("/dev/zero")
             what += ("memory" if removed else name,)
             if removed:  # It can be made writable in every mapping of it (README).
-                what = (words[0], re.sub(r" (sh|mw)\b", "", flags), "memory")
+                what = (words[0], re.sub(r"\b(sh|mw)\b ?", "", flags), "memory")
             offset = int(words[1], 16)
         if name == "[stack]":
             start = end - 4096

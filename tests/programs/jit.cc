@@ -21,7 +21,8 @@ struct Piece {
 };
 
 Piece map_piece(int memory, std::size_t number) {
-  const off_t offset = static_cast<off_t>(number) * (kSize / static_cast<off_t>(kPieces));
+  constexpr off_t kDistance = kSize / static_cast<off_t>(kPieces) / 65536 * 65536;
+  const off_t offset = static_cast<off_t>(number) * kDistance;
   const auto map = [&](int protection) {
     void* const piece =
         ::mmap(nullptr, kPiecePages * kPage, protection, MAP_SHARED, memory, offset);

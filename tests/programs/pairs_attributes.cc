@@ -277,6 +277,12 @@ bool register_barriers(Random& random) {
 }
 
 bool lock_memory(Random& random) {
+  // What is only reserved would be filled.
+  const std::string sizes = check::read_text("/proc/self/statm");
+  if (std::strtoull(sizes.c_str(), nullptr, 10) > (std::uint64_t{1} << 30U) / 4096) {
+    errno = ENOMEM;
+    return false;
+  }
   constexpr int kFlags[] = {MCL_CURRENT, MCL_FUTURE, MCL_CURRENT | MCL_FUTURE};
   return ::mlockall(one_of(random, kFlags)) == 0;
 }

@@ -4,10 +4,7 @@ ordinary user, and within a script's pipeline. Those that are not installed are 
 MIGRATE_RUNTIMES names some, separated by commas."""
 
 import os
-import pathlib
-import random
 import shutil
-import stat
 import subprocess
 import threading
 import time
@@ -335,9 +332,10 @@ def ffmpeg():
 
 
 def lammps():
-    # Without OMPI_MCA_...: Open MPI opens sockets for processes that are not there
-    # (docs/operations.md).
-    environment = ["OMPI_MCA_btl=self", "OMPI_MCA_pml=ob1", "OMPI_MCA_oob=^tcp", "OMP_NUM_THREADS=1"]
+    """Open MPI opens sockets for processes that are not there, unless it is told to be alone
+    (docs/operations.md)."""
+    environment = ["OMPI_MCA_ess_singleton_isolated=1", "OMPI_MCA_btl=self", "OMPI_MCA_pml=ob1",
+                   "OMPI_MCA_oob=^tcp", "OMP_NUM_THREADS=1"]
     name = next((each for each in ("lmp", "lammps") if shutil.which(each)), "lmp")
     if not shutil.which(name):
         return Work([name])
@@ -426,7 +424,7 @@ def make_runtime(make_work, how):
             outcome = test.testbed.move("hostA", run.pid(), ["hostB", "hostA"][number % 2], mode,
                                         options=["--retry", "5"])
             if outcome.status != DONE:
-                if moved and run.process.popen.poll() is not None:
+                if moved and run.process.wait(2) is not None:
                     break  # It had ended already.
                 checked = test.testbed.control("hostA", "check", run.pid())
                 run.process.kill()

@@ -59,6 +59,18 @@ TEST(MemoryFileCarrier, PagesThatWereNeverWrittenDoNotTravel) {
   EXPECT_EQ(::lseek(made.get(), 0, SEEK_END), 1 << 20);
 }
 
+TEST(MemoryFileCarrier, OneThatWritesAtOnceStaysSo) {
+  const UniqueFd memory = memory_with("abc");
+  const UniqueFd synchronous =
+      open_file("/proc/self/fd/" + std::to_string(memory.get()), O_RDWR | O_SYNC).value();
+  test::Source source;
+  ASSERT_EQ(source.find(synchronous.get()), 0);
+  ASSERT_TRUE(source.capture());
+  test::Destination destination(source.objects(), source.content());
+  const UniqueFd made = destination.make(source.file(0)).value();
+  EXPECT_EQ(::fcntl(made.get(), F_GETFL), ::fcntl(synchronous.get(), F_GETFL));
+}
+
 TEST(MemoryFileCarrier, TwoOpenFilesOfOneStayOfOne) {
   const UniqueFd memory = memory_with("abc");
   const UniqueFd again =

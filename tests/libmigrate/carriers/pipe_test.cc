@@ -51,6 +51,28 @@ TEST(PipeCarrier, TravelsWithWhatIsInItWhichStaysThere) {
   EXPECT_EQ(test::read_now(reader.get()), "abcdef");
 }
 
+// open(2) would add O_LARGEFILE.
+TEST(PipeCarrier, ItsFlagsAreThoseThatItHad) {
+  const Ends ends = pipe_with("abc", O_NONBLOCK);
+  const std::string name = "/proc/self/fd/" + std::to_string(ends.reader.get());
+  const UniqueFd second = open_file(name, O_RDONLY).value();
+  test::Source source;
+  for (const UniqueFd* end : {&ends.reader, &ends.writer, &second}) {
+    ASSERT_GE(source.find(end->get()), 0);
+  }
+  source.settle();
+  ASSERT_TRUE(source.capture());
+  test::Destination destination(source.objects());
+  std::vector<UniqueFd> made;
+  for (int i = 0; i < 3; ++i) {
+    made.push_back(destination.make(source.file(i)).value());
+  }
+  EXPECT_EQ(::fcntl(made[0].get(), F_GETFL), ::fcntl(ends.reader.get(), F_GETFL));
+  EXPECT_EQ(::fcntl(made[1].get(), F_GETFL), ::fcntl(ends.writer.get(), F_GETFL));
+  EXPECT_EQ(::fcntl(made[2].get(), F_GETFL), ::fcntl(second.get(), F_GETFL));
+  EXPECT_EQ(test::read_now(made[2].get()), "abc");
+}
+
 TEST(PipeCarrier, AFullPipeIsFullAgain) {
   const Ends ends = pipe_with(std::string(65536, 'x'), O_NONBLOCK);
   test::Source source;

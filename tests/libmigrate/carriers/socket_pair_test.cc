@@ -132,6 +132,15 @@ TEST(SocketPairCarrier, AnEndThatWasClosedWithUnreadBytesHasResetTheOther) {
   EXPECT_EQ(errno, ECONNRESET);
 }
 
+TEST(SocketPairCarrier, OfPacketsWhoseOtherEndIsClosedThereIsTheEnd) {
+  Sockets ends = pair_of(SOCK_SEQPACKET);
+  ASSERT_EQ(::shutdown(ends.first.get(), SHUT_RDWR), 0);
+  ends.second.reset();
+  test::Source source;
+  const Sockets made = moved(source, ends);
+  EXPECT_EQ(hear(made.first), "");
+}
+
 TEST(SocketPairCarrier, OptionsAndShutdownTravel) {
   const Sockets ends = pair_of(SOCK_STREAM);
   const int yes = 1;

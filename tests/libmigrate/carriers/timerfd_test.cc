@@ -7,6 +7,7 @@
 
 #include <limits>
 
+#include "base/file.h"
 #include "tests/libmigrate/carriers/hosts.h"
 
 namespace migrate {
@@ -96,6 +97,33 @@ TEST(TimerfdCarrier, APeriodicOneCountsWhatItMissed) {
   EXPECT_EQ(ticks_of(made.get()), 4U) << "at 10, 30, 50 and 70";
   EXPECT_LE(left_of(made), 15 * kSecond);
   EXPECT_GT(left_of(made), 10 * kSecond);
+}
+
+// One that is cancelled when the clock is set, and one of a clock that wakes the machine.
+TEST(TimerfdCarrier, AnAbsoluteOneStaysAbsolute) {
+  const std::string absolute = "settime flags: 03";
+  UniqueFd source(::timerfd_create(CLOCK_REALTIME, 0));
+  timespec now{};
+  ASSERT_EQ(::clock_gettime(CLOCK_REALTIME, &now), 0);
+  const itimerspec setting{{0, 0}, {now.tv_sec + 1000, 0}};
+  ASSERT_EQ(::timerfd_settime(source.get(), TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &setting,
+                              nullptr),
+            0);
+  const UniqueFd made = carried(source, 0);
+  const std::string details = read_file("/proc/self/fdinfo/" + std::to_string(made.get())).value();
+  EXPECT_NE(details.find(absolute), std::string::npos) << details;
+  EXPECT_GT(left_of(made), 900 * kSecond);
+  EXPECT_LE(left_of(made), 1000 * kSecond);
+  UniqueFd alarm(::timerfd_create(CLOCK_BOOTTIME_ALARM, 0));
+  if (!alarm.valid()) {
+    GTEST_SKIP() << "no right to wake the machine";
+  }
+  ASSERT_EQ(::clock_gettime(CLOCK_BOOTTIME, &now), 0);
+  const itimerspec later{{0, 0}, {now.tv_sec + 1000, 0}};
+  ASSERT_EQ(::timerfd_settime(alarm.get(), TFD_TIMER_ABSTIME, &later, nullptr), 0);
+  const UniqueFd again = carried(alarm, 0);
+  EXPECT_FALSE(is_readable(again.get(), 0));
+  EXPECT_GT(left_of(again), 900 * kSecond);
 }
 
 TEST(TimerfdCarrier, IsAdvancedOnce) {
