@@ -52,8 +52,8 @@ void GivingWay::worked(std::size_t bytes) {
   since_look_ = 0;
   std::array<char, 128> text{};
   const ssize_t length = ::pread(load_.get(), text.data(), text.size(), 0);
-  crowded_ =
-      length > 0 && is_crowded({text.data(), static_cast<std::size_t>(length)}, online_processors());
+  crowded_ = length > 0 &&
+             is_crowded({text.data(), static_cast<std::size_t>(length)}, online_processors());
   if (crowded_) {
     std::this_thread::sleep_for(kPause);
   }

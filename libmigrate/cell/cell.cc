@@ -99,8 +99,8 @@ Result<Cell> Cell::create(const CellOptions& options) {
                     .mark = options.session_file,
                     .process_id = options.process_id,
                     .seed_descriptor = cell.seed_descriptor_,
-                     .terminal = options.terminal,
-                     .login_user = options.login_user});
+                    .terminal = options.terminal,
+                    .login_user = options.login_user});
   }
   cell.init_ = static_cast<pid_t>(child);
   cell.init_pidfd_.reset(pidfd);

@@ -18,16 +18,16 @@ namespace migrate::cell {
 
 /// Messages between worker, init and seed; one per packet of a local SOCK_SEQPACKET socket.
 enum class MessageKind : std::uint32_t {
-  kStatus = 1,   ///< init -> worker: value is a wait status of the moved process.
-  kEmpty = 2,    ///< init -> worker: no process is left.
-  kFailed = 3,   ///< init or seed -> worker: value is an errno; text says of what.
-  kReady = 4,    ///< seed -> worker: carries the userfaultfd.
-  kKeep = 5,     ///< worker -> init: carries a descriptor to hold as `kept`.
-  kDrop = 6,     ///< worker -> init: close what is held as `kept`; with number 0 all of its kind.
-  kKept = 7,     ///< init -> new worker: carries what is held as `kept`.
-  kKeptEnd = 8,  ///< init -> new worker: that was all.
-  kSignal = 9,   ///< worker -> init: send the seed signal `value` as pid kept.number, of user
-                 ///< kept.parent.
+  kStatus = 1,     ///< init -> worker: value is a wait status of the moved process.
+  kEmpty = 2,      ///< init -> worker: no process is left.
+  kFailed = 3,     ///< init or seed -> worker: value is an errno; text says of what.
+  kReady = 4,      ///< seed -> worker: carries the userfaultfd.
+  kKeep = 5,       ///< worker -> init: carries a descriptor to hold as `kept`.
+  kDrop = 6,       ///< worker -> init: close what is held as `kept`; with number 0 all of its kind.
+  kKept = 7,       ///< init -> new worker: carries what is held as `kept`.
+  kKeptEnd = 8,    ///< init -> new worker: that was all.
+  kSignal = 9,     ///< worker -> init: send the seed signal `value` as pid kept.number, of user
+                   ///< kept.parent.
   kTerminal = 10,  ///< init -> worker: master, and then slave, of the terminal of its session.
   /// worker -> init: gives that to the process's group, with value 0 to the init's; carries a pipe
   /// into which the init writes an errno, an int, when it is done.

@@ -195,8 +195,7 @@ Result<void> Arrival::restore(wire::Final final) {
   }
   MIGRATE_TRY(receive_content(image));
   MIGRATE_TRY(start_pager(image));
-  const std::vector<StreamEndpoint> ends =
-      MIGRATE_TRY(make_relay(final.relay(), image));
+  const std::vector<StreamEndpoint> ends = MIGRATE_TRY(make_relay(final.relay(), image));
   std::map<std::uint64_t, int> relays;
   for (const StreamEndpoint& end : ends) {
     relays.emplace(end.id, end.process_end.get());

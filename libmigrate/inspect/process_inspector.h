@@ -23,9 +23,9 @@ namespace migrate {
 struct KnownObjects {
   std::map<std::uint64_t, std::uint64_t> relays;     ///< Inode of a relay's end to its stream id.
   std::map<std::uint64_t, std::uint64_t> terminals;  ///< The same of terminals, by st_rdev.
-  std::set<std::string> own_namespaces;           ///< Links such as "pid:[4026531836]" of its cell.
-  std::map<std::uint64_t, int> shared_files;      ///< OpenFile.shared_id to our own descriptor.
-  bool own_userfaultfd = false;  ///< Mappings may be registered with our own pager.
+  std::set<std::string> own_namespaces;       ///< Links such as "pid:[4026531836]" of its cell.
+  std::map<std::uint64_t, int> shared_files;  ///< OpenFile.shared_id to our own descriptor.
+  bool own_userfaultfd = false;               ///< Mappings may be registered with our own pager.
   /// The control groups of its home, while its text of /proc/PID/cgroup is still `group_places`.
   wire::ControlGroups home_groups;
   std::string group_places;

@@ -40,7 +40,7 @@ void tell_verdict(EventSink& client, SourceMove& move) {
                            {"losses", to_json(move.losses().value_or(std::vector<Loss>()))}};
   if (move.has_hooks()) {
     result["hooks"] = true;
-    }
+  }
   if (const std::vector<Loss> notes = move.notes(); !notes.empty()) {
     result["notes"] = to_json(notes);
   }

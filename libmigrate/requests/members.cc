@@ -107,9 +107,9 @@ void MemberReader::whole(const char* name, std::uint32_t& value, std::uint32_t l
     return;
   }
   if (*number < least || *number > most || *number != std::floor(*number)) {
-    note(bad_member(name, shown(request_[name]),
-                    "write a whole number from " + std::to_string(least) + " to " +
-                        std::to_string(most)));
+    note(bad_member(
+        name, shown(request_[name]),
+        "write a whole number from " + std::to_string(least) + " to " + std::to_string(most)));
     return;
   }
   value = static_cast<std::uint32_t>(*number);

@@ -20,8 +20,8 @@ namespace migrate {
 /// Turns the seed of a cell into the process of an image, stopped until run(). Restorer is the one
 /// that there is; tests of an arrival have another.
 /// Order of calls: prepare (with the draft, while the process still runs at the source), adapt
-/// (with the final image), fill, finish, release, run. Owned by the thread that created it, the seed's
-/// tracer. After an error the cell is to be ended.
+/// (with the final image), fill, finish, release, run. Owned by the thread that created it, the
+/// seed's tracer. After an error the cell is to be ended.
 class SeedRestorer {
  public:
   SeedRestorer() = default;

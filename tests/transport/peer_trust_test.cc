@@ -128,7 +128,8 @@ TEST_F(PeerTrustTest, AnotherVersionIsNamed) {
     auto peer = client.connect({"tcp", "127.0.0.1", listener.port()}, {}, kTimeoutMs);
     const Error error = peer ? peer->channel->receive(0, kTimeoutMs).error() : peer.error();
     EXPECT_EQ(error.code, ErrorCode::kUnsupported) << error.message();
-    EXPECT_NE(error.message().find("version " + std::to_string(kOther)), std::string::npos) << error.message();
+    EXPECT_NE(error.message().find("version " + std::to_string(kOther)), std::string::npos)
+        << error.message();
   }
 }
 

@@ -117,7 +117,8 @@ TEST(Requests, AMoveSaysAllOfIt) {
 }
 
 TEST(Requests, RoundsEndAsTheMoveSays) {
-  const MoveRequest as_usual = request_as<MoveRequest>({{"destination", "b"}, {"mode", "hybrid"}}).value();
+  const MoveRequest as_usual =
+      request_as<MoveRequest>({{"destination", "b"}, {"mode", "hybrid"}}).value();
   EXPECT_EQ(as_usual.rounds.most, 5U);
   EXPECT_EQ(as_usual.rounds.downtime.count(), 10'000);
   const json wanted{{"destination", "b"}, {"mode", "precopy"}, {"rounds", 3}, {"downtime_us", 250}};
