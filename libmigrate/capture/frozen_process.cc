@@ -169,6 +169,12 @@ Result<void> FrozenProcess::open_area(std::uint64_t record_bytes) {
   return {};
 }
 
+Result<void> FrozenProcess::close_area() {
+  const auto area = std::exchange(area_, std::nullopt);
+  return area ? unmap_script_area(*area, leader().host_id, leader().registers, system_call_)
+              : Result<void>();
+}
+
 Result<void> FrozenProcess::put_back() {
   Result<void> outcome;
   const auto note = [&outcome](Result<void> step) {
@@ -193,10 +199,7 @@ Result<void> FrozenProcess::thaw() {
       outcome = std::move(step);
     }
   };
-  if (area_) {
-    note(unmap_script_area(*area_, leader().host_id, leader().registers, system_call_));
-    area_.reset();
-  }
+  note(close_area());
   note(put_back());
   for (auto at = threads_.rbegin(); at != threads_.rend(); ++at) {  // The first one last.
     const FrozenThread& thread = *at;

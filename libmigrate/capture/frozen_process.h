@@ -46,6 +46,8 @@ class FrozenProcess {
 
   /// Maps the script area (after whatever reads the list of mappings).
   Result<void> open_area(std::uint64_t record_bytes);
+  /// Takes it away again; thaw() does, too.
+  Result<void> close_area();
   const ScriptArea& area() const { return *area_; }
   std::uint64_t system_call() const { return system_call_; }
 

@@ -201,4 +201,33 @@ std::vector<WaitRecord> record_waits(const wire::ProcessImage& image,
   return records;
 }
 
+std::vector<WaitRecord> record_waits(const FrozenProcess& frozen,
+                                     const std::vector<WaitRecord>& known) {
+  std::vector<WaitRecord> records;
+  for (const FrozenThread& thread : frozen.threads()) {
+    const auto earlier = std::ranges::find(known, thread.id, &WaitRecord::thread);
+    const arch::InterruptedCall call = arch::interrupted_call(thread.registers);
+    WaitRecord record;
+    if (earlier != known.end()) {
+      record = *earlier;
+    } else if ((call.restart_block && !arch::is_restarted_call(thread.registers)) ||
+               arch::is_repeated(thread.registers)) {
+      const std::int64_t now_ns = clock_ns(CLOCK_MONOTONIC);
+      const auto left = remaining_wait(frozen.process(), thread.id, call, {}, now_ns);
+      if (!left || !*left) {
+        continue;
+      }
+      record.thread = thread.id;
+      record.number = call.number;
+      std::copy(std::begin(call.arguments), std::end(call.arguments), record.arguments.begin());
+      record.deadline_ns = now_ns + static_cast<std::int64_t>(**left);
+    } else {
+      continue;
+    }
+    record.switches = voluntary_switches(thread.host_id);
+    records.push_back(record);
+  }
+  return records;
+}
+
 }  // namespace migrate

@@ -55,6 +55,11 @@ std::vector<std::pair<std::uint64_t, std::uint64_t>> memory_of_wait(
 /// What `call` returns when its time is over.
 std::int64_t timeout_result(std::int64_t number);
 
+/// Of each thread of a frozen process that waits: call right before it is thawed, when no script
+/// will run any more. `known`: what goes on since earlier (waits_that_go_on()).
+std::vector<WaitRecord> record_waits(const FrozenProcess& frozen,
+                                     const std::vector<WaitRecord>& known);
+
 /// Of each thread of `image` that waits: call right before the threads are let go. `host_threads`
 /// in the image's order.
 std::vector<WaitRecord> record_waits(const wire::ProcessImage& image,

@@ -78,7 +78,11 @@ const wire::OpenFile* direct_file(const wire::Objects& objects) {
 FrozenSource::FrozenSource(const SourceMoveOptions& options,
                            std::function<void(std::uint64_t)> on_area, MoveReport& report,
                            std::size_t handovers)
-    : options_(options), on_area_(std::move(on_area)), report_(report), confirmed_(handovers) {}
+    : options_(options),
+      on_area_(std::move(on_area)),
+      report_(report),
+      waits_(options.waits),
+      confirmed_(handovers) {}
 
 FrozenSource::~FrozenSource() = default;
 
@@ -274,7 +278,7 @@ Result<std::vector<WaitRecord>> FrozenSource::stop(std::uint64_t system_call) {
     refusals_.push_back(make_refusal("STOPPED", name()));
   }
   FrozenProcess& frozen = freeze_->process.emplace(MIGRATE_TRY(std::move(stopped)));
-  std::vector<WaitRecord> waits = waits_that_go_on(frozen, options_.waits);
+  std::vector<WaitRecord> waits = waits_that_go_on(frozen, waits_);
   report_.end_phase("stop", freeze_->since_us);
   MIGRATE_TRY(stand_in_->ask_attach(ids_of(frozen.threads())));
   options_.context->stops.reach("source.frozen");
@@ -354,6 +358,7 @@ Result<void> FrozenSource::stop_to_watch(std::uint64_t system_call) {
     refusals_.push_back(make_refusal("STOPPED", name()));
   }
   FrozenProcess frozen = MIGRATE_TRY(std::move(stopped));
+  const std::vector<WaitRecord> waits = waits_that_go_on(frozen, waits_);
   MIGRATE_TRY(stand_in_->ask_attach(ids_of(frozen.threads())));
   check_scripts_can_run(frozen, refusals_);
   if (!refusals_.empty()) {
@@ -368,6 +373,8 @@ Result<void> FrozenSource::stop_to_watch(std::uint64_t system_call) {
       open_file("/proc/" + std::to_string(options_.pid) + "/pagemap", O_RDONLY | O_CLOEXEC));
   place.userfault = MIGRATE_TRY(borrow_userfault(frozen));
   ahead_ = MIGRATE_TRY(CopyAhead::create(std::move(place), MIGRATE_TRY(regions_to_watch())));
+  MIGRATE_TRY(frozen.close_area());
+  waits_ = record_waits(frozen, waits);  // What it waits for is hidden from the next stop.
   return frozen.thaw();
 }
 

@@ -162,6 +162,7 @@ class FrozenSource final : public KeptMemory {
   bool has_hooks_ = false;
   std::vector<Loss> losses_there_;   // that the destination told
   std::optional<ProgramWish> wish_;  // of the frozen process
+  std::vector<WaitRecord> waits_;    // as the threads came here, or were last let go
   std::unique_ptr<CopyAhead> ahead_;
   std::optional<Freeze> freeze_;
   std::optional<ParkedProcess> parked_;
