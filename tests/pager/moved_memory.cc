@@ -346,6 +346,9 @@ void MovedMemory::reconnect() {
   auto [bulk, server_bulk] = make_link_pair();
   server_urgent_ = std::move(server_urgent);
   server_bulk_ = std::move(server_bulk);
+  // Done while there was no link: its receiver has ended, and a push would wait for it for ever. In
+  // a move the control channel says so, and no new links are made.
+  done_told_otherwise_ = done_told_otherwise_ || pager_->done();
   run_server();
   ASSERT_TRUE(pager_->resume(std::move(urgent), std::move(bulk)));
 }
