@@ -66,7 +66,7 @@ struct MoveRequest {
 
   template <class Members, class Self>
   static void each(Members& members, Self& self) {
-    members.word("mode", self.plan, parse_mode, [](const MovePlan& plan) { return plan.word; });
+    members.word("mode", self.plan, parse_mode, [](const MovePlan& mode) { return mode.word; });
     members.word("wait", self.wait, kMoveWaitWords);
     members.text("destination", self.destination);
     members.word("transport", self.transport, parse_page_transport,
@@ -99,7 +99,7 @@ struct CheckRequest {
   static void each(Members& members, Self& self) {
     members.text("destination", self.destination);
     members.flag("strict", self.strict);
-    members.word("mode", self.plan, parse_mode, [](const MovePlan& plan) { return plan.word; });
+    members.word("mode", self.plan, parse_mode, [](const MovePlan& mode) { return mode.word; });
   }
   /// Errors: kInvalid (no address).
   Result<void> settle() const;

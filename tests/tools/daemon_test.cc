@@ -238,7 +238,7 @@ TEST_F(DaemonTest, ServesNoMoreThanItsLimit) {
   for (int i = 0; i < 100 && refused.exit_code != 1; ++i) {  // until both are being served
     refused = run(control("ping"));
   }
-  EXPECT_NE(refused.output.find("as many connections"), std::string::npos) << refused.output;
+  EXPECT_NE(refused.output.find("as many requests as it may"), std::string::npos) << refused.output;
   Outcome served;
   for (int i = 0; i < 600 && served.output.empty(); ++i) {  // The idle ones are given up in 5 s.
     std::this_thread::sleep_for(std::chrono::milliseconds(50));
