@@ -154,7 +154,6 @@ std::string peculiarity_of_terminal(int fd) {
   int discipline = 0;
   int lines = 0;
   int exclusive = 0;
-  TerminalModes locked;
   if (is_hung_up(fd)) {
     return "it was hung up";
   }

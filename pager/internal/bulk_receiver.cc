@@ -26,7 +26,7 @@ void PagerCore::run_bulk() {
   const int nice = giving_way_.hurries() ? kHurryNice : kBulkNice;
   static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), nice));
   std::shared_ptr<PageLink> link;
-  while (!done_ && (link = wait_for_bulk_link(link.get()))) {
+  while ((link = wait_for_bulk_link(link.get()))) {
     unconfirmed_bytes_ = 0;
     covered_until_ = 0;
     Result<void> received;
@@ -53,7 +53,8 @@ std::shared_ptr<PageLink> PagerCore::wait_for_bulk_link(const PageLink* last) {
   while (!ending() && bulk_.get() == last) {
     changed_.wait(mutex_);
   }
-  return ending() ? nullptr : bulk_;
+  // A new one is read also when all is done: the source may be sending, and hears of it only then.
+  return stop_ || bulk_.get() == last ? nullptr : bulk_;
 }
 
 void PagerCore::let_faults_pass() const {
