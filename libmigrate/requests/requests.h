@@ -70,7 +70,7 @@ struct MoveRequest {
     members.word("wait", self.wait, kMoveWaitWords);
     members.text("destination", self.destination);
     members.word("transport", self.transport, parse_page_transport,
-                 [](PageTransport transport) { return to_string(transport); });
+                 [](PageTransport way) { return to_string(way); });
     members.number("retry_seconds", self.retry_seconds);
     members.flag("strict", self.strict);
     members.number("bytes_per_second", self.push.bytes_per_second);
