@@ -42,7 +42,9 @@ std::vector<wire::Refusal> check_room_to_park(pid_t process, const wire::Image& 
   check_memory(RLIMIT_AS, "RLIMIT_AS", "VmSize:");
   // What is mapped from now on may be locked too (mlockall): only the process itself could tell.
   constexpr std::uint64_t kMayLock = 1U << 14U;  // CAP_IPC_LOCK
-  const bool may_lock = (image.threads(0).credentials().capabilities_effective() & kMayLock) != 0;
+  const bool may_lock =
+      image.threads_size() == 0 ||  // It ends, or becomes another program: that is told elsewhere.
+      (image.threads(0).credentials().capabilities_effective() & kMayLock) != 0;
   if (!may_lock && status && number_field(*status, "VmLck:") != 0) {
     check_memory(RLIMIT_MEMLOCK, "RLIMIT_MEMLOCK", "VmLck:");
   }

@@ -82,6 +82,7 @@ class Terminal:
         if self.pid == 0:
             try:
                 os.chdir(testbed.work)
+                os.closerange(3, 1024)  # What ctest has open is nobody's of the test.
                 os.execvpe(command[0], command, environment)
             finally:
                 os._exit(127)
