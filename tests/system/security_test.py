@@ -248,9 +248,10 @@ class Plain(SecurityCase):
             "hostA", "/usr/bin/python3", "-c",
             f"import sys; sys.path.insert(0, {str(HERE)!r}); import wire\n"
             f"c = wire.connect({ADDRESSES['hostB']!r})\n"
-            f"c.sendall(wire.preamble(1, {SESSION!r}, version=9)); print(wire.receive_all(c).hex())")
+            f"c.sendall(wire.preamble(1, {SESSION!r}, version=wire.PROTOCOL_VERSION + 1))\n"
+            "print(wire.receive_all(c).hex())")
         self.assertEqual(answer.text.strip(), wire.preamble(0, 32 * "0").hex(), answer)
-        self.assert_logged("hostB", "speaks version 9")
+        self.assert_logged("hostB", f"speaks version {wire.PROTOCOL_VERSION + 1}")
 
 
 class Local(SecurityCase):
