@@ -490,7 +490,7 @@ class Examples(ApiCase):
         self.check_travels("stencil", 200, 200)
 
     def test_the_stencil_is_moved_at_points_and_from_outside(self):
-        words = ("stencil", 400, 3000)
+        words = ("stencil", 400, 9000)
         unmoved = self.run_example(*words)
         expected = self.sum_at_the_end(unmoved)
         moved = self.run_example(*words)
