@@ -1,7 +1,8 @@
 #!/usr/bin/python3
 """Programs of the languages and runtimes that people use, moved in mid-work: each as root and as an
 ordinary user, and within a script's pipeline. Those that are not installed are skipped, with the reason.
-MIGRATE_RUNTIMES names some, separated by commas."""
+MIGRATE_RUNTIMES names some, separated by commas; MIGRATE_WAYS the ways (default: user; all: root, user,
+eager and script)."""
 
 import os
 import shutil
@@ -447,8 +448,9 @@ class Runtimes(harness.GeneratedJobs):
 
 
 wanted = os.environ.get("MIGRATE_RUNTIMES", "")
+ways = os.environ.get("MIGRATE_WAYS", "user")
 for maker in WORKS:
-    for way in HOW:
+    for way in HOW if ways == "all" else ways.split(","):
         if not wanted or maker.__name__ in wanted.split(","):
             harness.add_job(Runtimes, f"{maker.__name__}_{way}", make_runtime(maker, way))
 
