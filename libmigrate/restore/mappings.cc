@@ -69,16 +69,33 @@ PageRange range_of(const wire::Mapping& mapping) {
   return PageRange::between(mapping.start(), mapping.end());
 }
 
+bool is_private(const wire::Mapping& mapping) {
+  return mapping.kind() == wire::Mapping::ANONYMOUS || mapping.kind() == wire::Mapping::FILE_COPY;
+}
+
 /// What of `mapping` is there already, in mappings that are like it: all of it, or nothing, but of
-/// private memory.
-PageSet part_there(const std::vector<PageRange>& alike, const wire::Mapping& mapping) {
+/// private memory. Whatever is made around that must become one mapping with it, as the process
+/// has it: else mremap() of the whole is EFAULT. The kernel joins what has no pages yet with one
+/// neighbour that has some, of two with the one before it, and never two that have some. So the
+/// part is of one mapping, and nothing that could be joined lies `before` what is to be made.
+PageSet part_there(const std::vector<PageRange>& alike, const wire::Mapping& mapping,
+                   const wire::Mapping* before) {
   const PageRange range = range_of(mapping);
   if (std::ranges::find(alike, range) != alike.end()) {
     return {range};
   }
-  const bool is_private =
-      mapping.kind() == wire::Mapping::ANONYMOUS || mapping.kind() == wire::Mapping::FILE_COPY;
-  return is_private ? common(page_set(alike), {range}) : PageSet();
+  PageSet parts;
+  for (const PageRange& other : alike) {
+    if (const PageRange part = other.intersect(range); !part.empty()) {
+      parts.push_back(part);
+    }
+  }
+  if (!is_private(mapping) || parts.size() != 1) {
+    return {};
+  }
+  const bool is_joined = before != nullptr && before->end() == mapping.start() &&
+                         is_private(*before) && before->protection() == mapping.protection();
+  return parts.front().start > range.start && is_joined ? PageSet() : parts;
 }
 
 /// Adds what of `mapping` is still to be made.
@@ -182,12 +199,15 @@ MappingPlan plan_mappings(const wire::Image& present, const wire::Image& wanted)
   }
   MappingPlan plan;
   std::vector<PageRange> stays;
+  const wire::Mapping* before = nullptr;
   for (const wire::Mapping& mapping : only_process(wanted).mappings()) {
     if (is_special(mapping)) {
       continue;
     }
     const auto found = alike.find(likeness_of(wanted.objects(), mapping));
-    const PageSet there = found == alike.end() ? PageSet() : part_there(found->second, mapping);
+    const PageSet there =
+        found == alike.end() ? PageSet() : part_there(found->second, mapping, before);
+    before = &mapping;
     stays.insert(stays.end(), there.begin(), there.end());
     plan_rest(mapping, there, plan);
   }

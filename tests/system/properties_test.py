@@ -12,10 +12,9 @@ from harness import DONE, MODES, MOVES, finish, random_of, travel
 PROGRAMS = ["threads", "registers", "signals", "kernel_pointers", "waits", "clocks", "process",
             "mappings", "files", "descriptors", "sockets", "memory", "owed", "owed_calls"]
 
-# Where rounds may matter: what has to do with memory. All others by MIGRATE_MODES. Among these is
-# memory, whose property churn may get EFAULT from mremap while its writes are followed
-# (docs/decisions/0041: not solved).
-ROUND_PROGRAMS = ["mappings", "owed", "owed_calls", "threads"]
+# Where rounds may matter: what has to do with memory, and with waiting, as there is one stop more.
+# All others by MIGRATE_MODES.
+ROUND_PROGRAMS = ["mappings", "memory", "owed", "owed_calls", "threads", "waits"]
 
 
 def modes_of(program):

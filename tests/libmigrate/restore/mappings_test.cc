@@ -137,6 +137,37 @@ TEST(MappingPlans, PrivateMemoryStaysWhereItIsTheSameInPart) {
   EXPECT_EQ(whole, (Planned{{4}, {{4, 2}}}));
 }
 
+/// First and last pages of what is made to turn anonymous memory in `present` into that in
+/// `wanted`.
+using Pieces = std::vector<std::pair<std::uint64_t, std::uint64_t>>;
+Pieces made(const Pieces& present, const Pieces& wanted) {
+  const auto image_of = [](const Pieces& pieces) {
+    wire::Image image;
+    for (const auto& [first, last] : pieces) {
+      add(image, first, last);
+    }
+    return image;
+  };
+  const wire::Image image = image_of(wanted);
+  const MappingPlan plan = plan_mappings(image_of(present), image);
+  Pieces told;
+  for (const wire::Mapping* each : plan.map) {
+    told.emplace_back((each->start() - kBase) / kPageBytes, (each->end() - kBase) / kPageBytes);
+  }
+  return told;
+}
+
+// The kernel does not join two that have pages: mremap() of the whole would fail.
+TEST(MappingPlans, NoMappingIsMadeOfTwo) {
+  EXPECT_EQ(made({{0, 4}, {6, 9}}, {{0, 9}}), (Pieces{{0, 9}}));
+  EXPECT_EQ(made({{0, 4}, {6, 9}}, {{2, 7}}), (Pieces{{2, 7}}));
+  EXPECT_EQ(made({{0, 4}, {4, 9}}, {{2, 7}}), (Pieces{{2, 7}}));
+  EXPECT_EQ(made({{0, 4}, {6, 9}}, {{0, 6}, {6, 9}}), (Pieces{{4, 6}}));
+  // What it grew by at its beginning would be joined with what is before it.
+  EXPECT_EQ(made({{0, 4}, {6, 9}}, {{0, 4}, {5, 9}}), (Pieces{{5, 6}}));
+  EXPECT_EQ(made({{0, 4}, {6, 9}}, {{0, 4}, {4, 9}}), (Pieces{{4, 9}}));
+}
+
 TEST(MappingPlans, WhatIsAdjacentIsUnmappedInOneGo) {
   const Planned told = planned([](wire::Image& image) {
     auto& mappings = *mutable_only_process(image).mutable_mappings();
