@@ -13,7 +13,7 @@ namespace migrate {
 enum class RoundsEnd : std::uint8_t {
   kDowntime,   ///< What is left can be sent in the downtime wanted.
   kMost,       ///< There have been as many as were wanted.
-  kDirtyRate,  ///< The process writes as fast as can be sent, or faster.
+  kDirtyRate,  ///< Nearly as many pages were written as were sent, or more.
 };
 std::string_view to_string(RoundsEnd end);
 
@@ -40,6 +40,8 @@ class Rounds {
   double send_rate() const;
 
  private:
+  bool gets_nowhere() const;
+
   RoundLimits limits_;
   std::vector<Round> all_;
 };

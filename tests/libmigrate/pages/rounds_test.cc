@@ -32,9 +32,19 @@ TEST(Rounds, EndAtOnceWhereNothingIsWritten) {
 
 TEST(Rounds, EndWhereMoreIsWrittenThanCanBeSent) {
   Rounds rounds({.most = 10, .downtime = std::chrono::milliseconds(1)});
-  EXPECT_EQ(rounds.note(round_of(1000, 1000, 900)), std::nullopt);
-  EXPECT_EQ(rounds.note(round_of(900, 900, 900)), RoundsEnd::kDirtyRate);
-  EXPECT_EQ(rounds.dirty_rate(), rounds.send_rate());
+  EXPECT_EQ(rounds.note(round_of(1000, 1000, 800)), std::nullopt);
+  EXPECT_EQ(rounds.note(round_of(800, 800, 900)), RoundsEnd::kDirtyRate);
+}
+
+// All of it, over and over, and nothing else: no more is written than was sent, however fast.
+TEST(Rounds, EndWhereAllThatIsSentIsWrittenAgain) {
+  Rounds rounds({.most = 50, .downtime = std::chrono::milliseconds(1)});
+  EXPECT_EQ(rounds.note(round_of(42, 650, 32)), std::nullopt);
+  Round again = round_of(32, 500, 32);
+  again.sent_pages += 7;       // Of its other memory.
+  again.sent_bytes += 100000;  // On the wire it is a little more.
+  EXPECT_EQ(rounds.note(again), RoundsEnd::kDirtyRate);
+  EXPECT_LT(rounds.dirty_rate(), rounds.send_rate());
 }
 
 TEST(Rounds, EndAfterTheMostThatAreWanted) {
