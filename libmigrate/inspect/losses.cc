@@ -14,6 +14,7 @@
 #include <set>
 
 #include "base/file.h"
+#include "libmigrate/carriers/epoll_watch.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/proc/proc_text.h"
 
@@ -207,6 +208,18 @@ Losses find_descriptor_owners(const LossView& view) {
 
 Losses find_directory_owners(const LossView& view) {
   return owned_descriptors(view, true);
+}
+
+Losses find_fired_watches(const LossView& view) {
+  Losses fired;
+  for (const wire::OpenFile& file : view.image.objects().files()) {
+    for (const wire::EpollWatch& watch : file.watches()) {
+      if (carriers::has_fired(watch) && watch.ready() == 0) {
+        fired.push_back(fmt::format("of descriptor {}", watch.target()));
+      }
+    }
+  }
+  return fired;
 }
 
 Losses find_named_pipes(const LossView& view) {

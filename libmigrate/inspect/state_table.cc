@@ -313,6 +313,13 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"other", "directory notifications (F_NOTIFY)", kLost, "of changes there it hears no more",
      "DIRECTORY_NOTIFICATION", inspect::find_directory_owners,
      "let the program ask for them again (fcntl F_NOTIFY)"},
+    {"other", "one-shot watches that have fired (EPOLLONESHOT)", kLost,
+     "carried where what is watched can fire at once: pipes inside, eventfd, timerfd; others tell "
+     "of errors and hang-ups again",
+     "WATCH_FIRED", inspect::find_fired_watches,
+     "none: a program sets such a watch again (EPOLL_CTL_MOD) when it wants to hear more"},
+    {"other", "what an edge-triggered watch (EPOLLET) has told", kLostUnseen,
+     "it tells once more of what is there, as epoll(7) lets it"},
     {"other", "Landlock domain", kLostUnseen, "its ruleset descriptor is refused"},
     {"other", "keyrings", kLostByAll, "a new, empty session keyring"},
     {"other", "System V shared memory, messages, semaphores", kRefused,

@@ -26,6 +26,7 @@ LOSSES = {
     "IO_FLUSHER": r"prctl\.io_flusher",
     "DESCRIPTOR_OWNER": r"fd\d+\.owner",
     "DIRECTORY_NOTIFICATION": r"fd\d+\.owner",
+    "WATCH_FIRED": r"fd\d+\.(info\.tfd|poll)",
     "NAMED_PIPE": r"fd\d+\.",
     "TERMINAL": None,
 }
@@ -69,6 +70,9 @@ def normal(found):
             view[key] = value
     if autogroup := found.get("autogroup.0"):
         view["autogroup"] = autogroup.rpartition(" ")[2]
+    for key in [key for key in view if key.endswith(".info.tfd")]:
+        if re.search(r"events: +[89a-f][0-9a-f]{7}", view[key]):  # Of an edge it tells once more.
+            view.pop(key.replace("info.tfd", "poll"), None)
     for key in [key for key in view if key.endswith(".info.tfd")]:  # In the kernel's order.
         view[key] = ";".join(sorted(view[key].split(";")))
     for key in [key for key in view if view[key] == "memory" and key.endswith(".link")]:

@@ -203,6 +203,8 @@ bool block_signals(Random& random) {
   return ::pthread_sigmask(SIG_BLOCK, &set, nullptr) == 0;
 }
 
+bool has_threads = false;  // other than the first
+
 bool have_pending_signals(Random& random) {
   constexpr int kSignals[] = {SIGUSR1, SIGUSR2, SIGWINCH, 35, 36, 63};
   const int signal = one_of(random, kSignals);
@@ -214,7 +216,8 @@ bool have_pending_signals(Random& random) {
   value.sival_int = static_cast<int>(random.below(1000));
   bool sent = false;
   for (std::uint64_t count = 1 + random.below(4); count > 0; --count) {
-    const bool of_process = chance(random, 50) && ::gettid() == ::getpid();
+    // Another thread that does not block it would take one of the process.
+    const bool of_process = chance(random, 50) && ::gettid() == ::getpid() && !has_threads;
     sent =
         (of_process ? ::sigqueue(::getpid(), signal, value)
                     : static_cast<int>(::syscall(SYS_tgkill, ::getpid(), ::gettid(), signal))) == 0;
@@ -349,6 +352,7 @@ extern "C" void* change_and_sleep(void* argument) {
 bool start(void* (*body)(void*), void* argument) {
   pthread_t thread;
   const int error = ::pthread_create(&thread, nullptr, body, argument);
+  has_threads = true;
   errno = error;
   return error == 0;
 }

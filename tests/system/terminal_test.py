@@ -121,6 +121,16 @@ class Terminal:
                                      + self.testbed.logs(25))
             self.read()
 
+    def expect_told(self, pattern, seconds=PATIENCE):
+        """As `expect` of what a shell tells of its jobs, which it does before it prompts anew."""
+        end = time.monotonic() + seconds
+        while not re.search(pattern, self.screen[self.place:], re.DOTALL):
+            if time.monotonic() > end:
+                break
+            self.type("\r")
+            self.read(0.5)
+        return self.expect(pattern, 1)
+
     def modes(self):
         return termios.tcgetattr(self.master)
 
@@ -234,9 +244,7 @@ class TerminalTest(unittest.TestCase):
             terminal.expect(rb"Stopped.*\$ ")
             terminal.type("bg\r")  # It reads from the background, and is stopped for that.
             terminal.expect(rb"\$ ")
-            self.assertTrue(wait_until(lambda pid=pid: harness.state_of(pid) in "tT", PATIENCE))
-            terminal.type("\r")
-            terminal.expect(rb"Stopped.*subject")
+            terminal.expect_told(rb"Stopped.*subject")
             terminal.type("fg\r")
             terminal.expect(rb"subject.py\r\n")
             terminal.type("\x03")

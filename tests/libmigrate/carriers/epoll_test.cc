@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "libmigrate/carriers/epoll_watch.h"
 #include "libmigrate/proc/proc_text.h"
 #include "tests/libmigrate/carriers/hosts.h"
 #include "tests/libmigrate/inspect/held_process.h"
@@ -90,6 +91,62 @@ TEST(EpollCarrier, TheProcessWatchesAgainWhenAllIsThere) {
   ASSERT_TRUE(seen) << details;
   EXPECT_TRUE(seen->starts_with("3")) << *seen;
   EXPECT_NE(details.find("1234567890"), std::string::npos) << details;
+  EXPECT_TRUE(frozen.thaw());
+}
+
+int fired_watch_of(int target, std::uint32_t events) {
+  const int set = ::epoll_create1(EPOLL_CLOEXEC);
+  epoll_event watch{events | EPOLLONESHOT, {.u64 = kData}};
+  epoll_event happened{};
+  EXPECT_EQ(::epoll_ctl(set, EPOLL_CTL_ADD, target, &watch), 0);
+  EXPECT_EQ(::epoll_wait(set, &happened, 1, 0), 1);
+  return set;
+}
+
+TEST(EpollCarrier, KnowsWhatAFiredWatchCanBeFiredByAgain) {
+  const UniqueFd full(::eventfd(1, EFD_CLOEXEC));
+  const UniqueFd set(fired_watch_of(full.get(), EPOLLIN));
+  test::Source source;
+  ASSERT_EQ(source.find(full.get()), 0);
+  ASSERT_EQ(source.find(set.get()), 1);
+  source.settle();
+  ASSERT_EQ(source.file(1).watches_size(), 1);
+  EXPECT_TRUE(carriers::has_fired(source.file(1).watches(0)));
+  EXPECT_EQ(source.file(1).watches(0).ready(), EPOLLIN | EPOLLOUT);
+  epoll_event again{EPOLLIN | EPOLLONESHOT, {.u64 = kData}};
+  ASSERT_EQ(::epoll_ctl(set.get(), EPOLL_CTL_MOD, full.get(), &again), 0);
+  test::Source later;
+  ASSERT_EQ(later.find(full.get()), 0);
+  ASSERT_EQ(later.find(set.get()), 1);
+  later.settle();
+  EXPECT_FALSE(carriers::has_fired(later.file(1).watches(0)));
+  EXPECT_EQ(later.file(1).watches(0).ready(), 0U);
+}
+
+// Else it would tell of an error that nobody has asked for.
+TEST(EpollCarrier, AWatchThatHasFiredIsSilentAgain) {
+  const test::HeldProcess process([] {
+    ::eventfd(1, 0);                 // 3
+    ::epoll_create1(EPOLL_CLOEXEC);  // 4
+    ::eventfd(1, 0);                 // 5
+  });
+  wire::OpenFile file;
+  for (const std::uint32_t target : {5U, 3U}) {
+    wire::EpollWatch& watch = *file.add_watches();
+    watch.set_target(target);
+    watch.set_events(target == 3 ? EPOLLONESHOT : EPOLLONESHOT | EPOLLIN);
+    watch.set_ready(target == 3 ? EPOLLIN : 0U);
+  }
+  FrozenProcess frozen = test::freeze(process.pid());
+  Script script(frozen.area());
+  carriers::carrier_of(wire::OpenFile::EPOLL).connect(script, 4, file);
+  const auto ran =
+      script.run(frozen.leader().host_id, frozen.leader().registers, frozen.leader().signal_mask);
+  ASSERT_TRUE(ran) << ran.error().message();
+  const std::string details =
+      read_file("/proc/" + std::to_string(process.pid()) + "/fdinfo/4").value();
+  EXPECT_NE(details.find("tfd:        3 events: 40000000"), std::string::npos) << details;
+  EXPECT_NE(details.find("tfd:        5 events: 40000019"), std::string::npos) << details;
   EXPECT_TRUE(frozen.thaw());
 }
 

@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 #include <linux/mempolicy.h>
 #include <linux/prctl.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -128,6 +130,25 @@ TEST(Losses, NotificationsOfDirectories) {
   ASSERT_TRUE(losses.contains("DIRECTORY_NOTIFICATION"));
   EXPECT_FALSE(losses.contains("DESCRIPTOR_OWNER"));
   EXPECT_NE(losses.at("DIRECTORY_NOTIFICATION")[0].find(directory.path()), std::string::npos);
+}
+
+// One of an event counter can be fired again at the destination, one of another set cannot.
+TEST(Losses, WatchesThatHaveFired) {
+  const HeldProcess process([] {
+    const int event = ::eventfd(1, 0);
+    const int inner = ::epoll_create1(0);
+    const int outer = ::epoll_create1(0);
+    epoll_event watch{EPOLLIN, {}};
+    ::epoll_ctl(inner, EPOLL_CTL_ADD, event, &watch);
+    watch.events = EPOLLIN | EPOLLONESHOT;
+    ::epoll_ctl(outer, EPOLL_CTL_ADD, event, &watch);
+    ::epoll_ctl(outer, EPOLL_CTL_ADD, inner, &watch);
+    epoll_event happened[2] = {};
+    if (::epoll_wait(outer, happened, 2, 0) != 2) {
+      ::_exit(2);
+    }
+  });
+  EXPECT_EQ(losses_of(process)["WATCH_FIRED"], Texts{"of descriptor 4"});
 }
 
 TEST(Losses, AGroupThatAnotherProcessLeads) {
