@@ -296,6 +296,11 @@ Result<void> FrozenSource::open_area(FrozenProcess& frozen, std::uint64_t record
                                        "it may not have memory that is both written and executed "
                                        "(PR_SET_MDWE), which moving it needs"));
       opened.error().code = ErrorCode::kRefused;
+    } else if (opened.error().sys_errno == EAGAIN) {
+      refusals_.push_back(make_refusal("RLIMIT_REACHED", "RLIMIT_MEMLOCK",
+                                       "what it maps from now on is locked (mlockall), and the "
+                                       "memory that moving it needs is more than it may lock"));
+      opened.error().code = ErrorCode::kRefused;
     }
     return opened;
   }

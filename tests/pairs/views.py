@@ -66,6 +66,9 @@ def normal(found):
             view[key] = "memory" if value.endswith("(deleted)") else value
         elif key.endswith(".SigBlk"):  # Not those that glibc keeps for itself, while it handles one.
             view[key] = "%x" % (int(value, 16) & ~(3 << 31))
+        elif key.endswith(".stat") and found[key[:-4] + "link"].startswith("/proc/"):
+            # Root's or the process's, as it was dumpable when its path was last gone along.
+            view[key] = re.sub(r"owner \d+ \d+ ", "", value)
         else:
             view[key] = value
     if autogroup := found.get("autogroup.0"):
