@@ -340,6 +340,9 @@ Result<void> HomeRelay::dispatch(const wire::RelayMessage& message) {
       accept_exited(message.exited());
       return {};
     case Body::kLocated:
+      if (!is_address(message.located().host()) || !is_address(message.located().session())) {
+        return fail(corrupt_from_place("learn where the process is"));
+      }
       if (handlers_.on_located && (!location_ || location_->host() != message.located().host() ||
                                    location_->session() != message.located().session())) {
         handlers_.on_located(message.located().host(), message.located().session());

@@ -13,6 +13,8 @@
 #include <string>
 #include <string_view>
 
+#include "libmigrate/relay/terminal_frames.h"
+
 namespace migrate {
 namespace {
 
@@ -336,8 +338,16 @@ Result<void> HomeStream::accept_ack(const wire::RelayAck& ack) {
   if (!has_in() || ack.closed() || ack.offset() < in_.first() || ack.offset() > in_sent_) {
     return fail(corrupt("accept an acknowledgement of the process's place"));
   }
-  in_.drop_to(ack.offset());
+  drop_in_to(ack.offset());
   return {};
+}
+
+// Of a terminal's input what is left begins with a unit: a place may say that it has read half a
+// frame, but what it gives back is read from there.
+void HomeStream::drop_in_to(std::uint64_t offset) {
+  in_.drop_to(terminal_ ? in_.first() +
+                              whole_units(in_.view(in_.first(), in_.size()), offset - in_.first())
+                        : offset);
 }
 
 Result<void> HomeStream::accept_close(const wire::RelayClose& close) {
@@ -371,7 +381,7 @@ void HomeStream::accept_resume(const wire::RelayResume::Stream& resume) {
     if (resume.in_gone()) {
       drop_in();
     } else {
-      in_.drop_to(resume.in_acked());
+      drop_in_to(resume.in_acked());
       in_sent_ = resume.in_next();
       in_eof_sent_ = false;
     }

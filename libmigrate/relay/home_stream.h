@@ -75,6 +75,7 @@ class HomeStream {
   void read_in();
   void write_out();
   void drop_in();
+  void drop_in_to(std::uint64_t offset);
   void drop_out();
   void finish_out();
   void close_if_done();

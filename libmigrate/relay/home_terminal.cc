@@ -55,7 +55,7 @@ std::string edited(std::string_view typed, const TerminalModes& modes) {
   return text;
 }
 
-// What was typed, in `frames`; borrowed.
+// What was typed and not given back since, in `frames`; borrowed.
 std::vector<TerminalUnit> input_in(std::string_view frames) {
   std::vector<TerminalUnit> input;
   for (auto unit = first_unit(frames); unit && *unit; unit = first_unit(frames)) {
@@ -63,10 +63,22 @@ std::vector<TerminalUnit> input_in(std::string_view frames) {
     if (kind == TerminalFrame::kPlain || kind == TerminalFrame::kLine ||
         kind == TerminalFrame::kPart) {
       input.push_back(**unit);
+    } else if (kind == TerminalFrame::kGoOn) {
+      input.clear();
     }
     frames.remove_prefix((*unit)->bytes);
   }
   return input;
+}
+
+// Whether the character that ended it is not in it.
+bool has_hidden_end(bool is_complete, std::string_view bytes) {
+  return is_complete && !bytes.ends_with('\n');
+}
+
+std::size_t typed_bytes_of(const TerminalUnit& unit) {
+  const bool is_complete = unit.kind == TerminalFrame::kLine;
+  return unit.content.size() + (has_hidden_end(is_complete, unit.content) ? 1 : 0);
 }
 
 }  // namespace
@@ -80,8 +92,10 @@ std::vector<TerminalInput> typed_before(const std::vector<TerminalInput>& return
     const TerminalInput& piece = *std::prev(first);
     std::string bytes = piece.bytes;
     std::ranges::replace(bytes, '\r', '\n');
-    // The character that ended the line is not in it.
-    if (piece.is_complete && !bytes.ends_with('\n') && !left.empty()) {
+    if (has_hidden_end(piece.is_complete, bytes)) {
+      if (left.empty() || static_cast<std::uint8_t>(left.back()) != modes.characters.at(VEOF)) {
+        break;
+      }
       left.remove_suffix(1);
     }
     if (!left.ends_with(bytes)) {
@@ -154,7 +168,7 @@ void HomeTerminal::take(int fd, const TerminalModes& modes, StreamBuffer& in) {
     return;
   }
   for (const TerminalInput& piece : *input) {
-    keep_typed(piece.bytes);
+    keep_typed(piece);
     add_to(in, piece.is_complete ? TerminalFrame::kLine : TerminalFrame::kPart, piece.bytes);
   }
   if (const auto raw = read_modes(fd)) {
@@ -195,6 +209,14 @@ void HomeTerminal::go_on() {
 void HomeTerminal::keep_typed(std::string_view bytes) {
   typed_.append(bytes);
   typed_.erase(0, typed_.size() - std::min(typed_.size(), kMostTyped));
+}
+
+void HomeTerminal::keep_typed(const TerminalInput& piece) {
+  keep_typed(piece.bytes);
+  if (has_hidden_end(piece.is_complete, piece.bytes)) {
+    const char end = static_cast<char>(found_modes_.characters.at(VEOF));
+    keep_typed(std::string_view(&end, 1));
+  }
 }
 
 void HomeTerminal::add_typed(std::string_view bytes, StreamBuffer& in) {
@@ -238,18 +260,23 @@ Result<void> HomeTerminal::apply(int fd, const TerminalUnit& frame, StreamBuffer
 }
 
 Result<void> HomeTerminal::give_back(int fd, std::uint64_t offset, StreamBuffer& in) {
-  if (offset > in.end() || in.size() > kRelayWindowBytes) {  // Or it is asked for without end.
+  const std::uint64_t from = std::max(offset, in.first());
+  const bool is_there = offset <= in.end() && in.size() <= kRelayWindowBytes;  // Not without end.
+  // Within a frame there are bytes that nobody has typed, some of the place's own choice.
+  if (!is_there ||
+      in.first() + whole_units(in.view(in.first(), in.size()), from - in.first()) != from) {
     return fail(make_error(ErrorCode::kCorrupt, "give input back", "relayed terminal"));
   }
   const std::string typed_last = set_modes_back(fd);
-  const std::vector<TerminalUnit> under_way =
-      input_in(in.view(std::max(offset, in.first()), in.size()));
+  const std::vector<TerminalUnit> under_way = input_in(in.view(from, in.size()));
   std::size_t typed_bytes = typed_.size();
   for (const TerminalUnit& unit : under_way) {
-    typed_bytes -= std::min(typed_bytes, unit.content.size());
+    typed_bytes -= std::min(typed_bytes, typed_bytes_of(unit));
   }
   const std::string_view taken = std::string_view(typed_).substr(0, typed_bytes);
-  auto given = put_input(fd, typed_before(returned_, taken, modes_), modes_);
+  TerminalModes as_typed = found_modes_;
+  as_typed.local = modes_.local;
+  auto given = put_input(fd, typed_before(returned_, taken, as_typed), modes_);
   for (const TerminalUnit& unit : under_way) {
     if (given && unit.kind == TerminalFrame::kPlain) {
       given = type_input(fd, unit.content);

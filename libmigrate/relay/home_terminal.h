@@ -28,7 +28,10 @@ class HomeTerminal {
     bool has_input = false;       ///< What is typed there may be meant for the process.
   };
   explicit HomeTerminal(const Found& found)
-      : is_controlling_(found.is_controlling), has_input_(found.has_input), modes_(found.modes) {}
+      : is_controlling_(found.is_controlling),
+        has_input_(found.has_input),
+        found_modes_(found.modes),
+        modes_(found.modes) {}
 
   void adopt(const wire::HomeTerminalState& noted);
   wire::HomeTerminalState note() const;
@@ -60,10 +63,12 @@ class HomeTerminal {
   void take(int fd, const TerminalModes& modes, StreamBuffer& in);
   std::string set_modes_back(int fd);
   void keep_typed(std::string_view bytes);
+  void keep_typed(const TerminalInput& piece);
   Result<void> give_back(int fd, std::uint64_t offset, StreamBuffer& in);
 
   const bool is_controlling_;
   const bool has_input_;
+  const TerminalModes found_modes_;         // as nobody abroad has set them
   TerminalModes modes_;                     // as the process has set them
   std::optional<TerminalModes> raw_modes_;  // what we have set instead
   std::optional<TerminalSize> told_size_;
@@ -75,7 +80,8 @@ class HomeTerminal {
 };
 
 /// Those of the last of `returned` that `typed` ends with, as a line discipline with `modes` makes
-/// lines of what is typed: a place gives nothing back that was not typed here.
+/// lines of what is typed: a place gives nothing back that was not typed here, ends of file
+/// included. So `modes` must not be the place's to choose, but for whether there are lines.
 std::vector<TerminalInput> typed_before(const std::vector<TerminalInput>& returned,
                                         std::string_view typed, const TerminalModes& modes);
 

@@ -71,6 +71,22 @@ Result<std::optional<TerminalUnit>> first_unit(std::string_view bytes) {
       bytes.substr(kHeaderBytes, length), kHeaderBytes + length};
 }
 
+std::size_t whole_units(std::string_view bytes, std::size_t most) {
+  std::size_t end = 0;
+  while (end < most) {
+    const auto unit = first_unit(bytes.substr(end));
+    if (!unit || !*unit) {
+      break;
+    }
+    const bool is_run = (*unit)->bytes == (*unit)->content.size();
+    if (end + (*unit)->bytes > most) {
+      return is_run ? most : end;
+    }
+    end += (*unit)->bytes;
+  }
+  return end;
+}
+
 void add_plain(std::string& bytes, std::string_view plain) {
   while (!plain.empty()) {
     const std::size_t escape = std::min(plain.find(kEscape), plain.size());

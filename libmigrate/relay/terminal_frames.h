@@ -39,6 +39,10 @@ inline constexpr std::size_t kMostTerminalFrame = 4096;
 /// kind, or a length that the kind cannot have).
 Result<std::optional<TerminalUnit>> first_unit(std::string_view bytes);
 
+/// How many of the first `most` bytes of `bytes`, which begin with a unit, end with one; each byte
+/// of a run of plain bytes is one.
+std::size_t whole_units(std::string_view bytes, std::size_t most);
+
 /// Adds plain bytes, whatever they are.
 void add_plain(std::string& bytes, std::string_view plain);
 /// Adds a frame; `content` is no longer than kMostTerminalFrame.

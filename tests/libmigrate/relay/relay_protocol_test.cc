@@ -74,6 +74,15 @@ wire::RelayMessage data(std::uint32_t stream, std::uint64_t offset, std::size_t 
   return message;
 }
 
+TEST_F(RelayProtocol, HomeRefusesAPlaceThatIsNoAddress) {
+  for (const std::string& host : {std::string("\x1b[2J"), std::string(301, 'a')}) {
+    wire::RelayMessage message;
+    message.mutable_located()->set_host(host);
+    message.mutable_located()->set_session("11");
+    EXPECT_EQ(home_says_to(message), ErrorCode::kCorrupt);
+  }
+}
+
 TEST_F(RelayProtocol, HomeRefusesAnUnknownStream) {
   EXPECT_EQ(home_says_to(data(99, 0, 1)), ErrorCode::kCorrupt);
 }

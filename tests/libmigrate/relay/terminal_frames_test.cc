@@ -66,6 +66,7 @@ TEST(TypedBefore, OnlyWhatWasTypedLastGoesBack) {
   lines.local = 2;                // ICANON
   lines.characters.at(2) = 0x7F;  // VERASE
   lines.characters.at(3) = 0x15;  // VKILL
+  lines.characters.at(4) = 0x04;  // VEOF
   const std::vector<TerminalInput> last{{"ls\n", true}, {"pw", false}};
   EXPECT_EQ(typed_before(last, "make\rls\rpw", lines), last);
   EXPECT_EQ(typed_before(last, "make\rlt\x7fs\rpx\x7fw", lines), last);
@@ -75,6 +76,22 @@ TEST(TypedBefore, OnlyWhatWasTypedLastGoesBack) {
   EXPECT_TRUE(typed_before({{"rm -rf\n", true}}, "", lines).empty());
   const std::vector<TerminalInput> ended{{"word", true}, {"", true}};
   EXPECT_EQ(typed_before(ended, "word\x04\x04", lines), ended);
+  EXPECT_TRUE(typed_before({{"", true}}, "", lines).empty()) << "an end of file";
+  const std::vector<TerminalInput> chosen{{"r", true}, {"m *\n", true}};
+  EXPECT_EQ(typed_before(chosen, "rim *\r", lines), std::vector<TerminalInput>({chosen[1]}))
+      << "some of the characters only";
+}
+
+TEST(WholeUnits, EndBeforeAFrameThatIsCut) {
+  std::string frames;
+  add_plain(frames, "ab\xFF");
+  add_frame(frames, TerminalFrame::kLine, "ls\n");
+  add_frame(frames, TerminalFrame::kGoOn, {});
+  const std::vector<std::size_t> ends{0, 1, 2, 2, 2, 2, 2, 7, 7, 7, 7, 7, 7, 7, 14, 14, 14, 14, 18};
+  ASSERT_EQ(frames.size() + 1, ends.size());
+  for (std::size_t most = 0; most < ends.size(); ++most) {
+    EXPECT_EQ(whole_units(frames, most), ends[most]) << most;
+  }
 }
 
 }  // namespace
