@@ -103,7 +103,7 @@ Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
                                                const PeerIdentity& source, const wire::Offer& offer,
                                                const wire::HostFacts& own) {
   Refusals refusals =
-      check_policy(context.policy, source, offer.user(), only_process(offer.draft()));
+      check_policy(context.policy, source, offer.user(), offer.draft());
   if (refusals.empty()) {
     refusals = check_files(context, source, offer, own);
     MIGRATE_TRY(check_room(context, offer, refusals));

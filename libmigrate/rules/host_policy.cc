@@ -3,8 +3,10 @@
 #include <grp.h>
 #include <pwd.h>
 #include <sched.h>
+#include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <time.h>
 
 #include <algorithm>
 #include <charconv>
@@ -13,6 +15,7 @@
 #include <set>
 
 #include "base/file.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 
 namespace migrate {
@@ -131,10 +134,15 @@ void check_hard_limits(const wire::ProcessImage& image, Refusals& refusals) {
 
 void check_scheduling(const wire::ProcessImage& image, const wire::Thread& thread,
                       Refusals& refusals) {
-  constexpr std::uint32_t kClassShift = 13;  // of ioprio_get(2)
+  constexpr std::uint32_t kClassShift =
+      13;  // of ioprio_get(2), of which the kernel reads three bits
+  constexpr std::uint32_t kClassMask = 7;
   constexpr std::uint32_t kRealTime = 1;
-  if (thread.policy() == SCHED_FIFO || thread.policy() == SCHED_RR || thread.nice() < 0 ||
-      thread.io_priority() >> kClassShift == kRealTime) {
+  // Whatever else is in the number (SCHED_RESET_ON_FORK): only what everybody may have passes.
+  const int policy = static_cast<int>(thread.policy()) & ~SCHED_RESET_ON_FORK;
+  const bool is_common = policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE;
+  if (!is_common || thread.nice() < 0 || image.autogroup_nice() < 0 ||
+      ((thread.io_priority() >> kClassShift) & kClassMask) == kRealTime) {
     refusals.push_back(
         make_refusal("PRIVILEGE", thread_name(thread), "it has a raised scheduling priority"));
   }
@@ -142,6 +150,62 @@ void check_scheduling(const wire::ProcessImage& image, const wire::Thread& threa
     refusals.push_back(make_refusal("PRIVILEGE", thread_name(thread),
                                     "it is spared when memory runs out (oom_score_adj)"));
   }
+}
+
+bool wakes_the_machine(std::int64_t clock) {
+  return clock == CLOCK_REALTIME_ALARM || clock == CLOCK_BOOTTIME_ALARM;
+}
+
+std::uint64_t locked_bytes(const wire::ProcessImage& image) {
+  std::uint64_t bytes = 0;
+  for (const wire::Mapping& mapping : image.mappings()) {
+    bytes += (mapping.advice() & wire::LOCKED) != 0 ? mapping.end() - mapping.start() : 0;
+  }
+  return bytes;
+}
+
+std::uint32_t largest_pipe_bytes(const wire::Image& image) {
+  std::uint32_t bytes = 0;
+  for (const wire::Pipe& pipe : image.objects().pipes()) {
+    bytes = std::max(bytes, pipe.capacity_bytes());
+  }
+  return bytes;
+}
+
+/// What the kernel makes for those only who have a capability, and the worker will make in a user's
+/// name. Returns what that is; empty if there is none.
+std::string privilege_in(const wire::Image& image) {
+  const wire::ProcessImage& process = only_process(image);
+  const auto wakes = [](const auto& timer) { return wakes_the_machine(timer.clock()); };
+  if (std::ranges::any_of(process.posix_timers(), wakes) ||
+      std::ranges::any_of(image.objects().files(), [&](const wire::OpenFile& file) {
+        return file.kind() == wire::OpenFile::TIMERFD && wakes(file);
+      })) {
+    return "it has a timer that wakes the machine";
+  }
+  for (const wire::OpenFile& file : image.objects().files()) {
+    if (std::ranges::any_of(file.watches(), [](const wire::EpollWatch& watch) {
+          return (watch.events() & EPOLLWAKEUP) != 0;
+        })) {
+      return "it keeps the machine awake (EPOLLWAKEUP)";
+    }
+  }
+  if (process.merges_memory()) {
+    return "its memory is merged with that of others (PR_SET_MEMORY_MERGE)";
+  }
+  rlimit64 locked{};
+  if (::prlimit64(0, RLIMIT_MEMLOCK, nullptr, &locked) == 0 &&
+      locked_bytes(process) > locked.rlim_max) {
+    return "it has locked more memory than any user may here";
+  }
+  constexpr std::uint64_t kUsualPipeBytes = 1U << 20U;
+  std::uint64_t most = 0;
+  const std::string text = read_file("/proc/sys/fs/pipe-max-size").value_or("");
+  std::from_chars(text.data(), text.data() + text.size(), most);
+  if (largest_pipe_bytes(image) > (most != 0 ? most : kUsualPipeBytes)) {
+    return "it has a pipe that is larger than any user's here";
+  }
+  return {};
 }
 
 }  // namespace
@@ -209,8 +273,9 @@ bool HostPolicy::allows(const PeerIdentity& source, uid_t user) const {
 }
 
 std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIdentity& source,
-                                        uid_t user, const wire::ProcessImage& image) {
+                                        uid_t user, const wire::Image& whole) {
   Refusals refusals;
+  const wire::ProcessImage& image = only_process(whole);
   const std::string who = "user " + std::to_string(user) + " from " + source.to_string();
   if (image.threads().empty() || image.threads(0).credentials().uid_real() != user) {
     refusals.push_back(make_refusal("NOT_ALLOWED", who, "the process belongs to another user"));
@@ -227,6 +292,9 @@ std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIden
   if (maps_below(image, lowest_address())) {
     refusals.push_back(make_refusal("PRIVILEGE", who, "it has memory where no user may have any"));
   }
+  if (const std::string privilege = privilege_in(whole); !privilege.empty()) {
+    refusals.push_back(make_refusal("PRIVILEGE", who, privilege));
+  }
   const std::set<gid_t> groups = groups_of(user);
   for (const wire::Thread& thread : image.threads()) {
     check_credentials(thread, user, groups, refusals);
@@ -235,11 +303,14 @@ std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIden
   return refusals;
 }
 
-bool same_rights(const wire::ProcessImage& draft, const wire::ProcessImage& image) {
+bool same_rights(const wire::Image& whole_draft, const wire::Image& whole) {
+  const wire::ProcessImage& draft = only_process(whole_draft);
+  const wire::ProcessImage& image = only_process(whole);
   if (draft.threads().empty() || image.threads().empty() ||
       draft.oom_score_adjust() != image.oom_score_adjust() ||
+      draft.autogroup_nice() != image.autogroup_nice() ||
       draft.resource_limits_size() != image.resource_limits_size() ||
-      maps_below(image, lowest_address())) {
+      maps_below(image, lowest_address()) || !privilege_in(whole).empty()) {
     return false;
   }
   for (int i = 0; i < image.resource_limits_size(); ++i) {

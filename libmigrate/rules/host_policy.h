@@ -48,10 +48,10 @@ class HostPolicy {
 /// PRIVILEGE); empty if it does. `user` is whom the source says that it belongs to. Blocks on the
 /// user database.
 std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIdentity& source,
-                                        uid_t user, const wire::ProcessImage& image);
+                                        uid_t user, const wire::Image& image);
 
 /// Whether no thread of `image` has other rights than the first one of `draft`, so that
 /// check_policy() would say the same of both.
-bool same_rights(const wire::ProcessImage& draft, const wire::ProcessImage& image);
+bool same_rights(const wire::Image& draft, const wire::Image& image);
 
 }  // namespace migrate

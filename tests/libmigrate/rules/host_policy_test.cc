@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 #include <sched.h>
+#include <sys/epoll.h>
+#include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <functional>
@@ -30,8 +33,9 @@ HostPolicy policy(const std::vector<std::string>& rules) {
   return HostPolicy::parse(rules).value();
 }
 
-wire::ProcessImage image_of(uid_t user, gid_t group) {
-  wire::ProcessImage image;
+wire::Image image_of(uid_t user, gid_t group) {
+  wire::Image whole;
+  wire::ProcessImage& image = *whole.add_processes();
   image.set_process_id(7);
   wire::Thread& thread = *image.add_threads();
   thread.set_id(7);
@@ -45,7 +49,7 @@ wire::ProcessImage image_of(uid_t user, gid_t group) {
   held.set_gid_saved(group);
   held.set_gid_filesystem(group);
   held.set_capabilities_bounding(~std::uint64_t{0});
-  return image;
+  return whole;
 }
 
 TEST(HostPolicy, NamesUsersAndHosts) {
@@ -77,18 +81,21 @@ TEST(HostPolicy, AUserIsTakenWithHisOwnRightsOnly) {
             std::set<std::string>());
   EXPECT_EQ(codes(check_policy(rules, kHostA, 0, image_of(0, 0))),
             std::set<std::string>{"NOT_ALLOWED"});
+  wire::Image nobody;
+  nobody.add_processes();
   // Someone else's process, claimed to be one's own.
   EXPECT_EQ(codes(check_policy(rules, kHostA, kNobody, image_of(0, 0))),
             std::set<std::string>{"NOT_ALLOWED"});
-  EXPECT_EQ(codes(check_policy(rules, kHostA, kNobody, {})), std::set<std::string>{"NOT_ALLOWED"});
+  EXPECT_EQ(codes(check_policy(rules, kHostA, kNobody, nobody)),
+            std::set<std::string>{"NOT_ALLOWED"});
 }
 
 TEST(HostPolicy, NothingGivesAUserMoreThanHeCouldHaveHere) {
   const HostPolicy rules = policy({"*@*"});
   const auto refused = [&](const std::function<void(wire::ProcessImage&)>& change) {
-    wire::ProcessImage image = image_of(kNobody, kNobody);
-    change(image);
-    const auto user = image.threads(0).credentials().uid_real();
+    wire::Image image = image_of(kNobody, kNobody);
+    change(*image.mutable_processes(0));
+    const auto user = image.processes(0).threads(0).credentials().uid_real();
     EXPECT_EQ(codes(check_policy(rules, kHostA, user, image)), std::set<std::string>{"PRIVILEGE"});
     EXPECT_TRUE(check_policy(policy({"root@*"}), kHostA, user, image).empty());
     EXPECT_FALSE(same_rights(image_of(kNobody, kNobody), image));
@@ -106,12 +113,62 @@ TEST(HostPolicy, NothingGivesAUserMoreThanHeCouldHaveHere) {
   refused([&](wire::ProcessImage& image) { first(image)->set_capabilities_permitted(1); });
   refused([&](wire::ProcessImage& image) { first(image)->set_capabilities_ambient(1); });
   refused([&](wire::ProcessImage& image) { image.mutable_threads(0)->set_policy(SCHED_FIFO); });
+  refused([&](wire::ProcessImage& image) {
+    image.mutable_threads(0)->set_policy(SCHED_FIFO | SCHED_RESET_ON_FORK);
+  });
+  refused([&](wire::ProcessImage& image) {
+    image.mutable_threads(0)->set_policy(6);  // SCHED_DEADLINE
+  });
+  refused([&](wire::ProcessImage& image) {
+    image.mutable_threads(0)->set_io_priority(1U << 13U);  // The real-time class.
+  });
+  refused([&](wire::ProcessImage& image) {
+    image.mutable_threads(0)->set_io_priority(1U << 16U | 1U << 13U);
+  });
+  refused([&](wire::ProcessImage& image) {
+    image.add_posix_timers()->set_clock(CLOCK_BOOTTIME_ALARM);
+  });
   refused([&](wire::ProcessImage& image) { image.mutable_threads(0)->set_nice(-1); });
+  refused([&](wire::ProcessImage& image) { image.set_autogroup_nice(-1); });
+  refused([&](wire::ProcessImage& image) { image.set_merges_memory(true); });
   refused([&](wire::ProcessImage& image) { image.set_oom_score_adjust(-1); });
   refused([&](wire::ProcessImage& image) {  // In any thread.
     *image.add_threads() = image.threads(0);
     image.mutable_threads(1)->mutable_credentials()->set_uid_effective(0);
   });
+}
+
+TEST(HostPolicy, NoObjectIsMadeThatAUserCouldNotMake) {
+  const HostPolicy rules = policy({"*@*"});
+  const auto refused = [&](const std::function<void(wire::Image&)>& change) {
+    wire::Image image = image_of(kNobody, kNobody);
+    change(image);
+    EXPECT_EQ(codes(check_policy(rules, kHostA, kNobody, image)),
+              std::set<std::string>{"PRIVILEGE"});
+    EXPECT_TRUE(check_policy(policy({"root@*"}), kHostA, kNobody, image).empty());
+    EXPECT_FALSE(same_rights(image_of(kNobody, kNobody), image));
+  };
+  refused([](wire::Image& image) {
+    image.mutable_objects()->add_files()->set_kind(wire::OpenFile::TIMERFD);
+    image.mutable_objects()->mutable_files(0)->set_clock(CLOCK_REALTIME_ALARM);
+  });
+  refused([](wire::Image& image) {
+    image.mutable_objects()->add_files()->add_watches()->set_events(EPOLLIN | EPOLLWAKEUP);
+  });
+  refused([](wire::Image& image) {
+    image.mutable_objects()->add_pipes()->set_capacity_bytes(1U << 31U);
+  });
+  rlimit64 before{};
+  ASSERT_EQ(::prlimit64(0, RLIMIT_MEMLOCK, nullptr, &before), 0);
+  const rlimit64 little{0, 4096};
+  ASSERT_EQ(::prlimit64(0, RLIMIT_MEMLOCK, &little, nullptr), 0);
+  refused([](wire::Image& image) {
+    wire::Mapping& mapping = *image.mutable_processes(0)->add_mappings();
+    mapping.set_start(0x100000);
+    mapping.set_end(0x200000);
+    mapping.set_advice(wire::LOCKED);
+  });
+  static_cast<void>(::prlimit64(0, RLIMIT_MEMLOCK, &before, nullptr));
 }
 
 TEST(HostMemory, IsSomeAndNotMoreThanTheMachines) {
