@@ -200,6 +200,9 @@ class FormChecker {
     for (const wire::OpenFile& file : objects_.files()) {
       const char* flaw = carriers::flaw_of(objects_, file);
       expect(flaw == nullptr, "{}", flaw == nullptr ? "" : flaw);
+      // The worker opens it: of another process it would show what that may not see.
+      expect(file.kind() != wire::OpenFile::PROC_FILE || file.object() == image_.process_id(),
+             "process of a file of /proc");
     }
   }
 

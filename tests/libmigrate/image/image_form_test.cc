@@ -126,6 +126,13 @@ INSTANTIATE_TEST_SUITE_P(
                image.mutable_objects()->mutable_files(0)->set_kind(wire::OpenFile::TIMERFD);
                image.mutable_objects()->mutable_files(0)->set_clock(99);
              }},
+        Flaw{"a file of another process's folder in /proc",
+             [](auto& image) {
+               wire::OpenFile& file = *image.mutable_objects()->mutable_files(0);
+               file.set_kind(wire::OpenFile::PROC_FILE);
+               file.set_object(1);
+               file.mutable_identity()->set_path("/proc/1/environ");
+             }},
         Flaw{"a pipe that holds too much",
              [](auto& image) {
                image.mutable_objects()->mutable_pipes(0)->set_content(std::string(4097, 'x'));
