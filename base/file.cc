@@ -13,7 +13,7 @@
 namespace migrate {
 
 Result<UniqueFd> open_file(const std::string& path, int flags, unsigned mode) {
-  const int fd = ::open(path.c_str(), flags | O_CLOEXEC, mode);
+  const int fd = ::open(path.c_str(), flags | O_CLOEXEC | O_NOCTTY, mode);
   if (fd < 0) {
     return fail(system_error("open", path));
   }

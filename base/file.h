@@ -10,8 +10,8 @@
 
 namespace migrate {
 
-/// Opens `path` with close-on-exec added to `flags`. Errors: kNotFound, kSystem; object is the
-/// path.
+/// Opens `path` with O_CLOEXEC and O_NOCTTY (no terminal that is found there becomes ours) added to
+/// `flags`. Errors: kNotFound, kSystem; object is the path.
 Result<UniqueFd> open_file(const std::string& path, int flags, unsigned mode = 0600);
 
 /// The whole of a file, proc files included (read until end of file).

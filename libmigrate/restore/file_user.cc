@@ -24,7 +24,8 @@ bool set_thread_groups(const std::vector<gid_t>& groups) {
 
 UniqueFd open_path(int directory, const std::string& path, int flags, std::uint64_t resolve) {
   open_how how{};
-  how.flags = static_cast<unsigned>(flags | O_CLOEXEC);
+  // A terminal of the user's in a file's place must not become this worker's controlling terminal.
+  how.flags = static_cast<unsigned>(flags | O_CLOEXEC | ((flags & O_PATH) == 0 ? O_NOCTTY : 0));
   how.resolve = resolve;
   return UniqueFd(
       static_cast<int>(::syscall(SYS_openat2, directory, path.c_str(), &how, sizeof(how))));

@@ -13,6 +13,7 @@
 
 #include "base/file.h"
 #include "libmigrate/proc/file_identity.h"
+#include "libmigrate/proc/terminal.h"
 #include "tests/transport/temporary_directory.h"
 
 namespace migrate {
@@ -67,6 +68,25 @@ TEST_F(FileUserTest, AnotherFileOfRootsInItsPlaceIsNot) {
   const auto opened = open(true);
   ASSERT_FALSE(opened);
   EXPECT_EQ(opened.error().code, ErrorCode::kRefused) << opened.error().message();
+}
+
+// Whoever types ^C there would end the worker.
+TEST_F(FileUserTest, ATerminalInItsPlaceIsNotTheWorkersThen) {
+  const PseudoTerminal users = make_pseudo_terminal("/dev/ptmx", 0).value();
+  const std::string name =
+      std::filesystem::read_symlink("/proc/self/fd/" + std::to_string(users.slave.get()));
+  ASSERT_EQ(::fchown(users.slave.get(), kUser, kUser), 0);
+  std::filesystem::remove(mine_);
+  std::filesystem::create_symlink(name, mine_);
+  const pid_t worker = ::fork();
+  if (worker == 0) {
+    ::setsid();
+    const bool opened = open(false).has_value();
+    ::_exit(opened || ::open("/dev/tty", O_RDWR) >= 0 ? 1 : 0);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(worker, &status, 0), worker);
+  EXPECT_EQ(status, 0);
 }
 
 TEST_F(FileUserTest, NorIsALinkToIt) {
