@@ -27,7 +27,9 @@ namespace migrate {
 namespace {
 
 constexpr const char* kName = "migrate-asks";
-constexpr int kAnswerMs = 1000;
+// A busy host may give the stand-in no processor for long. Whoever stops it waits for less.
+constexpr int kAnswerMs = 30'000;
+constexpr int kLookMs = 1000;
 
 enum Question : int { kAttach, kRead, kSignal };
 
@@ -206,6 +208,26 @@ Result<void> StandIn::ask_signal(pid_t process) {
   return ask(kSignal, std::span(&process, 1));
 }
 
+bool StandIn::is_stopped() const {
+  siginfo_t state{};
+  return ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(process_.get()), &state,
+                  WSTOPPED | WNOHANG | WNOWAIT | __WALL) == 0 &&
+         state.si_pid != 0;
+}
+
+bool StandIn::has_answer() const {
+  pollfd polled{socket_.get(), POLLIN, 0};
+  for (int waited_ms = 0; waited_ms < kAnswerMs; waited_ms += kLookMs) {
+    if (::poll(&polled, 1, kLookMs) > 0) {
+      return true;
+    }
+    if (is_stopped()) {
+      return false;
+    }
+  }
+  return false;
+}
+
 Result<void> StandIn::answer() {
   if (awaited_ == 0) {
     return fail(make_error(ErrorCode::kInvalid, "ask the kernel in the name of", asker_.name(),
@@ -213,11 +235,9 @@ Result<void> StandIn::answer() {
   }
   Reply first;
   for (; awaited_ > 0; --awaited_) {
-    pollfd polled{socket_.get(), POLLIN, 0};
     Reply reply;
-    if (::poll(&polled, 1, kAnswerMs) <= 0 ||
-        ::recv(socket_.get(), &reply, sizeof(reply), MSG_DONTWAIT) !=
-            static_cast<ssize_t>(sizeof(reply))) {
+    if (!has_answer() || ::recv(socket_.get(), &reply, sizeof(reply), MSG_DONTWAIT) !=
+                             static_cast<ssize_t>(sizeof(reply))) {
       return fail(make_error(ErrorCode::kRefused, "ask the kernel in the name of", asker_.name(),
                              "there was no answer; was the process migrate-asks signalled?"));
     }

@@ -34,15 +34,17 @@ class StandIn {
   Result<void> ask_attach(std::span<const pid_t> threads);
   /// Asks whether he may send the process a signal (kill(2) with signal 0). The same.
   Result<void> ask_signal(pid_t process);
-  /// The answer: he may. Waits for it, up to a second. Errors: kRefused (he may not, or there was
-  /// no answer; the error names the process), kNotFound (it has ended), kInvalid (nothing was
-  /// asked).
+  /// The answer: he may. Waits for it, up to 30 s; if the stand-in was stopped by a signal, up to a
+  /// second. Errors: kRefused (he may not, or there was no answer; the error names the process),
+  /// kNotFound (it has ended), kInvalid (nothing was asked).
   Result<void> answer();
 
  private:
   StandIn(Asker asker, UniqueFd process, UniqueFd socket)
       : asker_(std::move(asker)), process_(std::move(process)), socket_(std::move(socket)) {}
 
+  bool is_stopped() const;
+  bool has_answer() const;
   Result<void> ask(int question, std::span<const pid_t> ids);
   void end();
 

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -154,6 +155,38 @@ TEST_F(StandInTest, NoAnswerIsNone) {
   const std::array<pid_t, 1> threads{child.pid()};
   ASSERT_TRUE(stand_in->ask_attach(threads));
   EXPECT_EQ(code_of(stand_in->answer()), ErrorCode::kRefused);
+}
+
+// As on a host with more to do than it can: a tracer keeps it from running.
+TEST_F(StandInTest, AnAnswerMayComeLate) {
+  const Child child([] { return become(kUser) && show(); });
+  auto stand_in = StandIn::create(user(kUser));
+  ASSERT_TRUE(stand_in);
+  const std::string id = std::to_string(::getpid());
+  const std::string children = read_file("/proc/" + id + "/task/" + id + "/children").value();
+  const pid_t asks = std::stoi(children.substr(children.rfind(' ', children.size() - 2) + 1));
+  ASSERT_EQ(read_file("/proc/" + std::to_string(asks) + "/comm").value(), "migrate-asks\n");
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  const pid_t tracer = ::fork();
+  if (tracer == 0) {
+    const bool holds = ::ptrace(PTRACE_SEIZE, asks, nullptr, nullptr) == 0 &&
+                       ::ptrace(PTRACE_INTERRUPT, asks, nullptr, nullptr) == 0 &&
+                       ::waitpid(asks, nullptr, __WALL) == asks;
+    const char told = holds ? 'y' : 'n';
+    const bool written = ::write(ends[1], &told, 1) == 1;
+    ::usleep(1'500'000);
+    ::_exit(written ? 0 : 1);
+  }
+  char holds = 'n';
+  ASSERT_EQ(::read(ends[0], &holds, 1), 1);
+  ASSERT_EQ(holds, 'y');
+  const std::array<pid_t, 1> threads{child.pid()};
+  ASSERT_TRUE(stand_in->ask_attach(threads));
+  EXPECT_TRUE(stand_in->answer());
+  ::waitpid(tracer, nullptr, 0);
+  ::close(ends[0]);
+  ::close(ends[1]);
 }
 
 TEST_F(StandInTest, LeavesNothing) {
