@@ -3,10 +3,11 @@
 #include <spdlog/sinks/stdout_sinks.h>
 #include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <cstdlib>
 #include <memory>
 #include <string>
+
+#include "base/printable.h"
 
 namespace migrate {
 namespace {
@@ -41,13 +42,9 @@ void log::write(Level level, fmt::string_view format, fmt::format_args arguments
   spdlog::logger* const logger = spdlog::default_logger_raw();
   const auto wanted = spdlog_level(level);
   if (logger->should_log(wanted)) {
-    std::string line = fmt::vformat(format, arguments);
     // Names that others chose may be in it: one message is one line, and says nothing to a
     // terminal.
-    std::replace_if(
-        line.begin(), line.end(),
-        [](unsigned char character) { return character < ' ' || character == '\x7f'; }, '?');
-    logger->log(wanted, line);
+    logger->log(wanted, printable(fmt::vformat(format, arguments)));
   }
 }
 

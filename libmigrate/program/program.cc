@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/printable.h"
 #include "libmigrate/program/layout.h"
 #include "libmigrate/trace/tracee.h"
 #include "pager/page_range.h"
@@ -130,21 +131,6 @@ std::string fitted(std::string result) {
   return result;
 }
 
-/// Without characters that steer a terminal, to which it may go: it is of somebody else.
-std::string printable(std::string text) {
-  constexpr unsigned char kDelete = 0x7f;
-  constexpr unsigned char kLead = 0xc2;  // Before 0x80 to 0x9f: the second set of such characters.
-  unsigned char before = 0;
-  for (char& each : text) {
-    const auto byte = static_cast<unsigned char>(each);
-    if (byte < ' ' || byte == kDelete || (before == kLead && byte < 0xa0)) {
-      each = ' ';
-    }
-    before = byte;
-  }
-  return text;
-}
-
 }  // namespace
 
 Result<Program> Program::open(pid_t process) {
@@ -184,7 +170,7 @@ Result<std::string> Program::veto() const {
     return fail(no_block());
   }
   text.resize(std::min<std::size_t>(bytes, text.size()));
-  return printable(std::move(text));
+  return printable(std::move(text));  // It may go to a terminal, of somebody else.
 }
 
 bool Program::read_at(std::size_t offset, void* bytes, std::size_t count) const {

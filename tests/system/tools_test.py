@@ -79,6 +79,20 @@ class Arguments(ToolsCase):
             outcome = self.testbed.control("hostA", "check", pid)
             self.assertNotEqual(outcome.status, DONE, outcome)
 
+    def test_names_steer_no_terminal(self):
+        """Who looks at another's process sees names that the other has chosen."""
+        name = f"{self.testbed.work}/\x1b]0;mine\x07\x1b[2J\xc2\x9b2J\nmovable"
+        program = "import os,sys,time;name=sys.argv[1];os.mkdir(name);os.open(name,os.O_RDONLY);" \
+                  "os.rmdir(name);print('ready',flush=True);time.sleep(300)"
+        process = self.testbed.start("hostA", "/usr/bin/python3", "-c", program, name)
+        self.addCleanup(process.kill)
+        self.assertTrue(process.wait_ready(), bytes(process.output))
+        for command in (["check", process.pid], ["move", process.pid, "hostB"]):
+            outcome = self.testbed.run("hostA", "migratectl", *command)
+            self.assertIn("DELETED_FILE", outcome.text)
+            self.assertNotRegex(outcome.text + outcome.errors, "[\x00-\x09\x0b-\x1f\x7f-\x9f]")
+            self.assertNotIn("\nmovable", outcome.text)
+
     def test_no_daemon(self):
         outcome = self.testbed.run("hostA", "migratectl", "--socket", "/no/such/socket", "ps")
         self.assertEqual(outcome.status, OTHER, outcome)

@@ -8,6 +8,7 @@
 #include <array>
 #include <vector>
 
+#include "base/printable.h"
 #include "pager/page_range.h"
 
 namespace migrate {
@@ -49,7 +50,7 @@ std::string state_text(const nlohmann::json& record) {
   }
   const auto exit = record.find("exit_text");
   if (exit != record.end() && exit->is_string()) {
-    state += " (" + exit->get<std::string>() + ")";
+    state += " (" + printable(exit->get<std::string>()) + ")";
   }
   constexpr std::size_t kShortReason = 40;
   if (const std::string lost = text_of(record, "lost"); !lost.empty()) {
@@ -72,7 +73,7 @@ double add_others(const nlohmann::json& refusal, std::vector<Row>& rows) {
   std::size_t shown = 0;
   for (; others.is_array() && shown < std::min(others.size(), kMostShown); ++shown) {
     const nlohmann::json& other = others[shown];
-    rows.push_back({"", other.is_string() ? other.get<std::string>() : ""});
+    rows.push_back({"", other.is_string() ? printable(other.get<std::string>()) : ""});
   }
   return number_of(refusal, "count") - 1 - static_cast<double>(shown);
 }
@@ -150,7 +151,7 @@ std::string text_of(const nlohmann::json& object, const char* name) {
   if (found == object.end() || found->is_null()) {
     return {};
   }
-  return found->is_string() ? found->get<std::string>()
+  return found->is_string() ? printable(found->get<std::string>())
                             : found->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
 }
 

@@ -6,7 +6,7 @@
 namespace migrate {
 
 /// Members of a JSON object from elsewhere: the value, or a default if it is missing or of another
-/// type.
+/// type. Of a text what a terminal can show: others chose the names in it.
 std::string text_of(const nlohmann::json& object, const char* name);
 double number_of(const nlohmann::json& object, const char* name);
 
