@@ -108,6 +108,11 @@ Result<bool> Arrival::receive_offer() {
 
 // Limits that its groups cannot have here are found by making the groups.
 Result<std::vector<wire::Refusal>> Arrival::judge() {
+  // Who was its host once knows its id, and could have others take another process for it.
+  if (!context_.policy.allows(source_, 0) && runs_here(context_, offer_)) {
+    return fail(make_error(ErrorCode::kRefused, "take in a process", "the one with the id offered",
+                           "it runs here already"));
+  }
   auto refusals = MIGRATE_TRY(judge_offer(context_, source_, offer_, own_facts_));
   if (!refusals.empty()) {
     return refusals;

@@ -4,13 +4,13 @@
 #include <time.h>
 
 #include <algorithm>
-#include <cctype>
 #include <iterator>
 #include <limits>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/printable.h"
 #include "libmigrate/capture/timer_advance.h"
 #include "libmigrate/guest/arrival.h"
 #include "libmigrate/guest/guest_seat.h"
@@ -29,13 +29,6 @@ namespace {
 
 constexpr std::size_t kLongestHostName = 255;
 constexpr int kHomeConnectMs = 10000;
-
-// It is shown on terminals, and someone else chose it.
-std::string printable(std::string text) {
-  std::replace_if(
-      text.begin(), text.end(), [](unsigned char c) { return std::iscntrl(c) != 0; }, ' ');
-  return text;
-}
 
 PageSet destinations_of(const std::vector<PagerRegion>& regions) {
   std::vector<PageRange> ranges;
@@ -290,10 +283,10 @@ Result<void> Arrival::check_untouched(const PageSet& pages) const {
 
 // What was taken on was the draft: nobody may have become someone else since.
 Result<void> Arrival::check_final(const wire::Image& image) const {
-  if (trusted_ || same_rights(only_process(offer_.draft()), only_process(image))) {
+  if (trusted_ || same_rights(offer_.draft(), image)) {
     return {};
   }
-  const auto refusals = check_policy(context_.policy, source_, offer_.user(), only_process(image));
+  const auto refusals = check_policy(context_.policy, source_, offer_.user(), image);
   if (refusals.empty()) {
     return {};
   }

@@ -18,18 +18,25 @@
 namespace migrate {
 namespace {
 
-/// The process that stands here for the one that is offered, if this is its home: its worker traces
-/// it.
-std::optional<pid_t> deputy_of(const WorkerContext& context, const std::string& process) {
+/// What this host knows of a process that is offered, by the id that its source says it has.
+std::vector<ProcessRecord> rows_of(const WorkerContext& context, const std::string& process) {
   SessionId id{};
   std::copy_n(reinterpret_cast<const std::byte*>(process.data()),
               std::min(process.size(), id.size()), id.begin());
   auto registry = Registry::open(context.state_directory);
-  const auto rows = registry ? registry->find_process(to_hex(id))
-                             : Result<std::vector<ProcessRecord>>(fail(registry.error()));
-  for (const ProcessRecord& row : rows.value_or(std::vector<ProcessRecord>())) {
+  return registry ? registry->find_process(to_hex(id)).value_or(std::vector<ProcessRecord>())
+                  : std::vector<ProcessRecord>();
+}
+
+/// The process that stands here for the one that is offered, if this is its home: its worker traces
+/// it. A host that is not `trusted` knows ids of processes that are not its to bring: it must be of
+/// the same user at least.
+std::optional<pid_t> deputy_of(const WorkerContext& context, const wire::Offer& offer,
+                               bool trusted) {
+  for (const ProcessRecord& row : rows_of(context, offer.process())) {
     const auto status = read_file("/proc/" + std::to_string(row.pid) + "/status");
     if (row.role == ProcessRole::kHome && row.has_worker() && status &&
+        (trusted || number_field(*status, "Uid:") == offer.user()) &&
         number_field(*status, "TracerPid:") == static_cast<std::uint64_t>(row.worker)) {
       return row.pid;
     }
@@ -54,16 +61,25 @@ bool may_write(const wire::Credentials& held, const std::string& path) {
 
 }  // namespace
 
+bool runs_here(const WorkerContext& context, const wire::Offer& offer) {
+  const std::vector<ProcessRecord> rows = rows_of(context, offer.process());
+  return std::ranges::any_of(rows, [](const ProcessRecord& row) {
+    return row.role == ProcessRole::kGuest && row.state == ProcessState::kRunningHere &&
+           row.has_worker();
+  });
+}
+
 GuestGroups groups_for_offer(const WorkerContext& context, const PeerIdentity& source,
                              const wire::Offer& offer) {
-  if (const auto deputy = deputy_of(context, offer.process())) {
+  const bool trusted = context.policy.allows(source, 0);
+  if (const auto deputy = deputy_of(context, offer, trusted)) {
     return GuestGroups::of(*deputy);
   }
   const wire::ProcessImage& draft = only_process(offer.draft());
   GuestGroups::Owner owner;
   owner.host = source.common_name.empty() ? offer.source().host_name() : source.common_name;
   owner.user = offer.user();
-  owner.trusted = context.policy.allows(source, 0);
+  owner.trusted = trusted;
   owner.may_write = [&draft](const std::string& path) {
     return may_write(draft.threads(0).credentials(), path);
   };

@@ -10,6 +10,10 @@
 
 namespace migrate {
 
+/// Whether the process that is offered, by its id, runs on this host already. Blocks on the
+/// registry.
+bool runs_here(const WorkerContext& context, const wire::Offer& offer);
+
 /// The control groups that this host has for the process that `source` offers. Those that are made
 /// stay until remove_groups() of GuestGroups::made(). Blocks on the registry.
 GuestGroups groups_for_offer(const WorkerContext& context, const PeerIdentity& source,
