@@ -258,42 +258,48 @@ class Away(RightsCase):
 class Meanwhile(RightsCase):
     """A process that becomes someone else between the request and the freeze."""
 
-    def race(self, *changed):
-        process = self.start("plain", "say", "ready", "wait", "GO", "exec", *changed, "wait",
-                             "STOP", "fork", "end")
-        self.arm("source.offered")
+    def change_at(self, step, process, *more):
+        """What its owner's move comes to of a process that changes when the move has come to `step`."""
+        self.arm(step)
         outcomes = []
         mover = threading.Thread(target=lambda: outcomes.append(
-            self.move("owner", process, more=["--retry", "1"])))
+            self.move("owner", process, more=more)))
         mover.start()
-        worker = self.stopped_at("source.offered", "hostA")
+        worker = self.stopped_at(step, "hostA")
         self.change(process)
         os.kill(worker, signal.SIGCONT)
         mover.join()
-        return process, outcomes[0]
+        return outcomes[0]
+
+    def gain_at(self, step, kind, *more):
+        process = self.start("plain", "say", "ready", "wait", "GO", "exec", kind, "say", "changed",
+                             "wait", "STOP", "fork", "end")
+        self.assert_refused(self.change_at(step, process, "--retry", "1", *more), kind)
+        self.ends_well(process)
+
+    def hide_at(self, step, *more):
+        """The same program, so that only the frozen process tells."""
+        process = self.start("plain", "say", "ready", "wait", "GO", "hide", "say", "changed",
+                             "wait", "STOP", "end")
+        self.assert_refused(self.change_at(step, process, *more), "hidden")
+        self.ends_well(process)
 
     def test_gained_after_the_offer(self):
         for kind in ("setuid", "setgid", "capable"):
             for _ in range(ROUNDS):
-                process, outcome = self.race(kind, "say", "changed")
-                self.assert_refused(outcome, kind)
-                self.ends_well(process)
+                self.gain_at("source.offered", kind)
 
     def test_hidden_after_the_offer(self):
-        """The same program, so that only the frozen process tells."""
         for _ in range(ROUNDS):
-            process = self.start("plain", "say", "ready", "wait", "GO", "hide", "say", "changed",
-                                 "wait", "STOP", "end")
-            self.arm("source.offered")
-            outcomes = []
-            mover = threading.Thread(target=lambda: outcomes.append(self.move("owner", process)))
-            mover.start()
-            worker = self.stopped_at("source.offered", "hostA")
-            self.change(process)
-            os.kill(worker, signal.SIGCONT)
-            mover.join()
-            self.assert_refused(outcomes[0], "hidden")
-            self.ends_well(process)
+            self.hide_at("source.offered")
+
+    def test_changed_while_rounds_are_made(self):
+        """Before the first page is sent, and when some were."""
+        for step in ("source.watched", "source.round"):
+            for mode in ("precopy", "hybrid"):
+                for _ in range(ROUNDS):
+                    self.gain_at(step, "setuid", "--mode", mode)
+                    self.hide_at(step, "--mode", mode)
 
 
 LISTENER = """
