@@ -102,8 +102,7 @@ Refusals check_files(const WorkerContext& context, const PeerIdentity& source,
 Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
                                                const PeerIdentity& source, const wire::Offer& offer,
                                                const wire::HostFacts& own) {
-  Refusals refusals =
-      check_policy(context.policy, source, offer.user(), offer.draft());
+  Refusals refusals = check_policy(context.policy, source, offer.user(), offer.draft());
   if (refusals.empty()) {
     refusals = check_files(context, source, offer, own);
     MIGRATE_TRY(check_room(context, offer, refusals));

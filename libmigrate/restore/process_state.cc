@@ -387,14 +387,15 @@ void script_limits(Script& script, const wire::ProcessImage& image, const Proces
   }
 }
 
-void set_scores(pid_t process, const wire::ProcessImage& image, const ProcessLimits& present) {
+void set_scores(pid_t process, const wire::ProcessImage& image, const ProcessLimits& present,
+                bool trusted) {
   if (present.oom_score_adjust != image.oom_score_adjust()) {
     const std::string path = "/proc/" + std::to_string(process) + "/oom_score_adj";
     if (auto set = write_file(path, std::to_string(image.oom_score_adjust())); !set) {
       log::warn("{}", set.error().message());
     }
   }
-  if (image.autogroup_nice() != 0) {
+  if (image.autogroup_nice() > 0 || (image.autogroup_nice() < 0 && trusted)) {
     // A seed begins a session, hence a group of its own. Missing where the kernel has no such
     // groups.
     const std::string path = "/proc/" + std::to_string(process) + "/autogroup";

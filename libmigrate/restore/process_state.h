@@ -55,9 +55,10 @@ Result<ProcessLimits> read_limits(pid_t process);
 void script_limits(Script& script, const wire::ProcessImage& image, const ProcessLimits& present);
 
 /// Gives `process` from outside what the image says to the out-of-memory killer, to its group of
-/// the scheduler and of core dumps,
-/// where that differs from `present`. What the system refuses is logged and left.
-void set_scores(pid_t process, const wire::ProcessImage& image, const ProcessLimits& present);
+/// the scheduler and of core dumps, where that differs from `present`. What the system refuses is
+/// logged and left. The group is raised above others only if the source is `trusted`.
+void set_scores(pid_t process, const wire::ProcessImage& image, const ProcessLimits& present,
+                bool trusted);
 
 /// The credentials of this process, as a new seed has them.
 Result<wire::Credentials> own_credentials();

@@ -309,7 +309,7 @@ Result<void> Restorer::finish(const wire::Image& image,
   }));
   // Last: its timers may name any thread.
   MIGRATE_TRY(make_leader(image, relays));
-  set_scores(cell_->seed(), process, limits_);
+  set_scores(cell_->seed(), process, limits_, trusted_);
   MIGRATE_TRY(sleep_on(process));
   if (system_call_ != 0) {
     MIGRATE_TRY(unmap_script_area(area_, cell_->seed(), base_, system_call_));

@@ -141,7 +141,7 @@ void check_scheduling(const wire::ProcessImage& image, const wire::Thread& threa
   // Whatever else is in the number (SCHED_RESET_ON_FORK): only what everybody may have passes.
   const int policy = static_cast<int>(thread.policy()) & ~SCHED_RESET_ON_FORK;
   const bool is_common = policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE;
-  if (!is_common || thread.nice() < 0 || image.autogroup_nice() < 0 ||
+  if (!is_common || thread.nice() < 0 ||
       ((thread.io_priority() >> kClassShift) & kClassMask) == kRealTime) {
     refusals.push_back(
         make_refusal("PRIVILEGE", thread_name(thread), "it has a raised scheduling priority"));
@@ -308,7 +308,6 @@ bool same_rights(const wire::Image& whole_draft, const wire::Image& whole) {
   const wire::ProcessImage& image = only_process(whole);
   if (draft.threads().empty() || image.threads().empty() ||
       draft.oom_score_adjust() != image.oom_score_adjust() ||
-      draft.autogroup_nice() != image.autogroup_nice() ||
       draft.resource_limits_size() != image.resource_limits_size() ||
       maps_below(image, lowest_address()) || !privilege_in(whole).empty()) {
     return false;

@@ -124,7 +124,6 @@ LIES = {
 SAID = {
     "a real-time policy": "it has a raised scheduling priority",
     "a real-time class of its disks": "it has a raised scheduling priority",
-    "a session that others wait for": "it has a raised scheduling priority",
     "memory that is merged": "its memory is merged with that of others",
     "a timer that wakes the machine": "it has a timer that wakes the machine",
     "a file of the cell's init": "process of a file of /proc",
@@ -197,7 +196,8 @@ class LyingSource(unittest.TestCase):
         try:
             self.assertTrue(between.wait_output(b"listening\n"), bytes(between.output))
             return process, self.testbed.control("hostA", "move", process.pid,
-                                                 f"{self.addresses['hostA']}:{OWN_PORT}")
+                                                 f"{self.addresses['hostA']}:{OWN_PORT}",
+                                                 "--wait", "done")
         finally:
             between.kill()
 
@@ -209,21 +209,34 @@ class LyingSource(unittest.TestCase):
                 self.assertIn(SAID[what], outcome.text + bytes(self.daemon.output).decode())
                 self.assertEqual(finish(process), "", self.testbed.logs())
 
+    def known(self):
+        """Of each process there its id, its pid and its worker."""
+        listed = self.testbed.run("hostB", "migratectl", "--socket", "/run/migrate/strict.sock",
+                                  "--json", "ps")
+        return [(each["process"], each["pid"], each["worker"])
+                for each in listed.object["processes"]]
+
+    def moved(self, what):
+        process, outcome = self.move(what)
+        self.assertEqual(outcome.status, DONE, f"{outcome}\n{bytes(self.daemon.output)}")
+        return process
+
+    def test_its_session_is_not_raised(self):
+        process = self.moved("a session that others wait for")
+        group = pathlib.Path(f"/proc/{self.known()[0][1]}/autogroup")
+        if group.exists():
+            self.assertIn("nice 0", group.read_text())
+        self.assertEqual(finish(process), "", self.testbed.logs())
+
     def test_of_one_that_is_there(self):
         """Who knows the id of a process takes nobody's word about it away."""
-        def known():
-            listed = self.testbed.run("hostB", "migratectl", "--socket", "/run/migrate/strict.sock",
-                                      "--json", "ps")
-            return [(each["process"], each["pid"], each["worker"])
-                    for each in listed.object["processes"]]
-        first, outcome = self.move("the truth")
-        self.assertEqual(outcome.status, DONE, f"{outcome}\n{bytes(self.daemon.output)}")
-        before = known()
+        first = self.moved("the truth")
+        before = self.known()
         self.assertEqual(len(before), 1, before)
         other, outcome = self.move("it is " + before[0][0])
         self.assertNotEqual(outcome.status, DONE, outcome)
         self.assertIn("it runs here already", bytes(self.daemon.output).decode())
-        self.assertEqual(known(), before)
+        self.assertEqual(self.known(), before)
         for process in (other, first):
             self.assertEqual(finish(process), "", self.testbed.logs())
 

@@ -129,7 +129,6 @@ TEST(HostPolicy, NothingGivesAUserMoreThanHeCouldHaveHere) {
     image.add_posix_timers()->set_clock(CLOCK_BOOTTIME_ALARM);
   });
   refused([&](wire::ProcessImage& image) { image.mutable_threads(0)->set_nice(-1); });
-  refused([&](wire::ProcessImage& image) { image.set_autogroup_nice(-1); });
   refused([&](wire::ProcessImage& image) { image.set_merges_memory(true); });
   refused([&](wire::ProcessImage& image) { image.set_oom_score_adjust(-1); });
   refused([&](wire::ProcessImage& image) {  // In any thread.
