@@ -77,15 +77,19 @@ class RelayedTerminal : public RelayWorld {
     return seen;
   }
   bool shows(std::string_view words) { return screen().find(words) != std::string::npos; }
-  /// One read of the process, or "nothing".
+  /// One read, or "nothing".
   static std::string read_from(int fd) {
     std::array<char, 4096> bytes{};
     const ssize_t count = ::read(fd, bytes.data(), bytes.size());
     return count < 0 ? "nothing" : std::string(bytes.data(), static_cast<std::size_t>(count));
   }
   ::testing::AssertionResult reads(const std::string& expected) {
-    std::string got = "nothing";
-    const auto came = turn_until([&] { return (got = read_from(process())) != "nothing"; });
+    std::string got;
+    const auto came = turn_until([&] {  // Each byte may come by itself.
+      const std::string part = read_from(process());
+      got += part == "nothing" ? "" : part;
+      return part != "nothing" && got.size() >= expected.size();
+    });
     if (!came) {
       return came;
     }
