@@ -63,7 +63,7 @@ Result<void> CapturedProcess::capture(pid_t process, KnownObjects known) {
     return fail(make_error(ErrorCode::kRefused, "capture", frozen.refusals.front().code()));
   }
   image_ = std::move(frozen.image);
-  MIGRATE_TRY(capture_contents(process, image_));
+  content_files_ = MIGRATE_TRY(capture_contents(process, image_));
   return capture_starter_pages(*frozen_, this->process());
 }
 

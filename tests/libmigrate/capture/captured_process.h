@@ -8,6 +8,7 @@
 #include <string>
 
 #include "libmigrate/capture/frozen_process.h"
+#include "libmigrate/carriers/memory_content.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/inspect/process_inspector.h"
@@ -36,6 +37,8 @@ class CapturedProcess {
   FrozenProcess& frozen() { return *frozen_; }
   const wire::Image& draft() const { return draft_; }
   wire::Image& image() { return image_; }
+  /// What is in memory files.
+  const carriers::ContentFiles& content_files() const { return content_files_; }
   wire::ProcessImage& process() { return mutable_only_process(image_); }
   /// Of what only the process itself could tell: these do not fail the test.
   const Refusals& refusals() const { return refusals_; }
@@ -46,6 +49,7 @@ class CapturedProcess {
   wire::Image draft_;
   wire::Image image_;
   Refusals refusals_;
+  carriers::ContentFiles content_files_;
   std::optional<FrozenProcess> frozen_;
   bool valid_ = false;
 };

@@ -52,6 +52,11 @@ Result<void> RestoredProcess::restore(pid_t process, const Options& options) {
   MIGRATE_TRY(restorer_->prepare(draft));
   const MappingPlan plan = restorer_->plan(image);
   MIGRATE_TRY(restorer_->adapt(image, plan));
+  carriers::ContentPlace from(image.objects());
+  for (carriers::ContentPlace to(image.objects()); !to.at_end();) {
+    MIGRATE_TRY(
+        restorer_->fill(to, MIGRATE_TRY(carriers::read_content(from, source_.content_files()))));
+  }
   MIGRATE_TRY(copy_memory(process));
   advance_timers(*image.mutable_objects(), mutable_only_process(image), clock_ns(CLOCK_MONOTONIC));
   MIGRATE_TRY(restorer_->finish(image, {}));
