@@ -54,7 +54,7 @@ class Restored : public test::RestoredTest {
 TEST_F(Restored, RunsOnWithTheSameImageUnderItsOwnId) {
   start([] { ::prctl(PR_SET_NAME, "the same"); });
   ::kill(here(), SIGUSR1);  // As there later: it leaves its traces in registers.
-  ASSERT_TRUE(comes_true([&] { return counted(here(), SIGUSR1) == 1; }));
+  ASSERT_TRUE(test::comes_true([&] { return counted(here(), SIGUSR1) == 1; }));
   expect_rest(here());
   ASSERT_NO_FATAL_FAILURE(move());
   EXPECT_EQ(status(there(), "TracerPid"), "0");
