@@ -4,10 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/page_size.h"
+
 namespace migrate {
 
-/// Size of a page in bytes; huge pages count as many of these.
-inline constexpr std::uint64_t kPageBytes = 4096;
 /// Highest address, in bytes, that a page of a user process can end at (47-bit addresses).
 inline constexpr std::uint64_t kAddressLimit = std::uint64_t{1} << 47U;
 

@@ -7,11 +7,12 @@
 #include <numeric>
 #include <string>
 
+#include "base/page_size.h"
+
 namespace migrate::carriers {
 namespace {
 
 constexpr int kNumbersOfExtent = 2;  // Offset and length.
-constexpr std::uint64_t kPageBytes = 4096;
 constexpr std::uint64_t kPieceBytes = std::uint64_t{1} << 20U;
 
 }  // namespace

@@ -8,11 +8,12 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/page_size.h"
+
 namespace migrate::rdma {
 namespace {
 
 constexpr const char* kConnectionManager = "/dev/infiniband/rdma_cm";
-constexpr std::size_t kPageBytes = 4096;
 constexpr std::size_t kLeastLanding = std::size_t{64} << 10U;
 // Twice what a listener has: a peer's is pinned here once more, to write from.
 constexpr std::size_t kMostLanding = std::size_t{16} << 20U;
