@@ -23,15 +23,6 @@ constexpr int kUrgentNice = -10;
 // Of processor time that several want; within the worker, faults come first.
 constexpr int kPushNice = 10;
 constexpr int kHurryPushNice = -5;
-constexpr std::uint64_t kCrowdedPushPages = 64;  // for which somebody may have to wait
-
-std::uint64_t pages_in(const std::vector<PageRange>& ranges) {
-  std::uint64_t count = 0;
-  for (const PageRange& range : ranges) {
-    count += range.page_count;
-  }
-  return count;
-}
 
 }  // namespace
 
@@ -44,7 +35,6 @@ PageServer::PageServer(PageServerOptions options, PageReader& reader,
       push_wanted_(options.push || options.push_deadline.count() > 0),
       push_buffer_(std::move(push_buffer)),
       pace_(options.push_bytes_per_second, options.push_deadline),
-      giving_way_(options.push_hurries || options.push_deadline.count() > 0),
       urgent_buffer_(std::move(urgent_buffer)) {
   push_runs_.reserve(kMaxPushPages);
   urgent_runs_.reserve(kMaxRequestPages);
@@ -274,11 +264,10 @@ Result<bool> PageServer::push_batch(PageLink& link) {
   header.sequence = next_sequence_;
   {
     const MutexLock lock(mutex_);
-    const std::uint64_t most = giving_way_.crowded() ? kCrowdedPushPages : kMaxPushPages;
-    if (const auto place = order_.next(most * kPageBytes)) {
+    if (const auto place = order_.next(kMaxPushPages * kPageBytes)) {
       plan_->follow(*place);
     }
-    plan_->next_batch(header.sequence, most, kMaxPushRuns, push_ranges_);
+    plan_->next_batch(header.sequence, kMaxPushPages, kMaxPushRuns, push_ranges_);
   }
   if (push_ranges_.empty()) {
     return false;
@@ -292,7 +281,6 @@ Result<bool> PageServer::push_batch(PageLink& link) {
       message_bytes(header), std::as_bytes(std::span(push_runs_)),
       push_buffer_.bytes().first(data_pages * kPageBytes)};
   MIGRATE_TRY(link.send(std::span(parts).first(data_pages > 0 ? 3 : 2)));
-  giving_way_.worked(pages_in(push_ranges_) * kPageBytes);
   const MutexLock lock(mutex_);
   statistics_.pushed_pages += data_pages;
   statistics_.zero_pages += count_pages(push_runs_, PageKind::kZero);
@@ -381,7 +369,8 @@ Result<void> PageServer::push_until_done(PageLink& link) {
 
 Result<void> PageServer::push(PageLink& link) {
   use_link(kBulkSlot, &link);
-  const int nice = giving_way_.hurries() ? kHurryPushNice : kPushNice;
+  const bool hurries = options_.push_hurries || options_.push_deadline.count() > 0;
+  const int nice = hurries ? kHurryPushNice : kPushNice;
   static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), nice));
   const Result<void> result = push_until_done(link);
   use_link(kBulkSlot, nullptr);

@@ -9,7 +9,6 @@
 #include <utility>
 #include <vector>
 
-#include "base/giving_way.h"
 #include "base/mapping.h"
 #include "base/mutex.h"
 #include "base/result.h"
@@ -32,8 +31,8 @@ struct PageServerOptions {
   /// Within which, from the first push() on, everything is to be pushed, even beyond the limit and
   /// without being asked (mode demand); 0: no such time. Without a limit it changes nothing else.
   std::chrono::milliseconds push_deadline{0};
-  /// Pushes also with processor time that others want: the process stands still until all is there.
-  /// With a deadline it does in any case.
+  /// Pushes with more weight among the threads of its session: the process stands still until all
+  /// is there. With a deadline it does in any case.
   bool push_hurries = false;
 };
 
@@ -122,7 +121,6 @@ class PageServer {
   std::vector<PushRun> push_runs_;
   bool push_end_sent_ = false;
   Pace pace_;
-  GivingWay giving_way_;
   std::uint64_t next_sequence_ = 1;
 
   // Owned by the thread in serve_urgent().

@@ -39,7 +39,8 @@ struct PagerOptions {
   /// Most pages asked for at a time ahead of a thread that walks through memory; 0 to ask for
   /// nothing but what is touched (mode demand).
   std::uint32_t prefetch_pages = 64;
-  /// Receives pushes also with processor time that others want: the process waits for all pages.
+  /// Receives pushes with more weight among the threads of its session: the process waits for all
+  /// pages.
   bool hurries = false;
   /// The host's pid of the process, and of one of which it and all that it forks will always be
   /// descendants. 0 if unknown: what a child does not get is then as the regions say, whatever the

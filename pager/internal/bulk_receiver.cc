@@ -23,7 +23,7 @@ constexpr int kHurryNice = -5;
 }  // namespace
 
 void PagerCore::run_bulk() {
-  const int nice = giving_way_.hurries() ? kHurryNice : kBulkNice;
+  const int nice = options_.hurries ? kHurryNice : kBulkNice;
   static_cast<void>(::setpriority(PRIO_PROCESS, static_cast<id_t>(::gettid()), nice));
   std::shared_ptr<PageLink> link;
   while ((link = wait_for_bulk_link(link.get()))) {
@@ -111,7 +111,6 @@ Result<void> PagerCore::apply_push(const PushView& push) {
       }
       content = content.subspan(bytes);
       left = PageRange::between(chunk.end(), left.end());
-      giving_way_.worked(bytes);
     }
   }
   if (ending()) {

@@ -54,7 +54,6 @@ PagerCore::PagerCore(PagerOptions options, std::vector<UniqueFd> local_files, Un
       kick_(std::move(kick)),
       prefetcher_(options_.prefetch_pages),
       local_buffer_(kLockedPages * kPageBytes),
-      giving_way_(options_.hurries),
       fill_buffer_(kLockedPages * kPageBytes) {
   faults_.reserve(4096);
   deferred_.reserve(4096);

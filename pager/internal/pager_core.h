@@ -12,7 +12,6 @@
 #include <thread>
 #include <vector>
 
-#include "base/giving_way.h"
 #include "base/mutex.h"
 #include "pager/internal/address_space.h"
 #include "pager/internal/fault.h"
@@ -191,7 +190,6 @@ class PagerCore {
   PresenceView presence_;
   std::uint64_t unconfirmed_bytes_ = 0;
   std::uint64_t covered_until_ = 0;
-  GivingWay giving_way_;
   std::vector<std::byte> fill_buffer_;
 
   std::thread fault_thread_, bulk_thread_;
