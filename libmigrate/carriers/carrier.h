@@ -68,6 +68,8 @@ class FindContext {
   virtual std::optional<std::uint64_t> known_stream(std::uint64_t inode) const = 0;
   /// The stream whose end the terminal with this st_rdev is, the same.
   virtual std::optional<std::uint64_t> known_terminal(std::uint64_t device) const = 0;
+  /// The process is away from home: what it has connected here no deputy has.
+  virtual bool is_guest() const = 0;
   /// The id of the stream to `object`, which the process has as descriptor `number`.
   virtual std::uint64_t stream_to(std::uint32_t number, const std::string& object) = 0;
 };

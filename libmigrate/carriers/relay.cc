@@ -1,5 +1,6 @@
 // What leads outside the process (a named pipe, a pipe to someone else): the deputy at home keeps
 // it, and its bytes are forwarded.
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -37,6 +38,17 @@ bool is_known_relay(const FindContext& context, const Sighting& seen) {
          context.known_stream(inode_in(seen.link)).has_value();
 }
 
+bool is_of_network(const FindContext& context, const Sighting& seen) {
+  if (!seen.link.starts_with("socket:[")) {
+    return false;
+  }
+  const UniqueFd fd = context.fetch(seen.number);
+  int domain = AF_UNIX;
+  socklen_t size = sizeof(domain);
+  return fd.valid() && ::getsockopt(fd.get(), SOL_SOCKET, SO_DOMAIN, &domain, &size) == 0 &&
+         domain != AF_UNIX;
+}
+
 void relay_to(FindContext& context, std::uint32_t number, const std::string& object,
               wire::OpenFile& file) {
   file.set_kind(wire::OpenFile::RELAY);
@@ -47,7 +59,10 @@ void relay_to(FindContext& context, std::uint32_t number, const std::string& obj
 constinit const Carrier kRelay{
     .kind = wire::OpenFile::RELAY,
     .name = "relayed stream",
-    .claims_link = is_known_relay,
+    .claims_link =
+        [](const FindContext& context, const Sighting& seen) {
+          return is_known_relay(context, seen) && !is_of_network(context, seen);
+        },
     .claims_file = [](const wire::FileIdentity& identity) { return S_ISFIFO(identity.mode()); },
     .find = find_relay,
     .settle = settle_relay,

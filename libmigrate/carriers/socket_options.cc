@@ -1,11 +1,14 @@
 #include "libmigrate/carriers/internal/socket_options.h"
 
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <algorithm>
 #include <array>
 #include <cstring>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -78,10 +81,45 @@ constexpr int kEndOfOptions = 128;
 
 constexpr std::size_t kMostBytes = 16;  // A timeval.
 
-std::optional<std::string> read_option(int fd, int name) {
+struct NetworkOption {
+  int level;
+  int name;
+};
+
+// Of tcp(7), ip(7) and ipv6(7), those that a connected socket takes and that say something of its
+// end alone. What they do to packets the real socket at home does, too.
+constexpr int kInQueue = 36;       // TCP_INQ
+constexpr int kReceiveClass = 66;  // IPV6_RECVTCLASS
+constexpr std::array kNetworkOptions = std::to_array<NetworkOption>({
+    {IPPROTO_TCP, TCP_NODELAY},
+    {IPPROTO_TCP, TCP_CORK},
+    {IPPROTO_TCP, TCP_KEEPIDLE},
+    {IPPROTO_TCP, TCP_KEEPINTVL},
+    {IPPROTO_TCP, TCP_KEEPCNT},
+    {IPPROTO_TCP, TCP_SYNCNT},
+    {IPPROTO_TCP, TCP_LINGER2},
+    {IPPROTO_TCP, TCP_USER_TIMEOUT},
+    {IPPROTO_TCP, TCP_NOTSENT_LOWAT},
+    {IPPROTO_TCP, kInQueue},
+    {IPPROTO_IP, IP_TOS},
+    {SOL_SOCKET, SO_PRIORITY},  // After IP_TOS, which sets it.
+    {IPPROTO_IP, IP_TTL},
+    {IPPROTO_IP, IP_RECVERR},
+    {IPPROTO_IP, IP_RECVTOS},
+    {IPPROTO_IP, IP_RECVTTL},
+    {IPPROTO_IP, IP_MTU_DISCOVER},
+    {IPPROTO_IPV6, IPV6_TCLASS},
+    {IPPROTO_IPV6, IPV6_UNICAST_HOPS},
+    {IPPROTO_IPV6, IPV6_RECVERR},
+    {IPPROTO_IPV6, IPV6_RECVPKTINFO},
+    {IPPROTO_IPV6, kReceiveClass},
+    {IPPROTO_IPV6, IPV6_MTU_DISCOVER},
+});
+
+std::optional<std::string> read_option(int fd, int level, int name) {
   std::array<char, kMostBytes> value{};
   socklen_t size = value.size();
-  if (::getsockopt(fd, SOL_SOCKET, name, value.data(), &size) != 0) {
+  if (::getsockopt(fd, level, name, value.data(), &size) != 0) {
     return std::nullopt;  // This kernel has no such option.
   }
   return std::string(value.data(), size);
@@ -90,7 +128,7 @@ std::optional<std::string> read_option(int fd, int name) {
 // The kernel gives twice what was asked for (socket(7)).
 std::string asked_for(const wire::SocketOption& option) {
   int doubled = 0;
-  if (option.name() != SO_SNDBUF && option.name() != SO_RCVBUF) {
+  if (option.level() != 0 || (option.name() != SO_SNDBUF && option.name() != SO_RCVBUF)) {
     return option.value();
   }
   std::memcpy(&doubled, option.value().data(), std::min(sizeof(doubled), option.value().size()));
@@ -104,13 +142,10 @@ Error not_carried(std::string option) {
 
 }  // namespace
 
-Result<SocketOptions> changed_options(int fd, int type) {
-  std::array<int, 2> ends{};
-  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0) {
-    return fail(system_error("make a socket pair"));
-  }
-  const UniqueFd fresh(ends[0]);
-  const UniqueFd other(ends[1]);
+namespace {
+
+// What the caller has found of those of SOL_SOCKET that differ from those of `fresh`.
+Result<SocketOptions> changed_from(int fd, int fresh, std::span<const int> others) {
   socklen_t filter = 0;
   if (::getsockopt(fd, SOL_SOCKET, SO_GET_FILTER, nullptr, &filter) == 0 && filter != 0) {
     return fail(not_carried("SO_ATTACH_FILTER"));
@@ -118,11 +153,12 @@ Result<SocketOptions> changed_options(int fd, int type) {
   SocketOptions changed;
   for (int name = 1; name < kEndOfOptions; ++name) {
     const auto* const known = std::ranges::find(kOptions, name, &KnownOption::name);
-    if (std::ranges::find(kNoOptions, name) != kNoOptions.end()) {
+    if (std::ranges::find(kNoOptions, name) != kNoOptions.end() ||
+        std::ranges::find(others, name) != others.end()) {
       continue;
     }
-    auto value = read_option(fd, name);
-    if (!value || value == read_option(fresh.get(), name)) {
+    auto value = read_option(fd, SOL_SOCKET, name);
+    if (!value || value == read_option(fresh, SOL_SOCKET, name)) {
       continue;
     }
     if (known == kOptions.end() || !known->is_carried) {
@@ -136,14 +172,69 @@ Result<SocketOptions> changed_options(int fd, int type) {
   return changed;
 }
 
+const NetworkOption* network_option(const wire::SocketOption& option) {
+  const auto found = std::ranges::find_if(kNetworkOptions, [&](const NetworkOption& each) {
+    return static_cast<std::uint32_t>(each.level) == option.level() &&
+           static_cast<std::uint32_t>(each.name) == option.name();
+  });
+  return found == kNetworkOptions.end() ? nullptr : &*found;
+}
+
+}  // namespace
+
+Result<SocketOptions> changed_options(int fd, int type) {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return fail(system_error("make a socket pair"));
+  }
+  const UniqueFd fresh(ends[0]);
+  const UniqueFd other(ends[1]);
+  return changed_from(fd, fresh.get(), {});
+}
+
+Result<SocketOptions> changed_tcp_options(int fd, int family) {
+  constexpr int kTransmitHash = 74;  // SO_TXREHASH, which connecting sets.
+  const UniqueFd fresh(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  if (!fresh.valid()) {
+    return fail(system_error("make a socket"));
+  }
+  std::vector<int> others{kTransmitHash, SO_PRIORITY};
+  int locked = 0;
+  socklen_t size = sizeof(locked);
+  ::getsockopt(fd, SOL_SOCKET, kBufferLock, &locked, &size);
+  constexpr int kSendLocked = 1;
+  constexpr int kReceiveLocked = 2;
+  if ((locked & kSendLocked) == 0) {
+    others.push_back(SO_SNDBUF);
+  }
+  if ((locked & kReceiveLocked) == 0) {
+    others.push_back(SO_RCVBUF);
+  }
+  SocketOptions changed = MIGRATE_TRY(changed_from(fd, fresh.get(), others));
+  for (const NetworkOption& each : kNetworkOptions) {
+    auto value = read_option(fd, each.level, each.name);
+    if (!value || value == read_option(fresh.get(), each.level, each.name)) {
+      continue;
+    }
+    wire::SocketOption& kept = *changed.Add();
+    kept.set_level(static_cast<std::uint32_t>(each.level));
+    kept.set_name(static_cast<std::uint32_t>(each.name));
+    kept.set_value(std::move(*value));
+  }
+  return changed;
+}
+
 Result<void> set_options(int fd, const SocketOptions& options) {
   std::vector<wire::SocketOption> sorted(options.begin(), options.end());
-  std::ranges::sort(sorted, {}, [](const wire::SocketOption& option) {
-    return std::ranges::find(kOptions, static_cast<int>(option.name()), &KnownOption::name);
+  std::ranges::stable_sort(sorted, {}, [](const wire::SocketOption& option) {
+    return option.level() != 0
+               ? kOptions.end()
+               : std::ranges::find(kOptions, static_cast<int>(option.name()), &KnownOption::name);
   });
   for (const wire::SocketOption& option : sorted) {
     const std::string value = asked_for(option);
-    if (::setsockopt(fd, SOL_SOCKET, static_cast<int>(option.name()), value.data(),
+    const int level = option.level() == 0 ? SOL_SOCKET : static_cast<int>(option.level());
+    if (::setsockopt(fd, level, static_cast<int>(option.name()), value.data(),
                      static_cast<socklen_t>(value.size())) != 0) {
       return fail(system_error("set a socket option", "number " + std::to_string(option.name())));
     }
@@ -153,6 +244,9 @@ Result<void> set_options(int fd, const SocketOptions& options) {
 
 bool are_sound(const SocketOptions& options) {
   return std::all_of(options.begin(), options.end(), [](const wire::SocketOption& option) {
+    if (option.level() != 0) {
+      return network_option(option) != nullptr && option.value().size() <= kMostBytes;
+    }
     const auto known = std::find_if(kOptions.begin(), kOptions.end(), [&](const KnownOption& each) {
       return static_cast<std::uint32_t>(each.name) == option.name();
     });

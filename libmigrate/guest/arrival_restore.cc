@@ -219,9 +219,9 @@ Result<std::vector<StreamEndpoint>> Arrival::make_relay(const wire::RelayState& 
   Guest& guest = *arrived_.guest;
   const wire::Credentials& owner = only_process(image).threads(0).credentials();
   guest.home().set_relay(MIGRATE_TRY(GuestRelay::create(state, guest.relay_handlers())));
-  std::vector<StreamEndpoint> ends = MIGRATE_TRY(
-      guest.home().relay()->create_endpoints(owner.uid_filesystem(), owner.gid_filesystem(),
-                                             MIGRATE_TRY(make_terminals(image.objects()))));
+  std::vector<StreamEndpoint> ends = MIGRATE_TRY(guest.home().relay()->create_endpoints(
+      owner.uid_filesystem(), owner.gid_filesystem(), MIGRATE_TRY(make_terminals(image.objects())),
+      MIGRATE_TRY(make_connections(image.objects()))));
   std::map<std::uint64_t, std::uint64_t> inodes;
   std::map<std::uint64_t, std::uint64_t> terminals;
   for (const StreamEndpoint& end : ends) {
@@ -259,6 +259,21 @@ Result<std::vector<TerminalParts>> Arrival::make_terminals(const wire::Objects& 
     parts.size = {small(terminal.rows()), small(terminal.columns()), small(terminal.width_pixels()),
                   small(terminal.height_pixels())};
     parts.permissions = terminal.permissions();
+  }
+  return all;
+}
+
+Result<std::vector<ConnectionParts>> Arrival::make_connections(const wire::Objects& objects) {
+  std::vector<TcpPairNames> names;
+  for (const wire::Connection& connection : objects.connections()) {
+    names.push_back({MIGRATE_TRY(SocketName::from_bytes(connection.local())),
+                     MIGRATE_TRY(SocketName::from_bytes(connection.peer()))});
+  }
+  std::vector<TcpPair> pairs = MIGRATE_TRY(make_tcp_pairs(names));
+  std::vector<ConnectionParts> all;
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    all.push_back({static_cast<std::uint32_t>(objects.connections(static_cast<int>(i)).stream()),
+                   std::move(pairs[i])});
   }
   return all;
 }

@@ -30,21 +30,30 @@ wire::RelayDirection directions_of(std::uint32_t flags) {
 }
 
 bool is_relayed(const wire::OpenFile& file) {
-  return file.kind() == wire::OpenFile::RELAY || file.kind() == wire::OpenFile::TERMINAL;
+  return file.kind() == wire::OpenFile::RELAY || file.kind() == wire::OpenFile::TERMINAL ||
+         file.kind() == wire::OpenFile::CONNECTION;
 }
 
 // A descriptor of a stream, by which it is fetched.
 struct Relayed {
   std::uint32_t number = 0;
   const wire::OpenFile* file = nullptr;
-  const wire::Terminal* terminal = nullptr;  // null: it is none
-  bool is_readable = false;                  // by some descriptor
+  const wire::Terminal* terminal = nullptr;      // null: it is none
+  const wire::Connection* connection = nullptr;  // the same
+  bool is_readable = false;                      // by some descriptor
 };
 
 const wire::Terminal* terminal_of(const wire::Objects& objects, const wire::OpenFile& file) {
   const auto found = std::ranges::find(objects.terminals(), file.object(), &wire::Terminal::stream);
   return file.kind() == wire::OpenFile::TERMINAL && found != objects.terminals().end() ? &*found
                                                                                        : nullptr;
+}
+
+const wire::Connection* connection_of(const wire::Objects& objects, const wire::OpenFile& file) {
+  const auto found =
+      std::ranges::find(objects.connections(), file.object(), &wire::Connection::stream);
+  const bool is_one = file.kind() == wire::OpenFile::CONNECTION;
+  return is_one && found != objects.connections().end() ? &*found : nullptr;
 }
 
 // Of a terminal the best: for both directions, and by its own name.
@@ -66,8 +75,8 @@ std::vector<Relayed> relayed(const wire::Image& image) {
                                          [](const Relayed& each) { return each.file->object(); });
     const bool is_readable = (file.flags() & O_ACCMODE) != O_WRONLY;
     if (known == found.end()) {
-      found.push_back(
-          {descriptor.number(), &file, terminal_of(image.objects(), file), is_readable});
+      found.push_back({descriptor.number(), &file, terminal_of(image.objects(), file),
+                       connection_of(image.objects(), file), is_readable});
       continue;
     }
     known->is_readable = known->is_readable || is_readable;
@@ -104,6 +113,14 @@ std::optional<HomeTerminal::Found> found_terminal(const Relayed& stream) {
   return found;
 }
 
+std::optional<ConnectionEnd::Start> start_of(const Relayed& stream) {
+  if (stream.connection == nullptr) {
+    return std::nullopt;
+  }
+  return ConnectionEnd::Start{.taken = stream.connection->taken_bytes(),
+                              .given = stream.connection->given_bytes()};
+}
+
 UniqueFd descriptor_of(const UniqueFd& pidfd, std::uint32_t number) {
   return UniqueFd(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
 }
@@ -118,7 +135,8 @@ wire::RelayState RealFiles::fresh_relay(const wire::Image& image) {
   std::vector<RelayStreamSpec> specs;
   for (const Relayed& stream : relayed(image)) {
     specs.push_back({static_cast<std::uint32_t>(stream.file->object()), directions_of(stream),
-                     stream.terminal != nullptr});
+                     stream.terminal != nullptr, stream.connection != nullptr,
+                     stream.connection != nullptr && stream.connection->send_ended()});
   }
   return make_relay_state(specs);
 }
@@ -140,7 +158,7 @@ Result<void> RealFiles::fetch(pid_t holder, const wire::Image& image, bool must_
       return fail(system_error("fetch", "descriptor " + std::to_string(stream.number)));
     }
     streams_.push_back({static_cast<std::uint32_t>(stream.file->object()), std::move(real),
-                        directions_of(stream), found_terminal(stream)});
+                        directions_of(stream), found_terminal(stream), start_of(stream)});
   }
   return {};
 }

@@ -85,6 +85,10 @@ void find_known(const ProcessView& view, std::multimap<std::string, Candidate>& 
   std::erase_if(candidates, [](const auto& entry) { return entry.second.file->shared_id() != 0; });
 }
 
+std::string_view code_of_shared(const wire::OpenFile& file) {
+  return file.kind() == wire::OpenFile::CONNECTION ? "SOCKET_SHARED" : "SHARED_FILE";
+}
+
 void search(const ProcessView& view, pid_t other, bool ancestor,
             std::multimap<std::string, Candidate>& candidates, Findings& findings,
             Refusals& refusals) {
@@ -110,7 +114,7 @@ void search(const ProcessView& view, pid_t other, bool ancestor,
         note_shared(candidate, std::uint64_t{candidate.number} + 1, findings);
         ++place;  // Somebody else may have it too.
       } else {
-        refuse(refusals, "SHARED_FILE",
+        refuse(refusals, code_of_shared(*candidate.file),
                fmt::format("descriptor {} -> {}", candidate.number, candidate.link),
                describe_process(other));
         place = candidates.erase(place);

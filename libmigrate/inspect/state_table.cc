@@ -328,7 +328,11 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"other", "POSIX message queues", kRefused, "MQUEUE"},
     {"other", "children", kRefused, "CHILDREN"},
     {"other", "io_uring, AIO, perf events, BPF, KVM", kRefused, "IO_URING, AIO, PERF, BPF, KVM"},
-    {"other", "sockets", kRefused, "SOCKET, but for pairs with both ends inside"},
+    {"other", "connections of TCP", kCarried,
+     "by a pair of sockets there, which is fed from home (docs/links.md); SOCKET_ABROAD, "
+     "SOCKET_SETTING, SOCKET_SHARED, SOCKET_CONNECTING, SOCKET_UNREAD"},
+    {"other", "other sockets", kRefused,
+     "SOCKET, SOCKET_KIND, but for pairs with both ends inside"},
     {"other", "named pipes", kLost,
      "it is relayed: fstat and /proc tell of a pipe without a name, or of a socket", "NAMED_PIPE",
      inspect::find_named_pipes, "let the program open it again by its name"},

@@ -1,14 +1,17 @@
 #include "libmigrate/relay/guest_relay.h"
 
+#include <poll.h>
+
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <utility>
 
 namespace migrate {
 namespace {
 
-/// How often to look at what the process has read where no event tells of it.
-constexpr int kLookIntervalMs = 10;
+/// How long the kernel may need to bring what a process has written to the other end of a pair.
+constexpr std::chrono::seconds kLongestDrain{10};
 
 Error corrupt_from_home(const char* what, const std::string& object = "link to home") {
   return make_error(ErrorCode::kCorrupt, what, object);
@@ -27,6 +30,10 @@ wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams) {
     if (spec.is_terminal) {
       stream.mutable_terminal();
     }
+    if (spec.is_connection) {
+      stream.mutable_connection();
+      stream.set_out_eof(spec.send_ended);
+    }
   }
   return state;
 }
@@ -38,7 +45,7 @@ Result<std::unique_ptr<GuestRelay>> GuestRelay::create(const wire::RelayState& s
   }
   std::unique_ptr<GuestRelay> relay(new GuestRelay(std::move(handlers)));
   for (const wire::RelayStreamState& stream : state.streams()) {
-    const bool directions_ok = stream.has_terminal()
+    const bool directions_ok = stream.has_terminal() || stream.has_connection()
                                    ? stream.directions() == wire::RELAY_BOTH
                                    : stream.directions() >= 1 && stream.directions() <= 3;
     if (!directions_ok || !relay->streams_.try_emplace(stream.id(), stream).second) {
@@ -113,9 +120,19 @@ std::vector<RelayEnd> GuestRelay::ends() const {
 }
 
 Result<std::vector<StreamEndpoint>> GuestRelay::create_endpoints(
-    uid_t owner, gid_t group, std::vector<TerminalParts> terminals) {
+    uid_t owner, gid_t group, std::vector<TerminalParts> terminals,
+    std::vector<ConnectionParts> connections) {
   std::vector<StreamEndpoint> endpoints;
   for (auto& [id, stream] : streams_) {
+    if (stream.is_connection()) {
+      const auto parts = std::ranges::find(connections, id, &ConnectionParts::stream);
+      if (parts == connections.end()) {
+        return fail(corrupt_from_home("make a connection", "relay stream " + std::to_string(id)));
+      }
+      endpoints.push_back(MIGRATE_TRY(stream.open_connection(std::move(parts->pair))));
+      connections.erase(parts);
+      continue;
+    }
     if (!stream.is_terminal()) {
       endpoints.push_back(MIGRATE_TRY(stream.open(owner, group)));
       continue;
@@ -171,8 +188,8 @@ int GuestRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
   }
   for (const auto& [id, stream] : streams_) {
     stream.collect(descriptors);
-    if (stream.wants_timer() && timeout_ms < 0) {
-      timeout_ms = kLookIntervalMs;
+    if (const int look_ms = stream.looks_in_ms(); look_ms >= 0) {
+      timeout_ms = timeout_ms < 0 ? look_ms : std::min(timeout_ms, look_ms);
     }
   }
   return timeout_ms;
@@ -192,6 +209,9 @@ Result<void> GuestRelay::handle() {
     }
   }
   handlers_.on_change();
+  for (auto& [id, stream] : streams_) {
+    stream.take();
+  }
   pump_link();
   return outcome;
 }
@@ -329,12 +349,42 @@ wire::RelayState GuestRelay::freeze_state() {
   state.set_epoch(state_epoch_ + 1);
   state.set_next_signal(next_signal_);
   state.set_stopped_signal(stopped_signal_);
+  drain_all();
   for (auto& [id, stream] : streams_) {
-    stream.drain();
     stream.take_unread();
     stream.save(*state.add_streams());
   }
   return state;
+}
+
+// Of a connection the kernel may have more than fits into our end's queue. What does not come at
+// all is told as a reset, never left out in silence.
+void GuestRelay::drain_all() {
+  constexpr int kRoundMs = 10;
+  const auto give_up_at = std::chrono::steady_clock::now() + kLongestDrain;
+  const auto has_more = [](const auto& stream) { return stream.second.has_more(); };
+  for (;;) {
+    for (auto& [id, stream] : streams_) {
+      stream.drain();
+    }
+    if (std::ranges::none_of(streams_,
+                             [](const auto& stream) { return stream.second.is_connection(); })) {
+      return;
+    }
+    handlers_.on_change();
+    for (auto& [id, stream] : streams_) {
+      stream.take();
+    }
+    const auto late = std::ranges::find_if(streams_, has_more);
+    if (late == streams_.end()) {
+      return;
+    }
+    if (std::chrono::steady_clock::now() > give_up_at) {
+      late->second.give_up_output();
+    }
+    pollfd waiting{late->second.poll_fd(), POLLIN, 0};
+    poll(&waiting, 1, kRoundMs);
+  }
 }
 
 void GuestRelay::report_job_state(int stopped_signal) {
@@ -428,11 +478,14 @@ void GuestRelay::report_descendants_ended() {
 // Takes out what was written: all of it, if it is `over`.
 void GuestRelay::note_ends(bool over) {
   exited_->clear_ends();
+  if (over) {
+    drain_all();
+  }
   for (auto& [id, stream] : streams_) {
-    stream.drain();
     if (over) {
       stream.end_output();
     } else {
+      stream.drain();
       stream.leave_to_children();
     }
     wire::RelayStreamEnd& end = *exited_->add_ends();

@@ -23,6 +23,14 @@ struct RelayStreamSpec {
   std::uint32_t id = 0;
   wire::RelayDirection directions = wire::RELAY_NONE;
   bool is_terminal = false;
+  bool is_connection = false;
+  bool send_ended = false;  ///< Of a connection: the process has ended its output.
+};
+
+/// A connection of the process, as it is to be made.
+struct ConnectionParts {
+  std::uint32_t stream = 0;
+  TcpPair pair;
 };
 
 /// A core dump in which pages are missing that had not come when it was written.
@@ -71,9 +79,10 @@ class GuestRelay {
   /// Makes the process's ends, which are its user's: he may open them again by their names in
   /// /proc. Call once; install them in the process before closing them, as the last close is the
   /// end of file. Streams of both directions are socket pairs, others pipes; terminals are made of
-  /// `terminals`. Errors: kCorrupt (there is none for one), kSystem.
-  Result<std::vector<StreamEndpoint>> create_endpoints(uid_t owner, gid_t group,
-                                                       std::vector<TerminalParts> terminals = {});
+  /// `terminals`, connections of `connections`. Errors: kCorrupt (there is none for one), kSystem.
+  Result<std::vector<StreamEndpoint>> create_endpoints(
+      uid_t owner, gid_t group, std::vector<TerminalParts> terminals = {},
+      std::vector<ConnectionParts> connections = {});
 
   /// Takes a new link to home in place of any older one.
   void attach(std::unique_ptr<Channel> channel);
@@ -130,6 +139,7 @@ class GuestRelay {
   Result<void> accept_signal(const wire::RelaySignal& signal);
   Result<GuestStream*> find(std::uint32_t id);
   Result<void> pump_stream(GuestStream& stream);
+  void drain_all();
   void pump_link();
   void note_ends(bool over);
   void send_job_state();

@@ -45,6 +45,9 @@ GuestStream::GuestStream(const wire::RelayStreamState& state)
   if (state.has_terminal()) {
     terminal_.emplace(state.terminal());
   }
+  if (state.has_connection()) {
+    connection_.emplace(state.connection());
+  }
 }
 
 Error GuestStream::corrupt(const char* what) const {
@@ -60,6 +63,9 @@ void GuestStream::adopt(const wire::GuestRelayState::Stream& noted, UniqueFd in,
     terminal_->adopt(std::move(in), std::move(unread));
     return;
   }
+  if (connection_ && in.valid()) {
+    in_ = StreamBuffer(connection_->adopt(noted.connection(), in.get(), out_, in_.first()));
+  }
   in_fd_ = std::move(in);
   out_fd_ = std::move(out);
   unread_fd_ = std::move(unread);
@@ -72,6 +78,10 @@ void GuestStream::note(wire::RelayStreamState& state, wire::GuestRelayState::Str
   noted.set_in_acked(in_acked_);
   noted.set_in_eof(in_eof_ && in_.empty());
   noted.set_in_finished(in_finished_);
+  if (connection_) {
+    noted.set_in_eof(in_finished_);  // Otherwise home tells it again, and how it ends.
+    connection_->note(*noted.mutable_connection());
+  }
 }
 
 void GuestStream::add_ends(std::vector<RelayEnd>& ends) const {
@@ -148,6 +158,15 @@ void GuestStream::collect(std::vector<pollfd>& descriptors) const {
     }
     return;
   }
+  if (connection_) {
+    const bool room = writes_out() && !out_eof_ && out_.size() < kRelayWindowBytes;
+    const short events =
+        static_cast<short>((room ? POLLIN : 0) | (reads_in() && !in_.empty() ? POLLOUT : 0));
+    if (in_fd_.valid() && events != 0) {
+      descriptors.push_back({in_fd_.get(), events, 0});
+    }
+    return;
+  }
   short in_events = -1;  // -1: not polled, as a hang-up would wake us again and again.
   if (in_fd_.valid() && reads_in() && !in_finished_) {
     in_events = in_.empty() ? 0 : POLLOUT;
@@ -164,9 +183,20 @@ void GuestStream::collect(std::vector<pollfd>& descriptors) const {
   }
 }
 
+int GuestStream::looks_in_ms() const {
+  constexpr int kLookIntervalMs = 10;
+  if (!wants_timer()) {
+    return -1;
+  }
+  return connection_ ? connection_->look_interval_ms() : kLookIntervalMs;
+}
+
 bool GuestStream::wants_timer() const {
   if (terminal_) {
     return terminal_->is_open() && !in_.empty();  // For room in it.
+  }
+  if (connection_) {
+    return wants_look();
   }
   if (!reads_in() || !in_.empty() || in_finished_) {
     return false;
@@ -177,6 +207,10 @@ bool GuestStream::wants_timer() const {
 std::uint64_t GuestStream::consumed() const {
   if (terminal_) {
     return in_.first();  // What it has taken travels with the process.
+  }
+  if (connection_) {
+    return in_gone_ || !in_fd_.valid() ? in_.first()
+                                       : connection_->consumed(in_acked_, in_.first());
   }
   const int fd = unread_fd_.valid() ? unread_fd_.get() : in_fd_.get();
   int unread = 0;
@@ -193,6 +227,10 @@ std::uint64_t GuestStream::consumed() const {
 Result<void> GuestStream::pump_process() {
   if (terminal_) {
     return pump_terminal();
+  }
+  if (connection_) {
+    pump_connection();
+    return {};
   }
   if (reads_in() && in_fd_.valid()) {
     write_in();
@@ -295,6 +333,14 @@ void GuestStream::read_out(std::uint64_t limit) {
     out_eof_ = !terminal_->read_out(out_, limit);
     return;
   }
+  if (connection_) {
+    const ConnectionEnd::Read read = connection_->read(in_fd_.get(), out_, limit - out_.size());
+    out_eof_ = read != ConnectionEnd::Read::kGoesOn;
+    if (read == ConnectionEnd::Read::kReset) {
+      drop_reader();
+    }
+    return;
+  }
   const int fd = is_socket() ? in_fd_.get() : out_fd_.get();
   std::array<char, kRelayChunkBytes> bytes;
   while (fd >= 0 && out_.size() < limit) {
@@ -317,6 +363,12 @@ void GuestStream::drain() {
     constexpr std::uint64_t kMostOfTerminal = 1U << 20U;
     if (!out_eof_ && !out_gone_) {
       read_out(out_.size() + kMostOfTerminal);
+    }
+    return;
+  }
+  if (connection_) {
+    if (writes_out() && !out_eof_ && in_fd_.valid()) {
+      read_out(out_.size() + kRelayWindowBytes);
     }
     return;
   }
@@ -343,30 +395,26 @@ void GuestStream::drop_out() {
   out_sent_ = out_.end();
   if (terminal_) {
     terminal_->hang_up();
-  } else if (is_socket()) {
+  } else if (is_socket() && !connection_) {  // That of a connection ends with the reset that comes.
     shutdown(in_fd_.get(), SHUT_RD);
   }
   out_fd_.reset();
 }
 
 void GuestStream::pump_link(Link& link) {
+  if (left_at_ && *left_at_ > in_acked_) {
+    acknowledge(link, *left_at_);
+  }
   while (!out_gone_ && out_sent_ < std::min(out_.end(), out_.first() + kRelayWindowBytes)) {
     const std::uint64_t room = out_.first() + kRelayWindowBytes - out_sent_;
-    const auto bytes = out_.view(out_sent_, std::min(kRelayChunkBytes, room));
-    wire::RelayMessage message;
-    wire::RelayData& data = *message.mutable_data();
-    data.set_stream(id_);
-    data.set_offset(out_sent_);
-    data.set_content(bytes.data(), bytes.size());
-    out_sent_ += bytes.size();
+    const wire::RelayMessage message =
+        data_message(id_, out_, out_sent_, std::min(kRelayChunkBytes, room),
+                     connection_ ? connection_->urgent() : std::nullopt);
+    out_sent_ += message.data().content().size();
     link.send(message);
   }
-  if (out_eof_ && !out_gone_ && out_sent_ == out_.end() && !out_eof_sent_) {
-    wire::RelayMessage message;
-    message.mutable_close()->set_stream(id_);
-    message.mutable_close()->set_offset(out_.end());
-    link.send(message);
-    out_eof_sent_ = true;
+  if (out_eof_ && !out_gone_ && out_sent_ == out_.end()) {
+    send_close(link);
   }
   if (in_gone_ && !in_gone_sent_) {
     wire::RelayMessage message;
@@ -380,13 +428,35 @@ void GuestStream::pump_link(Link& link) {
     return;
   }
   const std::uint64_t read_to = consumed();
-  if (read_to - in_acked_ >= kRelayAckBytes || (read_to == in_.end() && read_to != in_acked_)) {
-    wire::RelayMessage message;
-    message.mutable_ack()->set_stream(id_);
-    message.mutable_ack()->set_offset(read_to);
-    link.send(message);
-    in_acked_ = read_to;
+  if (connection_) {
+    connection_->note_consumed(read_to);
   }
+  if (read_to - in_acked_ >= kRelayAckBytes || (read_to == in_.end() && read_to != in_acked_)) {
+    acknowledge(link, read_to);
+  }
+}
+
+void GuestStream::acknowledge(Link& link, std::uint64_t read_to) {
+  wire::RelayMessage message;
+  message.mutable_ack()->set_stream(id_);
+  message.mutable_ack()->set_offset(read_to);
+  link.send(message);
+  in_acked_ = read_to;
+}
+
+void GuestStream::send_close(Link& link) {
+  const bool has_left = connection_ && connection_->is_known_left();
+  if (out_eof_sent_ && has_left == left_sent_) {
+    return;
+  }
+  wire::RelayMessage message;
+  message.mutable_close()->set_stream(id_);
+  message.mutable_close()->set_offset(out_.end());
+  message.mutable_close()->set_reset(connection_ && connection_->is_reset());
+  message.mutable_close()->set_left(has_left);
+  link.send(message);
+  out_eof_sent_ = true;
+  left_sent_ = has_left;
 }
 
 Result<void> GuestStream::accept_data(const wire::RelayData& data) {
@@ -396,6 +466,9 @@ Result<void> GuestStream::accept_data(const wire::RelayData& data) {
     return fail(corrupt("accept input from home"));
   }
   in_.append(data.content());
+  if (data.urgent() && connection_) {
+    connection_->write_urgently(in_.end() - 1);
+  }
   if (in_gone_) {
     in_.drop_to(in_.end());
   } else if (in_.end() - in_acked_ > kRelayWindowBytes) {
@@ -429,6 +502,9 @@ Result<void> GuestStream::accept_close(const wire::RelayClose& close) {
     return fail(corrupt("accept the end of home's input"));
   }
   in_eof_ = true;
+  if (connection_ && close.reset()) {
+    connection_->end_with_reset();
+  }
   return {};
 }
 
@@ -448,7 +524,7 @@ Result<void> GuestStream::accept_resumed(const wire::RelayResumed::Stream& resum
 }
 
 void GuestStream::describe(wire::RelayResume::Stream& resume) {
-  in_acked_ = consumed();
+  in_acked_ = left_at_.value_or(consumed());
   in_gone_sent_ = in_gone_;
   resume.set_id(id_);
   resume.set_in_acked(in_acked_);
@@ -469,6 +545,9 @@ void GuestStream::save(wire::RelayStreamState& state) const {
   state.set_out_gone(out_gone_);
   if (terminal_) {
     *state.mutable_terminal() = terminal_->state();
+  }
+  if (connection_) {
+    *state.mutable_connection() = connection_->state();
   }
 }
 

@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/relay/guest_connection.h"
 #include "libmigrate/relay/guest_terminal.h"
 #include "libmigrate/relay/link.h"
 #include "libmigrate/relay/stream_buffer.h"
@@ -52,10 +53,14 @@ class GuestStream {
   /// The same of a stream that is_terminal().
   Result<StreamEndpoint> open_terminal(TerminalParts parts, uid_t owner, gid_t group);
   bool is_terminal() const { return terminal_.has_value(); }
+  /// The same of a stream that is_connection(). `pair`: its end is the process's.
+  Result<StreamEndpoint> open_connection(TcpPair pair);
+  bool is_connection() const { return connection_.has_value(); }
 
   void collect(std::vector<pollfd>& descriptors) const;
-  /// True: what the process reads must be looked at without an event to tell of it.
-  bool wants_timer() const;
+  /// In how many milliseconds to look at what the process has read, of which no event tells; -1:
+  /// need not be.
+  int looks_in_ms() const;
   /// Moves bytes between the buffers and the process's ends, and notices ends closed. Errors:
   /// kCorrupt (what home has sent for a terminal).
   Result<void> pump_process();
@@ -63,8 +68,16 @@ class GuestStream {
   std::optional<bool> take_foreground();
   /// Queues on `link` what is due.
   void pump_link(Link& link);
-  /// Takes everything out of the process's output, over the window if need be.
+  /// Takes everything out of the process's output, over the window if need be; of a connection, a
+  /// part of it.
   void drain();
+  /// Whether drain() is to be called again, after take(), when poll_fd() can be read.
+  bool has_more() const { return connection_ && !out_eof_ && connection_->has_more(out_.end()); }
+  int poll_fd() const { return in_fd_.get(); }
+  /// What was read has been noted.
+  void take();
+  /// The rest of the output of a connection will not come.
+  void give_up_output();
   /// The same of a terminal's input that the process has not read, until it is pumped again.
   void take_unread();
   /// The process has stopped: its terminal is the shell's again, with what was typed and not read.
@@ -93,6 +106,12 @@ class GuestStream {
   bool reads_in() const { return (directions_ & wire::RELAY_IN) != 0 && !in_gone_; }
   bool writes_out() const { return (directions_ & wire::RELAY_OUT) != 0 && !out_gone_; }
   bool is_socket() const { return directions_ == wire::RELAY_BOTH; }
+  bool wants_look() const;
+  bool wants_timer() const;
+  void pump_connection();
+  void finish_connection();
+  void send_close(Link& link);
+  void acknowledge(Link& link, std::uint64_t read_to);
   std::uint64_t consumed() const;
   Result<void> pump_terminal();
   void write_in();
@@ -110,6 +129,7 @@ class GuestStream {
   UniqueFd out_fd_;     // what the process writes, we read
   UniqueFd unread_fd_;  // tells (FIONREAD) what the process has not read yet; else in_fd_ does
   std::optional<GuestTerminal> terminal_;  // has all of them, if it is one
+  std::optional<GuestConnection> connection_;
 
   StreamBuffer in_;             // arrived, not yet written to in_fd_
   std::uint64_t in_acked_ = 0;  // last acknowledgement that home knows or will know
@@ -123,6 +143,9 @@ class GuestStream {
   bool out_eof_ = false;
   bool out_eof_sent_ = false;
   bool out_eof_acked_ = false;
+  bool left_sent_ = false;
+  std::optional<std::uint64_t>
+      left_at_;  // The process has closed its connection, having read so far.
   bool out_gone_ = false;
 };
 

@@ -62,7 +62,7 @@ HomeRelay::HomeRelay(std::vector<Stream> streams, pid_t deputy, Handlers handler
     : handlers_(std::move(handlers)), deputy_(deputy) {
   for (Stream& stream : streams) {
     streams_.try_emplace(stream.id, stream.id, stream.directions, std::move(stream.real),
-                         stream.terminal);
+                         stream.terminal, stream.connection);
   }
   std::signal(SIGPIPE, SIG_IGN);  // A write to a pipe has no MSG_NOSIGNAL.
 }
@@ -193,6 +193,9 @@ Result<void> HomeRelay::handle() {
   pump_streams();
   stop_deputy();
   handlers_.on_change();
+  for (auto& [id, stream] : streams_) {
+    stream.take();
+  }
   deliver_exit();
   pump_link();
   tell_closed();
@@ -495,7 +498,7 @@ void HomeRelay::deliver_exit() {
   if (!exited_->keep_streams()) {
     all_ended_ = true;
     for (auto& [id, stream] : streams_) {
-      stream.close();
+      stream.end(!exited_->lost().empty());
     }
   } else {
     for (auto& [id, stream] : streams_) {

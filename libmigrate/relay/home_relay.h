@@ -37,7 +37,8 @@ class HomeRelay {
     std::uint32_t id = 0;
     UniqueFd real;
     wire::RelayDirection directions = wire::RELAY_NONE;
-    std::optional<HomeTerminal::Found> terminal = std::nullopt;  ///< If it is one.
+    std::optional<HomeTerminal::Found> terminal = std::nullopt;     ///< If it is one.
+    std::optional<ConnectionEnd::Start> connection = std::nullopt;  ///< The same.
   };
 
   /// Called from handle(). They may call the relay, but not destroy it.

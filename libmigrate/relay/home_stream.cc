@@ -13,6 +13,7 @@
 #include <string>
 #include <string_view>
 
+#include "base/log.h"
 #include "libmigrate/relay/terminal_frames.h"
 
 namespace migrate {
@@ -37,8 +38,13 @@ std::uint64_t terminal_device_of(int fd, const struct stat& status) {
 }  // namespace
 
 HomeStream::HomeStream(std::uint32_t id, std::uint32_t directions, UniqueFd real,
-                       const std::optional<HomeTerminal::Found>& terminal)
+                       const std::optional<HomeTerminal::Found>& terminal,
+                       const std::optional<ConnectionEnd::Start>& connection)
     : id_(id), directions_(directions), fd_(std::move(real)) {
+  if (connection) {
+    connection_.emplace(*connection);
+    ConnectionEnd::prepare(fd_.get());
+  }
   if (terminal) {
     terminal_.emplace(*terminal);
   }
@@ -90,7 +96,23 @@ void HomeStream::adopt(const wire::HomeRelayState::Stream& noted) {
   if (terminal_) {
     terminal_->adopt(noted.terminal());
   }
+  if (connection_ && fd_.valid()) {
+    adopt_connection(noted);
+  }
   close_if_done();
+}
+
+void HomeStream::adopt_connection(const wire::HomeRelayState::Stream& noted) {
+  const auto written = connection_->adopt(noted.connection(), fd_.get(), in_);
+  if (!written) {
+    log::error("{}", written.error().message());
+    ConnectionEnd::reset(fd_.get());
+    return;
+  }
+  if (!out_gone_ && !out_closed_) {
+    out_ = StreamBuffer(std::max(*written, noted.out_first()));
+    out_acked_ = out_.first();
+  }
 }
 
 // Output that came and was not written is not noted: it was not acknowledged and comes again.
@@ -107,6 +129,9 @@ void HomeStream::note(wire::HomeRelayState::Stream& noted) const {
   noted.set_out_closed(out_closed_);
   if (terminal_) {
     *noted.mutable_terminal() = terminal_->note();
+  }
+  if (connection_) {
+    connection_->note(*noted.mutable_connection());
   }
 }
 
@@ -136,7 +161,7 @@ void HomeStream::collect(std::vector<pollfd>& descriptors, bool may_read) const 
   if (fd_.valid() && has_out() && !out_gone_ && !out_closed_) {
     if (!out_.empty()) {
       events = static_cast<short>((events < 0 ? 0 : events) | POLLOUT);
-    } else if (events < 0 && !has_in()) {
+    } else if (events < 0 && (!has_in() || (connection_ && in_eof_))) {
       events = 0;  // To learn that the reader has gone.
     }
   }
@@ -152,6 +177,9 @@ void HomeStream::pump_real(short events, bool may_read) {
   if (!has_in() && has_out() && !out_gone_ && (events & POLLERR) != 0) {
     drop_out();
   }
+  if (connection_ && in_eof_ && !out_gone_ && !out_closed_ && (events & (POLLERR | POLLHUP)) != 0) {
+    drop_out();  // The peer, which had ended its half, has reset the other.
+  }
   if (may_read && reads_in() && has_room() && (!terminal_ || terminal_->is_taken()) &&
       (events & (POLLIN | POLLERR | POLLHUP)) != 0) {
     read_in();
@@ -162,6 +190,11 @@ void HomeStream::pump_real(short events, bool may_read) {
 }
 
 void HomeStream::read_in() {
+  if (connection_) {
+    in_eof_ = connection_->read(fd_.get(), in_, most_input() - in_.size()) !=
+              ConnectionEnd::Read::kGoesOn;
+    return;
+  }
   std::array<char, kRelayChunkBytes> bytes;
   do {
     constexpr std::size_t kMostOfTerminal = 1024;
@@ -187,6 +220,12 @@ void HomeStream::read_in() {
 void HomeStream::write_out() {
   if (terminal_) {
     write_terminal();
+    return;
+  }
+  if (connection_) {
+    if (connection_->write(fd_.get(), out_) == ConnectionEnd::Written::kBroken) {
+      drop_out();
+    }
     return;
   }
   while (!out_.empty() && fd_.valid()) {
@@ -244,7 +283,29 @@ void HomeStream::write_terminal() {
   }
 }
 
+void HomeStream::take() {
+  if (connection_ && fd_.valid()) {
+    connection_->take(fd_.get());
+  }
+}
+
+// As the process's end was left: who has not read all has said so to the peer by a reset.
+void HomeStream::leave_connection() {
+  int unread = 0;
+  const bool is_rude =
+      out_reset_ || !in_.empty() || (::ioctl(fd_.get(), FIONREAD, &unread) == 0 && unread > 0);
+  if (is_rude) {
+    ConnectionEnd::reset(fd_.get());
+  } else {
+    ::shutdown(fd_.get(), SHUT_RDWR);
+  }
+}
+
 void HomeStream::drop_in() {
+  out_reset_ = out_reset_ || !in_.empty();  // Who leaves a connection unread resets it.
+  if (connection_ && fd_.valid() && (out_closed_ || out_gone_)) {
+    leave_connection();
+  }
   in_gone_ = true;
   in_.drop_to(in_.end());
   in_sent_ = in_.end();
@@ -258,6 +319,12 @@ void HomeStream::drop_out() {
 }
 
 void HomeStream::finish_out() {
+  if (connection_ && (out_reset_ || in_gone_ || leaves_)) {
+    leave_connection();
+    in_gone_ = true;
+  } else if (connection_) {
+    ::shutdown(fd_.get(), SHUT_WR);
+  }
   out_closed_ = true;
   close_if_done();
 }
@@ -277,21 +344,25 @@ void HomeStream::close() {
   fd_.reset();
 }
 
+void HomeStream::end(bool was_lost) {
+  if (connection_ && fd_.valid() && (was_lost || !in_.empty())) {
+    ConnectionEnd::reset(fd_.get());
+  }
+  close();
+}
+
 void HomeStream::pump_link(Link& link) {
   while (in_sent_ < in_.end() && !in_gone_) {
-    const auto bytes = in_.view(in_sent_, kRelayChunkBytes);
-    wire::RelayMessage message;
-    wire::RelayData& data = *message.mutable_data();
-    data.set_stream(id_);
-    data.set_offset(in_sent_);
-    data.set_content(bytes.data(), bytes.size());
-    in_sent_ += bytes.size();
+    const wire::RelayMessage message = data_message(
+        id_, in_, in_sent_, kRelayChunkBytes, connection_ ? connection_->urgent() : std::nullopt);
+    in_sent_ += message.data().content().size();
     link.send(message);
   }
   if (in_eof_ && !in_eof_sent_ && !in_gone_) {
     wire::RelayMessage message;
     message.mutable_close()->set_stream(id_);
     message.mutable_close()->set_offset(in_.end());
+    message.mutable_close()->set_reset(connection_ && connection_->is_reset());
     link.send(message);
     in_eof_sent_ = true;
   }
@@ -323,6 +394,9 @@ Result<void> HomeStream::accept_data(const wire::RelayData& data) {
     return fail(corrupt("accept output of the process"));
   }
   out_.append(data.content());
+  if (data.urgent() && connection_) {
+    connection_->write_urgently(out_.end() - 1);
+  }
   if (out_gone_ || !fd_.valid()) {
     out_.drop_to(out_.end());
   } else if (out_.end() - out_acked_ > kRelayWindowBytes) {
@@ -363,6 +437,13 @@ Result<void> HomeStream::accept_close(const wire::RelayClose& close) {
   }
   out_eof_ = true;
   out_closed_sent_ = false;
+  out_reset_ = close.reset() && connection_;
+  if (close.left() && connection_) {
+    leaves_ = true;
+    if (out_closed_ || out_gone_) {
+      drop_in();
+    }
+  }
   return {};
 }
 
@@ -379,6 +460,7 @@ Result<void> HomeStream::check_resume(const wire::RelayResume::Stream& resume) c
 void HomeStream::accept_resume(const wire::RelayResume::Stream& resume) {
   if (has_in() && !in_gone_) {
     if (resume.in_gone()) {
+      in_.drop_to(std::clamp(resume.in_acked(), in_.first(), in_.end()));
       drop_in();
     } else {
       drop_in_to(resume.in_acked());

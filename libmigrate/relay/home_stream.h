@@ -8,6 +8,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/relay/connection_end.h"
 #include "libmigrate/relay/home_terminal.h"
 #include "libmigrate/relay/link.h"
 #include "libmigrate/relay/stream_buffer.h"
@@ -20,9 +21,10 @@ namespace migrate {
 /// bites. Part of HomeRelay; the owner's thread only; nothing blocks.
 class HomeStream {
  public:
-  /// `terminal`: what it is, if it is one.
+  /// `terminal`, `connection`: what it is, if it is one.
   HomeStream(std::uint32_t id, std::uint32_t directions, UniqueFd real,
-             const std::optional<HomeTerminal::Found>& terminal);
+             const std::optional<HomeTerminal::Found>& terminal,
+             const std::optional<ConnectionEnd::Start>& connection = std::nullopt);
 
   std::uint32_t id() const { return id_; }
 
@@ -43,6 +45,8 @@ class HomeStream {
 
   /// Reads and writes the real descriptor as far as `events` (what poll said of it) allow.
   void pump_real(short events, bool may_read);
+  /// What was read has been noted.
+  void take();
   /// Queues on `link` what is due.
   void pump_link(Link& link);
 
@@ -58,9 +62,13 @@ class HomeStream {
   bool written_to(std::uint64_t offset) const {
     return !has_out() || out_gone_ || out_.first() >= offset;
   }
-  bool in_closed() const { return in_gone_; }
-  bool out_closed() const { return out_closed_; }
+  /// The deputy is to close its descriptors, too. A connection has the same for both directions.
+  bool in_closed() const { return in_gone_ && (!connection_ || !open()); }
+  bool out_closed() const { return out_closed_ && (!connection_ || !open()); }
   bool open() const { return fd_.valid(); }
+  /// The process has ended, and with it what it has not read; then as close(). `was_lost`: not by
+  /// itself, so that its peers must not take it for the end of what it had to say.
+  void end(bool was_lost);
   /// Lets the real descriptor go.
   void close();
 
@@ -74,6 +82,8 @@ class HomeStream {
   void write_terminal();
   void read_in();
   void write_out();
+  void adopt_connection(const wire::HomeRelayState::Stream& noted);
+  void leave_connection();
   void drop_in();
   void drop_in_to(std::uint64_t offset);
   void drop_out();
@@ -87,6 +97,9 @@ class HomeStream {
   bool nonblocking_ = false;  // reads and writes of fd_ never block
   bool socket_ = false;
   std::optional<HomeTerminal> terminal_;
+  std::optional<ConnectionEnd> connection_;
+  bool out_reset_ = false;  // of a connection: the process's output ends with a reset
+  bool leaves_ = false;     // and the process has closed it
   std::uint64_t device_ = 0;
 
   StreamBuffer in_;  // from the first byte that the process has not read

@@ -22,6 +22,7 @@
 #include "libmigrate/carriers/file_here.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
+#include "libmigrate/links/tcp_pair.h"
 
 namespace migrate {
 namespace {
@@ -136,6 +137,17 @@ void check_terminals(const wire::Objects& objects, Refusals& refusals) {
   }
 }
 
+// Tried out, since capabilities are not all that it takes.
+void check_links(const wire::Objects& objects, Refusals& refusals) {
+  if (objects.connections_size() == 0) {
+    return;
+  }
+  const TcpPairNames names{SocketName::loopback(1), SocketName::loopback(2)};
+  if (const auto made = make_tcp_pairs({&names, 1}); !made) {
+    refusals.push_back(make_refusal("NO_LINKS", "a pair of sockets", made.error().message()));
+  }
+}
+
 bool may_raise_limits() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   std::array<__user_cap_data_struct, 2> sets{};
@@ -178,6 +190,7 @@ std::vector<wire::Refusal> check_against_host(const wire::Image& image,
   check_mapped_files(image.objects(), process, same_kernel, refusals);
   check_open_files(image.objects(), process, same_kernel, refusals);
   check_terminals(image.objects(), refusals);
+  check_links(image.objects(), refusals);
   struct stat status {};
   const std::string& directory = process.working_directory();
   if (!directory.empty() && (::stat(directory.c_str(), &status) != 0 || !S_ISDIR(status.st_mode))) {

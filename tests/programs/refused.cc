@@ -490,10 +490,10 @@ constexpr Refused kRefused[] = {
     {"sysv_shm_owned", "SYSV_SHM", sysv_shm_owned},
     {"sysv_sem_undo", "SYSV_SEM", sysv_sem_undo},
     {"device", "DEVICE", device},
-    {"tcp", "SOCKET", tcp},
-    {"udp", "SOCKET", udp},
+    {"tcp", "SOCKET_KIND", tcp},
+    {"udp", "SOCKET_KIND", udp},
     {"unix_socket", "SOCKET", unix_socket},
-    {"netlink", "SOCKET", netlink},
+    {"netlink", "SOCKET_KIND", netlink},
     {"descriptor_under_way", "SOCKET", descriptor_under_way},
     {"uring", "IO_URING", uring},
     {"userfault", "USERFAULTFD", userfault},
@@ -541,7 +541,7 @@ constexpr Refused kRefused[] = {
     {"data_limit", "RLIMIT_REACHED", refused::data_limit},
     {"descriptor_limit", "RLIMIT_REACHED", refused::descriptor_limit},
     {"memfd_in_pieces", "LARGE_MEMFD", refused::memfd_in_pieces},
-    {"several", "INOTIFY,SOCKET,FILE_LOCK,PROC_FILE", several},
+    {"several", "INOTIFY,SOCKET_KIND,FILE_LOCK,PROC_FILE", several},
 };
 
 /// Some work that must go on, and its result.

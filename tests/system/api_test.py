@@ -120,7 +120,7 @@ class Asking(ApiCase):
         process = self.start("refused", "hostB")
         self.end(process, 0)
         self.assertEqual(lines(process, "status"), [["3"], ["3"], ["0"], ["0"]])
-        self.assertEqual([words[0] for words in lines(process, "refusal")], ["SOCKET", "SOCKET"])
+        self.assertEqual([words[0] for words in lines(process, "refusal")], ["SOCKET_KIND", "SOCKET_KIND"])
         self.assertEqual(self.hosts_of(process), ["hostB"])
 
     def test_no_such_host(self):
@@ -363,7 +363,7 @@ class Hooks(ApiCase):
         process, stop = self.start_hooks("none")
         outcome = self.testbed.control("hostA", "move", process.pid, "hostB")
         self.assertEqual(outcome.status, REFUSED, outcome)
-        self.assertEqual(sorted(outcome.codes()), ["DEVICE", "SOCKET"])
+        self.assertEqual(sorted(outcome.codes()), ["DEVICE", "SOCKET_KIND"])
         self.end_hooks(process, stop)
 
     def test_what_they_close_is_opened_there(self):
@@ -401,7 +401,7 @@ class Hooks(ApiCase):
     def test_what_they_do_not_close_is_refused(self):
         process, stop = self.start_hooks("keep")
         outcome = self.testbed.control("hostA", "move", process.pid, "hostB")
-        self.assertEqual((outcome.status, sorted(outcome.codes())), (REFUSED, ["DEVICE", "SOCKET"]))
+        self.assertEqual((outcome.status, sorted(outcome.codes())), (REFUSED, ["DEVICE", "SOCKET_KIND"]))
         self.end_hooks(process, stop)
 
     def test_a_veto_is_told(self):

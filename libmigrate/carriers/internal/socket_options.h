@@ -16,6 +16,10 @@ using SocketOptions = google::protobuf::RepeatedPtrField<wire::SocketOption>;
 /// Errors: kUnsupported (one of them cannot be carried; the error names it), kSystem.
 Result<SocketOptions> changed_options(int fd, int type);
 
+/// The same of a connected TCP socket of `family`. How large the kernel has made its buffers by
+/// itself is no option.
+Result<SocketOptions> changed_tcp_options(int fd, int family);
+
 /// Sets them. Buffers become no larger than this host allows its users. Errors: kSystem.
 Result<void> set_options(int fd, const SocketOptions& options);
 

@@ -22,7 +22,8 @@
   CARRIER(kOwnProcFile)           \
   CARRIER(kOwnPidfd)              \
   CARRIER(kInotify)               \
-  CARRIER(kTerminal)
+  CARRIER(kTerminal)              \
+  CARRIER(kConnection)
 
 #define MIGRATE_DECLARE_CARRIER(name) extern const Carrier name;
 

@@ -62,6 +62,7 @@ class DescriptorReader : private carriers::FindContext {
   void expect_private_pipe(std::uint64_t inode, std::string object) override;
   std::optional<std::uint64_t> known_stream(std::uint64_t inode) const override;
   std::optional<std::uint64_t> known_terminal(std::uint64_t device) const override;
+  bool is_guest() const override { return !view_.known.own_namespaces.empty(); }
   std::uint64_t stream_to(std::uint32_t number, const std::string& object) override;
 
   const ProcessView& view_;

@@ -79,7 +79,7 @@ TEST(Carriers, WhatNoneClaimsIsRefusedByItsName) {
   EXPECT_EQ(source.find(pidfd.get()), -1);
   const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   EXPECT_EQ(source.find(socket.get()), -1);
-  EXPECT_EQ(source.refusals(), (Refusals{"INOTIFY", "PIDFD", "SOCKET"}));
+  EXPECT_EQ(source.refusals(), (Refusals{"INOTIFY", "PIDFD", "SOCKET_KIND"}));
 }
 
 TEST(Carriers, WhatIsNotKnownAtAllIsRefused) {

@@ -41,6 +41,7 @@ class Source : private carriers::FindContext {
   std::map<std::uint64_t, std::uint64_t> known_relays;     ///< Inode to stream id.
   std::map<std::uint64_t, std::uint64_t> known_terminals;  ///< st_rdev to stream id.
   std::set<std::uint64_t> private_pipes;                   ///< Those expected to be private.
+  bool guest = false;                                      ///< The process is away from home.
   bool huge_pages = false;                                 ///< Memories are of huge pages.
 
  private:
@@ -59,6 +60,7 @@ class Source : private carriers::FindContext {
   void expect_private_pipe(std::uint64_t inode, std::string object) override;
   std::optional<std::uint64_t> known_stream(std::uint64_t inode) const override;
   std::optional<std::uint64_t> known_terminal(std::uint64_t device) const override;
+  bool is_guest() const override { return guest; }
   std::uint64_t stream_to(std::uint32_t number, const std::string& object) override;
 
   const wire::Objects* draft_ = nullptr;

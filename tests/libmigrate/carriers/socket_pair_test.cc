@@ -186,7 +186,7 @@ TEST(SocketPairCarrier, WhatOthersMayKnowIsRefused) {
   EXPECT_EQ(source.find(named.get()), -1);
   const UniqueFd network(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   EXPECT_EQ(source.find(network.get()), -1);
-  EXPECT_EQ(source.refusals(), Refusals(4, "SOCKET"));
+  EXPECT_EQ(source.refusals(), (Refusals{"SOCKET", "SOCKET", "SOCKET", "SOCKET_KIND"}));
 }
 
 TEST(SocketPairCarrier, AnEmptyPacketIsNoEnd) {

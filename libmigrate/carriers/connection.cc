@@ -1,0 +1,253 @@
+// A connection of TCP: the real socket stays with the deputy at home, and there is a pair of
+// sockets with the same names, one of which the process has and the other the relay.
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <string>
+#include <string_view>
+#include <utility>
+
+#include "libmigrate/carriers/internal/relayed.h"
+#include "libmigrate/carriers/internal/socket_options.h"
+#include "libmigrate/carriers/internal/table.h"
+#include "libmigrate/carriers/internal/tools.h"
+#include "libmigrate/links/tcp_socket.h"
+
+namespace migrate::carriers {
+namespace {
+
+constexpr int kUpperProtocol = 31;  // TCP_ULP
+constexpr int kMostConnections = 4096;
+
+int number_of(int fd, int level, int name) {
+  int value = -1;
+  socklen_t size = sizeof(value);
+  return ::getsockopt(fd, level, name, &value, &size) == 0 ? value : -1;
+}
+
+struct Reason {
+  std::string_view code;  // Empty: none.
+  std::string detail;
+};
+
+// What keeps a socket that is none of Unix domain from being carried at all.
+Reason reason_of_kind(int fd) {
+  const int domain = number_of(fd, SOL_SOCKET, SO_DOMAIN);
+  const int type = number_of(fd, SOL_SOCKET, SO_TYPE);
+  const int protocol = number_of(fd, SOL_SOCKET, SO_PROTOCOL);
+  if (domain != AF_INET && domain != AF_INET6) {
+    return {"SOCKET_KIND", domain == AF_NETLINK  ? "netlink"
+                           : domain == AF_PACKET ? "packet"
+                                                 : "family " + std::to_string(domain)};
+  }
+  if (protocol != IPPROTO_TCP) {
+    return {"SOCKET_KIND", protocol == IPPROTO_UDP     ? "UDP"
+                           : type == SOCK_RAW          ? "raw"
+                           : protocol == IPPROTO_MPTCP ? "MPTCP"
+                                                       : "protocol " + std::to_string(protocol)};
+  }
+  std::array<char, 16> above{};
+  socklen_t size = above.size();
+  if (::getsockopt(fd, IPPROTO_TCP, kUpperProtocol, above.data(), &size) == 0 && size > 0 &&
+      above[0] != '\0') {
+    return {"SOCKET_KIND", "the kernel speaks " + std::string(above.data()) + " on it"};
+  }
+  return {};
+}
+
+Reason reason_of_state(const TcpInfo& info) {
+  switch (info.state()) {
+    case TCP_LISTEN:
+      return {"SOCKET_KIND", "it listens for connections"};
+    case TCP_SYN_SENT:
+    case TCP_SYN_RECV:
+      return {"SOCKET_CONNECTING", {}};
+    case TCP_CLOSE:
+      break;
+    default:
+      return {};
+  }
+  const bool was_connected = info.bytes_acked > 0 || info.bytes_received > 0;
+  return was_connected ? Reason{} : Reason{"SOCKET_KIND", "it is not connected"};
+}
+
+Reason reason_of_settings(int fd) {
+  std::array<char, 16> interface {};
+  socklen_t size = interface.size();
+  if (::getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface.data(), &size) == 0 && size > 1) {
+    return {"SOCKET_SETTING", "SO_BINDTODEVICE"};
+  }
+  if (::fcntl(fd, F_GETOWN) != 0) {
+    return {"SOCKET_SETTING", "F_SETOWN"};
+  }
+  return {};
+}
+
+// Of a connection that is over the kernel knows only our own name.
+Result<void> find_names(int fd, std::uint8_t state, wire::Connection& connection) {
+  const SocketName local = MIGRATE_TRY(SocketName::of(fd));
+  auto peer = SocketName::of_peer(fd);
+  if (!peer && state != TCP_CLOSE) {
+    return fail(peer.error());
+  }
+  connection.set_local(local.to_bytes());
+  connection.set_peer((peer ? *peer : SocketName::nobody_beside(local)).to_bytes());
+  if (local.is_link_local() || (peer && peer->is_link_local())) {
+    return fail(make_error(ErrorCode::kUnsupported, "carry", "a link-local address"));
+  }
+  return {};
+}
+
+// The process has called shutdown(SHUT_RD): an end that the other side has not sent.
+bool has_ended_receiving(int fd, std::uint8_t state) {
+  pollfd polled{fd, POLLRDHUP, 0};
+  return (state == TCP_ESTABLISHED || state == TCP_FIN_WAIT2 || state == TCP_FIN_WAIT1) &&
+         ::poll(&polled, 1, 0) > 0 && (polled.revents & POLLRDHUP) != 0;
+}
+
+// Of a frozen process, so that nobody sees the option otherwise meanwhile.
+Result<TcpCounts> count_exactly(int fd) {
+  const int before = number_of(fd, SOL_SOCKET, SO_OOBINLINE);
+  const int in_line = 1;
+  ::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &in_line, sizeof(in_line));
+  auto counts = count_bytes(fd);
+  ::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &before, sizeof(before));
+  return counts;
+}
+
+bool refuse_for(FindContext& context, const Sighting& seen, const Reason& reason) {
+  return context.refuse(reason.code, seen, reason.detail);
+}
+
+// All that is to be said of the socket itself.
+bool describe(FindContext& context, const Sighting& seen, int fd, const TcpInfo& info,
+              wire::Connection& connection) {
+  if (auto named = find_names(fd, info.state(), connection); !named) {
+    return context.refuse("SOCKET_SETTING", seen, named.error().message());
+  }
+  auto options = changed_tcp_options(fd, number_of(fd, SOL_SOCKET, SO_DOMAIN));
+  if (!options) {
+    return context.refuse("SOCKET_SETTING", seen, options.error().message());
+  }
+  *connection.mutable_options() = std::move(*options);
+  connection.set_send_ended(has_sent_end(info.state()) || info.state() == TCP_CLOSE);
+  connection.set_receive_ended(has_ended_receiving(fd, info.state()));
+  struct stat status {};
+  if (::fstat(fd, &status) == 0) {
+    connection.set_owner(status.st_uid);
+    connection.set_group(status.st_gid);
+  }
+  const auto counts = context.draft() != nullptr ? count_exactly(fd) : count_bytes(fd);
+  if (!counts) {
+    return context.refuse("SOCKET_SETTING", seen, counts.error().message());
+  }
+  connection.set_taken_bytes(counts->taken);
+  connection.set_given_bytes(counts->given);
+  if (info.state() == TCP_CLOSE && counts->unread > 0 && is_known_relay(context, seen)) {
+    return context.refuse("SOCKET_UNREAD", seen);
+  }
+  return true;
+}
+
+bool find_connection(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
+  const UniqueFd fd = context.fetch(seen.number);
+  if (!fd.valid()) {
+    return context.refuse("SOCKET_KIND", seen, "it cannot be looked at");
+  }
+  if (const Reason reason = reason_of_kind(fd.get()); !reason.code.empty()) {
+    return refuse_for(context, seen, reason);
+  }
+  const auto info = read_tcp_info(fd.get());
+  if (!info) {
+    return context.refuse("SOCKET_KIND", seen, "it cannot be looked at");
+  }
+  for (const Reason& reason : {reason_of_state(*info), reason_of_settings(fd.get())}) {
+    if (!reason.code.empty()) {
+      return refuse_for(context, seen, reason);
+    }
+  }
+  if (context.is_guest() && !is_known_relay(context, seen)) {
+    return context.refuse("SOCKET_ABROAD", seen);
+  }
+  wire::Connection connection;
+  if (!describe(context, seen, fd.get(), *info, connection)) {
+    return false;
+  }
+  if (context.objects().connections_size() >= kMostConnections) {
+    return context.refuse("SOCKET_KIND", seen, "too many connections");
+  }
+  connection.set_stream(context.known_stream(inode_in(seen.link)).value_or(0));
+  file.set_position(static_cast<std::uint64_t>(context.objects().connections_size()));
+  file.mutable_identity()->set_path(seen.link);
+  *context.objects().add_connections() = std::move(connection);
+  return true;
+}
+
+void settle_connection(FindContext& context, std::uint32_t number, wire::OpenFile& file) {
+  wire::Connection& connection =
+      *context.objects().mutable_connections(static_cast<int>(file.position()));
+  file.set_position(0);
+  if (connection.stream() == 0) {
+    connection.set_stream(context.stream_to(number, file.identity().path()));
+  }
+  file.set_object(connection.stream());
+}
+
+const wire::Connection* connection_of(const wire::Objects& objects, std::uint64_t stream) {
+  const auto found = std::ranges::find(objects.connections(), stream, &wire::Connection::stream);
+  return found == objects.connections().end() ? nullptr : &*found;
+}
+
+const char* flaw_of_connection(const wire::Objects& objects, const wire::OpenFile& file) {
+  const wire::Connection* const connection = connection_of(objects, file.object());
+  if (connection == nullptr || objects.connections_size() > kMostConnections) {
+    return "connection";
+  }
+  const auto local = SocketName::from_bytes(connection->local());
+  const auto peer = SocketName::from_bytes(connection->peer());
+  if (!local || !peer || local->family() != peer->family()) {
+    return "names of a connection";
+  }
+  return are_sound(connection->options()) ? nullptr : "options of a connection";
+}
+
+Result<UniqueFd> make_connection(MakeContext& context, const wire::OpenFile& file) {
+  const wire::Connection* const connection = connection_of(context.objects(), file.object());
+  const int end = MIGRATE_TRY(context.relay_end(file.object()));
+  if (connection == nullptr) {
+    return fail(make_error(ErrorCode::kCorrupt, "find", "a connection"));
+  }
+  MIGRATE_TRY(set_options(end, connection->options()));
+  static_cast<void>(::fchown(end, connection->owner(), connection->group()));
+  if (connection->send_ended()) {
+    ::shutdown(end, SHUT_WR);
+  }
+  if (connection->receive_ended()) {
+    ::shutdown(end, SHUT_RD);
+  }
+  UniqueFd made = MIGRATE_TRY(owned(::fcntl(end, F_DUPFD_CLOEXEC, 0), "duplicate a connection"));
+  MIGRATE_TRY(set_flags(made.get(), file.flags()));
+  return made;
+}
+
+}  // namespace
+
+constinit const Carrier kConnection{
+    .kind = wire::OpenFile::CONNECTION,
+    .name = "connection",
+    .claims_link = is_of_network,
+    .find = find_connection,
+    .settle = settle_connection,
+    .has_state = [](const wire::OpenFile& /*file*/) { return true; },
+    .flaw = flaw_of_connection,
+    .make = make_connection,
+};
+
+}  // namespace migrate::carriers

@@ -1,0 +1,137 @@
+#include "libmigrate/links/tcp_socket.h"
+
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <sys/ioctl.h>
+
+#include <cerrno>
+#include <cstring>
+
+namespace migrate {
+namespace {
+
+constexpr std::uint16_t kDiscardPort = 9;
+
+using NameCall = int (*)(int, sockaddr*, socklen_t*);
+
+Result<SocketName> name_by(NameCall call, int fd, const char* operation) {
+  sockaddr_storage storage{};
+  socklen_t size = sizeof(storage);
+  if (call(fd, reinterpret_cast<sockaddr*>(&storage), &size) != 0) {
+    Error error = system_error(operation);
+    error.code = errno == ENOTCONN ? ErrorCode::kNotFound : error.code;
+    return fail(std::move(error));
+  }
+  auto name = SocketName::from_bytes({reinterpret_cast<const char*>(&storage), size});
+  if (!name) {
+    return fail(make_error(ErrorCode::kUnsupported, operation, "a socket of another family"));
+  }
+  return name;
+}
+
+}  // namespace
+
+Result<SocketName> SocketName::from_bytes(std::string_view bytes) {
+  sa_family_t family = AF_UNSPEC;
+  if (bytes.size() >= sizeof(family)) {
+    std::memcpy(&family, bytes.data(), sizeof(family));
+  }
+  if (!(family == AF_INET && bytes.size() == sizeof(sockaddr_in)) &&
+      !(family == AF_INET6 && bytes.size() == sizeof(sockaddr_in6))) {
+    return fail(make_error(ErrorCode::kCorrupt, "read", "an internet address"));
+  }
+  SocketName name;
+  name.bytes_ = bytes;
+  return name;
+}
+
+Result<SocketName> SocketName::of(int fd) {
+  return name_by(::getsockname, fd, "getsockname");
+}
+
+Result<SocketName> SocketName::of_peer(int fd) {
+  return name_by(::getpeername, fd, "getpeername");
+}
+
+bool SocketName::is_link_local() const {
+  if (family() != AF_INET6) {
+    return false;
+  }
+  sockaddr_in6 name{};
+  std::memcpy(&name, bytes_.data(), sizeof(name));
+  return IN6_IS_ADDR_LINKLOCAL(&name.sin6_addr) || name.sin6_scope_id != 0;
+}
+
+SocketName SocketName::loopback(std::uint16_t port) {
+  sockaddr_in four{};
+  four.sin_family = AF_INET;
+  four.sin_port = htons(port);
+  four.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  SocketName name;
+  name.bytes_ = std::string(reinterpret_cast<const char*>(&four), sizeof(four));
+  return name;
+}
+
+SocketName SocketName::nobody_beside(const SocketName& local) {
+  if (local.family() == AF_INET) {
+    return loopback(kDiscardPort);
+  }
+  sockaddr_in6 six{};
+  std::memcpy(&six, local.bytes_.data(), sizeof(six));
+  six.sin6_port = htons(kDiscardPort);
+  if (IN6_IS_ADDR_V4MAPPED(&six.sin6_addr)) {
+    const in_addr_t four = htonl(INADDR_LOOPBACK);
+    std::memcpy(&six.sin6_addr.s6_addr[12], &four, sizeof(four));
+  } else {
+    six.sin6_addr = in6addr_loopback;
+  }
+  SocketName name;
+  name.bytes_ = std::string(reinterpret_cast<const char*>(&six), sizeof(six));
+  return name;
+}
+
+Result<TcpInfo> read_tcp_info(int fd) {
+  TcpInfo info{};
+  socklen_t size = sizeof(info);
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &size) != 0) {
+    return fail(system_error("read TCP_INFO"));
+  }
+  return info;
+}
+
+Result<TcpCounts> count_bytes(int fd) {
+  for (;;) {
+    const TcpInfo before = MIGRATE_TRY(read_tcp_info(fd));
+    int unread = 0;
+    int unconfirmed = 0;
+    if (::ioctl(fd, SIOCINQ, &unread) != 0 || ::ioctl(fd, SIOCOUTQ, &unconfirmed) != 0) {
+      return fail(system_error("count the bytes of a connection"));
+    }
+    const TcpInfo after = MIGRATE_TRY(read_tcp_info(fd));
+    if (before.bytes_received != after.bytes_received || before.bytes_acked != after.bytes_acked ||
+        before.state() != after.state()) {
+      continue;  // Something came or was confirmed in between.
+    }
+    // The end of either direction counts as a byte, but not among those that are unread.
+    const std::uint64_t end_in = has_received_end(after.state()) ? 1 : 0;
+    const std::uint64_t end_out = has_sent_end(after.state()) ? 1 : 0;
+    TcpCounts counts;
+    counts.unread = static_cast<std::uint64_t>(unread);
+    counts.unconfirmed = static_cast<std::uint64_t>(unconfirmed);
+    counts.taken = after.bytes_received - end_in - counts.unread;
+    counts.given = after.bytes_acked + counts.unconfirmed - end_out;
+    return counts;
+  }
+}
+
+bool has_received_end(std::uint8_t state) {
+  return state == TCP_CLOSE_WAIT || state == TCP_LAST_ACK || state == TCP_CLOSING ||
+         state == TCP_TIME_WAIT;
+}
+
+bool has_sent_end(std::uint8_t state) {
+  return state == TCP_FIN_WAIT1 || state == TCP_FIN_WAIT2 || state == TCP_CLOSING ||
+         state == TCP_LAST_ACK || state == TCP_TIME_WAIT;
+}
+
+}  // namespace migrate

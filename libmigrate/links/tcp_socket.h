@@ -1,0 +1,72 @@
+#pragma once
+
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "base/result.h"
+
+namespace migrate {
+
+/// An internet address with its port: a sockaddr_in or sockaddr_in6, byte by byte.
+class SocketName {
+ public:
+  SocketName() = default;
+  /// Errors: kCorrupt (neither of both).
+  static Result<SocketName> from_bytes(std::string_view bytes);
+  /// Of this end, or of the other. Errors: kNotFound (it has none), kUnsupported (of another
+  /// family), kSystem.
+  static Result<SocketName> of(int fd);
+  static Result<SocketName> of_peer(int fd);
+
+  const std::string& to_bytes() const { return bytes_; }
+  const sockaddr* address() const { return reinterpret_cast<const sockaddr*>(bytes_.data()); }
+  socklen_t size() const { return static_cast<socklen_t>(bytes_.size()); }
+  int family() const { return address()->sa_family; }
+  /// Of IPv6: one that needs an interface to mean something.
+  bool is_link_local() const;
+  /// 127.0.0.1.
+  static SocketName loopback(std::uint16_t port);
+  /// A name that can be the peer of `local`, and that nobody has.
+  static SocketName nobody_beside(const SocketName& local);
+  bool operator==(const SocketName& other) const = default;
+
+ private:
+  std::string bytes_;
+};
+
+/// TCP_INFO as far as it is used here: <netinet/tcp.h> has not all that <linux/tcp.h> has, and the
+/// two do not go together.
+struct TcpInfo {
+  tcp_info first{};
+  std::uint64_t pacing_rate = 0;
+  std::uint64_t most_pacing_rate = 0;
+  std::uint64_t bytes_acked = 0;
+  std::uint64_t bytes_received = 0;
+
+  std::uint8_t state() const { return first.tcpi_state; }  ///< TCP_ESTABLISHED and so on.
+};
+/// Errors: kSystem.
+Result<TcpInfo> read_tcp_info(int fd);
+
+/// What the kernel has counted of a TCP connection since it was made. Only differences of two
+/// counts of one socket mean something.
+struct TcpCounts {
+  std::uint64_t taken = 0;  ///< Bytes that were read from it.
+  std::uint64_t given = 0;  ///< Bytes that were written to it.
+  std::uint64_t unread = 0;
+  std::uint64_t unconfirmed = 0;  ///< Written, and not confirmed by the other end's kernel.
+};
+
+/// Exact also while bytes come and go, if urgent data is read in line. When a connection is over
+/// (TCP_CLOSE), the ends that were received and sent count as bytes, too. Errors: kSystem.
+Result<TcpCounts> count_bytes(int fd);
+
+/// Whether in `state` of TCP the other end (this end) has said that no more comes.
+bool has_received_end(std::uint8_t state);
+bool has_sent_end(std::uint8_t state);
+
+}  // namespace migrate

@@ -1,0 +1,128 @@
+#include "libmigrate/links/tcp_watch.h"
+
+#include <libmnl/libmnl.h>
+#include <linux/inet_diag.h>
+#include <linux/sock_diag.h>
+#include <linux/sockios.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <sys/ioctl.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+namespace migrate {
+namespace {
+
+constexpr std::size_t kAnswerBytes = 4096;
+constexpr int kGetNamespace = 0x894C;  // SIOCGSKNS
+
+void put_name(const SocketName& name, __be16& port, __be32 (&address)[4]) {
+  if (name.family() == AF_INET) {
+    sockaddr_in four{};
+    std::memcpy(&four, name.to_bytes().data(), sizeof(four));
+    port = four.sin_port;
+    address[0] = four.sin_addr.s_addr;
+    return;
+  }
+  sockaddr_in6 six{};
+  std::memcpy(&six, name.to_bytes().data(), sizeof(six));
+  port = six.sin6_port;
+  std::memcpy(address, &six.sin6_addr, sizeof(six.sin6_addr));
+}
+
+int find_info(const nlattr* attribute, void* data) {
+  if (mnl_attr_get_type(attribute) == INET_DIAG_INFO) {
+    auto& info = *static_cast<std::optional<TcpInfo>*>(data);
+    info.emplace();
+    std::memcpy(&*info, mnl_attr_get_payload(attribute),
+                std::min<std::size_t>(sizeof(*info), mnl_attr_get_payload_len(attribute)));
+  }
+  return MNL_CB_OK;
+}
+
+std::optional<TcpWatch::Seen> read_answer(const nlmsghdr* header) {
+  const auto* const message = static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(header));
+  std::optional<TcpInfo> info;
+  mnl_attr_parse(header, sizeof(inet_diag_msg), find_info, &info);
+  if (message->idiag_inode == 0 || !info) {
+    return std::nullopt;
+  }
+  TcpWatch::Seen seen;
+  seen.state = message->idiag_state;
+  seen.unread = message->idiag_rqueue;
+  seen.taken = info->bytes_received - message->idiag_rqueue;
+  seen.given = info->bytes_acked + message->idiag_wqueue - (has_sent_end(seen.state) ? 1 : 0);
+  return seen;
+}
+
+}  // namespace
+
+Result<TcpWatch> TcpWatch::open() {
+  UniqueFd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+  if (!netlink.valid()) {
+    return fail(system_error("open", "NETLINK_SOCK_DIAG"));
+  }
+  return TcpWatch(std::move(netlink));
+}
+
+Result<TcpWatch> TcpWatch::open_beside(int socket) {
+  const UniqueFd space(::ioctl(socket, kGetNamespace));
+  if (!space.valid()) {
+    return fail(system_error("find the network namespace of", "a socket"));
+  }
+  Result<TcpWatch> watch = fail(make_error(ErrorCode::kSystem, "enter", "a network namespace"));
+  std::thread([&] {
+    watch = ::setns(space.get(), CLONE_NEWNET) == 0
+                ? open()
+                : Result<TcpWatch>(fail(system_error("enter", "a network namespace")));
+  }).join();
+  return watch;
+}
+
+Result<std::optional<TcpWatch::Seen>> TcpWatch::look(const SocketName& local,
+                                                     const SocketName& peer) {
+  alignas(nlmsghdr) std::array<std::byte, kAnswerBytes> buffer{};
+  nlmsghdr* const header = mnl_nlmsg_put_header(buffer.data());
+  header->nlmsg_type = SOCK_DIAG_BY_FAMILY;
+  header->nlmsg_flags = NLM_F_REQUEST;
+  header->nlmsg_seq = ++sequence_;
+  auto* const request =
+      static_cast<inet_diag_req_v2*>(mnl_nlmsg_put_extra_header(header, sizeof(inet_diag_req_v2)));
+  request->sdiag_family = static_cast<__u8>(local.family());
+  request->sdiag_protocol = IPPROTO_TCP;
+  request->idiag_ext = 1U << (INET_DIAG_INFO - 1);
+  request->idiag_states = ~0U;
+  put_name(local, request->id.idiag_sport, request->id.idiag_src);
+  put_name(peer, request->id.idiag_dport, request->id.idiag_dst);
+  request->id.idiag_cookie[0] = INET_DIAG_NOCOOKIE;
+  request->id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
+  if (::send(netlink_.get(), header, header->nlmsg_len, 0) < 0) {
+    return fail(system_error("ask for", "a connection"));
+  }
+  for (;;) {
+    const ssize_t size = ::recv(netlink_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+    if (size < 0 || !mnl_nlmsg_ok(header, static_cast<int>(size))) {
+      return fail(system_error("learn of", "a connection"));
+    }
+    if (header->nlmsg_seq != sequence_) {
+      continue;
+    }
+    if (header->nlmsg_type != NLMSG_ERROR) {
+      return read_answer(header);
+    }
+    const int error = -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(header))->error;
+    if (error == ENOENT) {
+      return std::nullopt;
+    }
+    return fail(system_error_from(error, "learn of", "a connection",
+                                  "the kernel needs CONFIG_INET_TCP_DIAG (modprobe tcp_diag)"));
+  }
+}
+
+}  // namespace migrate

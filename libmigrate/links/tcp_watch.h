@@ -1,0 +1,40 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "libmigrate/links/tcp_socket.h"
+
+namespace migrate {
+
+/// Looks at connections whose sockets this process does not have, in one network namespace, by
+/// NETLINK_SOCK_DIAG. One thread.
+class TcpWatch {
+ public:
+  /// In the network namespace of the calling thread. Errors: kSystem.
+  static Result<TcpWatch> open();
+  /// In that of `socket`, for which the caller needs CAP_NET_ADMIN and CAP_SYS_ADMIN. Errors:
+  /// kSystem.
+  static Result<TcpWatch> open_beside(int socket);
+
+  /// What is known of an end that some process has open.
+  struct Seen {
+    std::uint64_t taken = 0;  ///< As TcpCounts; the end that was received may count as a byte.
+    std::uint64_t given = 0;
+    std::uint64_t unread = 0;
+    std::uint8_t state = 0;
+  };
+  /// The end with these names. Nothing: nobody has it open, or its connection is over. Errors:
+  /// kSystem. Does not block.
+  Result<std::optional<Seen>> look(const SocketName& local, const SocketName& peer);
+
+ private:
+  explicit TcpWatch(UniqueFd netlink) : netlink_(std::move(netlink)) {}
+
+  UniqueFd netlink_;
+  std::uint32_t sequence_ = 0;
+};
+
+}  // namespace migrate

@@ -1,0 +1,139 @@
+#include "libmigrate/relay/guest_connection.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+
+namespace migrate {
+
+GuestConnection::GuestConnection(const wire::RelayConnectionState& state)
+    : was_reset_(state.reset()), has_left_(state.left()) {
+  if (state.has_urgent()) {
+    urgent_ = state.urgent();
+  }
+}
+
+wire::RelayConnectionState GuestConnection::state() const {
+  wire::RelayConnectionState state;
+  state.set_reset(is_reset());
+  state.set_left(has_left_);
+  if (const auto at = urgent()) {
+    state.set_urgent(*at);
+  }
+  return state;
+}
+
+void GuestConnection::note(wire::ConnectionPlace& place) const {
+  if (end_) {
+    end_->note(place);
+    place.set_process_from(process_from_);
+  }
+}
+
+Result<void> GuestConnection::open(int mate, std::shared_ptr<TcpWatch> watch, std::uint64_t read_at,
+                                   std::uint64_t written_at) {
+  local_ = MIGRATE_TRY(SocketName::of_peer(mate));
+  peer_ = MIGRATE_TRY(SocketName::of(mate));
+  const TcpCounts counts = MIGRATE_TRY(count_bytes(mate));
+  end_.emplace(ConnectionEnd::Start{counts.taken, counts.given, read_at, written_at});
+  watch_ = std::move(watch);
+  process_from_ = written_at;
+  ConnectionEnd::prepare(mate);
+  const int yes = 1;
+  ::setsockopt(mate, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof(yes));
+  return {};
+}
+
+std::uint64_t GuestConnection::adopt(const wire::ConnectionPlace& place, int mate,
+                                     const StreamBuffer& read, std::uint64_t written) {
+  end_.emplace(ConnectionEnd::Start{});
+  process_from_ = place.process_from();
+  const auto written_to = end_->adopt(place, mate, read);
+  if (auto local = SocketName::of_peer(mate), peer = SocketName::of(mate); local && peer) {
+    local_ = std::move(*local);
+    peer_ = std::move(*peer);
+    if (auto watch = TcpWatch::open_beside(mate)) {
+      watch_ = std::make_shared<TcpWatch>(std::move(*watch));
+    } else {
+      log::warn("{}", watch.error().message());
+    }
+  }
+  return written_to ? std::max(*written_to, written) : written;
+}
+
+ConnectionEnd::Read GuestConnection::read(int mate, StreamBuffer& into, std::uint64_t most) {
+  return end_->read(mate, into, most);
+}
+
+void GuestConnection::take(int mate) {
+  end_->take(mate);
+}
+
+ConnectionEnd::Written GuestConnection::write(int mate, StreamBuffer& from) {
+  return end_->write(mate, from);
+}
+
+void GuestConnection::write_urgently(std::uint64_t offset) {
+  if (end_) {
+    end_->write_urgently(offset);
+  }
+}
+
+std::optional<std::uint64_t> GuestConnection::urgent() const {
+  return end_ && end_->urgent() ? end_->urgent() : urgent_;
+}
+
+bool GuestConnection::is_reset() const {
+  return was_reset_ || (end_ && end_->is_reset());
+}
+
+Result<std::optional<TcpWatch::Seen>> GuestConnection::look() const {
+  if (!watch_) {
+    return fail(make_error(ErrorCode::kNotFound, "look at", "a connection"));
+  }
+  return watch_->look(local_, peer_);
+}
+
+std::uint64_t GuestConnection::consumed(std::uint64_t known, std::uint64_t written) const {
+  const auto seen = look();
+  if (!seen) {
+    return known;
+  }
+  return *seen ? std::clamp(process_from_ + (*seen)->taken, known, written) : written;
+}
+
+void GuestConnection::note_consumed(std::uint64_t offset) {
+  constexpr int kLongestMs = 64;
+  look_interval_ms_ = offset == consumed_ ? std::min(2 * look_interval_ms_, kLongestMs) : 1;
+  consumed_ = offset;
+}
+
+bool GuestConnection::has_more(std::uint64_t read_to) const {
+  if (!end_ || end_->is_reset()) {
+    return false;
+  }
+  const auto seen = look();
+  // If nobody has it open, its end or a reset is under way.
+  return end_->is_take_due() || !seen || !*seen || end_->is_short_of((*seen)->given, read_to);
+}
+
+bool GuestConnection::has_left() {
+  if (!has_left_ && end_) {
+    ++late_looks_;
+    const auto seen = look();
+    has_left_ = seen && !*seen;
+  }
+  return has_left_;
+}
+
+bool GuestConnection::wants_look(bool output_ended) const {
+  constexpr int kMostLateLooks = 100;
+  return output_ended && !has_left_ && late_looks_ < kMostLateLooks;
+}
+
+}  // namespace migrate
