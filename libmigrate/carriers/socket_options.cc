@@ -128,7 +128,7 @@ std::optional<std::string> read_option(int fd, int level, int name) {
 // The kernel gives twice what was asked for (socket(7)).
 std::string asked_for(const wire::SocketOption& option) {
   int doubled = 0;
-  if (option.level() != 0 || (option.name() != SO_SNDBUF && option.name() != SO_RCVBUF)) {
+  if (option.level() != SOL_SOCKET || (option.name() != SO_SNDBUF && option.name() != SO_RCVBUF)) {
     return option.value();
   }
   std::memcpy(&doubled, option.value().data(), std::min(sizeof(doubled), option.value().size()));
@@ -166,18 +166,26 @@ Result<SocketOptions> changed_from(int fd, int fresh, std::span<const int> other
           not_carried(known == kOptions.end() ? "number " + std::to_string(name) : known->text));
     }
     wire::SocketOption& kept = *changed.Add();
+    kept.set_level(SOL_SOCKET);
     kept.set_name(static_cast<std::uint32_t>(name));
     kept.set_value(std::move(*value));
   }
   return changed;
 }
 
-const NetworkOption* network_option(const wire::SocketOption& option) {
-  const auto found = std::ranges::find_if(kNetworkOptions, [&](const NetworkOption& each) {
+// Where it is among all that are carried; as many as there are: nowhere.
+std::size_t rank_of(const wire::SocketOption& option) {
+  const auto network = std::ranges::find_if(kNetworkOptions, [&](const NetworkOption& each) {
     return static_cast<std::uint32_t>(each.level) == option.level() &&
            static_cast<std::uint32_t>(each.name) == option.name();
   });
-  return found == kNetworkOptions.end() ? nullptr : &*found;
+  const auto general = std::ranges::find_if(kOptions, [&](const KnownOption& each) {
+    return option.level() == SOL_SOCKET && each.is_carried &&
+           static_cast<std::uint32_t>(each.name) == option.name();
+  });
+  return general != kOptions.end()
+             ? static_cast<std::size_t>(general - kOptions.begin())
+             : kOptions.size() + static_cast<std::size_t>(network - kNetworkOptions.begin());
 }
 
 }  // namespace
@@ -226,16 +234,11 @@ Result<SocketOptions> changed_tcp_options(int fd, int family) {
 
 Result<void> set_options(int fd, const SocketOptions& options) {
   std::vector<wire::SocketOption> sorted(options.begin(), options.end());
-  std::ranges::stable_sort(sorted, {}, [](const wire::SocketOption& option) {
-    return option.level() != 0
-               ? kOptions.end()
-               : std::ranges::find(kOptions, static_cast<int>(option.name()), &KnownOption::name);
-  });
+  std::ranges::sort(sorted, {}, rank_of);
   for (const wire::SocketOption& option : sorted) {
     const std::string value = asked_for(option);
-    const int level = option.level() == 0 ? SOL_SOCKET : static_cast<int>(option.level());
-    if (::setsockopt(fd, level, static_cast<int>(option.name()), value.data(),
-                     static_cast<socklen_t>(value.size())) != 0) {
+    if (::setsockopt(fd, static_cast<int>(option.level()), static_cast<int>(option.name()),
+                     value.data(), static_cast<socklen_t>(value.size())) != 0) {
       return fail(system_error("set a socket option", "number " + std::to_string(option.name())));
     }
   }
@@ -243,14 +246,9 @@ Result<void> set_options(int fd, const SocketOptions& options) {
 }
 
 bool are_sound(const SocketOptions& options) {
-  return std::all_of(options.begin(), options.end(), [](const wire::SocketOption& option) {
-    if (option.level() != 0) {
-      return network_option(option) != nullptr && option.value().size() <= kMostBytes;
-    }
-    const auto known = std::find_if(kOptions.begin(), kOptions.end(), [&](const KnownOption& each) {
-      return static_cast<std::uint32_t>(each.name) == option.name();
-    });
-    return known != kOptions.end() && known->is_carried && option.value().size() <= kMostBytes;
+  return std::ranges::all_of(options, [](const wire::SocketOption& option) {
+    return rank_of(option) < kOptions.size() + kNetworkOptions.size() &&
+           option.value().size() <= kMostBytes;
   });
 }
 

@@ -121,6 +121,8 @@ for line in sys.stdin:
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 77)
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 30000)
+        if family == "4":
+            link.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 8)
         link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 50, 0))
         said("set")
     elif word == "options":
@@ -128,7 +130,8 @@ for line in sys.stdin:
             (socket.SOL_SOCKET, socket.SO_KEEPALIVE), (socket.SOL_SOCKET, socket.SO_REUSEADDR),
             (socket.IPPROTO_TCP, socket.TCP_NODELAY), (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE),
             (socket.SOL_SOCKET, socket.SO_RCVBUF), (socket.SOL_SOCKET, socket.SO_ERROR),
-            (socket.SOL_SOCKET, socket.SO_TYPE), (socket.SOL_SOCKET, socket.SO_OOBINLINE))),
+            (socket.SOL_SOCKET, socket.SO_TYPE), (socket.SOL_SOCKET, socket.SO_OOBINLINE),
+            (socket.IPPROTO_IP, socket.IP_TOS), (socket.SOL_SOCKET, socket.SO_PRIORITY))),
             link.getsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, 16))
     elif word == "pump":
         pump(int(rest[0]) << 20)
