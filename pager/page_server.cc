@@ -33,6 +33,7 @@ PageServer::PageServer(PageServerOptions options, PageReader& reader,
       reader_(reader),
       regions_(std::move(regions)),
       push_wanted_(options.push || options.push_deadline.count() > 0),
+      all_wanted_(options.push_hurries || options.push_deadline.count() > 0),
       push_buffer_(std::move(push_buffer)),
       pace_(options.push_bytes_per_second, options.push_deadline),
       urgent_buffer_(std::move(urgent_buffer)) {
@@ -59,6 +60,16 @@ Result<std::unique_ptr<PageServer>> PageServer::create(PageServerOptions options
   Mapping urgent_buffer = MIGRATE_TRY(Mapping::create(kMaxRequestPages * kPageBytes));
   return std::unique_ptr<PageServer>(new PageServer(
       options, reader, std::move(regions), std::move(push_buffer), std::move(urgent_buffer)));
+}
+
+void PageServer::set_ways(std::vector<PushedRange> ways) {
+  ways_ = std::move(ways);
+  for (const PushedRange& each : ways_) {
+    if (each.way == PushWay::kNever) {
+      append_to(never_, each.range);
+    }
+    pushes_first_ = pushes_first_ || each.way == PushWay::kFirst;
+  }
 }
 
 void PageServer::use_link(std::size_t slot, PageLink* link) {
@@ -105,6 +116,10 @@ Result<void> PageServer::read_request(PageRange range) {
       readable = plan_->not_taken(range);
     }
   }
+  const PageSet zeros = common(never_, {range});
+  if (!zeros.empty()) {
+    readable = without(readable, zeros);
+  }
   MIGRATE_TRY(read_runs(reader_, readable, urgent_buffer_.bytes(), urgent_runs_));
   if (readable.size() == 1 && readable.front() == range) {
     return {};
@@ -113,7 +128,8 @@ Result<void> PageServer::read_request(PageRange range) {
   std::uint64_t from = range.start;
   const auto fill_to = [&](std::uint64_t address) {
     for (; from < address; from += kPageBytes) {
-      append_page(all, from, PageKind::kError);
+      const bool zero = !common(zeros, {{from, 1}}).empty();
+      append_page(all, from, zero ? PageKind::kZero : PageKind::kError);
     }
   };
   for (const PushRun& run : urgent_runs_) {
@@ -156,6 +172,7 @@ Result<void> PageServer::answer(PageLink& link, const PageRequest& request) {
   const MutexLock lock(mutex_);
   ++statistics_.requests;
   statistics_.requested_pages += request.page_count;
+  statistics_.file_pages += count_file_pages(urgent_runs_);
   statistics_.zero_pages += count_pages(urgent_runs_, PageKind::kZero);
   statistics_.unreadable_pages += count_pages(urgent_runs_, PageKind::kError);
   if (readable) {
@@ -218,6 +235,7 @@ Result<void> PageServer::scan() {
     const MutexLock lock(mutex_);
     if (plan_) {
       plan_->restart();
+      apply_ways();
       return {};
     }
   }
@@ -225,13 +243,60 @@ Result<void> PageServer::scan() {
   for (const ServedRegion& region : regions_) {
     MIGRATE_TRY(reader_.scan(region, present));
   }
+  if (!never_.empty()) {
+    present = without(present, never_);
+  }
   const MutexLock lock(mutex_);
   plan_.emplace(std::move(present));
   for (const PageRange& range : there_) {
     plan_->mark_there(range);
   }
   statistics_.present_pages = plan_->present_pages();
+  apply_ways();
   return {};
+}
+
+void PageServer::apply_ways() {
+  std::vector<PageRange> first;
+  PageSet held;
+  for (const PushedRange& each : ways_) {
+    if (each.way == PushWay::kFirst) {
+      first.push_back(each.range);
+    } else if (each.way == PushWay::kOnRequest) {
+      append_to(held, each.range);
+    }
+  }
+  if (!push_wanted_ && pushes_first_) {  // Only those that come first are pushed.
+    held = without(page_set(plan_->present()), page_set(first));
+  }
+  if (!all_wanted_) {
+    for (const PageRange& range : held) {
+      plan_->hold_back(range);
+    }
+  }
+  plan_->prefer(first);
+}
+
+void PageServer::release_all() {
+  const MutexLock lock(mutex_);
+  if (plan_->release()) {
+    push_end_sent_ = false;
+  }
+}
+
+std::uint64_t PageServer::count_file_pages(const std::vector<PushRun>& runs) const {
+  std::uint64_t pages = 0;
+  for (const PushRun& run : runs) {
+    auto region = std::partition_point(
+        regions_.begin(), regions_.end(),
+        [&](const ServedRegion& each) { return each.range.end() <= run.address; });
+    for (; run.kind == PageKind::kData && region != regions_.end() &&
+           region->range.start < run.range().end();
+         ++region) {
+      pages += region->is_all_data ? region->range.intersect(run.range()).page_count : 0;
+    }
+  }
+  return pages;
 }
 
 Result<void> PageServer::send_presence(PageLink& link) {
@@ -283,6 +348,7 @@ Result<bool> PageServer::push_batch(PageLink& link) {
   MIGRATE_TRY(link.send(std::span(parts).first(data_pages > 0 ? 3 : 2)));
   const MutexLock lock(mutex_);
   statistics_.pushed_pages += data_pages;
+  statistics_.file_pages += count_file_pages(push_runs_);
   statistics_.zero_pages += count_pages(push_runs_, PageKind::kZero);
   statistics_.unreadable_pages += count_pages(push_runs_, PageKind::kError);
   return true;
@@ -323,7 +389,7 @@ Result<void> PageServer::handle_control(std::span<const std::byte> message) {
       return {};
     }
     case MessageType::kPushStart:
-      push_wanted_ = true;
+      start_push();
       return {};
     default:
       return fail(make_error(ErrorCode::kCorrupt, "receive on the bulk link"));
@@ -347,7 +413,10 @@ Result<void> PageServer::push_until_done(PageLink& link) {
   MIGRATE_TRY(send_presence(link));
   push_end_sent_ = false;
   while (!stop_ && !done_) {
-    if (push_wanted_ && !push_end_sent_) {
+    if (all_wanted_) {
+      release_all();
+    }
+    if ((push_wanted_ || pushes_first_) && !push_end_sent_) {
       if (!MIGRATE_TRY(await_turn(link))) {
         continue;
       }

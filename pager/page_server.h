@@ -44,6 +44,7 @@ struct PageServerStatistics {
   std::uint64_t zero_pages = 0;  ///< Sent, by push or request, as "all zero" without content.
   std::uint64_t unreadable_pages = 0;
   std::uint64_t confirmed_pages = 0;
+  std::uint64_t file_pages = 0;  ///< Of regions that are all data: sent of files, with content.
 };
 
 /// Serves the memory of one frozen source process to one pager.
@@ -62,6 +63,10 @@ class PageServer {
   /// as confirmed, and are not sent unless asked for.
   void leave_out(PageSet there) { there_ = std::move(there); }
 
+  /// Before serve_urgent() and push(): ranges of served pages, ascending and apart from each other,
+  /// that come otherwise than the options say.
+  void set_ways(std::vector<PushedRange> ways);
+
   /// Answers requests until stopped or done (success), or the link breaks (kPeerLost), the peer
   /// breaks the format (kCorrupt) or the process cannot be read (kNotFound, kSystem). Blocks.
   /// May be called again with another link.
@@ -73,8 +78,11 @@ class PageServer {
   /// link after kPeerLost: it sends again what was not confirmed.
   Result<void> push(PageLink& link);
 
-  /// Begins to push in mode demand. Any thread.
-  void start_push() { push_wanted_ = true; }
+  /// Begins to push in mode demand, and what is pushed on request only, too. Any thread.
+  void start_push() {
+    all_wanted_ = true;
+    push_wanted_ = true;
+  }
   /// Makes both loops return soon; shuts down the links that they use.
   void request_stop();
 
@@ -94,6 +102,11 @@ class PageServer {
   /// Fills urgent_runs_ and urgent_buffer_ with the answer for served pages.
   Result<void> read_request(PageRange range);
   Result<void> scan();
+  /// Of the plan, as it was just made or begun anew.
+  void apply_ways() MIGRATE_REQUIRES(mutex_);
+  void release_all();
+  /// Of pages that were sent: those with content of a file.
+  std::uint64_t count_file_pages(const std::vector<PushRun>& runs) const;
   Result<void> send_presence(PageLink& link);
   Result<bool> push_batch(PageLink& link);
   /// Whether the pace lets more be sent within a few milliseconds; waits for that.
@@ -109,8 +122,12 @@ class PageServer {
   PageReader& reader_;
   const std::vector<ServedRegion> regions_;  // ascending
   PageSet there_;                            // at the destination before the first push()
+  std::vector<PushedRange> ways_;            // ascending
+  PageSet never_;                            // of these, those of kNever
+  bool pushes_first_ = false;                // there are some of kFirst
 
   std::atomic<bool> push_wanted_;
+  std::atomic<bool> all_wanted_;
   std::atomic<bool> stop_ = false;
   std::atomic<bool> done_ = false;
   std::atomic<bool> warned_ = false;  // of a request outside the process

@@ -26,6 +26,17 @@ struct PagerRegion {
   friend bool operator==(const PagerRegion&, const PagerRegion&) = default;
 };
 
+/// How pages of a range come, whatever the mode says.
+enum class PushWay : std::uint8_t {
+  kFirst,      ///< Pushed before all others, and where nothing else is pushed, too.
+  kOnRequest,  ///< Not pushed while not all is (PageServer::start_push()).
+  kNever,      ///< Of anonymous memory: zeros, whatever the source has.
+};
+struct PushedRange {
+  PageRange range;
+  PushWay way = PushWay::kFirst;
+};
+
 /// One mapping of the source process that the page server serves.
 struct ServedRegion {
   PageRange range;

@@ -65,12 +65,59 @@ std::size_t PushPlan::range_of_bit(std::uint64_t index) const {
   return static_cast<std::size_t>(std::distance(first_bit_.begin(), after)) - 1;
 }
 
+std::uint64_t PushPlan::bit_from(std::uint64_t address) const {
+  const auto it =
+      std::partition_point(present_.begin(), present_.end(),
+                           [&](const PageRange& range) { return range.end() <= address; });
+  if (it == present_.end()) {
+    return page_total_;
+  }
+  const std::uint64_t first = first_bit_[static_cast<std::size_t>(it - present_.begin())];
+  return first + (address > it->start ? (page_floor(address) - it->start) / kPageBytes : 0);
+}
+
 void PushPlan::mark_sent(PageRange range) {
   for_present(range, [&](std::uint64_t bit, const PageRange& part) {
     for (std::uint64_t i = 0; i < part.page_count; ++i) {
       unsent_ -= sent_.set(bit + i) ? 1 : 0;
+      if (holds_) {
+        held_.clear(bit + i);
+      }
     }
   });
+}
+
+void PushPlan::hold_back(PageRange range) {
+  if (!std::exchange(holds_, true)) {
+    held_ = Bits(page_total_);
+  }
+  for_present(range, [&](std::uint64_t bit, const PageRange& part) {
+    for (std::uint64_t i = 0; i < part.page_count; ++i) {
+      if (sent_.set(bit + i)) {
+        --unsent_;
+        held_.set(bit + i);
+      }
+    }
+  });
+}
+
+bool PushPlan::release() {
+  if (!std::exchange(holds_, false)) {
+    return false;
+  }
+  const std::uint64_t before = unsent_;
+  for (std::uint64_t bit = 0; bit < page_total_; ++bit) {
+    if (held_.get(bit)) {
+      sent_.clear(bit);
+      ++unsent_;
+    }
+  }
+  held_ = Bits(0);
+  return unsent_ != before;
+}
+
+void PushPlan::prefer(const std::vector<PageRange>& ranges) {
+  preferred_.assign(ranges.begin(), ranges.end());
 }
 
 void PushPlan::mark_there(PageRange range) {
@@ -87,17 +134,29 @@ void PushPlan::restart() {
   sent_.assign(confirmed_);
   unsent_ = page_total_ - confirmed_total_;
   in_flight_.clear();
+  holds_ = false;
+  preferred_.clear();
 }
 
 void PushPlan::follow(std::uint64_t address) {
-  const auto it =
-      std::partition_point(present_.begin(), present_.end(),
-                           [&](const PageRange& range) { return range.end() <= address; });
-  if (it != present_.end()) {
-    const auto index = static_cast<std::size_t>(std::distance(present_.begin(), it));
-    cursor_ = first_bit_[index] +
-              (address > it->start ? (page_floor(address) - it->start) / kPageBytes : 0);
+  const std::uint64_t bit = bit_from(address);
+  cursor_ = bit < page_total_ ? bit : cursor_;
+}
+
+std::uint64_t PushPlan::begin_batch() {
+  for (; !preferred_.empty(); preferred_.pop_front()) {
+    const std::uint64_t end = bit_from(preferred_.front().end());
+    const std::uint64_t begin = sent_.next_clear(bit_from(preferred_.front().start), end);
+    if (begin < end) {
+      cursor_ = begin;
+      return end;
+    }
   }
+  cursor_ = sent_.next_clear(cursor_, page_total_);
+  if (cursor_ == page_total_) {
+    cursor_ = sent_.next_clear(0, page_total_);
+  }
+  return page_total_;
 }
 
 void PushPlan::next_batch(std::uint64_t sequence, std::uint64_t max_pages, std::size_t max_runs,
@@ -107,14 +166,12 @@ void PushPlan::next_batch(std::uint64_t sequence, std::uint64_t max_pages, std::
     return;
   }
   last_sequence_ = std::max(last_sequence_, sequence);
-  cursor_ = sent_.next_clear(cursor_, page_total_);
-  if (cursor_ == page_total_) {
-    cursor_ = sent_.next_clear(0, page_total_);
-  }
-  while (max_pages > 0 && runs.size() < max_runs && cursor_ < page_total_) {
+  const std::uint64_t end = begin_batch();
+  while (max_pages > 0 && runs.size() < max_runs && cursor_ < end) {
     const std::size_t index = range_of_bit(cursor_);
     const std::uint64_t skip = cursor_ - first_bit_[index];
-    const std::uint64_t limit = std::min(max_pages, present_[index].page_count - skip);
+    const std::uint64_t limit =
+        std::min({max_pages, present_[index].page_count - skip, end - cursor_});
     std::uint64_t count = 0;
     while (count < limit && sent_.set(cursor_ + count)) {
       ++count;

@@ -253,6 +253,7 @@ void MovedMemory::connect(Mode mode, PagerOptions options) {
   auto server = PageServer::create(server_options, *reader_, served);
   ASSERT_TRUE(server) << server.error().message();
   server_ = std::move(*server);
+  server_->set_ways(ways_);
   options.on_link_lost = [this](const Error&) { ++links_lost_; };
   options.on_fork = [this](const PagerSpace& space) { keep(space); };
   options.on_done = [this] {

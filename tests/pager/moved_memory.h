@@ -54,6 +54,10 @@ class MovedMemory {
   void start_source(const std::function<void()>& prepare);
   /// Runs `job` in the destination child, after release().
   void start_destination(const std::function<void()>& job);
+  /// Before connect(): how pages come; in pages from base().
+  void set_way(PushWay way, std::uint64_t first, std::uint64_t count) {
+    ways_.push_back({{reinterpret_cast<std::uint64_t>(page(first)), count}, way});
+  }
   /// Starts pager and server. In mode eager waits until all is there.
   void connect(Mode mode, PagerOptions options = {});
   void release() const;
@@ -95,6 +99,7 @@ class MovedMemory {
   std::uint64_t page_count_;
   std::byte* base_ = nullptr;
   std::vector<Region> regions_;
+  std::vector<PushedRange> ways_;
   pid_t source_ = -1;
   pid_t destination_ = -1;
   UniqueFd control_;  // to the destination

@@ -24,6 +24,40 @@ TEST(PushPlan, FollowsTheLastFault) {
   EXPECT_EQ(runs[0], (PageRange{address_at(500), 20}));
 }
 
+TEST(PushPlan, WhatIsHeldBackComesWhenItIsReleased) {
+  PushPlan plan({{address_at(10), 10}, {address_at(30), 10}});
+  plan.hold_back({address_at(15), 20});  // five pages of each
+  plan.mark_sent({address_at(16), 1});   // asked for
+  EXPECT_EQ(plan.unsent_pages(), 10U);
+  std::vector<PageRange> runs;
+  plan.next_batch(1, 100, 8, runs);
+  EXPECT_EQ(runs, (std::vector<PageRange>{{address_at(10), 5}, {address_at(35), 5}}));
+  plan.next_batch(2, 100, 8, runs);
+  EXPECT_TRUE(runs.empty());
+  EXPECT_TRUE(plan.release());
+  EXPECT_FALSE(plan.release());
+  plan.next_batch(2, 100, 8, runs);
+  EXPECT_EQ(runs, (std::vector<PageRange>{
+                      {address_at(15), 1}, {address_at(17), 3}, {address_at(30), 5}}));
+  EXPECT_TRUE(plan.confirm(2));
+  EXPECT_EQ(plan.confirmed_pages(), 19U);
+}
+
+TEST(PushPlan, WhatIsPreferredComesFirst) {
+  PushPlan plan({{address_at(10), 10}, {address_at(30), 10}});
+  plan.prefer({{address_at(35), 100}, {address_at(12), 2}});
+  plan.follow(address_at(18));
+  std::vector<PageRange> runs;
+  plan.next_batch(1, 100, 8, runs);
+  EXPECT_EQ(runs, (std::vector<PageRange>{{address_at(35), 5}}));
+  plan.next_batch(2, 100, 8, runs);
+  EXPECT_EQ(runs, (std::vector<PageRange>{{address_at(12), 2}}));
+  plan.next_batch(3, 100, 8, runs);
+  EXPECT_EQ(runs, (std::vector<PageRange>{{address_at(14), 6}, {address_at(30), 5}}));
+  plan.next_batch(4, 100, 8, runs);
+  EXPECT_EQ(runs, (std::vector<PageRange>{{address_at(10), 2}}));
+}
+
 TEST(PushPlan, PushesEveryPageOnce) {
   std::mt19937 random(3);
   std::vector<PageRange> present;

@@ -33,6 +33,50 @@ TEST_P(TwoProcess, EveryPageArrives) {
   memory.expect_done();
 }
 
+// In modes lazy and demand; where all must be there first, nothing is left for a request.
+TEST(TwoProcessWays, ComeOutOfTurn) {
+  constexpr std::uint64_t kPages = 4000;
+  for (const Mode mode : {Mode::kLazy, Mode::kDemand}) {
+    MovedMemory memory(kPages);
+    memory.start_source([&] { fill(memory.base(), kPages); });
+    memory.start_destination([&] {
+      expect_filled(memory.base(), 3000);
+      expect_zero(memory.page(3000), 1000);
+    });
+    memory.set_way(PushWay::kOnRequest, 0, 1000);
+    memory.set_way(PushWay::kFirst, 2000, 1000);
+    memory.set_way(PushWay::kNever, 3000, 1000);
+    memory.connect(mode);
+    const std::uint64_t pushed = mode == Mode::kLazy ? 2000 : 1000;
+    const auto wait_pushed = [&memory](std::uint64_t count) {
+      for (int i = 0; i < 1000 && memory.server().statistics().pushed_pages < count; ++i) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(10));
+      }
+      return memory.server().statistics().pushed_pages;
+    };
+    EXPECT_EQ(wait_pushed(pushed), pushed);
+    EXPECT_EQ(memory.server().statistics().present_pages, 3000U);
+    memory.release();
+    memory.expect_job_succeeds();
+    memory.expect_done();
+    EXPECT_EQ(memory.server().statistics().pushed_pages, pushed);
+  }
+}
+
+TEST(TwoProcessWays, AllIsPushedWhenItIsWanted) {
+  constexpr std::uint64_t kPages = 3000;
+  MovedMemory memory(kPages);
+  memory.start_source([&] { fill(memory.base(), kPages); });
+  memory.start_destination([&] { expect_filled(memory.base(), kPages); });
+  memory.set_way(PushWay::kOnRequest, 500, 1000);
+  memory.connect(Mode::kLazy);
+  memory.server().start_push();
+  memory.expect_done();
+  EXPECT_EQ(memory.server().statistics().pushed_pages, kPages);
+  memory.release();
+  memory.expect_job_succeeds();
+}
+
 TEST_P(TwoProcess, SparseMemoryIsZeroWhereItWas) {
   constexpr std::uint64_t kPages = 9000;
   MovedMemory memory(kPages);
