@@ -34,13 +34,33 @@ struct Block {
   std::atomic<std::uint32_t> hooking;  ///< The request for a point whose hooks run; 0: none.
   std::atomic<std::uint32_t> vetoed;   ///< The request that a hook has vetoed, as `veto` says.
   std::uint32_t veto_bytes;
-  std::uint64_t reserved[7];  ///< Zeros.
-  char answer[3712];          ///< JSON, the object of a `result` event.
-  char veto[256];             ///< Text.
+  std::atomic<std::uint64_t> advice;  ///< Since version 3: where its Advice is, kMostAdvice; or 0.
+  std::uint64_t reserved[6];          ///< Zeros.
+  char answer[3712];                  ///< JSON, the object of a `result` event.
+  char veto[256];                     ///< Text.
 };
 
+/// What it says of a range of its memory.
+enum class Advised : std::uint32_t {
+  kNothing,  ///< An entry that is free.
+  kEager,
+  kLazy,
+  kDiscard,
+  kArena,  ///< It has a name.
+};
+inline constexpr std::size_t kAdviceNameBytes = 44;
+/// One entry of a table that lies at a page of its own. It is written while the program holds
+/// itself (Block::holds), so that a frozen process has whole ones.
+struct Advice {
+  std::uint64_t start;  ///< Of a page.
+  std::uint64_t end;
+  Advised advised;
+  char name[kAdviceNameBytes];  ///< Ends with a zero.
+};
+inline constexpr std::size_t kMostAdvice = 1024;
+
 inline constexpr std::uint64_t kBlockMagic = 0x4b4c42474f52504dU;  // "MPROGBLK"
-inline constexpr std::uint32_t kBlockVersion = 2;
+inline constexpr std::uint32_t kBlockVersion = 3;
 inline constexpr std::uint32_t kFirstBlockVersion = 1;
 inline constexpr std::size_t kBlockBytes = 4096;
 /// Below where Linux puts libraries, far above programs and heaps, and where ThreadSanitizer lets a
@@ -52,6 +72,8 @@ static_assert(offsetof(Block, holds) == 16 && offsetof(Block, at_point) == 20);
 static_assert(offsetof(Block, asked) == 24 && offsetof(Block, point) == 32);
 static_assert(offsetof(Block, moves) == 36 && offsetof(Block, answered) == 40);
 static_assert(offsetof(Block, answer_bytes) == 48 && offsetof(Block, news) == 52);
+static_assert(sizeof(Advice) == 64 && kMostAdvice * sizeof(Advice) % kBlockBytes == 0);
+static_assert(offsetof(Block, advice) == 72);
 static_assert(offsetof(Block, hooks) == 56 && offsetof(Block, vetoed) == 64);
 static_assert(offsetof(Block, answer) == 128 && offsetof(Block, veto) == 3840);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);

@@ -131,6 +131,12 @@ std::string fitted(std::string result) {
   return result;
 }
 
+bool makes_sense(const program::Advice& entry) {
+  return entry.advised != program::Advised::kNothing && entry.advised <= program::Advised::kArena &&
+         entry.start < entry.end && entry.end <= kAddressLimit && entry.start % kPageBytes == 0 &&
+         entry.end % kPageBytes == 0;
+}
+
 }  // namespace
 
 Result<Program> Program::open(pid_t process) {
@@ -171,6 +177,33 @@ Result<std::string> Program::veto() const {
   }
   text.resize(std::min<std::size_t>(bytes, text.size()));
   return printable(std::move(text));  // It may go to a terminal, of somebody else.
+}
+
+std::vector<ProgramAdvice> Program::advice() const {
+  constexpr std::size_t kInPage = program::kBlockBytes / sizeof(program::Advice);
+  std::vector<ProgramAdvice> all;
+  std::uint64_t place = 0;
+  if (!read_at(offsetof(Block, advice), &place, sizeof place) || place == 0 ||
+      place % kPageBytes != 0 || place >= kAddressLimit) {
+    return all;
+  }
+  for (std::size_t first = 0; first < program::kMostAdvice; first += kInPage) {
+    const std::uint64_t address = place + first * sizeof(program::Advice);
+    std::array<program::Advice, kInPage> entries{};
+    if (!has_own_page(memory_.get(), address) ||
+        ::pread(memory_.get(), entries.data(), sizeof entries, static_cast<off_t>(address)) !=
+            static_cast<ssize_t>(sizeof entries)) {
+      continue;  // Nothing was ever written there.
+    }
+    for (const program::Advice& entry : entries) {
+      if (makes_sense(entry)) {
+        const std::string_view name(entry.name, sizeof entry.name);
+        all.push_back({PageRange::between(entry.start, entry.end), entry.advised,
+                       printable(std::string(name.substr(0, name.find('\0'))))});
+      }
+    }
+  }
+  return all;
 }
 
 bool Program::read_at(std::size_t offset, void* bytes, std::size_t count) const {

@@ -6,10 +6,13 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/program/layout.h"
 #include "libmigrate/proto/image.pb.h"
+#include "pager/page_range.h"
 
 namespace migrate {
 
@@ -23,6 +26,13 @@ struct ProgramWish {
   std::uint32_t hooks = 0;     ///< Sets of hooks, which it calls before it is moved.
   std::uint32_t hooking = 0;   ///< The request at whose point they run; 0: none.
   std::uint32_t vetoed = 0;    ///< The request that one of them has vetoed.
+};
+
+/// What a program has said of a range of its addresses.
+struct ProgramAdvice {
+  PageRange range;
+  program::Advised advised = program::Advised::kNothing;
+  std::string name;  ///< Of an arena, printable; else empty.
 };
 
 /// A program that uses libmigrate.so, by its block (layout.h). Everything read is its user's to
@@ -43,6 +53,9 @@ class Program {
   /// Why one of its hooks has vetoed a move: one line of printable characters, in UTF-8 if it keeps
   /// to that. Errors: kNotFound.
   Result<std::string> veto() const;
+  /// What it says of its memory; what makes no sense is left out. Of a process that runs it may be
+  /// a little of what was before and of what comes.
+  std::vector<ProgramAdvice> advice() const;
   /// Tells it that `request`, not 0, waits for one of its points; 0: none does any more. Errors:
   /// kNotFound, kSystem.
   Result<void> ask_for_point(std::uint32_t request) const;

@@ -16,6 +16,12 @@ module libmigrate
   integer(c_int), parameter, public :: MIGRATE_LOST = 5
   integer(c_int), parameter, public :: MIGRATE_TIMEOUT = 6
 
+  ! How memory follows in a move (migrate_advise).
+  integer(c_int), parameter, public :: MIGRATE_ADVICE_NORMAL = 0
+  integer(c_int), parameter, public :: MIGRATE_ADVICE_EAGER = 1
+  integer(c_int), parameter, public :: MIGRATE_ADVICE_LAZY = 2
+  integer(c_int), parameter, public :: MIGRATE_ADVICE_DISCARD = 3
+
   ! Where the caller is.
   type, public :: migrate_place
     character(:), allocatable :: host     ! Its name,
@@ -44,7 +50,7 @@ module libmigrate
 
   public :: migrate_add_hooks, migrate_remove_hooks
   public :: migrate_version, migrate_point, migrate_hold, migrate_release, migrate_last_error
-  public :: migrate_self, migrate_check_self, migrate_here
+  public :: migrate_self, migrate_check_self, migrate_here, migrate_advise
 
   ! As in migrate.h, member by member.
   type, bind(C) :: c_options
@@ -104,6 +110,13 @@ module libmigrate
     end function
     integer(c_int) function migrate_release() bind(C, name="migrate_release")
       import c_int
+    end function
+    ! How the memory at an address (c_loc) is to follow: MIGRATE_ADVICE_*.
+    integer(c_int) function migrate_advise(address, bytes, advice) bind(C, name="migrate_advise")
+      import c_int, c_ptr, c_size_t
+      type(c_ptr), value :: address
+      integer(c_size_t), value :: bytes
+      integer(c_int), value :: advice
     end function
     integer(c_int) function c_self(host, options, result) bind(C, name="migrate_self")
       import c_int, c_char, c_ptr, c_options

@@ -19,6 +19,7 @@
 #ifndef LIBMIGRATE_MIGRATE_H
 #define LIBMIGRATE_MIGRATE_H
 
+#include <libmigrate/migrate_advice.h>
 #include <libmigrate/migrate_hooks.h>
 #include <libmigrate/migrate_result.h>
 

@@ -12,6 +12,7 @@
 #pragma once
 
 #include <functional>
+#include <libmigrate/migrate_advice.hpp>
 #include <libmigrate/migrate_result.hpp>
 #include <optional>
 #include <stdexcept>
