@@ -47,6 +47,8 @@ Result<std::uint64_t> find_system_call_in(pid_t process, std::uint64_t start, st
 FrozenProcess::FrozenProcess(FrozenProcess&& other) noexcept
     : process_(other.process_),
       system_call_(other.system_call_),
+      from_stop_(other.from_stop_),
+      was_in_stop_(other.was_in_stop_),
       held_(std::exchange(other.held_, false)),
       threads_(std::move(other.threads_)),
       area_(std::exchange(other.area_, std::nullopt)) {}
@@ -60,8 +62,8 @@ FrozenProcess::~FrozenProcess() {
 }
 
 Result<FrozenProcess> FrozenProcess::freeze(pid_t process, std::uint64_t system_call,
-                                            const ThreadIds& known) {
-  FrozenProcess frozen(process, system_call);
+                                            const ThreadIds& known, bool from_stop) {
+  FrozenProcess frozen(process, system_call, from_stop);
   MIGRATE_TRY(frozen.stop_all());
   MIGRATE_TRY(frozen.read_state(known));
   return frozen;
@@ -86,6 +88,10 @@ Result<bool> FrozenProcess::stop_one(pid_t thread) {
       }
       return fail(std::move(stopped).error());
     }
+    if (stopped->group_stop && from_stop_) {
+      MIGRATE_TRY(end_job_stop(thread));
+      return true;
+    }
     if (stopped->group_stop) {
       find(thread).stopped = true;
       return fail(make_error(ErrorCode::kRefused, "freeze", "process " + std::to_string(process_),
@@ -98,6 +104,25 @@ Result<bool> FrozenProcess::stop_one(pid_t thread) {
     // thread stops right after.
     MIGRATE_TRY(resume_to_interrupt(thread, stopped->event == 0 ? stopped->signal : 0));
   }
+}
+
+// The thread goes from one stop into the other: it runs nothing of the program, and takes no
+// signal.
+Result<void> FrozenProcess::end_job_stop(pid_t thread) {
+  constexpr int kMostStops = 8;
+  was_in_stop_ = true;
+  if (::kill(process_, SIGCONT) != 0) {
+    return fail(system_error("continue", "process " + std::to_string(process_)));
+  }
+  for (int stops = 0; stops < kMostStops; ++stops) {
+    MIGRATE_TRY(resume_to_interrupt(thread, 0));
+    if (const Stop stop = MIGRATE_TRY(await_stop(thread));
+        stop.event == PTRACE_EVENT_STOP && !stop.group_stop) {
+      return {};
+    }
+  }
+  return fail(make_error(ErrorCode::kRefused, "freeze", "process " + std::to_string(process_),
+                         "it is stopped by job control again and again"));
 }
 
 Result<void> FrozenProcess::stop_all() {
@@ -201,6 +226,9 @@ Result<void> FrozenProcess::thaw() {
   };
   note(close_area());
   note(put_back());
+  if (was_in_stop_) {
+    ::kill(process_, SIGSTOP);
+  }
   for (auto at = threads_.rbegin(); at != threads_.rend(); ++at) {  // The first one last.
     const FrozenThread& thread = *at;
     // One that has not stopped yet: for the interrupt that it was sent. A signal on its way in

@@ -29,10 +29,12 @@ struct FrozenThread {
 class FrozenProcess {
  public:
   /// Stops every thread of `process`. `system_call` is the address of a system call instruction in
-  /// it (in its vDSO). `known`: threads whose ids need not be looked up. Errors: kRefused (in a job
-  /// control stop), kNotFound, kSystem; the process runs on.
+  /// it (in its vDSO). `known`: threads whose ids need not be looked up. `from_stop`: it may be in
+  /// a job control stop, which is over then, and begins anew if it is thawed; a SIGCONT is left
+  /// pending. Errors: kRefused (in such a stop, but not `from_stop`), kNotFound, kSystem; the
+  /// process runs on.
   static Result<FrozenProcess> freeze(pid_t process, std::uint64_t system_call,
-                                      const ThreadIds& known);
+                                      const ThreadIds& known, bool from_stop = false);
 
   FrozenProcess(FrozenProcess&& other) noexcept;
   FrozenProcess& operator=(FrozenProcess&& other) = delete;
@@ -57,18 +59,21 @@ class FrozenProcess {
   void release() { held_ = false; }
 
  private:
-  FrozenProcess(pid_t process, std::uint64_t system_call)
-      : process_(process), system_call_(system_call) {}
+  FrozenProcess(pid_t process, std::uint64_t system_call, bool from_stop)
+      : process_(process), system_call_(system_call), from_stop_(from_stop) {}
 
   Result<void> stop_all();
   Result<Stop> await_stop(pid_t thread) const;
   Result<bool> stop_one(pid_t thread);
+  Result<void> end_job_stop(pid_t thread);
   FrozenThread& find(pid_t thread);
   Result<void> read_state(const ThreadIds& known);
   Result<void> put_back();
 
   pid_t process_;
   std::uint64_t system_call_;
+  bool from_stop_;  // a job control stop is no reason not to freeze it
+  bool was_in_stop_ = false;
   bool held_ = true;
   std::vector<FrozenThread> threads_;
   std::optional<ScriptArea> area_;

@@ -131,6 +131,9 @@ Result<void> Arrival::answer(const std::vector<wire::Refusal>& refusals) {
   wire::ControlMessage message;
   wire::OfferReply& reply = *message.mutable_offer_reply();
   reply.mutable_refusals()->Assign(refusals.begin(), refusals.end());
+  if (!refusals.empty()) {
+    tell_missing_files(context_, source_, offer_, own_facts_, reply);
+  }
   tell_unkept(reply);
   MIGRATE_TRY(control_->send(message));
   // The peer closes first, so that no reset overtakes the answer.

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <set>
 
@@ -54,7 +55,9 @@ Refusals check_opening(const wire::Image& draft, const FileUser& user) {
       refusals.push_back(make_refusal("FILE_PERMISSION", path, opened.error().message()));
     }
   };
-  judge(process.executable().path(), as_user.open(process.executable(), O_RDONLY | O_NONBLOCK));
+  if (!process.without_executable()) {
+    judge(process.executable().path(), as_user.open(process.executable(), O_RDONLY | O_NONBLOCK));
+  }
   judge(process.working_directory(), as_user.open_directory(process.working_directory()));
   std::set<MappedFile> mapped;
   for (const wire::Mapping& mapping : process.mappings()) {
@@ -112,6 +115,29 @@ Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
               source.to_string(), refusal.code(), refusal.object(), refusal.reason());
   }
   return refusals;
+}
+
+void tell_missing_files(const WorkerContext& context, const PeerIdentity& source,
+                        const wire::Offer& offer, const wire::HostFacts& own,
+                        wire::OfferReply& reply) {
+  const auto is_of_file = [](const wire::Refusal& refusal) {
+    return refusal.code() == "FILE_MISSING" || refusal.code() == "FILE_DIFFERS" ||
+           refusal.code() == "FILE_PERMISSION";
+  };
+  if (!std::ranges::all_of(reply.refusals(), is_of_file)) {
+    return;
+  }
+  const FileUser user(only_process(offer.draft()).threads(0).credentials(),
+                      context.policy.allows(source, 0));
+  FileUser::Scope as_user(user);
+  const auto may_open = [&as_user](const wire::FileIdentity& file) {
+    const auto opened = as_user.open(file, O_RDONLY | O_NONBLOCK);
+    return opened || opened.error().sys_errno == EWOULDBLOCK;
+  };
+  const bool same_kernel = !own.boot_id().empty() && offer.source().boot_id() == own.boot_id();
+  const MissingFiles missing = find_missing_files(offer.draft(), same_kernel, may_open);
+  reply.mutable_files_not_there()->Assign(missing.mapped.begin(), missing.mapped.end());
+  reply.set_executable_not_there(missing.executable);
 }
 
 }  // namespace migrate

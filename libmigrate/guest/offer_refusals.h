@@ -16,4 +16,10 @@ Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
                                                const PeerIdentity& source, const wire::Offer& offer,
                                                const wire::HostFacts& own);
 
+/// Adds to a reply that refuses an offer which files of the program are not here, if that is all
+/// that is in the way: its source may send what they hold. Blocks as judge_offer().
+void tell_missing_files(const WorkerContext& context, const PeerIdentity& source,
+                        const wire::Offer& offer, const wire::HostFacts& own,
+                        wire::OfferReply& reply);
+
 }  // namespace migrate

@@ -71,6 +71,7 @@ std::unique_ptr<OnwardMove> Onward::begin(const MoveRequest& request, EventSink 
   options.transport = request.transport;
   options.at_point = request.at_point;
   options.asked = request.asked;
+  options.policy = request.policy;
   auto onward = std::make_unique<OnwardMove>(OnwardMove{std::move(sink), request.wait, nullptr});
   onward->move =
       world_.attempt_move(std::move(options), hooks(), request.retry_seconds, onward->sink);
@@ -92,9 +93,11 @@ void Onward::check(const CheckRequest& request, EventSink sink) {
   SourceMoveOptions options = this->options(check_plan(request.plan.rounds), destination);
   options.asker = request.asker;
   options.strict = request.strict;
+  options.policy = request.policy;
+  options.starts = request.starts;
   EventSink nobody;
   SourceMove move(std::move(options), {}, nobody);
-  tell_verdict(sink, move);
+  tell_verdict(sink, move, request.detail);
 }
 
 std::unique_ptr<OnwardMove> Onward::adopt() {

@@ -131,6 +131,8 @@ Result<std::unique_ptr<SourceLeaving>> SourceLeaving::create(const WorkerContext
   options.rounds = request.rounds;
   options.at_point = request.at_point;
   options.asked = request.asked;
+  options.policy = request.policy;
+  options.starts = request.starts;
   return std::unique_ptr<SourceLeaving>(
       new SourceLeaving(std::move(options), record, files, client, request.retry_seconds));
 }

@@ -5,6 +5,7 @@
 
 #include "libmigrate/groups/group_rules.h"
 #include "libmigrate/host/stop_points.h"
+#include "libmigrate/requests/policy_rules.h"
 #include "libmigrate/rules/host_policy.h"
 #include "transport/address.h"
 #include "transport/peer_trust.h"
@@ -24,6 +25,7 @@ struct WorkerContext {
   StopPoints stops;
   HostPolicy policy;                ///< Whose processes this host takes.
   GroupPolicy groups;               ///< Into which control groups.
+  PolicyRules travel;               ///< What of a process that leaves comes how.
   std::uint32_t max_sessions = 0;   ///< Processes of other hosts that it takes at a time.
   std::uint64_t reserve_bytes = 0;  ///< Memory that they must leave free.
   /// Most that is pushed to each process that went away, 0: as fast as can be.

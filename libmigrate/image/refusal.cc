@@ -113,6 +113,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"POINT_NOT_REACHED", "the program has not come to one of its points (migrate_point) in time",
      "give it more time (migratectl move --point-wait SECONDS), or, if it has no hooks, move it "
      "wherever it is: without --at-point"},
+    {"POLICY", "a rule of a policy says that such memory is not to leave",
+     "ask whoever wrote the rule, or choose another policy (--policy)"},
     {"PRIVILEGE", "it has more rights than its user could have at the destination",
      "move it where root's processes are taken from this host (allow, in the configuration of "
      "migrated)"},

@@ -180,6 +180,12 @@ void read_executable(const ProcessView& view, wire::ProcessImage& image, Refusal
     refuse(refusals, "DELETED_FILE", "executable", identity.error().message());
     return;
   }
+  // As we make it for a process whose executable its host does not have.
+  if (identity->size_bytes() == 0 && path->starts_with("/memfd:")) {
+    image.set_without_executable(true);
+    *image.mutable_executable() = std::move(*identity);
+    return;
+  }
   if (!path_leads_to(view, *path, *identity)) {
     refuse(refusals, "DELETED_FILE", "executable " + *path);
   }
@@ -391,6 +397,7 @@ Result<void> read_surroundings(const ProcessView& view, const wire::ProcessImage
     image.mutable_memory()->set_auxv(draft->memory().auxv());
     image.set_personality(draft->personality());
     *image.mutable_executable() = draft->executable();
+    image.set_without_executable(draft->without_executable());
     return {};
   }
   guess_break(image, *image.mutable_memory());

@@ -12,6 +12,6 @@ void run_check(const WorkerContext& context, EventSink client, const CheckReques
 
 /// Looks at the process that `move` is of, and tells `client` what it found, or why it could not
 /// look.
-void tell_verdict(EventSink& client, SourceMove& move);
+void tell_verdict(EventSink& client, SourceMove& move, Detail detail);
 
 }  // namespace migrate

@@ -81,6 +81,7 @@ FrozenSource::FrozenSource(const SourceMoveOptions& options,
     : options_(options),
       on_area_(std::move(on_area)),
       report_(report),
+      travel_(options_),
       waits_(options.waits),
       confirmed_(handovers) {}
 
@@ -106,19 +107,47 @@ Result<void> FrozenSource::inspect() {
     refusals_.push_back(make_refusal("NOT_READABLE", name(), inspected.error().message()));
   }
   Inspection inspection = MIGRATE_TRY(std::move(inspected));
-  draft_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
-  for (wire::Refusal& refusal : check_room_to_park(options_.pid, draft_)) {
+  if (options_.starts) {
+    std::erase_if(refusals_, [](const auto& refusal) { return refusal.code() == "STOPPED"; });
+  }
+  travel_.see(std::move(inspection.image), look_at_program());
+  const Refusals& refused_by_policy = travel_.travels()->refusals;
+  refusals_.insert(refusals_.end(), refused_by_policy.begin(), refused_by_policy.end());
+  for (wire::Refusal& refusal : check_room_to_park(options_.pid, travel_.draft())) {
     refusals_.push_back(std::move(refusal));
   }
   losses_there_.clear();
-  find_losses(draft_, false);
+  find_losses(travel_.draft(), false);
   if (options_.plan.rounds) {
-    judge_rounds(draft_);
+    judge_rounds(travel_.draft());
   }
-  look_at_program();
   report_.end_phase("inspect", report_.begun_us());
   MIGRATE_TRY(judge_running());
+  return refusals_.empty() ? Result<void>() : Result<void>(fail(refused()));
+}
+
+bool FrozenSource::learn(const FilesNotThere& not_there) {
+  travel_.learn(not_there);
+  refusals_ = travel_.travels()->refusals;
+  return refusals_.empty();
+}
+
+bool FrozenSource::ship(const std::optional<FilesNotThere>& not_there) {
+  if (!travel_.ship(not_there)) {
+    return false;
+  }
+  refusals_ = travel_.travels()->refusals;
+  return refusals_.empty();
+}
+
+// What the program says now counts, and what is mapped now.
+Result<void> FrozenSource::travel_frozen() {
+  const auto program =
+      wish_ ? Program::open(options_.pid)
+            : Result<Program>(fail(make_error(ErrorCode::kNotFound, "find what the program says")));
+  travel_.apply_frozen(program ? program->advice() : std::vector<ProgramAdvice>(), image_);
+  refusals_ = travel_.travels()->refusals;
   return refusals_.empty() ? Result<void>() : Result<void>(fail(refused()));
 }
 
@@ -139,7 +168,7 @@ void FrozenSource::refuse_losses(const std::vector<Loss>& losses) {
 }
 
 std::vector<Loss> FrozenSource::notes() const {
-  const std::uint64_t bytes = content_bytes(draft_);
+  const std::uint64_t bytes = content_bytes(travel_.draft());
   if (bytes <= kNotedContentBytes || !refusals_.empty()) {
     return {};
   }
@@ -169,6 +198,7 @@ Result<void> FrozenSource::take_judgement() {
     log::warn("{}", judged.error().message());
     refusals_ = {make_refusal("NOT_PERMITTED", name(), options_.asker.name())};
     losses_.reset();
+    travel_.forget();
   }
   return judged;
 }
@@ -176,22 +206,23 @@ Result<void> FrozenSource::take_judgement() {
 Result<wire::Offer> FrozenSource::describe(const ClockOffsets& offsets) const {
   wire::Offer offer;
   offer.set_process(options_.process.data(), options_.process.size());
-  *offer.mutable_draft() = draft_;
+  *offer.mutable_draft() = travel_.draft();
   *offer.mutable_source() = MIGRATE_TRY(host_facts());
   offer.set_home(options_.home.to_string());
   offer.set_source_address(options_.context->own_address.to_string());
   offer.set_command(options_.command);
-  offer.set_user(only_process(draft_).threads(0).credentials().uid_real());
+  offer.set_user(only_process(travel_.draft()).threads(0).credentials().uid_real());
   offer.set_token(options_.token);
   *offer.mutable_name() = options_.name;
-  offer.set_memory_bytes(memory_bytes(options_.pid, draft_));
+  const std::uint64_t of_files = travel_.travels() ? travel_.travels()->shipped_bytes : 0;
+  offer.set_memory_bytes(memory_bytes(options_.pid, travel_.draft()) + of_files);
   offer.set_monotonic_offset_ns(offsets.monotonic_ns);
   offer.set_boottime_offset_ns(offsets.boottime_ns);
   return offer;
 }
 
 Result<void> FrozenSource::heed_destination(const std::optional<wire::Unkept>& said) {
-  const wire::ProcessImage& process = only_process(draft_);
+  const wire::ProcessImage& process = only_process(travel_.draft());
   wire::Unkept unkept = said.value_or(wire::Unkept());
   if (!said) {
     unkept.set_login(process.has_login_user());
@@ -216,7 +247,7 @@ Result<void> FrozenSource::heed_destination(const std::optional<wire::Unkept>& s
 
 // In the vDSO of the process, by which scripts begin to run in it.
 Result<std::uint64_t> FrozenSource::find_system_call() {
-  for (const wire::Mapping& mapping : only_process(draft_).mappings()) {
+  for (const wire::Mapping& mapping : only_process(travel_.draft()).mappings()) {
     if (mapping.kind() == wire::Mapping::VDSO) {
       auto found = find_system_call_in(options_.pid, mapping.start(), mapping.end());
       if (!found && found.error().sys_errno == EFAULT) {
@@ -231,13 +262,14 @@ Result<std::uint64_t> FrozenSource::find_system_call() {
 }
 
 // So that it need not be frozen to find out.
-void FrozenSource::look_at_program() {
+std::vector<ProgramAdvice> FrozenSource::look_at_program() {
   const auto program = Program::open(options_.pid);
   const auto wish = program ? program->read() : Result<ProgramWish>(fail(program.error()));
   has_hooks_ = wish && wish->hooks != 0;
   if (wish && wish->holds != 0) {
     refusals_.push_back(make_refusal("HELD", name()));
   }
+  return program ? program->advice() : std::vector<ProgramAdvice>();
 }
 
 // Here nothing of the process runs, so that what it says now holds until it runs again.
@@ -273,7 +305,8 @@ Result<std::vector<WaitRecord>> FrozenSource::stop(std::uint64_t system_call) {
   freeze_.emplace();
   freeze_->assistant = std::move(assistant);
   freeze_->since_us = now_us();
-  auto stopped = FrozenProcess::freeze(options_.pid, system_call, inspector_->threads());
+  auto stopped =
+      FrozenProcess::freeze(options_.pid, system_call, inspector_->threads(), options_.starts);
   if (!stopped && stopped.error().code == ErrorCode::kRefused) {
     refusals_.push_back(make_refusal("STOPPED", name()));
   }
@@ -310,22 +343,26 @@ Result<void> FrozenSource::open_area(FrozenProcess& frozen, std::uint64_t record
 Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
   Refusals unseen;  // before it was frozen
   const auto capture_meanwhile = [&](wire::ProcessImage& facts) -> Result<void> {
-    MIGRATE_TRY(open_area(*freeze_->process, ParkedProcess::record_bytes(draft_)));
+    MIGRATE_TRY(open_area(*freeze_->process, ParkedProcess::record_bytes(travel_.draft())));
     on_area_(freeze_->process->area().address);
     MIGRATE_TRY(capture_state(*freeze_->process, waits, facts, unseen));
     report_.end_phase("capture", freeze_->since_us);
     return {};
   };
-  Inspection inspection =
-      MIGRATE_TRY(inspector_->inspect_frozen(draft_, *freeze_->assistant, capture_meanwhile));
+  Inspection inspection = MIGRATE_TRY(
+      inspector_->inspect_frozen(travel_.seen(), *freeze_->assistant, capture_meanwhile));
   report_.end_phase("reinspect", freeze_->since_us);
   image_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
   refusals_.insert(refusals_.end(), unseen.begin(), unseen.end());
-  if (user_of(image_) != user_of(draft_)) {  // In whose name the destination has prepared.
+  if (user_of(image_) != user_of(travel_.draft())) {  // In whose name the destination has prepared.
     return fail(make_error(ErrorCode::kRetry, "freeze", name(), "it has become another user's"));
   }
-  return refusals_.empty() ? heed_wish() : Result<void>(fail(refused()));
+  if (!refusals_.empty()) {
+    return fail(refused());
+  }
+  MIGRATE_TRY(heed_wish());
+  return travel_frozen();
 }
 
 // A stop of its own: only the process itself can make what tells of its writes. Nothing of its
@@ -349,7 +386,8 @@ Result<std::vector<ServedRegion>> FrozenSource::regions_to_watch() const {
   for (const NamedRange& range : MIGRATE_TRY(read_mappings(options_.pid))) {
     mapped.emplace(range.start, range.end);
   }
-  std::vector<ServedRegion> regions = served_regions(draft_.objects(), only_process(draft_));
+  std::vector<ServedRegion> regions =
+      served_regions(travel_.draft().objects(), only_process(travel_.draft()));
   std::erase_if(regions, [&mapped](const ServedRegion& region) {
     return !mapped.contains({region.range.start, region.range.end()});
   });
@@ -358,7 +396,8 @@ Result<std::vector<ServedRegion>> FrozenSource::regions_to_watch() const {
 
 Result<void> FrozenSource::stop_to_watch(std::uint64_t system_call) {
   const RealtimeScope realtime;
-  auto stopped = FrozenProcess::freeze(options_.pid, system_call, inspector_->threads());
+  auto stopped =
+      FrozenProcess::freeze(options_.pid, system_call, inspector_->threads(), options_.starts);
   if (!stopped && stopped.error().code == ErrorCode::kRefused) {
     refusals_.push_back(make_refusal("STOPPED", name()));
   }
@@ -401,8 +440,13 @@ Result<void> FrozenSource::find_kept() {
   const std::int64_t start = now_us();
   PageSet lost;
   if (direct_file(image_.objects()) == nullptr) {
-    const MappingPlan plan = plan_mappings(draft_, image_);
+    const MappingPlan plan = plan_mappings(travel_.draft(), image_);
     std::vector<PageRange> anew = plan.unmap;
+    for (const PushedRange& each : pushed_ranges(only_process(image_))) {
+      if (each.way == PushWay::kNever) {
+        anew.push_back(each.range);
+      }
+    }
     for (const wire::Mapping* mapping : plan.map) {
       anew.push_back(PageRange::between(mapping->start(), mapping->end()));
     }
@@ -448,7 +492,9 @@ Result<void> FrozenSource::park() {
 }
 
 void FrozenSource::unpark() {
-  if (auto back = resume(); !back) {
+  if (options_.starts) {  // It was to run there or nowhere.
+    ::kill(options_.pid, SIGKILL);
+  } else if (auto back = resume(); !back) {
     log::error("process {} could not be resumed: {}", options_.pid, back.error().message());
   }
   parked_.reset();

@@ -21,6 +21,7 @@
 #include "libmigrate/move/kept_memory.h"
 #include "libmigrate/move/move_report.h"
 #include "libmigrate/move/source_move_options.h"
+#include "libmigrate/move/travel_plan.h"
 #include "libmigrate/pages/confirmed_pages.h"
 #include "libmigrate/park/parked_process.h"
 #include "libmigrate/program/program.h"
@@ -46,12 +47,18 @@ class FrozenSource final : public KeptMemory {
   void begin() {
     refusals_.clear();
     ahead_.reset();
+    travel_.begin();
   }
   /// Looks at the running process, and asks the kernel whether who wants to move it may. The draft
   /// is draft() then. Errors: kRefused (see refusals(); they are of what the asker may not see,
   /// too, if it was the kernel that refused: then only that is said), kRetry (it is between two
   /// programs), kNotFound, kSystem.
   Result<void> inspect();
+  /// As TravelPlan::learn() and ship(). Of what the policy refuses then, refusals() are there, and
+  /// these are false.
+  bool learn(const FilesNotThere& not_there);
+  bool ship(const std::optional<FilesNotThere>& not_there);
+  const TravelPlan& travel() const { return travel_; }
   /// What the offer says of the process: all but what concerns one destination. Errors: kSystem.
   Result<wire::Offer> describe(const ClockOffsets& offsets) const;
   /// What the destination says that it will not keep of what the draft tells; nothing of it, if it
@@ -96,7 +103,7 @@ class FrozenSource final : public KeptMemory {
   /// Instead of all that: what a dead worker parked. Nothing: it was killed.
   void adopt(std::optional<ParkedProcess> parked, wire::Image image);
 
-  const wire::Image& draft() const { return draft_; }
+  const wire::Image& draft() const { return travel_.draft(); }
   const wire::Image& image() const { return image_; }
   const std::vector<wire::Refusal>& refusals() const { return refusals_; }
   /// What it loses: as of inspect(), and once it is frozen as of prepare_to_park(). Not known of
@@ -143,7 +150,8 @@ class FrozenSource final : public KeptMemory {
   Result<void> capture(const std::vector<WaitRecord>& waits);
   void find_losses(const wire::Image& image, bool frozen);
   void refuse_losses(const std::vector<Loss>& losses);
-  void look_at_program();
+  std::vector<ProgramAdvice> look_at_program();
+  Result<void> travel_frozen();
   Result<void> heed_wish();
   Error refused() const;
   std::string name() const { return "process " + std::to_string(options_.pid); }
@@ -153,7 +161,7 @@ class FrozenSource final : public KeptMemory {
   MoveReport& report_;
   std::optional<ProcessInspector> inspector_;
   std::optional<StandIn> stand_in_;  // of who asks
-  wire::Image draft_;
+  TravelPlan travel_;
   wire::Image image_;
   std::string image_bytes_;
   carriers::ContentFiles content_files_;

@@ -43,6 +43,7 @@ Result<void> Handover::offer(wire::Offer offer, const ClockOffsets& offsets) {
   message.mutable_offer()->set_hurries(options_.push.deadline.count() > 0);
   MIGRATE_TRY(control_->send(message));
   const auto reply = MIGRATE_TRY(await_reply(offsets));
+  FilesNotThere& not_there = not_there_.emplace();
   incarnation_ = reply.offer_reply().incarnation();
   if (reply.offer_reply().has_unkept()) {
     unkept_ = reply.offer_reply().unkept();
@@ -50,6 +51,9 @@ Result<void> Handover::offer(wire::Offer offer, const ClockOffsets& offsets) {
   staged_pages_ = reply.offer_reply().staged_pages();
   refusals_.assign(reply.offer_reply().refusals().begin(), reply.offer_reply().refusals().end());
   if (!refusals_.empty()) {
+    not_there.mapped.insert(reply.offer_reply().files_not_there().begin(),
+                            reply.offer_reply().files_not_there().end());
+    not_there.executable = reply.offer_reply().executable_not_there();
     return fail(make_error(ErrorCode::kRefused, "move the process to", name()));
   }
   return options_.plan.only_asks ? Result<void>() : pages_.settle(session_, reply.offer_reply());

@@ -23,6 +23,7 @@
 #include "libmigrate/move/outage.h"
 #include "libmigrate/move/page_connections.h"
 #include "libmigrate/pages/confirmed_pages.h"
+#include "libmigrate/policy/travel.h"
 #include "libmigrate/proto/session.pb.h"
 #include "libmigrate/requests/requests.h"
 #include "transport/address.h"
@@ -61,8 +62,7 @@ class Handover {
     /// Opens a connection of a session to the destination, and proves there what is to be proved.
     /// Blocks for a few seconds at most.
     std::function<Result<std::unique_ptr<Channel>>(Purpose, const SessionId&)> connect;
-    /// What a new worker must know: before the process is frozen, once it runs there, and when
-    /// nothing is owed.
+    /// What a new worker must know: before the freeze, once it runs there, when nothing is owed.
     std::function<Result<void>(const wire::Outgoing&)> note;
     /// kCancelled once whoever asked for the move wants it no more.
     std::function<Result<void>()> still_wanted = [] { return Result<void>(); };
@@ -92,8 +92,7 @@ class Handover {
   Result<void> copy_ahead(CopyAhead& ahead);
   /// Says which of them count, before send_image(). Errors: kPeerLost.
   Result<void> send_kept(CopyAhead& ahead);
-  /// Sends the frozen process. `image`: its serialised image, lent for the call. Errors: as
-  /// Channel::send().
+  /// Sends the frozen process. `image`: serialised, lent for the call. Errors: as Channel::send().
   Result<void> send_image(std::string& image, wire::RelayState relay);
   /// What the memory files of the image have, after it. Errors: kCancelled, kPeerLost, kRetry,
   /// kSystem.
@@ -146,6 +145,8 @@ class Handover {
   bool done() const { return phase_ == HandoverPhase::kOver && farewell_.over(); }
   const SessionId& session() const { return session_; }
   const std::vector<wire::Refusal>& refusals() const { return refusals_; }
+  /// Files that the destination lacks, if it refused for that alone; nothing: no answer yet.
+  const std::optional<FilesNotThere>& not_there() const { return not_there_; }
   /// What the process would not have there; nothing: it does not say so.
   const std::optional<wire::Unkept>& unkept() const { return unkept_; }
   Fate fate() const { return fate_; }
@@ -183,6 +184,7 @@ class Handover {
   std::string incarnation_;         // of the destination
   std::uint64_t staged_pages_ = 0;  // that it takes before the image
   std::vector<wire::Refusal> refusals_;
+  std::optional<FilesNotThere> not_there_;
   std::optional<wire::Unkept> unkept_;
   std::unique_ptr<ControlChannel> control_;
   KeepAlive keep_alive_;

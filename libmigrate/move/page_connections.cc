@@ -65,6 +65,7 @@ void PageConnections::stop() {
 }
 
 void PageConnections::close() {
+  file_pages_ = file_pages();
   feed_.reset();
   urgent_.reset();
   bulk_.reset();
@@ -80,6 +81,10 @@ void PageConnections::start_push() {
   if (feed_) {
     feed_->server().start_push();
   }
+}
+
+std::uint64_t PageConnections::file_pages() const {
+  return feed_ ? feed_->server().statistics().file_pages : file_pages_;
 }
 
 std::vector<PageRange> PageConnections::take_confirmed() {

@@ -65,6 +65,8 @@ class PageConnections {
 
   /// Over all page connections so far, in bytes.
   std::uint64_t wire_bytes() const { return feed_ ? feed_->wire_bytes() : 0; }
+  /// Pages sent with what files hold that the destination has not.
+  std::uint64_t file_pages() const;
   /// "rdma" or "tcp": of the last connection.
   const char* transport() const { return transport_; }
 
@@ -76,6 +78,7 @@ class PageConnections {
   std::shared_ptr<Channel> urgent_;  // until it is served
   std::shared_ptr<Channel> bulk_;    // until it is pushed over
   std::unique_ptr<PageFeed> feed_;
+  std::uint64_t file_pages_ = 0;  // of what was closed
   const char* transport_ = "tcp";
   bool stopped_ = false;
 };

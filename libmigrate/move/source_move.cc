@@ -45,11 +45,11 @@ SourceMove::SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink)
       sink_(sink),
       report_(options_.push.deadline),
       source_(options_, hooks_.on_area, report_),
-      handover_(make_handover()) {}
+      handover_(make_handover(options_.plan)) {}
 
 SourceMove::~SourceMove() = default;
 
-std::unique_ptr<Handover> SourceMove::make_handover() {
+std::unique_ptr<Handover> SourceMove::make_handover(const MovePlan& plan) {
   Handover::World world;
   world.connect = [this](Purpose purpose, const SessionId& session) {
     return connect_for(options_, purpose, session);
@@ -57,7 +57,7 @@ std::unique_ptr<Handover> SourceMove::make_handover() {
   world.note = hooks_.on_outgoing;
   world.still_wanted = [this] { return still_wanted(); };
   return std::make_unique<Handover>(HandoverOptions{.destination = options_.destination,
-                                                    .plan = options_.plan,
+                                                    .plan = plan,
                                                     .transport = options_.transport,
                                                     .push = options_.push,
                                                     .rounds = options_.rounds,
@@ -110,7 +110,7 @@ MoveOutcome SourceMove::attempt_for(double seconds) {
 
 SourceMove::Attempt SourceMove::attempt() {
   source_.begin();
-  handover_ = make_handover();
+  handover_ = make_handover(options_.plan);
   report_.begin();
   bool here = true;  // what is done concerns this host's process, not the destination
   auto moved = [&]() -> Result<void> {
@@ -178,16 +178,42 @@ Result<void> SourceMove::inspect() {
   return source_.inspect();
 }
 
+Result<void> SourceMove::offer_draft(const ClockOffsets& offsets) {
+  MIGRATE_TRY(handover_->open());
+  return handover_->offer(MIGRATE_TRY(source_.describe(offsets)), offsets);
+}
+
+// By an offer of the process as it is, which nobody is to take.
+Result<void> SourceMove::ask_for_files(const ClockOffsets& offsets) {
+  handover_ = make_handover(check_plan());
+  auto asked = offer_draft(offsets);
+  const FilesNotThere not_there = handover_->not_there().value_or(FilesNotThere());
+  if (!asked && not_there.empty()) {
+    return asked;
+  }
+  handover_->abandon();
+  handover_ = make_handover(options_.plan);
+  return source_.learn(not_there)
+             ? Result<void>()
+             : fail(make_error(ErrorCode::kRefused, "move", "process " + options_.command));
+}
+
 // Returns the process's clocks, minus this host's.
 Result<ClockOffsets> SourceMove::offer() {
   const std::int64_t start = now_us();
   event("offer", start);
-  MIGRATE_TRY(handover_->open());
   ClockOffsets offsets = MIGRATE_TRY(clock_offsets(options_.pid));
   offsets.monotonic_ns -= options_.host_clocks.monotonic_ns;
   offsets.boottime_ns -= options_.host_clocks.boottime_ns;
-  wire::Offer offer = MIGRATE_TRY(source_.describe(offsets));
-  MIGRATE_TRY(handover_->offer(std::move(offer), offsets));
+  if (source_.travel().must_ask()) {
+    MIGRATE_TRY(ask_for_files(offsets));
+  }
+  auto offered = offer_draft(offsets);
+  if (!offered && source_.ship(handover_->not_there())) {
+    handover_ = make_handover(options_.plan);
+    offered = offer_draft(offsets);
+  }
+  MIGRATE_TRY(std::move(offered));
   MIGRATE_TRY(source_.heed_destination(handover_->unkept()));
   report_.end_phase("offer", start);
   return offsets;
@@ -314,6 +340,10 @@ nlohmann::json SourceMove::result() const {
   report_.add_to(object, handover_->pages().wire_bytes());
   if (losses()) {
     object["losses"] = to_json(*losses());
+  }
+  if (travels() && travels()->shipped_bytes > 0) {
+    object["file_bytes"] = travels()->shipped_bytes;
+    object["file_bytes_sent"] = handover_->pages().file_pages() * kPageBytes;
   }
   if (const std::vector<Loss> noted = notes(); !noted.empty()) {
     object["notes"] = to_json(noted);

@@ -65,6 +65,12 @@ class SourceMove : public Departure {
   /// Whether the program has hooks, which may clear what is in the way.
   bool has_hooks() const { return source_.has_hooks(); }
   std::vector<Loss> notes() const { return source_.notes(); }
+  /// Of FrozenSource.
+  const std::optional<Travels>& travels() const { return source_.travel().travels(); }
+  const FilesNotThere& not_there() const { return source_.travel().not_there(); }
+  /// Whether the destination has said anything of the last offer.
+  bool destination_answered() const { return handover_->not_there().has_value(); }
+  const wire::Image& seen() const { return source_.travel().seen(); }
   /// Of this side, or else those of the destination.
   const std::vector<wire::Refusal>& refusals() const;
   /// Before Run was sent: why the last attempt failed.
@@ -107,11 +113,13 @@ class SourceMove : public Departure {
     bool process_changed;
   };
 
-  std::unique_ptr<Handover> make_handover();
+  std::unique_ptr<Handover> make_handover(const MovePlan& plan);
   Attempt attempt();
   Result<void> still_wanted();
   Result<void> inspect();
   Result<ClockOffsets> offer();
+  Result<void> ask_for_files(const ClockOffsets& offsets);
+  Result<void> offer_draft(const ClockOffsets& offsets);
   Result<void> copy_ahead();
   Result<void> freeze_and_run(const ClockOffsets& offsets);
   Result<void> freeze_and_hand_over(const ClockOffsets& offsets);

@@ -31,6 +31,8 @@ struct SourceMoveOptions {
   Asker asker;                    ///< Who wants it, judged on the frozen process.
   std::vector<WaitRecord> waits;  ///< As the threads came here.
   bool strict = false;            ///< What would lose something is refused.
+  PolicyRules policy;             ///< Of whoever asks, as MoveRequest.
+  bool starts = false;            ///< As MoveRequest.
   PushLimits push;
   RoundLimits rounds;
   ClockOffsets host_clocks;                ///< Of this worker's own time namespace.

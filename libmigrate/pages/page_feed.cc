@@ -39,6 +39,20 @@ std::vector<ServedRegion> served_regions(const wire::Objects& objects,
   return regions;
 }
 
+std::vector<PushedRange> pushed_ranges(const wire::ProcessImage& image) {
+  std::vector<PushedRange> ranges;
+  for (const wire::AdvisedRange& each : image.advised()) {
+    if (each.way() == wire::AdvisedRange::BY_MODE) {
+      continue;
+    }
+    ranges.push_back({.range = PageRange::between(each.start(), each.end()),
+                      .way = each.way() == wire::AdvisedRange::FIRST   ? PushWay::kFirst
+                             : each.way() == wire::AdvisedRange::NEVER ? PushWay::kNever
+                                                                       : PushWay::kOnRequest});
+  }
+  return ranges;
+}
+
 std::vector<PagerRegion> pager_regions(const wire::Objects& objects,
                                        const wire::ProcessImage& image) {
   std::vector<PagerRegion> regions;
@@ -83,6 +97,7 @@ Result<std::unique_ptr<PageFeed>> PageFeed::create(pid_t process, UniqueFd memor
   feed->process_ = process;
   feed->regions_ = served_regions(image.objects(), only_process(image));
   feed->server_ = MIGRATE_TRY(PageServer::create(options, *feed->reader_, feed->regions_));
+  feed->server_->set_ways(pushed_ranges(only_process(image)));
   return feed;
 }
 

@@ -72,6 +72,8 @@ class PageFeed {
 /// The mappings of an image that a page server serves and a pager fills.
 std::vector<ServedRegion> served_regions(const wire::Objects& objects,
                                          const wire::ProcessImage& image);
+/// What an image says of how its pages come.
+std::vector<PushedRange> pushed_ranges(const wire::ProcessImage& image);
 std::vector<PagerRegion> pager_regions(const wire::Objects& objects,
                                        const wire::ProcessImage& image);
 

@@ -145,6 +145,12 @@ void MemberReader::token(const char* name, std::uint64_t& value) {
   value = member->get<std::uint64_t>();
 }
 
+void MemberReader::rules(const char* name, PolicyRules& value) {
+  if (const auto member = request_.find(name); member != request_.end()) {
+    take(value, policy_from_json(*member));
+  }
+}
+
 void MemberWriter::text(const char* name, const std::string& value) {
   if (!value.empty()) {
     request_[name] = value;
@@ -194,6 +200,12 @@ void MemberWriter::seconds(const char* name,
 void MemberWriter::token(const char* name, std::uint64_t value) {
   if (value != 0) {
     request_[name] = value;
+  }
+}
+
+void MemberWriter::rules(const char* name, const PolicyRules& value) {
+  if (!value.empty()) {
+    request_[name] = to_json(value);
   }
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "base/result.h"
+#include "libmigrate/requests/policy_rules.h"
 #include "libmigrate/requests/words.h"
 
 namespace migrate {
@@ -36,6 +37,7 @@ class MemberReader {
   void seconds(const char* name, std::optional<std::chrono::milliseconds>& value);
   /// A whole number from 1, by which an answer is known; 0 if there is none.
   void token(const char* name, std::uint64_t& value);
+  void rules(const char* name, PolicyRules& value);
   /// A word that `parse` knows; `to_word` is for the writer.
   template <typename Value, typename Parse, typename ToWord>
   void word(const char* name, Value& value, Parse parse, ToWord /*to_word*/) {
@@ -91,6 +93,7 @@ class MemberWriter {
   void seconds(const char* name, std::chrono::milliseconds value);
   void seconds(const char* name, const std::optional<std::chrono::milliseconds>& value);
   void token(const char* name, std::uint64_t value);
+  void rules(const char* name, const PolicyRules& value);
   template <typename Value, typename Parse, typename ToWord>
   void word(const char* name, const Value& value, Parse /*parse*/, ToWord to_word) {
     write_word(name, to_word(value));

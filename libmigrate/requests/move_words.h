@@ -91,4 +91,13 @@ enum class MoveWait : std::uint8_t {
 inline constexpr Words<MoveWait, 3> kMoveWaitWords{
     {{"resumed", MoveWait::kResumed}, {"done", MoveWait::kDone}, {"exit", MoveWait::kExit}}};
 
+/// What is told of a process that is checked.
+enum class Detail : std::uint8_t {
+  kVerdict,  ///< Whether it can be moved, why not, and what it loses.
+  kRules,    ///< And what was decided of its memory, by which rule of a policy.
+  kFiles,    ///< And which files it has mapped.
+};
+inline constexpr Words<Detail, 3> kDetails{
+    {{"verdict", Detail::kVerdict}, {"rules", Detail::kRules}, {"files", Detail::kFiles}}};
+
 }  // namespace migrate

@@ -63,6 +63,10 @@ struct MoveRequest {
   /// Once it has come there: what it waits with. See ProgramWish.
   std::uint32_t at_point = 0;
   std::uint64_t asked = 0;  ///< What the process itself asks with; 0: someone else does.
+  PolicyRules policy;       ///< Of whoever asks, within what the host's allows.
+  /// It is stopped (SIGSTOP) before its first instruction, with which it begins at the destination,
+  /// where its program need not be known. If it must not, it is as it was, or was killed.
+  bool starts = false;
 
   template <class Members, class Self>
   static void each(Members& members, Self& self) {
@@ -80,6 +84,8 @@ struct MoveRequest {
     members.seconds("point_seconds", self.point_wait);
     members.seconds("hook_seconds", self.hook_wait);
     members.token("token", self.asked);
+    members.rules("policy", self.policy);
+    members.flag("starts", self.starts);
   }
   /// What the members must be together. Errors: kInvalid.
   Result<void> settle();
@@ -94,12 +100,18 @@ struct CheckRequest {
   Asker asker;
   bool strict = false;  ///< As of a move.
   MovePlan plan;        ///< How it would be moved.
+  PolicyRules policy;   ///< As of a move.
+  bool starts = false;  ///< As of a move.
+  Detail detail = Detail::kVerdict;
 
   template <class Members, class Self>
   static void each(Members& members, Self& self) {
     members.text("destination", self.destination);
     members.flag("strict", self.strict);
     members.word("mode", self.plan, parse_mode, [](const MovePlan& mode) { return mode.word; });
+    members.rules("policy", self.policy);
+    members.flag("starts", self.starts);
+    members.word("detail", self.detail, kDetails);
   }
   /// Errors: kInvalid (no address).
   Result<void> settle() const;

@@ -5,6 +5,7 @@
 #include <linux/sched.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -19,6 +20,7 @@
 
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/owner_scope.h"
 #include "libmigrate/capture/frozen_process.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/only_process.h"
@@ -30,6 +32,8 @@
 
 namespace migrate {
 namespace {
+
+constexpr std::size_t kMostNameBytes = 249;  // memfd_create(2)
 
 constexpr std::uint64_t kThreadFlags =
     CLONE_VM | CLONE_FS | CLONE_FILES | CLONE_SIGHAND | CLONE_THREAD | CLONE_SYSVSEM;
@@ -88,6 +92,20 @@ Result<std::vector<PageRange>> wanted_kernel_ranges(const wire::ProcessImage& im
                            "move between hosts with the same kernel"));
   }
   return wanted;
+}
+
+/// What stands for an executable that this host does not have: a memory file of its name, without
+/// content. The kernel takes no file for it that anybody has open for writing.
+Result<UniqueFd> make_executable(const wire::ProcessImage& image) {
+  const std::string& path = image.executable().path();
+  const std::string name = path.substr(path.find_last_of("/:") + 1).substr(0, kMostNameBytes);
+  const wire::Credentials& owner = image.threads(0).credentials();
+  const OwnerScope as_owner(owner.uid_filesystem(), owner.gid_filesystem());
+  const UniqueFd file(::memfd_create(name.c_str(), MFD_CLOEXEC));
+  if (!file.valid()) {
+    return fail(system_error("make a memory file", name));
+  }
+  return open_file("/proc/self/fd/" + std::to_string(file.get()), O_RDONLY | O_CLOEXEC);
 }
 
 }  // namespace
@@ -188,8 +206,13 @@ Result<void> Restorer::take_on(const wire::ProcessImage& draft) {
   UniqueFd directory;
   {
     FileUser::Scope as_user(file_user_);
-    executable = MIGRATE_TRY(as_user.open(draft.executable(), O_RDONLY));
+    executable = draft.without_executable()
+                     ? UniqueFd()
+                     : MIGRATE_TRY(as_user.open(draft.executable(), O_RDONLY));
     directory = MIGRATE_TRY(as_user.open_directory(draft.working_directory()));
+  }
+  if (draft.without_executable()) {
+    executable = MIGRATE_TRY(make_executable(draft));
   }
   Script script(area_);
   const std::array<int, 2> descriptors{executable.get(), directory.get()};

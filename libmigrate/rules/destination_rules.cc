@@ -183,7 +183,7 @@ std::vector<wire::Refusal> check_against_host(const wire::Image& image,
   check_machine(source, own, refusals);
   const bool same_kernel = !own.boot_id().empty() && source.boot_id() == own.boot_id();
   const wire::ProcessImage& process = only_process(image);
-  if (!process.executable().path().empty()) {
+  if (!process.executable().path().empty() && !process.without_executable()) {
     FileRules executable(same_kernel, "executable " + process.executable().path(), refusals);
     check_content(process.executable(), executable);
   }
@@ -198,6 +198,29 @@ std::vector<wire::Refusal> check_against_host(const wire::Image& image,
   }
   check_limits(process, refusals);
   return refusals;
+}
+
+MissingFiles find_missing_files(const wire::Image& image, bool same_kernel,
+                                const std::function<bool(const wire::FileIdentity&)>& may_open) {
+  const auto is_missing = [&](const wire::FileIdentity& file) {
+    Refusals refusals;
+    FileRules rules(same_kernel, file.path(), refusals);
+    check_content(file, rules);
+    return !refusals.empty() || !may_open(file);
+  };
+  const wire::ProcessImage& process = only_process(image);
+  MissingFiles missing;
+  missing.executable = !process.without_executable() && is_missing(process.executable());
+  std::set<std::uint32_t> seen;
+  for (const wire::Mapping& mapping : process.mappings()) {
+    const bool content =
+        mapping.kind() == wire::Mapping::FILE_LOCAL || mapping.kind() == wire::Mapping::FILE_COPY;
+    if (content && seen.insert(mapping.file()).second &&
+        is_missing(image.objects().mapped_files(static_cast<int>(mapping.file())))) {
+      missing.mapped.push_back(mapping.file());
+    }
+  }
+  return missing;
 }
 
 std::vector<wire::Refusal> check_memory(std::uint64_t image_bytes, std::uint64_t available_bytes) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "libmigrate/proto/image.pb.h"
@@ -15,6 +16,16 @@ namespace migrate {
 std::vector<wire::Refusal> check_against_host(const wire::Image& image,
                                               const wire::HostFacts& source,
                                               const wire::HostFacts& own);
+
+/// What of a process's program this host has not, or not the same.
+struct MissingFiles {
+  std::vector<std::uint32_t> mapped;  ///< Into Objects.mapped_files: of private mappings.
+  bool executable = false;
+};
+/// Finds that; `may_open` says whether its user may open what is there. Blocks as
+/// check_against_host().
+MissingFiles find_missing_files(const wire::Image& image, bool same_kernel,
+                                const std::function<bool(const wire::FileIdentity&)>& may_open);
 
 /// Refuses (code MEMORY) what would need more than `available_bytes`. `image_bytes` is what the
 /// process holds at the source; the image itself does not say how much of its mappings exists.

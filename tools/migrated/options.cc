@@ -159,6 +159,11 @@ void add_settings(Settings& settings, DaemonOptions& options) {
   settings.add("keep_limits", options.keep_limits,
                "Refuse to take a process, and to let one go, that would lose a limit of its "
                "control groups");
+  settings
+      .add("policy", options.policy,
+           "TOML file of rules: how the memory and files of processes that leave travel, and what "
+           "users may choose of that (default: /etc/libmigrate/policy.toml, if it is there)")
+      ->type_name("FILE");
   settings.add("max_sessions", options.max_sessions, "Processes of other hosts taken at a time");
   settings.add("reserve_mib", options.reserve_mib, "MiB of memory that they must leave free");
   settings.add("bandwidth_mib", options.bandwidth_mib,
@@ -242,6 +247,15 @@ Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* 
   }
   MIGRATE_TRY(check_addresses(options));
   return std::optional<DaemonOptions>(std::move(options));
+}
+
+Result<PolicyRules> travel_rules(const DaemonOptions& options) {
+  const std::string path = options.policy.empty() ? "/etc/libmigrate/policy.toml" : options.policy;
+  const auto text = read_file(path);
+  if (!text && options.policy.empty() && text.error().sys_errno == ENOENT) {
+    return PolicyRules();
+  }
+  return text ? parse_policy(*text, path) : fail(text.error());
 }
 
 Result<PeerTrust> peer_trust(const DaemonOptions& options, const std::string& host_name) {

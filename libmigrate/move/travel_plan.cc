@@ -1,0 +1,72 @@
+#include "libmigrate/move/travel_plan.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace migrate {
+namespace {
+
+bool ask_for_files(const PolicyRules& rules) {
+  return std::ranges::any_of(rules, [](const PolicyRule& rule) { return rule.known.has_value(); });
+}
+
+}  // namespace
+
+TravelPlan::TravelPlan(const SourceMoveOptions& options) : options_(options) {}
+
+TravelPolicy TravelPlan::policy() const {
+  return {options_.context->travel, options_.policy, options_.starts};
+}
+
+void TravelPlan::begin() {
+  not_there_ = {};
+  asked_ = false;
+}
+
+void TravelPlan::see(wire::Image seen, std::vector<ProgramAdvice> advice) {
+  seen_ = std::move(seen);
+  advice_ = std::move(advice);
+  asks_ = ask_for_files(options_.context->travel) || ask_for_files(options_.policy);
+  draft_ = seen_;
+  travels_ = apply_policy(policy(), not_there_, advice_, draft_);
+  if (must_ask()) {
+    draft_ = seen_;
+    travels_->refusals.clear();
+  }
+}
+
+void TravelPlan::learn(const FilesNotThere& not_there) {
+  asked_ = true;
+  not_there_ = not_there;
+  draft_ = seen_;
+  travels_ = apply_policy(policy(), not_there_, advice_, draft_);
+}
+
+bool TravelPlan::ship(const std::optional<FilesNotThere>& not_there) {
+  if (!not_there || not_there->empty() || !travels_) {
+    return false;
+  }
+  learn(*not_there);
+  return std::ranges::any_of(travels_->rows, [](const TravelRow& row) {
+    return !row.known && row.choice.travel != Travel::kLocal;
+  });
+}
+
+void TravelPlan::apply_frozen(const std::vector<ProgramAdvice>& advice, wire::Image& image) {
+  const bool has_rules =
+      !options_.context->travel.empty() || !options_.policy.empty() || options_.starts;
+  if (!has_rules && advice.empty()) {  // Nothing to do, which takes no time of the freeze.
+    travels_.emplace();
+    return;
+  }
+  FilesNotThere not_there = not_there_;
+  // Of what was mapped since, the destination was not asked.
+  const int seen =
+      asks_ ? seen_.objects().mapped_files_size() : image.objects().mapped_files_size();
+  for (int file = seen; file < image.objects().mapped_files_size(); ++file) {
+    not_there.mapped.insert(static_cast<std::uint32_t>(file));
+  }
+  travels_ = apply_policy(policy(), not_there, advice, image);
+}
+
+}  // namespace migrate

@@ -1,0 +1,57 @@
+#pragma once
+
+#include <optional>
+#include <vector>
+
+#include "libmigrate/move/source_move_options.h"
+#include "libmigrate/policy/travel.h"
+#include "libmigrate/program/program.h"
+
+namespace migrate {
+
+/// How the memory of one process travels, as its host's policy, who asks, and the program say:
+/// makes of what was seen of the process what its destination hears of it. Owned by the thread of
+/// the move.
+class TravelPlan {
+ public:
+  /// `options` is borrowed and outlives this.
+  explicit TravelPlan(const SourceMoveOptions& options);
+
+  /// A new attempt begins: no destination has said anything.
+  void begin();
+  /// The running process, with what its program advises: makes the draft.
+  void see(wire::Image seen, std::vector<ProgramAdvice> advice);
+  /// A rule asks whether files are known, and the destination has not said so: until it has, the
+  /// draft is the process as it was seen, and nobody knows what is refused.
+  bool must_ask() const { return asks_ && !asked_; }
+  /// The destination has not got these files: makes the draft anew.
+  void learn(const FilesNotThere& not_there);
+  /// It has refused the draft for that alone: learns it. True: the policy has something of them
+  /// sent.
+  bool ship(const std::optional<FilesNotThere>& not_there);
+  /// The same for the frozen process, whose image that is.
+  void apply_frozen(const std::vector<ProgramAdvice>& advice, wire::Image& image);
+  /// Nobody may hear what was found.
+  void forget() { travels_.reset(); }
+
+  /// The process as it was seen, and as it is to be there.
+  const wire::Image& seen() const { return seen_; }
+  const wire::Image& draft() const { return draft_; }
+  /// What was decided last; nothing if nobody may hear that.
+  const std::optional<Travels>& travels() const { return travels_; }
+  const FilesNotThere& not_there() const { return not_there_; }
+
+ private:
+  TravelPolicy policy() const;
+
+  const SourceMoveOptions& options_;
+  wire::Image seen_;
+  wire::Image draft_;
+  std::vector<ProgramAdvice> advice_;
+  FilesNotThere not_there_;
+  bool asks_ = false;   // a rule asks whether files are known
+  bool asked_ = false;  // the destination has said which are
+  std::optional<Travels> travels_;
+};
+
+}  // namespace migrate

@@ -1,0 +1,262 @@
+#include "libmigrate/policy/travel.h"
+
+#include <fmt/core.h>
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <tuple>
+#include <utility>
+
+#include "libmigrate/image/address_space.h"
+#include "libmigrate/image/only_process.h"
+#include "libmigrate/requests/words.h"
+#include "pager/page_set.h"
+
+namespace migrate {
+namespace {
+
+bool is_private_file(const wire::Mapping& mapping) {
+  return mapping.kind() == wire::Mapping::FILE_LOCAL || mapping.kind() == wire::Mapping::FILE_COPY;
+}
+
+PageRange range_of_mapping(const wire::Mapping& mapping) {
+  return PageRange::between(mapping.start(), mapping.end());
+}
+
+/// A part of a mapping that is of one kind and name.
+struct Part {
+  int mapping = 0;
+  PageRange range;
+  std::size_t row = 0;
+};
+
+/// Applies a policy to one image.
+class Traveller {
+ public:
+  Traveller(const FilesNotThere& not_there, const std::vector<ProgramAdvice>& advice,
+            wire::Image& image)
+      : not_there_(not_there), image_(image), process_(mutable_only_process(image)) {
+    for (const ProgramAdvice& each : advice) {
+      if (each.advised == program::Advised::kArena) {
+        arenas_.push_back(&each);
+      } else {
+        advised_[each.advised].push_back(each.range);
+      }
+    }
+    for (const wire::Mapping& mapping : process_.mappings()) {
+      if (is_private_file(mapping) && (mapping.protection() & PROT_EXEC) != 0) {
+        with_code_.insert(mapping.file());
+      }
+    }
+  }
+
+  Travels run(const TravelPolicy& policy) {
+    for (int index = 0; index < process_.mappings_size(); ++index) {
+      take_apart(index);
+    }
+    for (std::size_t i = 0; i < travels_.rows.size(); ++i) {
+      TravelRow& row = travels_.rows[i];
+      row.choice = policy.choose({.kind = row.kind,
+                                  .name = row.name,
+                                  .bytes = row.bytes,
+                                  .known = row.known,
+                                  .is_shared = shared_[i]});
+      if (row.choice.travel == Travel::kRefuse) {
+        refuse(row);
+      }
+    }
+    for (const Part& part : parts_) {
+      settle(part);
+    }
+    note_executable();
+    write_advised();
+    return std::move(travels_);
+  }
+
+ private:
+  void take_apart(int index) {
+    const wire::Mapping& mapping = process_.mappings(index);
+    const PageRange range = range_of_mapping(mapping);
+    switch (mapping.kind()) {
+      case wire::Mapping::VDSO:
+      case wire::Mapping::VVAR:
+        return;
+      case wire::Mapping::FILE_LOCAL:
+      case wire::Mapping::FILE_COPY:
+      case wire::Mapping::SHARED_FILE:
+        add_part(index, range, kind_of_file(mapping),
+                 image_.objects().mapped_files(static_cast<int>(mapping.file())).path(),
+                 !not_there_.mapped.contains(mapping.file()),
+                 mapping.kind() == wire::Mapping::SHARED_FILE);
+        return;
+      default:
+        break;
+    }
+    PageSet rest{range};
+    for (const ProgramAdvice* arena : arenas_) {
+      for (const PageRange& part : common(rest, {arena->range})) {
+        add_part(index, part, MemoryKind::kArena, arena->name, true, false);
+      }
+      rest = without(rest, {arena->range});
+    }
+    const bool is_stack =
+        mapping.name().starts_with("[stack") || (mapping.advice() & wire::GROWS_DOWN) != 0;
+    for (const PageRange& part : rest) {
+      add_part(index, part, is_stack ? MemoryKind::kStack : MemoryKind::kHeap, {}, true, false);
+    }
+  }
+
+  MemoryKind kind_of_file(const wire::Mapping& mapping) const {
+    if (mapping.kind() == wire::Mapping::SHARED_FILE || !with_code_.contains(mapping.file())) {
+      return MemoryKind::kFile;
+    }
+    return (mapping.protection() & PROT_EXEC) != 0 ? MemoryKind::kCode : MemoryKind::kData;
+  }
+
+  void add_part(int mapping, PageRange range, MemoryKind kind, const std::string& name, bool known,
+                bool is_shared) {
+    const auto [place, added] =
+        row_of_.try_emplace({kind, name, known, is_shared}, travels_.rows.size());
+    if (added) {
+      travels_.rows.push_back(
+          {.kind = kind, .name = name, .bytes = 0, .known = known, .choice = {}});
+      shared_.push_back(is_shared);
+    }
+    travels_.rows[place->second].bytes += range.bytes();
+    parts_.push_back({mapping, range, place->second});
+  }
+
+  void refuse(const TravelRow& row) {
+    travels_.refusals.push_back(make_refusal("POLICY",
+                                             fmt::format("{}{}{}", word_for(row.kind, kMemoryKinds),
+                                                         row.name.empty() ? "" : " ", row.name),
+                                             "rule " + row.choice.rule));
+  }
+
+  void settle(const Part& part) {
+    const TravelChoice& choice = travels_.rows[part.row].choice;
+    wire::Mapping& mapping = *process_.mutable_mappings(part.mapping);
+    if (choice.travel == Travel::kRefuse || choice.travel == Travel::kLocal) {
+      return;
+    }
+    if (is_private_file(mapping) && !ship(mapping)) {
+      return;
+    }
+    if (!is_paged(image_.objects(), mapping)) {
+      return;
+    }
+    const PageSet range{part.range};
+    if (choice.travel == Travel::kEager) {
+      first_ = join(first_, range);
+    } else if (choice.travel == Travel::kLazy) {
+      on_request_ = join(on_request_, range);
+    } else if (choice.rule == "default") {
+      first_ = join(first_, common(range, advised(program::Advised::kEager)));
+      on_request_ = join(on_request_, common(range, advised(program::Advised::kLazy)));
+    }
+    if (mapping.kind() == wire::Mapping::ANONYMOUS && !mapping.was_file()) {
+      never_ = join(never_, common(range, advised(program::Advised::kDiscard)));
+    }
+  }
+
+  PageSet advised(program::Advised what) const {
+    const auto found = advised_.find(what);
+    return found == advised_.end() ? PageSet() : page_set(found->second);
+  }
+
+  // As memory of a file that has no name any more: all its pages come from the source.
+  bool ship(wire::Mapping& mapping) {
+    const std::uint64_t size =
+        image_.objects().mapped_files(static_cast<int>(mapping.file())).size_bytes();
+    const std::uint64_t pages_end = (size + kPageBytes - 1) & ~(kPageBytes - 1);
+    const PageRange range = range_of_mapping(mapping);
+    if (mapping.protection() != PROT_NONE && mapping.offset() + range.bytes() > pages_end) {
+      travels_.refusals.push_back(
+          make_refusal("UNKNOWN_MAPPING",
+                       fmt::format("{:x}-{:x} {}", mapping.start(), mapping.end(), mapping.name()),
+                       "a private mapping that goes beyond the end of its file"));
+      return false;
+    }
+    const std::string& path =
+        image_.objects().mapped_files(static_cast<int>(mapping.file())).path();
+    ships_executable_ = ships_executable_ || path == process_.executable().path();
+    mapping.set_kind(wire::Mapping::ANONYMOUS);
+    mapping.set_was_file(true);
+    mapping.clear_offset();
+    mapping.clear_file();
+    travels_.shipped_bytes += range.bytes();
+    return true;
+  }
+
+  void note_executable() {
+    if (not_there_.executable && ships_executable_) {
+      process_.set_without_executable(true);
+    }
+  }
+
+  void write_advised() {
+    first_ = without(first_, never_);
+    on_request_ = without(without(on_request_, never_), first_);
+    std::map<std::uint64_t, std::pair<PageRange, wire::AdvisedRange::Way>> all;
+    for (const auto& [pages, way] : {std::pair(&first_, wire::AdvisedRange::FIRST),
+                                     std::pair(&on_request_, wire::AdvisedRange::ON_REQUEST),
+                                     std::pair(&never_, wire::AdvisedRange::NEVER)}) {
+      for (const PageRange& range : *pages) {
+        all.emplace(range.start, std::pair(range, way));
+      }
+    }
+    process_.clear_advised();
+    for (const auto& [start, entry] : all) {
+      wire::AdvisedRange& added = *process_.add_advised();
+      added.set_start(entry.first.start);
+      added.set_end(entry.first.end());
+      added.set_way(entry.second);
+    }
+  }
+
+  using Key = std::tuple<MemoryKind, std::string, bool, bool>;
+
+  const FilesNotThere& not_there_;
+  wire::Image& image_;
+  wire::ProcessImage& process_;
+  std::vector<const ProgramAdvice*> arenas_;
+  std::map<program::Advised, std::vector<PageRange>> advised_;
+  std::set<std::uint32_t> with_code_;
+  std::map<Key, std::size_t> row_of_;
+  std::vector<bool> shared_;  // of each row
+  std::vector<Part> parts_;
+  bool ships_executable_ = false;
+  PageSet first_;
+  PageSet on_request_;
+  PageSet never_;
+  Travels travels_;
+};
+
+}  // namespace
+
+Travels apply_policy(const TravelPolicy& policy, const FilesNotThere& not_there,
+                     const std::vector<ProgramAdvice>& advice, wire::Image& image) {
+  return Traveller(not_there, advice, image).run(policy);
+}
+
+nlohmann::json to_json(const std::vector<TravelRow>& rows) {
+  nlohmann::json list = nlohmann::json::array();
+  for (const TravelRow& row : rows) {
+    nlohmann::json object = {{"kind", word_for(row.kind, kMemoryKinds)},
+                             {"bytes", row.bytes},
+                             {"action", word_for(row.choice.travel, kTravels)},
+                             {"rule", row.choice.rule}};
+    if (!row.name.empty()) {
+      object["name"] = row.name;
+    }
+    if (is_of_file(row.kind)) {
+      object["known"] = row.known;
+    }
+    list.push_back(std::move(object));
+  }
+  return list;
+}
+
+}  // namespace migrate
