@@ -11,7 +11,9 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
+#include "base/file.h"
 #include "libmigrate/migrate.h"
 #include "libmigrate/requests/request_json.h"
 #include "tools/manual/describe.h"
@@ -19,6 +21,7 @@
 #include "tools/migratectl/keys.h"
 #include "tools/migratectl/print.h"
 #include "tools/migratectl/progress.h"
+#include "tools/migratectl/run.h"
 
 namespace migrate {
 namespace {
@@ -49,6 +52,9 @@ struct Options {
   bool resume_source = false;
   bool give_up = false;
   bool yes = false;
+  std::string policy_file;
+  std::vector<std::string> program;
+  std::string report;
   std::string command;
   KeysOptions keys;
 };
@@ -70,6 +76,46 @@ CLI::Validator up_to(double most, const std::string& unit) {
   return {check, ""};
 }
 
+void add_policy(CLI::App& command, Options& options) {
+  command
+      .add_option("--policy", options.policy_file,
+                  "TOML file of rules: which of its memory and files is sent, when, and what is "
+                  "taken from the destination's own; within what its host allows")
+      ->type_name("FILE");
+}
+
+/// inspect and run.
+void add_programs(CLI::App& app, Options& options) {
+  CLI::App* inspect = app.add_subcommand(
+      "inspect", "Show what a program or process consists of, and what would be sent of it");
+  inspect
+      ->add_option("PROGRAM", options.program,
+                   "Pid, or a command, which is started and ended before its first instruction")
+      ->required()
+      ->type_name("CMD");
+  inspect->add_option("--to", options.destination, "HOST[:PORT] that it would move to")
+      ->type_name("HOST");
+  inspect->add_option("--mode", options.mode, "In which mode it would move")
+      ->check(CLI::IsMember(mode_words()));
+  add_policy(*inspect, options);
+  inspect->positionals_at_end();
+
+  CLI::App* run = app.add_subcommand(
+      "run", "Run a command on another host, where it need not be installed; ends as that ends");
+  run->add_option("--on", options.destination, "HOST[:PORT] to run it on")
+      ->required()
+      ->type_name("HOST");
+  run->add_option("CMD", options.program, "The command and its arguments")
+      ->required()
+      ->type_name("CMD");
+  run->add_option("--mode", options.mode, "How its memory follows")
+      ->check(CLI::IsMember(mode_words()));
+  run->add_option("--report", options.report, "Write what it came to into this file, as JSON")
+      ->type_name("FILE");
+  add_policy(*run, options);
+  run->positionals_at_end();
+}
+
 /// check and move.
 void add_moving(CLI::App& app, Options& options) {
   const char* target_help = "Pid on this host, or id of a process that was moved";
@@ -81,6 +127,8 @@ void add_moving(CLI::App& app, Options& options) {
   check->add_flag("--strict", options.strict, strict_help);
   check->add_option("--mode", options.mode, "In which mode it would move")
       ->check(CLI::IsMember(mode_words()));
+
+  add_policy(*check, options);
 
   CLI::App* move = app.add_subcommand("move", "Move a running process to another host");
   move->add_option("PID", options.target, target_help)->required();
@@ -97,6 +145,7 @@ void add_moving(CLI::App& app, Options& options) {
                    "Seconds to wait for transient reasons against the move to pass")
       ->check(up_to(kMostSeconds, "seconds"));
   move->add_flag("--strict", options.strict, strict_help);
+  add_policy(*move, options);
 
   move->add_option("--bandwidth", options.bandwidth_mib,
                    "MiB a second of its memory that are pushed (default: the daemon's setting; 0: "
@@ -135,6 +184,7 @@ void add_options(CLI::App& app, Options& options) {
   app.fallthrough();
 
   add_moving(app, options);
+  add_programs(app, options);
   app.add_subcommand("ps", "List the processes that came here or went away");
   CLI::App* show = app.add_subcommand("show", "Show everything about one of them");
   show->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
@@ -160,6 +210,30 @@ void add_options(CLI::App& app, Options& options) {
   let_describe(app);
 }
 
+Result<PolicyRules> policy_of(const Options& options) {
+  return options.policy_file.empty()
+             ? Result<PolicyRules>(PolicyRules())
+             : parse_policy(MIGRATE_TRY(read_file(options.policy_file)), options.policy_file);
+}
+
+Result<CheckRequest> check_request_of(const Options& options) {
+  CheckRequest check;
+  check.destination = options.destination;
+  check.strict = options.strict;
+  check.plan = MIGRATE_TRY(parse_mode(options.mode));
+  check.policy = MIGRATE_TRY(policy_of(options));
+  check.detail = options.command == "inspect" ? Detail::kFiles : Detail::kRules;
+  return check;
+}
+
+Result<MoveRequest> run_request_of(const Options& options) {
+  MoveRequest move;
+  move.destination = options.destination;
+  move.plan = MIGRATE_TRY(parse_mode(options.mode));
+  move.policy = MIGRATE_TRY(policy_of(options));
+  return move;
+}
+
 Result<json> move_request_of(const Options& options) {
   constexpr double kBytesPerMib = 1024 * 1024;
   constexpr double kMillisecondsPerSecond = 1000;
@@ -183,6 +257,7 @@ Result<json> move_request_of(const Options& options) {
     move.point_wait = milliseconds(options.point_seconds);
   }
   move.hook_wait = milliseconds(options.point_seconds);
+  move.policy = MIGRATE_TRY(policy_of(options));
   return request_for(move);
 }
 
@@ -190,12 +265,8 @@ Result<json> request_of(const Options& options) {
   json request = {{"command", options.command}};  // What follows is for those with members.
   if (options.command == MoveRequest::kWord) {
     request = MIGRATE_TRY(move_request_of(options));
-  } else if (options.command == CheckRequest::kWord) {
-    CheckRequest check;
-    check.destination = options.destination;
-    check.strict = options.strict;
-    check.plan = MIGRATE_TRY(parse_mode(options.mode));
-    request = request_for(check);
+  } else if (options.command == CheckRequest::kWord || options.command == "inspect") {
+    request = request_for(MIGRATE_TRY(check_request_of(options)));
   } else if (options.command == WaitRequest::kWord) {
     request = request_for(WaitRequest{MIGRATE_TRY(parse_wait_for(options.wait_for))});
   } else if (options.command == ResolveRequest::kWord) {
@@ -240,6 +311,9 @@ std::string outcome_text(int exit_code) {
 
 void print_text(const Options& options, const json& result, int exit_code) {
   const json refusals = result.value("refusals", json::array());
+  if (options.command == "inspect" && result.contains("files")) {
+    fmt::print("{}{}", files_text(result), policy_text(result));
+  }
   if (exit_code == MIGRATE_REFUSED && refusals.is_array() && !refusals.empty()) {
     fmt::print("{}{}", not_movable_text(refusals), hooks_text(result));
   } else if (exit_code != MIGRATE_DONE) {
@@ -250,8 +324,9 @@ void print_text(const Options& options, const json& result, int exit_code) {
                error.empty() ? outcome_text(exit_code)
                : says_all    ? error
                              : outcome_text(exit_code) + ": " + error);
-  } else if (options.command == "check") {
-    fmt::print("movable\n{}{}{}", losses_text(result), notes_text(result), hooks_text(result));
+  } else if (options.command == "check" || options.command == "inspect") {
+    fmt::print("movable\n{}{}{}{}", losses_text(result), notes_text(result), hooks_text(result),
+               policy_text(result));
   } else if (options.command == "move" && text_of(result, "state") == "already there") {
     fmt::print("{} is at {} already\n", options.target, options.destination);
   } else if (options.command == "move") {
@@ -399,6 +474,28 @@ int run(const Options& options) {
   }
 }
 
+/// inspect of a command, and run.
+int run_program(const Options& options) {
+  const RunOptions program{options.socket, options.program, options.report};
+  if (options.command == "run") {
+    const auto move = run_request_of(options);
+    return move ? run_elsewhere(program, *move)
+                : report_error(options, move.error(), MIGRATE_USAGE);
+  }
+  const auto check = check_request_of(options);
+  if (!check) {
+    return report_error(options, check.error(), MIGRATE_USAGE);
+  }
+  auto result = inspect_program(program, *check);
+  return result ? finish(options, *result, {})
+                : report_error(options, result.error(), MIGRATE_ERROR);
+}
+
+bool is_pid(const std::vector<std::string>& program) {
+  return program.size() == 1 &&
+         program.front().find_first_not_of("0123456789") == std::string::npos;
+}
+
 int parse_and_run(int argc, char** argv) {
   CLI::App app("Moves running processes between hosts (libmigrate)");
   Options options;
@@ -415,6 +512,12 @@ int parse_and_run(int argc, char** argv) {
     return app.exit(error) == 0 ? MIGRATE_DONE : MIGRATE_USAGE;
   }
   options.command = app.get_subcommands().front()->get_name();
+  if (options.command == "run" || (options.command == "inspect" && !is_pid(options.program))) {
+    return run_program(options);
+  }
+  if (options.command == "inspect") {
+    options.target = options.program.front();
+  }
   return options.command == "keys" ? run_keys(app, options.keys) : run(options);
 }
 

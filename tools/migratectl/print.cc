@@ -233,6 +233,33 @@ std::string notes_text(const nlohmann::json& result) {
   return notes.empty() ? "" : "what makes its move longer:\n" + refusals_text(notes);
 }
 
+std::string policy_text(const nlohmann::json& result) {
+  std::vector<Row> rows = {{"KIND", "NAME", "SIZE", "ACTION", "RULE"}};
+  for (const nlohmann::json& row : result.value("policy", nlohmann::json::array())) {
+    const bool is_sent = row.value("known", true) == false;
+    if (text_of(row, "rule") != "default" || is_sent) {
+      rows.push_back({text_of(row, "kind"), text_of(row, "name"),
+                      bytes_text(number_of(row, "bytes")), text_of(row, "action"),
+                      text_of(row, "rule")});
+    }
+  }
+  const double sent = number_of(result, "shipped_bytes");
+  return (rows.size() == 1 ? "" : table(rows)) +
+         (sent > 0 ? "of files at most " + bytes_text(sent) + " would be sent\n" : "");
+}
+
+std::string files_text(const nlohmann::json& result) {
+  std::vector<Row> rows = {{"ROLE", "FILE", "SIZE", "BUILD-ID", "DESTINATION"}};
+  for (const nlohmann::json& file : result.value("files", nlohmann::json::array())) {
+    const char* known = !file.contains("known")      ? "not asked"
+                        : file.value("known", false) ? "has it"
+                                                     : "has it not";
+    rows.push_back({text_of(file, "role"), text_of(file, "path"),
+                    bytes_text(number_of(file, "size_bytes")), text_of(file, "build_id"), known});
+  }
+  return table(rows);
+}
+
 std::string processes_text(const nlohmann::json& processes) {
   std::vector<Row> rows = {
       {"ID", "PID", "ROLE", "STATE", "WHERE", "OWED", "MODE", "AGE", "COMMAND"}};

@@ -25,6 +25,11 @@ std::string losses_text(const nlohmann::json& result);
 
 /// The notes of a result, one a line with its remedy; empty if there are none.
 std::string notes_text(const nlohmann::json& result);
+/// What of its memory travels otherwise than by default, by which rule, and how much of files would
+/// be sent; empty if nothing.
+std::string policy_text(const nlohmann::json& result);
+/// The files of a program.
+std::string files_text(const nlohmann::json& result);
 std::string processes_text(const nlohmann::json& processes);
 /// Cuts the lines of a table to the width of the terminal, if standard output is one.
 std::string fit_to_terminal(const std::string& text);

@@ -1,0 +1,21 @@
+#pragma once
+
+#include <sys/types.h>
+
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+
+namespace migrate {
+
+/// Starts a program as a child, and stops it before its own first instruction: its libraries are
+/// loaded, as it asks for them, and have been initialised. There it is in a job control stop
+/// (SIGSTOP), traced by nobody, with the descriptors, the group and the terminal of the caller.
+/// What is set-user-id gains nothing by that, as under a debugger. Returns its pid. Blocks for as
+/// long as the loading takes; a thread of the program or a library's is an error. Errors: kNotFound
+/// (no such program), kSystem (it cannot be executed), kRefused (it ended before it began; the
+/// object says how).
+Result<pid_t> start_stopped(const std::vector<std::string>& command);
+
+}  // namespace migrate
