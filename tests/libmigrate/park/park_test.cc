@@ -279,6 +279,24 @@ TEST_F(ParkedTimers, StandStillAndGoOn) {
   ASSERT_TRUE(unpark());
 }
 
+// The timer is armed as captured, and tells of itself once more.
+TEST_F(ParkedTimers, ThatFiredBetweenCaptureAndParkingFireOnce) {
+  start([] {
+    count({SIGALRM});
+    const itimerval soon{{0, 0}, {0, 300'000}};
+    ::setitimer(ITIMER_REAL, &soon, nullptr);
+  });
+  ASSERT_NO_FATAL_FAILURE(capture());
+  ASSERT_EQ(handled(SIGALRM), 0) << "the machine is too slow for this test";
+  ASSERT_TRUE(test::comes_true([this] { return is_pending(pid(), SIGALRM); }));
+  ASSERT_TRUE(park());
+  EXPECT_TRUE(parked_->signals().empty());
+  ASSERT_TRUE(unpark());
+  EXPECT_TRUE(test::comes_true([this] { return handled(SIGALRM) == 1; }));
+  expect_answer();
+  EXPECT_EQ(handled(SIGALRM), 1);
+}
+
 TEST_F(ParkedTimers, ThatWouldHaveExpiredDoSoAtOnce) {
   start_with_a_lot();
   ASSERT_NO_FATAL_FAILURE(capture());

@@ -106,6 +106,21 @@ TEST_F(FileUserTest, TheSameContentWillDoWhereItIsTold) {
   EXPECT_FALSE(open(true));
 }
 
+// What this process has open is not the user's to have, though he may read the file itself.
+TEST_F(FileUserTest, ALinkThatProcMakesUpIsNotFollowed) {
+  const std::string closed = directory_.path() + "/closed";
+  ASSERT_EQ(::mkdir(closed.c_str(), 0700), 0);
+  make(closed + "/readable", "what nobody else can reach");
+  ASSERT_EQ(::chmod((closed + "/readable").c_str(), 0644), 0);
+  const UniqueFd held = open_file(closed + "/readable", O_RDONLY).value();
+  std::filesystem::remove(mine_);
+  std::filesystem::create_symlink("/proc/self/fd/" + std::to_string(held.get()), mine_);
+  identity_ = identify_at(AT_FDCWD, closed + "/readable", mine_).value();
+  const auto opened = open(false);
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().sys_errno, ELOOP) << opened.error().message();
+}
+
 /// A process of the user's that the kernel does not let the user look into.
 class Victim {
  public:
