@@ -46,7 +46,7 @@ const wire::HostFacts& facts() {
   static const wire::HostFacts once = host_facts().value();
   return once;
 }
-const wire::FileIdentity& program() {
+const wire::FileIdentity& program_file() {
   static const wire::FileIdentity once = [] {
     const std::string path = read_link("/proc/self/exe").value();
     wire::FileIdentity identity = identify_at(AT_FDCWD, path, path).value();
@@ -232,7 +232,7 @@ wire::Image ArrivalWorld::final_image() const {
   wire::Image image;
   wire::ProcessImage& process = mutable_only_process(image);
   process.set_process_id(4242);
-  *process.mutable_executable() = program();
+  *process.mutable_executable() = program_file();
   process.set_working_directory("/");
   process.set_signal_actions(std::string(arch::kSignals * arch::kSignalActionBytes, '\0'));
   wire::Thread& thread = *process.add_threads();
