@@ -40,6 +40,10 @@ void settle_pipe(FindContext& context, std::uint32_t number, wire::OpenFile& fil
   const std::uint64_t inode = file.object();
   PipeSeen& seen = context.pipe(inode);
   if (!seen.readable || !seen.writable) {
+    if (context.is_guest()) {  // No deputy has the other end.
+      context.refuse("PIPE_ABROAD",
+                     Sighting{.number = number, .link = fmt::format("pipe:[{}]", inode)});
+    }
     relay_to(context, number, fmt::format("pipe:[{}]", inode), file);
     return;
   }

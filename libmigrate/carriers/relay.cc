@@ -14,8 +14,9 @@ namespace {
 bool find_relay(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
   if (is_known_relay(context, seen)) {
     file.set_object(*context.known_stream(inode_in(seen.link)));
+    return true;
   }
-  return true;
+  return !context.is_guest() || context.refuse("PIPE_ABROAD", seen);
 }
 
 void settle_relay(FindContext& context, std::uint32_t number, wire::OpenFile& file) {

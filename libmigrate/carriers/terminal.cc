@@ -77,6 +77,9 @@ bool find_terminal(FindContext& context, const Sighting& seen, wire::OpenFile& f
   if (!device) {
     return context.refuse("TERMINAL_STATE", seen, "it answers no questions");
   }
+  if (context.is_guest() && !context.known_terminal(*device)) {
+    return context.refuse("TERMINAL_ABROAD", seen);
+  }
   if (const std::string peculiarity = peculiarity_of_terminal(fd.get()); !peculiarity.empty()) {
     return context.refuse("TERMINAL_STATE", seen, peculiarity);
   }

@@ -108,6 +108,9 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "let the program close its performance counters"},
     {"PIDFD", "the descriptor refers to another process of this host, or to a thread",
      "let the program close it"},
+    {"PIPE_ABROAD",
+     "the pipe was opened where the process is a guest, and its other end is not its",
+     "move when the program has closed it"},
     {"PIPE_SHARED", "both ends of the pipe are inside, yet another process holds it too",
      "let the other process close its end"},
     {"POINT_NOT_REACHED", "the program has not come to one of its points (migrate_point) in time",
@@ -172,6 +175,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "move when the program has released the semaphores, or they have been removed"},
     {"SYSV_SHM", "System V shared memory stays with its host",
      "move when the program has detached and removed it, or use mmap"},
+    {"TERMINAL_ABROAD", "the terminal was opened where the process is a guest, not at its home",
+     "move when the program has closed it"},
     {"TERMINAL_STATE", "of terminals, only plain ones are carried",
      "run the program in a terminal window, tmux or a session of ssh, and let it set nothing "
      "special"},

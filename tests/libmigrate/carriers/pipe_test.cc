@@ -114,6 +114,15 @@ TEST(PipeCarrier, AnEndWhoseOtherIsOutsideIsRelayed) {
   EXPECT_TRUE(source.private_pipes.empty());
 }
 
+TEST(PipeCarrier, OfAGuestAnEndWhoseOtherIsOutsideIsRefused) {
+  const Ends ends = pipe_with("abc");
+  test::Source source;
+  source.guest = true;
+  ASSERT_EQ(source.find(ends.reader.get()), 0);
+  source.settle();
+  EXPECT_EQ(source.refusals(), Refusals{"PIPE_ABROAD"});
+}
+
 TEST(PipeCarrier, AnEndForBothReadsAndWrites) {
   const Ends ends = pipe_with("abc");
   const UniqueFd both =

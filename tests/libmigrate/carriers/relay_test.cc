@@ -32,6 +32,16 @@ TEST(RelayCarrier, ANamedPipeGetsAStream) {
   EXPECT_EQ(source.file(0).object(), 1U);
 }
 
+TEST(RelayCarrier, ANamedPipeThatAGuestHasOpenedIsRefused) {
+  const test::TemporaryDirectory directory;
+  ASSERT_EQ(::mkfifo(directory.file("fifo").c_str(), 0600), 0);
+  const UniqueFd fifo = open_file(directory.file("fifo"), O_RDWR).value();
+  test::Source source;
+  source.guest = true;
+  EXPECT_EQ(source.find(fifo.get()), -1);
+  EXPECT_EQ(source.refusals(), Refusals{"PIPE_ABROAD"});
+}
+
 TEST(RelayCarrier, AnEndOfAnEarlierMoveKeepsItsStream) {
   std::array<int, 2> ends{};
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()), 0);
