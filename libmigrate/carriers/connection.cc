@@ -1,15 +1,18 @@
 // A connection of TCP: the real socket stays with the deputy at home, and there is a pair of
 // sockets with the same names, one of which the process has and the other the relay.
 #include <fcntl.h>
+#include <linux/sockios.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -91,14 +94,17 @@ Reason reason_of_settings(int fd) {
 }
 
 // Of a connection that is over the kernel knows only our own name.
-Result<void> find_names(int fd, std::uint8_t state, wire::Connection& connection) {
+Result<void> find_names(int fd, std::uint8_t state, int place, wire::Connection& connection) {
   const SocketName local = MIGRATE_TRY(SocketName::of(fd));
   auto peer = SocketName::of_peer(fd);
   if (!peer && state != TCP_CLOSE) {
     return fail(peer.error());
   }
   connection.set_local(local.to_bytes());
-  connection.set_peer((peer ? *peer : SocketName::nobody_beside(local)).to_bytes());
+  const auto port = static_cast<std::uint16_t>(place + 1);
+  connection.set_peer((peer ? *peer : SocketName::nobody_beside(local, port)).to_bytes());
+  connection.set_only_ipv6(local.family() == AF_INET6 &&
+                           number_of(fd, IPPROTO_IPV6, IPV6_V6ONLY) == 1);
   if (local.is_link_local() || (peer && peer->is_link_local())) {
     return fail(make_error(ErrorCode::kUnsupported, "carry", "a link-local address"));
   }
@@ -112,24 +118,62 @@ bool has_ended_receiving(int fd, std::uint8_t state) {
          ::poll(&polled, 1, 0) > 0 && (polled.revents & POLLRDHUP) != 0;
 }
 
-// Of a frozen process, so that nobody sees the option otherwise meanwhile.
-Result<TcpCounts> count_exactly(int fd) {
+struct ProcessCounts {
+  TcpCounts bytes;
+  bool has_read_ahead = false;  // The process has read an urgent byte before those in front of it.
+};
+
+// Exact if the process is frozen: nobody sees the option otherwise meanwhile.
+Result<ProcessCounts> count_process_bytes(int fd, bool is_frozen) {
+  if (!is_frozen) {
+    return ProcessCounts{MIGRATE_TRY(count_bytes(fd))};
+  }
   const int before = number_of(fd, SOL_SOCKET, SO_OOBINLINE);
   const int in_line = 1;
+  int up_to_mark = 0;
+  char urgent = 0;
+  const bool is_marked = before == 0 && ::ioctl(fd, SIOCINQ, &up_to_mark) == 0;
+  const bool was_read =
+      ::recv(fd, &urgent, 1, MSG_OOB | MSG_PEEK | MSG_DONTWAIT) < 0 && errno == EINVAL;
   ::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &in_line, sizeof(in_line));
   auto counts = count_bytes(fd);
+  bool is_ahead =
+      is_marked && was_read && counts && counts->unread > static_cast<std::uint64_t>(up_to_mark);
+  if (is_ahead && up_to_mark == 0 && ::recv(fd, &urgent, 1, MSG_DONTWAIT) == 1) {
+    is_ahead = false;  // Nothing was in front of it: its next read would have passed it.
+    counts = count_bytes(fd);
+  }
   ::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &before, sizeof(before));
-  return counts;
+  return ProcessCounts{MIGRATE_TRY(std::move(counts)), is_ahead};
 }
 
 bool refuse_for(FindContext& context, const Sighting& seen, const Reason& reason) {
   return context.refuse(reason.code, seen, reason.detail);
 }
 
+// How far the process has come.
+bool describe_counts(FindContext& context, const Sighting& seen, int fd, const TcpInfo& info,
+                     wire::Connection& connection) {
+  const auto counts = count_process_bytes(fd, context.draft() != nullptr);
+  if (!counts) {
+    return context.refuse("SOCKET_SETTING", seen, counts.error().message());
+  }
+  connection.set_taken_bytes(counts->bytes.taken);
+  connection.set_given_bytes(counts->bytes.given);
+  if (counts->has_read_ahead) {
+    return context.refuse("SOCKET_URGENT", seen);
+  }
+  if (info.state() == TCP_CLOSE && counts->bytes.unread > 0 && is_known_relay(context, seen)) {
+    return context.refuse("SOCKET_UNREAD", seen);
+  }
+  return true;
+}
+
 // All that is to be said of the socket itself.
 bool describe(FindContext& context, const Sighting& seen, int fd, const TcpInfo& info,
               wire::Connection& connection) {
-  if (auto named = find_names(fd, info.state(), connection); !named) {
+  const int place = context.objects().connections_size();
+  if (auto named = find_names(fd, info.state(), place, connection); !named) {
     return context.refuse("SOCKET_SETTING", seen, named.error().message());
   }
   auto options = changed_tcp_options(fd, number_of(fd, SOL_SOCKET, SO_DOMAIN));
@@ -144,16 +188,7 @@ bool describe(FindContext& context, const Sighting& seen, int fd, const TcpInfo&
     connection.set_owner(status.st_uid);
     connection.set_group(status.st_gid);
   }
-  const auto counts = context.draft() != nullptr ? count_exactly(fd) : count_bytes(fd);
-  if (!counts) {
-    return context.refuse("SOCKET_SETTING", seen, counts.error().message());
-  }
-  connection.set_taken_bytes(counts->taken);
-  connection.set_given_bytes(counts->given);
-  if (info.state() == TCP_CLOSE && counts->unread > 0 && is_known_relay(context, seen)) {
-    return context.refuse("SOCKET_UNREAD", seen);
-  }
-  return true;
+  return describe_counts(context, seen, fd, info, connection);
 }
 
 bool find_connection(FindContext& context, const Sighting& seen, wire::OpenFile& file) {

@@ -20,6 +20,7 @@
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/pages/page_feed.h"
 #include "libmigrate/proc/pagemap.h"
+#include "libmigrate/relay/stream_buffer.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/rules/host_facts.h"
 #include "libmigrate/rules/host_memory.h"
@@ -264,10 +265,14 @@ Result<std::vector<TerminalParts>> Arrival::make_terminals(const wire::Objects& 
 }
 
 Result<std::vector<ConnectionParts>> Arrival::make_connections(const wire::Objects& objects) {
+  if (objects.connections_size() > kMaxRelayStreams) {
+    return fail(make_error(ErrorCode::kCorrupt, "make connections", "too many of them"));
+  }
   std::vector<TcpPairNames> names;
   for (const wire::Connection& connection : objects.connections()) {
     names.push_back({MIGRATE_TRY(SocketName::from_bytes(connection.local())),
-                     MIGRATE_TRY(SocketName::from_bytes(connection.peer()))});
+                     MIGRATE_TRY(SocketName::from_bytes(connection.peer())),
+                     connection.only_ipv6()});
   }
   std::vector<TcpPair> pairs = MIGRATE_TRY(make_tcp_pairs(names));
   std::vector<ConnectionParts> all;

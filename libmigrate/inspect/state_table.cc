@@ -330,7 +330,7 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"other", "io_uring, AIO, perf events, BPF, KVM", kRefused, "IO_URING, AIO, PERF, BPF, KVM"},
     {"other", "connections of TCP", kCarried,
      "by a pair of sockets there, which is fed from home (docs/links.md); SOCKET_ABROAD, "
-     "SOCKET_SETTING, SOCKET_SHARED, SOCKET_CONNECTING, SOCKET_UNREAD"},
+     "SOCKET_SETTING, SOCKET_SHARED, SOCKET_CONNECTING, SOCKET_UNREAD, SOCKET_URGENT"},
     {"other", "other sockets", kRefused,
      "SOCKET, SOCKET_KIND, but for pairs with both ends inside"},
     {"other", "named pipes", kLost,

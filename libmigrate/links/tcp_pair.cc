@@ -174,8 +174,10 @@ Result<void> make_in_namespace(std::span<const TcpPairNames> wanted,
   return {};
 }
 
-// Both ends of one connection may be wanted: these do not go into the same namespace.
-std::vector<std::vector<std::size_t>> share_out(std::span<const TcpPairNames> wanted) {
+// Both ends of one connection may be wanted: these do not go into the same namespace. More
+// namespaces than some only somebody wants who means to use up what there is.
+Result<std::vector<std::vector<std::size_t>>> share_out(std::span<const TcpPairNames> wanted) {
+  constexpr std::size_t kMostSpaces = 16;
   std::vector<std::vector<std::size_t>> spaces;
   for (std::size_t i = 0; i < wanted.size(); ++i) {
     const auto clashes = [&](std::size_t other) {
@@ -184,6 +186,10 @@ std::vector<std::vector<std::size_t>> share_out(std::span<const TcpPairNames> wa
     };
     const auto space = std::ranges::find_if(
         spaces, [&](const auto& members) { return std::ranges::none_of(members, clashes); });
+    if (space == spaces.end() && spaces.size() == kMostSpaces) {
+      return fail(make_error(ErrorCode::kInvalid, "make pairs of connected sockets",
+                             "too many of the same names"));
+    }
     (space == spaces.end() ? spaces.emplace_back() : *space).push_back(i);
   }
   return spaces;
@@ -192,8 +198,9 @@ std::vector<std::vector<std::size_t>> share_out(std::span<const TcpPairNames> wa
 }  // namespace
 
 Result<std::vector<TcpPair>> make_tcp_pairs(std::span<const TcpPairNames> wanted) {
+  const auto spaces = MIGRATE_TRY(share_out(wanted));
   std::vector<TcpPair> made(wanted.size());
-  for (const std::vector<std::size_t>& space : share_out(wanted)) {
+  for (const std::vector<std::size_t>& space : spaces) {
     Result<void> done;
     std::thread([&] { done = make_in_namespace(wanted, space, made); }).join();
     MIGRATE_TRY(std::move(done));

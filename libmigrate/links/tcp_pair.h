@@ -29,7 +29,7 @@ struct TcpPair {
 
 /// Makes pairs without a packet (TCP_REPAIR), in namespaces of their own: one, and more if two
 /// pairs would have the same names there. Needs CAP_SYS_ADMIN and CAP_NET_ADMIN. Blocks for some
-/// milliseconds. Errors: kSystem.
+/// milliseconds. Errors: kInvalid (too many have the same names), kSystem.
 Result<std::vector<TcpPair>> make_tcp_pairs(std::span<const TcpPairNames> wanted);
 
 }  // namespace migrate

@@ -2,6 +2,7 @@
 
 #include <linux/sockios.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sys/ioctl.h>
 
 #include <cerrno>
@@ -9,8 +10,6 @@
 
 namespace migrate {
 namespace {
-
-constexpr std::uint16_t kDiscardPort = 9;
 
 using NameCall = int (*)(int, sockaddr*, socklen_t*);
 
@@ -72,13 +71,13 @@ SocketName SocketName::loopback(std::uint16_t port) {
   return name;
 }
 
-SocketName SocketName::nobody_beside(const SocketName& local) {
+SocketName SocketName::nobody_beside(const SocketName& local, std::uint16_t port) {
   if (local.family() == AF_INET) {
-    return loopback(kDiscardPort);
+    return loopback(port);
   }
   sockaddr_in6 six{};
   std::memcpy(&six, local.bytes_.data(), sizeof(six));
-  six.sin6_port = htons(kDiscardPort);
+  six.sin6_port = htons(port);
   if (IN6_IS_ADDR_V4MAPPED(&six.sin6_addr)) {
     const in_addr_t four = htonl(INADDR_LOOPBACK);
     std::memcpy(&six.sin6_addr.s6_addr[12], &four, sizeof(four));
@@ -113,8 +112,14 @@ Result<TcpCounts> count_bytes(int fd) {
       continue;  // Something came or was confirmed in between.
     }
     // The end of either direction counts as a byte, but not among those that are unread.
-    const std::uint64_t end_in = has_received_end(after.state()) ? 1 : 0;
-    const std::uint64_t end_out = has_sent_end(after.state()) ? 1 : 0;
+    pollfd polled{fd, POLLRDHUP, 0};
+    const bool is_over = after.state() == TCP_CLOSE && ::poll(&polled, 1, 0) > 0;
+    if (is_over && (polled.revents & POLLRDHUP) == 0) {
+      return TcpCounts{};
+    }
+    const bool has_ended_by_both = is_over && (polled.revents & POLLERR) == 0;
+    const std::uint64_t end_in = has_ended_by_both || has_received_end(after.state()) ? 1 : 0;
+    const std::uint64_t end_out = has_ended_by_both || has_sent_end(after.state()) ? 1 : 0;
     TcpCounts counts;
     counts.unread = static_cast<std::uint64_t>(unread);
     counts.unconfirmed = static_cast<std::uint64_t>(unconfirmed);

@@ -30,8 +30,9 @@ class SocketName {
   bool is_link_local() const;
   /// 127.0.0.1.
   static SocketName loopback(std::uint16_t port);
-  /// A name that can be the peer of `local`, and that nobody has.
-  static SocketName nobody_beside(const SocketName& local);
+  /// A name that can be the peer of `local`, for one that has none any more; another for each
+  /// `port`.
+  static SocketName nobody_beside(const SocketName& local, std::uint16_t port);
   bool operator==(const SocketName& other) const = default;
 
  private:
@@ -61,8 +62,9 @@ struct TcpCounts {
   std::uint64_t unconfirmed = 0;  ///< Written, and not confirmed by the other end's kernel.
 };
 
-/// Exact also while bytes come and go, if urgent data is read in line. When a connection is over
-/// (TCP_CLOSE), the ends that were received and sent count as bytes, too. Errors: kSystem.
+/// Exact also while bytes come and go, if urgent data is read in line. When a connection was reset,
+/// an end that had been received or sent before counts as a byte, too. Nothing counts any more of
+/// a socket that this host has reset. Errors: kSystem.
 Result<TcpCounts> count_bytes(int fd);
 
 /// Whether in `state` of TCP the other end (this end) has said that no more comes.

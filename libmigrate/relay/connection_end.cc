@@ -12,11 +12,21 @@
 #include "libmigrate/links/tcp_socket.h"
 
 namespace migrate {
+namespace {
+
+bool is_negative(std::uint64_t difference) {
+  return static_cast<std::int64_t>(difference) < 0;
+}
+
+}  // namespace
 
 void ConnectionEnd::prepare(int fd) {
   const int yes = 1;
   const int no = 0;
+  const int from_where_it_is_read = -1;
   ::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof(yes));
+  ::setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &yes, sizeof(yes));
+  ::setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &from_where_it_is_read, sizeof(from_where_it_is_read));
   ::setsockopt(fd, IPPROTO_TCP, TCP_CORK, &no, sizeof(no));
 }
 
@@ -30,16 +40,18 @@ void ConnectionEnd::note(wire::ConnectionPlace& place) const {
 }
 
 Result<std::uint64_t> ConnectionEnd::adopt(const wire::ConnectionPlace& place, int fd,
-                                           const StreamBuffer& read) {
+                                           const StreamBuffer& read, std::uint64_t written) {
   read_from_ = place.read_from();
   written_from_ = place.written_from();
   is_reset_ = place.reset();
   urgent_ = place.has_urgent() ? std::optional(place.urgent()) : std::nullopt;
   const TcpCounts counts = MIGRATE_TRY(count_bytes(fd));
-  const std::uint64_t taken = read_from_ + counts.taken;
-  untaken_ = taken < read.end() ? read.end() - taken : 0;
+  // The counts of a socket that the other worker has reset begin again.
+  const std::uint64_t behind = read.end() - (read_from_ + counts.taken);
+  untaken_ = is_negative(behind) ? 0 : std::min(behind, counts.unread);
   take(fd);
-  return written_from_ + counts.given;
+  const std::uint64_t ahead = written_from_ + counts.given - written;
+  return is_negative(ahead) ? written : written + ahead;
 }
 
 ConnectionEnd::Read ConnectionEnd::read(int fd, StreamBuffer& into, std::uint64_t most) {
@@ -108,13 +120,14 @@ void ConnectionEnd::reset(int fd) {
 wire::RelayMessage data_message(std::uint32_t id, const StreamBuffer& buffer, std::uint64_t offset,
                                 std::uint64_t most, std::optional<std::uint64_t> urgent) {
   const bool is_near = urgent && *urgent >= offset;
-  auto bytes = buffer.view(offset, is_near ? std::min(most, *urgent + 1 - offset) : most);
+  const bool is_within = is_near && *urgent - offset < most;  // A peer says where it is.
+  auto bytes = buffer.view(offset, is_within ? *urgent - offset + 1 : most);
   wire::RelayMessage message;
   wire::RelayData& data = *message.mutable_data();
   data.set_stream(id);
   data.set_offset(offset);
   data.set_content(bytes.data(), bytes.size());
-  data.set_urgent(is_near && offset + bytes.size() == *urgent + 1);
+  data.set_urgent(is_within && *urgent - offset + 1 == bytes.size());
   return message;
 }
 

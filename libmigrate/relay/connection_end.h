@@ -27,13 +27,16 @@ class ConnectionEnd {
   explicit ConnectionEnd(const Start& start)
       : read_from_(start.read_at - start.taken), written_from_(start.written_at - start.given) {}
 
-  /// Sets what reading and writing here needs of the socket: urgent data in line, no corking.
+  /// Sets what reading and writing here needs of the socket: urgent data in line, no corking, each
+  /// byte told when it comes, and peeking from the first of them.
   static void prepare(int fd);
 
   void note(wire::ConnectionPlace& place) const;
-  /// Goes on where another worker ended, which had noted `place` and read up to the end of `read`.
-  /// Gives the offset of the first byte that it has not written. Errors: kSystem.
-  Result<std::uint64_t> adopt(const wire::ConnectionPlace& place, int fd, const StreamBuffer& read);
+  /// Goes on where another worker ended, which had noted `place`, and that it had read up to the
+  /// end of `read` and written up to `written`. Gives the offset of the first byte that it has not
+  /// written, at least `written`. Errors: kSystem.
+  Result<std::uint64_t> adopt(const wire::ConnectionPlace& place, int fd, const StreamBuffer& read,
+                              std::uint64_t written);
 
   enum class Read { kGoesOn, kEnded, kReset };
   /// Appends what waits, up to `most` bytes, unless take() is due.

@@ -53,7 +53,7 @@ std::uint64_t GuestConnection::adopt(const wire::ConnectionPlace& place, int mat
                                      const StreamBuffer& read, std::uint64_t written) {
   end_.emplace(ConnectionEnd::Start{});
   process_from_ = place.process_from();
-  const auto written_to = end_->adopt(place, mate, read);
+  const auto written_to = end_->adopt(place, mate, read, written);
   if (auto local = SocketName::of_peer(mate), peer = SocketName::of(mate); local && peer) {
     local_ = std::move(*local);
     peer_ = std::move(*peer);
@@ -63,7 +63,7 @@ std::uint64_t GuestConnection::adopt(const wire::ConnectionPlace& place, int mat
       log::warn("{}", watch.error().message());
     }
   }
-  return written_to ? std::max(*written_to, written) : written;
+  return written_to.value_or(written);
 }
 
 ConnectionEnd::Read GuestConnection::read(int mate, StreamBuffer& into, std::uint64_t most) {

@@ -50,6 +50,7 @@ class GuestConnection {
   /// that.) Also if the connection is over, which comes to the same.
   bool has_left();
   bool is_known_left() const { return has_left_; }
+  void note_left() { has_left_ = true; }
   /// Whether has_left() is to be asked in a while. It is for some time after the output has ended:
   /// the kernel says so shortly before the end is closed.
   bool wants_look(bool output_ended) const;

@@ -127,7 +127,8 @@ Result<std::vector<StreamEndpoint>> GuestRelay::create_endpoints(
     if (stream.is_connection()) {
       const auto parts = std::ranges::find(connections, id, &ConnectionParts::stream);
       if (parts == connections.end()) {
-        return fail(corrupt_from_home("make a connection", "relay stream " + std::to_string(id)));
+        stream.leave();
+        continue;
       }
       endpoints.push_back(MIGRATE_TRY(stream.open_connection(std::move(parts->pair))));
       connections.erase(parts);
@@ -139,7 +140,8 @@ Result<std::vector<StreamEndpoint>> GuestRelay::create_endpoints(
     }
     const auto parts = std::ranges::find(terminals, id, &TerminalParts::stream);
     if (parts == terminals.end()) {
-      return fail(corrupt_from_home("make a terminal", "relay stream " + std::to_string(id)));
+      stream.leave();
+      continue;
     }
     endpoints.push_back(MIGRATE_TRY(stream.open_terminal(std::move(*parts), owner, group)));
     terminals.erase(parts);

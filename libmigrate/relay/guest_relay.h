@@ -79,7 +79,8 @@ class GuestRelay {
   /// Makes the process's ends, which are its user's: he may open them again by their names in
   /// /proc. Call once; install them in the process before closing them, as the last close is the
   /// end of file. Streams of both directions are socket pairs, others pipes; terminals are made of
-  /// `terminals`, connections of `connections`. Errors: kCorrupt (there is none for one), kSystem.
+  /// `terminals`, connections of `connections`; if there is none for one, the process has closed
+  /// it. Errors: kSystem.
   Result<std::vector<StreamEndpoint>> create_endpoints(
       uid_t owner, gid_t group, std::vector<TerminalParts> terminals = {},
       std::vector<ConnectionParts> connections = {});

@@ -47,6 +47,9 @@ GuestStream::GuestStream(const wire::RelayStreamState& state)
   }
   if (state.has_connection()) {
     connection_.emplace(state.connection());
+    if (state.connection().left()) {
+      left_at_ = state.in_next();
+    }
   }
 }
 
@@ -73,7 +76,7 @@ void GuestStream::adopt(const wire::GuestRelayState::Stream& noted, UniqueFd in,
 
 void GuestStream::note(wire::RelayStreamState& state, wire::GuestRelayState::Stream& noted) const {
   save(state);
-  state.set_in_next(in_.first());
+  state.set_in_next(left_at_.value_or(in_.first()));
   noted.set_id(id_);
   noted.set_in_acked(in_acked_);
   noted.set_in_eof(in_eof_ && in_.empty());
@@ -536,7 +539,7 @@ void GuestStream::describe(wire::RelayResume::Stream& resume) {
 void GuestStream::save(wire::RelayStreamState& state) const {
   state.set_id(id_);
   state.set_directions(directions_);
-  state.set_in_next(consumed());
+  state.set_in_next(left_at_.value_or(consumed()));
   state.set_in_gone(in_gone_);
   state.set_out_first(out_.first());
   const auto unacked = out_.view(out_.first(), out_.size());

@@ -55,6 +55,8 @@ class GuestStream {
   bool is_terminal() const { return terminal_.has_value(); }
   /// The same of a stream that is_connection(). `pair`: its end is the process's.
   Result<StreamEndpoint> open_connection(TcpPair pair);
+  /// Instead of both, if the process has closed it before it came here.
+  void leave();
   bool is_connection() const { return connection_.has_value(); }
 
   void collect(std::vector<pollfd>& descriptors) const;
@@ -72,7 +74,9 @@ class GuestStream {
   /// part of it.
   void drain();
   /// Whether drain() is to be called again, after take(), when poll_fd() can be read.
-  bool has_more() const { return connection_ && !out_eof_ && connection_->has_more(out_.end()); }
+  bool has_more() const {
+    return connection_ && writes_out() && !out_eof_ && connection_->has_more(out_.end());
+  }
   int poll_fd() const { return in_fd_.get(); }
   /// What was read has been noted.
   void take();

@@ -24,6 +24,17 @@ Result<StreamEndpoint> GuestStream::open_connection(TcpPair pair) {
   return endpoint;
 }
 
+// The kernel would have sent a reset if the process had not read all of what was written.
+void GuestStream::leave() {
+  if (connection_) {
+    connection_->note_left();
+  }
+  out_eof_ = true;
+  left_at_ = in_.first();
+  in_gone_ = true;
+  in_.drop_to(in_.end());
+}
+
 bool GuestStream::wants_look() const {
   if (!in_fd_.valid()) {
     return false;
@@ -44,9 +55,7 @@ void GuestStream::pump_connection() {
     read_out(kRelayWindowBytes);
   }
   if (out_eof_ && !in_gone_ && connection_->has_left()) {
-    left_at_ = in_.first();  // Its kernel would have sent a reset if it had not read all of that.
-    in_gone_ = true;
-    in_.drop_to(in_.end());
+    leave();
   }
   if (reads_in() && in_eof_ && in_.empty() && !in_finished_) {
     finish_connection();

@@ -103,14 +103,14 @@ void HomeStream::adopt(const wire::HomeRelayState::Stream& noted) {
 }
 
 void HomeStream::adopt_connection(const wire::HomeRelayState::Stream& noted) {
-  const auto written = connection_->adopt(noted.connection(), fd_.get(), in_);
+  const auto written = connection_->adopt(noted.connection(), fd_.get(), in_, noted.out_first());
   if (!written) {
     log::error("{}", written.error().message());
     ConnectionEnd::reset(fd_.get());
     return;
   }
   if (!out_gone_ && !out_closed_) {
-    out_ = StreamBuffer(std::max(*written, noted.out_first()));
+    out_ = StreamBuffer(*written);
     out_acked_ = out_.first();
   }
 }
@@ -331,17 +331,21 @@ void HomeStream::finish_out() {
 
 void HomeStream::close_if_done() {
   if ((!has_in() || in_gone_) && (!has_out() || out_closed_ || out_gone_)) {
-    fd_.reset();
+    let_go();
   }
 }
 
-void HomeStream::close() {
+void HomeStream::let_go() {
   if (is_terminal()) {
     terminal_->leave(fd_.get());
   }
+  fd_.reset();
+}
+
+void HomeStream::close() {
   in_gone_ = has_in();
   out_closed_ = has_out();
-  fd_.reset();
+  let_go();
 }
 
 void HomeStream::end(bool was_lost) {
@@ -437,7 +441,7 @@ Result<void> HomeStream::accept_close(const wire::RelayClose& close) {
   }
   out_eof_ = true;
   out_closed_sent_ = false;
-  out_reset_ = close.reset() && connection_;
+  out_reset_ = out_reset_ || (close.reset() && connection_);
   if (close.left() && connection_) {
     leaves_ = true;
     if (out_closed_ || out_gone_) {

@@ -89,6 +89,7 @@ class HomeStream {
   void drop_out();
   void finish_out();
   void close_if_done();
+  void let_go();
   Error corrupt(const char* what) const;
 
   const std::uint32_t id_;

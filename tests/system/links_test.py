@@ -157,11 +157,17 @@ CASES = {
     "process_resets": "p:send last|q:receive 4|p:linger|move|p:close|q:to-end",
     "process_closes_unread": "q:send unread|p:waits|move|p:waits|p:close|q:to-end",
     "peer_closes_unread": "p:send unread|move|q:waits|q:close|p:to-end",
+    "process_closes_then_moves_on": "move|p:send last|p:close|move|q:to-end|p:exit 3",
+    "process_moves_on_after_a_close": "move|p:close|q:to-end|move|p:exit 3",
+    "urgent_is_read_ahead": "q:send ab|q:urgent c|p:receive-urgent|p:receive 2|q:send d|"
+                            "p:receive 1|move|q:urgent e|p:receive-urgent|q:send f|p:receive 1|move|"
+                            "q:send g|p:receive 1",
     "process_ends": "move|p:send bye|move|p:exit 7|q:to-end",
     "peer_closes_then_write": "q:close|p:to-end|move|p:writes",
     "urgent_to_process": "q:send ab|q:urgent c|move|p:receive 2|p:receive-urgent|q:send de|"
                          "p:receive 2|move|q:urgent f|p:receive-urgent",
     "urgent_to_peer": "p:send ab|move|p:urgent c|q:receive-urgent|q:receive 2|p:send de|q:receive 2",
+    "full_there": "move|p:fill|move|q:send tick|p:receive 4",
     "full": "p:fill|move|q:send tick|p:receive 4|move|p:close|q:to-end",
 }
 

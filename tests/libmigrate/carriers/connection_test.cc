@@ -117,6 +117,52 @@ TEST(ConnectionCarrier, CountsWhatTheFrozenProcessHasRead) {
   EXPECT_EQ(option(both.ours.get(), SOL_SOCKET, SO_OOBINLINE), 0);
 }
 
+TEST(ConnectionCarrier, AnUrgentByteThatWasReadAheadIsRefused) {
+  const Connected both = connected();
+  const std::uint64_t at_first = count_bytes(both.ours.get())->taken;
+  ASSERT_EQ(::send(both.peer.get(), "abc", 3, 0), 3);
+  ASSERT_EQ(::send(both.peer.get(), "!", 1, MSG_OOB), 1);
+  const wire::Objects draft;
+  test::Source before(&draft);
+  EXPECT_EQ(before.find(both.ours.get()), 0);
+  std::array<char, 3> bytes{};
+  ASSERT_EQ(::recv(both.ours.get(), bytes.data(), 1, MSG_OOB), 1);
+  test::Source ahead(&draft);
+  EXPECT_EQ(ahead.find(both.ours.get()), -1);
+  EXPECT_EQ(ahead.refusals(), Refusals{"SOCKET_URGENT"});
+  ASSERT_EQ(::recv(both.ours.get(), bytes.data(), 3, MSG_WAITALL), 3);
+  test::Source passed(&draft);
+  EXPECT_EQ(found(passed, both.ours.get()).taken_bytes() - at_first, 4U);
+  ASSERT_EQ(::send(both.peer.get(), "d", 1, 0), 1);
+  ASSERT_EQ(::recv(both.ours.get(), bytes.data(), 1, 0), 1);
+  EXPECT_EQ(bytes[0], 'd');
+}
+
+TEST(ConnectionCarrier, KnowsWhoSpeaksIpv6Only) {
+  const UniqueFd listener(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  const SocketName name = *SocketName::of(listener.get());
+  const UniqueFd ours(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  set_option(ours.get(), IPPROTO_IPV6, IPV6_V6ONLY, 1);
+  ASSERT_EQ(::connect(ours.get(), name.address(), name.size()), 0);
+  test::Source source;
+  EXPECT_TRUE(found(source, ours.get()).only_ipv6());
+}
+
+TEST(ConnectionCarrier, ConnectionsThatAreOverHaveNamesOfTheirOwn) {
+  Connected one = connected();
+  Connected other = connected();
+  test::Source source;
+  for (Connected* each : {&one, &other}) {
+    ASSERT_EQ(::send(each->peer.get(), "x", 1, 0), 1);
+    const linger none{.l_onoff = 1, .l_linger = 0};
+    ASSERT_EQ(::setsockopt(each->peer.get(), SOL_SOCKET, SO_LINGER, &none, sizeof(none)), 0);
+    each->peer.reset();
+    EXPECT_GE(source.find(each->ours.get()), 0);
+  }
+  EXPECT_NE(source.objects().connections(0).peer(), source.objects().connections(1).peer());
+}
+
 TEST(ConnectionCarrier, OptionsGoAlong) {
   if (::geteuid() != 0) {
     GTEST_SKIP() << "needs root";

@@ -12,6 +12,7 @@
 #include <cerrno>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "libmigrate/links/tcp_socket.h"
 #include "libmigrate/links/tcp_watch.h"
@@ -114,6 +115,32 @@ TEST_P(TcpPairTest, CountsWhatWaits) {
   EXPECT_EQ(count_bytes(pair_.mate.get())->given - before.given, 7U);
 }
 
+TEST_P(TcpPairTest, EndsOfBothDoNotCount) {
+  const TcpCounts before = *count_bytes(pair_.mate.get());
+  ASSERT_EQ(::send(pair_.mate.get(), "seven b", 7, 0), 7);
+  ASSERT_EQ(::send(pair_.end.get(), "five.", 5, 0), 5);
+  char byte = 0;
+  ASSERT_EQ(::recv(pair_.mate.get(), &byte, 1, 0), 1);
+  ASSERT_EQ(::shutdown(pair_.mate.get(), SHUT_WR), 0);
+  ASSERT_EQ(::shutdown(pair_.end.get(), SHUT_WR), 0);
+  for (int look = 0; look < 1000 && read_tcp_info(pair_.mate.get())->state() != TCP_CLOSE; ++look) {
+    ::usleep(1000);
+  }
+  ASSERT_EQ(read_tcp_info(pair_.mate.get())->state(), TCP_CLOSE);
+  const TcpCounts after = *count_bytes(pair_.mate.get());
+  EXPECT_EQ(after.taken - before.taken, 1U);
+  EXPECT_EQ(after.given - before.given, 7U);
+  EXPECT_EQ(after.unread, 4U);
+}
+
+TEST_P(TcpPairTest, NothingCountsAfterAResetFromHere) {
+  ASSERT_EQ(::send(pair_.mate.get(), "seven b", 7, 0), 7);
+  const sockaddr nobody{.sa_family = AF_UNSPEC, .sa_data = {}};
+  ASSERT_EQ(::connect(pair_.mate.get(), &nobody, sizeof(nobody)), 0);
+  EXPECT_EQ(count_bytes(pair_.mate.get())->given, 0U);
+  EXPECT_EQ(count_bytes(pair_.mate.get())->taken, 0U);
+}
+
 TEST_P(TcpPairTest, WatchIsToldWhenNobodyHasItOpen) {
   EXPECT_TRUE(*pair_.watch->look(names_.local, names_.peer));
   pair_.end.reset();
@@ -147,6 +174,14 @@ TEST(TcpPairsTest, BothEndsOfOneConnection) {
   ASSERT_TRUE(made) << made.error().message();
   EXPECT_EQ(*SocketName::of((*made)[1].end.get()), other);
   EXPECT_EQ((*made)[0].watch, (*made)[2].watch);
+}
+
+TEST(TcpPairsTest, AreRefusedIfAllAreTheSame) {
+  const std::vector<TcpPairNames> wanted(
+      1000, TcpPairNames{four("127.0.0.1", 4000), four("127.0.0.1", 4001)});
+  const auto made = make_tcp_pairs(wanted);
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.error().code, ErrorCode::kInvalid);
 }
 
 TEST(SocketNameTest, OnlyInternetAddresses) {

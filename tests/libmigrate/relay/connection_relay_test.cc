@@ -61,6 +61,9 @@ class ConnectionRelay : public RelayWorld {
         throw Died();
       }
       home_note_ = deputy_relay->note();
+      if (std::exchange(home_dies_when_noted_, false)) {
+        throw Died();
+      }
     };
     handlers.on_stream_closed = [this](std::uint32_t, wire::RelayDirection) { real_.reset(); };
     deputy_relay = std::make_unique<HomeRelay>(std::move(streams), 0, std::move(handlers));
@@ -83,6 +86,11 @@ class ConnectionRelay : public RelayWorld {
   Place make_place_of(const wire::RelayState& state) {
     Place made;
     made.relay = std::move(*GuestRelay::create(state, guest_handlers()));
+    if (is_closed_) {
+      EXPECT_TRUE(made.relay->create_endpoints(::getuid(), ::getgid()));
+      guest_note_ = made.relay->note();
+      return made;
+    }
     const TcpPairNames names{*SocketName::of(real_.get()), *SocketName::of(peer_.get())};
     std::vector<TcpPair> pairs = std::move(*make_tcp_pairs({&names, 1}));
     std::vector<ConnectionParts> parts;
@@ -119,6 +127,18 @@ class ConnectionRelay : public RelayWorld {
     connection = connect(*place.relay);
   }
 
+  void close_and_move_on() {
+    place.ends[kLink].reset();
+    is_closed_ = true;
+    move_on();
+  }
+
+  void make_deputy_anew() {
+    deputy_relay.reset();
+    make_deputy();
+    connection = connect(*place.relay);
+  }
+
   void move_on() {
     place = make_place_of(place.relay->freeze_state());
     connection = connect(*place.relay);
@@ -151,6 +171,18 @@ class ConnectionRelay : public RelayWorld {
     return error;
   }
 
+  // Up to the end of file.
+  std::string rest_of(int fd) {
+    std::string all;
+    EXPECT_TRUE(turn_until([&] {
+      char byte = 0;
+      const ssize_t got = ::read(fd, &byte, 1);
+      all.append(&byte, got == 1 ? 1 : 0);
+      return got == 0;
+    }));
+    return all;
+  }
+
   static void send_text(int fd, std::string_view text, int flags = 0) {
     ASSERT_EQ(::send(fd, text.data(), text.size(), flags | MSG_NOSIGNAL), ssize_t(text.size()));
   }
@@ -165,7 +197,9 @@ class ConnectionRelay : public RelayWorld {
   ConnectionEnd::Start start_;
   wire::HomeRelayState home_note_;
   wire::GuestRelayState guest_note_;
+  bool is_closed_ = false;  // by the process
   bool home_dies_ = false;
+  bool home_dies_when_noted_ = false;
   bool guest_dies_ = false;
   bool home_died_next_ = false;
 };
@@ -281,6 +315,75 @@ TEST_F(ConnectionRelay, UrgentBytesKeepTheirPlaces) {
     EXPECT_EQ(byte, '!');
     EXPECT_EQ(received(to, 2), "cd");
   }
+}
+
+TEST_F(ConnectionRelay, WhatTheProcessHasClosedGoesOnAsClosed) {
+  send_text(peer(), "question");
+  EXPECT_EQ(received(process(), 8), "question");
+  send_text(process(), "bye");
+  close_and_move_on();
+  EXPECT_EQ(rest_of(peer()), "bye");
+  ASSERT_TRUE(turn_until([&] { return !real_.valid(); }));
+}
+
+TEST_F(ConnectionRelay, WhatTheProcessHasClosedUnreadIsResetFromThere) {
+  send_text(peer(), "never read");
+  pollfd readable{process(), POLLIN, 0};
+  ASSERT_TRUE(turn_until([&] { return ::poll(&readable, 1, 0) == 1; }));
+  close_and_move_on();
+  EXPECT_EQ(end_of(peer()), ECONNRESET);
+}
+
+TEST_F(ConnectionRelay, AClosedConnectionIsClosedAtEachPlace) {
+  place.ends[kLink].reset();
+  EXPECT_EQ(end_of(peer()), 0);
+  ASSERT_TRUE(turn_until([&] { return !real_.valid(); }));
+  close_and_move_on();
+  ASSERT_TRUE(turn_until([&] { return place.relay->established(); }));
+  close_and_move_on();
+  ASSERT_TRUE(turn_until([&] { return place.relay->established(); }));
+}
+
+TEST_F(ConnectionRelay, NothingIsDoubledWhenBothEndsHaveCome) {
+  ASSERT_EQ(::shutdown(process(), SHUT_WR), 0);
+  EXPECT_EQ(rest_of(peer()), "");
+  send_text(peer(), "answer");
+  ASSERT_EQ(::shutdown(peer(), SHUT_WR), 0);
+  home_dies_when_noted_ = home_died_next_ = true;
+  turn_or_die();
+  EXPECT_EQ(rest_of(process()), "answer");
+}
+
+TEST_F(ConnectionRelay, AResetBehindAnEndIsHeard) {
+  ASSERT_EQ(::shutdown(peer(), SHUT_WR), 0);
+  EXPECT_EQ(rest_of(process()), "");
+  linger_none(peer());
+  peer_.reset();
+  ASSERT_TRUE(turn_until([&] { return ::send(process(), "x", 1, MSG_NOSIGNAL) < 0; }));
+  EXPECT_TRUE(place.relay->freeze_state().streams(0).out_gone());
+}
+
+TEST_F(ConnectionRelay, EachByteIsToldWhateverTheProcessHadSet) {
+  const int many = 100;
+  ASSERT_EQ(::setsockopt(real_.get(), SOL_SOCKET, SO_RCVLOWAT, &many, sizeof(many)), 0);
+  const int ahead = 3;
+  ::setsockopt(real_.get(), SOL_SOCKET, SO_PEEK_OFF, &ahead, sizeof(ahead));  // Linux 6.9
+  make_deputy_anew();
+  send_text(peer(), "few bytes");
+  EXPECT_EQ(received(process(), 9), "few bytes");
+}
+
+TEST(DataMessage, IsNeverEmptyWhereverAPeerSaysThatTheUrgentByteIs) {
+  StreamBuffer buffer;
+  buffer.append("abc");
+  for (const std::uint64_t urgent : {std::uint64_t{3}, UINT64_MAX - 1, UINT64_MAX}) {
+    const wire::RelayMessage message = data_message(1, buffer, 0, 100, urgent);
+    EXPECT_EQ(message.data().content(), "abc");
+    EXPECT_FALSE(message.data().urgent());
+  }
+  const wire::RelayMessage message = data_message(1, buffer, 0, 100, 1);
+  EXPECT_EQ(message.data().content(), "ab");
+  EXPECT_TRUE(message.data().urgent());
 }
 
 TEST_F(ConnectionRelay, UnreadBytesGoAlong) {

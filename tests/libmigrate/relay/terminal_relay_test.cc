@@ -242,6 +242,23 @@ TEST_F(RelayedTerminal, UnreadInputTravelsOnAndComesBackIfTheMoveFails) {
   EXPECT_EQ(screen(), "one\r\ntwo\r\nthree\r\n");
 }
 
+TEST_F(RelayedTerminal, WhatTheProcessHasClosedIsTheShellsAgainAfterTheNextMove) {
+  const TerminalModes before = read_modes(user.slave.get()).value();
+  leave_home();
+  ASSERT_TRUE(turn_until([&] { return is_raw(); }));
+  write_as_process("bye\n");
+  place.ends.clear();
+  Place next;
+  next.relay = std::move(*GuestRelay::create(place.relay->freeze_state(), {}));
+  ASSERT_TRUE(next.relay->create_endpoints(::getuid(), ::getgid()));
+  place = std::move(next);
+  connection = connect(*place.relay);
+  place.relay->activate();
+  ASSERT_TRUE(turn_until([&] { return closed.size() == 2; }));
+  EXPECT_TRUE(shows("bye\r\n"));
+  EXPECT_EQ(read_modes(user.slave.get()).value(), before);
+}
+
 TEST_F(RelayedTerminal, HasItsModesWhileTheLinkIsLost) {
   const TerminalModes before = read_modes(user.slave.get()).value();
   leave_home();
