@@ -24,9 +24,11 @@ void ConnectionEnd::prepare(int fd) {
   const int yes = 1;
   const int no = 0;
   const int from_where_it_is_read = -1;
+  const linger at_once{};
   ::setsockopt(fd, SOL_SOCKET, SO_OOBINLINE, &yes, sizeof(yes));
   ::setsockopt(fd, SOL_SOCKET, SO_RCVLOWAT, &yes, sizeof(yes));
   ::setsockopt(fd, SOL_SOCKET, SO_PEEK_OFF, &from_where_it_is_read, sizeof(from_where_it_is_read));
+  ::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once));
   ::setsockopt(fd, IPPROTO_TCP, TCP_CORK, &no, sizeof(no));
 }
 

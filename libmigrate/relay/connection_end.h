@@ -28,7 +28,8 @@ class ConnectionEnd {
       : read_from_(start.read_at - start.taken), written_from_(start.written_at - start.given) {}
 
   /// Sets what reading and writing here needs of the socket: urgent data in line, no corking, each
-  /// byte told when it comes, and peeking from the first of them.
+  /// byte told when it comes, peeking from the first of them, and closing that does not block.
+  /// (What SO_LINGER does the process's own end does, which has it.)
   static void prepare(int fd);
 
   void note(wire::ConnectionPlace& place) const;

@@ -95,6 +95,10 @@ for line in sys.stdin:
         said(read_to_end())
     elif word == "waits":
         said("events", sorted(hex(events) for _, events in watch.poll(30)))
+    elif word == "waits-for-end":  # Which may come by itself, behind the bytes before it.
+        while not any(events & select.EPOLLRDHUP for _, events in watch.poll(30)):
+            time.sleep(0.01)
+        said("events", sorted(hex(events) for _, events in watch.poll(0)))
     elif word == "half":
         said("half", attempt(lambda: link.shutdown(socket.SHUT_WR)))
     elif word == "linger":
@@ -146,7 +150,7 @@ CASES = {
                  "q:receive 5|p:close|q:to-end",
     "names_and_options": "p:set|p:names|p:options|move|p:names|p:options|move|p:names|p:options|"
                          "q:names|p:send x|q:receive 1",
-    "peer_ends_its_half": "q:send unread|q:half|move|p:waits|p:receive 6|p:to-end|p:send answer|"
+    "peer_ends_its_half": "q:send unread|q:half|move|p:waits-for-end|p:receive 6|p:to-end|p:send answer|"
                           "move|q:receive 6|p:to-end|p:half|q:to-end",
     "process_ends_its_half": "p:send question|p:half|move|q:receive 8|q:to-end|q:send answer|"
                              "p:receive 6|move|q:send more|q:half|p:to-end|p:send x",

@@ -373,6 +373,16 @@ TEST_F(ConnectionRelay, EachByteIsToldWhateverTheProcessHadSet) {
   EXPECT_EQ(received(process(), 9), "few bytes");
 }
 
+TEST_F(ConnectionRelay, NobodyAtHomeLingers) {
+  const linger long_time{.l_onoff = 1, .l_linger = 600};
+  ASSERT_EQ(::setsockopt(real_.get(), SOL_SOCKET, SO_LINGER, &long_time, sizeof(long_time)), 0);
+  make_deputy_anew();
+  linger now{};
+  socklen_t size = sizeof(now);
+  ASSERT_EQ(::getsockopt(real_.get(), SOL_SOCKET, SO_LINGER, &now, &size), 0);
+  EXPECT_EQ(now.l_onoff, 0);
+}
+
 TEST(DataMessage, IsNeverEmptyWhereverAPeerSaysThatTheUrgentByteIs) {
   StreamBuffer buffer;
   buffer.append("abc");
