@@ -19,6 +19,7 @@ namespace migrate {
 namespace {
 
 constexpr std::uint64_t kVdsoSearchBytes = 65536;
+constexpr int kMostJobStops = 8;  // of a thread: whoever stops it again and again keeps it
 
 std::string proc_path(pid_t process) {
   return "/proc/" + std::to_string(process);
@@ -80,7 +81,7 @@ Result<Stop> FrozenProcess::await_stop(pid_t thread) const {
 
 // True when the thread is stopped, false when it has ended.
 Result<bool> FrozenProcess::stop_one(pid_t thread) {
-  for (;;) {
+  for (int job_stops = 0;;) {
     auto stopped = await_stop(thread);
     if (!stopped) {
       if (stopped.error().code == ErrorCode::kNotFound) {
@@ -88,9 +89,13 @@ Result<bool> FrozenProcess::stop_one(pid_t thread) {
       }
       return fail(std::move(stopped).error());
     }
-    if (stopped->group_stop && from_stop_) {
-      MIGRATE_TRY(end_job_stop(thread));
-      return true;
+    if (stopped->group_stop && from_stop_ && job_stops++ < kMostJobStops) {
+      // The thread goes from one stop into the other: it runs nothing of the program, and takes no
+      // signal.
+      was_in_stop_ = true;
+      ::kill(process_, SIGCONT);
+      MIGRATE_TRY(resume_to_interrupt(thread));
+      continue;
     }
     if (stopped->group_stop) {
       find(thread).stopped = true;
@@ -104,25 +109,6 @@ Result<bool> FrozenProcess::stop_one(pid_t thread) {
     // thread stops right after.
     MIGRATE_TRY(resume_to_interrupt(thread, stopped->event == 0 ? stopped->signal : 0));
   }
-}
-
-// The thread goes from one stop into the other: it runs nothing of the program, and takes no
-// signal.
-Result<void> FrozenProcess::end_job_stop(pid_t thread) {
-  constexpr int kMostStops = 8;
-  was_in_stop_ = true;
-  if (::kill(process_, SIGCONT) != 0) {
-    return fail(system_error("continue", "process " + std::to_string(process_)));
-  }
-  for (int stops = 0; stops < kMostStops; ++stops) {
-    MIGRATE_TRY(resume_to_interrupt(thread, 0));
-    if (const Stop stop = MIGRATE_TRY(await_stop(thread));
-        stop.event == PTRACE_EVENT_STOP && !stop.group_stop) {
-      return {};
-    }
-  }
-  return fail(make_error(ErrorCode::kRefused, "freeze", "process " + std::to_string(process_),
-                         "it is stopped by job control again and again"));
 }
 
 Result<void> FrozenProcess::stop_all() {

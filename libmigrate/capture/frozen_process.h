@@ -65,7 +65,6 @@ class FrozenProcess {
   Result<void> stop_all();
   Result<Stop> await_stop(pid_t thread) const;
   Result<bool> stop_one(pid_t thread);
-  Result<void> end_job_stop(pid_t thread);
   FrozenThread& find(pid_t thread);
   Result<void> read_state(const ThreadIds& known);
   Result<void> put_back();

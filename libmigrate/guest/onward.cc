@@ -94,7 +94,6 @@ void Onward::check(const CheckRequest& request, EventSink sink) {
   options.asker = request.asker;
   options.strict = request.strict;
   options.policy = request.policy;
-  options.starts = request.starts;
   EventSink nobody;
   SourceMove move(std::move(options), {}, nobody);
   tell_verdict(sink, move, request.detail);

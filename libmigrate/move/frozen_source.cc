@@ -491,10 +491,16 @@ Result<void> FrozenSource::park() {
   return {};
 }
 
-void FrozenSource::unpark() {
+Result<void> FrozenSource::resume() {
   if (options_.starts) {  // It was to run there or nowhere.
     ::kill(options_.pid, SIGKILL);
-  } else if (auto back = resume(); !back) {
+    return {};
+  }
+  return parked_->unpark(only_process(image_));
+}
+
+void FrozenSource::unpark() {
+  if (auto back = resume(); !back) {
     log::error("process {} could not be resumed: {}", options_.pid, back.error().message());
   }
   parked_.reset();

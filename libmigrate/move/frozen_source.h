@@ -124,8 +124,9 @@ class FrozenSource final : public KeptMemory {
   /// ended.
   ParkedProcess replace(ParkedProcess keeper);
   Original original() const { return original_; }
-  /// Lets it run here again. Errors: as ParkedProcess::unpark().
-  Result<void> resume() { return parked_->unpark(only_process(image_)); }
+  /// Lets it run here again, or ends it if it was only to start. Errors: as
+  /// ParkedProcess::unpark().
+  Result<void> resume();
 
   Result<std::unique_ptr<PageFeed>> make_feed(const PageServerOptions& options) override;
   void note_confirmed(std::size_t handover, const std::vector<PageRange>& ranges) override;

@@ -258,6 +258,33 @@ TEST_F(FrozenSourceTest, ComesBackFromWhereItIsParked) {
   EXPECT_EQ(first_byte(0), 7);
 }
 
+// Before it is parked it is stopped again; afterwards it is ended. It never runs here.
+TEST_F(FrozenSourceTest, WhatStartsElsewhereStartsThereOrNowhere) {
+  const auto is_stopped = [this] {
+    return read_file(proc("status")).value().find("State:\tT (stopped)") != std::string::npos;
+  };
+  ::kill(process_.pid(), SIGSTOP);
+  while (!is_stopped()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  options_.starts = true;
+  {
+    FrozenSource source(options_, note_area(), report_);
+    ASSERT_TRUE(capture(source)) << test::text(source.refusals());
+    source.end_freeze();
+  }
+  while (!is_stopped()) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(park(source)) << test::text(source.refusals());
+  EXPECT_FALSE(is_stopped());
+  ASSERT_TRUE(source.resume());
+  while (!has_ended(process_.pid())) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
 TEST_F(FrozenSourceTest, GivesBackWhatItsOnlyHandoverHasConfirmed) {
   FrozenSource source(options_, note_area(), report_);
   ASSERT_TRUE(park(source));
