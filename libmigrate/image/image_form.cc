@@ -152,6 +152,18 @@ class FormChecker {
                  guard.start() < guard.end() && guard.end() <= kAddressLimit,
              "guard {:x}-{:x}", guard.start(), guard.end());
     }
+    advised();
+  }
+
+  void advised() {
+    std::uint64_t from = 0;
+    for (const wire::AdvisedRange& range : image_.advised()) {
+      expect(range.start() % kPageBytes == 0 && range.end() % kPageBytes == 0 &&
+                 range.start() >= from && range.start() < range.end() &&
+                 range.end() <= kAddressLimit,
+             "advised {:x}-{:x}", range.start(), range.end());
+      from = range.end();
+    }
   }
 
   void mapping_object(const wire::Mapping& mapping) {

@@ -32,6 +32,11 @@ void TravelPlan::see(wire::Image seen, std::vector<ProgramAdvice> advice) {
   if (must_ask()) {
     draft_ = seen_;
     travels_->refusals.clear();
+    for (const TravelRow& row : travels_->rows) {
+      if (row.choice.travel == Travel::kRefuse && !is_of_file(row.kind)) {  // Whatever it says.
+        travels_->refusals.push_back(policy_refusal(row));
+      }
+    }
   }
 }
 

@@ -22,7 +22,7 @@ class TravelPlan {
   /// The running process, with what its program advises: makes the draft.
   void see(wire::Image seen, std::vector<ProgramAdvice> advice);
   /// A rule asks whether files are known, and the destination has not said so: until it has, the
-  /// draft is the process as it was seen, and nobody knows what is refused.
+  /// draft is the process as it was seen, and nobody knows which files are refused.
   bool must_ask() const { return asks_ && !asked_; }
   /// The destination has not got these files: makes the draft anew.
   void learn(const FilesNotThere& not_there);

@@ -45,6 +45,9 @@ class Traveller {
         advised_[each.advised].push_back(each.range);
       }
     }
+    for (auto& [what, ranges] : advised_) {
+      ranges = page_set(std::move(ranges));
+    }
     for (const wire::Mapping& mapping : process_.mappings()) {
       if (is_private_file(mapping) && (mapping.protection() & PROT_EXEC) != 0) {
         with_code_.insert(mapping.file());
@@ -64,7 +67,7 @@ class Traveller {
                                   .known = row.known,
                                   .is_shared = shared_[i]});
       if (row.choice.travel == Travel::kRefuse) {
-        refuse(row);
+        travels_.refusals.push_back(policy_refusal(row));
       }
     }
     for (const Part& part : parts_) {
@@ -96,6 +99,9 @@ class Traveller {
     }
     PageSet rest{range};
     for (const ProgramAdvice* arena : arenas_) {
+      if (range.intersect(arena->range).empty()) {
+        continue;  // As are most of many.
+      }
       for (const PageRange& part : common(rest, {arena->range})) {
         add_part(index, part, MemoryKind::kArena, arena->name, true, false);
       }
@@ -128,13 +134,6 @@ class Traveller {
     parts_.push_back({mapping, range, place->second});
   }
 
-  void refuse(const TravelRow& row) {
-    travels_.refusals.push_back(make_refusal("POLICY",
-                                             fmt::format("{}{}{}", word_for(row.kind, kMemoryKinds),
-                                                         row.name.empty() ? "" : " ", row.name),
-                                             "rule " + row.choice.rule));
-  }
-
   void settle(const Part& part) {
     const TravelChoice& choice = travels_.rows[part.row].choice;
     wire::Mapping& mapping = *process_.mutable_mappings(part.mapping);
@@ -147,23 +146,24 @@ class Traveller {
     if (!is_paged(image_.objects(), mapping)) {
       return;
     }
-    const PageSet range{part.range};
     if (choice.travel == Travel::kEager) {
-      first_ = join(first_, range);
+      first_.push_back(part.range);
     } else if (choice.travel == Travel::kLazy) {
-      on_request_ = join(on_request_, range);
+      on_request_.push_back(part.range);
     } else if (choice.rule == "default") {
-      first_ = join(first_, common(range, advised(program::Advised::kEager)));
-      on_request_ = join(on_request_, common(range, advised(program::Advised::kLazy)));
+      add_advised(program::Advised::kEager, part.range, first_);
+      add_advised(program::Advised::kLazy, part.range, on_request_);
     }
     if (mapping.kind() == wire::Mapping::ANONYMOUS && !mapping.was_file()) {
-      never_ = join(never_, common(range, advised(program::Advised::kDiscard)));
+      add_advised(program::Advised::kDiscard, part.range, never_);
     }
   }
 
-  PageSet advised(program::Advised what) const {
-    const auto found = advised_.find(what);
-    return found == advised_.end() ? PageSet() : page_set(found->second);
+  void add_advised(program::Advised what, PageRange range, std::vector<PageRange>& pages) const {
+    if (const auto found = advised_.find(what); found != advised_.end()) {
+      const PageSet part = common({range}, found->second);
+      pages.insert(pages.end(), part.begin(), part.end());
+    }
   }
 
   // As memory of a file that has no name any more: all its pages come from the source.
@@ -197,12 +197,13 @@ class Traveller {
   }
 
   void write_advised() {
-    first_ = without(first_, never_);
-    on_request_ = without(without(on_request_, never_), first_);
+    const PageSet never = page_set(std::move(never_));
+    const PageSet first = without(page_set(std::move(first_)), never);
+    const PageSet on_request = without(without(page_set(std::move(on_request_)), never), first);
     std::map<std::uint64_t, std::pair<PageRange, wire::AdvisedRange::Way>> all;
-    for (const auto& [pages, way] : {std::pair(&first_, wire::AdvisedRange::FIRST),
-                                     std::pair(&on_request_, wire::AdvisedRange::ON_REQUEST),
-                                     std::pair(&never_, wire::AdvisedRange::NEVER)}) {
+    for (const auto& [pages, way] : {std::pair(&first, wire::AdvisedRange::FIRST),
+                                     std::pair(&on_request, wire::AdvisedRange::ON_REQUEST),
+                                     std::pair(&never, wire::AdvisedRange::NEVER)}) {
       for (const PageRange& range : *pages) {
         all.emplace(range.start, std::pair(range, way));
       }
@@ -222,19 +223,27 @@ class Traveller {
   wire::Image& image_;
   wire::ProcessImage& process_;
   std::vector<const ProgramAdvice*> arenas_;
-  std::map<program::Advised, std::vector<PageRange>> advised_;
+  std::map<program::Advised, PageSet> advised_;
   std::set<std::uint32_t> with_code_;
   std::map<Key, std::size_t> row_of_;
   std::vector<bool> shared_;  // of each row
   std::vector<Part> parts_;
   bool ships_executable_ = false;
-  PageSet first_;
-  PageSet on_request_;
-  PageSet never_;
+  // In any order; they may overlap.
+  std::vector<PageRange> first_;
+  std::vector<PageRange> on_request_;
+  std::vector<PageRange> never_;
   Travels travels_;
 };
 
 }  // namespace
+
+wire::Refusal policy_refusal(const TravelRow& row) {
+  return make_refusal("POLICY",
+                      fmt::format("{}{}{}", word_for(row.kind, kMemoryKinds),
+                                  row.name.empty() ? "" : " ", row.name),
+                      "rule " + row.choice.rule);
+}
 
 Travels apply_policy(const TravelPolicy& policy, const FilesNotThere& not_there,
                      const std::vector<ProgramAdvice>& advice, wire::Image& image) {

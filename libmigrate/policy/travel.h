@@ -29,6 +29,9 @@ struct TravelRow {
   TravelChoice choice;
 };
 
+/// Why nothing of that travels, if its choice is to refuse.
+wire::Refusal policy_refusal(const TravelRow& row);
+
 /// What came of a policy for one image.
 struct Travels {
   std::vector<TravelRow> rows;

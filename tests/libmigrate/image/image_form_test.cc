@@ -103,6 +103,20 @@ INSTANTIATE_TEST_SUITE_P(
              [](auto& image) {
                mutable_only_process(image).mutable_mappings(0)->set_start(0x10001);
              }},
+        Flaw{"advised pages that are none",
+             [](auto& image) {
+               wire::AdvisedRange& advised = *mutable_only_process(image).add_advised();
+               advised.set_start(0x10001);
+               advised.set_end(0x12000);
+             }},
+        Flaw{"advised pages that descend",
+             [](auto& image) {
+               for (const std::uint64_t start : {0x12000, 0x11000}) {
+                 wire::AdvisedRange& advised = *mutable_only_process(image).add_advised();
+                 advised.set_start(start);
+                 advised.set_end(start + 0x1000);
+               }
+             }},
         Flaw{"a mapping of no file",
              [](auto& image) {
                mutable_only_process(image).mutable_mappings(0)->set_kind(wire::Mapping::FILE_COPY);
