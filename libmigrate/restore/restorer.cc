@@ -95,14 +95,21 @@ Result<std::vector<PageRange>> wanted_kernel_ranges(const wire::ProcessImage& im
 }
 
 /// What stands for an executable that this host does not have: a memory file of its name, without
-/// content. The kernel takes no file for it that anybody has open for writing.
+/// content, which it keeps, whoever opens it. The kernel takes no file for it that anybody has open
+/// for writing.
 Result<UniqueFd> make_executable(const wire::ProcessImage& image) {
+  constexpr std::string_view kDeleted = " (deleted)";  // as the kernel shows such a file
   const std::string& path = image.executable().path();
-  const std::string name = path.substr(path.find_last_of("/:") + 1).substr(0, kMostNameBytes);
+  std::string name = path.substr(path.find_last_of("/:") + 1);
+  if (image.executable().size_bytes() == 0 && name.ends_with(kDeleted)) {
+    name.resize(name.size() - kDeleted.size());
+  }
+  name.resize(std::min(name.size(), kMostNameBytes));
   const wire::Credentials& owner = image.threads(0).credentials();
   const OwnerScope as_owner(owner.uid_filesystem(), owner.gid_filesystem());
-  const UniqueFd file(::memfd_create(name.c_str(), MFD_CLOEXEC));
-  if (!file.valid()) {
+  const UniqueFd file(::memfd_create(name.c_str(), MFD_CLOEXEC | MFD_ALLOW_SEALING));
+  if (!file.valid() || ::fcntl(file.get(), F_ADD_SEALS,
+                               F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE) != 0) {
     return fail(system_error("make a memory file", name));
   }
   return open_file("/proc/self/fd/" + std::to_string(file.get()), O_RDONLY | O_CLOEXEC);

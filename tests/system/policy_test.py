@@ -3,8 +3,11 @@
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
+import tempfile
 import unittest
 
 import harness
@@ -67,6 +70,21 @@ while not os.path.exists(sys.argv[1]):
 for letter, area in areas.items():
     data = area[:]
     print(letter.decode(), data.count(letter) == SIZE, data.count(0) == SIZE, flush=True)
+print("ok")
+sys.exit(42)
+"""
+
+# Says at its end what it takes for its executable.
+EXECUTABLE = """
+import os, sys, time
+print("ready", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+print(os.readlink("/proc/self/exe"))
+try:
+    os.write(os.open("/proc/self/exe", os.O_WRONLY), b"x")
+except OSError:
+    print("empty")
 print("ok")
 sys.exit(42)
 """
@@ -190,7 +208,7 @@ class Rules(PolicyCase):
         daemon = self.testbed.run("hostA", BUILD / "bin" / "migrated", "--policy", policy,
                                   "--socket", self.testbed.work / "socket", "--state",
                                   self.testbed.work / "state")
-        self.assertNotEqual(daemon.status, DONE, daemon)
+        self.assertEqual(daemon.status, USAGE, daemon)
         self.assertIn(f"{policy}:4:10", daemon.errors)
 
 
@@ -250,6 +268,15 @@ class Advice(PolicyCase):
         self.finish(process)
         self.assertIn(b"e True False\nl True False\nd False True\n", process.output)
 
+    def test_what_is_discarded_counts_no_more_though_it_was_sent_ahead(self):
+        """In rounds, before the process was frozen."""
+        for mode in ("precopy", "hybrid"):
+            process = self.advised("advice")
+            moved = self.testbed.move("hostA", process.pid, "hostB", mode=mode)
+            self.assertEqual(moved.status, DONE, moved)
+            self.finish(process)
+            self.assertIn(b"e True False\nl True False\nd False True\n", process.output, mode)
+
     def test_arenas_have_rules(self):
         process = self.advised("arenas")
         policy = self.policy(rule(kind="arena", name="area l", action="refuse"))
@@ -257,6 +284,63 @@ class Advice(PolicyCase):
         self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["POLICY"]), outcome)
         self.assertIn("arena area l", outcome.text)
         self.finish(process)
+
+
+class Clients(unittest.TestCase):
+    """migratectl, whose daemon says nothing: it leaves no program behind."""
+
+    def ask(self, *words):
+        """The client, a connection to it, and the program that it has started."""
+        directory = tempfile.TemporaryDirectory()
+        self.addCleanup(directory.cleanup)
+        path = os.path.join(directory.name, "socket")
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(path)
+            listener.listen()
+            listener.settimeout(20)
+            client = subprocess.Popen([BUILD / "bin" / "migratectl", "--socket", path, *words],
+                                      stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            self.addCleanup(client.communicate)
+            self.addCleanup(client.kill)
+            connection = listener.accept()[0]
+        self.addCleanup(connection.close)
+        request = json.loads(connection.makefile().readline())
+        program = int(request["process"])
+        self.addCleanup(self.end, program)
+        self.assertIn("T (stopped)", self.status(program))
+        return client, connection, program
+
+    def end(self, pid):
+        if not self.has_ended(pid):
+            os.kill(pid, signal.SIGKILL)
+
+    def status(self, pid):
+        try:
+            with open(f"/proc/{pid}/status", encoding="ascii") as status:
+                return status.read()
+        except FileNotFoundError:
+            return ""
+
+    def has_ended(self, pid):
+        status = self.status(pid)
+        return not status or "\nState:\tZ" in status
+
+    def test_inspect_ends_with_its_program(self):
+        client, _, program = self.ask("inspect", "--to", "host", "/bin/true")
+        client.send_signal(signal.SIGTERM)
+        self.assertEqual(client.wait(20), -signal.SIGTERM)
+        self.assertTrue(wait_until(lambda: self.has_ended(program)))
+
+    def test_run_hands_signals_on_and_ends_what_was_not_moved(self):
+        client, connection, program = self.ask("run", "--on", "host", "/bin/true")
+        client.send_signal(signal.SIGTERM)
+        pending = re.compile(r"ShdPnd:\s[0-9a-f]*4000\n")
+        self.assertTrue(wait_until(lambda: pending.search(self.status(program))))
+        result = {"event": "result", "exit": 1, "error": {"code": "system", "message": "no such host"}}
+        connection.sendall(json.dumps(result).encode() + b"\n")
+        self.assertEqual(client.wait(20), 125)
+        self.assertIn(b"no such host", client.stderr.read())
+        self.assertTrue(self.has_ended(program))
 
 
 class Run(PolicyCase):
@@ -395,13 +479,25 @@ class Run(PolicyCase):
         ran = self.testbed.run("hostA", *nobody, "migratectl", "run", "--on", "hostB", "--",
                                "/tmp/own/main", cwd="/")
         self.assertEqual((ran.status, ran.text), (7, "own library: 3000\n"), self.testbed.logs())
+        # What he may execute, but not read, is not read for him, and nobody's rights are his.
+        self.testbed.run("hostA", "sh", "-c", "cd /tmp/own && cp main unread && chmod 111 unread && "
+                                              "cp /usr/bin/id id && chmod 4755 id")
+        unread = self.testbed.run("hostA", *nobody, "migratectl", "run", "--on", "hostB", "--",
+                                  "/tmp/own/unread", cwd="/")
+        self.assertIn(unread.status, (125, 126), unread)
+        self.assertEqual(unread.text, "")
+        of_root = self.testbed.run("hostA", *nobody, "migratectl", "run", "--on", "hostB", "--",
+                                   "/tmp/own/id", cwd="/")
+        self.assertEqual(of_root.status, 0, of_root)
+        self.assertIn("uid=65534", of_root.text)
+        self.assertNotIn("euid=", of_root.text)
 
     def test_home_again(self):
         """The executable, for which an empty file stands, does not keep it from moving on."""
         stop = self.testbed.new_path()
         process = self.testbed.start(
             "hostA", "migratectl", "run", "--on", "hostB", "--", "/usr/bin/python3.11", "-c",
-            harness.KEEPER, stop, "home again", "4")
+            EXECUTABLE, stop, "home again")
         process.stop_file = stop
         self.assertTrue(process.wait_ready(), process.output)
         listed = self.testbed.control("hostA", "ps").object["processes"]
@@ -409,6 +505,8 @@ class Run(PolicyCase):
         back = self.testbed.move("hostA", pid, "hostA")
         self.assertEqual(back.status, DONE, back)
         self.finish(process)
+        # However often it has moved; and it stays empty, by which it is known.
+        self.assertIn(b"/memfd:python3.11 (deleted)\nempty\n", process.output)
 
 
 if __name__ == "__main__":

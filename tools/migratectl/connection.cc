@@ -33,7 +33,7 @@ Result<UniqueFd> take_signals() {
 
 }  // namespace
 
-Result<DaemonConnection> DaemonConnection::open(const std::string& socket_path) {
+Result<DaemonConnection> DaemonConnection::open(const std::string& socket_path, Signals signals) {
   Result<UniqueFd> socket = connect_unix(socket_path, UnixKind::kStream);
   if (!socket) {
     Error error = socket.error();
@@ -42,8 +42,8 @@ Result<DaemonConnection> DaemonConnection::open(const std::string& socket_path) 
     return fail(std::move(error));
   }
   (void)std::signal(SIGPIPE, SIG_IGN);
-  UniqueFd signals = MIGRATE_TRY(take_signals());
-  return DaemonConnection(std::move(*socket), std::move(signals));
+  return DaemonConnection(std::move(*socket),
+                          signals == Signals::kOfEvents ? MIGRATE_TRY(take_signals()) : UniqueFd());
 }
 
 Result<void> DaemonConnection::send(const nlohmann::json& request) {

@@ -13,14 +13,17 @@ namespace migrate {
 /// Owned by one thread.
 class DaemonConnection {
  public:
-  /// Connects to the daemon's socket. From here on SIGINT and SIGTERM of this process are taken by
-  /// next_event(). Errors: kSystem, kNotFound; the remedy says how to start a daemon.
-  static Result<DaemonConnection> open(const std::string& socket_path);
+  /// Who sees to SIGINT and SIGTERM of this process from here on.
+  enum class Signals { kOfEvents, kOfOthers };
+
+  /// Connects to the daemon's socket. Errors: kSystem, kNotFound; the remedy says how to start a
+  /// daemon.
+  static Result<DaemonConnection> open(const std::string& socket_path, Signals signals);
 
   /// Sends the request. Errors: kSystem.
   Result<void> send(const nlohmann::json& request);
 
-  /// The next event, or nothing if SIGINT or SIGTERM came first. Blocks.
+  /// The next event, or nothing if SIGINT or SIGTERM came first (kOfEvents). Blocks.
   /// Errors: kPeerLost (ended without a result), kCorrupt (not JSON).
   Result<std::optional<nlohmann::json>> next_event();
 

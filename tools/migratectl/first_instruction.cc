@@ -56,12 +56,14 @@ class Child {
   pid_t pid_;
 };
 
-[[noreturn]] void become(const std::vector<std::string>& command, int errors) {
+[[noreturn]] void become(const std::vector<std::string>& command, const sigset_t& signal_mask,
+                         int errors) {
   std::vector<char*> arguments;
   for (const std::string& argument : command) {
     arguments.push_back(const_cast<char*>(argument.c_str()));
   }
   arguments.push_back(nullptr);
+  ::sigprocmask(SIG_SETMASK, &signal_mask, nullptr);
   if (::ptrace(PTRACE_TRACEME, 0, nullptr, nullptr) == 0) {
     ::execvp(arguments.front(), arguments.data());
   }
@@ -107,7 +109,7 @@ Result<void> run_to_entry(Child& child, const std::string& name) {
 
 }  // namespace
 
-Result<pid_t> start_stopped(const std::vector<std::string>& command) {
+Result<pid_t> start_stopped(const std::vector<std::string>& command, const sigset_t& signal_mask) {
   const std::string& name = command.front();
   int ends[2] = {-1, -1};
   if (::pipe2(ends, O_CLOEXEC) != 0) {
@@ -120,7 +122,7 @@ Result<pid_t> start_stopped(const std::vector<std::string>& command) {
     return fail(system_error("start", name));
   }
   if (pid == 0) {
-    become(command, writer.get());
+    become(command, signal_mask, writer.get());
   }
   writer.reset();
   Child child(pid);

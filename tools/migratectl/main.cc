@@ -428,7 +428,8 @@ int run(const Options& options) {
                           "nothing was done: say yes on a terminal, or give --yes");
     }
   }
-  Result<DaemonConnection> connection = DaemonConnection::open(options.socket);
+  Result<DaemonConnection> connection =
+      DaemonConnection::open(options.socket, DaemonConnection::Signals::kOfEvents);
   if (!connection) {
     return report_error(options, connection.error(), MIGRATE_ERROR);
   }

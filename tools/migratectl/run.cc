@@ -39,6 +39,35 @@ void hand_on(int signal) {
   }
 }
 
+/// What ends us ends a program, too, that was not to run.
+void end_with_program(int signal) {
+  if (const pid_t pid = program; pid > 0) {
+    ::kill(pid, SIGKILL);
+  }
+  (void)std::signal(signal, SIG_DFL);
+  ::raise(signal);
+}
+
+/// Holds back what would end us while nobody sees to the program.
+class SignalsHeld {
+ public:
+  SignalsHeld() {
+    sigset_t ends;
+    sigemptyset(&ends);
+    for (const int each : {SIGINT, SIGQUIT, SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) {
+      sigaddset(&ends, each);
+    }
+    ::sigprocmask(SIG_BLOCK, &ends, &before_);
+  }
+  SignalsHeld(const SignalsHeld&) = delete;
+  SignalsHeld& operator=(const SignalsHeld&) = delete;
+  ~SignalsHeld() { ::sigprocmask(SIG_SETMASK, &before_, nullptr); }
+  const sigset_t& before() const { return before_; }
+
+ private:
+  sigset_t before_{};
+};
+
 /// From here on the program gets what a terminal sends to both by itself, and all else from us.
 void take_signals_for_program() {
   (void)std::signal(SIGINT, SIG_IGN);
@@ -46,6 +75,23 @@ void take_signals_for_program() {
   for (const int each : {SIGTERM, SIGHUP, SIGUSR1, SIGUSR2}) {
     (void)std::signal(each, hand_on);
   }
+}
+
+void end_program_with_us() {
+  for (const int each : {SIGINT, SIGQUIT, SIGTERM, SIGHUP}) {
+    if (std::signal(each, end_with_program) == SIG_IGN) {
+      (void)std::signal(each, SIG_IGN);
+    }
+  }
+}
+
+/// Starts it; `take_signals` sees to what comes from then on.
+Result<pid_t> start_program(const std::vector<std::string>& command, void (*take_signals)()) {
+  const SignalsHeld held;
+  const pid_t pid = MIGRATE_TRY(start_stopped(command, held.before()));
+  program = pid;
+  take_signals();
+  return pid;
 }
 
 json error_json(const Error& error) {
@@ -79,7 +125,7 @@ class Asking {
   }
 
   json hear() {
-    auto connection = DaemonConnection::open(options_.socket);
+    auto connection = DaemonConnection::open(options_.socket, DaemonConnection::Signals::kOfOthers);
     if (!connection) {
       return error_json(connection.error());
     }
@@ -92,9 +138,6 @@ class Asking {
       auto event = connection->next_event();
       if (!event) {
         return error_json(event.error());
-      }
-      if (!*event) {
-        continue;  // A signal, which is for the program.
       }
       json& said = **event;
       if (text_of(said, "event") == "result") {
@@ -161,12 +204,10 @@ int end_as(int status) {
 }  // namespace
 
 int run_elsewhere(const RunOptions& options, MoveRequest move) {
-  const auto started = start_stopped(options.command);
+  const auto started = start_program(options.command, take_signals_for_program);
   if (!started) {
     return complain(started.error());
   }
-  program = *started;
-  take_signals_for_program();
   move.starts = true;
   move.wait = options.report.empty() ? MoveWait::kResumed : MoveWait::kExit;
   json request = request_for(move);
@@ -188,7 +229,7 @@ int run_elsewhere(const RunOptions& options, MoveRequest move) {
 }
 
 Result<json> inspect_program(const RunOptions& options, CheckRequest check) {
-  const pid_t pid = MIGRATE_TRY(start_stopped(options.command));
+  const pid_t pid = MIGRATE_TRY(start_program(options.command, end_program_with_us));
   check.starts = true;
   json request = request_for(check);
   name_process(request, {.id = std::to_string(pid)});

@@ -213,6 +213,16 @@ Result<void> check_addresses(const DaemonOptions& options) {
   return {};
 }
 
+/// The rules of the file that `policy` names, or of the usual one if it is there.
+Result<PolicyRules> travel_rules(const std::string& policy) {
+  const std::string path = policy.empty() ? "/etc/libmigrate/policy.toml" : policy;
+  const auto text = read_file(path);
+  if (!text && policy.empty() && text.error().sys_errno == ENOENT) {
+    return PolicyRules();
+  }
+  return text ? parse_policy(*text, path) : fail(text.error());
+}
+
 }  // namespace
 
 Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* argv) {
@@ -246,16 +256,8 @@ Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* 
     MIGRATE_TRY(settings.apply(parsed.table(), config));
   }
   MIGRATE_TRY(check_addresses(options));
+  options.travel = MIGRATE_TRY(travel_rules(options.policy));
   return std::optional<DaemonOptions>(std::move(options));
-}
-
-Result<PolicyRules> travel_rules(const DaemonOptions& options) {
-  const std::string path = options.policy.empty() ? "/etc/libmigrate/policy.toml" : options.policy;
-  const auto text = read_file(path);
-  if (!text && options.policy.empty() && text.error().sys_errno == ENOENT) {
-    return PolicyRules();
-  }
-  return text ? parse_policy(*text, path) : fail(text.error());
 }
 
 Result<PeerTrust> peer_trust(const DaemonOptions& options, const std::string& host_name) {

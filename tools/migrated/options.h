@@ -30,6 +30,7 @@ struct DaemonOptions {
   std::vector<std::string> allow = {"*@*"};
   std::vector<std::string> group_rules;  ///< Below which control groups; see GroupRules.
   std::string policy;  ///< File of rules for what leaves; empty: the usual one, if it is there.
+  PolicyRules travel;  ///< Those rules.
   bool keep_limits = false;  ///< No process comes, or goes, without its control groups' limits.
   std::uint32_t max_sessions = 1024;  ///< Processes of other hosts at a time.
   std::uint32_t reserve_mib = 64;     ///< Memory that they must leave free.
@@ -47,10 +48,6 @@ struct DaemonOptions {
 /// version was asked for and printed. Errors: kInvalid (unknown or malformed option or key, an
 /// address that nobody can connect to), or what kept the file from being read.
 Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* argv);
-
-/// The rules of `policy`. Errors: kInvalid (with file, line and column), or what kept the file from
-/// being read.
-Result<PolicyRules> travel_rules(const DaemonOptions& options);
 
 /// What the options say of trust between hosts. `host_name` names the files of `keys_directory`.
 /// Errors: kInvalid (some files named, others not), or what was wrong with a file.
