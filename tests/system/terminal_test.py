@@ -131,6 +131,10 @@ class Terminal:
             self.read(0.5)
         return self.expect(pattern, 1)
 
+    def expect_foreground(self, group):
+        if not wait_until(lambda: os.tcgetpgrp(self.master) == group, PATIENCE):
+            raise AssertionError(f"{group} is not in the foreground")
+
     def modes(self):
         return termios.tcgetattr(self.master)
 
@@ -247,6 +251,7 @@ class TerminalTest(unittest.TestCase):
             terminal.expect_told(rb"Stopped.*subject")
             terminal.type("fg\r")
             terminal.expect(rb"subject.py\r\n")
+            terminal.expect_foreground(pid)  # The shell says so before it does.
             terminal.type("\x03")
             terminal.expect(rb"signal 2 \r\n")
         self.end(terminal)

@@ -260,7 +260,7 @@ class Lists(ToolsCase):
         """By execve, some ten times a second: it is tried again until it stands still."""
         script = self.testbed.new_path("script")
         script.write_text("i=$1; j=0\n"
-                          "while [ $j -lt 60000 ]; do j=$((j+1)); done\n"
+                          "while [ $j -lt 200000 ]; do j=$((j+1)); done\n"
                           "[ $i -ge 40 ] && { echo done; exit 0; }\n"
                           "exec sh \"$0\" $((i+1))\n")
         process = self.testbed.start("hostA", "sh", script, "0")
