@@ -121,14 +121,16 @@ class Terminal:
                                      + self.testbed.logs(25))
             self.read()
 
-    def expect_told(self, pattern, seconds=PATIENCE):
-        """As `expect` of what a shell tells of its jobs, which it does before it prompts anew."""
+    def expect_told(self, pattern, typed="\r", seconds=PATIENCE):
+        """As `expect` of what is told only of what is typed at the right moment: a shell of its
+        jobs before it prompts anew, a prompt of ^C once its line runs."""
         end = time.monotonic() + seconds
         while not re.search(pattern, self.screen[self.place:], re.DOTALL):
             if time.monotonic() > end:
                 break
-            self.type("\r")
-            self.read(0.5)
+            self.type(typed)
+            for _ in range(10):
+                self.read(0.1)
         return self.expect(pattern, 1)
 
     def expect_foreground(self, group):
@@ -370,8 +372,7 @@ class TerminalTest(unittest.TestCase):
                     terminal.expect(rb"'me'\r\n.*>>> ")
                     terminal.type("while True: pass\r\r")
                     terminal.expect(rb"\.\.\. ")
-                    terminal.type("\x03")
-                    terminal.expect(rb"KeyboardInterrupt.*>>> ")
+                    terminal.expect_told(rb"KeyboardInterrupt.*>>> ", "\x03")
                 terminal.type("\x04")
                 terminal.expect(rb"\$ ")
                 terminal.type("stty -a; echo end\r")
