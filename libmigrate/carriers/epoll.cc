@@ -41,6 +41,18 @@ bool find_epoll(FindContext& /*context*/, const Sighting& seen, wire::OpenFile& 
   return true;
 }
 
+constexpr std::uint32_t kFiring = POLLIN | POLLOUT;
+
+// What it is fired by is added to what the rules have seen of it: nothing else may come that way.
+const char* flaw_of_epoll(const wire::Objects& /*objects*/, const wire::OpenFile& file) {
+  for (const wire::EpollWatch& watch : file.watches()) {
+    if (watch.ready() != 0 && (!has_fired(watch) || (watch.ready() & ~kFiring) != 0)) {
+      return "ready of an epoll watch";
+    }
+  }
+  return nullptr;
+}
+
 // What a fired watch of `target` would fire by at once when it is made at the destination: of what
 // has its content by then. A relayed stream has not, and signals are not ours to look at.
 std::uint32_t ready_events(FindContext& context, std::uint32_t target) {
@@ -52,9 +64,8 @@ std::uint32_t ready_events(FindContext& context, std::uint32_t target) {
   if (!is_inside && link != "anon_inode:[eventfd]" && link != "anon_inode:[timerfd]") {
     return 0;
   }
-  pollfd state{.fd = fd.get(), .events = POLLIN | POLLOUT, .revents = 0};
-  return ::poll(&state, 1, 0) > 0 ? static_cast<std::uint32_t>(state.revents) & (POLLIN | POLLOUT)
-                                  : 0;
+  pollfd state{.fd = fd.get(), .events = kFiring, .revents = 0};
+  return ::poll(&state, 1, 0) > 0 ? static_cast<std::uint32_t>(state.revents) & kFiring : 0;
 }
 
 // A watch belongs to an open file, not to the number it was made with, which may have been closed
@@ -109,6 +120,7 @@ constinit const Carrier kEpoll{
     .find = find_epoll,
     .settle = settle_epoll,
     .has_state = [](const wire::OpenFile& /*file*/) { return true; },
+    .flaw = flaw_of_epoll,
     .make = [](MakeContext& /*context*/, const wire::OpenFile& /*file*/) -> Result<UniqueFd> {
       return owned(::epoll_create1(EPOLL_CLOEXEC), "make an epoll set");
     },

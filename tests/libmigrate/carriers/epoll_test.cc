@@ -123,6 +123,22 @@ TEST(EpollCarrier, KnowsWhatAFiredWatchCanBeFiredByAgain) {
   EXPECT_EQ(later.file(1).watches(0).ready(), 0U);
 }
 
+// A source could have what the rules refuse in `events` (EPOLLWAKEUP) set so.
+TEST(EpollCarrier, NothingButReadinessFiresAWatch) {
+  wire::Objects objects;
+  wire::OpenFile& file = *objects.add_files();
+  file.set_kind(wire::OpenFile::EPOLL);
+  wire::EpollWatch& watch = *file.add_watches();
+  watch.set_events(EPOLLONESHOT);
+  watch.set_ready(EPOLLIN | EPOLLOUT);
+  EXPECT_EQ(test::flaw_in(objects), "");
+  watch.set_ready(EPOLLIN | EPOLLWAKEUP);
+  EXPECT_EQ(test::flaw_in(objects), "ready of an epoll watch");
+  watch.set_ready(EPOLLIN);
+  watch.set_events(EPOLLONESHOT | EPOLLOUT);  // It has not fired.
+  EXPECT_EQ(test::flaw_in(objects), "ready of an epoll watch");
+}
+
 // Else it would tell of an error that nobody has asked for.
 TEST(EpollCarrier, AWatchThatHasFiredIsSilentAgain) {
   const test::HeldProcess process([] {
