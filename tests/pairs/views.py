@@ -71,8 +71,8 @@ def normal(found):
             view[key] = re.sub(r"owner \d+ \d+ ", "", value)
         else:
             view[key] = value
-    if autogroup := found.get("autogroup.0"):
-        view["autogroup"] = autogroup.rpartition(" ")[2]
+    # A session that is older than the kernel's grouping has none: it counts as one of nice 0.
+    view["autogroup"] = found.get("autogroup.0", "").rpartition(" ")[2] or "0"
     for key in [key for key in view if key.endswith(".info.tfd")]:
         if re.search(r"events: +[89a-f][0-9a-f]{7}", view[key]):  # Of an edge it tells once more.
             view.pop(key.replace("info.tfd", "poll"), None)
