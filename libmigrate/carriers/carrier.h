@@ -129,6 +129,8 @@ class MakeContext {
   /// The socket pair with this index into Objects.socket_pairs, which the process itself has made,
   /// so that it is the one whom SO_PEERCRED names.
   virtual MadeSocketPair& socket_pair(std::uint64_t index) = 0;
+  /// What Carrier::create has made for the file that make() is called for. To be asked for once.
+  virtual UniqueFd created() = 0;
   /// The shared memory with this index into Objects.shared_memories; borrowed.
   virtual int memory(std::uint64_t index) const = 0;
   /// Whether nobody has asked this about the memory yet: its own open file is given away once.
@@ -174,6 +176,10 @@ struct Carrier {
   /// rules: compares with what this host has in its place, and refuses.
   void (*compare)(CompareContext& context, const wire::OpenFile& file) = nullptr;
 
+  /// restore: adds the call that makes the object in the process itself, with the ids of its user,
+  /// to whom the kernel counts it: a user has no more of them anywhere than he may. Returns the
+  /// call's index. make() gets what it has made by MakeContext::created().
+  std::size_t (*create)(Script& script) = nullptr;
   /// restore: opens or makes the object in this process.
   Result<UniqueFd> (*make)(MakeContext& context, const wire::OpenFile& file) = nullptr;
   /// restore: make() runs with the rights of the process's user, and before all that does not.

@@ -121,8 +121,12 @@ constinit const Carrier kEpoll{
     .settle = settle_epoll,
     .has_state = [](const wire::OpenFile& /*file*/) { return true; },
     .flaw = flaw_of_epoll,
-    .make = [](MakeContext& /*context*/, const wire::OpenFile& /*file*/) -> Result<UniqueFd> {
-      return owned(::epoll_create1(EPOLL_CLOEXEC), "make an epoll set");
+    .create =
+        [](Script& script) {
+          return script.must("make an epoll set", SYS_epoll_create1, {EPOLL_CLOEXEC});
+        },
+    .make = [](MakeContext& context, const wire::OpenFile& /*file*/) -> Result<UniqueFd> {
+      return context.created();
     },
     .connect = connect_epoll,
 };

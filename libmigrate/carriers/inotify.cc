@@ -5,6 +5,7 @@
 #include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
@@ -222,8 +223,7 @@ void forget_events(int fd) {
 }
 
 Result<UniqueFd> make_inotify(MakeContext& context, const wire::OpenFile& file) {
-  UniqueFd made =
-      MIGRATE_TRY(owned(::inotify_init1(IN_CLOEXEC | IN_NONBLOCK), "make an inotify descriptor"));
+  UniqueFd made = context.created();
   for (const wire::FileWatch& watch : file.file_watches()) {
     const UniqueFd watched = MIGRATE_TRY(context.open(watch.file(), O_PATH));
     MIGRATE_TRY(add_numbered(made.get(), watched.get(), watch));
@@ -246,6 +246,11 @@ constinit const Carrier kInotify{
     .has_state = [](const wire::OpenFile& /*file*/) { return true; },
     .flaw = flaw_of_inotify,
     .compare = compare_inotify,
+    .create =
+        [](Script& script) {
+          return script.must("make an inotify descriptor", SYS_inotify_init1,
+                             {IN_CLOEXEC | IN_NONBLOCK});
+        },
     .make = make_inotify,
     .opened_as_user = true,
 };

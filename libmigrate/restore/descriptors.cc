@@ -22,16 +22,17 @@ constexpr std::size_t kMessageBytes = 256;  // More than a cell's message.
 class Workshop : public carriers::MakeContext {
  public:
   Workshop(const wire::Objects& objects, const std::map<std::uint64_t, int>& relays,
-           const std::vector<UniqueFd>& memories,
-           std::vector<carriers::MadeSocketPair> socket_pairs, pid_t process)
+           const std::vector<UniqueFd>& memories, SelfMade made, pid_t process)
       : objects_(objects),
         process_(process),
         relays_(relays),
         memories_(memories),
-        socket_pairs_(std::move(socket_pairs)),
+        made_(std::move(made)),
         pipes_(static_cast<std::size_t>(objects.pipes_size())) {}
 
   void as_user(FileUser::Scope* scope) { scope_ = scope; }
+  /// Which of Objects.files is made next.
+  void begin(std::size_t file) { file_ = file; }
 
   const wire::Objects& objects() const override { return objects_; }
   pid_t process() const override { return process_; }
@@ -45,8 +46,9 @@ class Workshop : public carriers::MakeContext {
 
   carriers::MadePipe& pipe(std::uint64_t index) override { return pipes_.at(index); }
   carriers::MadeSocketPair& socket_pair(std::uint64_t index) override {
-    return socket_pairs_.at(index);
+    return made_.socket_pairs.at(index);
   }
+  UniqueFd created() override { return std::move(made_.files.at(file_)); }
   int memory(std::uint64_t index) const override { return memories_.at(index).get(); }
 
   bool is_first_of_memory(std::uint64_t index) override { return given_.insert(index).second; }
@@ -64,11 +66,12 @@ class Workshop : public carriers::MakeContext {
   const pid_t process_;
   const std::map<std::uint64_t, int>& relays_;
   const std::vector<UniqueFd>& memories_;
-  std::vector<carriers::MadeSocketPair> socket_pairs_;
+  SelfMade made_;
   std::vector<carriers::MadePipe> pipes_;
   std::set<std::uint64_t>
       given_;  // memories whose own open file has been made one of the process's
   FileUser::Scope* scope_ = nullptr;
+  std::size_t file_ = 0;
 };
 
 // Makes those files of the image whose carriers want to be the user, or those whose do not.
@@ -82,6 +85,7 @@ Result<void> make_some(Workshop& workshop, bool as_user, std::vector<UniqueFd>& 
                              std::to_string(static_cast<int>(file.kind()))));
     }
     if (carrier.opened_as_user == as_user) {
+      workshop.begin(i);
       files[i] = MIGRATE_TRY(carrier.make(workshop, file));
     }
   }
@@ -100,10 +104,9 @@ bool is_lowest(const wire::ProcessImage& image, const wire::Descriptor& descript
 
 Result<std::vector<UniqueFd>> make_open_files(const wire::Objects& objects,
                                               const std::map<std::uint64_t, int>& relays,
-                                              const std::vector<UniqueFd>& memories,
-                                              std::vector<carriers::MadeSocketPair> socket_pairs,
+                                              const std::vector<UniqueFd>& memories, SelfMade made,
                                               const FileUser& user, pid_t process) {
-  Workshop workshop(objects, relays, memories, std::move(socket_pairs), process);
+  Workshop workshop(objects, relays, memories, std::move(made), process);
   std::vector<UniqueFd> files(static_cast<std::size_t>(objects.files_size()));
   {
     FileUser::Scope scope(user);

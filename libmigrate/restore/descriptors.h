@@ -11,20 +11,20 @@
 #include "libmigrate/cell/cell.h"
 #include "libmigrate/proto/image.pb.h"
 #include "libmigrate/restore/file_user.h"
+#include "libmigrate/restore/self_made.h"
 #include "libmigrate/trace/script.h"
 
 namespace migrate {
 
 /// The open files of an image, made anew in this process: one descriptor for each
 /// Objects.files, in their order. `relays`: for each stream id the descriptor that the process gets
-/// (borrowed). `memories`: the image's shared memories (borrowed). Files are opened as `user`, for
-/// `process`.
+/// (borrowed). `memories`: the image's shared memories (borrowed). `made`: by `process`, for which
+/// all this is. Files are opened as `user`.
 /// Errors: kNotFound, kRefused (another file is there by now), kCorrupt (no such relay), kSystem;
 /// object names the file.
 Result<std::vector<UniqueFd>> make_open_files(const wire::Objects& objects,
                                               const std::map<std::uint64_t, int>& relays,
-                                              const std::vector<UniqueFd>& memories,
-                                              std::vector<carriers::MadeSocketPair> socket_pairs,
+                                              const std::vector<UniqueFd>& memories, SelfMade made,
                                               const FileUser& user, pid_t process);
 
 /// Sends descriptors to the seed and adds the calls by which it receives them, as its lowest free

@@ -26,7 +26,6 @@
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/restore/descriptors.h"
 #include "libmigrate/restore/process_state.h"
-#include "libmigrate/restore/socket_pairs.h"
 #include "libmigrate/trace/script_group.h"
 #include "libmigrate/trace/tracee.h"
 
@@ -366,9 +365,8 @@ Result<void> Restorer::make_leader(const wire::Image& image,
                                    const std::map<std::uint64_t, int>& relays) {
   const wire::ProcessImage& process = only_process(image);
   const FileUser user(process.threads(0).credentials(), trusted_);
-  std::vector<UniqueFd> files =
-      MIGRATE_TRY(make_open_files(image.objects(), relays, memories_,
-                                  MIGRATE_TRY(make_socket_pairs(image)), user, cell_->seed()));
+  std::vector<UniqueFd> files = MIGRATE_TRY(make_open_files(
+      image.objects(), relays, memories_, MIGRATE_TRY(make_by_itself(image)), user, cell_->seed()));
   std::vector<int> descriptors;
   descriptors.reserve(files.size());
   for (const UniqueFd& file : files) {
@@ -400,17 +398,17 @@ Result<void> Restorer::make_leader(const wire::Image& image,
 }
 
 // In the process, whose descriptors other than the seed's come later.
-Result<std::vector<carriers::MadeSocketPair>> Restorer::make_socket_pairs(
-    const wire::Image& image) {
+Result<SelfMade> Restorer::make_by_itself(const wire::Image& image) {
   const wire::Objects& objects = image.objects();
-  if (objects.socket_pairs_size() == 0) {
-    return std::vector<carriers::MadeSocketPair>();
+  if (!SelfMaking::is_needed(objects)) {
+    SelfMade nothing;
+    nothing.files.resize(static_cast<std::size_t>(objects.files_size()));
+    return nothing;
   }
   Script script(area_);
-  const std::uint64_t place =
-      script_socket_pairs(script, objects, only_process(image).threads(0).credentials(), own_);
+  const SelfMaking making(script, objects, only_process(image).threads(0).credentials(), own_);
   MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));
-  auto made = MIGRATE_TRY(fetch_socket_pairs(script, place, cell_->seed(), objects));
+  auto made = MIGRATE_TRY(making.fetch(script, cell_->seed()));
   Script close(area_);
   close.must("close", SYS_close_range, {0, cell_->seed_descriptor() - 1, 0});
   MIGRATE_TRY(close.run(cell_->seed(), base_, kScriptSignalMask));

@@ -14,6 +14,7 @@
 #include "libmigrate/restore/mappings.h"
 #include "libmigrate/restore/process_state.h"
 #include "libmigrate/restore/seed_restorer.h"
+#include "libmigrate/restore/self_made.h"
 #include "libmigrate/trace/script.h"
 
 namespace migrate {
@@ -64,7 +65,7 @@ class Restorer final : public SeedRestorer {
   Result<void> map(const wire::Image& image, const MappingPlan& plan);
   Result<std::size_t> map_some(const wire::Image& image,
                                std::span<const wire::Mapping* const> mappings);
-  Result<std::vector<carriers::MadeSocketPair>> make_socket_pairs(const wire::Image& image);
+  Result<SelfMade> make_by_itself(const wire::Image& image);
   Result<void> make_leader(const wire::Image& image, const std::map<std::uint64_t, int>& relays);
   Result<void> match_threads(const wire::ProcessImage& image);
   Result<void> sleep_on(const wire::ProcessImage& image);

@@ -117,5 +117,81 @@ class Shortage(unittest.TestCase):
                                                     resource.RLIM_INFINITY))
 
 
+# Makes so many inotify descriptors and watches of an epoll set, as far as the kernel lets its user,
+# and says how many; keeps them until it is told to stop.
+TAKE = """
+import ctypes, os, select, sys, time
+stop, wanted, watched = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+libc = ctypes.CDLL(None)
+instances = []
+while len(instances) < wanted and (fd := libc.inotify_init1(0)) >= 0:
+    instances.append(fd)
+targets = [os.eventfd(0) for _ in range(200)]
+sets, watches = [], 0
+try:
+    while watches < watched:
+        if watches % len(targets) == 0:
+            sets.append(select.epoll())
+        sets[-1].register(targets[watches % len(targets)], select.EPOLLIN)
+        watches += 1
+except OSError:
+    pass
+print(len(instances), watches)
+print("ready", flush=True)
+while not os.path.exists(stop):
+    time.sleep(0.05)
+"""
+
+
+class OfOneUser(unittest.TestCase):
+    """What the kernel lets a user have so many of is counted to him wherever it comes to, and not to
+    root, of whom nothing is left then for others."""
+
+    user = 64031
+    most_instances = 100
+    most_watches = 12000
+    limits = {"fs/inotify/max_user_instances": most_instances,
+              "fs/epoll/max_user_watches": most_watches}
+
+    def setUp(self):
+        for name, most in self.limits.items():
+            path = pathlib.Path("/proc/sys", name)
+            before = path.read_text()
+            path.write_text(str(most))
+            self.addCleanup(path.write_text, before)
+        self.testbed = Testbed(2)
+        self.addCleanup(self.testbed.down)
+
+    def take(self, host, instances, watches):
+        """A process of the user's that takes so many, and how many it has got."""
+        stop = self.testbed.new_path()
+        process = self.testbed.start(host, "setpriv", f"--reuid={self.user}",
+                                     f"--regid={self.user}", "--clear-groups", "/usr/bin/python3",
+                                     "-c", TAKE, stop, instances, watches)
+        process.stop_file = stop
+        self.assertTrue(process.wait_ready(), bytes(process.output))
+        return process, [int(word) for word in bytes(process.output).split()[:2]]
+
+    def test_the_kernels_counts_go_with_a_process(self):
+        process, taken = self.take("hostA", 60, 6000)
+        self.assertEqual(taken, [60, 6000])
+        # There is no room for what is at home and at the destination together.
+        moved = self.testbed.move("hostA", process.pid, "hostB", "eager")
+        self.assertEqual(moved.status, FAILED, moved)
+        self.assertIn("inotify", moved.text)
+        self.assertIsNone(process.popen.poll())
+        process.kill()
+
+        process, taken = self.take("hostA", 40, 4000)
+        self.assertEqual(taken, [40, 4000])
+        moved = self.testbed.move("hostA", process.pid, "hostB", "eager", "done")
+        self.assertEqual(moved.status, DONE, f"{moved}\n{self.testbed.logs()}")
+        other, left = self.take("hostB", self.most_instances, self.most_watches)
+        self.assertLessEqual(left[0], self.most_instances - 40)
+        self.assertLessEqual(left[1], self.most_watches - 4000 + 1000)  # Counted in parts.
+        other.kill()
+        process.kill()
+
+
 if __name__ == "__main__":
     harness.main()

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/epoll.h>
+#include <sys/inotify.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -166,7 +168,8 @@ std::vector<std::string> Destination::compare(const wire::OpenFile& file, bool s
 
 Result<UniqueFd> Destination::make(const wire::OpenFile& file) {
   EXPECT_EQ(carriers::flaw_of(objects_, file), nullptr);
-  return carrier_of(file.kind()).make(*this, file);
+  made_ = file.kind();
+  return carrier_of(made_).make(*this, file);
 }
 
 void Destination::refuse(std::string_view code, std::string_view /*detail*/) {
@@ -188,6 +191,12 @@ carriers::MadeSocketPair& Destination::socket_pair(std::uint64_t index) {
     place->second.second.reset(ends[1]);
   }
   return place->second;
+}
+
+// As the restorer has them made in the process.
+UniqueFd Destination::created() {
+  return UniqueFd(made_ == wire::OpenFile::EPOLL ? ::epoll_create1(EPOLL_CLOEXEC)
+                                                 : ::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
 }
 
 // As the restorer makes them before any descriptor is there.

@@ -97,6 +97,7 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   Result<UniqueFd> open(const wire::FileIdentity& file, int flags) override;
   carriers::MadePipe& pipe(std::uint64_t index) override { return pipes_[index]; }
   carriers::MadeSocketPair& socket_pair(std::uint64_t index) override;
+  UniqueFd created() override;
   int memory(std::uint64_t index) const override;
   bool is_first_of_memory(std::uint64_t index) override { return given_.insert(index).second; }
   Result<int> relay_end(std::uint64_t stream) const override;
@@ -106,6 +107,7 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   const wire::Objects& objects_;
   const std::string content_;
   bool same_kernel_ = false;
+  wire::OpenFile::Kind made_ = wire::OpenFile::REGULAR;  // What is being made.
   std::vector<std::string> refusals_;
   std::map<std::uint64_t, carriers::MadePipe> pipes_;
   std::map<std::uint64_t, carriers::MadeSocketPair> socket_pairs_;
