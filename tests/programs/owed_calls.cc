@@ -4,8 +4,10 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <sys/ioctl.h>
+#include <sys/ipc.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 
@@ -28,6 +30,7 @@ constexpr int kDontneedLocked = 24;
 constexpr int kCollapse = 25;
 constexpr int kGuardInstall = 102;
 constexpr int kGuardRemove = 103;
+constexpr int kMemoryMerge = 67;  // PR_SET_MEMORY_MERGE
 constexpr long kMapShadowStack = 453;
 constexpr long kSetHomeNode = 450;
 constexpr long kSeal = 462;
@@ -258,6 +261,12 @@ void protections() {
          [](char*, std::size_t) { return ::mlockall(MCL_CURRENT | MCL_ONFAULT) + ::munlockall(); });
     call("PR_SET_VMA",
          [](char* at, std::size_t size) { return ::prctl(0x53564d41, 0, at, size, "name"); });
+    call("PR_SET_MEMORY_MERGE", [](char*, std::size_t) {
+      return ::prctl(kMemoryMerge, 1, 0, 0, 0) + ::prctl(kMemoryMerge, 0, 0, 0, 0);
+    });
+    call("PR_SET_THP_DISABLE", [](char*, std::size_t) {
+      return ::prctl(PR_SET_THP_DISABLE, 1, 0, 0, 0) + ::prctl(PR_SET_THP_DISABLE, 0, 0, 0, 0);
+    });
     call("remap_file_pages", [](char* at, std::size_t size) {
       const long result = ::syscall(SYS_remap_file_pages, at, size / 2, 0, size / kPage / 2, 0);
       CHECK(result == -1 && errno == EINVAL);  // private memory
@@ -306,6 +315,14 @@ void mappings() {
                 at + 5 * kPage);
     expect_zero(at + 5 * kPage, 5, "mmap over it");
     expect_kept(at + 10 * kPage, 10, "after mmap");
+    const int segment = called(::shmget(IPC_PRIVATE, 5 * kPage, 0600), "shmget");
+    at = memory.take(20);
+    CHECK_EQUAL(::shmat(segment, at + 5 * kPage, SHM_REMAP), static_cast<void*>(at + 5 * kPage));
+    called(::shmctl(segment, IPC_RMID, nullptr), "shmctl");
+    expect_zero(at + 5 * kPage, 5, "shmat over it");
+    called(::shmdt(at + 5 * kPage), "shmdt");
+    expect_kept(at, 5, "before shmat");
+    expect_kept(at + 10 * kPage, 10, "after shmat");
     at = memory.take(20);
     CHECK_EQUAL(::mremap(at, 20 * kPage, 10 * kPage, 0), at);
     expect_kept(at, 10, "shrunk");
