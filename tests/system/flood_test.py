@@ -78,6 +78,10 @@ class OfTheDestination(Flood):
                 self.assertLess(self.log_of_b().count("\n") - before, MOST_LINES, self.log_of_b())
 
     def test_half_open_ones_cost_no_process(self):
+        # The testbed has asked at the local socket whether the daemon is there: a child serves that,
+        # and may do so late.
+        self.assertEqual(self.testbed.control("hostB", "ping").status, DONE)
+        self.assertTrue(wait_until(lambda: self.children_of_b() == 0))
         self.flood("hostB", "half")
         self.assertFalse(wait_until(lambda: self.children_of_b() > 0, 1))
 
