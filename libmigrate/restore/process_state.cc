@@ -80,6 +80,15 @@ bool is_default(std::span<const std::byte> action) {
   return std::ranges::all_of(action, [](std::byte byte) { return byte == std::byte{}; });
 }
 
+// To whom the kernel counts pending signals and timers (RLIMIT_SIGPENDING). The effective user, and
+// with him all rights, stays as it is.
+void script_real_user(Script& script, std::uint32_t from, std::uint32_t to) {
+  constexpr std::uint64_t kSame = ~0ULL;
+  if (from != to) {
+    script.must("set the real user id", SYS_setresuid, {to, kSame, kSame});
+  }
+}
+
 void script_timers(Script& script, const wire::ProcessImage& image) {
   std::uint64_t which = ITIMER_REAL;
   for (const wire::IntervalTimer& timer : image.interval_timers()) {
@@ -294,9 +303,14 @@ void script_process(Script& script, const wire::ProcessImage& image) {
   }
 }
 
-void script_timers_and_signals(Script& script, const wire::ProcessImage& image) {
+void script_timers_and_signals(Script& script, const wire::ProcessImage& image,
+                               const wire::Credentials& own) {
+  const bool counts = image.pending_signals_size() > 0 || image.posix_timers_size() > 0;
+  const std::uint32_t user = counts ? image.threads(0).credentials().uid_real() : own.uid_real();
+  script_real_user(script, own.uid_real(), user);
   script_pending(script, image.pending_signals(), image.process_id(), 0);
   script_timers(script, image);
+  script_real_user(script, user, own.uid_real());
 }
 
 void script_thread(Script& script, const wire::ProcessImage& image, const wire::Thread& thread,
@@ -313,7 +327,11 @@ void script_thread(Script& script, const wire::ProcessImage& image, const wire::
   }
   script.call(SYS_set_tid_address, {thread.clear_child_tid()});
   script.call(SYS_prctl, {PR_SET_NAME, script.put_string(thread.name()), 0, 0, 0});
+  const std::uint32_t user =
+      thread.pending_signals_size() > 0 ? thread.credentials().uid_real() : own.uid_real();
+  script_real_user(script, own.uid_real(), user);
   script_pending(script, thread.pending_signals(), image.process_id(), thread.id());
+  script_real_user(script, user, own.uid_real());
   script_credentials(script, thread.credentials(), own);
   if (thread.parent_death_signal() != 0) {
     script.must("set the parent death signal", SYS_prctl,

@@ -34,8 +34,9 @@ void script_enter(Script& script, int directory);
 void script_process(Script& script, const wire::ProcessImage& image);
 
 /// Adds the calls that need all threads to exist: timers, and the signals that are pending for the
-/// whole process.
-void script_timers_and_signals(Script& script, const wire::ProcessImage& image);
+/// whole process. `own` are the credentials that it has now, and afterwards.
+void script_timers_and_signals(Script& script, const wire::ProcessImage& image,
+                               const wire::Credentials& own);
 
 /// Adds the calls by which one thread takes on what is its own, credentials last, then rseq.
 /// `own` are the credentials that it has now.

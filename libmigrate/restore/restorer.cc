@@ -385,7 +385,7 @@ Result<void> Restorer::make_leader(const wire::Image& image,
   }
   MIGRATE_TRY(script_receive(script, *cell_, descriptors));
   script_descriptor_table(script, image.objects(), process, cell_->seed_descriptor());
-  script_timers_and_signals(script, process);
+  script_timers_and_signals(script, process, own_);
   script_limits(script, process, limits_);
   script_thread(script, process, process.threads(0), own_);
   MIGRATE_TRY(script.run(cell_->seed(), base_, kScriptSignalMask));

@@ -30,7 +30,7 @@ void build_scripts(const wire::Image& image) {
   script_draft_process(process, only, 0, 1);
   script_process(process, only);
   script_descriptor_table(process, image.objects(), only, 128);
-  script_timers_and_signals(process, only);
+  script_timers_and_signals(process, only, wire::Credentials());
   for (const wire::Thread& thread : only.threads()) {
     Script script(area);
     script_thread(script, only, thread, wire::Credentials());

@@ -117,6 +117,29 @@ class Shortage(unittest.TestCase):
                                                     resource.RLIM_INFINITY))
 
 
+# Makes 400 timers and leaves 200 signals pending.
+QUEUE = """
+import ctypes, os, signal, time
+libc = ctypes.CDLL(None)
+class Event(ctypes.Structure):
+    _fields_ = [("value", ctypes.c_void_p), ("signal", ctypes.c_int), ("notify", ctypes.c_int),
+                ("room", ctypes.c_char * 48)]
+event, timer = Event(None, signal.SIGRTMIN + 3, 0, b""), ctypes.c_void_p()
+for _ in range(400):
+    assert libc.timer_create(1, ctypes.byref(event), ctypes.byref(timer)) == 0
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGRTMIN + 4])
+for _ in range(200):
+    assert libc.sigqueue(os.getpid(), signal.SIGRTMIN + 4, None) == 0
+print("ready", flush=True)
+time.sleep(600)
+"""
+
+
+def queued_of(pid):
+    """How many pending signals and timers the kernel counts to the user of a process."""
+    return int(re.search(r"SigQ:\s*(\d+)/", pathlib.Path(f"/proc/{pid}/status").read_text())[1])
+
+
 # Makes so many inotify descriptors and watches of an epoll set, as far as the kernel lets its user,
 # and says how many; keeps them until it is told to stop.
 TAKE = """
@@ -190,6 +213,19 @@ class OfOneUser(unittest.TestCase):
         self.assertLessEqual(left[0], self.most_instances - 40)
         self.assertLessEqual(left[1], self.most_watches - 4000 + 1000)  # Counted in parts.
         other.kill()
+        process.kill()
+
+    def test_pending_signals_and_timers_count_as_the_users(self):
+        user = self.user + 1
+        process = self.testbed.start("hostA", "setpriv", f"--reuid={user}", f"--regid={user}",
+                                     "--clear-groups", "/usr/bin/python3", "-c", QUEUE)
+        self.assertTrue(process.wait_ready(), bytes(process.output))
+        self.assertEqual(queued_of(process.pid), 600)
+        moved = self.testbed.move("hostA", process.pid, "hostB", "eager", "done")
+        self.assertEqual(moved.status, DONE, f"{moved}\n{self.testbed.logs()}")
+        record = self.testbed.control("hostB", "ps").object["processes"][0]
+        # What is left at home counts, too: the timers.
+        self.assertGreaterEqual(queued_of(record["pid"]), 600)
         process.kill()
 
 
