@@ -7,6 +7,7 @@
 
 #include "base/log.h"
 #include "libmigrate/guest/serving.h"
+#include "libmigrate/requests/json_member.h"
 #include "libmigrate/requests/request_json.h"
 
 namespace migrate {
@@ -202,7 +203,7 @@ bool GuestLeaving::serve() {
   ProcessRow& row = guest_.record().row();
   row.set_waiting(move().waits_for(), guest_.now() - move().waits_since_us());
   if (!move().done()) {
-    row.set_progress(ProcessState::kAway, move().owed_pages(), {}, move().result().dump());
+    row.set_progress(ProcessState::kAway, move().owed_pages(), {}, json_text(move().result()));
   }
   row.refresh();
   given_up_ = given_up_ || waits_too_long();

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "libmigrate/guest/guest_seat.h"
 #include "libmigrate/proc/proc_text.h"
+#include "libmigrate/requests/json_member.h"
 #include "libmigrate/state/phase.h"
 
 namespace migrate {
@@ -194,7 +195,7 @@ void Guest::record_exposure(const wire::Progress& progress) {
     exposure["expected_independence_us"] = *remaining;
   }
   record_.row().set_progress(*state, progress.owed_pages(), record_.noted().source(),
-                             exposure.dump());
+                             json_text(exposure));
 }
 
 wire::Progress Guest::progress() const {

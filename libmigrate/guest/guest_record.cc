@@ -4,6 +4,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/log.h"
+#include "libmigrate/requests/json_member.h"
 #include "libmigrate/state/global_name.h"
 #include "libmigrate/state/phase.h"
 
@@ -75,7 +76,7 @@ void GuestRecord::write_row() {
   row.command = noted_.command();
   row.identity = to_string(noted_.name());
   row.moves = noted_.name().moves();
-  row.result = facts.lost.empty() ? std::string() : nlohmann::json{{"lost", facts.lost}}.dump();
+  row.result = facts.lost.empty() ? std::string() : json_text({{"lost", facts.lost}});
   row_.write(std::move(row));
 }
 

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "libmigrate/requests/json_member.h"
 #include "libmigrate/requests/request_json.h"
 
 namespace migrate {
@@ -169,7 +170,7 @@ void Deputy::follow_move() {
       }
     }
     record_.enter(HomePhase::kIndependent, last_move());
-    record_.show_result(outcome().dump());
+    record_.show_result(json_text(outcome()));
     if (asking_.wait == MoveWait::kDone) {
       asking_.client.finish(MIGRATE_DONE, move.result());
     }
@@ -273,7 +274,7 @@ LastMove Deputy::last_move() const {
     last.owed_by = elsewhere->by;
     result["expected_independence_us"] = nullptr;  // Which only that host knows.
   }
-  last.result = result.dump();
+  last.result = json_text(result);
   return last;
 }
 

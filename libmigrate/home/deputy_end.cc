@@ -3,6 +3,7 @@
 
 #include "base/log.h"
 #include "libmigrate/home/deputy.h"
+#include "libmigrate/requests/json_member.h"
 
 namespace migrate {
 
@@ -35,7 +36,7 @@ bool Deputy::end_deputy() {
   record_.release_pid();
   log_end();
   if (end_->is_remarkable()) {
-    record_.show_result(outcome().dump());
+    record_.show_result(json_text(outcome()));
   }
   // After the reason, which whoever waits for the end then reads.
   record_.enter(leaves_children ? HomePhase::kChildrenLeft : HomePhase::kEnded, last_move(),

@@ -9,6 +9,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/host/refusals_json.h"
+#include "libmigrate/requests/json_member.h"
 #include "libmigrate/requests/request_json.h"
 
 namespace migrate {
@@ -43,7 +44,7 @@ bool EventSink::has_left() const {
 }
 
 void EventSink::send(const nlohmann::json& event) {
-  std::string line = event.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  std::string line = json_text(event);
   if (client_.valid()) {
     line += '\n';
     if (!write_all(client_.get(), std::as_bytes(std::span(line)))) {
@@ -62,8 +63,7 @@ void EventSink::finish(int exit_code, nlohmann::json result) {
   send(result);
   client_.reset();
   if (program_) {
-    const auto told = program_->answer(
-        token_, result.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace));
+    const auto told = program_->answer(token_, json_text(result));
     if (!told && told.error().code != ErrorCode::kNotFound) {
       log::warn("{}", told.error().message());
     }

@@ -18,6 +18,10 @@ nlohmann::json parse_object(std::string_view text) {
   return parsed.is_object() && !too_deep ? parsed : nlohmann::json();
 }
 
+std::string json_text(const nlohmann::json& object) {
+  return object.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
 std::string text_member(const nlohmann::json& object, const char* name,
                         const std::string& fallback) {
   const auto found = object.find(name);

@@ -4,6 +4,8 @@
 #include <cmath>
 #include <nlohmann/json.hpp>
 
+#include "libmigrate/requests/json_member.h"
+
 namespace migrate {
 namespace {
 
@@ -15,10 +17,6 @@ constexpr double kMostNumber = 1e15;  // What an integer holds, and nobody reach
 
 Error bad_member(const char* name, const std::string& came, const std::string& remedy) {
   return make_error(ErrorCode::kInvalid, "read a request", std::string(name) + " " + came, remedy);
-}
-
-std::string shown(const json& member) {
-  return member.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
 std::chrono::milliseconds to_milliseconds(double seconds) {
@@ -68,7 +66,7 @@ std::optional<double> MemberReader::number_of(const char* name) {
   }
   const double number = member->is_number() ? member->get<double>() : std::nan("");
   if (!(number >= 0)) {
-    note(bad_member(name, shown(*member), "write a number from 0"));
+    note(bad_member(name, json_text(*member), "write a number from 0"));
     return std::nullopt;
   }
   return std::min(number, kMostNumber);
@@ -108,7 +106,7 @@ void MemberReader::whole(const char* name, std::uint32_t& value, std::uint32_t l
   }
   if (*number < least || *number > most || *number != std::floor(*number)) {
     note(bad_member(
-        name, shown(request_[name]),
+        name, json_text(request_[name]),
         "write a whole number from " + std::to_string(least) + " to " + std::to_string(most)));
     return;
   }
@@ -139,7 +137,7 @@ void MemberReader::token(const char* name, std::uint64_t& value) {
     return;
   }
   if (!member->is_number_unsigned() || member->get<std::uint64_t>() == 0) {
-    note(bad_member(name, shown(*member), "write a whole number from 1"));
+    note(bad_member(name, json_text(*member), "write a whole number from 1"));
     return;
   }
   value = member->get<std::uint64_t>();

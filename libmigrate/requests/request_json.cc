@@ -121,8 +121,7 @@ Result<ProcessName> parse_process(const json& request) {
   }
   process.pid = integer_member(request, "pid", -1);
   if (process.pid < 0 || process.pid >= (1 << 30)) {
-    return fail(make_error(ErrorCode::kInvalid, "read a request",
-                           "pid " + pid->dump(-1, ' ', false, json::error_handler_t::replace),
+    return fail(make_error(ErrorCode::kInvalid, "read a request", "pid " + json_text(*pid),
                            "write the number of a process, or 0 for your own"));
   }
   return process;

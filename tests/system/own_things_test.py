@@ -72,6 +72,18 @@ class Travels(FaithfulCase):
             "signal.pidfd_send_signal(own, signal.SIGUSR2)\n"
             "assert signal.sigtimedwait([signal.SIGUSR2], 5).si_pid == os.getpid()")
 
+    def test_names_that_are_no_text(self):
+        """Linux takes any bytes as names of files, folders and threads."""
+        self.travels(
+            "folder = os.fsencode(stop) + b'.\\xe9t\\xe9'; os.mkdir(folder); os.chdir(folder)\n"
+            "path = folder + b'/caf\\xe9'\n"
+            "with open(path, 'wb') as file: file.write(b'x' * 5000)\n"
+            "opened = open(path, 'rb')\n"
+            "mapped = mmap.mmap(opened.fileno(), 5000, mmap.MAP_PRIVATE, mmap.PROT_READ)\n"
+            "libc = ctypes.CDLL(None); libc.prctl(15, b'\\xe9t\\xe9', 0, 0, 0)",
+            "assert opened.read(1) == b'x' and mapped[4999] == ord('x')\n"
+            "assert os.getcwdb() == folder, os.getcwdb()\n"
+            "assert open('/proc/self/comm', 'rb').read() == b'\\xe9t\\xe9\\n'")
 
     def test_watches(self):
         prepare = ("folder = stop + '.folder'; os.mkdir(folder)\n"

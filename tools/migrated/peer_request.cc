@@ -23,8 +23,7 @@ constexpr int kPartingTimeoutMs = 1000;
 constexpr std::size_t kMaxFactsBytes = std::size_t{64} << 10U;
 
 Result<void> answer_query(const WorkerContext& context, Channel& channel) {
-  const std::string facts =
-      host_facts(context).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  const std::string facts = json_text(host_facts(context));
   MIGRATE_TRY(channel.send_one(std::as_bytes(std::span(facts))));
   // Until the peer closes, so that no reset overtakes the answer.
   (void)channel.receive(0, kPartingTimeoutMs);

@@ -18,6 +18,7 @@
 #include "libmigrate/move/not_moved.h"
 #include "libmigrate/move/point_wait.h"
 #include "libmigrate/move/this_host.h"
+#include "libmigrate/requests/json_member.h"
 #include "libmigrate/requests/request_json.h"
 #include "libmigrate/rights/stand_in.h"
 #include "libmigrate/state/registry.h"
@@ -60,7 +61,7 @@ Result<bool> hand_over(const LocalService& service, const Request& request,
       keeper->state == ProcessState::kRunningHere && request.is_of_client(keeper->pid);
   body["asker"] = to_json(asker);
   mark_answer(body, client.is_program() ? request.token : 0);
-  const std::string message = body.dump(-1, ' ', false, json::error_handler_t::replace);
+  const std::string message = json_text(body);
   if (MIGRATE_TRY(hand_to_worker(service.context.state_directory, keeper->mailbox_name(),
                                  client.descriptor(), std::as_bytes(std::span(message))))) {
     return true;

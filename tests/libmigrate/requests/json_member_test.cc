@@ -22,6 +22,11 @@ TEST(JsonMember, ANumberTooLargeCountsAsAbsent) {
   EXPECT_EQ(integer_member(object, "b", 9), 9);
 }
 
+TEST(JsonMember, NamesThatAreNoTextAreShownAllTheSame) {
+  const std::string text = json_text({{"path", "/caf\xe9"}});
+  EXPECT_EQ(text_member(parse_object(text), "path"), "/caf\uFFFD");
+}
+
 TEST(JsonMember, OnlyAnObjectIsOne) {
   EXPECT_TRUE(parse_object("[1]").is_null());
   EXPECT_TRUE(parse_object("{").is_null());
