@@ -12,5 +12,11 @@ TEST(Printable, SteersNoTerminal) {
   EXPECT_EQ(printable("Zürich °"), "Zürich °");
 }
 
+TEST(Printable, RunsInOneDirection) {
+  EXPECT_EQ(printable("exe\u202egpj\u2069\u061c"), "exe   gpj     ");
+  EXPECT_EQ(printable("\xe2\x80"), "\xe2\x80");  // The beginning of one.
+  EXPECT_EQ(printable("שלום"), "שלום");
+}
+
 }  // namespace
 }  // namespace migrate
