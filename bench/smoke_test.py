@@ -76,7 +76,10 @@ class Smoke(unittest.TestCase):
                 self.assertIn("first_instruction_us", row["figures"])
 
     def test_pages_were_seen_to_arrive(self):
-        self.assertTrue(all(one["points"] for one in self.results["pictures"]))
+        self.assertEqual({one["mode"] for one in self.results["pictures"]},
+                         {"lazy", "demand", "eager", "precopy", "hybrid"})
+        for one in self.results["pictures"]:
+            self.assertTrue(sum(map(len, one["ways"].values())), one)
 
     def test_the_peer_was_measured(self):
         self.assertGreater(self.results["peers"]["criu"]["runs"][0]["longest_gap_us"], 0)

@@ -9,7 +9,7 @@ import unittest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 
-from suite import bed, charts, floors, main, report, runs, series, stats, workloads  # noqa: E402
+from suite import auto, bed, charts, floors, main, report, runs, series, stats, workloads  # noqa: E402
 
 PLACES = {"way": "yielding", "sender_at": -1, "receiver_at": 0}
 ROOM = {"fault": {"p50_us": 20.0, "p99_us": 40.0, "handler": "polling", "server": "blocking",
@@ -43,8 +43,9 @@ def results():
             "workloads": [workload_row(mode, freeze_us=[2000.0, 3000.0], wire_bytes=[2**20] * 2,
                                        run_time_ratio=[1.1, 1.2], independence_us=[5e5, 6e5])
                           for mode in report.MODES],
-            "pictures": [{"workload": "zipf", "mode": "lazy", "mib": 64, "sampled_pages": 2,
-                          "points": [[0.1, 3.0], [0.2, 4.0]]}]}
+            "pictures": [{"workload": "zipf", "mode": "lazy", "mib": 64, "sampled_pages": 4,
+                          "never_sent": 1,
+                          "ways": {"fault": [[0.1, 3.0], [0.2, 4.0]], "push": [[0.3, 5.0]]}}]}
 
 
 class Statistics(unittest.TestCase):
@@ -110,8 +111,58 @@ class Gaps(unittest.TestCase):
     def test_a_program_without_heartbeat_says_nothing(self):
         self.assertEqual(runs.of_program({"checksum": "c"}, self.MOVE, 0), {})
 
+    def test_a_picture_has_every_so_manieth_page_as_it_came(self):
+        start = 0x10000
+        trace = [f"2000000 fault {start:#x} 1", f"3000000 push {start + 4096:#x} 2000",
+                 f"3000000 never {start + 2048 * 4096:#x} 500", f"1 push {start - 8192:#x} 2"]
+        seen = runs.sampled(trace, 1e6, start, 4096)
+        self.assertEqual(seen["sampled_pages"], 1024)
+        self.assertEqual(seen["ways"]["fault"], [[1.0, 0.0]])
+        self.assertEqual(len(seen["ways"]["push"]), 500)
+        self.assertEqual(len(seen["ways"]["never"]), 125)
+        self.assertEqual(seen["never_sent"], 1024 - 501)
+
     def test_longest_gap_of_none_is_nothing(self):
         self.assertEqual(bed.longest_gap_us({"gaps": []}, 0, 1), 0)
+
+
+def told(wish, mode, *, stop=1000, sent=1000, after=10000):
+    return {"wish": wish, "mode": mode, "freeze_us": stop, "wire_bytes": sent, "independence_us": after,
+            "choice": {"modes": [{"mode": mode, "stop_us": 1000, "bytes": 1000,
+                                  "least_bytes": 100 if mode == "demand" else 1000,
+                                  "independence_us": None if mode == "demand" else 10000}]}}
+
+
+class Auto(unittest.TestCase):
+    MODES = {"lazy": [{"freeze_us": 10_000, "wire_bytes": 10**8, "independence_us": 10**6}],
+             "eager": [{"freeze_us": 10**6, "wire_bytes": 10**8, "independence_us": 0}],
+             "demand": [{"freeze_us": 11_000, "wire_bytes": 10**7, "independence_us": None}]}
+
+    def test_its_workloads_exist(self):
+        for name in auto.NAMES:
+            self.assertIsInstance(auto.work_of(name), workloads.Workload)
+        self.assertEqual(len(set(auto.NAMES)), 10)
+
+    def test_a_mode_is_best_if_it_is_nearly_so(self):
+        row = auto.row_of("zipf", 64, self.MODES, [
+            told("stop", "demand"), told("stop", "eager"), told("exposure", "eager"),
+            told("exposure", "demand"), told("bytes", "demand"), told("bytes", "lazy")])
+        self.assertEqual([one["best"] for one in row["told"]],
+                         [True, False, True, False, True, False])
+        total = auto.summary([row])
+        self.assertEqual((total["choices"], total["best"]), (6, 3))
+        self.assertEqual(total["workloads_best"], {"stop": 0, "exposure": 0, "bytes": 0})
+
+    def test_a_bound_is_right_below_it(self):
+        self.assertEqual(auto.ratios_of(told("bytes", "demand", sent=300))["bytes"], 1)
+        self.assertEqual(auto.ratios_of(told("bytes", "demand", sent=2000))["bytes"], 2)
+        self.assertEqual(auto.ratios_of(told("bytes", "lazy", sent=300))["bytes"], 0.3)
+        self.assertIsNone(auto.ratios_of(told("bytes", "demand"))["independence"])
+        self.assertEqual(auto.ratios_of(told("stop", "lazy", after=20000))["independence"], 2)
+
+    def test_a_factor_goes_both_ways(self):
+        self.assertEqual([auto.is_right(ratio) for ratio in (0.6, 0.7, 1.4, 1.6, None)],
+                         [False, True, True, False, True])
 
 
 class Page(html.parser.HTMLParser):
@@ -181,6 +232,14 @@ class Report(unittest.TestCase):
         self.assertFalse('<td class="off">' in self.page(told)[0])
         told["workloads"][1]["figures"]["wire_bytes"] = stats.spread([2**21])
         self.assertTrue('<td class="off">2.00' in self.page(told)[0])
+
+    def test_shows_what_auto_took_and_marks_where_another_mode_was_better(self):
+        told_of = results()
+        told_of["auto"] = [auto.row_of("zipf", 64, Auto.MODES, [
+            told("stop", "eager"), told("exposure", "eager"), told("bytes", "demand")])]
+        text, _ = self.page(told_of)
+        self.assertIn('<td class="off">eager', text)
+        self.assertIn("Right in 2 of 3 choices", text)
 
     def test_is_written_of_a_run_in_which_nothing_was_moved(self):
         told = {**results(), "workloads": [], "series": [], "pictures": []}

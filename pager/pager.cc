@@ -95,6 +95,10 @@ PagerStatistics Pager::statistics() const {
   return core_->statistics();
 }
 
+ArrivalTrace Pager::arrivals() const {
+  return core_->arrivals();
+}
+
 void Pager::stop() {
   core_->stop();
 }

@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "pager/arrival_trace.h"
 #include "pager/page_protocol.h"
 #include "pager/page_set.h"
 #include "pager/page_source.h"
@@ -42,6 +43,8 @@ struct PagerOptions {
   /// Receives pushes with more weight among the threads of its session: the process waits for all
   /// pages.
   bool hurries = false;
+  /// When and how pages of the process itself came is noted of so many runs of pages.
+  std::size_t trace_runs = 0;
   /// The host's pid of the process, and of one of which it and all that it forks will always be
   /// descendants. 0 if unknown: what a child does not get is then as the regions say, whatever the
   /// process has advised since (MADV_WIPEONFORK, MADV_KEEPONFORK).
@@ -140,6 +143,8 @@ class Pager {
   bool done() const;
   /// (any)
   PagerStatistics statistics() const;
+  /// (any) See PagerOptions::trace_runs.
+  ArrivalTrace arrivals() const;
 
   /// Ends both threads and closes the links. Unless done(), the userfaultfd is closed only with
   /// the pager: until then faults wait. Threads that touch a page still owed after the last

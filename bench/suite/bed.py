@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -34,7 +35,8 @@ class Bed:
         self.testbed = build / "bin" / "testbed"
         self.programs = programs
         self.options = options
-        self.name = "-".join(["bench", str(os.getpid()), *options]).replace("--", "")
+        self.name = re.sub(r"[^\w-]", "", "-".join(["bench", str(os.getpid()), *options])
+                           .replace("--", ""))
         self.processes = []
         self.count = 0
         parent = build / "bench" / "work"
@@ -46,6 +48,7 @@ class Bed:
             self.command("up", 2, *self.options)
             listed = json.loads(self.command("list", "--json"))["hosts"]
             self.addresses = {host["name"]: host["address"].partition("/")[0] for host in listed}
+            self.states = {host["name"]: pathlib.Path(host["state"]) for host in listed}
             self.logs = [pathlib.Path(host["log"]) for host in listed]
         except BaseException:
             self.__exit__()
@@ -101,6 +104,10 @@ class Bed:
         errors = self.work / "errors"
         return "\n".join("\n".join(path.read_text(errors="replace").splitlines()[-15:])
                          for path in [*self.logs, errors] if path.exists())
+
+    def state(self, host):
+        """The state directory of a host's daemon."""
+        return self.states[host]
 
     def daemons(self):
         """The pids of the hosts' daemons."""

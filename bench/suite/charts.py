@@ -8,6 +8,10 @@ import subprocess
 COLOURS = {"lazy": "#1b6ca8", "demand": "#c8641b", "eager": "#4f7f2a",
            "precopy": "#7a4fa3", "hybrid": "#a3354f"}
 NEUTRAL = "#555555"
+# How a page came; told by shape, too, for who does not see colours.
+WAYS = {"fault": ("#c0392b", 7), "prefetch": ("#e08e0b", 9), "push": ("#1b6ca8", 5),
+        "local": ("#4f7f2a", 11), "zero": ("#888888", 13), "staged": ("#7a4fa3", 5),
+        "starter": ("#111111", 3), "never": ("#cccccc", 1)}
 
 
 class NoCharts(Exception):
@@ -84,7 +88,9 @@ def lines(title, x_label, y_label, curves):
 
 
 def points(title, x_label, y_label, clouds):
-    plots = [f'$data{place} with points pt 7 ps 0.3 lc rgb "{COLOURS.get(name, NEUTRAL)}" '
-             f'title "{name}"' for place, name in enumerate(clouds)]
+    """Points by the way in which a page came: {way: [(x, y), ...]}."""
+    shown = [way for way in WAYS if clouds.get(way)]
+    plots = [f'$data{place} with points pt {WAYS[way][1]} ps 0.4 lc rgb "{WAYS[way][0]}" '
+             f'title "{way}"' for place, way in enumerate(shown)]
     return draw(title, f'set xlabel "{x_label}"\nset ylabel "{y_label}"\nplot ' + ", ".join(plots),
-                list(clouds.values()), height=420)
+                [clouds[way] for way in shown], height=360)

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from . import floors, peers, report, runs, series, workloads
+from . import auto, floors, peers, report, runs, series, workloads
 from .bed import Bed, BenchError
 from .facts import ROOT, available_mib, environment
 from .stats import beaten, gather, ratios, series_medians, spread
@@ -65,7 +65,7 @@ class Session:
         self.bed, self.plan, self.arguments = bed, plan, arguments
         self.begun = time.monotonic()
         self.skipped, self.warnings, self.rows, self.results = [], [], [], []
-        self.pictures, self.peers, self.floors, self.bases = [], {}, None, {}
+        self.pictures, self.peers, self.floors, self.bases, self.auto = [], {}, None, {}, []
 
     def say(self, text):
         print(f"[{time.monotonic() - self.begun:6.1f} s] {text}", flush=True)
@@ -195,14 +195,19 @@ class Session:
                 self.warnings.append(f"{what}: {ratio['median']:.2f} of its floor: the floor is "
                                      "wrong, or was taken while others used the machine")
 
+    def measure_auto(self):
+        self.auto = auto.measure(self.bed, self.plan, self.say, self.skip)
+
     def draw(self):
         """The picture of pages that arrive."""
         work = next(one for one in workloads.SYNTHETIC if one.name == "zipf")
         try:
-            base = runs.unmoved(self.bed, work, self.plan.picture_mib, 1)
-            for mode in self.plan.modes:
-                self.pictures.append(
-                    runs.arrivals(self.bed, work, self.plan.picture_mib, mode, base))
+            with Bed(self.bed.build, self.bed.programs, ("--daemon-arg=--trace-arrivals",)) as bed:
+                base = runs.unmoved(bed, work, self.plan.picture_mib, 1)
+                for mode in self.plan.modes:
+                    self.say(f"picture: {mode}")
+                    self.pictures.append(
+                        runs.arrivals(bed, work, self.plan.picture_mib, mode, base))
         except BenchError as error:
             self.skip("picture of pages that arrive", error)
 
@@ -225,6 +230,8 @@ class Session:
         self.measure_floors()
         self.measure_series()
         self.measure_workloads()
+        if self.plan.kind == "full":
+            self.measure_auto()
         self.draw()
         self.measure_peers()
         self.measure_floors()  # The better of before and after.
@@ -253,7 +260,8 @@ def parse(words):
                         help="folder of subject, workload and floor (the build folder's bench)")
     parser.add_argument("--runs", type=int, help="runs of each measurement (5)")
     parser.add_argument("--only", metavar="PART",
-                        choices=("floors", "series", "workloads"), help="only this part, and floors")
+                        choices=("floors", "series", "workloads", "auto"),
+                        help="only this part, and floors")
     arguments = parser.parse_args(words)
     arguments.build = pathlib.Path(arguments.build).resolve()
     arguments.programs = (arguments.programs or arguments.build / "bench").resolve()
@@ -285,7 +293,7 @@ def take(arguments):
     return {"schema": SCHEMA, "kind": plan.kind, "plan": dataclasses.asdict(plan),
             "environment": facts, "warnings": warnings, "skipped": session.skipped,
             "floors": session.floors, "series": session.rows, "workloads": session.results,
-            "pictures": session.pictures, "peers": session.peers}
+            "pictures": session.pictures, "peers": session.peers, "auto": session.auto}
 
 
 def main(words=None):

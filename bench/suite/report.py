@@ -3,7 +3,7 @@
 import html
 import statistics
 
-from . import charts, series
+from . import auto, charts, series
 
 MODES = ("lazy", "demand", "eager", "precopy", "hybrid")
 STYLE = """
@@ -45,6 +45,13 @@ FIGURES = {
                      "included."),
     "fault_p99_us": ("p99", 1, 0, "The same, of the slowest hundredth."),
     "faults": ("faults", 1, 0, "Faults that the pager answered."),
+    "stalled_us": ("threads waited, ms", 1000, 1, "For pages, all threads added up, as the pager "
+                   "counts."),
+    "prefetch_useful": ("prefetched: useful", 1, 0, "Pages asked for beside a fault that the walk "
+                        "came to, as far as later faults tell."),
+    "prefetch_late": ("late", 1, 0, "Faults on pages that were already asked for."),
+    "prefetch_wasted": ("wasted", 1, 0, "Asked for ahead of a walk that ended before them."),
+    "image_bytes": ("image, KiB", 1024, 1, "What is sent within the stop besides pages."),
     "wire_bytes": ("MiB sent", 2**20, 1, "Bytes of pages between the hosts, as the result of the "
                    "move says."),
     "never_sent_share": ("never sent, %", 0.01, 0, "Of the pages that the program had just before "
@@ -79,11 +86,9 @@ PLAIN = {
                "the most bytes if the program writes a lot."),
 }
 MISSING = [
-    "stalled thread-time: the result of a move has the number of faults and their p50 and p99, but "
-    "not their sum; the run time to unmoved is what is known of it",
-    "which of the pages arrived by fault, prefetch, push or locally, over time: the result has only "
-    "their sums, so the picture shows when a page came, not how",
-    "the size of the image: the floor of a freeze takes 12 KiB and 2 KiB a thread instead",
+    "what a program reads and does not write, before it is moved: nothing tells that without disturbing "
+    "it (docs/decisions/0044), so that what mode demand will send is foretold as a bound only",
+    "CRIU's lazy mode is not driven",
 ]
 
 
@@ -147,14 +152,22 @@ def which_mode(results):
         f'<section style="--mode: {charts.COLOURS[mode]}"><h3>{escape(PLAIN[mode][0])}</h3>'
         f"<p><code>--mode {mode}</code></p>{paragraph(PLAIN[mode][1])}"
         f"{paragraph('Here: ' + sentence(results, mode))}</section>" for mode in MODES)
+    cards += (f'<section style="--mode: {charts.NEUTRAL}"><h3>Let it find out</h3>'
+              "<p><code>--mode auto</code></p>" + paragraph(
+                  "Watches the program for a fifth of a second while it works, and then takes the mode "
+                  "that is best by your wish: the shortest stop, the shortest time in which it needs "
+                  "both hosts, or the least traffic. Says before what it expects, and afterwards how "
+                  "that compares.") + "</section>")
     rules = """<ul>
 <li>Somebody waits for the program's answers: <b>lazy</b>.</li>
-<li>The old host must be free at a known time: <b>lazy</b> with <code>--deadline</code>; if nothing
-may go wrong with two hosts involved, <b>eager</b>.</li>
+<li>The old host must be free at a known time: <b>lazy</b> with <code>--deadline</code>.</li>
+<li>The old host may fail at any moment, so that the program must not need it: <b>precopy</b> if the
+program writes little of what it holds, <b>eager</b> if it writes much.</li>
 <li>The program holds much and uses little of it, or will end soon, or the network is dear:
 <b>demand</b>.</li>
-<li>Unsure: <b>lazy</b>. <code>migratectl check</code> tells beforehand whether a program can be
-moved.</li></ul>"""
+<li>Unsure: <code>--mode auto --wish stop</code> (or <code>exposure</code>, or <code>bytes</code>).
+<code>migratectl check PID --to HOST --mode auto</code> tells beforehand whether a program can be
+moved, and what each mode would cost.</li></ul>"""
     caution = paragraph("The figures are medians over the programs of this run, on this machine; "
                         "yours will differ. Terms and boundaries are explained beside "
                         "each figure below.", "bounds")
@@ -202,18 +215,72 @@ def work_after(results):
     return "".join(parts)
 
 
+WISH_WORDS = {"stop": "the shortest stop", "exposure": "the shortest time with two hosts",
+              "bytes": "the fewest bytes"}
+
+
+def chosen_modes(results):
+    """What mode auto took, against what every mode came to, and its forecasts."""
+    rows = results.get("auto", [])
+    if not rows:
+        return paragraph("Mode auto was not measured in this run (--full, or --only auto).")
+    total = auto.summary(rows)
+    parts = [paragraph(
+        "Mode auto watches a program for a fifth of a second and takes the mode that should be best by "
+        "the wish. Here each mode was measured, too, and auto was right if its mode was as good as the "
+        "best one, or nearly: stop and exposure within a quarter and a few ms, bytes within a "
+        f"twentieth. Right in {total['best']} of {total['choices']} choices; of {total['workloads']} "
+        "programs in all runs: " + ", ".join(f"{count} for {WISH_WORDS[wish]}" for wish, count
+                                             in total["workloads_best"].items())
+        + f". Forecasts within a factor of {auto.FACTOR}: "
+        + ", ".join(f"{total['right'][key]} of {count} of {key}"
+                    for key, count in total["forecasts"].items() if count) + ".")]
+    table_rows = []
+    for row in rows:
+        for wish in auto.WISHES:
+            told = [one for one in row["told"] if one["wish"] == wish]
+            medians = row["medians"][wish]
+            known = {mode: value for mode, value in medians.items() if value is not None}
+            best = min(known, key=known.get)
+            modes = ", ".join(dict.fromkeys(one["mode"] for one in told))
+            ratios = [" ".join(f"{one['ratios'][key]:.2f}" if one["ratios"][key] is not None else "–"
+                               for one in told) for key in ("stop", "bytes", "independence")]
+            table_rows.append([row["name"], WISH_WORDS[wish],
+                               ("" if all(one["best"] for one in told) else "!") + modes, best,
+                               *ratios])
+    parts.append(table("Measured to foretold, of each run; marked where another mode was better",
+                       ["program", "wish", "auto took", "best here", "stop", "bytes",
+                        "independence"], table_rows))
+    return "".join(parts)
+
+
+WAY_WORDS = {
+    "fault": "a thread waited for it", "prefetch": "asked for beside a page that was waited for",
+    "push": "sent unasked", "local": "from the destination's own file", "zero": "filled with zeros",
+    "staged": "sent before the stop, and still valid", "starter": "came with the image",
+    "never": "does not exist at the source: nothing to send"}
+
+
 def pictures(results):
-    clouds = {one["mode"]: [(at * 1000, mib) for at, mib in one["points"]]
-              for one in results["pictures"] if one["points"]}
-    if not clouds:
+    taken = [one for one in results["pictures"] if one["ways"]]
+    if not taken:
         return paragraph("No picture was taken in this run.")
-    one = results["pictures"][0]
-    return paragraph(f"Each point is a page of the program ({one['workload']}, {one['mib']} MiB) when "
-                     "it was first seen to be there, counted from the end of the command to move; "
-                     "looked at fifty times a second in a run that counts for nothing else. A page "
-                     "without a point was never fetched.", "bounds") + figure(
-        charts.points, "pages that arrive", "ms after the move", "MiB from the start of its memory",
-        clouds)
+    parts = [paragraph(
+        f"Each point is a page of the program ({taken[0]['workload']}, {taken[0]['mib']} MiB; one of "
+        "every few) at the time when it came to be there, counted from the program's first step at the "
+        "destination, in a run that counts for nothing else. Where there is no point, the page was "
+        "never sent.", "bounds"),
+        "<ul>" + "".join(f"<li><b>{way}</b>: {escape(words)}</li>" for way, words in WAY_WORDS.items()
+                         if any(way in one["ways"] for one in taken)) + "</ul>"]
+    for one in taken:
+        clouds = {way: [(at * 1000, mib) for at, mib in points] for way, points in one["ways"].items()}
+        share = 100 * one["never_sent"] / one["sampled_pages"]
+        parts.append(f"<h3>{escape(one['mode'])}</h3>"
+                     + paragraph(f"Of the pages looked at, {share:.0f} % were never sent.", "bounds")
+                     + figure(charts.points, f"pages that arrive {one['mode']}",
+                              "ms after its first step there", "MiB from the start of its memory",
+                              clouds))
+    return "".join(parts)
 
 
 def workload_tables(results):
@@ -367,6 +434,7 @@ def environment(results):
 def sections(results):
     left_out = [f"{one['what']}: {one['reason']}" for one in results["skipped"]]
     yield "mode", "Which mode for me?", which_mode(results)
+    yield "auto", "Whether mode auto is right", chosen_modes(results)
     yield "overview", "Programs and modes", overview(results)
     yield "after", "The dip after a move", work_after(results)
     yield "pages", "Pages that arrive", pictures(results)

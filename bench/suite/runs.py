@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import pathlib
 import subprocess
 import time
@@ -18,6 +17,7 @@ MOVE_AFTER = 0.2  # of an unmoved run
 CARRIED = ("fault", "prefetch", "push", "starter")
 SPAN_SECONDS = 0.01
 SPANS_AFTER = 150
+PICTURE_PAGES = 1024
 
 
 class Skipped(Exception):
@@ -127,6 +127,9 @@ def of_move(move, resident):
         "freeze_us": move["freeze_us"], "faults": faults["count"],
         "fault_p50_us": faults["p50_us"] if faults["count"] else None,
         "fault_p99_us": faults["p99_us"] if faults["count"] else None,
+        "stalled_us": faults.get("stalled_us"), "image_bytes": move.get("image_bytes"),
+        **{key: move["pages"].get(key) for key in ("prefetch_useful", "prefetch_late",
+                                                   "prefetch_wasted")},
         "wire_bytes": move["wire_bytes"], "pages": move["pages"], "phases_us": move["phases_us"],
         "resident_pages": resident, "carried_pages": carried,
         "never_sent_pages": max(resident - carried, 0),
@@ -151,47 +154,36 @@ def of_program(result, move, begin_ns):
                       if there else []}
 
 
-def guest_pid(bed, running):
-    """The moved process, as the machine's pids name it."""
-    name = os.path.basename(str(bed.programs / "workload"))
-    network = os.stat(f"/proc/{bed.daemons()[1]}/ns/net").st_ino
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            words = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if (str(running.out).encode() in words and words[0].endswith(name.encode())
-                    and os.stat(f"/proc/{pid}/ns/net").st_ino == network):
-                return int(pid)
-        except OSError:
-            continue
-    return None
-
-
 def arrivals(bed, work, mib, mode, base):
-    """When each page of a workload came to be there: a run that counts for nothing else."""
-    chunks = {}
+    """When and how each page of a workload came to be there, as its pager noted: a run that counts
+    for nothing else, in hosts whose daemons note that (--trace-arrivals)."""
+    folder = bed.state(DESTINATION) / "arrivals"
     with Running(bed, work, mib) as running:
         time.sleep(base["seconds"] * MOVE_AFTER)
-        bed.run(SOURCE, "migratectl", "--json", "move", running.process.pid, DESTINATION, "--mode",
-                mode, "--wait", "resumed")
-        begin = time.monotonic()
-        pid = guest_pid(bed, running)
-        pages = running.memory["bytes"] // PAGE_BYTES
-        stride = max(pages // 1024, 1)
-        while pid and running.process.poll() is None and len(chunks) < pages // stride:
-            try:
-                with open(f"/proc/{pid}/pagemap", "rb") as pagemap:
-                    pagemap.seek(running.memory["start"] // PAGE_BYTES * 8)
-                    words = pagemap.read(pages * 8)
-            except OSError:
-                break
-            at = time.monotonic() - begin
-            for page in range(0, len(words) // 8, stride):
-                # The highest bit of an entry: the page is present.
-                if page not in chunks and words[page * 8 + 7] & 0x80:
-                    chunks[page] = at
-            time.sleep(0.02)
-        running.process.wait(900)
+        move, begin_ns, _ = as_moved(bed, running, mode)
+        memory = running.memory
+        told = running.finish()
+    # Eager, it may end in the moment in which it is there.
+    begin_ns = told["first_there_ns"] or begin_ns
+    path = folder / move["id"]  # It is written when all is there, or the program has ended.
+    wait_for(path.exists, "the trace of a move")
+    trace = path.read_text().splitlines()
     return {"workload": work.name, "mode": mode, "mib": mib,
-            "sampled_pages": pages // stride,
-            "points": sorted([round(at, 4), page * PAGE_BYTES / 2**20]
-                             for page, at in chunks.items())}
+            **sampled(trace, begin_ns / 1000, memory["start"], memory["bytes"] // PAGE_BYTES)}
+
+
+def sampled(trace, begin_us, start, pages):
+    """Of lines of a trace the points of a picture, one page of many: {way: [[seconds, MiB]]}, and of
+    how many of these pages nothing was ever sent."""
+    stride = max(pages // PICTURE_PAGES, 1)
+    ways, came = {}, set()
+    for line in trace:
+        at_us, way, address, count = line.split()
+        first = (int(address, 16) - start) // PAGE_BYTES
+        for page in range(max(-(-first // stride) * stride, 0), min(first + int(count), pages), stride):
+            ways.setdefault(way, []).append([round((int(at_us) - begin_us) / 1e6, 4),
+                                             page * PAGE_BYTES / 2**20])
+            if way not in ("zero", "never"):
+                came.add(page)
+    return {"sampled_pages": -(-pages // stride), "never_sent": -(-pages // stride) - len(came),
+            "ways": ways}

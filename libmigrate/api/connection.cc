@@ -209,7 +209,8 @@ Options read_options(const migrate_options* given) {
                            "know; set size to sizeof(struct migrate_options), all else to 0");
     return options;
   }
-  std::memcpy(&options.chosen, given, sizeof options.chosen);
+  std::memcpy(&options.chosen, given, std::min(size, sizeof options.chosen));
+  options.chosen.size = sizeof options.chosen;
   if (!(options.chosen.retry_seconds >= 0) || !(options.chosen.time_limit_seconds >= 0)) {
     options.wrong = answer_of(MIGRATE_USAGE, "a number of seconds cannot be negative");
   }

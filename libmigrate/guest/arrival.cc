@@ -12,6 +12,7 @@
 #include "libmigrate/guest/guest_setup.h"
 #include "libmigrate/guest/offer_refusals.h"
 #include "libmigrate/image/image_form.h"
+#include "libmigrate/move/link_probe.h"
 #include "libmigrate/move/page_transport.h"
 #include "libmigrate/rules/host_facts.h"
 #include "libmigrate/rules/host_memory.h"
@@ -20,7 +21,6 @@ namespace migrate {
 namespace {
 
 constexpr int kOfferTimeoutMs = 10000;
-constexpr int kRefusalReadMs = 1000;
 constexpr int kFinalTimeoutMs = 60000;
 // The process waits for this processor, if there is no other; to yield is no help where the kernel
 // weighs this session against the process's (autogroup, control groups).
@@ -135,9 +135,9 @@ Result<void> Arrival::answer(const std::vector<wire::Refusal>& refusals) {
     tell_missing_files(context_, source_, offer_, own_facts_, reply);
   }
   tell_unkept(reply);
+  reply.set_answers_probes(true);
   MIGRATE_TRY(control_->send(message));
-  // The peer closes first, so that no reset overtakes the answer.
-  static_cast<void>(control_->receive(0, kRefusalReadMs));
+  answer_probes(*control_);  // The peer closes first, so that no reset overtakes the answer.
   return {};
 }
 

@@ -164,6 +164,9 @@ Result<void> Arrival::make_pager(UniqueFd userfault) {
   userfault_copy_ = MIGRATE_TRY(userfault.duplicate());
   auto pages = std::make_unique<GuestPages>(*cell_, record().noted().command(), session_);
   pages_ = pages.get();
+  if (!context_.trace_directory.empty()) {
+    pages->trace_into(context_.trace_directory + "/" + to_hex(session_));
+  }
   arrived_.guest->set_pages(std::move(pages));
   PagerOptions options = pages_->options(context_.spin_us, plan_, record().file().mark().init);
   options.hurries = options.hurries || offer_.hurries();

@@ -1,9 +1,11 @@
 #include "libmigrate/guest/guest_pages.h"
 
 #include <fcntl.h>
+#include <fmt/core.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <span>
 #include <utility>
 
 #include "base/file.h"
@@ -12,6 +14,11 @@
 #include "libmigrate/pages/one_sided_link.h"
 
 namespace migrate {
+namespace {
+
+constexpr std::size_t kTraceRuns = std::size_t{1} << 18U;  // 10 MiB
+
+}  // namespace
 
 GuestPages::GuestPages(CellControl& cell, std::string name, const SessionId& session)
     : cell_(cell),
@@ -30,6 +37,7 @@ PagerOptions GuestPages::options(std::uint32_t spin_us, const MovePlan& plan, pi
   options.spin_us = spin_us;
   options.prefetch_pages = plan.prefetch ? options.prefetch_pages : 0;
   options.hurries = plan.all_before_run;
+  options.trace_runs = trace_path_.empty() ? 0 : kTraceRuns;
   options.process = cell_.seed();
   options.process_tree = init;
   options.on_fork = [this](const PagerSpace& space) { keep_space(space); };
@@ -137,6 +145,9 @@ void GuestPages::follow(bool independent) {
     accept();
   }
   keep_again();
+  if (done()) {
+    write_trace();
+  }
   if (!independent && linked()) {
     resume();
   }
@@ -159,6 +170,30 @@ void GuestPages::resume() {
 void GuestPages::stop() {
   if (pager_) {
     pager_->stop();
+    write_trace();
+  }
+}
+
+// A line for each run: microseconds (CLOCK_REALTIME), way, address, pages.
+void GuestPages::write_trace() {
+  const std::string path = std::exchange(trace_path_, {});
+  if (path.empty()) {
+    return;
+  }
+  const ArrivalTrace trace = pager_->arrivals();
+  std::string text;
+  for (const PageArrival& one : trace.all()) {
+    text += fmt::format("{} {} {:#x} {}\n", one.at_us, to_string(one.way), one.pages.start,
+                        one.pages.page_count);
+  }
+  const auto file = open_file(path, O_WRONLY | O_CREAT | O_TRUNC);
+  const auto written = file ? write_all(file->get(), std::as_bytes(std::span(text)))
+                            : Result<void>(fail(file.error()));
+  if (!written) {
+    log::warn("session {}: {}", to_hex(session_), written.error().message());
+  }
+  if (trace.left_out() > 0) {
+    log::warn("session {}: the trace has no room for {} pages", to_hex(session_), trace.left_out());
   }
 }
 

@@ -31,6 +31,10 @@ class GuestPages final : public OwedPages {
 
   /// Options with all that this needs to hear of. `init`: of the cell, whose descendants all are.
   PagerOptions options(std::uint32_t spin_us, const MovePlan& plan, pid_t init);
+  /// Writes into that file when and how the pages of the process came, once they are all there or
+  /// it ends: what the pager notes, so options() that come after this make it do so. For
+  /// measurements.
+  void trace_into(std::string path) { trace_path_ = std::move(path); }
   /// The pager, once it is made; before, nothing is owed.
   void set_pager(std::unique_ptr<Pager> pager) { pager_ = std::move(pager); }
   Pager& pager() { return *pager_; }
@@ -70,11 +74,13 @@ class GuestPages final : public OwedPages {
   void keep_again();
   void wake() const;
   void resume();
+  void write_trace();
 
   CellControl& cell_;
   const std::string name_;
   const SessionId session_;
-  UniqueFd events_;  // an eventfd, for the worker's loop
+  std::string trace_path_;  // empty: there is none, or it is written
+  UniqueFd events_;         // an eventfd, for the worker's loop
   std::atomic<bool> done_ = false;
   std::atomic<bool> link_lost_ = false;
   std::atomic<std::uint64_t> pages_read_ = 0;  // by RDMA READ

@@ -68,6 +68,7 @@ std::unique_ptr<OnwardMove> Onward::begin(const MoveRequest& request, EventSink 
   options.strict = request.strict;
   options.push = request.push;
   options.rounds = request.rounds;
+  options.wish = request.wish;
   options.transport = request.transport;
   options.at_point = request.at_point;
   options.asked = request.asked;
@@ -90,7 +91,8 @@ void Onward::check(const CheckRequest& request, EventSink sink) {
   } else {
     destination.host.clear();
   }
-  SourceMoveOptions options = this->options(check_plan(request.plan.rounds), destination);
+  SourceMoveOptions options = this->options(check_plan(request.plan), destination);
+  options.wish = request.wish;
   options.asker = request.asker;
   options.strict = request.strict;
   options.policy = request.policy;

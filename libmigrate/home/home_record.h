@@ -49,6 +49,9 @@ class HomeRecord {
   std::uint64_t area() const { return file_.mark().area; }
   void note_area(std::uint64_t area) { file_.mark().area = area; }
 
+  /// In which mode it is moved; as of kModes. Rows show it from the next one on.
+  void note_mode(std::string_view mode) { mode_ = mode; }
+
   HomePhase phase() const { return file_.mark().phase.home(); }
   /// The one place where a phase is written: into the record, the log and the row. `wait_status`
   /// counts if the process has ended with it, and nobody has noted how before.

@@ -99,6 +99,7 @@ SourceMove::Hooks hooks_of(HomeRecord& record) {
   hooks.freeze_relay = RealFiles::fresh_relay;
   hooks.on_outgoing = [&record](const wire::Outgoing& outgoing) {
     *record.text().mutable_outgoing() = outgoing;
+    record.note_mode(noted_plan(outgoing.mode()).word);
     return record.save();
   };
   hooks.on_area = [&record](std::uint64_t area) { record.note_area(area); };
@@ -129,6 +130,7 @@ Result<std::unique_ptr<SourceLeaving>> SourceLeaving::create(const WorkerContext
   options.strict = request.strict;
   options.push = request.push;
   options.rounds = request.rounds;
+  options.wish = request.wish;
   options.at_point = request.at_point;
   options.asked = request.asked;
   options.policy = request.policy;

@@ -23,6 +23,7 @@ struct WorkerContext {
   std::uint32_t spin_us = 0;
   std::uint32_t end_waiting_s = 0;  ///< After so long a process that waits for pages is ended.
   StopPoints stops;
+  std::string trace_directory;      ///< Where it is noted when pages came; empty: nowhere.
   HostPolicy policy;                ///< Whose processes this host takes.
   GroupPolicy groups;               ///< Into which control groups.
   PolicyRules travel;               ///< What of a process that leaves comes how.

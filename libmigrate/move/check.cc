@@ -8,6 +8,7 @@
 #include <string>
 #include <string_view>
 
+#include "libmigrate/advisor/choice_json.h"
 #include "libmigrate/host/event_sink.h"
 #include "libmigrate/host/refusals_json.h"
 #include "libmigrate/host/worker_context.h"
@@ -25,7 +26,8 @@ Result<SourceMoveOptions> options_of(const WorkerContext& context, const CheckRe
   if (!request.destination.empty()) {
     options.destination = MIGRATE_TRY(Address::parse(request.destination));
   }
-  options.plan = check_plan(request.plan.rounds);
+  options.plan = check_plan(request.plan);
+  options.wish = request.wish;
   options.home = context.own_address;
   options.asker = request.asker;
   options.strict = request.strict;
@@ -97,6 +99,9 @@ void tell_verdict(EventSink& client, SourceMove& move, Detail detail) {
   }
   if (const std::vector<Loss> notes = move.notes(); !notes.empty()) {
     result["notes"] = to_json(notes);
+  }
+  if (move.choice()) {
+    result["choice"] = to_json(*move.choice());
   }
   if (move.travels() && detail != Detail::kVerdict) {
     result["policy"] = to_json(move.travels()->rows);

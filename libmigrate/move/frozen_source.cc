@@ -7,11 +7,13 @@
 #include <algorithm>
 #include <cerrno>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/advisor/memory_sample.h"
 #include "libmigrate/capture/borrowed_userfault.h"
 #include "libmigrate/capture/capture.h"
 #include "libmigrate/capture/contents.h"
@@ -91,7 +93,7 @@ Error FrozenSource::refused() const {
   return make_error(ErrorCode::kRefused, "move", name());
 }
 
-Result<void> FrozenSource::inspect() {
+Result<void> FrozenSource::inspect(bool in_rounds) {
   auto inspected = [&]() -> Result<Inspection> {
     if (!stand_in_) {
       stand_in_ = MIGRATE_TRY(StandIn::create(options_.asker));
@@ -119,8 +121,10 @@ Result<void> FrozenSource::inspect() {
   }
   losses_there_.clear();
   find_losses(travel_.draft(), false);
-  if (options_.plan.rounds) {
-    judge_rounds(travel_.draft());
+  if (in_rounds) {
+    for (wire::Refusal& refusal : against_rounds()) {
+      refusals_.push_back(std::move(refusal));
+    }
   }
   report_.end_phase("inspect", report_.begun_us());
   MIGRATE_TRY(judge_running());
@@ -168,7 +172,7 @@ void FrozenSource::refuse_losses(const std::vector<Loss>& losses) {
 }
 
 std::vector<Loss> FrozenSource::notes() const {
-  const std::uint64_t bytes = content_bytes(travel_.draft());
+  const std::uint64_t bytes = content_bytes();
   if (bytes <= kNotedContentBytes || !refusals_.empty()) {
     return {};
   }
@@ -422,13 +426,38 @@ Result<void> FrozenSource::stop_to_watch(std::uint64_t system_call) {
   return frozen.thaw();
 }
 
-void FrozenSource::judge_rounds(const wire::Image& image) {
+Refusals FrozenSource::against_rounds() const {
+  Refusals found;
   if (const auto supported = WriteTracker::check_support(); !supported) {
-    refusals_.push_back(make_refusal("NO_WRITE_TRACKING", name(), supported.error().message()));
+    found.push_back(make_refusal("NO_WRITE_TRACKING", name(), supported.error().message()));
   }
-  if (const wire::OpenFile* file = direct_file(image.objects())) {
-    refusals_.push_back(make_refusal("DIRECT_IO", file->identity().path()));
+  if (const wire::OpenFile* file = direct_file(travel_.draft().objects())) {
+    found.push_back(make_refusal("DIRECT_IO", file->identity().path()));
   }
+  return found;
+}
+
+std::uint64_t FrozenSource::content_bytes() const {
+  return migrate::content_bytes(travel_.draft());
+}
+
+// The kernel judges once more, so that what is read is of the program that it judged: a descriptor
+// stays with that.
+Result<MemoryFacts> FrozenSource::sample(std::chrono::microseconds time,
+                                         const std::function<Result<void>()>& still_wanted) {
+  constexpr std::chrono::microseconds kLook{50'000};
+  const auto reader = MIGRATE_TRY(ProcessPageReader::create(options_.pid));
+  MIGRATE_TRY(judge_running());
+  const auto wait = [&](std::chrono::microseconds left) -> Result<void> {
+    for (; left.count() > 0; left -= kLook) {
+      MIGRATE_TRY(still_wanted());
+      std::this_thread::sleep_for(std::min(left, kLook));
+    }
+    return {};
+  };
+  const wire::Image& draft = travel_.draft();
+  return sample_memory(*reader, served_regions(draft.objects(), only_process(draft)),
+                       {.time = time, .wait = wait});
 }
 
 // As the destination does, which throws away what was mapped anew since the draft. A file that is

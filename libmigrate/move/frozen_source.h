@@ -2,6 +2,7 @@
 
 #include <sys/types.h>
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -12,6 +13,7 @@
 #include "base/assistant.h"
 #include "base/realtime_scope.h"
 #include "base/result.h"
+#include "libmigrate/advisor/forecast.h"
 #include "libmigrate/capture/frozen_process.h"
 #include "libmigrate/carriers/memory_content.h"
 #include "libmigrate/image/only_process.h"
@@ -53,7 +55,15 @@ class FrozenSource final : public KeptMemory {
   /// is draft() then. Errors: kRefused (see refusals(); they are of what the asker may not see,
   /// too, if it was the kernel that refused: then only that is said), kRetry (it is between two
   /// programs), kNotFound, kSystem.
-  Result<void> inspect();
+  Result<void> inspect(bool in_rounds = false);
+  /// What memory the running process has, and how much of it it writes within `time`, in which it
+  /// runs on; after inspect(). Errors: those of `still_wanted`, as inspect().
+  Result<MemoryFacts> sample(std::chrono::microseconds time,
+                             const std::function<Result<void>()>& still_wanted);
+  /// What is against sending it in rounds, as inspect(true) finds it; after inspect().
+  Refusals against_rounds() const;
+  /// Of memory files, which travels while it stands still; as of inspect().
+  std::uint64_t content_bytes() const;
   /// As TravelPlan::learn() and ship(). Of what the policy refuses then, refusals() are there, and
   /// these are false.
   bool learn(const FilesNotThere& not_there);
@@ -146,7 +156,6 @@ class FrozenSource final : public KeptMemory {
   Result<std::vector<WaitRecord>> stop(std::uint64_t system_call);
   Result<void> stop_to_watch(std::uint64_t system_call);
   Result<std::vector<ServedRegion>> regions_to_watch() const;
-  void judge_rounds(const wire::Image& image);
   Result<void> open_area(FrozenProcess& frozen, std::uint64_t record_bytes);
   Result<void> capture(const std::vector<WaitRecord>& waits);
   void find_losses(const wire::Image& image, bool frozen);

@@ -5,6 +5,8 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "base/log.h"
+#include "libmigrate/move/link_probe.h"
 #include "libmigrate/pages/channel_link.h"
 
 namespace migrate {
@@ -49,6 +51,7 @@ Result<void> Handover::offer(wire::Offer offer, const ClockOffsets& offsets) {
     unkept_ = reply.offer_reply().unkept();
   }
   staged_pages_ = reply.offer_reply().staged_pages();
+  answers_probes_ = reply.offer_reply().answers_probes();
   refusals_.assign(reply.offer_reply().refusals().begin(), reply.offer_reply().refusals().end());
   if (!refusals_.empty()) {
     not_there.mapped.insert(reply.offer_reply().files_not_there().begin(),
@@ -79,6 +82,18 @@ Result<wire::ControlMessage> Handover::await_reply(const ClockOffsets& offsets) 
     }
     return message;
   }
+}
+
+std::optional<LinkSpeed> Handover::probe() {
+  if (!answers_probes_ || !control_) {
+    return std::nullopt;
+  }
+  auto link = probe_link(*control_);
+  if (!link) {
+    log::debug("the way to {} is not known: {}", name(), link.error().message());
+    return std::nullopt;
+  }
+  return *link;
 }
 
 Result<void> Handover::connect_pages() {

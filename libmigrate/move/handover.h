@@ -9,12 +9,14 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "libmigrate/advisor/forecast.h"
 #include "libmigrate/carriers/memory_content.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/move/clocks.h"
 #include "libmigrate/move/control_channel.h"
 #include "libmigrate/move/copy_ahead.h"
 #include "libmigrate/move/farewell.h"
+#include "libmigrate/move/handover_options.h"
 #include "libmigrate/move/handover_phase.h"
 #include "libmigrate/move/keep_alive.h"
 #include "libmigrate/move/kept_memory.h"
@@ -25,32 +27,8 @@
 #include "libmigrate/pages/confirmed_pages.h"
 #include "libmigrate/policy/travel.h"
 #include "libmigrate/proto/session.pb.h"
-#include "libmigrate/requests/requests.h"
-#include "transport/address.h"
 
 namespace migrate {
-
-/// How long a handover waits for what the destination is to say, in milliseconds.
-struct HandoverPatience {
-  int reply_ms = 30'000;         ///< To the offer, and to the connections.
-  int restored_ms = 20'000;      ///< To the image.
-  int all_pages_ms = 3'600'000;  ///< The same, where all pages come before it (mode eager).
-  int running_ms = 5'000;        ///< To Run.
-  int verdict_ms = 3'000;        ///< To ask_verdict().
-  int once_more_ms = 2'000;      ///< To ask_once_more().
-};
-
-/// Where a process is handed over to, and how.
-struct HandoverOptions {
-  Address destination;
-  MovePlan plan;
-  PageTransport transport = PageTransport::kAuto;
-  PushLimits push;
-  RoundLimits rounds{};
-  const WorkerContext* context = nullptr;  ///< Borrowed.
-  std::size_t number = 0;                  ///< Of this one among those of the same memory.
-  HandoverPatience patience;
-};
 
 /// The handover of a frozen process to one destination, from the offer until nothing is owed: the
 /// session, what the destination says of the process, and the pages, over as many connections as it
@@ -84,6 +62,9 @@ class Handover {
   /// kRefused (see refusals(), if it has given any), kCorrupt, kRetry (silence), kUnsupported
   /// (RDMA must be and is not there), kPeerLost.
   Result<void> offer(wire::Offer offer, const ClockOffsets& offsets);
+  /// What the way there carries, after offer() was answered by a refusal, or only asked. Nothing:
+  /// the destination does not answer that, or not in time.
+  std::optional<LinkSpeed> probe();
   /// Opens the page connections and waits until the destination has them; notes the session.
   /// Errors: as offer(), and those of World::note.
   Result<void> connect_pages();
@@ -186,6 +167,7 @@ class Handover {
   std::vector<wire::Refusal> refusals_;
   std::optional<FilesNotThere> not_there_;
   std::optional<wire::Unkept> unkept_;
+  bool answers_probes_ = false;
   std::unique_ptr<ControlChannel> control_;
   KeepAlive keep_alive_;
   Outage outage_;

@@ -76,6 +76,23 @@ void MoveReport::note_done(std::uint64_t wire_bytes) {
   final_wire_bytes_ = wire_bytes;
 }
 
+MoveFigures MoveReport::figures() const {
+  MoveFigures figures;
+  figures.freeze_us = freeze_us_;
+  figures.kept_us = phase_us("kept");
+  figures.files_us = phase_us("memory_files");
+  figures.restore_us = phase_us("restore");
+  figures.wire_bytes = final_wire_bytes_;
+  if (rounds_.is_object()) {
+    figures.rounds_bytes = rounds_.value("bytes", std::uint64_t{0});
+    for (const nlohmann::json& each : rounds_["each"]) {
+      figures.rounds_us += each.value("us", std::int64_t{0});
+    }
+  }
+  figures.independence_us = std::max<std::int64_t>(done() ? independent_us_ - running_us_ : 0, 0);
+  return figures;
+}
+
 bool MoveReport::misses_deadline() {
   const std::int64_t deadline_us = std::chrono::microseconds(deadline_).count();
   if (deadline_us == 0 || deadline_missed_ || done() || clock_() <= running_us_ + deadline_us) {

@@ -6,6 +6,7 @@
 #include <nlohmann/json.hpp>
 
 #include "base/clock.h"
+#include "libmigrate/advisor/past_moves.h"
 #include "libmigrate/pages/drain_estimate.h"
 #include "libmigrate/proto/control.pb.h"
 
@@ -43,6 +44,8 @@ class MoveReport {
   void note_done(std::uint64_t wire_bytes);
   bool done() const { return independent_us_ != 0; }
   const wire::Progress& progress() const { return progress_; }
+  /// What the move came to, once it is done; its plan, threads and limits are not known here.
+  MoveFigures figures() const;
   /// True once: when the deadline has passed and something is owed still.
   bool misses_deadline();
 

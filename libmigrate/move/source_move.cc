@@ -5,7 +5,9 @@
 #include <utility>
 
 #include "base/clock.h"
+#include "libmigrate/advisor/choice_json.h"
 #include "libmigrate/host/refusals_json.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/trace/tracee.h"
 #include "transport/proof.h"
@@ -43,9 +45,10 @@ SourceMove::SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink)
     : options_(std::move(options)),
       hooks_(std::move(hooks)),
       sink_(sink),
+      plan_(options_.plan),
       report_(options_.push.deadline),
       source_(options_, hooks_.on_area, report_),
-      handover_(make_handover(options_.plan)) {}
+      handover_(make_handover(plan_)) {}
 
 SourceMove::~SourceMove() = default;
 
@@ -110,18 +113,23 @@ MoveOutcome SourceMove::attempt_for(double seconds) {
 
 SourceMove::Attempt SourceMove::attempt() {
   source_.begin();
-  handover_ = make_handover(options_.plan);
+  plan_ = options_.plan;
+  choice_.reset();
+  handover_ = make_handover(plan_);
   report_.begin();
   bool here = true;  // what is done concerns this host's process, not the destination
   auto moved = [&]() -> Result<void> {
     MIGRATE_TRY(still_wanted());
     MIGRATE_TRY(inspect());
+    if (plan_.decides) {
+      MIGRATE_TRY(choose());
+    }
     here = false;
     const ClockOffsets offsets = MIGRATE_TRY(offer());
     MIGRATE_TRY(handover_->connect_pages());
     MIGRATE_TRY(still_wanted());
     here = true;
-    if (options_.plan.rounds) {
+    if (plan_.rounds) {
       MIGRATE_TRY(copy_ahead());
     }
     return freeze_and_run(offsets);
@@ -156,6 +164,8 @@ Result<std::vector<wire::Refusal>> SourceMove::check() {
   if (checked && !options_.destination.host.empty()) {
     if (auto offered = offer(); !offered) {
       checked = fail(std::move(offered).error());
+    } else if (plan_.decides) {
+      checked = advise(handover_->probe());
     }
     handover_->abandon();
   }
@@ -175,7 +185,7 @@ Result<void> SourceMove::still_wanted() {
 
 Result<void> SourceMove::inspect() {
   event("inspect", report_.begun_us());
-  return source_.inspect();
+  return source_.inspect(plan_.rounds);
 }
 
 Result<void> SourceMove::offer_draft(const ClockOffsets& offsets) {
@@ -192,25 +202,77 @@ Result<void> SourceMove::ask_for_files(const ClockOffsets& offsets) {
     return asked;
   }
   handover_->abandon();
-  handover_ = make_handover(options_.plan);
+  handover_ = make_handover(plan_);
   return source_.learn(not_there)
              ? Result<void>()
              : fail(make_error(ErrorCode::kRefused, "move", "process " + options_.command));
+}
+
+// The process's, minus this host's.
+Result<ClockOffsets> SourceMove::process_clocks() const {
+  ClockOffsets offsets = MIGRATE_TRY(clock_offsets(options_.pid));
+  offsets.monotonic_ns -= options_.host_clocks.monotonic_ns;
+  offsets.boottime_ns -= options_.host_clocks.boottime_ns;
+  return offsets;
+}
+
+PastMoves SourceMove::past_moves() const {
+  return {options_.context->state_directory,
+          options_.destination.to_string() + " " + std::string(to_string(options_.transport))};
+}
+
+// The mode of this attempt. Whether the destination takes the process, its offer tells.
+Result<void> SourceMove::choose() {
+  const std::int64_t start = now_us();
+  event("choose", start);
+  std::optional<LinkSpeed> link;
+  if (!past_moves().read().knows_pages()) {
+    handover_ = make_handover(check_plan());
+    static_cast<void>(offer_draft(MIGRATE_TRY(process_clocks())));
+    link = handover_->probe();
+    handover_->abandon();
+  }
+  MIGRATE_TRY(advise(link));
+  plan_ = choice_->best().plan;
+  handover_ = make_handover(plan_);
+  report_.end_phase("choose", start);
+  return {};
+}
+
+// `link`: what probes told of the way, if there were any.
+Result<void> SourceMove::advise(const std::optional<LinkSpeed>& link) {
+  MoveFacts facts;
+  auto sampled = source_.sample(options_.wish.sample, [this] { return still_wanted(); });
+  if (!sampled && sampled.error().code == ErrorCode::kNotFound && !has_ended(options_.pid)) {
+    sampled.error().code = ErrorCode::kRetry;  // It runs another program now (execve).
+  }
+  facts.memory = MIGRATE_TRY(std::move(sampled));
+  facts.content_bytes = source_.content_bytes();
+  facts.threads = static_cast<std::uint32_t>(only_process(source_.draft()).threads_size());
+  const Speeds past = past_moves().read();
+  facts.speeds_from = past.knows_pages() ? "moves" : link ? "probe" : "usual";
+  facts.speeds = past.completed(link.value_or(LinkSpeed()),
+                                static_cast<double>(options_.push.bytes_per_second.value_or(
+                                    options_.context->push_bytes_per_second)));
+  facts.rounds = options_.rounds;
+  if (const Refusals against = source_.against_rounds(); !against.empty()) {
+    facts.no_rounds = against.front().code() + ": " + against.front().reason();
+  }
+  choice_ = choose_mode(std::move(facts), options_.wish.best);
+  return {};
 }
 
 // Returns the process's clocks, minus this host's.
 Result<ClockOffsets> SourceMove::offer() {
   const std::int64_t start = now_us();
   event("offer", start);
-  ClockOffsets offsets = MIGRATE_TRY(clock_offsets(options_.pid));
-  offsets.monotonic_ns -= options_.host_clocks.monotonic_ns;
-  offsets.boottime_ns -= options_.host_clocks.boottime_ns;
+  const ClockOffsets offsets = MIGRATE_TRY(process_clocks());
   if (source_.travel().must_ask()) {
     MIGRATE_TRY(ask_for_files(offsets));
   }
   auto offered = offer_draft(offsets);
   if (!offered && source_.ship(handover_->not_there())) {
-    handover_ = make_handover(options_.plan);
+    handover_ = make_handover(plan_);
     offered = offer_draft(offsets);
   }
   MIGRATE_TRY(std::move(offered));
@@ -283,7 +345,7 @@ Result<void> SourceMove::run_there() {
   MIGRATE_TRY(handover_->serve());
   // While the destination restores: the rules that the image does not wait for, and the record.
   MIGRATE_TRY(source_.prepare_to_park(handover_->session()));
-  const bool eager = options_.plan.all_before_run;
+  const bool eager = plan_.all_before_run;
   if (eager) {
     handover_->push();
   } else {
@@ -315,8 +377,23 @@ ParkedProcess SourceMove::serve_from(ParkedProcess keeper) {
 }
 
 Original SourceMove::handle() {
+  const bool was_done = report_.done();
   handover_->handle();
+  if (report_.done() && !was_done) {
+    note_past();
+  }
   return source_.original();
+}
+
+// Of a move that was seen from its beginning.
+void SourceMove::note_past() const {
+  MoveFigures figures = report_.figures();
+  figures.plan = plan_;
+  figures.threads = static_cast<std::uint32_t>(only_process(source_.image()).threads_size());
+  figures.limited =
+      options_.push.bytes_per_second.value_or(options_.context->push_bytes_per_second) > 0 ||
+      options_.push.deadline.count() > 0;
+  past_moves().note(speeds_of(figures));
 }
 
 Result<void> SourceMove::resume_here() {
@@ -334,10 +411,18 @@ nlohmann::json SourceMove::result() const {
   nlohmann::json object = {{"id", to_hex(session())},
                            {"process", to_hex(options_.process)},
                            {"pid", options_.pid},
-                           {"mode", options_.plan.word},
+                           {"mode", plan_.word},
                            {"transport", handover_->pages().transport()},
                            {"destination", options_.destination.to_string()}};
   report_.add_to(object, handover_->pages().wire_bytes());
+  if (choice_) {
+    object["choice"] = to_json(*choice_);
+  }
+  if (choice_ && report_.done()) {
+    const MoveFigures figures = report_.figures();
+    object["choice"]["to_prediction"] = to_prediction(choice_->best(), figures.freeze_us,
+                                                      figures.wire_bytes, figures.independence_us);
+  }
   if (losses()) {
     object["losses"] = to_json(*losses());
   }

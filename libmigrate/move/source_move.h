@@ -9,6 +9,8 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/advisor/forecast.h"
+#include "libmigrate/advisor/past_moves.h"
 #include "libmigrate/host/event_sink.h"
 #include "libmigrate/move/departure.h"
 #include "libmigrate/move/frozen_source.h"
@@ -70,6 +72,8 @@ class SourceMove : public Departure {
   const FilesNotThere& not_there() const { return source_.travel().not_there(); }
   /// Whether the destination has said anything of the last offer.
   bool destination_answered() const { return handover_->not_there().has_value(); }
+  /// The mode that was chosen, or would be; nothing: that was not asked for.
+  const std::optional<ModeChoice>& choice() const { return choice_; }
   const wire::Image& seen() const { return source_.travel().seen(); }
   /// Of this side, or else those of the destination.
   const std::vector<wire::Refusal>& refusals() const;
@@ -117,6 +121,11 @@ class SourceMove : public Departure {
   Attempt attempt();
   Result<void> still_wanted();
   Result<void> inspect();
+  Result<ClockOffsets> process_clocks() const;
+  PastMoves past_moves() const;
+  Result<void> choose();
+  Result<void> advise(const std::optional<LinkSpeed>& link);
+  void note_past() const;
   Result<ClockOffsets> offer();
   Result<void> ask_for_files(const ClockOffsets& offsets);
   Result<void> offer_draft(const ClockOffsets& offsets);
@@ -131,6 +140,8 @@ class SourceMove : public Departure {
   const SourceMoveOptions options_;
   const Hooks hooks_;
   EventSink& sink_;
+  MovePlan plan_;                     // of this attempt
+  std::optional<ModeChoice> choice_;  // by which plan_ was chosen
   MoveReport report_;
   FrozenSource source_;
   std::unique_ptr<Handover>

@@ -35,6 +35,7 @@ struct SourceMoveOptions {
   bool starts = false;            ///< As MoveRequest.
   PushLimits push;
   RoundLimits rounds;
+  ModeWish wish;
   ClockOffsets host_clocks;                ///< Of this worker's own time namespace.
   const WorkerContext* context = nullptr;  ///< Borrowed.
 };

@@ -16,7 +16,16 @@ Result<MovePlan> parse_mode(std::string_view word) {
 }
 
 Result<MovePlan> parse_offered_mode(std::string_view word) {
-  return word == check_plan().word ? check_plan() : parse_mode(word);
+  if (word == check_plan().word) {
+    return check_plan();
+  }
+  const MovePlan plan = MIGRATE_TRY(parse_mode(word));
+  if (plan.decides) {
+    return fail(make_error(ErrorCode::kInvalid, "take an offer",
+                           "mode \"" + std::string(word) + "\"",
+                           "the source is to decide which mode that is"));
+  }
+  return plan;
 }
 
 std::vector<std::string> mode_words() {
@@ -28,15 +37,20 @@ std::vector<std::string> mode_words() {
 }
 
 MovePlan noted_plan(std::string_view word) {
-  const auto plan = parse_mode(word);
+  const auto plan = parse_offered_mode(word);
   if (!plan && !word.empty()) {
     log::warn("{}; its memory follows lazily", plan.error().message());
   }
   return plan.value_or(MovePlan());
 }
 
-MovePlan check_plan(bool rounds) {
-  return {.word = "check", .push = false, .prefetch = false, .rounds = rounds, .only_asks = true};
+MovePlan check_plan(const MovePlan& of) {
+  return {.word = "check",
+          .push = false,
+          .prefetch = false,
+          .rounds = of.rounds,
+          .decides = of.decides,
+          .only_asks = true};
 }
 
 }  // namespace migrate

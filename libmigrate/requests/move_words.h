@@ -47,7 +47,8 @@ struct MovePlan {
   bool prefetch = true;            ///< The destination asks for more than the page of a fault.
   bool all_before_run = false;     ///< The process runs there only when all its pages are there.
   bool rounds = false;             ///< Pages are sent, and sent again, while it still runs here.
-  bool only_asks = false;          ///< It is not moved; the destination is asked for its refusals.
+  bool decides = false;    ///< Which of the others it is, is found once the process is looked at.
+  bool only_asks = false;  ///< It is not moved; the destination is asked for its refusals.
 };
 
 /// The modes that a user may choose. A new one is a new line.
@@ -57,6 +58,7 @@ inline constexpr std::array kModes{
     MovePlan{.word = "eager", .all_before_run = true},
     MovePlan{.word = "precopy", .all_before_run = true, .rounds = true},
     MovePlan{.word = "hybrid", .rounds = true},
+    MovePlan{.word = "auto", .decides = true},
 };
 
 /// The mode of that name, if any.
@@ -66,7 +68,7 @@ constexpr std::optional<MovePlan> find_mode(std::string_view word) {
   return found == kModes.end() ? std::nullopt : std::optional(*found);
 }
 
-/// All modes, for people: "lazy, demand, eager, precopy or hybrid".
+/// All modes, for people: "lazy, demand, eager, precopy, hybrid or auto".
 inline std::string list_modes() {
   std::string list;
   for (const MovePlan& mode : kModes) {
@@ -74,6 +76,15 @@ inline std::string list_modes() {
   }
   return list;
 }
+
+/// What a move is to be best in, whose mode is chosen for it.
+enum class Wish : std::uint8_t {
+  kStop,      ///< The process stands still as shortly as can be.
+  kExposure,  ///< It needs two hosts as shortly as can be.
+  kBytes,     ///< As little is sent as can be.
+};
+inline constexpr Words<Wish, 3> kWishes{
+    {{"stop", Wish::kStop}, {"exposure", Wish::kExposure}, {"bytes", Wish::kBytes}}};
 
 /// What `wait` waits for.
 enum class WaitFor : std::uint8_t {

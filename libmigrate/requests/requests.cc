@@ -16,6 +16,9 @@ Result<void> MoveRequest::settle() {
 Result<void> CheckRequest::settle() const {
   if (!destination.empty()) {
     MIGRATE_TRY(Address::parse(destination));
+  } else if (plan.decides) {
+    return fail(make_error(ErrorCode::kInvalid, "check", "mode " + std::string(plan.word),
+                           "say where it would go to: that decides, too"));
   }
   return {};
 }

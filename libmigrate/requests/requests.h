@@ -15,6 +15,7 @@
 #include "base/result.h"
 #include "libmigrate/requests/members.h"
 #include "libmigrate/requests/move_plan.h"
+#include "libmigrate/requests/move_settings.h"
 #include "libmigrate/requests/move_words.h"
 #include "libmigrate/requests/page_transport_choice.h"
 #include "libmigrate/rights/asker.h"
@@ -24,22 +25,6 @@ namespace migrate {
 // A request is a struct here: its word, its members, which are read and written by its one each(),
 // and its name in one of the two lists below. Whoever carries out requests goes by these lists, and
 // does not compile while he has no answer to one of them.
-
-/// How fast the memory of a process follows it; see PageServerOptions.
-struct PushLimits {
-  std::optional<std::uint64_t> bytes_per_second{};  ///< Nothing: as the source's host is set.
-  std::chrono::milliseconds deadline{0};
-};
-
-/// How long a program with hooks may take to come to a point, if nobody says otherwise.
-inline constexpr std::chrono::milliseconds kHookWait{60'000};
-
-/// When a process that is sent in rounds while it runs has been sent often enough (modes precopy
-/// and hybrid): whichever comes first, or that it writes faster than can be sent.
-struct RoundLimits {
-  std::uint32_t most = 5;                      ///< At least 1.
-  std::chrono::microseconds downtime{10'000};  ///< What is left can be sent in that time.
-};
 
 /// A `move` as asked for over the local socket, or passed on by the process's home.
 struct MoveRequest {
@@ -55,6 +40,7 @@ struct MoveRequest {
   bool strict = false;       ///< What would lose something is refused.
   PushLimits push;           ///< What is not given is the host's where the process is.
   RoundLimits rounds;
+  ModeWish wish;
   /// For so long the process may take to come to one of its points, where it is then moved;
   /// nothing: it is moved wherever it is.
   std::optional<std::chrono::milliseconds> point_wait{};
@@ -81,6 +67,8 @@ struct MoveRequest {
     members.seconds("deadline_seconds", self.push.deadline);
     members.whole("rounds", self.rounds.most, 1, 1000);
     members.microseconds("downtime_us", self.rounds.downtime);
+    members.word("wish", self.wish.best, kWishes);
+    members.seconds("sample_seconds", self.wish.sample);
     members.seconds("point_seconds", self.point_wait);
     members.seconds("hook_seconds", self.hook_wait);
     members.token("token", self.asked);
@@ -100,6 +88,7 @@ struct CheckRequest {
   Asker asker;
   bool strict = false;  ///< As of a move.
   MovePlan plan;        ///< How it would be moved.
+  ModeWish wish;        ///< As of a move.
   PolicyRules policy;   ///< As of a move.
   bool starts = false;  ///< As of a move.
   Detail detail = Detail::kVerdict;
@@ -109,11 +98,13 @@ struct CheckRequest {
     members.text("destination", self.destination);
     members.flag("strict", self.strict);
     members.word("mode", self.plan, parse_mode, [](const MovePlan& mode) { return mode.word; });
+    members.word("wish", self.wish.best, kWishes);
+    members.seconds("sample_seconds", self.wish.sample);
     members.rules("policy", self.policy);
     members.flag("starts", self.starts);
     members.word("detail", self.detail, kDetails);
   }
-  /// Errors: kInvalid (no address).
+  /// Errors: kInvalid (no address, or none where the mode depends on it).
   Result<void> settle() const;
 };
 

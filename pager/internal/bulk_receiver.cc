@@ -161,6 +161,7 @@ void PagerCore::mark_absent(PageRange source) {
             pages, part->kind == RegionKind::kFileCopy ? PageState::kLocalFile : PageState::kZero);
         if (space == spaces_.front() && part->kind != RegionKind::kFileCopy) {
           statistics_.never_present_pages += run.page_count;
+          trace(*space, ArrivalWay::kNever, {part->destination.start, run.page_count});
         }
       }
       left = PageRange::between(pages.end(), left.end());

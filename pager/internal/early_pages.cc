@@ -142,6 +142,16 @@ Result<void> PagerCore::stage(const PushView& push, int memory, std::uint64_t mo
   return {};
 }
 
+void PagerCore::trace_staged(const PagerRegion& region, const PageSet& pages) {
+  std::vector<PageRange> came;
+  if (options_.trace_runs > 0) {
+    add_at_destination(region, pages, came);
+  }
+  for (const PageRange& range : came) {
+    arrivals_.note(ArrivalWay::kStaged, range);
+  }
+}
+
 // The ranges that lose pages leave the userfaultfd for that: else each would wait until somebody
 // has read the event of it, which takes ten times as long.
 Result<void> PagerCore::keep_staged(const PageSet& kept, const DiscardPages& discard) {
@@ -161,6 +171,7 @@ Result<void> PagerCore::keep_staged(const PageSet& kept, const DiscardPages& dis
     const PageSet dropped = without(all, kept);
     present = common(all, kept);
     for (const PagerRegion& region : space.map.regions()) {
+      trace_staged(region, present);
       const std::size_t before = stale.size();
       add_at_destination(region, dropped, stale);
       if (stale.size() > before) {
@@ -208,7 +219,7 @@ Result<void> PagerCore::install_starter(std::uint64_t address, std::span<const s
     } else {
       MIGRATE_TRY(install_new(space.userfault, destination, content));
       space.map.set_state({part->source_address, run.page_count}, PageState::kPresent);
-      count_pages(Cause::kStarter, run.page_count);
+      count_pages(space, Cause::kStarter, destination);
     }
     address += content.size();
     bytes = bytes.subspan(content.size());

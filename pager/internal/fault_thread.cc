@@ -300,6 +300,7 @@ void PagerCore::fill_zero(AddressSpace& space, const Fault& fault,
   }
   const InstallResult result = space.userfault.zero(range);
   statistics_.zero_pages += result.page_count;
+  trace(space, ArrivalWay::kZero, {range.start, result.page_count});
   if (part && state == PageState::kZero) {
     space.map.set_state({part->source_address, result.page_count}, PageState::kPresent);
   }

@@ -52,6 +52,7 @@ PagerCore::PagerCore(PagerOptions options, std::vector<UniqueFd> local_files, Un
     : options_(std::move(options)),
       local_files_(std::move(local_files)),
       kick_(std::move(kick)),
+      arrivals_(options_.trace_runs),
       prefetcher_(options_.prefetch_pages),
       local_buffer_(kLockedPages * kPageBytes),
       fill_buffer_(kLockedPages * kPageBytes) {
@@ -183,24 +184,40 @@ Result<void> PagerCore::set_regions(const std::vector<PagerRegion>& regions) {
   return {};
 }
 
-void PagerCore::count_pages(Cause purpose, std::uint64_t page_count) {
+void PagerCore::count_pages(const AddressSpace& space, Cause purpose, PageRange destination) {
   switch (purpose) {
     case Cause::kFault:
-      statistics_.fault_pages += page_count;
+      statistics_.fault_pages += destination.page_count;
+      trace(space, ArrivalWay::kFault, destination);
       break;
     case Cause::kPrefetch:
-      statistics_.prefetch_pages += page_count;
+      statistics_.prefetch_pages += destination.page_count;
+      trace(space, ArrivalWay::kPrefetch, destination);
       break;
     case Cause::kPush:
-      statistics_.push_pages += page_count;
+      statistics_.push_pages += destination.page_count;
+      trace(space, ArrivalWay::kPush, destination);
       break;
     case Cause::kLocalFile:
-      statistics_.local_file_pages += page_count;
+      statistics_.local_file_pages += destination.page_count;
+      trace(space, ArrivalWay::kLocal, destination);
       break;
     case Cause::kStarter:
-      statistics_.starter_pages += page_count;
+      statistics_.starter_pages += destination.page_count;
+      trace(space, ArrivalWay::kStarter, destination);
       break;
   }
+}
+
+void PagerCore::trace(const AddressSpace& space, ArrivalWay way, PageRange destination) {
+  if (space.id == kFirstSpace) {
+    arrivals_.note(way, destination);
+  }
+}
+
+ArrivalTrace PagerCore::arrivals() const {
+  const MutexLock lock(mutex_);
+  return arrivals_;
 }
 
 void PagerCore::note_served(const Fault& fault) {
@@ -216,7 +233,7 @@ PagerCore::Outcome PagerCore::install_run(AddressSpace& space, const PagerRegion
     const InstallResult result =
         space.userfault.copy(part.destination.start + skip_bytes, bytes.subspan(skip_bytes));
     space.map.set_state({part.source_address + skip_bytes, result.page_count}, PageState::kPresent);
-    count_pages(purpose, result.page_count);
+    count_pages(space, purpose, {part.destination.start + skip_bytes, result.page_count});
     done += result.page_count;
     if (done == part.destination.page_count) {
       break;
@@ -307,6 +324,7 @@ PagerCore::Outcome PagerCore::settle_run(AddressSpace& space, const PagerRegion&
   if (kind == PageKind::kZero) {
     space.map.set_state(source, PageState::kZero);
     statistics_.zero_pages += source.page_count;
+    trace(space, ArrivalWay::kZero, part.destination);
     if (state == PageState::kRequested) {
       const InstallResult result = space.userfault.zero(part.destination);
       space.map.set_state({source.start, result.page_count}, PageState::kPresent);
@@ -376,7 +394,7 @@ void PagerCore::publish() {
       unfinished += space->map.unfinished_pages();
       owed += space->map.owed_pages();
     }
-    if (space->id == 1) {
+    if (space->id == kFirstSpace) {
       statistics_.first_gone = space->gone;
       statistics_.first_owed_pages =
           space->gone ? statistics_.first_owed_pages : space->map.owed_pages();

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "pager/arrival_trace.h"
 #include "pager/internal/address_space.h"
 #include "pager/internal/fault.h"
 #include "pager/internal/latency_histogram.h"
@@ -52,6 +53,7 @@ class PagerCore {
   std::uint64_t owed_pages() const;
   bool done() const { return done_; }
   PagerStatistics statistics() const;
+  ArrivalTrace arrivals() const;
   void stop();
 
  private:
@@ -60,10 +62,10 @@ class PagerCore {
   enum class Outcome : std::uint8_t { kSettled, kChanging };
   enum class Cause : std::uint8_t { kFault, kPrefetch, kPush, kLocalFile, kStarter };
 
+  static constexpr std::uint32_t kFirstSpace = 1;  // of the moved process itself
   static constexpr std::size_t kOutstandingCount = 1024;
   static constexpr std::size_t kMostMessages = 32;   // of one space before the others' turn
   static constexpr std::uint64_t kLockedPages = 32;  // installed while holding the lock
-
   // --- pager_core.cc: shared by the threads ---
   /// Installs content wherever pages of `source` are still lacking. kChanging: not everywhere.
   Outcome install_everywhere(PageRange source, std::span<const std::byte> bytes, Cause purpose)
@@ -77,7 +79,11 @@ class PagerCore {
   Outcome settle_everywhere(PageRange source, PageKind kind) MIGRATE_REQUIRES(mutex_);
   Outcome settle_run(AddressSpace& space, const PagerRegion& part, PageState state, PageKind kind)
       MIGRATE_REQUIRES(mutex_);
-  void count_pages(Cause purpose, std::uint64_t page_count) MIGRATE_REQUIRES(mutex_);
+  void count_pages(const AddressSpace& space, Cause purpose, PageRange destination)
+      MIGRATE_REQUIRES(mutex_);
+  void trace(const AddressSpace& space, ArrivalWay way, PageRange destination)
+      MIGRATE_REQUIRES(mutex_);
+  void trace_staged(const PagerRegion& region, const PageSet& pages) MIGRATE_REQUIRES(mutex_);
   /// A fault that needed no answer is over.
   void note_served(const Fault& fault) MIGRATE_REQUIRES(mutex_);
   AddressSpace* find_space(std::uint32_t id) MIGRATE_REQUIRES(mutex_);
@@ -113,7 +119,6 @@ class PagerCore {
   void drop_gone_spaces();
   void finish();
   void sleep_until_something();
-
   // --- fault_requests.cc: owned by the fault thread ---
   void request_first(PageRange range) MIGRATE_REQUIRES(mutex_);
   bool add_request(PageRange source, bool prefetch, Clock::time_point start);
@@ -125,7 +130,6 @@ class PagerCore {
   std::uint64_t request_lacking(AddressSpace& space, PageRange source, Clock::time_point start)
       MIGRATE_REQUIRES(mutex_);
   void send_requests();
-
   // --- bulk_receiver.cc: owned by the bulk receiver ---
   void run_bulk();
   std::shared_ptr<PageLink> wait_for_bulk_link(const PageLink* last);
@@ -144,19 +148,18 @@ class PagerCore {
   const PagerOptions options_;
   std::vector<UniqueFd> local_files_;  // constant after start()
   const UniqueFd kick_;                // wakes the fault thread
-
   std::atomic<bool> stop_ = false;
   std::atomic<bool> done_ = false;
   std::atomic<bool> fault_waiting_ = false;  // the fault thread wants the lock
   std::atomic<bool> refill_local_ = false;   // a file's pages were given back with madvise
   std::atomic<std::uint64_t> unfinished_ = 0;
   std::atomic<std::uint64_t> owed_ = 0;
-
   mutable Mutex mutex_;
   std::condition_variable_any changed_;  // links_, done_ or stop_ changed
   std::vector<std::unique_ptr<AddressSpace>> spaces_ MIGRATE_GUARDED_BY(mutex_);
   std::uint32_t next_space_ MIGRATE_GUARDED_BY(mutex_) = 1;
   PagerStatistics statistics_ MIGRATE_GUARDED_BY(mutex_);
+  ArrivalTrace arrivals_ MIGRATE_GUARDED_BY(mutex_);  // of the first space
   LatencyHistogram latencies_ MIGRATE_GUARDED_BY(mutex_);
   std::shared_ptr<PageLink> urgent_ MIGRATE_GUARDED_BY(mutex_);
   std::shared_ptr<PageLink> bulk_ MIGRATE_GUARDED_BY(mutex_);
@@ -191,7 +194,6 @@ class PagerCore {
   std::uint64_t unconfirmed_bytes_ = 0;
   std::uint64_t covered_until_ = 0;
   std::vector<std::byte> fill_buffer_;
-
   std::thread fault_thread_, bulk_thread_;
 };
 

@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cstring>
+#include <map>
 #include <random>
 #include <thread>
 
@@ -61,6 +62,42 @@ TEST(TwoProcessWays, ComeOutOfTurn) {
     memory.expect_done();
     EXPECT_EQ(memory.server().statistics().pushed_pages, pushed);
   }
+}
+
+// The trace has every page once, in the way that counters have it.
+TEST_P(TwoProcess, WhenAndHowEachPageCameIsNoted) {
+  constexpr std::uint64_t kPages = 3000;
+  MovedMemory memory(kPages);
+  memory.start_source([&] { fill(memory.base(), 2000); });
+  memory.start_destination([&] {
+    expect_filled(memory.base(), 2000);
+    expect_zero(memory.page(2500), 1);
+  });
+  PagerOptions options;
+  options.trace_runs = 4096;
+  memory.connect(GetParam(), options);
+  memory.release();
+  memory.expect_job_succeeds();
+  memory.expect_done();
+  std::map<ArrivalWay, std::uint64_t> pages;
+  std::int64_t last_us = 0;
+  const ArrivalTrace trace = memory.pager().arrivals();
+  for (const PageArrival& one : trace.all()) {
+    pages[one.way] += one.pages.page_count;
+    EXPECT_GE(one.at_us, last_us);
+    last_us = one.at_us;
+    EXPECT_GE(one.pages.start, reinterpret_cast<std::uint64_t>(memory.base()));
+    EXPECT_LE(one.pages.end(), reinterpret_cast<std::uint64_t>(memory.page(kPages)));
+  }
+  const PagerStatistics counted = memory.pager().statistics();
+  EXPECT_EQ(pages[ArrivalWay::kFault], counted.fault_pages);
+  EXPECT_EQ(pages[ArrivalWay::kPrefetch], counted.prefetch_pages);
+  EXPECT_EQ(pages[ArrivalWay::kPush], counted.push_pages);
+  EXPECT_EQ(pages[ArrivalWay::kZero], counted.zero_pages);
+  EXPECT_EQ(pages[ArrivalWay::kNever], counted.never_present_pages);
+  EXPECT_EQ(pages[ArrivalWay::kFault] + pages[ArrivalWay::kPrefetch] + pages[ArrivalWay::kPush],
+            2000U);
+  EXPECT_EQ(trace.left_out(), 0U);
 }
 
 TEST(TwoProcessWays, AllIsPushedWhenItIsWanted) {

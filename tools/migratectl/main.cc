@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "libmigrate/migrate.h"
 #include "libmigrate/requests/request_json.h"
+#include "libmigrate/requests/words.h"
 #include "tools/manual/describe.h"
 #include "tools/migratectl/connection.h"
 #include "tools/migratectl/keys.h"
@@ -29,6 +30,7 @@ namespace {
 using nlohmann::json;
 
 constexpr double kMostSeconds = 1e6;  // Nobody waits for longer,
+constexpr double kMostSampleSeconds = 60;
 constexpr double kMostRounds = 1000;
 constexpr double kMostMib = 1e6;  // and no network is faster.
 
@@ -46,6 +48,8 @@ struct Options {
   double deadline_seconds = 0;
   bool strict = false;
   RoundLimits rounds;
+  std::string wish{word_for(ModeWish().best, kWishes)};
+  double sample_seconds = std::chrono::duration<double>(ModeWish().sample).count();
   double downtime_us = static_cast<double>(RoundLimits().downtime.count());
   bool at_point = false;
   double point_seconds = 60;
@@ -82,6 +86,20 @@ void add_policy(CLI::App& command, Options& options) {
                   "TOML file of rules: which of its memory and files is sent, when, and what is "
                   "taken from the destination's own; within what its host allows")
       ->type_name("FILE");
+}
+
+/// What mode auto goes by.
+void add_wish(CLI::App& command, Options& options) {
+  command
+      .add_option("--wish", options.wish,
+                  "Mode auto: what is to be best: the shortest stop, the shortest time in which it "
+                  "needs both hosts (exposure), or the fewest bytes")
+      ->check(CLI::IsMember(words_in(kWishes)));
+  command
+      .add_option("--sample", options.sample_seconds,
+                  "The same: for so many seconds it is watched first how much of its memory it "
+                  "writes, while it runs (default: 0.2)")
+      ->check(up_to(kMostSampleSeconds, "seconds"));
 }
 
 /// inspect and run.
@@ -128,6 +146,7 @@ void add_moving(CLI::App& app, Options& options) {
   check->add_option("--mode", options.mode, "In which mode it would move")
       ->check(CLI::IsMember(mode_words()));
 
+  add_wish(*check, options);
   add_policy(*check, options);
 
   CLI::App* move = app.add_subcommand("move", "Move a running process to another host");
@@ -165,6 +184,7 @@ void add_moving(CLI::App& app, Options& options) {
           "The same: no further round when what is left can be sent in so many microseconds "
           "(default: 10000)")
       ->check(up_to(kMostSeconds, "microseconds"));
+  add_wish(*move, options);
   move->add_flag("--at-point", options.at_point,
                  "Move it where the program says that it may be (migrate_point)");
   move->add_option("--point-wait", options.point_seconds,
@@ -216,11 +236,22 @@ Result<PolicyRules> policy_of(const Options& options) {
              : parse_policy(MIGRATE_TRY(read_file(options.policy_file)), options.policy_file);
 }
 
+std::chrono::milliseconds milliseconds(double seconds) {
+  constexpr double kMillisecondsPerSecond = 1000;
+  return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * kMillisecondsPerSecond));
+}
+
+Result<ModeWish> wish_of(const Options& options) {
+  return ModeWish{.best = MIGRATE_TRY(value_of(options.wish, "--wish", kWishes)),
+                  .sample = milliseconds(options.sample_seconds)};
+}
+
 Result<CheckRequest> check_request_of(const Options& options) {
   CheckRequest check;
   check.destination = options.destination;
   check.strict = options.strict;
   check.plan = MIGRATE_TRY(parse_mode(options.mode));
+  check.wish = MIGRATE_TRY(wish_of(options));
   check.policy = MIGRATE_TRY(policy_of(options));
   check.detail = options.command == "inspect" ? Detail::kFiles : Detail::kRules;
   return check;
@@ -236,10 +267,6 @@ Result<MoveRequest> run_request_of(const Options& options) {
 
 Result<json> move_request_of(const Options& options) {
   constexpr double kBytesPerMib = 1024 * 1024;
-  constexpr double kMillisecondsPerSecond = 1000;
-  const auto milliseconds = [](double seconds) {
-    return std::chrono::milliseconds(static_cast<std::int64_t>(seconds * kMillisecondsPerSecond));
-  };
   MoveRequest move;
   move.destination = options.destination;
   move.plan = MIGRATE_TRY(parse_mode(options.mode));
@@ -257,6 +284,7 @@ Result<json> move_request_of(const Options& options) {
     move.point_wait = milliseconds(options.point_seconds);
   }
   move.hook_wait = milliseconds(options.point_seconds);
+  move.wish = MIGRATE_TRY(wish_of(options));
   move.policy = MIGRATE_TRY(policy_of(options));
   return request_for(move);
 }
@@ -325,8 +353,8 @@ void print_text(const Options& options, const json& result, int exit_code) {
                : says_all    ? error
                              : outcome_text(exit_code) + ": " + error);
   } else if (options.command == "check" || options.command == "inspect") {
-    fmt::print("movable\n{}{}{}{}", losses_text(result), notes_text(result), hooks_text(result),
-               policy_text(result));
+    fmt::print("movable\n{}{}{}{}{}", losses_text(result), notes_text(result), hooks_text(result),
+               choice_text(result), policy_text(result));
   } else if (options.command == "move" && text_of(result, "state") == "already there") {
     fmt::print("{} is at {} already\n", options.target, options.destination);
   } else if (options.command == "move") {

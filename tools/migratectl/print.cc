@@ -144,6 +144,25 @@ std::string rounds_text(const nlohmann::json& rounds) {
                      count_of(rounds, "used_pages"), count_of(rounds, "staged_pages"));
 }
 
+/// "1.25 times what was foretold": of each figure that is known.
+std::string prediction_text(const nlohmann::json& choice) {
+  const nlohmann::json ratios = choice.value("to_prediction", nlohmann::json::object());
+  std::string text;
+  for (const char* name : {"stop", "bytes", "independence"}) {
+    if (number_of(ratios, name) > 0) {
+      text += fmt::format("{}{} {:.2f}", text.empty() ? "" : ", ", name, number_of(ratios, name));
+    }
+  }
+  return text.empty() ? text : "; measured to foretold: " + text;
+}
+
+std::string wish_text(const nlohmann::json& choice) {
+  const std::string wish = text_of(choice, "wish");
+  return wish == "exposure" ? "the shortest time in which it needs both hosts"
+         : wish == "bytes"  ? "the fewest bytes"
+                            : "the shortest stop";
+}
+
 }  // namespace
 
 std::string text_of(const nlohmann::json& object, const char* name) {
@@ -231,6 +250,32 @@ std::string losses_text(const nlohmann::json& result) {
 std::string notes_text(const nlohmann::json& result) {
   const nlohmann::json notes = result.value("notes", nlohmann::json::array());
   return notes.empty() ? "" : "what makes its move longer:\n" + refusals_text(notes);
+}
+
+std::string choice_text(const nlohmann::json& result) {
+  const auto choice = result.find("choice");
+  if (choice == result.end() || !choice->is_object()) {
+    return "";
+  }
+  std::string why_not;
+  std::vector<Row> rows = {{"", "MODE", "STANDS STILL", "SENDS", "NEEDS BOTH HOSTS FOR"}};
+  for (const nlohmann::json& mode : choice->value("modes", nlohmann::json::array())) {
+    const std::string word = text_of(mode, "mode");
+    const char* mark = word == text_of(*choice, "mode") ? "->" : "";
+    if (mode.contains("why_not")) {
+      rows.push_back({mark, word, "-", "-", "-"});
+      why_not += word + " is out of the question: " + text_of(mode, "why_not") + "\n";
+      continue;
+    }
+    const bool depends = number_of(mode, "least_bytes") < number_of(mode, "bytes");
+    rows.push_back({mark, word, duration_text(number_of(mode, "stop_us")),
+                    (depends ? "at most " : "") + bytes_text(number_of(mode, "bytes")),
+                    mode.value("independence_us", nlohmann::json()).is_null()
+                        ? "as long as it lacks pages"
+                        : duration_text(number_of(mode, "independence_us"))});
+  }
+  return fmt::format("mode auto takes {}, for {}:\n{}{}", text_of(*choice, "mode"),
+                     wish_text(*choice), table(rows), why_not);
 }
 
 std::string policy_text(const nlohmann::json& result) {
@@ -347,11 +392,16 @@ std::string move_text(const nlohmann::json& result) {
   if (result.contains("freeze_us")) {
     rows.push_back({"  stopped for", duration_text(number_of(result, "freeze_us"))});
   }
+  const auto choice = result.find("choice");
+  if (choice != result.end() && choice->is_object()) {
+    rows.push_back({"  mode", text_of(*choice, "mode") + ", for " + wish_text(*choice) +
+                                  prediction_text(*choice)});
+  }
   const auto phases = result.find("phases_us");
   if (phases != result.end() && phases->is_object()) {
     std::string text;
-    for (const char* name :
-         {"inspect", "offer", "capture", "image", "memory_files", "restore", "park", "run"}) {
+    for (const char* name : {"inspect", "choose", "offer", "capture", "image", "memory_files",
+                             "restore", "park", "run"}) {
       if (phases->contains(name)) {
         text += (text.empty() ? "" : ", ") + std::string(name) + " " +
                 duration_text(number_of(*phases, name));

@@ -25,6 +25,8 @@ std::string losses_text(const nlohmann::json& result);
 
 /// The notes of a result, one a line with its remedy; empty if there are none.
 std::string notes_text(const nlohmann::json& result);
+/// What each mode would come to, and which was chosen; empty: that was not asked for.
+std::string choice_text(const nlohmann::json& result);
 /// What of its memory travels otherwise than by default, by which rule, and how much of files would
 /// be sent; empty if nothing.
 std::string policy_text(const nlohmann::json& result);

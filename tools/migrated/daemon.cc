@@ -146,6 +146,10 @@ Result<void> Daemon::take_state(const DaemonOptions& options) {
     MIGRATE_TRY(make_directory(stops, 0700, true));
     context_.stops = StopPoints(stops);
   }
+  if (options.trace_arrivals) {
+    context_.trace_directory = context_.state_directory + "/arrivals";
+    MIGRATE_TRY(make_directory(context_.trace_directory, 0700, true));
+  }
 
   MIGRATE_TRY(SessionFile::prepare(context_.state_directory));
   const std::string path = context_.state_directory + "/lock";

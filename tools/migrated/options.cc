@@ -175,6 +175,10 @@ void add_settings(Settings& settings, DaemonOptions& options) {
                "Seconds after which a process that cannot get its pages is ended (0: never)");
   settings.add("debug_stops", options.debug_stops,
                "For tests: halt workers at the steps that files in STATE/stops name");
+  settings.add(
+      "trace_arrivals", options.trace_arrivals,
+      "For measurements: note in STATE/arrivals when and how the pages of each process came, "
+      "a file for each move");
   settings.add("peers", options.peers, "HOST[:PORT] to ask in `migratectl hosts` (repeatable)");
 }
 

@@ -40,6 +40,7 @@ struct DaemonOptions {
   std::uint32_t end_waiting_s =
       0;  ///< After so long a process that waits for pages is ended; 0: never.
   bool debug_stops = false;
+  bool trace_arrivals = false;
   std::vector<std::string> peers;  ///< Hosts that `migratectl hosts` asks, HOST[:PORT].
 };
 

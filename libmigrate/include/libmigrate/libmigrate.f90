@@ -62,6 +62,7 @@ module libmigrate
     real(c_double) :: time_limit_seconds = 0
     type(c_funptr) :: progress = c_null_funptr
     type(c_ptr) :: progress_data = c_null_ptr
+    type(c_ptr) :: wish = c_null_ptr
   end type
 
   type, bind(C) :: c_identity

@@ -52,13 +52,14 @@ struct migrate_options {
   size_t size;
   /* Daemon's socket, the same on every host: $MIGRATE_SOCKET, else MIGRATE_DEFAULT_SOCKET. */
   const char* socket;
-  const char* mode;          /* "lazy" (the default), "demand", "eager", "precopy", "hybrid". */
-  const char* wait;          /* What a move waits for: "resumed" (the default), "done", "exit". */
-  double retry_seconds;      /* Try that long while the reasons against the move are transient. */
+  const char* mode;     /* "lazy" (the default), "demand", "eager", "precopy", "hybrid", "auto" */
+  const char* wait;     /* What a move waits for: "resumed" (the default), "done", "exit". */
+  double retry_seconds; /* Try that long while the reasons against the move are transient. */
   double time_limit_seconds; /* Of the call; 0: as long as it takes. */
   /* Called now and then while another process is moved, by the calling thread. */
   void (*progress)(const struct migrate_progress* progress, void* data);
   void* progress_data;
+  const char* wish; /* Mode "auto": best in "stop" (the default), "exposure" or "bytes". */
 };
 
 /* ---- Where and what ---- */

@@ -161,13 +161,36 @@ TEST_F(FrozenSourceTest, RunsOnWhenTheFreezeEndsWithoutAMove) {
   EXPECT_FALSE(is_traced());
 }
 
+TEST_F(FrozenSourceTest, IsWatchedWhileItRunsForAsLongAsThatIsWanted) {
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_TRUE(source.inspect()) << test::text(source.refusals());
+  const auto seen = source.sample(std::chrono::milliseconds(2), [] { return Result<void>(); });
+  ASSERT_TRUE(seen) << seen.error().message();
+  EXPECT_GE(seen->pages, kPages);
+  EXPECT_EQ(seen->writes.seen.size(), 3U);
+  EXPECT_FALSE(is_traced());
+  EXPECT_FALSE(is_followed());
+  const auto off = source.sample(std::chrono::seconds(60), []() -> Result<void> {
+    return fail(make_error(ErrorCode::kCancelled, "move"));
+  });
+  EXPECT_EQ(off.error().code, ErrorCode::kCancelled);
+}
+
+// Nothing of it is read for whom the kernel would not let read it.
+TEST_F(FrozenSourceTest, IsWatchedInTheRightsOfWhoAsks) {
+  options_.asker = {.user = 4711, .group = 4711};
+  FrozenSource source(options_, note_area(), report_);
+  ASSERT_FALSE(source.inspect());
+  EXPECT_FALSE(source.sample(std::chrono::milliseconds(2), [] { return Result<void>(); }));
+  EXPECT_EQ(test::codes(source.refusals()), (std::set<std::string>{"NOT_PERMITTED"}));
+}
+
 TEST_F(FrozenSourceTest, WritesAreFollowedAfterAStopThatLeavesNothing) {
   if (!WriteTracker::check_support()) {
     GTEST_SKIP() << "needs Linux 6.7";
   }
-  options_.plan = parse_mode("hybrid").value();
   FrozenSource source(options_, note_area(), report_);
-  ASSERT_TRUE(source.inspect()) << test::text(source.refusals());
+  ASSERT_TRUE(source.inspect(true)) << test::text(source.refusals());
   const auto maps = read_file(proc("maps")).value();
   const auto files = list_directory(proc("fd")).value();
   ASSERT_TRUE(source.watch_writes()) << test::text(source.refusals());
@@ -184,10 +207,9 @@ TEST_F(FrozenSourceTest, WritesAreFollowedInTheRightsOfWhoAsks) {
   if (!WriteTracker::check_support()) {
     GTEST_SKIP() << "needs Linux 6.7";
   }
-  options_.plan = parse_mode("precopy").value();
   options_.asker = {.user = 4711, .group = 4711};
   FrozenSource source(options_, note_area(), report_);
-  ASSERT_FALSE(source.inspect());
+  ASSERT_FALSE(source.inspect(true));
   ASSERT_FALSE(source.watch_writes());
   EXPECT_EQ(test::codes(source.refusals()), (std::set<std::string>{"NOT_PERMITTED"}));
   EXPECT_EQ(source.ahead(), nullptr);
@@ -199,10 +221,9 @@ TEST_F(FrozenSourceTest, WhatWasSentAheadCountsIfItWasNotWrittenSince) {
   if (!WriteTracker::check_support()) {
     GTEST_SKIP() << "needs Linux 6.7";
   }
-  options_.plan = parse_mode("hybrid").value();
   FrozenSource source(options_, note_area(), report_);
   report_.begin();
-  ASSERT_TRUE(source.inspect()) << test::text(source.refusals());
+  ASSERT_TRUE(source.inspect(true)) << test::text(source.refusals());
   ASSERT_TRUE(source.watch_writes()) << test::text(source.refusals());
   auto [ours, theirs] = make_memory_channels().value();
   std::vector<PushRun> came;

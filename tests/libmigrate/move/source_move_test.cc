@@ -188,6 +188,59 @@ TEST_F(WholeMove, ACheckOnlyOffers) {
   expect_runs_on();
 }
 
+// It asks first, on a connection that it closes, since it knows nothing of the way.
+TEST_F(WholeMove, InModeAutoIsOfferedInTheModeThatSuits) {
+  options_.plan = parse_mode("auto").value();
+  options_.wish.sample = std::chrono::milliseconds(2);
+  ASSERT_EQ(move(), MoveOutcome::kCommitted);
+  EXPECT_EQ(there_.heard(), (std::vector{Body::kOffer, Body::kOffer, Body::kFinal, Body::kRun}));
+  const nlohmann::json result = move_->result();
+  EXPECT_EQ(result["mode"], result["choice"]["mode"]);
+  EXPECT_TRUE(find_mode(std::string(result["mode"])));
+  EXPECT_NE(result["mode"], "auto");
+  EXPECT_EQ(noted_->mode(), result["mode"]);
+  EXPECT_EQ(result["choice"]["speeds_from"], "usual");
+  EXPECT_FALSE(result["choice"].contains("to_prediction"));  // It is not over.
+}
+
+TEST_F(WholeMove, ACheckOfModeAutoTellsWhatSuits) {
+  options_.plan = check_plan(parse_mode("auto").value());
+  options_.wish = {.best = Wish::kBytes, .sample = std::chrono::milliseconds(2)};
+  wire::ControlMessage ready = offer_reply();
+  ready.mutable_offer_reply()->set_answers_probes(true);
+  there_.answer(Body::kOffer, {ready});
+  wire::ControlMessage probe;
+  probe.mutable_probe();
+  there_.answer(Body::kProbe, {probe});
+  there_.start();
+  SourceMove move(options_, {}, nobody_);
+  const auto refusals = move.check();
+  ASSERT_TRUE(refusals) << refusals.error().message();
+  EXPECT_TRUE(refusals->empty());
+  ASSERT_TRUE(move.choice());
+  EXPECT_EQ(move.choice()->best().plan.word, "demand");
+  EXPECT_EQ(move.choice()->facts.speeds_from, "probe");
+  EXPECT_TRUE(there_.has_heard(Body::kProbe));
+  EXPECT_FALSE(there_.has_heard(Body::kFinal));
+  expect_runs_on();
+}
+
+TEST_F(WholeMove, InModeAutoThatNobodyWantsAnyMoreRunsOn) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+  nobody_ = EventSink(UniqueFd(ends[0]));
+  const UniqueFd client(ends[1]);
+  options_.plan = parse_mode("auto").value();
+  options_.wish.sample = std::chrono::minutes(10);
+  there_.when(Body::kOffer, [&client] {
+    EXPECT_TRUE(write_all(client.get(), std::as_bytes(std::span(kCancel))));
+  });
+  EXPECT_EQ(move(), MoveOutcome::kFailed);
+  EXPECT_EQ(move_->error().code, ErrorCode::kCancelled) << move_->error().message();
+  EXPECT_EQ(there_.heard(), (std::vector{Body::kOffer}));
+  expect_taken_back();
+}
+
 TEST_F(WholeMove, ThatCannotBeNotedSendsNoImage) {
   notes_ = false;
   ASSERT_EQ(move(), MoveOutcome::kFailed);

@@ -278,6 +278,7 @@ TEST(Requests, AMoveIsReadAsItIsWritten) {
         move.strict = true;
         move.push.bytes_per_second = 0;
         move.push.deadline = std::chrono::milliseconds(250);
+        move.wish = {.best = Wish::kExposure, .sample = std::chrono::milliseconds(1500)};
         expect_same(move);
       }
     }
@@ -331,10 +332,26 @@ TEST(Words, AreReadBack) {
   }
   for (const std::string& word : mode_words()) {
     EXPECT_EQ(parse_mode(word).value().word, word);
-    EXPECT_EQ(parse_offered_mode(word).value().word, word);
-    EXPECT_EQ(noted_plan(word).word, word);
+    if (parse_mode(word).value().decides) {  // Whoever offers or notes one has decided.
+      EXPECT_EQ(parse_offered_mode(word).error().code, ErrorCode::kInvalid) << word;
+      EXPECT_EQ(noted_plan(word).word, "lazy");
+    } else {
+      EXPECT_EQ(parse_offered_mode(word).value().word, word);
+      EXPECT_EQ(noted_plan(word).word, word);
+    }
   }
   EXPECT_EQ(wait_for_words().size(), 2U);
+}
+
+TEST(Words, ACheckAsksForTheModeThatItIsOf) {
+  EXPECT_TRUE(check_plan(parse_mode("hybrid").value()).rounds);
+  EXPECT_TRUE(check_plan(parse_mode("auto").value()).decides);
+  EXPECT_FALSE(check_plan().decides);
+  CheckRequest check;
+  check.plan = parse_mode("auto").value();
+  EXPECT_EQ(check.settle().error().code, ErrorCode::kInvalid);  // Nobody knows where to.
+  check.destination = "b:7070";
+  EXPECT_TRUE(check.settle());
 }
 
 TEST(Words, OnlyAnOfferMayOnlyAsk) {
