@@ -2,6 +2,7 @@
 """Mode auto: which mode is chosen for which program and wish, and that the program is moved in it."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import unittest
@@ -170,7 +171,7 @@ class AdvisorTest(unittest.TestCase):
         self.assertGreater(ratios["stop"], 0)
         self.assertTrue(0.5 < ratios["bytes"] < 2, outcome.object)
         self.assertIsNone(ratios["independence"])
-        text = self.testbed.run("hostA", "migratectl", "show", process.pid).stdout
+        text = self.testbed.run("hostA", "migratectl", "show", process.pid).text
         self.assertIn("measured to foretold", text)
         self.assertEqual(finish(process), "", self.testbed.logs())
 
@@ -242,6 +243,27 @@ class AdvisorTest(unittest.TestCase):
                                      "speed")
         self.assertEqual(wrong.status, USAGE, wrong)
         self.assertEqual(finish(process), "", self.testbed.logs())
+
+
+class ArrivalsTest(unittest.TestCase):
+
+    def test_a_daemon_notes_how_pages_came_if_it_is_told_to(self):
+        with Testbed(2, ["--daemon-arg=--trace-arrivals"]) as testbed:
+            folder = pathlib.Path(testbed.hosts()[1]["state"]) / "arrivals"
+            for mode in ("lazy", "demand", "eager", "hybrid"):
+                process = testbed.start_keeper("hostA", mib=4)
+                self.addCleanup(process.kill)
+                outcome = testbed.move("hostA", process.pid, "hostB", mode)
+                self.assertEqual(outcome.status, DONE, f"{outcome}\n{testbed.logs()}")
+                self.assertEqual(finish(process), "", testbed.logs())
+                path = folder / outcome.object["id"]
+                self.assertTrue(wait_until(path.exists), f"{mode}: {os.listdir(folder)}")
+                pages = {}
+                for line in wait_until(lambda path=path: path.read_text().splitlines()):
+                    _, way, _, count = line.split()
+                    pages[way] = pages.get(way, 0) + int(count)
+                came = {"lazy": "push", "demand": "fault", "eager": "push", "hybrid": "staged"}[mode]
+                self.assertGreater(pages[came], 100, pages)
 
 
 if __name__ == "__main__":
