@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <cstddef>
 #include <cstring>
 #include <future>
 #include <string>
@@ -89,6 +90,7 @@ TEST(Client, MovesAnotherProcess) {
       "\"destination\":\"host\\u0042\"}\n");
   migrate_options options = daemon.options();
   options.mode = "eager";
+  options.wish = "exposure";
   options.wait = "done";
   options.retry_seconds = 1.5;
   std::vector<std::string> phases;
@@ -117,6 +119,7 @@ TEST(Client, MovesAnotherProcess) {
   const migrate::MoveRequest move = migrate::request_as<migrate::MoveRequest>(request).value();
   EXPECT_EQ(move.destination, "hostB:7071");
   EXPECT_EQ(move.plan.word, "eager");
+  EXPECT_EQ(move.wish.best, migrate::Wish::kExposure);
   EXPECT_EQ(move.wait, migrate::MoveWait::kDone);
   EXPECT_EQ(move.retry_seconds, 1.5);
   EXPECT_FALSE(move.push.bytes_per_second);
@@ -286,6 +289,21 @@ TEST(Client, TakesOptionsOfALaterVersionThatAskForNothingNew) {
   EXPECT_EQ(migrate_check(17, nullptr, &later.known, nullptr), MIGRATE_ERROR);
   later.more = 1;
   EXPECT_EQ(migrate_check(17, nullptr, &later.known, nullptr), MIGRATE_USAGE);
+}
+
+// What is behind a struct of before is not the library's.
+TEST(Client, TakesOptionsOfTheFirstVersionAndNothingBehindThem) {
+  migrate_options options = {};
+  options.wish = "of nobody";
+  options.size = offsetof(migrate_options, wish);
+  options.socket = "/nonexistent/socket";
+  options.mode = "auto";
+  EXPECT_EQ(migrate_move(17, "hostB", &options, nullptr), MIGRATE_ERROR);
+  options.size = sizeof options;
+  EXPECT_EQ(migrate_move(17, "hostB", &options, nullptr), MIGRATE_USAGE);
+  EXPECT_NE(std::string(migrate_last_error()).find("exposure"), std::string::npos);
+  options.wish = "bytes";
+  EXPECT_EQ(migrate_move(17, "hostB", &options, nullptr), MIGRATE_ERROR);
 }
 
 TEST(Client, NothingComesOfNoResult) {
