@@ -11,7 +11,7 @@
 namespace migrate {
 namespace {
 
-constexpr std::uint64_t kMib = 256;  // pages
+constexpr std::uint64_t kPagesOfMib = 256;
 constexpr double kMibPerSecond = 1U << 20U;
 constexpr std::uint64_t kFourMib = std::uint64_t{4} << 20U;
 
@@ -24,7 +24,7 @@ Speeds speeds(double mib_per_second) {
 MoveFacts facts(std::uint64_t mib, double soon, double half, double whole,
                 double mib_per_second = 1000) {
   MoveFacts all;
-  all.memory.pages = mib * kMib;
+  all.memory.pages = mib * kPagesOfMib;
   all.memory.writes.seen = {{10'000, soon}, {100'000, half}, {200'000, whole}};
   all.speeds = speeds(mib_per_second);
   return all;

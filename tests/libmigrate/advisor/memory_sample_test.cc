@@ -145,7 +145,7 @@ TEST(MemorySample, OfARealProcessMakesNoPages) {
   auto reader = ProcessPageReader::create(::getpid()).value();
   const std::vector<ServedRegion> regions = {{.range = {start, 64}}};
   const auto wait = [&](std::chrono::microseconds) -> Result<void> {
-    memory.bytes()[0] = std::byte{static_cast<unsigned char>(memory.bytes()[0]) + 1U};
+    memory.bytes()[0] ^= std::byte{1U << 7U};
     return {};
   };
   const auto facts = sample_memory(*reader, regions, {.wait = wait});

@@ -146,7 +146,7 @@ TEST(Requests, ACheckIsOfAMode) {
 TEST(Requests, TheErrorNamesTheMemberWhatCameAndWhatMayCome) {
   const std::string mode = error_with("mode", "fast");
   EXPECT_NE(mode.find("fast"), std::string::npos);
-  EXPECT_NE(mode.find("lazy, demand, eager, precopy or hybrid"), std::string::npos);
+  EXPECT_NE(mode.find("lazy, demand, eager, precopy, hybrid or auto"), std::string::npos);
   const std::string wait = error_with("wait", "ever");
   EXPECT_NE(wait.find("wait \"ever\""), std::string::npos);
   EXPECT_NE(wait.find("resumed, done, exit"), std::string::npos);
