@@ -35,8 +35,9 @@ class Bed:
         self.testbed = build / "bin" / "testbed"
         self.programs = programs
         self.options = options
+        # A testbed's name has 32 letters at most.
         self.name = re.sub(r"[^\w-]", "", "-".join(["bench", str(os.getpid()), *options])
-                           .replace("--", ""))
+                           .replace("--", ""))[:32]
         self.processes = []
         self.count = 0
         parent = build / "bench" / "work"

@@ -44,7 +44,7 @@ class Plan:
 
 
 PLANS = {
-    "smoke": Plan("smoke", runs=1, workload_mib=(8,), freeze_mib=(4,), freeze_threads=(1, 4),
+    "smoke": Plan("smoke", runs=1, scale=3, workload_mib=(8,), freeze_mib=(4,), freeze_threads=(1, 4),
                   fault_mib=4, drain_mib=(8,), picture_mib=8, floor_faults=200, floor_freezes=2,
                   floor_memory_mib=16, floor_drain_mib=(8,), seconds=None),
     "quick": Plan("quick", scale=2),
@@ -203,11 +203,11 @@ class Session:
         work = next(one for one in workloads.SYNTHETIC if one.name == "zipf")
         try:
             with Bed(self.bed.build, self.bed.programs, ("--daemon-arg=--trace-arrivals",)) as bed:
-                base = runs.unmoved(bed, work, self.plan.picture_mib, 1)
+                base = runs.unmoved(bed, work, self.plan.picture_mib, self.plan.scale)
                 for mode in self.plan.modes:
                     self.say(f"picture: {mode}")
                     self.pictures.append(
-                        runs.arrivals(bed, work, self.plan.picture_mib, mode, base))
+                        runs.arrivals(bed, work, self.plan.picture_mib, self.plan.scale, mode, base))
         except BenchError as error:
             self.skip("picture of pages that arrive", error)
 

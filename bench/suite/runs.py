@@ -154,11 +154,11 @@ def of_program(result, move, begin_ns):
                       if there else []}
 
 
-def arrivals(bed, work, mib, mode, base):
+def arrivals(bed, work, mib, scale, mode, base):
     """When and how each page of a workload came to be there, as its pager noted: a run that counts
     for nothing else, in hosts whose daemons note that (--trace-arrivals)."""
     folder = bed.state(DESTINATION) / "arrivals"
-    with Running(bed, work, mib) as running:
+    with Running(bed, work, mib, scale) as running:
         time.sleep(base["seconds"] * MOVE_AFTER)
         move, begin_ns, _ = as_moved(bed, running, mode)
         memory = running.memory
