@@ -331,6 +331,12 @@ class Clients(unittest.TestCase):
         self.assertEqual(client.wait(20), -signal.SIGTERM)
         self.assertTrue(wait_until(lambda: self.has_ended(program)))
 
+    def test_one_that_is_killed_leaves_no_program(self):
+        for words in (("run", "--on", "host", "/bin/true"), ("inspect", "--to", "host", "/bin/true")):
+            client, _, program = self.ask(*words)
+            client.kill()
+            self.assertTrue(wait_until(lambda: self.has_ended(program)), self.status(program))
+
     def test_run_hands_signals_on_and_ends_what_was_not_moved(self):
         client, connection, program = self.ask("run", "--on", "host", "/bin/true")
         client.send_signal(signal.SIGTERM)

@@ -10,6 +10,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "base/file.h"
 #include "base/unique_fd.h"
@@ -55,6 +56,18 @@ class Child {
  private:
   pid_t pid_;
 };
+
+/// In the child: nobody is there any more if it has none.
+void await_guard(int descriptor) {
+  char word = 0;
+  ssize_t count = -1;
+  do {
+    count = ::read(descriptor, &word, sizeof word);
+  } while (count < 0 && errno == EINTR);
+  if (count != sizeof word) {
+    ::_exit(127);
+  }
+}
 
 [[noreturn]] void become(const std::vector<std::string>& command, const sigset_t& signal_mask,
                          int errors) {
@@ -109,7 +122,8 @@ Result<void> run_to_entry(Child& child, const std::string& name) {
 
 }  // namespace
 
-Result<pid_t> start_stopped(const std::vector<std::string>& command, const sigset_t& signal_mask) {
+Result<StartedProgram> start_stopped(const std::vector<std::string>& command,
+                                     const sigset_t& signal_mask) {
   const std::string& name = command.front();
   int ends[2] = {-1, -1};
   if (::pipe2(ends, O_CLOEXEC) != 0) {
@@ -117,15 +131,25 @@ Result<pid_t> start_stopped(const std::vector<std::string>& command, const sigse
   }
   const UniqueFd reader(ends[0]);
   UniqueFd writer(ends[1]);
+  int guarded[2] = {-1, -1};
+  if (::pipe2(guarded, O_CLOEXEC) != 0) {
+    return fail(system_error("start", name));
+  }
+  const UniqueFd is_guarded(guarded[0]);
+  UniqueFd guards(guarded[1]);
   const pid_t pid = ::fork();
   if (pid < 0) {
     return fail(system_error("start", name));
   }
   if (pid == 0) {
+    guards.reset();
+    await_guard(is_guarded.get());
     become(command, signal_mask, writer.get());
   }
   writer.reset();
   Child child(pid);
+  StartGuard guard = MIGRATE_TRY(StartGuard::create(pid));
+  (void)!::write(guards.get(), "", 1);
   int why = 0;
   if (::read(reader.get(), &why, sizeof why) == sizeof why) {
     Error error = system_error_from(why, "start", name);
@@ -139,7 +163,7 @@ Result<pid_t> start_stopped(const std::vector<std::string>& command, const sigse
     return fail(system_error("stop", name));
   }
   MIGRATE_TRY(child.await_stop(name));
-  return child.let_go();
+  return StartedProgram{child.let_go(), std::move(guard)};
 }
 
 }  // namespace migrate

@@ -86,12 +86,13 @@ void end_program_with_us() {
 }
 
 /// Starts it; `take_signals` sees to what comes from then on.
-Result<pid_t> start_program(const std::vector<std::string>& command, void (*take_signals)()) {
+Result<StartedProgram> start_program(const std::vector<std::string>& command,
+                                     void (*take_signals)()) {
   const SignalsHeld held;
-  const pid_t pid = MIGRATE_TRY(start_stopped(command, held.before()));
-  program = pid;
+  StartedProgram started = MIGRATE_TRY(start_stopped(command, held.before()));
+  program = started.pid;
   take_signals();
-  return pid;
+  return started;
 }
 
 json error_json(const Error& error) {
@@ -204,22 +205,24 @@ int end_as(int status) {
 }  // namespace
 
 int run_elsewhere(const RunOptions& options, MoveRequest move) {
-  const auto started = start_program(options.command, take_signals_for_program);
+  auto started = start_program(options.command, take_signals_for_program);
   if (!started) {
     return complain(started.error());
   }
+  const pid_t pid = started->pid;
   move.starts = true;
   move.wait = options.report.empty() ? MoveWait::kResumed : MoveWait::kExit;
   json request = request_for(move);
-  name_process(request, {.id = std::to_string(*started)});
+  name_process(request, {.id = std::to_string(pid)});
   Asking asking(options, std::move(request));
   if (const std::optional<json> why = asking.await_start()) {
-    ::kill(*started, SIGKILL);
-    await_end(*started);
+    ::kill(pid, SIGKILL);
+    await_end(pid);
     tell_why(*why);
     return kNotMoved;
   }
-  const int status = await_end(*started);
+  started->guard.let_go();
+  const int status = await_end(pid);
   if (!options.report.empty()) {
     json result = asking.result();
     result.erase("event");
@@ -229,7 +232,8 @@ int run_elsewhere(const RunOptions& options, MoveRequest move) {
 }
 
 Result<json> inspect_program(const RunOptions& options, CheckRequest check) {
-  const pid_t pid = MIGRATE_TRY(start_program(options.command, end_program_with_us));
+  const StartedProgram started = MIGRATE_TRY(start_program(options.command, end_program_with_us));
+  const pid_t pid = started.pid;
   check.starts = true;
   json request = request_for(check);
   name_process(request, {.id = std::to_string(pid)});
