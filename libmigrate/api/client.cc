@@ -7,6 +7,7 @@
 #include "libmigrate/api/connection.h"
 #include "libmigrate/api/hooks.h"
 #include "libmigrate/api/json_text.h"
+#include "libmigrate/api/move_members.h"
 #include "libmigrate/api/own_block.h"
 #include "libmigrate/api/result.h"
 #include "libmigrate/api/self.h"
@@ -43,10 +44,9 @@ Answer ask(const migrate_options& options, const std::string& request) {
 /// The same of one that takes a moment: whoever moves the caller waits until the connection, which
 /// could not travel, is closed.
 Answer ask_briefly(const migrate_options& options, const std::string& request) {
-  Holding holding(own_block());
-  return exchange(
-      options, request, TimeLimit(options.time_limit_seconds),
-      [](const std::string&) { return true; }, [&holding] { holding.release(); });
+  const Holding holding(own_block());
+  return exchange(options, request, TimeLimit(options.time_limit_seconds),
+                  [](const std::string&) { return true; });
 }
 
 bool is_caller(pid_t pid) {
@@ -68,30 +68,6 @@ Answer check(const migrate_options& options, pid_t pid, const char* destination)
   return is_caller(pid) ? check_self(options, destination)
                         : ask(options, "{\"pid\":" + std::to_string(pid) + "," +
                                            check_members(destination) + "}");
-}
-
-/// What is wrong with a move, or nothing; else its members.
-std::optional<Answer> move_members(const migrate_options& options, const char* destination,
-                                   const char* wait, std::string& members) {
-  const std::string mode = or_default(options.mode, MovePlan().word.data());
-  if (destination == nullptr || *destination == '\0') {
-    return answer_of(MIGRATE_USAGE, "a move needs a destination: \"HOST\" or \"HOST:PORT\"");
-  }
-  if (!find_mode(mode)) {
-    return answer_of(MIGRATE_USAGE, "mode \"" + mode + "\" is none of " + list_modes());
-  }
-  const std::string wish = or_default(options.wish, kWishes.front().first.data());
-  if (!find_word(wish, kWishes)) {
-    return answer_of(MIGRATE_USAGE, "wish \"" + wish + "\" is none of " + list_words(kWishes));
-  }
-  if (!find_word(wait, kMoveWaitWords)) {
-    return answer_of(MIGRATE_USAGE,
-                     "wait \"" + std::string(wait) + "\" is none of " + list_words(kMoveWaitWords));
-  }
-  members = "\"command\":\"move\",\"destination\":" + quote(destination) +
-            ",\"mode\":" + quote(mode) + ",\"wish\":" + quote(wish) + ",\"wait\":" + quote(wait) +
-            ",\"retry_seconds\":" + std::to_string(options.retry_seconds);
-  return std::nullopt;
 }
 
 Answer vetoed(const std::string& why) {

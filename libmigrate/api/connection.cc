@@ -14,6 +14,7 @@
 #include <system_error>
 #include <utility>
 
+#include "libmigrate/api/descriptor.h"
 #include "libmigrate/api/json_text.h"
 
 namespace migrate::client {
@@ -29,23 +30,6 @@ Answer failed_call(const std::string& what, const std::string& remedy) {
   return answer_of(MIGRATE_ERROR,
                    what + ": " + std::generic_category().message(code) + "; " + remedy);
 }
-
-/// Closes a descriptor at the end of its scope. (base/ is not used here: no dependencies.)
-class Descriptor {
- public:
-  explicit Descriptor(int number) : number_(number) {}
-  Descriptor(const Descriptor&) = delete;
-  Descriptor& operator=(const Descriptor&) = delete;
-  ~Descriptor() {
-    if (number_ >= 0) {
-      ::close(number_);
-    }
-  }
-  int get() const { return number_; }
-
- private:
-  int number_;
-};
 
 std::string socket_path(const migrate_options& options) {
   return or_default(options.socket,

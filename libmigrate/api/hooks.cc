@@ -219,6 +219,15 @@ void after_fork_in_child() {
   Turn::leave(holder);
 }
 
+void forget_hooks() {
+  program::Block* const block = own_block();
+  const Turn turn(holder);
+  registered.count = 0;
+  if (block != nullptr) {
+    block->hooks.store(0, std::memory_order_release);
+  }
+}
+
 }  // namespace migrate::client
 
 using namespace migrate::client;  // the functions below are C's

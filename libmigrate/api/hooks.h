@@ -45,4 +45,7 @@ void before_fork();
 void after_fork_in_parent();
 void after_fork_in_child();
 
+/// Takes all back, of a child that is to do something else. Nothing of them is called.
+void forget_hooks();
+
 }  // namespace migrate::client

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 
+#include "libmigrate/api/arena.h"
 #include "libmigrate/api/hooks.h"
 #include "libmigrate/api/turn.h"
 
@@ -66,6 +67,17 @@ void begin_anew_in_child() {
     begin_anew(*block);
   }
   after_fork_in_child();
+  release_arenas();
+}
+
+void prepare_fork() {
+  hold_arenas();
+  before_fork();
+}
+
+void go_on_in_parent() {
+  after_fork_in_parent();
+  release_arenas();
 }
 
 Block* make_block() {
@@ -82,7 +94,7 @@ Block* make_block() {
   block->version = program::kBlockVersion;
   std::atomic_thread_fence(std::memory_order_release);
   block->magic = program::kBlockMagic;
-  ::pthread_atfork(before_fork, after_fork_in_parent, begin_anew_in_child);
+  ::pthread_atfork(prepare_fork, go_on_in_parent, begin_anew_in_child);
   current.store(block, std::memory_order_release);
   point_word.store(&block->point, std::memory_order_release);
   return block;

@@ -28,8 +28,12 @@ using program::Block;
 
 constexpr int kShortestPauseMs = 2;
 constexpr int kLongestPauseMs = 10;
-/// How often a worker is looked after that has said nothing.
+/// How often a worker is looked after that has said nothing; each time that it is asked again, so
+/// many times as seldom, since a look is a connection, which may be in the way.
 constexpr double kLookSeconds = 1;
+constexpr double kSeldom = 4;
+/// So often it is asked at most.
+constexpr int kTimes = 3;
 constexpr double kDaemonSeconds = 2;
 /// For so long a daemon that is not there is waited for, once it has taken the request.
 constexpr double kPatienceSeconds = 15;
@@ -134,7 +138,9 @@ class Asking {
     }
     worker_ = *worker;
     misses_ = 0;
-    next_look_ = TimeLimit(kLookSeconds);
+    look_seconds_ = times_ == 0 ? kLookSeconds : look_seconds_ * kSeldom;
+    next_look_ = TimeLimit(look_seconds_);
+    has_looked_ = false;
     patience_ = TimeLimit(kPatienceSeconds);
     return std::nullopt;
   }
@@ -149,6 +155,13 @@ class Asking {
       }
       if (block_.answered.load(std::memory_order_acquire) == token_) {
         Answer answer = answer_in(block_);
+        if (answer.status == MIGRATE_REFUSED && has_looked_ && ++times_ < kTimes) {
+          block_.answered.store(0, std::memory_order_release);
+          auto other = request();
+          if (!other || other->status != MIGRATE_ERROR) {
+            return other;
+          }
+        }
         return withdraw() ? std::move(answer) : moved();
       }
       if (limit_.is_over()) {
@@ -161,7 +174,8 @@ class Asking {
         return ask_again("somebody else has moved the program meanwhile");
       }
       if (next_look_.is_over()) {
-        next_look_ = TimeLimit(kLookSeconds);
+        next_look_ = TimeLimit(look_seconds_);
+        has_looked_ = true;
         if (is_lost()) {
           return ask_again("whoever was to do it has ended; the log of migrated says why");
         }
@@ -175,10 +189,9 @@ class Asking {
   bool is_lost() {
     std::optional<long> worker;
     {
-      Holding holding(&block_);
-      const Answer here = exchange(
-          options_, "{\"command\":\"here\"}", TimeLimit(kDaemonSeconds),
-          [](const std::string&) { return true; }, [&holding] { holding.release(); });
+      const Holding holding(&block_);  // Until the connection is closed.
+      const Answer here = exchange(options_, "{\"command\":\"here\"}", TimeLimit(kDaemonSeconds),
+                                   [](const std::string&) { return true; });
       if (here.status != MIGRATE_DONE) {
         return patience_.is_over();
       }
@@ -192,7 +205,6 @@ class Asking {
   /// What was asked first cannot come true any more: it was said by a worker that is no more, or
   /// where the program is no more.
   std::optional<Answer> ask_again(const char* why) {
-    constexpr int kTimes = 3;
     if (++times_ < kTimes) {
       std::optional<Answer> answer = request();
       if (!answer || answer->status != MIGRATE_ERROR) {
@@ -213,6 +225,8 @@ class Asking {
   long worker_ = 0;
   int misses_ = 0;
   int times_ = 0;
+  double look_seconds_ = kLookSeconds;
+  bool has_looked_ = false;  // Since it was asked: what is against it may be the look itself.
   TimeLimit next_look_;
   TimeLimit patience_;
 };

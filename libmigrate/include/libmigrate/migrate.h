@@ -20,8 +20,10 @@
 #define LIBMIGRATE_MIGRATE_H
 
 #include <libmigrate/migrate_advice.h>
+#include <libmigrate/migrate_arena.h>
 #include <libmigrate/migrate_hooks.h>
 #include <libmigrate/migrate_result.h>
+#include <libmigrate/migrate_task.h>
 
 #ifdef __cplusplus
 extern "C" {

@@ -13,7 +13,10 @@
 
 #include <functional>
 #include <libmigrate/migrate_advice.hpp>
+#include <libmigrate/migrate_arena.hpp>
+#include <libmigrate/migrate_map.hpp>
 #include <libmigrate/migrate_result.hpp>
+#include <libmigrate/migrate_task.hpp>
 #include <optional>
 #include <stdexcept>
 #include <string>
