@@ -292,6 +292,52 @@ class Job(InRoot):
                             f"/tmp/{c}", f"-DCMAKE_C_COMPILER={c}", f"-DCMAKE_CXX_COMPILER={cxx}")
                 self.inside("cmake", "--build", f"/tmp/{c}")
 
+    def on_host(self, host, *arguments, check=True):
+        return self.inside("testbed", "exec", host, "--", *arguments, check=check)
+
+    def last_line(self, log):
+        """What a program that writes there says at its end."""
+        def said():
+            return self.inside("cat", log).stdout.splitlines()
+        ended = wait_until(lambda: said() and said()[-1].startswith(("sum ", "pi ")), 120)
+        self.assertTrue(ended, said())
+        return said()[-1]
+
+    def start_example(self, *words):
+        """On hostA; its pid, and where it writes."""
+        self.started = getattr(self, "started", 0) + 1
+        log = f"/shared/{self.started}.log"
+        line = " ".join(map(str, words))
+        self.on_host("hostA", "sh", "-c", f"/shared/{line} </dev/null >{log} 2>&1 & echo $! >/run/job")
+        pid = self.on_host("hostA", "cat", "/run/job").stdout.strip()
+        self.assertTrue(wait_until(lambda: " at hostA" in " " + self.inside("cat", log).stdout))
+        return pid, log
+
+    def test_examples_travel(self):
+        """Between three hosts, by themselves, at their points and from outside: with the same numbers."""
+        self.install()
+        self.inside("cmake", "-S", "/usr/share/doc/libmigrate-dev/examples", "-B", "/shared")
+        self.inside("cmake", "--build", "/shared")
+        self.inside("testbed", "up", "3", "--share", "/shared")
+        self.addCleanup(self.inside, "testbed", "down", check=False)
+        for name, words, long_words, all_at_home in (
+                ("stencil", (200, 200), (400, 9000), ()),
+                ("monte_carlo", (100000,), (200000000,), ("hostA",) * 3),
+                ("arena", (20,), (4000,), ("hostA",) * 3),
+                ("kernel", (100, 20), (300, 60000), ("hostA",) * 3)):
+            if not (self.root / "shared" / name).exists():
+                continue  # No compiler, or no Boost.
+            with self.subTest(example=name):
+                alone = self.last_line(self.start_example(name, *words, *all_at_home)[1])
+                moved = self.start_example(name, *words, "hostB", "hostC", "hostA")[1]
+                self.assertEqual(self.last_line(moved), alone)
+                self.assertIn("hostC", self.inside("cat", moved).stdout)
+                alone = self.last_line(self.start_example(name, *long_words)[1])
+                pid, moved = self.start_example(name, *long_words)
+                for host, options in (("hostB", ("--at-point",)), ("hostC", ())):
+                    self.on_host("hostA", "migratectl", "move", pid, host, "--retry", 20, *options)
+                self.assertEqual(self.last_line(moved), alone)
+
     def test_another_major_version_is_not_found(self):
         (self.root / "job/CMakeLists.txt").write_text(
             "cmake_minimum_required(VERSION 3.25)\nproject(job LANGUAGES C)\n"

@@ -468,11 +468,11 @@ class Examples(ApiCase):
             self.skipTest(f"{name} is not built: no compiler for it")
         process = self.testbed.start("hostA", path, *words)
         self.addCleanup(process.kill)
-        process.limit(120)
+        process.limit(300)
         return process
 
     def sum_at_the_end(self, process):
-        self.assertEqual(process.wait(), 0, self.told(process))
+        self.assertEqual(process.wait(200), 0, self.told(process))
         return process.output.decode().splitlines()[-1]
 
     def hosts_seen(self, process):
@@ -489,29 +489,47 @@ class Examples(ApiCase):
     def test_the_stencil_moves_itself(self):
         self.check_travels("stencil", 200, 200)
 
-    def test_the_stencil_is_moved_at_points_and_from_outside(self):
-        words = ("stencil", 400, 9000)
-        unmoved = self.run_example(*words)
-        expected = self.sum_at_the_end(unmoved)
+    def check_is_moved(self, *words):
+        """At its points and from outside."""
+        expected = self.sum_at_the_end(self.run_example(*words))
         moved = self.run_example(*words)
-        self.assertTrue(moved.wait_output(b"step 0"))
+        self.assertTrue(moved.wait_output(b"at hostA"))
         for host, options in (("hostB", ["--at-point"]), ("hostC", []), ("hostA", ["--at-point"])):
             outcome = self.testbed.move("hostA", moved.pid, host, options=options)
             self.assertEqual(outcome.status, DONE, f"{outcome}{self.told(moved)}")
         self.assertEqual(self.sum_at_the_end(moved), expected)
 
-    def test_the_darts(self):
-        alone = self.run_example("monte_carlo", 200000, "hostA", "hostA", "hostA")
-        moved = self.run_example("monte_carlo", 200000, "hostB", "hostC", "hostA")
+    def check_computes(self, name, *words):
+        """Those of which each host is one more share of the work."""
+        alone = self.run_example(name, *words, "hostA", "hostA", "hostA")
+        moved = self.run_example(name, *words, "hostB", "hostC", "hostA")
         self.assertEqual(self.sum_at_the_end(moved), self.sum_at_the_end(alone))
         self.assertEqual(self.hosts_seen(moved), ["hostA", "hostB", "hostC", "hostA"],
                          self.told(moved))
+
+    def test_the_stencil_is_moved(self):
+        self.check_is_moved("stencil", 400, 9000)
+
+    def test_the_darts(self):
+        self.check_computes("monte_carlo", 200000)
+
+    def test_the_darts_are_moved(self):
+        self.check_is_moved("monte_carlo", 100_000_000)
+
+    def test_the_arena(self):
+        self.check_computes("arena", 20)
+
+    def test_the_arena_is_moved(self):
+        self.check_is_moved("arena", 2000)
 
     def test_the_kernel(self):
         alone = self.run_example("kernel", 100, 20, "hostA", "hostA", "hostA")
         moved = self.run_example("kernel", 100, 20, "hostB", "hostC", "hostA")
         self.assertEqual(self.sum_at_the_end(moved), self.sum_at_the_end(alone))
         self.assertIn("hostC", self.hosts_seen(moved), self.told(moved))
+
+    def test_the_kernel_is_moved(self):
+        self.check_is_moved("kernel", 300, 40000)
 
 
 class Deaths(ApiCase):
