@@ -16,6 +16,7 @@
 #include <cerrno>
 #include <cstring>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <set>
 
@@ -409,6 +410,14 @@ Result<void> capture_state(FrozenProcess& frozen, const std::vector<WaitRecord>&
   for (std::string& signal :
        join_timer_signals(MIGRATE_TRY(peek_signals(frozen.leader().host_id, true)))) {
     image.add_pending_signals(std::move(signal));
+  }
+  const int signals = std::accumulate(
+      image.threads().begin(), image.threads().end(), image.pending_signals_size(),
+      [](int sum, const wire::Thread& thread) { return sum + thread.pending_signals_size(); });
+  if (signals > kMostPendingSignals) {
+    refusals.push_back(make_refusal(
+        "SIGNALS_PENDING",
+        std::to_string(signals) + " signals; at most " + std::to_string(kMostPendingSignals)));
   }
   return {};
 }

@@ -151,6 +151,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "let each program open the file itself, or append to it (>> in a shell)"},
     {"SHARED_MEMORY_OUTSIDE", "another process shares this memory",
      "move when the other process has ended or unmapped it"},
+    {"SIGNALS_PENDING", "more signals wait for it than are sent anew in one go",
+     "let the program take signals that it blocks; try again in a moment"},
     {"SOCKET",
      "of Unix domain sockets, only connected ones without names are carried, if both "
      "ends are inside",
@@ -185,6 +187,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "special"},
     {"THREAD_UNSHARED", "a thread does not share what the threads of a process commonly share",
      "programs whose threads call unshare() cannot be moved"},
+    {"TIMERS", "it has more POSIX timers than are set anew in one go",
+     "let the program delete timers that it does not need"},
     {"TIMERS_HIDDEN", "this kernel does not show the POSIX timers of a process",
      "use a kernel with CONFIG_CHECKPOINT_RESTORE"},
     {"TRACED", "a debugger or tracer holds the process", "detach it, and try again"},

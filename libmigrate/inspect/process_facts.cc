@@ -22,6 +22,7 @@
 #include "libmigrate/inspect/internal/mappings.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/proc_text.h"
+#include "libmigrate/trace/script_area.h"
 
 namespace migrate::inspect {
 namespace {
@@ -277,6 +278,9 @@ Result<void> read_timers(const ProcessView& view, const ThreadIds& threads,
           static_cast<std::int32_t>(parse_number(value.substr(negative ? 1 : 0)).value_or(0));
       timer->set_clock(negative ? -clock : clock);
     }
+  }
+  if (const int count = image.posix_timers_size(); count > kMostPosixTimers) {
+    refuse(refusals, "TIMERS", fmt::format("{} timers; at most {}", count, kMostPosixTimers));
   }
   return {};
 }

@@ -14,6 +14,11 @@
 
 namespace migrate {
 
+/// Most POSIX timers, and most pending signals, of a process that is moved: so many fit into the data
+/// of the one script that makes a process what it was, with all else that this needs.
+inline constexpr int kMostPosixTimers = 512;
+inline constexpr int kMostPendingSignals = 1024;
+
 /// Where a script runs: the interpreter's code, the way back, entries, and data, in this order.
 struct ScriptPlace {
   static constexpr std::uint64_t kEntriesOffset = arch::kWayBackOffset + sizeof(arch::WayBack);

@@ -540,6 +540,8 @@ constexpr Refused kRefused[] = {
     {"memory_limit", "RLIMIT_REACHED", refused::memory_limit},
     {"data_limit", "RLIMIT_REACHED", refused::data_limit},
     {"descriptor_limit", "RLIMIT_REACHED", refused::descriptor_limit},
+    {"many_timers", "TIMERS", refused::many_timers},
+    {"hidden_signals", "SIGNALS_PENDING", refused::hidden_signals},
     {"memfd_in_pieces", "LARGE_MEMFD", refused::memfd_in_pieces},
     {"several", "INOTIFY,SOCKET_KIND,FILE_LOCK,PROC_FILE", several},
 };

@@ -1,9 +1,11 @@
 #pragma once
 // Programs that have reached a limit which moving them would exceed (refused.cc).
 
+#include <signal.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <functional>
@@ -57,6 +59,33 @@ inline Verify memfd_in_pieces() {
     check::called(::pwrite(fd, "x", 1, piece * kDistance), "pwrite");
   }
   return [fd] { CHECK_EQUAL(::lseek(fd, 0, SEEK_END), (kPieces - 1) * kDistance + 1); };
+}
+
+/// More timers than a script has room for.
+inline Verify many_timers() {
+  timer_t timer{};
+  for (int i = 0; i < 600; ++i) {
+    check::called(::timer_create(CLOCK_MONOTONIC, nullptr, &timer), "timer_create");
+  }
+  return [timer] { check::called(::timer_delete(timer), "timer_delete"); };
+}
+
+/// More signals that are blocked and wait.
+inline Verify hidden_signals() {
+  static constexpr int kCount = 1100;
+  sigset_t set;
+  ::sigemptyset(&set);
+  ::sigaddset(&set, SIGRTMIN + 3);
+  check::called(::sigprocmask(SIG_BLOCK, &set, nullptr), "sigprocmask");
+  for (int i = 0; i < kCount; ++i) {
+    check::called(::sigqueue(::getpid(), SIGRTMIN + 3, {}), "sigqueue");
+  }
+  return [set] {
+    const timespec now{};
+    for (int i = 0; i < kCount; ++i) {
+      CHECK_EQUAL(::sigtimedwait(&set, nullptr, &now), SIGRTMIN + 3);
+    }
+  };
 }
 
 }  // namespace refused
