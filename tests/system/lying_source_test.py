@@ -10,7 +10,6 @@ import pathlib
 import socket
 import struct
 import sys
-import threading
 import unittest
 
 import harness
@@ -146,35 +145,8 @@ def changed(body, what):
 def stand_between(address, port, what):
     listener = socket.create_server(("", OWN_PORT))
     print("listening", flush=True)
-
-    def carry(origin, target, purpose):
-        try:
-            while purpose == wire.OFFER:
-                body = b""
-                while not (piece := wire.receive_frame(origin)) or piece[0] == 1:
-                    body += piece[1:]
-                body += piece[1:]
-                target.sendall(wire.frame(b"\0" + changed(body, what)))
-            while data := origin.recv(1 << 18):
-                target.sendall(data)
-        except (EOFError, OSError):
-            pass
-        for end in (origin, target):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
-
-    while True:
-        near, _ = listener.accept()
-        first = near.recv(32, socket.MSG_WAITALL)
-        far = socket.create_connection((address, int(port)), 10)
-        far.settimeout(None)
-        for end in (near, far):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        far.sendall(first)
-        for words in ((near, far, first[6]), (far, near, 0)):
-            threading.Thread(target=carry, args=words, daemon=True).start()
+    wire.relay(listener, (address, int(port)), lambda purpose, message: [
+        changed(message, what)] if purpose == wire.OFFER else None)
 
 
 class LyingSource(unittest.TestCase):

@@ -11,7 +11,6 @@ import pathlib
 import socket
 import struct
 import sys
-import threading
 import time
 import unittest
 
@@ -30,10 +29,6 @@ MIB = 1 << 20
 
 def preamble(purpose, session=b"\x11" * 16, version=wire.PROTOCOL_VERSION):
     return struct.pack("<4sHBB16s8x", b"LMIG", version, purpose, 0, session)
-
-
-def frame(message):
-    return struct.pack("<I", len(message)) + message
 
 
 def varint(number):
@@ -75,7 +70,7 @@ def ended(peer):
 def lying_lengths(address):
     """Frames that announce what they do not have, or nothing, or too much."""
     for data in (struct.pack("<I", 0), struct.pack("<I", 0xffffffff), struct.pack("<I", 5 * MIB),
-                 frame(b"\x02what"), frame(b"\x00\xff\xff\xff"), b"\x01"):
+                 wire.frame(b"\x02what"), wire.frame(b"\x00\xff\xff\xff"), b"\x01"):
         for purpose in (OFFER, QUERY, RESUME, COMMAND, HOME, URGENT, BULK):
             with connect(address, purpose) as peer:
                 try:
@@ -102,7 +97,7 @@ def no_preamble(address):
 def endless_image(address):
     """An offer whose pieces never end."""
     with connect(address, OFFER) as peer:
-        piece = frame(b"\x01" + bytes(MIB))
+        piece = wire.frame(b"\x01" + bytes(MIB))
         sent = 0
         try:
             while sent < 2048:
@@ -129,7 +124,7 @@ def offers_nonsense(address):
         offer = (field(1, b"p" * 16) + field(2, b"lazy") + field(3, image_of(wrong)) +
                  field(11, b"token"))
         with connect(address, OFFER) as peer:
-            peer.sendall(frame(b"\x00" + field(1, offer)))
+            peer.sendall(wire.frame(b"\x00" + field(1, offer)))
             if not ended(peer):
                 return f"goes on after {wrong!r}"
     return ""
@@ -141,31 +136,10 @@ def commands(address, session):
     for request in (b'{"command":"move"}', b'{"token":5,"command":"move"}', b"[]", deep,
                     b'{"token":{"a":[]},"mode":7,"destination":false}'):
         with connect(address, COMMAND, bytes.fromhex(session)) as peer:
-            peer.sendall(frame(request))
+            peer.sendall(wire.frame(request))
             if not ended(peer):
                 return f"goes on after {request[:80]!r}"
     return ""
-
-
-def receive_frame(peer):
-    def exactly(count):
-        data = b""
-        while len(data) < count:
-            part = peer.recv(count - len(data))
-            if not part:
-                raise EOFError
-            data += part
-        return data
-    return exactly(struct.unpack("<I", exactly(4))[0])
-
-
-def receive_message(peer):
-    message = b""
-    while True:
-        piece = receive_frame(peer)
-        message += piece[1:]
-        if piece[0] == 0:
-            return message
 
 
 def destination(what):
@@ -180,17 +154,17 @@ def destination(what):
             peer.settimeout(20)
             data = peer.recv(32, socket.MSG_WAITALL)
             if data[6] != OFFER:
-                peer.sendall(frame(bytes(32)))  # the question for the token
-                receive_frame(peer)
+                peer.sendall(wire.frame(bytes(32)))  # the question for the token
+                wire.receive_frame(peer)
             connections[data[6]] = peer
         return connections[purpose]
 
     def say(body):
-        control.sendall(frame(b"\x00" + body))
+        control.sendall(wire.frame(b"\x00" + body))
 
     offer_reply, restored, running, connected = (field(number, b"") for number in (2, 4, 6, 12))
     control = accept(OFFER)
-    receive_message(control)
+    wire.receive_control(control)
     if what == "garbage":
         say(b"\xff\xff\xff\xff")
     elif what == "running at once":
@@ -200,7 +174,7 @@ def destination(what):
     elif what == "endless reply":
         try:
             for _ in range(2048):
-                control.sendall(frame(b"\x01" + bytes(MIB)))
+                control.sendall(wire.frame(b"\x01" + bytes(MIB)))
         except OSError:
             pass
     else:
@@ -208,7 +182,7 @@ def destination(what):
         accept(URGENT)
         accept(BULK)
         say(connected)
-        receive_message(control)  # Final
+        wire.receive_control(control)  # Final
         if what == "the end after the image":
             pass
         elif what == "running before it was told to":
@@ -217,9 +191,9 @@ def destination(what):
             say(field(9, field(1, b"no \xff room")))
         elif what == "pages and nonsense":
             urgent = connections[URGENT]
-            urgent.sendall(frame(struct.pack("<IIQII", 1, 1, 0x1000, 1, 0)))
-            receive_frame(urgent)
-            urgent.sendall(frame(b"nonsense"))
+            urgent.sendall(wire.frame(struct.pack("<IIQII", 1, 1, 0x1000, 1, 0)))
+            wire.receive_frame(urgent)
+            urgent.sendall(wire.frame(b"nonsense"))
             say(offer_reply)
         elif what == "restored twice, then nonsense":
             say(restored[:1])
@@ -259,36 +233,16 @@ def source(address, what):
     print("listening", flush=True)
     spoilt = []
 
-    def carry(origin, target, purpose):
-        try:
-            while purpose and not spoilt:
-                message = receive_frame(origin)
-                instead = spoil(what, purpose, message)
-                if instead:
-                    spoilt.append(what)
-                    print("spoilt", flush=True)
-                for each in instead or [message]:
-                    target.sendall(frame(each))
-            while data := origin.recv(1 << 18):
-                target.sendall(data)
-        except (EOFError, OSError):
-            pass
-        for end in (origin, target):
-            try:
-                end.shutdown(socket.SHUT_RDWR)
-            except OSError:
-                pass
+    def passes_on(purpose, message):
+        if spoilt:
+            return None
+        instead = spoil(what, purpose, message)
+        if instead:
+            spoilt.append(what)
+            print("spoilt", flush=True)
+        return instead or [message]
 
-    while True:
-        near, _ = listener.accept()
-        first = near.recv(32, socket.MSG_WAITALL)
-        far = socket.create_connection((address, PORT), 10)
-        far.settimeout(None)
-        for end in (near, far):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        far.sendall(first)
-        for words in ((near, far, first[6]), (far, near, 0)):
-            threading.Thread(target=carry, args=words, daemon=True).start()
+    wire.relay(listener, (address, PORT), passes_on)
 
 
 # --- the tests

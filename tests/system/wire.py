@@ -20,6 +20,7 @@ import socket
 import ssl
 import struct
 import sys
+import threading
 
 PORT = 7070
 OFFER, URGENT, BULK, HOME, QUERY, COMMAND, RESUME = range(1, 8)
@@ -137,6 +138,43 @@ def read_streams(path):
         streams.append(data[4:4 + length])
         data = data[4 + length:]
     return streams
+
+
+def relay(listener, target, passes_on):
+    """Stands between whoever connects to `listener` and `target`, (ADDRESS, PORT), for ever.
+    `passes_on(purpose, message)` gives what goes on instead of one message of the side that
+    connects, a list of messages; None: this one and all that follow over that connection, unseen.
+    Where a move is offered a message has all its pieces. Each connection has a thread that calls."""
+    def carry(origin, onward, purpose):
+        receive, send = ((receive_control, send_control) if purpose == OFFER else
+                         (receive_frame, lambda to, message: to.sendall(frame(message))))
+        try:
+            while purpose is not None:
+                message = receive(origin)
+                instead = passes_on(purpose, message)
+                for each in [message] if instead is None else instead:
+                    send(onward, each)
+                purpose = None if instead is None else purpose
+            while data := origin.recv(1 << 18):
+                onward.sendall(data)
+        except (EOFError, OSError):
+            pass
+        for end in (origin, onward):
+            try:
+                end.shutdown(socket.SHUT_RDWR)
+            except OSError:
+                pass
+
+    while True:
+        near, _ = listener.accept()
+        first = near.recv(32, socket.MSG_WAITALL)
+        far = socket.create_connection(target, 10)
+        far.settimeout(None)
+        for end in (near, far):
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        far.sendall(first)
+        for words in ((near, far, first[6]), (far, near, None)):
+            threading.Thread(target=carry, args=words, daemon=True).start()
 
 
 def receive_control(connection):
