@@ -10,6 +10,8 @@
 #include <cstring>
 #include <memory>
 
+#include "transport/page_transport.h"
+
 namespace migrate {
 namespace {
 
@@ -32,6 +34,16 @@ Result<std::uint16_t> parse_port(std::string_view text, std::string_view digits)
     return malformed(text, "the port must be a number from 0 to 65535");
   }
   return port;
+}
+
+/// "tcp://, tls:// or rdma://".
+std::string all_schemes() {
+  std::string schemes = "tcp://, tls://";
+  const auto transports = page_transports();
+  for (const PageTransport* const each : transports) {
+    schemes += std::string(each == transports.back() ? " or " : ", ") + each->word + "://";
+  }
+  return schemes;
 }
 
 bool valid_host(std::string_view host) {
@@ -112,8 +124,9 @@ Result<Address> Address::parse(std::string_view text, std::uint16_t default_port
   if (const auto colon = rest.find("://"); colon != std::string_view::npos) {
     address.scheme = rest.substr(0, colon);
     rest.remove_prefix(colon + 3);
-    if (address.scheme != "tcp" && address.scheme != "tls" && address.scheme != "rdma") {
-      return malformed(text, "the scheme must be tcp://, tls:// or rdma://");
+    if (address.scheme != "tcp" && address.scheme != "tls" &&
+        find_page_transport(address.scheme) == nullptr) {
+      return malformed(text, "the scheme must be " + all_schemes());
     }
   }
   std::string_view port_part;  // with its colon

@@ -31,7 +31,7 @@ struct SocketAddress {
 
 /// Where a daemon listens: `tcp://HOST:PORT`, `HOST:PORT`, `HOST`, `[v6]:PORT`, `v6`. A value type.
 struct Address {
-  std::string scheme = "tcp";  ///< "tcp", "tls" or "rdma".
+  std::string scheme = "tcp";  ///< "tcp", "tls" or that of a transport of pages.
   std::string host;            ///< Name or numeric address, without brackets.
   std::uint16_t port = kDefaultPort;
 

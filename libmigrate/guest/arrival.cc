@@ -168,8 +168,8 @@ Result<void> Arrival::connect() {
   tell_unkept(reply);
   reply.set_staged_pages(plan_.rounds ? staged_pages_of(offer_) : 0);
   reply.set_incarnation(MIGRATE_TRY(SessionFile::incarnation(context_.state_directory)));
-  if (offer_.wants_rdma()) {
-    pages_->set_listener(listen_for_pages(context_, session_, reply));
+  if (offer_.page_transports_size() > 0) {
+    pages_->set_listener(listen_for_pages(context_, session_, offer_, reply));
   }
   MIGRATE_TRY(control_->send(ready));
   AwaitConnections awaits(*control_, *pages_, early_, world_.clock);

@@ -9,7 +9,7 @@ namespace migrate {
 namespace {
 
 constexpr int kDataTimeoutMs = 10'000;
-constexpr int kRdmaTimeoutMs = 25'000;  // Two connections that the source waits 10 s for.
+constexpr int kListenTimeoutMs = 2 * kPageConnectMs + 5000;  // Two connections of a source.
 constexpr int kRunTimeoutMs = 60'000;
 constexpr int kSilenceMs = 60'000;
 constexpr int kStagingLookMs = 100;
@@ -52,7 +52,7 @@ void Awaiting::on_letter(Letter letter) {
 
 AwaitConnections::AwaitConnections(ControlChannel& control, GuestPages& pages, EarlyLetters& early,
                                    std::function<std::int64_t()> clock)
-    : Awaiting(control, pages, early, pages.listens() ? kRdmaTimeoutMs : kDataTimeoutMs,
+    : Awaiting(control, pages, early, pages.listens() ? kListenTimeoutMs : kDataTimeoutMs,
                std::move(clock)) {}
 
 bool AwaitConnections::step() {

@@ -90,17 +90,17 @@ void GuestPages::keep_again() {
 // Who may not connect was told so, and is no failure of the session.
 void GuestPages::accept() {
   constexpr int kRefusalsTold = 10;
-  auto accepted = rdma_->accept(0);
+  auto accepted = listener_->accept(0);
   if (!accepted) {
     const Error& error = accepted.error();
     const bool refused = error.code == ErrorCode::kRefused;
-    rdma_refusals_ += refused ? 1 : 0;
-    if (error.code != ErrorCode::kRetry && (!refused || rdma_refusals_ <= kRefusalsTold)) {
+    refusals_ += refused ? 1 : 0;
+    if (error.code != ErrorCode::kRetry && (!refused || refusals_ <= kRefusalsTold)) {
       log::warn("session {}: {}{}", to_hex(session_), error.message(),
-                refused && rdma_refusals_ == kRefusalsTold ? "; no more of these are told" : "");
+                refused && refusals_ == kRefusalsTold ? "; no more of these are told" : "");
     }
     if (error.code == ErrorCode::kUnsupported) {
-      rdma_.reset();  // The device waits for it to go.
+      listener_.reset();  // The device waits for it to go.
     }
     return;
   }
@@ -139,9 +139,9 @@ void GuestPages::collect_poll_fds(std::vector<pollfd>& polled) {
 void GuestPages::follow(bool independent) {
   std::uint64_t ignored = 0;
   static_cast<void>(::read(events_.get(), &ignored, sizeof(ignored)));
-  if (rdma_ && independent) {
-    rdma_.reset();
-  } else if (rdma_) {
+  if (listener_ && independent) {
+    listener_.reset();
+  } else if (listener_) {
     accept();
   }
   keep_again();

@@ -16,7 +16,7 @@
 #include "libmigrate/guest/staged_pages.h"
 #include "libmigrate/requests/move_plan.h"
 #include "pager/pager.h"
-#include "transport/rdma.h"
+#include "transport/page_transport.h"
 
 namespace migrate {
 
@@ -38,12 +38,12 @@ class GuestPages final : public OwedPages {
   /// The pager, once it is made; before, nothing is owed.
   void set_pager(std::unique_ptr<Pager> pager) { pager_ = std::move(pager); }
   Pager& pager() { return *pager_; }
-  /// Where the source may connect over RDMA, until nothing is owed any more.
-  void set_listener(std::unique_ptr<RdmaListener> listener) { rdma_ = std::move(listener); }
-  bool listens() const { return rdma_ != nullptr; }
+  /// Where the source may connect by a transport of pages, until nothing is owed any more.
+  void set_listener(std::unique_ptr<PageListener> listener) { listener_ = std::move(listener); }
+  bool listens() const { return listener_ != nullptr; }
   /// Polls readable when somebody knocks there; -1 if it does not listen.
-  int listener_fd() const { return rdma_ ? rdma_->fd() : -1; }
-  /// Takes who has connected over RDMA.
+  int listener_fd() const { return listener_ ? listener_->fd() : -1; }
+  /// Takes who has connected there.
   void accept();
   /// Both connections are there, and start() may be called.
   bool linked() const { return urgent_ != nullptr && bulk_ != nullptr; }
@@ -83,9 +83,9 @@ class GuestPages final : public OwedPages {
   UniqueFd events_;         // an eventfd, for the worker's loop
   std::atomic<bool> done_ = false;
   std::atomic<bool> link_lost_ = false;
-  std::atomic<std::uint64_t> pages_read_ = 0;  // by RDMA READ
-  std::unique_ptr<RdmaListener> rdma_;
-  int rdma_refusals_ = 0;
+  std::atomic<std::uint64_t> pages_read_ = 0;  // by the destination itself
+  std::unique_ptr<PageListener> listener_;
+  int refusals_ = 0;  // of who knocked there
   std::unique_ptr<Channel> urgent_;
   std::unique_ptr<Channel> bulk_;
   struct Unkept {

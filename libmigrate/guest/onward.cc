@@ -8,14 +8,15 @@
 
 namespace migrate {
 
-SourceMoveOptions Onward::options(const MovePlan& plan, const Address& destination) const {
+SourceMoveOptions Onward::options(MoveRequest request, const Address& destination) const {
   const wire::CellSession& noted = guest_.record().noted();
   SourceMoveOptions options;
   options.pid = guest_.cell()->seed();
   options.known = guest_.objects().known(options.pid);
   options.known.home_groups = noted.home_groups();
   options.known.group_places = noted.group_places();
-  options.plan = plan;
+  options.request = std::move(request);
+  options.request.starts = false;  // It has, at its home.
   options.destination = destination;
   options.process = guest_.process();
   options.home = *Address::parse(noted.home());
@@ -63,16 +64,7 @@ std::unique_ptr<OnwardMove> Onward::begin(const MoveRequest& request, EventSink 
     sink.finish_failed(MIGRATE_FAILED, destination.error());
     return nullptr;
   }
-  SourceMoveOptions options = this->options(request.plan, *destination);
-  options.asker = request.asker;
-  options.strict = request.strict;
-  options.push = request.push;
-  options.rounds = request.rounds;
-  options.wish = request.wish;
-  options.transport = request.transport;
-  options.at_point = request.at_point;
-  options.asked = request.asked;
-  options.policy = request.policy;
+  SourceMoveOptions options = this->options(request, *destination);
   auto onward = std::make_unique<OnwardMove>(OnwardMove{std::move(sink), request.wait, nullptr});
   onward->move =
       world_.attempt_move(std::move(options), hooks(), request.retry_seconds, onward->sink);
@@ -91,11 +83,7 @@ void Onward::check(const CheckRequest& request, EventSink sink) {
   } else {
     destination.host.clear();
   }
-  SourceMoveOptions options = this->options(check_plan(request.plan), destination);
-  options.wish = request.wish;
-  options.asker = request.asker;
-  options.strict = request.strict;
-  options.policy = request.policy;
+  SourceMoveOptions options = this->options(request_of(request), destination);
   EventSink nobody;
   SourceMove move(std::move(options), {}, nobody);
   tell_verdict(sink, move, request.detail);
@@ -106,8 +94,10 @@ std::unique_ptr<OnwardMove> Onward::adopt() {
   if (!noted.has_outgoing()) {
     return nullptr;
   }
+  MoveRequest request;
+  request.plan = noted_plan(noted.outgoing().mode());
   SourceMoveOptions options = this->options(
-      noted_plan(noted.outgoing().mode()),
+      std::move(request),
       Address::parse(noted.outgoing().destination()).value_or(guest_.context().own_address));
   auto onward = std::make_unique<OnwardMove>();
   auto move = world_.adopt_move(std::move(options), hooks(), guest_.record().file().mark().area,

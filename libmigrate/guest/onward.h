@@ -51,7 +51,7 @@ class Onward final : public OnwardMoves {
   std::unique_ptr<OnwardMove> adopt();
 
  private:
-  SourceMoveOptions options(const MovePlan& plan, const Address& destination) const;
+  SourceMoveOptions options(MoveRequest request, const Address& destination) const;
   SourceMove::Hooks hooks();
 
   Guest& guest_;

@@ -124,17 +124,7 @@ Result<std::unique_ptr<SourceLeaving>> SourceLeaving::create(const WorkerContext
                                                              EventSink& client) {
   SourceMoveOptions options = options_of(context, record);
   options.destination = MIGRATE_TRY(Address::parse(request.destination));
-  options.plan = request.plan;
-  options.transport = request.transport;
-  options.asker = request.asker;
-  options.strict = request.strict;
-  options.push = request.push;
-  options.rounds = request.rounds;
-  options.wish = request.wish;
-  options.at_point = request.at_point;
-  options.asked = request.asked;
-  options.policy = request.policy;
-  options.starts = request.starts;
+  options.request = request;
   return std::unique_ptr<SourceLeaving>(
       new SourceLeaving(std::move(options), record, files, client, request.retry_seconds));
 }
@@ -204,7 +194,7 @@ Result<SourceMoveOptions> SourceRemains::options() const {
   const wire::Outgoing& noted = record_.text().outgoing();
   SourceMoveOptions options = options_of(context_, record_);
   options.destination = MIGRATE_TRY(Address::parse(noted.destination()));
-  options.plan = noted_plan(noted.mode());
+  options.request.plan = noted_plan(noted.mode());
   return options;
 }
 

@@ -17,6 +17,18 @@
 #include "libmigrate/requests/requests.h"
 
 namespace migrate {
+
+MoveRequest request_of(const CheckRequest& check) {
+  MoveRequest request;
+  request.plan = check_plan(check.plan);
+  request.wish = check.wish;
+  request.asker = check.asker;
+  request.strict = check.strict;
+  request.policy = check.policy;
+  request.starts = check.starts;
+  return request;
+}
+
 namespace {
 
 Result<SourceMoveOptions> options_of(const WorkerContext& context, const CheckRequest& request) {
@@ -26,13 +38,8 @@ Result<SourceMoveOptions> options_of(const WorkerContext& context, const CheckRe
   if (!request.destination.empty()) {
     options.destination = MIGRATE_TRY(Address::parse(request.destination));
   }
-  options.plan = check_plan(request.plan);
-  options.wish = request.wish;
+  options.request = request_of(request);
   options.home = context.own_address;
-  options.asker = request.asker;
-  options.strict = request.strict;
-  options.policy = request.policy;
-  options.starts = request.starts;
   options.host_clocks = MIGRATE_TRY(clock_offsets(0));
   options.context = &context;
   return options;

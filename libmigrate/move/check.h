@@ -7,6 +7,9 @@
 
 namespace migrate {
 
+/// What a move would be asked for that `check` only asks about.
+MoveRequest request_of(const CheckRequest& check);
+
 /// Tells `client` the verdict.
 void run_check(const WorkerContext& context, EventSink client, const CheckRequest& request);
 

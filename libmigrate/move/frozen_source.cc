@@ -96,7 +96,7 @@ Error FrozenSource::refused() const {
 Result<void> FrozenSource::inspect(bool in_rounds) {
   auto inspected = [&]() -> Result<Inspection> {
     if (!stand_in_) {
-      stand_in_ = MIGRATE_TRY(StandIn::create(options_.asker));
+      stand_in_ = MIGRATE_TRY(StandIn::create(options_.request.asker));
     }
     inspector_ = MIGRATE_TRY(ProcessInspector::create(options_.pid, options_.known));
     return inspector_->inspect_running();
@@ -110,7 +110,7 @@ Result<void> FrozenSource::inspect(bool in_rounds) {
   }
   Inspection inspection = MIGRATE_TRY(std::move(inspected));
   refusals_ = std::move(inspection.refusals);
-  if (options_.starts) {
+  if (options_.request.starts) {
     std::erase_if(refusals_, [](const auto& refusal) { return refusal.code() == "STOPPED"; });
   }
   travel_.see(std::move(inspection.image), look_at_program());
@@ -162,7 +162,7 @@ void FrozenSource::find_losses(const wire::Image& image, bool frozen) {
 }
 
 void FrozenSource::refuse_losses(const std::vector<Loss>& losses) {
-  if (!options_.strict) {
+  if (!options_.request.strict) {
     return;
   }
   for (const Loss& loss : losses) {
@@ -200,7 +200,7 @@ Result<void> FrozenSource::take_judgement() {
   auto judged = stand_in_->answer();
   if (!judged && judged.error().code == ErrorCode::kRefused) {
     log::warn("{}", judged.error().message());
-    refusals_ = {make_refusal("NOT_PERMITTED", name(), options_.asker.name())};
+    refusals_ = {make_refusal("NOT_PERMITTED", name(), options_.request.asker.name())};
     losses_.reset();
     travel_.forget();
   }
@@ -283,14 +283,14 @@ Result<void> FrozenSource::heed_wish() {
     refusals_.push_back(make_refusal("HELD", name()));
     return fail(refused());
   }
-  if (wish_ && wish_->hooks != 0 && options_.asked == 0 && options_.at_point == 0) {
+  if (wish_ && wish_->hooks != 0 && options_.request.asked == 0 && options_.request.at_point == 0) {
     refusals_.push_back(make_refusal("HOOKS", name()));  // It has got them since it was asked.
     return fail(refused());
   }
-  if (options_.asked != 0 && (!wish_ || wish_->asked != options_.asked)) {
+  if (options_.request.asked != 0 && (!wish_ || wish_->asked != options_.request.asked)) {
     return fail(make_error(ErrorCode::kNotFound, "move", name(), "it asks for that no more"));
   }
-  if (options_.at_point != 0 && (!wish_ || wish_->at_point != options_.at_point)) {
+  if (options_.request.at_point != 0 && (!wish_ || wish_->at_point != options_.request.at_point)) {
     return fail(make_error(ErrorCode::kNotFound, "move", name(),
                            "it waits at its point no more; try again"));
   }
@@ -309,8 +309,8 @@ Result<std::vector<WaitRecord>> FrozenSource::stop(std::uint64_t system_call) {
   freeze_.emplace();
   freeze_->assistant = std::move(assistant);
   freeze_->since_us = now_us();
-  auto stopped =
-      FrozenProcess::freeze(options_.pid, system_call, inspector_->threads(), options_.starts);
+  auto stopped = FrozenProcess::freeze(options_.pid, system_call, inspector_->threads(),
+                                       options_.request.starts);
   if (!stopped && stopped.error().code == ErrorCode::kRefused) {
     refusals_.push_back(make_refusal("STOPPED", name()));
   }
@@ -400,8 +400,8 @@ Result<std::vector<ServedRegion>> FrozenSource::regions_to_watch() const {
 
 Result<void> FrozenSource::stop_to_watch(std::uint64_t system_call) {
   const RealtimeScope realtime;
-  auto stopped =
-      FrozenProcess::freeze(options_.pid, system_call, inspector_->threads(), options_.starts);
+  auto stopped = FrozenProcess::freeze(options_.pid, system_call, inspector_->threads(),
+                                       options_.request.starts);
   if (!stopped && stopped.error().code == ErrorCode::kRefused) {
     refusals_.push_back(make_refusal("STOPPED", name()));
   }
@@ -493,7 +493,8 @@ Result<void> FrozenSource::complete_image(std::int64_t clock_offset_ns) {
   mutable_only_process(image_).set_clock_offset_ns(clock_offset_ns);
   content_files_ = MIGRATE_TRY(capture_contents(options_.pid, image_));
   MIGRATE_TRY(capture_starter_pages(*freeze_->process, mutable_only_process(image_)));
-  return wish_ ? note_arrival(options_.pid, *wish_, options_.asked, mutable_only_process(image_))
+  return wish_ ? note_arrival(options_.pid, *wish_, options_.request.asked,
+                              mutable_only_process(image_))
                : Result<void>();
 }
 
@@ -521,7 +522,7 @@ Result<void> FrozenSource::park() {
 }
 
 Result<void> FrozenSource::resume() {
-  if (options_.starts) {  // It was to run there or nowhere.
+  if (options_.request.starts) {  // It was to run there or nowhere.
     ::kill(options_.pid, SIGKILL);
     return {};
   }

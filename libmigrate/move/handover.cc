@@ -22,7 +22,7 @@ Handover::Handover(HandoverOptions options, World world, KeptMemory& memory, Mov
       memory_(memory),
       report_(report),
       farewell_(world_.clock),
-      pages_(RdmaRoute(options_.transport, *options_.context),
+      pages_(PageRoute(options_.transport, *options_.context),
              [this](Purpose purpose) { return world_.connect(purpose, session_); }) {}
 
 Result<void> Handover::connect_control(Purpose purpose) {
@@ -41,7 +41,11 @@ Result<void> Handover::offer(wire::Offer offer, const ClockOffsets& offsets) {
   wire::ControlMessage message;
   *message.mutable_offer() = std::move(offer);
   message.mutable_offer()->set_mode(std::string(options_.plan.word));
-  message.mutable_offer()->set_wants_rdma(pages_.wants_rdma() && !options_.plan.only_asks);
+  if (!options_.plan.only_asks) {
+    for (const std::string& word : pages_.wanted()) {
+      message.mutable_offer()->add_page_transports(word);
+    }
+  }
   message.mutable_offer()->set_hurries(options_.push.deadline.count() > 0);
   MIGRATE_TRY(control_->send(message));
   const auto reply = MIGRATE_TRY(await_reply(offsets));

@@ -60,7 +60,7 @@ class Handover {
   /// Makes the offer, whose mode and transport are filled in here, and waits for the answer.
   /// `offsets`: the process's clocks, minus this host's, which the destination may ask for. Errors:
   /// kRefused (see refusals(), if it has given any), kCorrupt, kRetry (silence), kUnsupported
-  /// (RDMA must be and is not there), kPeerLost.
+  /// (a transport must be and is not there), kPeerLost.
   Result<void> offer(wire::Offer offer, const ClockOffsets& offsets);
   /// What the way there carries, after offer() was answered by a refusal, or only asked. Nothing:
   /// the destination does not answer that, or not in time.

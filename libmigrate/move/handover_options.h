@@ -22,7 +22,7 @@ struct HandoverPatience {
 struct HandoverOptions {
   Address destination;
   MovePlan plan;
-  PageTransport transport = PageTransport::kAuto;
+  PageTransportChoice transport;
   PushLimits push;
   RoundLimits rounds{};
   const WorkerContext* context = nullptr;  ///< Borrowed.

@@ -4,16 +4,16 @@
 
 namespace migrate {
 
-PageConnections::PageConnections(RdmaRoute route, Opener open)
-    : open_(std::move(open)), rdma_(std::move(route)) {}
+PageConnections::PageConnections(PageRoute route, Opener open)
+    : open_(std::move(open)), route_(std::move(route)) {}
 
 Result<void> PageConnections::settle(const SessionId& session, const wire::OfferReply& reply) {
-  return rdma_.settle(session, reply);
+  return route_.settle(session, reply);
 }
 
 Result<std::shared_ptr<Channel>> PageConnections::open_one(Purpose purpose) {
-  std::shared_ptr<Channel> channel = MIGRATE_TRY(rdma_.connect(purpose));
-  transport_ = channel ? "rdma" : "tcp";
+  std::shared_ptr<Channel> channel = MIGRATE_TRY(route_.connect(purpose));
+  transport_ = route_.word();
   if (!channel) {
     channel = MIGRATE_TRY(open_(purpose));
   }
@@ -39,7 +39,7 @@ void PageConnections::push(std::chrono::microseconds pause) {
 
 Result<void> PageConnections::open_again(KeptMemory& memory, const PageServerOptions& options) {
   bulk_.reset();
-  rdma_.allow_tcp();
+  route_.allow_daemons();
   std::shared_ptr<Channel> urgent = MIGRATE_TRY(open_one(Purpose::kUrgent));
   std::shared_ptr<Channel> bulk = MIGRATE_TRY(open_one(Purpose::kBulk));
   if (!feed_) {

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -15,21 +16,22 @@
 
 namespace migrate {
 
-/// The urgent and the bulk connection of one handover, over RDMA or TCP, and the feed that serves
-/// pages over them. Owned by the thread of the source's worker.
+/// The urgent and the bulk connection of one handover, by a transport of pages or the daemons,
+/// and the feed that serves pages over them. Owned by the thread of the source's worker.
 class PageConnections {
  public:
-  /// Opens a TCP connection of the session for one purpose. Errors are its own.
+  /// Opens a connection of the session by the daemons for one purpose. Errors are its own.
   using Opener = std::function<Result<std::unique_ptr<Channel>>(Purpose)>;
 
-  PageConnections(RdmaRoute route, Opener open);
+  PageConnections(PageRoute route, Opener open);
 
-  /// Whether the offer is to ask for RDMA.
-  bool wants_rdma() const { return rdma_.wanted(); }
-  /// Takes what the destination answered to that. Errors: as RdmaRoute::settle().
+  /// Which transports the offer is to ask for.
+  std::vector<std::string> wanted() const { return route_.wanted(); }
+  /// Takes what the destination answered to that. Errors: as PageRoute::settle().
   Result<void> settle(const SessionId& session, const wire::OfferReply& reply);
 
-  /// Opens both; nothing is served yet. Blocks. Errors: those of the opener and of RDMA.
+  /// Opens both; nothing is served yet. Blocks. Errors: those of the opener and
+  /// PageRoute::connect().
   Result<void> open();
   /// That which open() made for pushing, for what is sent before. Borrowed until push().
   std::shared_ptr<Channel> bulk() const { return bulk_; }
@@ -38,7 +40,8 @@ class PageConnections {
   /// Pushes `pause` from now on, over the bulk connection that open() made; once for each. Nothing
   /// if that is gone.
   void push(std::chrono::microseconds pause);
-  /// Opens both anew, after disconnections, and serves over them. RDMA gives way to TCP. Blocks.
+  /// Opens both anew, after disconnections, and serves over them. Any transport gives way to the
+  /// daemons. Blocks.
   /// Errors: as open() and KeptMemory::make_feed(); the old connections are of no use either.
   Result<void> open_again(KeptMemory& memory, const PageServerOptions& options);
 
@@ -67,14 +70,14 @@ class PageConnections {
   std::uint64_t wire_bytes() const { return feed_ ? feed_->wire_bytes() : 0; }
   /// Pages sent with what files hold that the destination has not.
   std::uint64_t file_pages() const;
-  /// "rdma" or "tcp": of the last connection.
+  /// The word of that of the last connection.
   const char* transport() const { return transport_; }
 
  private:
   Result<std::shared_ptr<Channel>> open_one(Purpose purpose);
 
   const Opener open_;
-  RdmaRoute rdma_;
+  PageRoute route_;
   std::shared_ptr<Channel> urgent_;  // until it is served
   std::shared_ptr<Channel> bulk_;    // until it is pushed over
   std::unique_ptr<PageFeed> feed_;

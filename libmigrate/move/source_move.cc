@@ -45,8 +45,8 @@ SourceMove::SourceMove(SourceMoveOptions options, Hooks hooks, EventSink& sink)
     : options_(std::move(options)),
       hooks_(std::move(hooks)),
       sink_(sink),
-      plan_(options_.plan),
-      report_(options_.push.deadline),
+      plan_(options_.request.plan),
+      report_(options_.request.push.deadline),
       source_(options_, hooks_.on_area, report_),
       handover_(make_handover(plan_)) {}
 
@@ -61,9 +61,9 @@ std::unique_ptr<Handover> SourceMove::make_handover(const MovePlan& plan) {
   world.still_wanted = [this] { return still_wanted(); };
   return std::make_unique<Handover>(HandoverOptions{.destination = options_.destination,
                                                     .plan = plan,
-                                                    .transport = options_.transport,
-                                                    .push = options_.push,
-                                                    .rounds = options_.rounds,
+                                                    .transport = options_.request.transport,
+                                                    .push = options_.request.push,
+                                                    .rounds = options_.request.rounds,
                                                     .context = options_.context,
                                                     .number = 0,
                                                     .patience = {}},
@@ -113,7 +113,7 @@ MoveOutcome SourceMove::attempt_for(double seconds) {
 
 SourceMove::Attempt SourceMove::attempt() {
   source_.begin();
-  plan_ = options_.plan;
+  plan_ = options_.request.plan;
   choice_.reset();
   handover_ = make_handover(plan_);
   report_.begin();
@@ -217,8 +217,9 @@ Result<ClockOffsets> SourceMove::process_clocks() const {
 }
 
 PastMoves SourceMove::past_moves() const {
-  return {options_.context->state_directory,
-          options_.destination.to_string() + " " + std::string(to_string(options_.transport))};
+  return {
+      options_.context->state_directory,
+      options_.destination.to_string() + " " + std::string(to_string(options_.request.transport))};
 }
 
 // The mode of this attempt. Whether the destination takes the process, its offer tells.
@@ -242,7 +243,7 @@ Result<void> SourceMove::choose() {
 // `link`: what probes told of the way, if there were any.
 Result<void> SourceMove::advise(const std::optional<LinkSpeed>& link) {
   MoveFacts facts;
-  auto sampled = source_.sample(options_.wish.sample, [this] { return still_wanted(); });
+  auto sampled = source_.sample(options_.request.wish.sample, [this] { return still_wanted(); });
   if (!sampled && sampled.error().code == ErrorCode::kNotFound && !has_ended(options_.pid)) {
     sampled.error().code = ErrorCode::kRetry;  // It runs another program now (execve).
   }
@@ -252,13 +253,13 @@ Result<void> SourceMove::advise(const std::optional<LinkSpeed>& link) {
   const Speeds past = past_moves().read();
   facts.speeds_from = past.knows_pages() ? "moves" : link ? "probe" : "usual";
   facts.speeds = past.completed(link.value_or(LinkSpeed()),
-                                static_cast<double>(options_.push.bytes_per_second.value_or(
+                                static_cast<double>(options_.request.push.bytes_per_second.value_or(
                                     options_.context->push_bytes_per_second)));
-  facts.rounds = options_.rounds;
+  facts.rounds = options_.request.rounds;
   if (const Refusals against = source_.against_rounds(); !against.empty()) {
     facts.no_rounds = against.front().code() + ": " + against.front().reason();
   }
-  choice_ = choose_mode(std::move(facts), options_.wish.best);
+  choice_ = choose_mode(std::move(facts), options_.request.wish.best);
   return {};
 }
 
@@ -390,9 +391,9 @@ void SourceMove::note_past() const {
   MoveFigures figures = report_.figures();
   figures.plan = plan_;
   figures.threads = static_cast<std::uint32_t>(only_process(source_.image()).threads_size());
-  figures.limited =
-      options_.push.bytes_per_second.value_or(options_.context->push_bytes_per_second) > 0 ||
-      options_.push.deadline.count() > 0;
+  figures.limited = options_.request.push.bytes_per_second.value_or(
+                        options_.context->push_bytes_per_second) > 0 ||
+                    options_.request.push.deadline.count() > 0;
   past_moves().note(speeds_of(figures));
 }
 

@@ -18,24 +18,16 @@ namespace migrate {
 struct SourceMoveOptions {
   pid_t pid = 0;
   KnownObjects known;
-  Address destination;
-  MovePlan plan;
-  PageTransport transport = PageTransport::kAuto;
-  SessionId process{};            ///< Id of the process.
-  Address home;                   ///< Of the process.
-  std::string token;              ///< Of the process.
-  std::string command;            ///< Command line.
-  wire::GlobalName name;          ///< Of the process; its moves: before this one.
-  std::uint32_t at_point = 0;     ///< At whose point it is to be, as MoveRequest.
-  std::uint64_t asked = 0;        ///< With what it asks for this itself, as MoveRequest.
-  Asker asker;                    ///< Who wants it, judged on the frozen process.
-  std::vector<WaitRecord> waits;  ///< As the threads came here.
-  bool strict = false;            ///< What would lose something is refused.
-  PolicyRules policy;             ///< Of whoever asks, as MoveRequest.
-  bool starts = false;            ///< As MoveRequest.
-  PushLimits push;
-  RoundLimits rounds;
-  ModeWish wish;
+  Address destination;  ///< The request's.
+  /// What is asked for, in which `pid` and `destination` count for nothing. What the frozen process
+  /// is asked of it is judged there: whose asker it is, and the words of its program.
+  MoveRequest request;
+  SessionId process{};                     ///< Id of the process.
+  Address home;                            ///< Of the process.
+  std::string token;                       ///< Of the process.
+  std::string command;                     ///< Command line.
+  wire::GlobalName name;                   ///< Of the process; its moves: before this one.
+  std::vector<WaitRecord> waits;           ///< As the threads came here.
   ClockOffsets host_clocks;                ///< Of this worker's own time namespace.
   const WorkerContext* context = nullptr;  ///< Borrowed.
 };

@@ -15,7 +15,7 @@ bool ask_for_files(const PolicyRules& rules) {
 TravelPlan::TravelPlan(const SourceMoveOptions& options) : options_(options) {}
 
 TravelPolicy TravelPlan::policy() const {
-  return {options_.context->travel, options_.policy, options_.starts};
+  return {options_.context->travel, options_.request.policy, options_.request.starts};
 }
 
 void TravelPlan::begin() {
@@ -26,7 +26,7 @@ void TravelPlan::begin() {
 void TravelPlan::see(wire::Image seen, std::vector<ProgramAdvice> advice) {
   seen_ = std::move(seen);
   advice_ = std::move(advice);
-  asks_ = ask_for_files(options_.context->travel) || ask_for_files(options_.policy);
+  asks_ = ask_for_files(options_.context->travel) || ask_for_files(options_.request.policy);
   draft_ = seen_;
   travels_ = apply_policy(policy(), not_there_, advice_, draft_);
   if (must_ask()) {
@@ -58,8 +58,8 @@ bool TravelPlan::ship(const std::optional<FilesNotThere>& not_there) {
 }
 
 void TravelPlan::apply_frozen(const std::vector<ProgramAdvice>& advice, wire::Image& image) {
-  const bool has_rules =
-      !options_.context->travel.empty() || !options_.policy.empty() || options_.starts;
+  const bool has_rules = !options_.context->travel.empty() || !options_.request.policy.empty() ||
+                         options_.request.starts;
   if (!has_rules && advice.empty()) {  // Nothing to do, which takes no time of the freeze.
     travels_.emplace();
     return;

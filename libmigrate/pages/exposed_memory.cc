@@ -32,7 +32,7 @@ std::vector<PageRange> pieces_of(int fd, std::uint64_t start, std::uint64_t end)
   return pieces;
 }
 
-Result<void> expose_region(pid_t process, const ServedRegion& region, RdmaConnection& connection,
+Result<void> expose_region(pid_t process, const ServedRegion& region, OneSidedChannel& connection,
                            const std::atomic<bool>& ends, std::vector<ReadableWindow>& windows) {
   const std::string path =
       fmt::format("/proc/{}/map_files/{:x}-{:x}", process, region.range.start, region.range.end());
@@ -46,7 +46,7 @@ Result<void> expose_region(pid_t process, const ServedRegion& region, RdmaConnec
       return {};
     }
     Mapping view = MIGRATE_TRY(Mapping::view_of_file(file.get(), piece.start, piece.bytes()));
-    const RdmaPlace place = MIGRATE_TRY(connection.expose(std::move(view)));
+    const ExposedPlace place = MIGRATE_TRY(connection.expose(std::move(view)));
     windows.push_back({{region.range.start + (piece.start - first), piece.page_count}, place});
   }
   return {};
@@ -56,7 +56,7 @@ Result<void> expose_region(pid_t process, const ServedRegion& region, RdmaConnec
 
 std::vector<ReadableWindow> expose_shared_memory(pid_t process,
                                                  const std::vector<ServedRegion>& regions,
-                                                 RdmaConnection& connection,
+                                                 OneSidedChannel& connection,
                                                  const std::atomic<bool>& ends) {
   std::vector<ReadableWindow> windows;
   for (const ServedRegion& region : regions) {

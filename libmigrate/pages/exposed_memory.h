@@ -17,7 +17,7 @@ namespace migrate {
 /// `ends` (borrowed) is set. Any thread.
 std::vector<ReadableWindow> expose_shared_memory(pid_t process,
                                                  const std::vector<ServedRegion>& regions,
-                                                 RdmaConnection& connection,
+                                                 OneSidedChannel& connection,
                                                  const std::atomic<bool>& ends);
 
 }  // namespace migrate

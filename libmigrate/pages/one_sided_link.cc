@@ -125,13 +125,13 @@ Result<void> ReadingLink::send(std::span<const std::span<const std::byte>> parts
   const auto asked = read_struct<PageRequest>(parts.front());
   const ReadableWindow* const window = window_of(asked.range());
   const std::size_t length = std::size_t{asked.page_count} * kPageBytes;
-  if (window == nullptr || length > RdmaConnection::kMaxReadBytes) {
+  if (window == nullptr || length > OneSidedChannel::kMaxReadBytes) {
     return ChannelLink::send(parts);
   }
   const ReplyHeader reply{
       .tag = asked.tag, .address = asked.address, .page_count = asked.page_count};
-  const RdmaPlace place{window->place.address + (asked.address - window->source.start),
-                        window->place.key};
+  const ExposedPlace place{window->place.address + (asked.address - window->source.start),
+                           window->place.key};
   auto read = connection_->read(message_bytes(reply), place, length);
   if (!read && read.error().code != ErrorCode::kPeerLost) {
     if (read.error().code != ErrorCode::kRetry) {  // Not only too many at a time.
@@ -176,7 +176,7 @@ Result<std::span<const std::byte>> ReadingLink::receive(std::uint32_t spin_us, i
 std::unique_ptr<PageLink> make_urgent_link(std::unique_ptr<Channel> channel,
                                            std::atomic<std::uint64_t>& pages_read) {
   std::shared_ptr<Channel> shared = std::move(channel);
-  if (auto connection = std::dynamic_pointer_cast<RdmaConnection>(shared)) {
+  if (auto connection = std::dynamic_pointer_cast<OneSidedChannel>(shared)) {
     return std::make_unique<ReadingLink>(std::move(connection), pages_read);
   }
   return std::make_unique<ChannelLink>(std::move(shared));

@@ -9,12 +9,12 @@
 #include "base/mutex.h"
 #include "libmigrate/pages/channel_link.h"
 #include "pager/page_range.h"
-#include "transport/rdma.h"
+#include "transport/page_transport.h"
 
 // Pages that the destination reads by itself, without the source's processor. Over the urgent link
 // the source tells, before one of its replies, which of its memory is exposed:
 //   windows := type:u32=16 count:u32 (source:u64 page_count:u64 address:u64 key:u32 0:u32){count}
-// Requests for pages that lie in a window are then RDMA READs; the rest goes on as it was. Pager
+// Requests for pages that lie in a window are then reads of it; the rest goes on as it was. Pager
 // and page server know nothing of it (types of messages in pager/page_protocol.h are smaller).
 
 namespace migrate {
@@ -22,7 +22,7 @@ namespace migrate {
 /// Pages of the source process, and where the destination's device finds them.
 struct ReadableWindow {
   PageRange source;
-  RdmaPlace place;
+  ExposedPlace place;
 };
 
 inline constexpr std::size_t kMaxWindows = 64;
@@ -47,7 +47,7 @@ class OfferingLink final : public ChannelLink {
 class ReadingLink final : public ChannelLink {
  public:
   /// Counts pages that were asked for by reading into `pages_read`, which outlives this.
-  ReadingLink(std::shared_ptr<RdmaConnection> connection, std::atomic<std::uint64_t>& pages_read)
+  ReadingLink(std::shared_ptr<OneSidedChannel> connection, std::atomic<std::uint64_t>& pages_read)
       : ChannelLink(connection), connection_(std::move(connection)), pages_read_(pages_read) {}
 
   Result<void> send(std::span<const std::span<const std::byte>> parts) override;
@@ -59,7 +59,7 @@ class ReadingLink final : public ChannelLink {
   Result<bool> take_windows(std::span<const std::byte> message);
   const ReadableWindow* window_of(PageRange range) const;
 
-  const std::shared_ptr<RdmaConnection> connection_;
+  const std::shared_ptr<OneSidedChannel> connection_;
   std::atomic<std::uint64_t>& pages_read_;
   std::vector<ReadableWindow> windows_;  // ascending
 };

@@ -121,7 +121,7 @@ void PageFeed::expose_memory() {
     return;
   }
   exposed_ = true;
-  if (auto connection = std::dynamic_pointer_cast<RdmaConnection>(urgent_)) {
+  if (auto connection = std::dynamic_pointer_cast<OneSidedChannel>(urgent_)) {
     ends_exposing_ = false;
     exposing_thread_ = std::thread([this, connection = std::move(connection), link = urgent_link_] {
       link->offer(expose_shared_memory(process_, regions_, *connection, ends_exposing_));

@@ -32,8 +32,9 @@ class PageFeed {
 
   /// Serves faults over `urgent` from now on.
   void serve(std::shared_ptr<Channel> urgent);
-  /// Begins to let the destination read shared memory by itself, where `urgent` is RDMA; once for
-  /// each. A thread of its own pins it, which takes seconds where there is much.
+  /// Begins to let the destination read shared memory by itself, where `urgent` can
+  /// (OneSidedChannel); once for each. A thread of its own pins it, which takes seconds where there
+  /// is much.
   void expose_memory();
   /// Sends presence and pushes over `bulk`, `pause` from now on.
   void push(std::shared_ptr<Channel> bulk, std::chrono::microseconds pause);

@@ -30,9 +30,9 @@ namespace migrate {
 struct MoveRequest {
   static constexpr std::string_view kWord = "move";
   pid_t pid = 0;
-  std::string destination;  ///< HOST:PORT; one by rdma:// becomes its daemon's address.
+  std::string destination;  ///< HOST:PORT; one of a transport of pages becomes its daemon's.
   MovePlan plan;
-  PageTransport transport = PageTransport::kAuto;
+  PageTransportChoice transport;
   MoveWait wait = MoveWait::kResumed;
   uid_t uid = 0;             ///< Whose process it is.
   Asker asker;               ///< In whose name the kernel is asked once it is frozen.
@@ -60,7 +60,7 @@ struct MoveRequest {
     members.word("wait", self.wait, kMoveWaitWords);
     members.text("destination", self.destination);
     members.word("transport", self.transport, parse_page_transport,
-                 [](PageTransport way) { return to_string(way); });
+                 [](const PageTransportChoice& way) { return to_string(way); });
     members.number("retry_seconds", self.retry_seconds);
     members.flag("strict", self.strict);
     members.number("bytes_per_second", self.push.bytes_per_second);

@@ -41,6 +41,10 @@ ARCHITECTURE_WORDS = re.compile(
     r"|\bxcr0\b|\b0x7ffffffff000\b|\bSYS_modify_ldt\b|\bPR_[GS]ET_TSC\b(?!\")|\[vsyscall\]"
     r"|\buser_(fp)?regs_struct\b|\barch_prctl\b|\bSYS_arch_prctl\b|__x86_64__|\basm\s*(volatile)?\s*\(")
 
+TRANSPORTS = ("transport/page_transport.cc", "transport/rdma")
+# What only a transport of pages itself may be called by: all else goes by the table of them.
+TRANSPORT_WORDS = re.compile(r"\w*rdma\w*", re.IGNORECASE)
+
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
 # Made by protoc at build time from libmigrate/proto/.
 GENERATED = re.compile(r"\.pb\.h$")
@@ -150,6 +154,16 @@ def architecture_faults(root):
         if found or path.suffix == ".S":
             what = found.group(0) if found else "assembly"
             yield f"{path}: {what} belongs into {ARCHITECTURE}"
+
+
+def transport_faults(root):
+    """Nobody names a transport of pages but its own files and the table."""
+    for path in code_files(root):
+        if path.parts[0] in ("tests", "bench") or str(path).startswith(TRANSPORTS):
+            continue
+        code = re.sub(r"//.*", "", text_of(root / path))
+        if found := TRANSPORT_WORDS.search(code):
+            yield f"{path}: {found.group(0)}: transports of pages are in transport/page_transport.h"
 
 
 def size_faults(root):
@@ -320,6 +334,9 @@ class Layering(unittest.TestCase):
     def test_architecture_stays_in_its_folder(self):
         self.hold(architecture_faults)
 
+    def test_transports_of_pages_are_named_by_their_table_only(self):
+        self.hold(transport_faults)
+
     def test_files_are_small(self):
         self.hold(size_faults)
 
@@ -379,6 +396,7 @@ class Checks(unittest.TestCase):
         self.check(architecture_faults, "libmigrate/n.cc", "#include <sys/user.h>\n")
         self.check(architecture_faults, "libmigrate/n.cc", "int n = SYS_poll;\n")
         self.check(architecture_faults, "libmigrate/n.cc", "int n = PR_GET_TSC;\n")
+        self.check(transport_faults, "tools/t.cc", "// rdma\nconnect_rdma();\n")
         self.check(size_faults, "base/b.h", "\n" * (HEADER_LINES + 1))
         self.check(size_faults, "base/b.cc", "\n" * (SOURCE_LINES + 1))
         long = "void f() {\n" + "  g();\n" * (FUNCTION_LINES - 1) + "}\n"

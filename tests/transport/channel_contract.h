@@ -14,6 +14,9 @@ namespace migrate::test {
 class ChannelContract : public testing::TestWithParam<ChannelKind> {
  protected:
   void SetUp() override {
+    if (const std::string reason = GetParam().why_skipped(); !reason.empty()) {
+      GTEST_SKIP() << reason;
+    }
     auto [left, right] = GetParam().make();
     left_ = std::move(left);
     right_ = std::move(right);

@@ -16,6 +16,8 @@ using ChannelPair = std::pair<std::unique_ptr<Channel>, std::unique_ptr<Channel>
 struct ChannelKind {
   std::string name;
   std::function<ChannelPair()> make;
+  /// Why there can be none here; empty: there can.
+  std::function<std::string()> why_skipped = [] { return std::string(); };
 };
 
 /// Two ends of a TCP connection over loopback.

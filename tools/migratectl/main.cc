@@ -154,8 +154,12 @@ void add_moving(CLI::App& app, Options& options) {
   move->add_option("HOST,--to", options.destination, "HOST[:PORT] to move it to")->required();
   move->add_option("--mode", options.mode, "How its memory follows")
       ->check(CLI::IsMember(mode_words()));
+  std::string transports;
+  for (const PageTransport* const each : page_transports()) {
+    transports += (transports.empty() ? "" : " or ") + std::string(each->name);
+  }
   move->add_option("--transport", options.transport,
-                   "How its pages travel; auto: over RDMA where both hosts have it")
+                   "How its pages travel; auto: over " + transports + " where both hosts have it")
       ->check(CLI::IsMember(page_transport_words()));
   move->add_option("--wait", options.wait,
                    "Return when it runs there, nothing is owed any more, or it has ended")

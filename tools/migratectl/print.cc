@@ -10,6 +10,7 @@
 
 #include "base/printable.h"
 #include "pager/page_range.h"
+#include "transport/page_transport.h"
 
 namespace migrate {
 namespace {
@@ -104,27 +105,29 @@ std::string owed_text(const nlohmann::json& record) {
          (expected > 0 ? " (" + duration_text(expected) + ")" : std::string());
 }
 
-/// Why pages do not come to a host over RDMA though it listens for them; empty: they do.
-std::string rdma_problem(const nlohmann::json& host) {
-  const auto rdma = host.find("rdma");
-  return rdma != host.end() && rdma->is_object() ? text_of(*rdma, "problem") : std::string();
+/// What a host says of a transport of pages; null: nothing.
+nlohmann::json transport_of(const nlohmann::json& host, const PageTransport& transport) {
+  const auto found = host.find(transport.word);
+  return found != host.end() && found->is_object() ? *found : nlohmann::json();
 }
 
-/// "tcp" or "tcp, rdma", and the ports of RDMA devices: "tcp, rdma (mlx5_0/1)".
+/// "tcp" or "tcp, rdma", and the ports of its devices: "tcp, rdma (mlx5_0/1)".
 std::string transports_text(const nlohmann::json& host) {
   std::string text = "tcp";
-  const auto rdma = host.find("rdma");
-  if (rdma == host.end() || !rdma->is_object()) {
-    return text;
-  }
-  if (!text_of(*rdma, "listen").empty() && rdma_problem(host).empty()) {
-    text += ", rdma";
-  }
   std::string ports;
-  for (const nlohmann::json& port : rdma->value("ports", nlohmann::json::array())) {
-    ports += (ports.empty() ? "" : " ") + text_of(port, "device") + "/" + count_of(port, "port");
-    if (const std::string state = text_of(port, "state"); state != "active") {
-      ports += "=" + state;
+  for (const PageTransport* const each : page_transports()) {
+    const nlohmann::json facts = transport_of(host, *each);
+    if (!facts.is_object()) {
+      continue;
+    }
+    if (!text_of(facts, "listen").empty() && text_of(facts, "problem").empty()) {
+      text += std::string(", ") + each->word;
+    }
+    for (const nlohmann::json& port : facts.value("ports", nlohmann::json::array())) {
+      ports += (ports.empty() ? "" : " ") + text_of(port, "device") + "/" + count_of(port, "port");
+      if (const std::string state = text_of(port, "state"); state != "active") {
+        ports += "=" + state;
+      }
     }
   }
   return ports.empty() ? text : text + " (" + ports + ")";
@@ -370,8 +373,12 @@ std::string hosts_text(const nlohmann::json& hosts) {
       {"HOST", "ADDRESS", "STATE", "PROCESSES", "CPUS", "MEMORY FREE", "PAGES OVER", "KERNEL"}};
   std::string notes;
   for (const nlohmann::json& host : hosts) {
-    if (const std::string problem = rdma_problem(host); !problem.empty()) {
-      notes += text_of(host, "host") + ": no pages over rdma: " + problem + "\n";
+    for (const PageTransport* const each : page_transports()) {
+      const nlohmann::json facts = transport_of(host, *each);
+      if (const std::string problem = facts.is_object() ? text_of(facts, "problem") : "";
+          !problem.empty()) {
+        notes += text_of(host, "host") + ": no pages over " + each->word + ": " + problem + "\n";
+      }
     }
     const std::string error = error_text(host);
     if (!error.empty()) {

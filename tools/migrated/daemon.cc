@@ -33,7 +33,6 @@
 #include "tools/migrated/local_request.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/privileges.h"
-#include "transport/rdma.h"
 
 namespace migrate {
 namespace {
@@ -196,9 +195,10 @@ Result<void> Daemon::open_queue() {
 
 Result<void> Daemon::take_addresses(const DaemonOptions& options) {
   for (const Address& address : MIGRATE_TRY(listen_addresses(options, context_.trust))) {
-    // Not opened here: what RDMA needs does not outlive a fork. The workers listen there.
-    if (address.scheme == "rdma") {
-      context_.rdma_host = address.host;
+    // Not opened here: what a transport of pages needs does not outlive a fork. The workers listen
+    // there.
+    if (const PageTransport* const transport = find_page_transport(address.scheme)) {
+      context_.page_addresses.push_back({transport, address.host});
       continue;
     }
     listeners_.push_back(MIGRATE_TRY(TcpListener::create(address)));
@@ -210,31 +210,33 @@ Result<void> Daemon::take_addresses(const DaemonOptions& options) {
       }
     }
   }
+  std::ranges::sort(context_.page_addresses, {}, [](const PageAddress& own) {
+    return std::ranges::find(page_transports(), own.transport) - page_transports().begin();
+  });
   if (!options.advertise.empty()) {
     context_.own_address = MIGRATE_TRY(Address::parse(options.advertise));
   }
   if (context_.trust.encrypts()) {
     context_.own_address.scheme = "tls";
   }
-  MIGRATE_TRY(check_rdma());
+  MIGRATE_TRY(check_page_addresses());
   return check_certificate();
 }
 
 /// Workers that listen on all addresses tell the sources the daemon's own one.
-Result<void> Daemon::check_rdma() const {
-  const Address rdma{.scheme = "rdma", .host = context_.rdma_host};
-  if (!rdma.host.empty() && MIGRATE_TRY(rdma.is_loopback())) {
-    return fail(make_error(ErrorCode::kInvalid, "listen on", "rdma://" + rdma.host,
-                           "no RDMA port has a loopback address; `rdma link` and `ip address` tell "
-                           "those that have one"));
-  }
+Result<void> Daemon::check_page_addresses() const {
   const std::string& own = context_.own_address.host;
-  if (rdma.is_any() && own != context_.host_name &&
-      MIGRATE_TRY(context_.own_address.is_loopback())) {
-    return fail(make_error(ErrorCode::kInvalid, "listen on", "rdma://" + context_.rdma_host,
-                           "other hosts would be told to connect to " + own +
-                               "; give the address of the RDMA port (rdma://ADDRESS), or "
-                               "--advertise one that leads to it"));
+  for (const auto& [transport, host] : context_.page_addresses) {
+    const std::string scheme = std::string(transport->word) + "://";
+    const Address address{.scheme = transport->word, .host = host};
+    MIGRATE_TRY(transport->check(address));
+    if (address.is_any() && own != context_.host_name &&
+        MIGRATE_TRY(context_.own_address.is_loopback())) {
+      return fail(make_error(ErrorCode::kInvalid, "listen on", scheme + host,
+                             "other hosts would be told to connect to " + own +
+                                 "; give the address of the " + transport->name + " port (" +
+                                 scheme + "ADDRESS), or --advertise one that leads to it"));
+    }
   }
   return {};
 }
@@ -258,10 +260,10 @@ Result<void> Daemon::run() {
     log::info("listening on port {} for other hosts, which reach this one as {}", listener.port(),
               context_.own_address.to_string());
   }
-  if (!context_.rdma_host.empty()) {
-    log::info("workers take pages over RDMA on {}{}", context_.rdma_host,
+  for (const auto& [transport, host] : context_.page_addresses) {
+    log::info("workers take pages over {} on {}{}", transport->name, host,
               context_.trust.encrypts() ? "; these are not encrypted" : "");
-    if (const std::string problem = rdma_listen_problem(context_.rdma_host); !problem.empty()) {
+    if (const std::string problem = transport->problem(host); !problem.empty()) {
       log::warn("until this is mended, pages go over TCP: {}", problem);
     }
   }

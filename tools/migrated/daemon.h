@@ -53,7 +53,7 @@ class Daemon {
   Result<void> take_socket();
   Result<void> open_queue();
   Result<void> take_addresses(const DaemonOptions& options);
-  Result<void> check_rdma() const;
+  Result<void> check_page_addresses() const;
   Result<void> check_certificate() const;
   /// False once told to end.
   bool handle_signals();

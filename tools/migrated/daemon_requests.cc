@@ -129,7 +129,11 @@ std::optional<WaitEnd> wait_end(const ProcessRecord& record, bool for_exit) {
       break;
     case ProcessState::kFailed:
       return WaitEnd{MIGRATE_FAILED, "the move failed; the process runs on as if never moved"};
-    default:
+    case ProcessState::kMoving:
+    case ProcessState::kRunningHere:
+    case ProcessState::kAway:
+    case ProcessState::kDone:
+    case ProcessState::kLost:  // Told above.
       break;
   }
   const bool is_owed_nothing =

@@ -6,6 +6,7 @@
 
 #include <CLI/CLI.hpp>
 #include <limits>
+#include <map>
 #include <set>
 
 #define TOML_EXCEPTIONS 0  // NOLINT(readability-identifier-naming): toml++ reads it.
@@ -13,7 +14,7 @@
 
 #include "base/file.h"
 #include "tools/manual/describe.h"
-#include "transport/rdma.h"
+#include "transport/page_transport.h"
 
 namespace migrate {
 namespace {
@@ -120,8 +121,11 @@ class Settings {
 };
 
 void add_settings(Settings& settings, DaemonOptions& options) {
-  settings.add("listen", options.listen,
-               "tcp://ADDR:PORT for other hosts, rdma://ADDR for their pages (repeatable)");
+  std::string listen = "tcp://ADDR:PORT for other hosts";
+  for (const PageTransport* const each : page_transports()) {
+    listen += std::string(", ") + each->word + "://ADDR for their pages";
+  }
+  settings.add("listen", options.listen, listen + " (repeatable)");
   settings.add("advertise", options.advertise,
                "tcp://ADDR:PORT by which other hosts reach this one (default: from --listen)");
   settings.add("socket", options.socket_path, "Local socket for migratectl and libmigrate")
@@ -287,11 +291,22 @@ Result<PeerTrust> peer_trust(const DaemonOptions& options, const std::string& ho
   return PeerTrust(MIGRATE_TRY(TlsContext::create(certificate, key, authority)));
 }
 
+namespace {
+
+Error only_pages(const PageTransport& transport, const std::string& given) {
+  const std::string scheme = std::string(transport.word) + "://";
+  return make_error(ErrorCode::kInvalid, "listen", given,
+                    "give one " + scheme + "ADDRESS, or " + scheme +
+                        "0.0.0.0 for all, beside a tcp:// address: only pages travel over " +
+                        transport.name);
+}
+
+}  // namespace
+
 Result<std::vector<Address>> listen_addresses(const DaemonOptions& options,
                                               const PeerTrust& trust) {
   std::vector<Address> addresses;
-  std::string rdma;  // what was given
-  std::size_t rdma_count = 0;
+  std::map<const PageTransport*, std::string> for_pages;  // what was given
   for (const std::string& text : options.listen) {
     Address address = MIGRATE_TRY(Address::parse(text));
     if (!options.insecure && !trust.authenticates() && !MIGRATE_TRY(address.is_loopback())) {
@@ -303,21 +318,23 @@ Result<std::vector<Address>> listen_addresses(const DaemonOptions& options,
           "or --munge, "
           "listen on 127.0.0.1, or give --insecure on a network that you trust wholly"));
     }
-    if (address.scheme == "rdma" && !rdma_is_built()) {
-      return fail(make_error(ErrorCode::kUnsupported, "listen", text,
-                             "this migrated was built without RDMA; install libibverbs-dev and "
-                             "librdmacm-dev and build it anew"));
-    }
-    if (address.scheme == "rdma") {
-      rdma += (rdma.empty() ? "" : ", ") + text;
-      ++rdma_count;
+    if (const PageTransport* const transport = find_page_transport(address.scheme)) {
+      if (transport->missing != nullptr) {
+        return fail(make_error(ErrorCode::kUnsupported, "listen", text,
+                               std::string("this migrated was built without ") + transport->name +
+                                   "; install " + transport->missing + " and build it anew"));
+      }
+      std::string& given = for_pages[transport];
+      if (!given.empty()) {
+        return fail(only_pages(*transport, given + ", " + text));
+      }
+      given = text;
     }
     addresses.push_back(std::move(address));
   }
-  if (rdma_count > 1 || (rdma_count > 0 && rdma_count == addresses.size())) {
-    return fail(make_error(ErrorCode::kInvalid, "listen", rdma,
-                           "give one rdma://ADDRESS, or rdma://0.0.0.0 for all, beside a tcp:// "
-                           "address: only pages travel over RDMA"));
+  if (!for_pages.empty() && for_pages.size() == addresses.size()) {
+    const auto& [transport, given] = *for_pages.begin();
+    return fail(only_pages(*transport, given));
   }
   return addresses;
 }

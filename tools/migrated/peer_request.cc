@@ -11,8 +11,8 @@
 #include "libmigrate/host/mailbox_path.h"
 #include "libmigrate/requests/json_member.h"
 #include "libmigrate/state/registry.h"
+#include "transport/page_transport.h"
 #include "transport/preamble.h"
-#include "transport/rdma.h"
 
 namespace migrate {
 namespace {
@@ -66,20 +66,21 @@ void pass_on(const PeerService& service, PeerQueue::Newcomer& newcomer, const Pr
 
 /// Where workers listen and why that is in vain, if it is; the ports of this host's devices or why
 /// none can be told.
-nlohmann::json rdma_facts(const WorkerContext& context) {
-  nlohmann::json facts = {{"listen", context.rdma_host}};
-  if (!context.rdma_host.empty()) {
-    if (const std::string problem = rdma_listen_problem(context.rdma_host); !problem.empty()) {
+nlohmann::json facts_of(const PageTransport& transport, const WorkerContext& context) {
+  const PageAddress* const own = context.page_address(transport.word);
+  nlohmann::json facts = {{"listen", own != nullptr ? own->host : ""}};
+  if (own != nullptr) {
+    if (const std::string problem = transport.problem(own->host); !problem.empty()) {
       facts["problem"] = problem;
     }
   }
-  const auto ports = rdma_ports();
+  const auto ports = transport.ports();
   if (!ports) {
     facts["error"] = ports.error().message();
     return facts;
   }
   facts["ports"] = nlohmann::json::array();
-  for (const RdmaPort& port : *ports) {
+  for (const PagePort& port : *ports) {
     facts["ports"].push_back({{"device", port.device},
                               {"port", port.number},
                               {"transport", port.transport},
@@ -128,7 +129,9 @@ nlohmann::json host_facts(const WorkerContext& context) {
     facts["memory_available_bytes"] =
         (std::uint64_t{memory.freeram} + memory.bufferram) * memory.mem_unit;
   }
-  facts["rdma"] = rdma_facts(context);
+  for (const PageTransport* const each : page_transports()) {
+    facts[each->word] = facts_of(*each, context);
+  }
   facts["cpus"] = sysconf(_SC_NPROCESSORS_ONLN);
   if (Result<Registry> registry = Registry::open(context.state_directory)) {
     if (const auto rows = registry->list(true)) {

@@ -4,34 +4,29 @@
 namespace migrate {
 namespace {
 
-tl::unexpected<Error> not_built(const char* operation) {
-  return fail(make_error(ErrorCode::kUnsupported, operation, {},
-                         "this libmigrate was built without RDMA; install libibverbs-dev and "
-                         "librdmacm-dev, then configure and build anew"));
+constexpr const char* kMissing = "libibverbs-dev and librdmacm-dev";
+
+Error not_built(const char* operation) {
+  return make_error(ErrorCode::kUnsupported, operation, {},
+                    std::string("this libmigrate was built without RDMA; install ") + kMissing +
+                        ", then configure and build anew");
 }
 
 }  // namespace
 
-bool rdma_is_built() {
-  return false;
-}
-
-Result<std::vector<RdmaPort>> rdma_ports() {
-  return not_built("list RDMA ports");
-}
-
-std::string rdma_listen_problem(const std::string&) {
-  return not_built("listen for RDMA connections").value().message();
-}
-
-Result<std::unique_ptr<RdmaListener>> RdmaListener::create(const std::string&, const SessionId&,
-                                                           const RdmaToken&) {
-  return not_built("listen for RDMA connections");
-}
-
-Result<std::unique_ptr<RdmaConnection>> connect_rdma(const Address&, const RdmaGreeting&,
-                                                     const RdmaOptions&, int) {
-  return not_built("connect over RDMA");
-}
+constinit const PageTransport kRdma = {
+    .word = "rdma",
+    .name = "RDMA",
+    .missing = kMissing,
+    .check = [](const Address&) -> Result<void> { return fail(not_built("listen")); },
+    .problem = [](const std::string&) { return not_built("listen").message(); },
+    .ports = []() -> Result<std::vector<PagePort>> { return fail(not_built("list RDMA ports")); },
+    .listen = [](const std::string&, const SessionId&,
+                 const PageToken&) -> Result<std::unique_ptr<PageListener>> {
+      return fail(not_built("listen for RDMA connections"));
+    },
+    .connect = [](const Address&, const PageGreeting&, const std::string&, int)
+        -> Result<std::unique_ptr<Channel>> { return fail(not_built("connect over RDMA")); },
+};
 
 }  // namespace migrate

@@ -17,7 +17,7 @@
 
 namespace migrate::rdma {
 
-/// An RdmaConnection over a reliable connected queue pair.
+/// An OneSidedChannel over a reliable connected queue pair.
 ///
 /// A small message is sent inline and takes one of the receives that the peer has posted. A longer
 /// one is copied into the staging memory and written by RDMA WRITE with immediate data to the same
@@ -28,7 +28,7 @@ namespace migrate::rdma {
 ///
 /// Completions are taken by whoever comes along, sender or receiver, under one lock, which is never
 /// held while waiting.
-class RdmaChannel final : public RdmaConnection {
+class RdmaChannel final : public OneSidedChannel {
  public:
   /// `endpoint` is connected and has its staging memory. Errors: kSystem.
   static Result<std::unique_ptr<RdmaChannel>> create(Endpoint endpoint, std::string peer,
@@ -48,8 +48,8 @@ class RdmaChannel final : public RdmaConnection {
     return received_.load(std::memory_order_relaxed);
   }
   void shutdown() override;
-  Result<RdmaPlace> expose(Mapping memory) override;
-  Result<void> read(std::span<const std::byte> head, const RdmaPlace& place,
+  Result<ExposedPlace> expose(Mapping memory) override;
+  Result<void> read(std::span<const std::byte> head, const ExposedPlace& place,
                     std::size_t length_bytes) override;
 
  private:

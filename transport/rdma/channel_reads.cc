@@ -5,16 +5,16 @@
 
 namespace migrate::rdma {
 
-Result<RdmaPlace> RdmaChannel::expose(Mapping memory) {
+Result<ExposedPlace> RdmaChannel::expose(Mapping memory) {
   RegisteredMemory registered = MIGRATE_TRY(
       RegisteredMemory::of(endpoint_.domain.get(), std::move(memory), IBV_ACCESS_REMOTE_READ));
-  const RdmaPlace place{registered.address(), registered.remote_key()};
+  const ExposedPlace place{registered.address(), registered.remote_key()};
   const MutexLock lock(mutex_);
   endpoint_.exposed.push_back(std::move(registered));
   return place;
 }
 
-Result<void> RdmaChannel::read(std::span<const std::byte> head, const RdmaPlace& place,
+Result<void> RdmaChannel::read(std::span<const std::byte> head, const ExposedPlace& place,
                                std::size_t length_bytes) {
   if (head.size() > kMaxHeadBytes || length_bytes == 0 || length_bytes > kMaxReadBytes) {
     return fail(make_error(ErrorCode::kInvalid, "read from", peer_,

@@ -8,6 +8,9 @@ namespace migrate {
 namespace rdma {
 namespace {
 
+// Only requests and confirmations come to a source.
+constexpr std::size_t kSourceLanding = std::size_t{64} << 10U;
+
 /// The address to connect from, if one was chosen that is of the family of `target`.
 Result<std::optional<SocketAddress>> source_for(const SocketAddress& target,
                                                 const std::string& source_host) {
@@ -50,9 +53,9 @@ Result<Handle<rdma_cm_id>> resolve(rdma_event_channel* events, const SocketAddre
   return id;
 }
 
-Result<std::unique_ptr<RdmaConnection>> connect_to(const SocketAddress& target,
-                                                   const RdmaGreeting& greeting,
-                                                   const RdmaOptions& options, int timeout_ms) {
+Result<std::unique_ptr<OneSidedChannel>> connect_to(const SocketAddress& target,
+                                                    const PageGreeting& greeting,
+                                                    const RdmaOptions& options, int timeout_ms) {
   const std::string name = rdma_name(target.get());
   Endpoint endpoint;
   endpoint.events = MIGRATE_TRY(open_events());
@@ -72,16 +75,28 @@ Result<std::unique_ptr<RdmaConnection>> connect_to(const SocketAddress& target,
   return MIGRATE_TRY(RdmaChannel::create(std::move(endpoint), name, options.spin_us));
 }
 
+Result<void> check_address(const Address& address) {
+  if (MIGRATE_TRY(address.is_loopback())) {
+    return fail(make_error(ErrorCode::kInvalid, "listen on", "rdma://" + address.host,
+                           "no RDMA port has a loopback address; `rdma link` and `ip address` tell "
+                           "those that have one"));
+  }
+  return {};
+}
+
+Result<std::unique_ptr<Channel>> connect_source(const Address& address,
+                                                const PageGreeting& greeting,
+                                                const std::string& source_host, int timeout_ms) {
+  return connect_rdma(address, greeting,
+                      {.source_host = source_host, .landing_bytes = kSourceLanding}, timeout_ms);
+}
+
 }  // namespace
 }  // namespace rdma
 
-bool rdma_is_built() {
-  return true;
-}
-
-Result<std::unique_ptr<RdmaConnection>> connect_rdma(const Address& address,
-                                                     const RdmaGreeting& greeting,
-                                                     const RdmaOptions& options, int timeout_ms) {
+Result<std::unique_ptr<OneSidedChannel>> connect_rdma(const Address& address,
+                                                      const PageGreeting& greeting,
+                                                      const RdmaOptions& options, int timeout_ms) {
   if (address.scheme != "rdma") {
     return fail(make_error(ErrorCode::kInvalid, "connect to", address.to_string(),
                            "RDMA serves rdma:// only"));
@@ -96,5 +111,16 @@ Result<std::unique_ptr<RdmaConnection>> connect_rdma(const Address& address,
   }
   return fail(std::move(error));
 }
+
+constinit const PageTransport kRdma = {
+    .word = "rdma",
+    .name = "RDMA",
+    .missing = nullptr,
+    .check = rdma::check_address,
+    .problem = rdma_problem,
+    .ports = rdma_ports,
+    .listen = listen_rdma,
+    .connect = rdma::connect_source,
+};
 
 }  // namespace migrate

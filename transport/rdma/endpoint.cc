@@ -18,7 +18,7 @@ constexpr std::size_t kLeastLanding = std::size_t{64} << 10U;
 // Twice what a listener has: a peer's is pinned here once more, to write from.
 constexpr std::size_t kMostLanding = std::size_t{16} << 20U;
 constexpr std::uint32_t kMostSends = kWindow + kControls + kReads;
-constexpr std::size_t kReadStride = kPageBytes + RdmaConnection::kMaxReadBytes;
+constexpr std::size_t kReadStride = kPageBytes + OneSidedChannel::kMaxReadBytes;
 
 bool valid_landing(std::size_t length_bytes) {
   return length_bytes % kPageBytes == 0 && length_bytes >= kLeastLanding &&
@@ -195,7 +195,7 @@ Result<ConnectionEvent> expect_event(rdma_event_channel* events, rdma_cm_event_t
 }
 
 std::string port_remedy(const std::string& host) {
-  std::string problem = rdma_listen_problem(host.empty() ? "::" : host);
+  std::string problem = rdma_problem(host.empty() ? "::" : host);
   return problem.empty()
              ? "see `rdma link` and `ip route get`: a port must be ACTIVE on the network "
                "device that leads there"
@@ -300,7 +300,7 @@ Result<void> Endpoint::prepare_reads() {
 }
 
 std::span<std::byte> Endpoint::read_place(std::uint32_t number) const {
-  return reads.bytes().subspan(number * kReadStride + kPageBytes, RdmaConnection::kMaxReadBytes);
+  return reads.bytes().subspan(number * kReadStride + kPageBytes, OneSidedChannel::kMaxReadBytes);
 }
 
 Landing Endpoint::landing_place() const {

@@ -128,7 +128,7 @@ Result<Request> decode_request(std::span<const std::byte> bytes) {
     return corrupt("read an RDMA request");
   }
   request.greeting.session = reader.get_bytes<sizeof(SessionId)>();
-  request.greeting.token = reader.get_bytes<sizeof(RdmaToken)>();
+  request.greeting.token = reader.get_bytes<sizeof(PageToken)>();
   request.landing = reader.get_landing();
   return request;
 }

@@ -32,7 +32,7 @@ inline constexpr std::size_t kRejectBytes = 8;
 enum class RejectReason : std::uint16_t { kVersion = 1, kSession, kPurpose, kResources };
 
 struct Request {
-  RdmaGreeting greeting;
+  PageGreeting greeting;
   Landing landing;
 };
 

@@ -25,7 +25,7 @@ struct Destroyer {
   void operator()(rdma_cm_id* id) const { ::rdma_destroy_id(id); }
 };
 
-/// As RdmaPort::state has it.
+/// As PagePort::state has it.
 const char* port_state_name(ibv_port_state state);
 
 template <class T>

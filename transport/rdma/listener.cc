@@ -22,10 +22,10 @@ void reject(rdma_cm_id* id, RejectReason reason) {
   ::rdma_reject(id, bytes.data(), static_cast<std::uint8_t>(bytes.size()));
 }
 
-class Listener final : public RdmaListener {
+class Listener final : public PageListener {
  public:
   Listener(Handle<rdma_event_channel> events, Handle<rdma_cm_id> id, const SessionId& session,
-           const RdmaToken& token)
+           const PageToken& token)
       : events_(std::move(events)), id_(std::move(id)), session_(session), token_(token) {}
 
   Result<Accepted> accept(int timeout_ms) override {
@@ -59,7 +59,7 @@ class Listener final : public RdmaListener {
       error.object = peer;
       return fail(std::move(error));
     }
-    const RdmaGreeting& greeting = request->greeting;
+    const PageGreeting& greeting = request->greeting;
     const bool known = greeting.session == session_ &&
                        ::CRYPTO_memcmp(greeting.token.data(), token_.data(), token_.size()) == 0;
     if (!known) {
@@ -75,8 +75,8 @@ class Listener final : public RdmaListener {
     return Accepted{greeting.purpose, MIGRATE_TRY(establish(std::move(id), *request, peer))};
   }
 
-  Result<std::unique_ptr<RdmaConnection>> establish(Handle<rdma_cm_id> id, const Request& request,
-                                                    const std::string& peer) {
+  Result<std::unique_ptr<OneSidedChannel>> establish(Handle<rdma_cm_id> id, const Request& request,
+                                                     const std::string& peer) {
     // Its events from now on are the channel's.
     Endpoint endpoint;
     endpoint.events = MIGRATE_TRY(open_events());
@@ -112,15 +112,14 @@ class Listener final : public RdmaListener {
   const Handle<rdma_event_channel> events_;
   const Handle<rdma_cm_id> id_;
   const SessionId session_;
-  const RdmaToken token_;
+  const PageToken token_;
 };
 
 }  // namespace
 }  // namespace rdma
 
-Result<std::unique_ptr<RdmaListener>> RdmaListener::create(const std::string& host,
-                                                           const SessionId& session,
-                                                           const RdmaToken& token) {
+Result<std::unique_ptr<PageListener>> listen_rdma(const std::string& host, const SessionId& session,
+                                                  const PageToken& token) {
   Address address;
   address.scheme = "rdma";
   address.host = host;

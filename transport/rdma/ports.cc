@@ -43,7 +43,7 @@ std::vector<std::string> addresses_of(ibv_context* context, int number, int gid_
   return {found.begin(), found.end()};
 }
 
-Result<void> add_ports(ibv_device* device, std::vector<RdmaPort>& ports) {
+Result<void> add_ports(ibv_device* device, std::vector<PagePort>& ports) {
   const Handle<ibv_context> context(::ibv_open_device(device));
   if (!context) {
     return fail(system_error("open RDMA device", device->name,
@@ -59,7 +59,7 @@ Result<void> add_ports(ibv_device* device, std::vector<RdmaPort>& ports) {
     if (::ibv_query_port(context.get(), static_cast<std::uint8_t>(number), &port) != 0) {
       continue;
     }
-    RdmaPort& entry = ports.emplace_back();
+    PagePort& entry = ports.emplace_back();
     entry.device = device->name;
     entry.number = number;
     entry.transport = transport_name(*device, port);
@@ -70,12 +70,12 @@ Result<void> add_ports(ibv_device* device, std::vector<RdmaPort>& ports) {
   return {};
 }
 
-std::string name_of(const RdmaPort& port) {
+std::string name_of(const PagePort& port) {
   return port.device + "/" + std::to_string(port.number);
 }
 
 /// Whether connections to one of `hosts` may come in by `port`. GIDs are IP addresses on RoCE only.
-bool may_have(const RdmaPort& port, const std::vector<std::string>& hosts) {
+bool may_have(const PagePort& port, const std::vector<std::string>& hosts) {
   return hosts.empty() || port.transport != "RoCE" ||
          std::any_of(hosts.begin(), hosts.end(), [&](const std::string& host) {
            return std::count(port.addresses.begin(), port.addresses.end(), host) > 0;
@@ -84,7 +84,7 @@ bool may_have(const RdmaPort& port, const std::vector<std::string>& hosts) {
 
 }  // namespace
 
-std::string rdma_listen_problem(const std::string& host) {
+std::string rdma_problem(const std::string& host) {
   const auto ports = rdma_ports();
   if (!ports) {
     return ports.error().message();
@@ -102,7 +102,7 @@ std::string rdma_listen_problem(const std::string& host) {
   }
   std::string others;
   std::string down;
-  for (const RdmaPort& port : *ports) {
+  for (const PagePort& port : *ports) {
     const bool fits = may_have(port, hosts);
     if (fits && port.state == "active") {
       return {};
@@ -120,11 +120,11 @@ std::string rdma_listen_problem(const std::string& host) {
                               " (`rdma link`; migratectl --json hosts tells their addresses)";
 }
 
-Result<std::vector<RdmaPort>> rdma_ports() {
+Result<std::vector<PagePort>> rdma_ports() {
   int count = 0;
   const std::unique_ptr<ibv_device*, void (*)(ibv_device**)> devices(::ibv_get_device_list(&count),
                                                                      &::ibv_free_device_list);
-  std::vector<RdmaPort> ports;
+  std::vector<PagePort> ports;
   for (int i = 0; devices && i < count; ++i) {
     MIGRATE_TRY(add_ports(devices.get()[i], ports));
   }

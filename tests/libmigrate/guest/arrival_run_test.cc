@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -395,6 +396,55 @@ TEST_F(ArrivalRunTest, AnImageWithOtherRightsThanTheDraftIsNotRestored) {
     world_.source.reset();  // Where it is restored after all, nobody waits for Run.
   }));
   EXPECT_FALSE(world_.has("adapt"));
+}
+
+/// A page that the process of the seed has from its beginning: somebody looked into its memory.
+class TouchedPage {
+ protected:
+  TouchedPage()
+      : page_(::mmap(nullptr, kPageBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1,
+                     0)) {
+    std::memset(page_, 1, kPageBytes);
+  }
+  ~TouchedPage() { ::munmap(page_, kPageBytes); }
+
+  void map_it(wire::Image& image) const {
+    wire::Mapping& mapping = *mutable_only_process(image).add_mappings();
+    mapping.set_start(reinterpret_cast<std::uint64_t>(page_));
+    mapping.set_end(mapping.start() + kPageBytes);
+    mapping.set_protection(PROT_READ | PROT_WRITE);
+    mapping.set_kind(wire::Mapping::ANONYMOUS);
+  }
+
+ private:
+  void* page_;
+};
+
+class TouchedMemoryTest : protected TouchedPage, public ArrivalRunTest {};
+
+TEST_F(TouchedMemoryTest, IsNotTakenForTheProcesssOwn) {
+  EXPECT_FALSE(take_in([this] {
+    wire::Offer offer = world_.offer();
+    map_it(*offer.mutable_draft());
+    world_.send_offer(offer);
+  }));
+  const std::string reason = failure();
+  EXPECT_NE(reason.find("read or wrote its memory"), std::string::npos) << reason;
+  EXPECT_TRUE(world_.has("end the cell"));
+}
+
+TEST_F(TouchedMemoryTest, NorWhereItIsMappedAfterTheOffer) {
+  EXPECT_FALSE(take_in([this] {
+    world_.send_offer(world_.offer());
+    world_.connect_pages();
+    wire::Image image = world_.final_image();
+    map_it(image);
+    world_.send_final(image);
+  }));
+  EXPECT_TRUE(world_.has("adapt"));
+  const std::string reason = failure();
+  EXPECT_NE(reason.find("read or wrote its memory"), std::string::npos) << reason;
+  EXPECT_TRUE(world_.has("end the cell"));
 }
 
 TEST_F(ArrivalRunTest, EagerlyItIsRestoredWhenAllHasCome) {

@@ -280,9 +280,9 @@ std::vector<std::byte> ArrivalWorld::hear_bulk() const {
                  : std::vector<std::byte>();
 }
 
-void ArrivalWorld::send_final() const {
+void ArrivalWorld::send_final(const wire::Image& image) const {
   wire::ControlMessage message;
-  *message.mutable_final()->mutable_image() = final_image();
+  *message.mutable_final()->mutable_image() = image;
   *message.mutable_final()->mutable_relay() = make_relay_state({});
   EXPECT_TRUE(source->send(message));
 }

@@ -90,7 +90,8 @@ class ArrivalWorld {
   void send_bulk(std::span<const std::byte> message) const;
   /// What comes back over it; empty: nothing, or it is broken.
   std::vector<std::byte> hear_bulk() const;
-  void send_final() const;
+  void send_final() const { send_final(final_image()); }
+  void send_final(const wire::Image& image) const;
   void send_run() const;
   /// Closes the connections for pages, as a source does that owes nothing.
   void close_pages() { pages_.clear(); }

@@ -7,6 +7,7 @@
 
 #include <filesystem>
 #include <memory>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -94,7 +95,15 @@ class GuestFixture : public testing::Test {
       return fail(make_error(ErrorCode::kPeerLost, "connect", "hostA"));
     }
     auto ends = make_memory_channels().value();
-    home_->attach(std::move(ends.second));
+    if (home_has_no_worker_) {  // Then its daemon says so.
+      wire::RelayMessage over;
+      over.mutable_exited_ack();
+      const std::string bytes = over.SerializeAsString();
+      EXPECT_TRUE(ends.second->send_one(std::as_bytes(std::span(bytes))));
+      over_links_.push_back(std::move(ends.second));
+    } else {
+      home_->attach(std::move(ends.second));
+    }
     return std::move(ends.first);
   }
 
@@ -155,6 +164,8 @@ class GuestFixture : public testing::Test {
   std::int64_t now_us_ = 1'000'000'000;
   std::unique_ptr<HomeRelay> home_;
   bool home_reachable_ = true;
+  bool home_has_no_worker_ = false;                   // for the process any more
+  std::vector<std::unique_ptr<Channel>> over_links_;  // by which that was told
   int calls_ = 0;
   std::optional<wire::RelayExited> exited_;
   int stopped_ = 0;

@@ -113,7 +113,7 @@ TEST_F(OnwardTest, AMoveIsOfThisProcess) {
   EXPECT_EQ(options_.command, "subject");
   EXPECT_EQ(options_.home.port, 7071);
   EXPECT_EQ(options_.destination.port, 7073);
-  EXPECT_EQ(options_.plan.word, "demand");
+  EXPECT_EQ(options_.request.plan.word, "demand");
   EXPECT_EQ(options_.host_clocks.monotonic_ns, 5);
   EXPECT_TRUE(options_.known.own_userfaultfd);
   EXPECT_EQ(asking.exit_code(), -1);  // It hears more.
@@ -157,7 +157,7 @@ TEST_F(OnwardTest, ANotedMoveIsGoneOnWith) {
   EXPECT_NE(onward->move, nullptr);
   EXPECT_EQ(area_, 77U);
   EXPECT_EQ(options_.destination.port, 7073);
-  EXPECT_EQ(options_.plan.word, "demand");
+  EXPECT_EQ(options_.request.plan.word, "demand");
   EXPECT_FALSE(onward->sink.open());
   EXPECT_TRUE(guest_->record().noted().has_outgoing());
 }

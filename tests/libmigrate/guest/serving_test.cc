@@ -226,6 +226,27 @@ TEST_F(ServingTest, ALinkThatComesBackResetsTheWait) {
   EXPECT_FALSE(cell_->ended);
 }
 
+// Nobody will ever send what they are owed, and they would wait for ever.
+TEST_F(ServingTest, ChildrenEndIfTheHomeThatOwesThemPagesHasGivenThemUp) {
+  home_has_no_worker_ = true;
+  pages_->lost = true;
+  EXPECT_TRUE(step());
+  EXPECT_FALSE(cell_->ended) << "the process itself runs";
+  end_process(0);
+  static_cast<void>(step());
+  EXPECT_TRUE(cell_->ended);
+}
+
+TEST_F(ServingTest, ChildrenThatAnotherHostOwesPagesWaitForIt) {
+  guest_->record().noted().set_source("hostC:7070");
+  home_has_no_worker_ = true;
+  pages_->lost = true;
+  end_process(0);
+  EXPECT_TRUE(step());
+  EXPECT_TRUE(guest_->home().relay()->home_over());
+  EXPECT_FALSE(cell_->ended);
+}
+
 TEST_F(ServingTest, PageConnectionsGoToThePages) {
   for (const Purpose purpose : {Purpose::kUrgent, Purpose::kBulk}) {
     Letter letter;

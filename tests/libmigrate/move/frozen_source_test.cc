@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <bit>
 #include <cstring>
 #include <set>
 #include <thread>
@@ -15,6 +16,7 @@
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/move/source_move.h"
 #include "libmigrate/pages/channel_link.h"
+#include "libmigrate/program/layout.h"
 #include "libmigrate/requests/requests.h"
 #include "libmigrate/trace/tracee.h"
 #include "pager/page_protocol.h"
@@ -71,7 +73,7 @@ class FrozenSourceTest : public testing::Test {
                       MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)),
         process_([this] { std::memset(place_, 7, kPages * kPageBytes); }) {
     options_.pid = process_.pid();
-    options_.asker = {.user = 0, .group = 0, .capabilities = ~std::uint64_t{0}};
+    options_.request.asker = {.user = 0, .group = 0, .capabilities = ~std::uint64_t{0}};
     options_.context = &context_;
     session_.fill(std::byte{5});
   }
@@ -178,7 +180,7 @@ TEST_F(FrozenSourceTest, IsWatchedWhileItRunsForAsLongAsThatIsWanted) {
 
 // Nothing of it is read for whom the kernel would not let read it.
 TEST_F(FrozenSourceTest, IsWatchedInTheRightsOfWhoAsks) {
-  options_.asker = {.user = 4711, .group = 4711};
+  options_.request.asker = {.user = 4711, .group = 4711};
   FrozenSource source(options_, note_area(), report_);
   ASSERT_FALSE(source.inspect());
   EXPECT_FALSE(source.sample(std::chrono::milliseconds(2), [] { return Result<void>(); }));
@@ -207,7 +209,7 @@ TEST_F(FrozenSourceTest, WritesAreFollowedInTheRightsOfWhoAsks) {
   if (!WriteTracker::check_support()) {
     GTEST_SKIP() << "needs Linux 6.7";
   }
-  options_.asker = {.user = 4711, .group = 4711};
+  options_.request.asker = {.user = 4711, .group = 4711};
   FrozenSource source(options_, note_area(), report_);
   ASSERT_FALSE(source.inspect(true));
   ASSERT_FALSE(source.watch_writes());
@@ -288,7 +290,7 @@ TEST_F(FrozenSourceTest, WhatStartsElsewhereStartsThereOrNowhere) {
   while (!is_stopped()) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
-  options_.starts = true;
+  options_.request.starts = true;
   {
     FrozenSource source(options_, note_area(), report_);
     ASSERT_TRUE(capture(source)) << test::text(source.refusals());
@@ -355,8 +357,69 @@ TEST_F(FrozenSourceTest, IsGoneForGood) {
   EXPECT_FALSE(source.make_feed({}));
 }
 
+/// A process whose program says of itself that a thread waits at its point for request 7, and asks
+/// with 9.
+void say_wish() {
+  void* const page =
+      ::mmap(std::bit_cast<void*>(program::kBlockAddresses[0]), program::kBlockBytes,
+             PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+  auto* const block = static_cast<program::Block*>(page);
+  block->magic = program::kBlockMagic;
+  block->version = program::kBlockVersion;
+  block->process = static_cast<std::uint32_t>(::getpid());
+  block->at_point = 7;
+  block->asked = 9;
+}
+
+class FrozenProgramTest : public FrozenSourceTest {
+ protected:
+  FrozenProgramTest() : program_(say_wish) { options_.pid = program_.pid(); }
+
+  /// Whether it is taken for that; if not, it must run on.
+  testing::AssertionResult is_taken() {
+    FrozenSource source(options_, note_area(), report_);
+    const auto captured = capture(source);
+    source.end_freeze();
+    EXPECT_EQ(read_file("/proc/" + std::to_string(program_.pid()) + "/status")
+                      .value()
+                      .find("TracerPid:\t0") == std::string::npos,
+              false);
+    if (!captured) {
+      EXPECT_EQ(captured.error().code, ErrorCode::kNotFound);
+    }
+    return captured ? testing::AssertionSuccess()
+                    : testing::AssertionFailure() << captured.error().message();
+  }
+
+  test::HeldProcess program_;
+};
+
+TEST_F(FrozenProgramTest, IsTakenAtThePointThatItWasWaitedFor) {
+  options_.request.at_point = 7;
+  EXPECT_TRUE(is_taken());
+}
+
+// It came to its point and went on before it was frozen, and may be anywhere now.
+TEST_F(FrozenProgramTest, IsNotTakenOnceItHasLeftItsPoint) {
+  options_.request.at_point = 8;
+  EXPECT_FALSE(is_taken());
+}
+
+TEST_F(FrozenProgramTest, IsNotTakenAtThePointOfAProgramThatSaysNothing) {
+  options_.pid = process_.pid();
+  options_.request.at_point = 7;
+  EXPECT_FALSE(is_taken());
+}
+
+TEST_F(FrozenProgramTest, IsTakenForWhatItAsksAndNoOtherThing) {
+  options_.request.asked = 9;
+  EXPECT_TRUE(is_taken());
+  options_.request.asked = 10;
+  EXPECT_FALSE(is_taken());
+}
+
 TEST_F(FrozenSourceTest, IsNotFrozenForWhoMayNotAttach) {
-  options_.asker = {.user = 4711, .group = 4711};
+  options_.request.asker = {.user = 4711, .group = 4711};
   FrozenSource source(options_, note_area(), report_);
   const auto inspected = source.inspect();
   ASSERT_FALSE(inspected);
@@ -440,7 +503,7 @@ TEST_F(SourceMoveTest, WithoutADestinationRunsOnHere) {
 }
 
 TEST_F(SourceMoveTest, ARefusalOfThisSideIsToldWithoutADestination) {
-  options_.asker = {.user = 4711, .group = 4711};
+  options_.request.asker = {.user = 4711, .group = 4711};
   SourceMove move(options_, hooks_, nobody_);
   EXPECT_EQ(move.attempt_for(0), MoveOutcome::kRefused);
   ASSERT_EQ(move.refusals().size(), 1U);
@@ -449,7 +512,7 @@ TEST_F(SourceMoveTest, ARefusalOfThisSideIsToldWithoutADestination) {
 
 TEST_F(SourceMoveTest, ACheckOfThisSideOnlyConnectsToNobody) {
   options_.destination.host.clear();
-  options_.plan = check_plan();
+  options_.request.plan = check_plan();
   SourceMove move(options_, {}, nobody_);
   const auto refusals = move.check();
   ASSERT_TRUE(refusals) << refusals.error().message();
@@ -457,7 +520,7 @@ TEST_F(SourceMoveTest, ACheckOfThisSideOnlyConnectsToNobody) {
 }
 
 TEST_F(SourceMoveTest, ACheckOfADestinationThatIsNotThereFails) {
-  options_.plan = check_plan();
+  options_.request.plan = check_plan();
   SourceMove move(options_, {}, nobody_);
   EXPECT_FALSE(move.check());
 }

@@ -31,7 +31,7 @@ TEST_F(OfferTest, SaysWhatIsOffered) {
   ASSERT_TRUE(heard && heard->has_offer());
   EXPECT_EQ(heard->offer().command(), "job");
   EXPECT_EQ(heard->offer().mode(), "demand");
-  EXPECT_FALSE(heard->offer().wants_rdma());
+  EXPECT_EQ(heard->offer().page_transports_size(), 0);
   EXPECT_EQ(there_.sessions.front(), handover_->session());
   EXPECT_EQ(there_.purposes, std::vector{Purpose::kOffer});
 }

@@ -28,7 +28,7 @@ class HandoverTest : public testing::Test {
     HandoverOptions options;
     options.destination = {.scheme = "tcp", .host = "there", .port = 1};
     options.plan = parse_offered_mode(mode).value();
-    options.transport = PageTransport::kTcp;
+    options.transport = parse_page_transport("tcp").value();
     options.context = &context_;
     options.push = push;
     options.patience = {.reply_ms = 20,

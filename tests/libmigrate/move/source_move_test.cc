@@ -42,7 +42,7 @@ class WholeMove : public testing::Test {
  protected:
   explicit WholeMove(const std::function<void()>& prepare = [] {}) : process_(prepare) {
     options_.pid = process_.pid();
-    options_.asker = {.user = 0, .group = 0, .capabilities = ~std::uint64_t{0}};
+    options_.request.asker = {.user = 0, .group = 0, .capabilities = ~std::uint64_t{0}};
     options_.context = &context_;
     options_.token = "secret";
     options_.destination = there_.address();
@@ -149,7 +149,7 @@ TEST_F(WholeMove, IsDoneWhenNothingIsOwed) {
 }
 
 TEST_F(WholeMove, InModeEagerIsParkedWhenAllIsThere) {
-  options_.plan = parse_mode("eager").value();
+  options_.request.plan = parse_mode("eager").value();
   bool parked_at_image = true;
   there_.when(Body::kFinal, [&] { parked_at_image = is_parked(); });
   ASSERT_EQ(move(), MoveOutcome::kCommitted);
@@ -178,7 +178,7 @@ TEST_F(WholeMove, IsTriedAgainWhileTheRefusalIsTransient) {
 }
 
 TEST_F(WholeMove, ACheckOnlyOffers) {
-  options_.plan = check_plan();
+  options_.request.plan = check_plan();
   there_.start();
   SourceMove move(options_, {}, nobody_);
   const auto refusals = move.check();
@@ -190,8 +190,8 @@ TEST_F(WholeMove, ACheckOnlyOffers) {
 
 // It asks first, on a connection that it closes, since it knows nothing of the way.
 TEST_F(WholeMove, InModeAutoIsOfferedInTheModeThatSuits) {
-  options_.plan = parse_mode("auto").value();
-  options_.wish = {.best = Wish::kBytes, .sample = std::chrono::milliseconds(2)};
+  options_.request.plan = parse_mode("auto").value();
+  options_.request.wish = {.best = Wish::kBytes, .sample = std::chrono::milliseconds(2)};
   ASSERT_EQ(move(), MoveOutcome::kCommitted);
   EXPECT_EQ(there_.heard(), (std::vector{Body::kOffer, Body::kOffer, Body::kFinal, Body::kRun}));
   const nlohmann::json result = move_->result();
@@ -203,8 +203,8 @@ TEST_F(WholeMove, InModeAutoIsOfferedInTheModeThatSuits) {
 }
 
 TEST_F(WholeMove, ACheckOfModeAutoTellsWhatSuits) {
-  options_.plan = check_plan(parse_mode("auto").value());
-  options_.wish = {.best = Wish::kBytes, .sample = std::chrono::milliseconds(2)};
+  options_.request.plan = check_plan(parse_mode("auto").value());
+  options_.request.wish = {.best = Wish::kBytes, .sample = std::chrono::milliseconds(2)};
   wire::ControlMessage ready = offer_reply();
   ready.mutable_offer_reply()->set_answers_probes(true);
   there_.answer(Body::kOffer, {ready});
@@ -229,8 +229,8 @@ TEST_F(WholeMove, InModeAutoThatNobodyWantsAnyMoreRunsOn) {
   ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
   nobody_ = EventSink(UniqueFd(ends[0]));
   const UniqueFd client(ends[1]);
-  options_.plan = parse_mode("auto").value();
-  options_.wish.sample = std::chrono::minutes(10);
+  options_.request.plan = parse_mode("auto").value();
+  options_.request.wish.sample = std::chrono::minutes(10);
   there_.when(Body::kOffer, [&client] {
     EXPECT_TRUE(write_all(client.get(), std::as_bytes(std::span(kCancel))));
   });
@@ -257,7 +257,7 @@ TEST_F(WholeMove, ThatTheDestinationCannotRestoreIsTakenBack) {
 }
 
 TEST_F(WholeMove, ThatTheDestinationCannotRestoreInModeEagerIsTakenBack) {
-  options_.plan = parse_mode("eager").value();
+  options_.request.plan = parse_mode("eager").value();
   there_.answer(Body::kFinal, {failed()});
   ASSERT_EQ(move(), MoveOutcome::kFailed);
   expect_taken_back();
@@ -343,7 +343,9 @@ TEST_F(WholeMove, IsAskedAboutBySomebodyWhoHasOnlyTheNote) {
 /// Of a process that its user has moved.
 class MoveOfAUser : public WholeMove {
  protected:
-  MoveOfAUser() : WholeMove(become_users) { options_.asker = {.user = kUser, .group = kUser}; }
+  MoveOfAUser() : WholeMove(become_users) {
+    options_.request.asker = {.user = kUser, .group = kUser};
+  }
 
   /// The process is told to hide itself, and does so.
   void hide() {

@@ -12,11 +12,11 @@ namespace {
 using Bytes = std::vector<std::byte>;
 
 /// A connection that notes what it is asked for.
-class NotingConnection final : public RdmaConnection {
+class NotingConnection final : public OneSidedChannel {
  public:
   struct Read {
     Bytes head;
-    RdmaPlace place;
+    ExposedPlace place;
     std::size_t length = 0;
   };
 
@@ -42,8 +42,8 @@ class NotingConnection final : public RdmaConnection {
   std::uint64_t bytes_sent() const override { return 0; }
   std::uint64_t bytes_received() const override { return 0; }
   void shutdown() override {}
-  Result<RdmaPlace> expose(Mapping) override { return RdmaPlace(); }
-  Result<void> read(std::span<const std::byte> head, const RdmaPlace& place,
+  Result<ExposedPlace> expose(Mapping) override { return ExposedPlace(); }
+  Result<void> read(std::span<const std::byte> head, const ExposedPlace& place,
                     std::size_t length_bytes) override {
     if (busy) {
       return fail(make_error(ErrorCode::kRetry, "read"));

@@ -93,7 +93,7 @@ TEST(Requests, AMoveHasDefaults) {
   const MoveRequest move = request_as<MoveRequest>({{"destination", "b:7070"}}).value();
   EXPECT_EQ(move.plan.word, "lazy");
   EXPECT_EQ(move.wait, MoveWait::kResumed);
-  EXPECT_EQ(move.transport, PageTransport::kAuto);
+  EXPECT_TRUE(move.transport.is_auto);
   EXPECT_EQ(move.retry_seconds, 0);
   EXPECT_FALSE(move.push.bytes_per_second);  // The host's where the process is.
   EXPECT_EQ(move.push.deadline.count(), 0);
@@ -110,7 +110,7 @@ TEST(Requests, AMoveSaysAllOfIt) {
                                .value();
   EXPECT_TRUE(move.plan.all_before_run);
   EXPECT_EQ(move.wait, MoveWait::kExit);
-  EXPECT_EQ(move.transport, PageTransport::kTcp);
+  EXPECT_EQ(move.transport, parse_page_transport("tcp").value());
   EXPECT_EQ(move.retry_seconds, 1.5);
   EXPECT_EQ(move.push.bytes_per_second, 0U);
   EXPECT_EQ(move.push.deadline.count(), 250);
@@ -172,15 +172,19 @@ TEST(Requests, ANumberThatCannotBeIsAnError) {
   EXPECT_EQ(move_with("bytes_per_second", 1e300).push.bytes_per_second, 1'000'000'000'000'000U);
 }
 
-TEST(Requests, AnAddressByRdmaAsksForRdma) {
-  std::string destination = "rdma://b:7070";
-  EXPECT_EQ(settle_page_transport(destination, "auto").value(), PageTransport::kRdma);
-  const std::string settled = destination;
-  EXPECT_EQ(settled.find("rdma"), std::string::npos);
-  EXPECT_EQ(settle_page_transport(destination, "rdma").value(), PageTransport::kRdma);
-  EXPECT_EQ(destination, settled);  // Who reads it next settles it in the same way.
-  destination = "rdma://b:7070";
-  EXPECT_FALSE(settle_page_transport(destination, "tcp"));
+TEST(Requests, AnAddressOfATransportAsksForIt) {
+  for (const PageTransport* const each : page_transports()) {
+    const std::string word = each->word;
+    const PageTransportChoice by_it = parse_page_transport(word).value();
+    std::string destination = word + "://b:7070";
+    EXPECT_EQ(settle_page_transport(destination, "auto").value(), by_it);
+    const std::string settled = destination;
+    EXPECT_EQ(settled.find(word), std::string::npos);
+    EXPECT_EQ(settle_page_transport(destination, word).value(), by_it);
+    EXPECT_EQ(destination, settled);  // Who reads it next settles it in the same way.
+    destination = word + "://b:7070";
+    EXPECT_FALSE(settle_page_transport(destination, "tcp"));
+  }
 }
 
 TEST(Requests, ACheckMayNameADestination) {
@@ -215,9 +219,8 @@ TEST(Requests, WordsAreReadAsTheyAreWritten) {
   for (const MoveWait wait : {MoveWait::kResumed, MoveWait::kDone, MoveWait::kExit}) {
     EXPECT_EQ(move_with("wait", to_string(wait)).wait, wait);
   }
-  for (const PageTransport each :
-       {PageTransport::kAuto, PageTransport::kRdma, PageTransport::kTcp}) {
-    EXPECT_EQ(move_with("transport", to_string(each)).transport, each);
+  for (const std::string& word : page_transport_words()) {
+    EXPECT_EQ(to_string(move_with("transport", word).transport), word);
   }
 }
 

@@ -1,7 +1,9 @@
 // What the destination compares.
+#include "libmigrate/rules/destination_rules.h"
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,8 +14,6 @@
 #include "libmigrate/arch/arch.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/proc/file_identity.h"
-#include "libmigrate/proc/proc_text.h"
-#include "libmigrate/rules/destination_rules.h"
 #include "libmigrate/rules/host_facts.h"
 #include "tests/libmigrate/inspect/held_process.h"
 
@@ -25,22 +25,6 @@ using test::text;
 
 wire::HostFacts facts() {
   return host_facts().value_or(wire::HostFacts());
-}
-
-TEST(ProcText, ParsesMaps) {
-  const auto entries = parse_maps(
-      "7f00-8000 rw-s 00001000 fe:00 17                 /a b (deleted)\n"
-      "Size:     4 kB\nProtectionKey:  3\nVmFlags: rd wr \n9000-a000 ---p 00000000 00:00 0 \n");
-  ASSERT_TRUE(entries);
-  ASSERT_EQ(entries->size(), 2U);
-  EXPECT_EQ((*entries)[0].name, "/a b (deleted)");
-  EXPECT_EQ((*entries)[0].offset, 0x1000U);
-  EXPECT_EQ((*entries)[0].flags, "rd wr");
-  EXPECT_EQ((*entries)[0].protection_key, 3U);
-  EXPECT_TRUE((*entries)[0].shared);
-  EXPECT_EQ((*entries)[1].name, "");
-  EXPECT_FALSE(parse_maps("nonsense\n"));
-  EXPECT_FALSE(parse_maps("VmFlags: rd\n"));
 }
 
 TEST(HostFacts, AreFilled) {
@@ -146,16 +130,118 @@ TEST_F(FileRules, OpenFilesMustBeTheSame) {
   EXPECT_EQ(codes_for(opened(changed, O_RDONLY), false), std::set<std::string>{"FILE_DIFFERS"});
 }
 
-TEST(FileIdentity, BuildIdOfOurselves) {
-  const auto file = open_file("/proc/self/exe", O_RDONLY);
-  ASSERT_TRUE(file);
-  const auto build_id = read_build_id(file->get());
-  ASSERT_TRUE(build_id);
-  EXPECT_TRUE(build_id->empty() || build_id->size() == 20U);
-  EXPECT_EQ(filesystem_class(0xEF53), FilesystemClass::kLocal);
-  EXPECT_EQ(filesystem_class(0x6969), FilesystemClass::kNetwork);
-  EXPECT_EQ(filesystem_class(0x9fa0), FilesystemClass::kKernel);
-  EXPECT_EQ(filesystem_class(0x1234567), FilesystemClass::kUnknown);
+// Whoever writes to a file, or sees what others write, must have the very one.
+TEST_F(FileRules, FilesThatAreSharedMustBeTheSameIfTheyAreWritten) {
+  wire::FileIdentity file = identity(true);
+  const auto shared = [&](std::uint32_t protection) {
+    wire::Image image = mapped(file);
+    mutable_only_process(image).mutable_mappings(0)->set_kind(wire::Mapping::SHARED_FILE);
+    mutable_only_process(image).mutable_mappings(0)->set_protection(protection);
+    return image;
+  };
+  EXPECT_TRUE(codes_for(shared(PROT_READ | PROT_WRITE), true).empty());
+  EXPECT_EQ(codes_for(shared(PROT_READ | PROT_WRITE), false),
+            std::set<std::string>{"FILE_DIFFERS"});
+  EXPECT_TRUE(codes_for(shared(PROT_READ), false).empty());
+}
+
+TEST_F(FileRules, FilesOfNoMappingDoNotCount) {
+  wire::FileIdentity file = identity(true);
+  file.set_sha256("other");
+  wire::Image image = mapped(file);
+  mutable_only_process(image).clear_mappings();
+  EXPECT_TRUE(codes_for(image, true).empty());
+}
+
+TEST_F(FileRules, TheExecutableIsComparedOnceUnlessItIsNotLookedFor) {
+  wire::FileIdentity file = identity(true);
+  file.set_sha256("other");
+  wire::Image image = mapped(file);
+  *mutable_only_process(image).mutable_executable() = file;
+  const auto refusals = check_against_host(image, facts(), facts());
+  ASSERT_EQ(refusals.size(), 1U) << text(refusals);
+  EXPECT_EQ(refusals[0].object(), "executable " + path_);
+  mutable_only_process(image).set_without_executable(true);
+  mutable_only_process(image).clear_mappings();
+  EXPECT_TRUE(codes_for(image, true).empty());
+}
+
+TEST_F(FileRules, ARefusalTellsHowTheFilesDiffer) {
+  wire::FileIdentity file = identity(true);
+  const auto reason = [&] {
+    const auto refusals = check_against_host(mapped(file), facts(), facts());
+    return refusals.empty() ? std::string() : refusals[0].reason();
+  };
+  file.set_sha256("other");
+  EXPECT_NE(reason().find("its content is not the same"), std::string::npos) << reason();
+  file.set_size_bytes(8);
+  EXPECT_NE(reason().find("8 bytes there, 7 here"), std::string::npos) << reason();
+  file.clear_sha256();
+  EXPECT_NE(reason().find("neither"), std::string::npos) << reason();
+}
+
+TEST_F(FileRules, AnOpenFileIsComparedOnceHoweverManyDescriptorsItHas) {
+  wire::FileIdentity file = identity(true);
+  file.set_path("/nowhere");
+  wire::Image image = opened(file, O_RDWR);
+  mutable_only_process(image).add_descriptors()->set_number(9);
+  const auto refusals = check_against_host(image, facts(), facts());
+  ASSERT_EQ(refusals.size(), 1U) << text(refusals);
+  EXPECT_EQ(refusals[0].object(), "descriptor 5 -> /nowhere");
+}
+
+TEST_F(FileRules, WhatIsMissingIsToldByItsIndex) {
+  const wire::FileIdentity here = identity(true);
+  wire::FileIdentity other = here;
+  other.set_sha256("other");
+  wire::Image image;
+  *mutable_only_process(image).mutable_executable() = here;
+  for (const auto& [file, kind] :
+       {std::pair(here, wire::Mapping::FILE_LOCAL), std::pair(other, wire::Mapping::FILE_COPY),
+        std::pair(other, wire::Mapping::SHARED_FILE)}) {
+    wire::Mapping& mapping = *mutable_only_process(image).add_mappings();
+    mapping.set_kind(kind);
+    mapping.set_file(static_cast<std::uint32_t>(image.objects().mapped_files_size()));
+    *image.mutable_objects()->add_mapped_files() = file;
+  }
+  const auto everybody = [](const wire::FileIdentity&) { return true; };
+  MissingFiles missing = find_missing_files(image, true, everybody);
+  EXPECT_EQ(missing.mapped, std::vector<std::uint32_t>{1}) << "shared ones cannot be sent";
+  EXPECT_FALSE(missing.executable);
+
+  // What its user may not open is as good as not there.
+  missing = find_missing_files(image, true, [](const wire::FileIdentity&) { return false; });
+  EXPECT_EQ(missing.mapped, (std::vector<std::uint32_t>{0, 1}));
+  EXPECT_TRUE(missing.executable);
+  mutable_only_process(image).set_without_executable(true);
+  EXPECT_FALSE(find_missing_files(image, true, [](const auto&) { return false; }).executable);
+}
+
+TEST(DestinationRules, AWorkingDirectoryMustBeOne) {
+  const auto found = [](const char* directory) {
+    wire::Image image;
+    mutable_only_process(image).set_working_directory(directory);
+    return codes(check_against_host(image, facts(), facts()));
+  };
+  EXPECT_TRUE(found("/").empty());
+  EXPECT_EQ(found("/nowhere"), std::set<std::string>{"FILE_MISSING"});
+  EXPECT_EQ(found("/etc/passwd"), std::set<std::string>{"FILE_MISSING"});
+}
+
+TEST(DestinationRules, MemoryMustBeThere) {
+  constexpr std::uint64_t kMebibyte = std::uint64_t{1} << 20U;
+  EXPECT_TRUE(check_memory(kMebibyte, kMebibyte).empty());
+  const auto refusals = check_memory(3 * kMebibyte, 2 * kMebibyte);
+  ASSERT_EQ(refusals.size(), 1U);
+  EXPECT_EQ(refusals[0].code(), "MEMORY");
+  EXPECT_EQ(refusals[0].object(), "3 MiB");
+  EXPECT_NE(refusals[0].reason().find("2 MiB available"), std::string::npos);
+}
+
+TEST(DestinationRules, AFeatureThatNoProgramUsesIsNotMissed) {
+  wire::HostFacts source = facts();
+  source.add_cpu_features("vmx");
+  EXPECT_TRUE(check_against_host({}, source, facts()).empty());
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <string>
 
 #include "libmigrate/rules/host_memory.h"
+#include "tests/libmigrate/inspect/held_process.h"
 
 namespace migrate {
 namespace {
@@ -21,13 +22,7 @@ const PeerIdentity kHostA{"hosta", {"hosta", "10.0.0.1"}};
 const PeerIdentity kHostB{"hostb", {"hostb"}};
 constexpr uid_t kNobody = 65534;
 
-std::set<std::string> codes(const std::vector<wire::Refusal>& refusals) {
-  std::set<std::string> found;
-  for (const wire::Refusal& refusal : refusals) {
-    found.insert(refusal.code());
-  }
-  return found;
-}
+using test::codes;
 
 HostPolicy policy(const std::vector<std::string>& rules) {
   return HostPolicy::parse(rules).value();

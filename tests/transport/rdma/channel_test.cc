@@ -6,7 +6,7 @@
 
 namespace migrate::test {
 
-std::pair<std::unique_ptr<RdmaConnection>, std::unique_ptr<RdmaConnection>> connect_pair(
+std::pair<std::unique_ptr<OneSidedChannel>, std::unique_ptr<OneSidedChannel>> connect_pair(
     Meeting& meeting, Purpose purpose, const RdmaOptions& options) {
   auto connecting = std::async(std::launch::async, [&] {
     return connect_rdma(address_of(*meeting.listener), meeting.greeting(purpose), options,
@@ -20,7 +20,8 @@ std::pair<std::unique_ptr<RdmaConnection>, std::unique_ptr<RdmaConnection>> conn
     return {};
   }
   EXPECT_EQ(accepted->purpose, purpose);
-  return {std::move(*connected), std::move(accepted->channel)};
+  auto* const other = dynamic_cast<OneSidedChannel*>(accepted->channel.release());
+  return {std::move(*connected), std::unique_ptr<OneSidedChannel>(other)};
 }
 
 namespace {

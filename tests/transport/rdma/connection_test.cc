@@ -33,8 +33,8 @@ std::string output_of(const std::string& command) {
 }
 
 /// What connect_rdma() says to `greeting`; the listener's own answer goes to `refused`.
-Result<std::unique_ptr<RdmaConnection>> knock(Meeting& meeting, const RdmaGreeting& greeting,
-                                              Error& refused) {
+Result<std::unique_ptr<OneSidedChannel>> knock(Meeting& meeting, const PageGreeting& greeting,
+                                               Error& refused) {
   auto connecting = std::async(std::launch::async, [&] {
     return connect_rdma(address_of(*meeting.listener), greeting, {}, kConnectMs);
   });
@@ -47,7 +47,7 @@ Result<std::unique_ptr<RdmaConnection>> knock(Meeting& meeting, const RdmaGreeti
 
 TEST(RdmaConnection, IsRefusedWithoutTheToken) {
   Meeting meeting;
-  RdmaGreeting forged = meeting.greeting(Purpose::kUrgent);
+  PageGreeting forged = meeting.greeting(Purpose::kUrgent);
   forged.token[15] = std::byte{1};
   Error refused;
   const auto channel = knock(meeting, forged, refused);
@@ -64,7 +64,7 @@ TEST(RdmaConnection, IsRefusedWithoutTheToken) {
 
 TEST(RdmaConnection, IsRefusedForAnotherSessionOrPurpose) {
   Meeting meeting;
-  RdmaGreeting other = meeting.greeting(Purpose::kBulk);
+  PageGreeting other = meeting.greeting(Purpose::kBulk);
   other.session[0] = std::byte{9};
   Error refused;
   EXPECT_EQ(knock(meeting, other, refused).error().code, ErrorCode::kRefused);
@@ -95,7 +95,7 @@ TEST(RdmaConnection, FailsWhereNoDeviceLeads) {
 }
 
 TEST(RdmaConnection, ListensOnlyOnAddressesOfThisHost) {
-  const auto listener = RdmaListener::create("192.0.2.1", {}, {});
+  const auto listener = listen_rdma("192.0.2.1", {}, {});
   ASSERT_FALSE(listener);
   EXPECT_NE(listener.error().message().find("rdma link"), std::string::npos)
       << listener.error().message();
@@ -192,7 +192,7 @@ TEST(RdmaConnection, ListsThePort) {
   ASSERT_TRUE(ports) << ports.error().message();
   ASSERT_FALSE(ports->empty());
   bool found = false;
-  for (const RdmaPort& port : *ports) {
+  for (const PagePort& port : *ports) {
     EXPECT_EQ(port.transport, "RoCE");
     EXPECT_EQ(port.state, "active");
     EXPECT_GE(port.mtu_bytes, 1024U);

@@ -18,23 +18,23 @@ inline std::string rdma_address() {
 inline constexpr int kConnectMs = 10000;
 
 /// Where a listener of this machine listens.
-inline Address address_of(const RdmaListener& listener) {
+inline Address address_of(const PageListener& listener) {
   return {.scheme = "rdma", .host = rdma_address(), .port = listener.port()};
 }
 
 /// A session that someone listens for.
 struct Meeting {
   static SessionId session() { return {std::byte{1}, std::byte{2}}; }
-  static RdmaToken token() { return {std::byte{3}, std::byte{4}}; }
+  static PageToken token() { return {std::byte{3}, std::byte{4}}; }
 
-  std::unique_ptr<RdmaListener> listener =
-      std::move(RdmaListener::create(rdma_address(), session(), token())).value();
+  std::unique_ptr<PageListener> listener =
+      std::move(listen_rdma(rdma_address(), session(), token())).value();
 
-  static RdmaGreeting greeting(Purpose purpose) { return {purpose, session(), token()}; }
+  static PageGreeting greeting(Purpose purpose) { return {purpose, session(), token()}; }
 };
 
 /// Both ends of a new connection, the connecting one first.
-std::pair<std::unique_ptr<RdmaConnection>, std::unique_ptr<RdmaConnection>> connect_pair(
+std::pair<std::unique_ptr<OneSidedChannel>, std::unique_ptr<OneSidedChannel>> connect_pair(
     Meeting& meeting, Purpose purpose, const RdmaOptions& options = {});
 
 }  // namespace migrate::test

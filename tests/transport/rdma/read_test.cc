@@ -33,17 +33,17 @@ class RdmaRead : public testing::Test {
     ASSERT_TRUE(left_ && right_);
   }
 
-  RdmaPlace expose() {
+  ExposedPlace expose() {
     Mapping memory = std::move(Mapping::create(kExposed)).value();
     for (std::size_t i = 0; i < kExposed; ++i) {
       memory.bytes()[i] = content_at(i);
     }
     auto place = left_->expose(std::move(memory));
     EXPECT_TRUE(place) << place.error().message();
-    return place.value_or(RdmaPlace());
+    return place.value_or(ExposedPlace());
   }
 
-  Result<void> read(const RdmaPlace& place, std::size_t number, std::size_t offset,
+  Result<void> read(const ExposedPlace& place, std::size_t number, std::size_t offset,
                     std::size_t length) {
     return right_->read(bytes_of(head_of(number)), {place.address + offset, place.key}, length);
   }
@@ -69,12 +69,12 @@ class RdmaRead : public testing::Test {
     return number;
   }
 
-  std::unique_ptr<RdmaConnection> left_;
-  std::unique_ptr<RdmaConnection> right_;
+  std::unique_ptr<OneSidedChannel> left_;
+  std::unique_ptr<OneSidedChannel> right_;
 };
 
 TEST_F(RdmaRead, BringsExposedMemoryBehindItsHead) {
-  const RdmaPlace place = expose();
+  const ExposedPlace place = expose();
   const std::array<std::size_t, 3> offsets{0, 8192, kExposed - 4096};
   for (std::size_t i = 0; i < offsets.size(); ++i) {
     ASSERT_TRUE(read(place, i, offsets[i], 4096));
@@ -84,14 +84,14 @@ TEST_F(RdmaRead, BringsExposedMemoryBehindItsHead) {
     ASSERT_TRUE(seen.insert(expect_read(offsets, 4096)).second);
   }
   // Messages go on beside it.
-  ASSERT_TRUE(read(place, 0, 0, RdmaConnection::kMaxReadBytes));
-  expect_read(offsets, RdmaConnection::kMaxReadBytes);
+  ASSERT_TRUE(read(place, 0, 0, OneSidedChannel::kMaxReadBytes));
+  expect_read(offsets, OneSidedChannel::kMaxReadBytes);
   ASSERT_TRUE(left_->send_one(bytes_of("hello")));
   ASSERT_TRUE(right_->receive(0, kConnectMs));
 }
 
 TEST_F(RdmaRead, WakesAReceiverThatSleeps) {
-  const RdmaPlace place = expose();
+  const ExposedPlace place = expose();
   const std::array<std::size_t, 1> offsets{4096};
   for (int i = 0; i < 20; ++i) {
     std::thread receiver([&] { expect_read(offsets, 4096); });
@@ -102,7 +102,7 @@ TEST_F(RdmaRead, WakesAReceiverThatSleeps) {
 }
 
 TEST_F(RdmaRead, TakesSoManyAtATime) {
-  const RdmaPlace place = expose();
+  const ExposedPlace place = expose();
   std::size_t begun = 0;
   while (read(place, 0, 0, 4096)) {
     ASSERT_LT(++begun, 1000U);
@@ -110,7 +110,8 @@ TEST_F(RdmaRead, TakesSoManyAtATime) {
   EXPECT_GE(begun, 4U);
   EXPECT_EQ(read(place, 0, 0, 4096).error().code, ErrorCode::kRetry);
   EXPECT_EQ(read(place, 0, 0, 0).error().code, ErrorCode::kInvalid);
-  EXPECT_EQ(read(place, 0, 0, RdmaConnection::kMaxReadBytes + 1).error().code, ErrorCode::kInvalid);
+  EXPECT_EQ(read(place, 0, 0, OneSidedChannel::kMaxReadBytes + 1).error().code,
+            ErrorCode::kInvalid);
   const std::array<std::size_t, 1> offsets{0};
   for (std::size_t i = 0; i < begun; ++i) {
     expect_read(offsets, 4096);
@@ -121,7 +122,7 @@ TEST_F(RdmaRead, TakesSoManyAtATime) {
 }
 
 TEST_F(RdmaRead, ReachesNothingElse) {
-  const RdmaPlace place = expose();
+  const ExposedPlace place = expose();
   ASSERT_TRUE(read(place, 0, kExposed, 4096));
   const auto message = right_->receive(0, kConnectMs);
   ASSERT_FALSE(message);
@@ -129,7 +130,7 @@ TEST_F(RdmaRead, ReachesNothingElse) {
 }
 
 TEST_F(RdmaRead, KeysDieWithTheConnection) {
-  const RdmaPlace place = expose();
+  const ExposedPlace place = expose();
   left_.reset();
   right_.reset();
   connect();
