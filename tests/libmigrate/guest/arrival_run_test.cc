@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
@@ -14,6 +15,7 @@
 #include <future>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "libmigrate/guest/arrival.h"
@@ -22,6 +24,7 @@
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/rules/host_policy.h"
 #include "pager/page_protocol.h"
+#include "pager/userfault.h"
 #include "tests/libmigrate/guest/arrival_world.h"
 
 namespace migrate {
@@ -420,7 +423,17 @@ class TouchedPage {
   void* page_;
 };
 
-class TouchedMemoryTest : protected TouchedPage, public ArrivalRunTest {};
+class TouchedMemoryTest : protected TouchedPage, public ArrivalRunTest {
+ protected:
+  // The pager has the page of this process, at the same address as the seed's.
+  void SetUp() override {
+    UniqueFd userfault(static_cast<int>(::syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK)));
+    if (!userfault.valid() || !Userfault::handshake(userfault.get())) {
+      GTEST_SKIP() << "no right to page memory";
+    }
+    world_.userfault = std::move(userfault);
+  }
+};
 
 TEST_F(TouchedMemoryTest, IsNotTakenForTheProcesssOwn) {
   EXPECT_FALSE(take_in([this] {

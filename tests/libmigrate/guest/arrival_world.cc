@@ -162,7 +162,8 @@ Result<NewCell> ArrivalWorld::make_cell(const CellOptions& options) {
   NewCell made;
   made.control = std::move(control);
   made.init = init.id();
-  made.userfault.reset(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));  // No memory is registered on it.
+  made.userfault =
+      userfault.valid() ? std::move(userfault) : UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   made.make_restorer = [this](bool) -> Result<std::unique_ptr<SeedRestorer>> {
     return std::make_unique<StandInRestorer>(*this);
   };

@@ -75,6 +75,7 @@ class ArrivalWorld {
   std::unique_ptr<ControlChannel> source;
   std::vector<CellEvent> cell_events;      ///< What the init will say.
   std::optional<Kept::Kind> kind_to_fail;  ///< What the init never keeps.
+  UniqueFd userfault;                      ///< The cell's; none: memory cannot be registered.
   bool cell_ends = true;                   ///< When it is ended.
   CellOptions cell_options;                ///< With which it was made.
   StandInCell* cell = nullptr;             ///< The guest's.

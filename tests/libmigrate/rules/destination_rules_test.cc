@@ -67,6 +67,14 @@ class FileRules : public testing::Test {
   void SetUp() override { std::ofstream(path_) << "content"; }
   void TearDown() override { ::unlink(path_.c_str()); }
 
+  // The same inode of the same kernel is the same file, whatever is said of its content.
+  wire::FileIdentity identity_of_another() const {
+    wire::FileIdentity found = identity(true);
+    found.set_inode(found.inode() + 1);
+    found.set_sha256("other");
+    return found;
+  }
+
   wire::FileIdentity identity(bool with_content) const {
     auto found = identify_at(AT_FDCWD, path_, path_).value_or(wire::FileIdentity());
     if (with_content) {
@@ -146,16 +154,13 @@ TEST_F(FileRules, FilesThatAreSharedMustBeTheSameIfTheyAreWritten) {
 }
 
 TEST_F(FileRules, FilesOfNoMappingDoNotCount) {
-  wire::FileIdentity file = identity(true);
-  file.set_sha256("other");
-  wire::Image image = mapped(file);
+  wire::Image image = mapped(identity_of_another());
   mutable_only_process(image).clear_mappings();
   EXPECT_TRUE(codes_for(image, true).empty());
 }
 
 TEST_F(FileRules, TheExecutableIsComparedOnceUnlessItIsNotLookedFor) {
-  wire::FileIdentity file = identity(true);
-  file.set_sha256("other");
+  const wire::FileIdentity file = identity_of_another();
   wire::Image image = mapped(file);
   *mutable_only_process(image).mutable_executable() = file;
   const auto refusals = check_against_host(image, facts(), facts());
@@ -167,12 +172,11 @@ TEST_F(FileRules, TheExecutableIsComparedOnceUnlessItIsNotLookedFor) {
 }
 
 TEST_F(FileRules, ARefusalTellsHowTheFilesDiffer) {
-  wire::FileIdentity file = identity(true);
+  wire::FileIdentity file = identity_of_another();
   const auto reason = [&] {
     const auto refusals = check_against_host(mapped(file), facts(), facts());
     return refusals.empty() ? std::string() : refusals[0].reason();
   };
-  file.set_sha256("other");
   EXPECT_NE(reason().find("its content is not the same"), std::string::npos) << reason();
   file.set_size_bytes(8);
   EXPECT_NE(reason().find("8 bytes there, 7 here"), std::string::npos) << reason();
@@ -192,8 +196,7 @@ TEST_F(FileRules, AnOpenFileIsComparedOnceHoweverManyDescriptorsItHas) {
 
 TEST_F(FileRules, WhatIsMissingIsToldByItsIndex) {
   const wire::FileIdentity here = identity(true);
-  wire::FileIdentity other = here;
-  other.set_sha256("other");
+  const wire::FileIdentity other = identity_of_another();
   wire::Image image;
   *mutable_only_process(image).mutable_executable() = here;
   for (const auto& [file, kind] :
