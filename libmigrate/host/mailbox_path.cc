@@ -25,7 +25,11 @@ Result<bool> hand_to_worker(const std::string& state_directory, const std::strin
     }
     return fail(mailbox.error());
   }
-  MIGRATE_TRY(send_descriptor(mailbox->get(), fd, message));
+  const Result<void> sent = send_descriptor(mailbox->get(), fd, message);
+  if (!sent && sent.error().code == ErrorCode::kPeerLost) {
+    return false;  // The worker has ended since, and took nothing.
+  }
+  MIGRATE_TRY(sent);
   return true;
 }
 

@@ -17,9 +17,9 @@ std::string mailbox_directory(const std::string& state_directory);
 std::string mailbox_path(const std::string& state_directory, const std::string& name);
 
 /// Passes `fd` (borrowed; the worker gets its own) and `message` to the worker whose mailbox is
-/// `name`. False if there is none: the name is unknown, or its worker has ended. Blocks only while
-/// the worker's queue is full. Errors: kInvalid (name, message too long), kPeerLost (the worker
-/// ended meanwhile), kSystem.
+/// `name`. False if there is none: the name is unknown, or its worker has ended or ends meanwhile.
+/// Blocks only while the worker's queue is full. Errors: kInvalid (name, message too long),
+/// kSystem.
 Result<bool> hand_to_worker(const std::string& state_directory, const std::string& name, int fd,
                             std::span<const std::byte> message);
 

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -30,6 +31,10 @@ namespace {
 
 using nlohmann::json;
 
+constexpr std::chrono::milliseconds kReplacedWithin{
+    2000};  // A dead worker is replaced in one second.
+constexpr std::chrono::milliseconds kReplacedPause{20};
+
 /// The real user of a process.
 Result<uid_t> owner_of(pid_t pid) {
   const std::string name = "process " + std::to_string(pid);
@@ -46,32 +51,45 @@ Result<uid_t> owner_of(pid_t pid) {
   return user;
 }
 
-/// Hands what is wanted to the worker that looks after the process. False: nobody does.
-Result<bool> hand_over(const LocalService& service, const Request& request,
-                       const WorkerRequest& wanted, const EventSink& client) {
-  Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
-  const std::optional<ProcessRecord> keeper = MIGRATE_TRY(find_keeper(registry, request));
-  if (!keeper) {
-    return false;
-  }
+/// Hands what is wanted to the worker that looks after the process. False: it takes nothing.
+Result<bool> hand_to_keeper(const LocalService& service, const Request& request,
+                            const WorkerRequest& wanted, const EventSink& client,
+                            const ProcessRecord& keeper) {
   json body = request_for(wanted);
-  name_process(body, {.id = keeper->process, .pid = keeper->pid});
+  name_process(body, {.id = keeper.process, .pid = keeper.pid});
   Asker asker = request.asker;
-  asker.is_target =
-      keeper->state == ProcessState::kRunningHere && request.is_of_client(keeper->pid);
+  asker.is_target = keeper.state == ProcessState::kRunningHere && request.is_of_client(keeper.pid);
   body["asker"] = to_json(asker);
   mark_answer(body, client.is_program() ? request.token : 0);
   const std::string message = json_text(body);
-  if (MIGRATE_TRY(hand_to_worker(service.context.state_directory, keeper->mailbox_name(),
-                                 client.descriptor(), std::as_bytes(std::span(message))))) {
-    return true;
+  return hand_to_worker(service.context.state_directory, keeper.mailbox_name(), client.descriptor(),
+                        std::as_bytes(std::span(message)));
+}
+
+/// The same; a worker that ends is waited out until another one looks after the process, or none.
+/// False: nobody does.
+Result<bool> hand_over(const LocalService& service, const Request& request,
+                       const WorkerRequest& wanted, const EventSink& client) {
+  const auto deadline = std::chrono::steady_clock::now() + kReplacedWithin;
+  for (;;) {
+    Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
+    const std::optional<ProcessRecord> keeper = MIGRATE_TRY(find_keeper(registry, request));
+    if (!keeper) {
+      return false;
+    }
+    if (MIGRATE_TRY(hand_to_keeper(service, request, wanted, client, *keeper))) {
+      return true;
+    }
+    if (!keeper->has_worker() || std::chrono::steady_clock::now() > deadline) {
+      return fail(make_error(
+          ErrorCode::kPeerLost, "reach the process's worker",
+          "worker " + std::to_string(keeper->worker) + " of process " + keeper->process,
+          keeper->has_worker() ? "it is busy; try again"
+                               : "it has ended; the log of migrated says why. The process was left "
+                                 "as it was"));
+    }
+    std::this_thread::sleep_for(kReplacedPause);
   }
-  const std::string worker = "worker " + std::to_string(keeper->worker);
-  return fail(make_error(
-      ErrorCode::kPeerLost, "reach the process's worker", worker + " of process " + keeper->process,
-      keeper->has_worker() ? "it is busy; try again"
-                           : "it has ended; the log of migrated says why. The process was left "
-                             "as it was"));
 }
 
 /// The first process of a host, or one of ours: a daemon, a worker, the init of a cell.
