@@ -14,8 +14,8 @@
 
 namespace migrate {
 
-/// Most POSIX timers, and most pending signals, of a process that is moved: so many fit into the data
-/// of the one script that makes a process what it was, with all else that this needs.
+/// Most POSIX timers, and most pending signals, of a process that is moved: so many fit into the
+/// data of the one script that makes a process what it was, with all else that this needs.
 inline constexpr int kMostPosixTimers = 512;
 inline constexpr int kMostPendingSignals = 1024;
 
