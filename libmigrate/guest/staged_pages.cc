@@ -9,7 +9,7 @@
 namespace migrate {
 namespace {
 
-constexpr int kLookMs = 200;
+constexpr int kStopLookMs = 200;
 constexpr std::int64_t kRestUs = 20'000'000;  // For what the source has sent before the image.
 
 }  // namespace
@@ -48,7 +48,7 @@ void StagedPages::run() {
 Result<void> StagedPages::take_all() {
   ChannelLink link(std::shared_ptr<Channel>(bulk_.get(), [](Channel*) {}));
   for (std::uint64_t rounds = 0; now_us() < until_us_;) {
-    const auto message = link.receive(0, kLookMs);
+    const auto message = link.receive(0, kStopLookMs);
     if (!message && message.error().code == ErrorCode::kRetry) {
       continue;
     }
