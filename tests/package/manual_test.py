@@ -190,7 +190,7 @@ class Bash(Completion):
     def test_completes_values_after_an_equals_sign(self):
         self.assertEqual(self.offered("migratectl", [("move", "--mode", "=", "la"),
                                                      ("move", "--mode", "=")]),
-                         [{"lazy"}, {"lazy", "demand", "eager", "precopy", "hybrid"}])
+                         [{"lazy"}, {"lazy", "demand", "eager", "precopy", "hybrid", "auto"}])
 
     def test_offers_commands_after_two_dashes(self):
         self.assertIn("bash", self.offered("testbed", [("exec", "hostA", "--", "bas")])[0])
