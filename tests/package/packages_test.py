@@ -308,7 +308,8 @@ class Job(InRoot):
         self.started = getattr(self, "started", 0) + 1
         log = f"/shared/{self.started}.log"
         line = " ".join(map(str, words))
-        self.on_host("hostA", "sh", "-c", f"/shared/{line} </dev/null >{log} 2>&1 & echo $! >/run/job")
+        # To its end, as several processes write there (SHARED_FILE says so).
+        self.on_host("hostA", "sh", "-c", f"/shared/{line} </dev/null >>{log} 2>&1 & echo $! >/run/job")
         pid = self.on_host("hostA", "cat", "/run/job").stdout.strip()
         self.assertTrue(wait_until(lambda: " at hostA" in " " + self.inside("cat", log).stdout))
         return pid, log
