@@ -134,6 +134,7 @@ class ParkedProcess {
   Result<void> unpark_thread(const ParkedThread& thread, const wire::ProcessImage& image);
   Result<void> put_back(const wire::ProcessImage& image);
   Result<arch::GeneralRegisters> stop_leader();
+  Result<void> take_carried(const arch::GeneralRegisters& registers);
   Result<void> run_in_leader(Script& script);
 
   pid_t process_;

@@ -12,6 +12,7 @@
 #include <charconv>
 #include <chrono>
 #include <cstdlib>
+#include <span>
 #include <thread>
 #include <utility>
 
@@ -305,7 +306,7 @@ Result<void> ParkedProcess::bring_back(const wire::ProcessImage& image) {
                            "its other threads have been ended, because it ran elsewhere"));
   }
   if (looping_) {
-    MIGRATE_TRY(stop_leader());
+    MIGRATE_TRY(take_carried(MIGRATE_TRY(stop_leader())));
   }
   if (std::exchange(stop_again_, false)) {
     send_stop_again(process_);  // It stops once it is back.
@@ -315,6 +316,18 @@ Result<void> ParkedProcess::bring_back(const wire::ProcessImage& image) {
     MIGRATE_TRY(unpark_thread(threads_[left - 1], image));
   }
   return put_back(image);
+}
+
+// The loop may have been stopped between taking a signal and writing it to the pipe.
+Result<void> ParkedProcess::take_carried(const arch::GeneralRegisters& registers) {
+  if (!arch::carries_signal(registers, area_.code())) {
+    return {};
+  }
+  std::string signal(sizeof(siginfo_t), '\0');
+  MIGRATE_TRY(area_.read(area_.parking() + arch::kSignalInformationOffset,
+                         std::as_writable_bytes(std::span(signal))));
+  signals_.push_back(std::move(signal));
+  return {};
 }
 
 Result<void> ParkedProcess::put_back(const wire::ProcessImage& image) {

@@ -1,6 +1,7 @@
 #!/usr/bin/python3
 """Mode auto: which mode is chosen for which program and wish, and that the program is moved in it."""
 
+import math
 import os
 import pathlib
 import signal
@@ -76,23 +77,16 @@ print("ok")
 sys.exit(42)
 """
 
-# Name, MiB, kind; and the modes that may be chosen for the shortest stop, the shortest exposure, the
-# fewest bytes.
-PROGRAMS = [
-    ("idle", 48, "idle", {"hybrid", "lazy"}, {"precopy", "eager"}, {"demand"}),
-    ("reads", 48, "read", {"hybrid", "lazy"}, {"precopy", "eager"}, {"demand"}),
-    ("writes all", 48, "write", {"lazy", "demand"}, {"eager"}, {"lazy", "demand"}),
-    ("hot set", 48, "hot", {"hybrid", "lazy"}, {"precopy", "eager"}, {"demand", "lazy"}),
-    ("sparse", 48, "sparse", {"hybrid", "lazy"}, {"precopy", "eager"}, {"demand", "lazy"}),
-    # So few pages of it are written that a quick host sends hardly more in rounds: about as good.
-    ("walks", 32, "walk", {"hybrid", "lazy"}, {"precopy", "eager"}, {"demand", "lazy", "hybrid"}),
-    ("small", 0.5, "idle", {"hybrid", "lazy", "eager"}, {"precopy", "eager", "hybrid", "lazy"},
-     {"demand"}),
-    ("small, writes all", 0.5, "write", {"hybrid", "lazy", "eager"},
-     {"precopy", "eager", "hybrid", "lazy"}, {"demand", "lazy"}),
-    ("big", 160, "idle", {"hybrid", "lazy"}, {"precopy", "eager"}, {"demand"}),
-    ("threads", 16, "threads", {"hybrid", "lazy", "eager"}, {"precopy", "eager"}, {"demand"}),
-]
+# Name, MiB, kind.
+PROGRAMS = [("idle", 48, "idle"), ("reads", 48, "read"), ("writes all", 48, "write"),
+            ("hot set", 48, "hot"), ("sparse", 48, "sparse"), ("walks", 32, "walk"),
+            ("small", 0.5, "idle"), ("small, writes all", 0.5, "write"), ("big", 160, "idle"),
+            ("threads", 16, "threads")]
+
+# By what a wish judges, and how much more than the least counts as equal: part of it, and amount.
+# Which mode that is depends on how fast this machine is.
+CRITERIA = {"stop": ("stop_us", 0.25, 2000), "exposure": ("independence_us", 0.25, 5000),
+            "bytes": ("least_bytes", 0.05, 65536)}
 
 
 class AdvisorTest(unittest.TestCase):
@@ -127,16 +121,16 @@ class AdvisorTest(unittest.TestCase):
         return next(one for one in choice["modes"] if one["mode"] == mode)
 
     def test_each_program_gets_a_mode_that_suits_its_wish(self):
-        for name, mib, kind, *allowed in PROGRAMS:
+        for name, mib, kind in PROGRAMS:
             process = self.start(PROGRAM, mib, kind)
-            for wish, modes in zip(WISHES, allowed):
+            for wish, (member, part, amount) in CRITERIA.items():
                 with self.subTest(program=name, wish=wish):
                     sample = LONG_SAMPLE if kind == "write" else SAMPLE
                     choice = self.advice(process, wish, *sample)
-                    if wish == "exposure" and choice["mode"] == "hybrid":  # As good as none.
-                        self.assertLess(self.of(choice, "hybrid")["independence_us"], 5000, choice)
-                    else:
-                        self.assertIn(choice["mode"], modes, choice)
+                    figures = {one["mode"]: math.inf if one[member] is None else one[member]
+                               for one in choice["modes"] if "why_not" not in one}
+                    self.assertLessEqual(figures[choice["mode"]],
+                                         min(figures.values()) * (1 + part) + amount + 1, choice)
                     self.assertGreaterEqual(choice["pages"], mib * 256)
             self.assertEqual(finish(process), "", self.testbed.logs())
 
@@ -174,7 +168,8 @@ class AdvisorTest(unittest.TestCase):
         ratios = outcome.object["choice"]["to_prediction"]
         self.assertGreater(ratios["stop"], 0)
         self.assertTrue(0.5 < ratios["bytes"] < 2, outcome.object)
-        self.assertIsNone(ratios["independence"])
+        self.assertEqual(ratios["independence"] is None,
+                         outcome.object["mode"] in ("eager", "precopy"), outcome.object)
         text = self.testbed.run("hostA", "migratectl", "show", process.pid).text
         self.assertIn("measured to foretold", text)
         self.assertEqual(finish(process), "", self.testbed.logs())
@@ -213,7 +208,7 @@ class AdvisorTest(unittest.TestCase):
         outcome = self.testbed.move("hostA", process.pid, "hostB", "auto", "resumed",
                                     options=("--wish", "exposure"))
         self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
-        self.assertEqual(outcome.object["mode"], "eager")
+        self.assertNotIn(outcome.object["mode"], ("precopy", "hybrid"))
         self.assertEqual(finish(process), "", self.testbed.logs())
 
     def test_a_guest_is_advised_at_the_host_where_it_is(self):

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
 
 // NOLINTBEGIN(readability-identifier-naming): labels of interpreter_code.S.
@@ -10,6 +11,8 @@ extern const std::byte migrate_script_start[];
 extern const std::byte migrate_script_call[];
 extern const std::byte migrate_script_told[];
 extern const std::byte migrate_script_park[];
+extern const std::byte migrate_script_taken[];
+extern const std::byte migrate_script_written[];
 extern const std::byte migrate_script_idle[];
 extern const std::byte migrate_script_end[];
 }
@@ -62,7 +65,24 @@ InterpreterCode interpreter_code() {
           .system_call_offset = static_cast<std::size_t>(migrate_script_call - start),
           .end_offset = static_cast<std::size_t>(migrate_script_told - start),
           .park_offset = static_cast<std::size_t>(migrate_script_park - start),
+          .taken_offset = static_cast<std::size_t>(migrate_script_taken - start),
+          .written_offset = static_cast<std::size_t>(migrate_script_written - start),
           .idle_offset = static_cast<std::size_t>(migrate_script_idle - start)};
+}
+
+bool carries_signal(const GeneralRegisters& registers, std::uint64_t code) {
+  const InterpreterCode loop = interpreter_code();
+  const std::uint64_t at = registers.rip - code;
+  const std::int64_t result = result_of(registers);
+  if (at >= loop.taken_offset && at < loop.written_offset) {
+    // Of the wait, until the call's number takes its place: an error, or above zero.
+    return static_cast<std::int32_t>(result) > 0;
+  }
+  // Of the call that writes: one that a signal or its tracer has interrupted is made again.
+  constexpr std::int64_t kFirstRestart = -516;
+  constexpr std::int64_t kLastRestart = -512;
+  return at >= loop.written_offset && at < loop.idle_offset &&
+         (result == -EINTR || (result >= kFirstRestart && result <= kLastRestart));
 }
 
 bool is_script_signal(const siginfo_t& information) {

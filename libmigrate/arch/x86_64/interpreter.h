@@ -75,9 +75,15 @@ struct InterpreterCode {
   std::size_t system_call_offset;  ///< Of a bare system call instruction.
   std::size_t end_offset;          ///< Where a script is over and its thread has told so.
   std::size_t park_offset;
+  std::size_t taken_offset;    ///< In the parking loop: behind the wait for a signal.
+  std::size_t written_offset;  ///< In the parking loop: behind the call that writes it.
   std::size_t idle_offset;
 };
 InterpreterCode interpreter_code();
+
+/// Whether a thread that was stopped in the parking loop, whose code begins at `code`, has taken a
+/// signal that it has not written yet: that stands in its ParkingData.
+bool carries_signal(const GeneralRegisters& registers, std::uint64_t code);
 
 /// Offset of a system call instruction in `code`, or -1.
 std::ptrdiff_t find_system_call(std::span<const std::byte> code);

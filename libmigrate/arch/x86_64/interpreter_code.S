@@ -4,8 +4,10 @@
 // then all that system calls change, and all others. (.org fails if the code reaches that far.)
   .section .rodata
   .globl migrate_script_start, migrate_script_call, migrate_script_told, migrate_script_park
+  .globl migrate_script_taken, migrate_script_written
   .globl migrate_script_idle, migrate_script_end
   .hidden migrate_script_start, migrate_script_call, migrate_script_told, migrate_script_park
+  .hidden migrate_script_taken, migrate_script_written
   .hidden migrate_script_idle, migrate_script_end
 migrate_script_start:
   .set way_back, migrate_script_start + 512
@@ -69,6 +71,7 @@ migrate_script_park:
     movl $8, %r10d
     movl $128, %eax
     syscall
+migrate_script_taken:
     testl %eax, %eax
     jle 3b
 4:  movq 8(%rbx), %rdi
@@ -76,6 +79,7 @@ migrate_script_park:
     movl $128, %edx
     movl $1, %eax
     syscall
+migrate_script_written:
     cmpq $-4, %rax
     je 4b
     jmp 3b
