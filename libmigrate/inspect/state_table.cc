@@ -165,7 +165,7 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"/proc/PID", "task", kCarried, "all threads"},
     {"/proc/PID", "timens_offsets", kCarried, "CLOCK_MONOTONIC and CLOCK_BOOTTIME go on"},
     {"/proc/PID", "timers", kCarried,
-     "POSIX timers; TIMERS_HIDDEN where the kernel does not show them"},
+     "POSIX timers, up to 512 (TIMERS); TIMERS_HIDDEN where the kernel does not show them"},
     {"/proc/PID", "timerslack_ns", kCarried, "of each thread"},
     {"/proc/PID", "uid_map", kRefused, "NAMESPACE"},
     {"/proc/PID", "wchan", kCarried, kView},
