@@ -63,6 +63,11 @@ std::vector<pid_t> ids_of(const std::vector<FrozenThread>& threads) {
   return ids;
 }
 
+bool holds_itself(pid_t pid) {
+  const auto program = Program::open(pid);
+  return program && program->read().value_or(ProgramWish()).holds != 0;
+}
+
 // A file that is open with O_DIRECT, if there is one: what is read from it comes into memory past
 // the page tables, by which writes are told.
 const wire::OpenFile* direct_file(const wire::Objects& objects) {
@@ -94,6 +99,7 @@ Error FrozenSource::refused() const {
 }
 
 Result<void> FrozenSource::inspect(bool in_rounds) {
+  const bool was_held = holds_itself(options_.pid);
   auto inspected = [&]() -> Result<Inspection> {
     if (!stand_in_) {
       stand_in_ = MIGRATE_TRY(StandIn::create(options_.request.asker));
@@ -114,6 +120,10 @@ Result<void> FrozenSource::inspect(bool in_rounds) {
     std::erase_if(refusals_, [](const auto& refusal) { return refusal.code() == "STOPPED"; });
   }
   travel_.see(std::move(inspection.image), look_at_program());
+  // What it had open for that moment may be among the refusals.
+  if (holds_itself(options_.pid) || (was_held && !refusals_.empty())) {
+    refusals_.push_back(make_refusal("HELD", name()));
+  }
   const Refusals& refused_by_policy = travel_.travels()->refusals;
   refusals_.insert(refusals_.end(), refused_by_policy.begin(), refused_by_policy.end());
   for (wire::Refusal& refusal : check_room_to_park(options_.pid, travel_.draft())) {
@@ -268,11 +278,7 @@ Result<std::uint64_t> FrozenSource::find_system_call() {
 // So that it need not be frozen to find out.
 std::vector<ProgramAdvice> FrozenSource::look_at_program() {
   const auto program = Program::open(options_.pid);
-  const auto wish = program ? program->read() : Result<ProgramWish>(fail(program.error()));
-  has_hooks_ = wish && wish->hooks != 0;
-  if (wish && wish->holds != 0) {
-    refusals_.push_back(make_refusal("HELD", name()));
-  }
+  has_hooks_ = program && program->read().value_or(ProgramWish()).hooks != 0;
   return program ? program->advice() : std::vector<ProgramAdvice>();
 }
 

@@ -22,7 +22,8 @@ constexpr auto kRetryPause = std::chrono::milliseconds(20);
 // tried again for so long, asked for or not.
 constexpr std::int64_t kChangesUs = 2'000'000;
 
-/// Whether the program itself is in the way, for a moment.
+/// Whether the program itself is in the way, for a moment; what else is seen then may be of that
+/// moment, too, such as its connection to the daemon.
 bool is_held(const Refusals& refusals) {
   return std::ranges::find(refusals, "HELD", &wire::Refusal::code) != refusals.end();
 }
@@ -98,10 +99,10 @@ MoveOutcome SourceMove::attempt_for(double seconds) {
   const std::int64_t changed_until_us = std::max(refused_until_us, start_us + kChangesUs);
   for (;;) {
     const auto [outcome, process_changed] = attempt();
-    const bool refused = outcome == MoveOutcome::kRefused && all_transient(refusals());
+    const bool held = outcome == MoveOutcome::kRefused && is_held(refusals());
+    const bool refused = held || (outcome == MoveOutcome::kRefused && all_transient(refusals()));
     const bool busy = outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kBusy;
     const bool failed = outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kRetry;
-    const bool held = refused && is_held(refusals());
     const std::int64_t until_us =
         process_changed || busy || held ? changed_until_us : refused_until_us;
     if ((!refused && !failed && !busy) || now_us() >= until_us) {

@@ -14,10 +14,13 @@
 #include <array>
 #include <atomic>
 #include <span>
+#include <string>
+#include <thread>
 
 #include "base/file.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
+#include "libmigrate/program/layout.h"
 #include "libmigrate/requests/request_json.h"
 #include "libmigrate/trace/tracee.h"
 #include "tests/libmigrate/inspect/held_process.h"
@@ -36,6 +39,27 @@ void become_users() {
   ASSERT_EQ(::setresuid(kUser, kUser, kUser), 0);
   ::prctl(PR_SET_DUMPABLE, 1);
   ::signal(SIGUSR1, [](int) { ::prctl(PR_SET_DUMPABLE, 0); });
+}
+
+program::Block* held_block = nullptr;
+int held_socket = -1;
+
+/// Holds itself with a socket open, both until SIGUSR1.
+void hold_with_socket() {
+  void* const place =
+      ::mmap(reinterpret_cast<void*>(program::kBlockAddresses[0]), program::kBlockBytes,
+             PROT_READ | PROT_WRITE, MAP_FIXED_NOREPLACE | MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(place, MAP_FAILED);
+  held_block = static_cast<program::Block*>(place);
+  held_block->magic = program::kBlockMagic;
+  held_block->version = program::kBlockVersion;
+  held_block->process = static_cast<std::uint32_t>(::getpid());
+  held_block->holds = 1;
+  held_socket = ::socket(AF_UNIX, SOCK_STREAM, 0);
+  ::signal(SIGUSR1, [](int) {
+    ::close(held_socket);
+    held_block->holds = 0;
+  });
 }
 
 class WholeMove : public testing::Test {
@@ -338,6 +362,34 @@ TEST_F(WholeMove, IsAskedAboutBySomebodyWhoHasOnlyTheNote) {
   ASSERT_TRUE(answer) << answer.error().message();
   EXPECT_EQ(answer->fate(), wire::Verdict::NEVER_RAN);
   EXPECT_FALSE(move.ask_verdict(SessionId{}, "second"));
+}
+
+class MoveOfAHolder : public WholeMove {
+ protected:
+  MoveOfAHolder() : WholeMove(hold_with_socket) {}
+};
+
+// What it has open for the moment of its section refuses it for no longer than the section.
+TEST_F(MoveOfAHolder, IsTriedAgainWhateverElseIsSeenThen) {
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()), 0);
+  nobody_ = EventSink(UniqueFd(ends[0]));
+  UniqueFd client(ends[1]);
+  std::thread user([&client, pid = process_.pid()] {
+    std::string heard;
+    std::array<char, 4096> bytes{};
+    bool released = false;
+    for (ssize_t count = 0; (count = ::read(client.get(), bytes.data(), bytes.size())) > 0;) {
+      heard.append(bytes.data(), static_cast<std::size_t>(count));
+      const std::size_t first = heard.find("inspect");
+      if (!released && heard.find("inspect", first + 1) != std::string::npos) {
+        released = ::kill(pid, SIGUSR1) == 0;
+      }
+    }
+  });
+  EXPECT_EQ(move(), MoveOutcome::kCommitted) << test::text(move_->refusals());
+  nobody_ = EventSink();
+  user.join();
 }
 
 /// Of a process that its user has moved.
