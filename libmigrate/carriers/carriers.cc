@@ -7,6 +7,7 @@
 #include <string>
 #include <utility>
 
+#include "libmigrate/carriers/internal/file_lock.h"
 #include "libmigrate/carriers/internal/refused.h"
 #include "libmigrate/carriers/internal/stored_file.h"
 #include "libmigrate/carriers/internal/table.h"
@@ -72,18 +73,7 @@ bool find_path(FindContext& context, const Sighting& seen, wire::OpenFile& file)
   return find_stored_file(context, seen, file);
 }
 
-}  // namespace
-
-std::span<const Carrier* const> all_carriers() {
-  return kTable;
-}
-
-const Carrier& carrier_of(wire::OpenFile::Kind kind) {
-  const auto place = static_cast<std::size_t>(kind);
-  return place < kTable.size() ? *kTable[place] : kNoCarrier;
-}
-
-bool find_object(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
+bool find_kind(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
   if ((seen.flags & O_PATH) != 0) {
     return find_path(context, seen, file);
   }
@@ -102,6 +92,22 @@ bool find_object(FindContext& context, const Sighting& seen, wire::OpenFile& fil
   }
   file.set_kind(carrier->kind);
   return carrier->find == nullptr || carrier->find(context, seen, file);
+}
+
+}  // namespace
+
+std::span<const Carrier* const> all_carriers() {
+  return kTable;
+}
+
+const Carrier& carrier_of(wire::OpenFile::Kind kind) {
+  const auto place = static_cast<std::size_t>(kind);
+  return place < kTable.size() ? *kTable[place] : kNoCarrier;
+}
+
+bool find_object(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
+  const bool found = find_kind(context, seen, file);
+  return find_locks(context, seen, file) && found;
 }
 
 const char* flaw_of(const wire::Objects& objects, const wire::OpenFile& file) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "libmigrate/carriers/file_here.h"
+#include "libmigrate/carriers/internal/file_lock.h"
 #include "libmigrate/carriers/internal/memory_file.h"
 #include "libmigrate/carriers/internal/stored_file.h"
 #include "libmigrate/carriers/internal/table.h"
@@ -30,7 +31,7 @@ bool find_regular_file(FindContext& context, const Sighting& seen, wire::OpenFil
   }
   wire::FileIdentity& identity = *file.mutable_identity();
   if (!is_read_only(seen.flags) || identity.size_bytes() > context.hash_limit_bytes() ||
-      find_field(seen.details, "lock:")) {
+      find_field(seen.details, "lock:")) {  // It must be the very file then.
     return true;
   }
   if (context.draft() != nullptr) {
@@ -53,8 +54,9 @@ bool find_regular_file(FindContext& context, const Sighting& seen, wire::OpenFil
 void compare_regular_file(CompareContext& context, const wire::OpenFile& file) {
   const wire::FileIdentity& identity = file.identity();
   const bool told = !identity.build_id().empty() || !identity.sha256().empty();
-  if (!is_read_only(file.flags()) || context.same_kernel() || !told) {
+  if (!is_read_only(file.flags()) || context.same_kernel() || !told || file.locks_size() > 0) {
     require_same_file(context, identity);
+    compare_locks(context, file);
     return;
   }
   const auto here = find_here(context, identity);
@@ -76,14 +78,20 @@ constinit const Carrier kRegularFile{
     .has_state =
         [](const wire::OpenFile& file) {
           constexpr std::uint32_t kAppends = O_WRONLY | O_APPEND;
-          return (file.flags() & (O_ACCMODE | O_APPEND)) != kAppends &&
-                 (file.flags() & O_PATH) == 0;
+          return ((file.flags() & (O_ACCMODE | O_APPEND)) != kAppends &&
+                  (file.flags() & O_PATH) == 0) ||
+                 file.locks_size() > 0;
         },
     .position_returns = true,
-    .flaw = flaw_of_path,
+    .flaw =
+        [](const wire::Objects& objects, const wire::OpenFile& file) {
+          const char* const flaw = flaw_of_path(objects, file);
+          return flaw != nullptr ? flaw : flaw_of_locks(file);
+        },
     .compare = compare_regular_file,
     .make = open_stored_file,
     .opened_as_user = true,
+    .connect = take_locks,
 };
 
 }  // namespace migrate::carriers

@@ -35,7 +35,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"FANOTIFY", "file notifications belong to this kernel", "let the program close it"},
     {"FILE_DIFFERS", "the destination has another file under this path",
      "install the same version there, or put the file on a file system that both hosts share"},
-    {"FILE_LOCK", "a lock on a file is held, which the destination cannot take over",
+    {"FILE_LOCK",
+     "of locks on files, only shared ones are carried, where both hosts see the same locks",
      "try again in a moment (migratectl move --retry SECONDS)", true},
     {"FILE_MISSING", "the destination has no such file",
      "install it there, or put the file on a file system that both hosts share"},
@@ -217,6 +218,9 @@ struct FittingRemedy {
 constexpr std::string_view kOwnFolder =
     "the file is in the source's own folder: let the program keep it on a file system that both "
     "hosts share (such as TMPDIR=FOLDER), or close it";
+constexpr std::string_view kHdf5 =
+    "let the program close the file, or start it with HDF5_USE_FILE_LOCKING=FALSE if nobody else "
+    "writes to it";
 constexpr std::array kFitting = std::to_array<FittingRemedy>({
     {"DELETED_FILE", "executable",
      "restart the program: its file was replaced or removed, as an upgrade does"},
@@ -224,6 +228,9 @@ constexpr std::array kFitting = std::to_array<FittingRemedy>({
     {"DELETED_FILE", "descriptor",
      "let the program close it and open it again; or start it anew with its output in a file that "
      "is seen here: it was renamed, or opened where another folder is mounted"},
+    {"FILE_LOCK", ".h5", kHdf5},
+    {"FILE_LOCK", ".hdf5", kHdf5},
+    {"FILE_LOCK", ".nc", kHdf5},
     {"FILE_MISSING", "/hsperfdata_", "start Java with -XX:-UsePerfData"},
     {"FILE_DIFFERS", "/hsperfdata_", "start Java with -XX:-UsePerfData"},
     {"FILE_MISSING", " /tmp/", kOwnFolder},

@@ -116,9 +116,6 @@ bool DescriptorReader::find(const Sighting& seen, wire::OpenFile& file) {
   if ((seen.flags & O_ASYNC) != 0) {
     accepted = refuse("ASYNC_IO", seen);
   }
-  if (const auto lock = find_field(seen.details, "lock:")) {
-    accepted = refuse("FILE_LOCK", seen, *lock);
-  }
   return carriers::find_object(*this, seen, file) && accepted;
 }
 

@@ -233,6 +233,20 @@ Losses find_named_pipes(const LossView& view) {
   return pipes;
 }
 
+// Of one without content nothing is lost: it is what we have put in the place of another.
+Losses find_deleted_executable(const LossView& view) {
+  const wire::ProcessImage& process = only_process(view.image);
+  if (!process.without_executable() || process.executable().size_bytes() == 0) {
+    return {};
+  }
+  return {process.executable().path()};
+}
+
+Losses find_files_as_memory(const LossView& view) {
+  const std::set<std::string>& files = view.process.files_as_memory;
+  return {files.begin(), files.end()};
+}
+
 Losses find_process_group(const LossView& view) {
   constexpr std::size_t kGroup = 5;
   const std::uint64_t group =

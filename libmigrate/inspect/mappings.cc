@@ -75,14 +75,14 @@ bool is_memory(const MapsEntry& entry) {
           (entry.name.starts_with("/memfd:") && entry.name.ends_with(kDeleted)));
 }
 
-// What a memfd or a deleted file was called; nothing of shared anonymous memory.
+// What a memfd or another file was called; nothing of shared anonymous memory.
 std::optional<std::string> memory_name(std::string_view link) {
   constexpr std::string_view kMemfd = "/memfd:";
   constexpr std::size_t kMostBytes = 249;  // memfd_create(2)
-  if (!link.ends_with(kDeleted) || link == "/dev/zero (deleted)") {
+  if (!link.starts_with('/') || link == "/dev/zero (deleted)") {
     return std::nullopt;
   }
-  link.remove_suffix(kDeleted.size());
+  link.remove_suffix(link.ends_with(kDeleted) ? kDeleted.size() : 0);
   link.remove_prefix(link.starts_with(kMemfd) ? kMemfd.size() : link.rfind('/') + 1);
   return std::string(link.substr(0, kMostBytes));
 }
@@ -324,8 +324,8 @@ bool MappingReader::classify(const MapsEntry& entry, wire::Mapping& mapping) {
   if (is_memory(entry)) {
     return classify_memory(entry, mapping);
   }
-  if (entry.name.starts_with("/memfd:")) {
-    return refuse_mapping("UNKNOWN_MAPPING", entry, "a private mapping of a memfd");
+  if (!entry.shared && entry.name.starts_with("/memfd:") && entry.name.ends_with(kDeleted)) {
+    return classify_deleted(entry, mapping);
   }
   for (const RefusedName& refused : kRefusedNames) {
     const bool nameless = refused.prefix.front() == '/';
@@ -374,6 +374,9 @@ bool MappingReader::classify_file(const MapsEntry& entry, wire::Mapping& mapping
   if (is_deleted(entry)) {
     return entry.shared ? classify_memory(entry, mapping) : classify_deleted(entry, mapping);
   }
+  if (entry.shared && view_.files_as_memory.contains(entry.name)) {
+    return classify_memory(entry, mapping);
+  }
   std::uint32_t index = 0;
   if (!find_file(entry, index)) {
     return false;
@@ -394,7 +397,7 @@ bool MappingReader::classify_file(const MapsEntry& entry, wire::Mapping& mapping
   return true;
 }
 
-// A file on a disk that has no name any more.
+// A file that has no name any more.
 bool MappingReader::is_deleted(const MapsEntry& entry) const {
   struct stat status {};
   return entry.name.ends_with(kDeleted) &&

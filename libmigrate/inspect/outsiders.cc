@@ -22,6 +22,9 @@ struct Wanted {
   // counts if it is shared and either may write.
   std::map<std::pair<std::string, std::uint64_t>, bool> mappings;
 
+  // Some of the memories are files with a name.
+  bool named = false;
+
   // The same memories, as maps shows them: whoever maps them, even privately, sees what is written.
   std::map<std::pair<std::string, std::uint64_t>, StatKey> mapped_memories;
 
@@ -73,7 +76,8 @@ void search_descriptors(pid_t pid, const std::string& directory, const Wanted& w
       if (inode && wanted.pipes.contains(*inode)) {
         found.pipes.emplace(*inode, pid);
       }
-    } else if (link->ends_with(" (deleted)") && !wanted.memories.empty()) {
+    } else if ((link->ends_with(" (deleted)") || (wanted.named && link->starts_with('/'))) &&
+               !wanted.memories.empty()) {
       struct stat status {};
       if (::fstatat(descriptors, name.c_str(), &status, 0) == 0 &&
           wanted.memories.contains({status.st_dev, status.st_ino})) {
@@ -101,7 +105,8 @@ void search_mappings(pid_t pid, const std::string& directory, const Wanted& want
       continue;
     }
     const auto memory = wanted.mapped_memories.find({entry.device, entry.inode});
-    if (memory != wanted.mapped_memories.end() && entry.name.ends_with(" (deleted)")) {
+    if (memory != wanted.mapped_memories.end() &&
+        (wanted.named || entry.name.ends_with(" (deleted)"))) {
       found.memories.emplace(memory->second, pid);
     }
     if (!entry.shared) {
@@ -240,8 +245,9 @@ void check_newcomer(const ProcessView& view, const SharedObjects& objects, const
   }
 }
 
-Wanted everything(const SharedObjects& objects) {
+Wanted everything(const ProcessView& view, const SharedObjects& objects) {
   Wanted wanted;
+  wanted.named = !view.files_as_memory.empty();
   for (const auto& [inode, description] : objects.pipes) {
     wanted.pipes.insert(inode);
   }
@@ -259,6 +265,7 @@ Wanted everything(const SharedObjects& objects) {
 void check_outsiders(const ProcessView& view, const SharedObjects& objects, Findings& findings,
                      Refusals& refusals) {
   Wanted wanted;
+  wanted.named = !view.files_as_memory.empty();
   for (const auto& [inode, description] : objects.pipes) {
     if (!findings.private_pipes.contains(inode)) {
       wanted.pipes.insert(inode);
@@ -316,7 +323,7 @@ void check_newcomers(const ProcessView& view, const SharedObjects& objects, Find
   if (before != 0 && now == before) {
     return;
   }
-  const Wanted wanted = everything(objects);
+  const Wanted wanted = everything(view, objects);
   const auto check_one = [&](pid_t pid) {
     check_relative(view, pid, refusals);
     check_newcomer(view, objects, wanted, pid, refusals);

@@ -181,13 +181,15 @@ void read_executable(const ProcessView& view, wire::ProcessImage& image, Refusal
     refuse(refusals, "DELETED_FILE", "executable", identity.error().message());
     return;
   }
+  struct stat status {};
+  image.set_without_executable(::fstatat(view.directory.get(), "exe", &status, 0) == 0 &&
+                               status.st_nlink == 0);
   // As we make it for a process whose executable its host does not have.
-  if (identity->size_bytes() == 0 && path->starts_with("/memfd:")) {
-    image.set_without_executable(true);
+  if (identity->size_bytes() == 0 && image.without_executable()) {
     *image.mutable_executable() = std::move(*identity);
     return;
   }
-  if (!path_leads_to(view, *path, *identity)) {
+  if (!image.without_executable() && !path_leads_to(view, *path, *identity)) {
     refuse(refusals, "DELETED_FILE", "executable " + *path);
   }
   if (const UniqueFd file(::openat(view.directory.get(), "exe", O_RDONLY | O_CLOEXEC));

@@ -123,6 +123,10 @@ Result<ProcessInspector> ProcessInspector::create(pid_t pid, KnownObjects known)
   return ProcessInspector(std::move(state));
 }
 
+void ProcessInspector::carry_as_memory(std::set<std::string> files) {
+  state_->view.files_as_memory = std::move(files);
+}
+
 Result<Inspection> ProcessInspector::inspect_running() {
   ProcessView& view = state_->view;
   Inspection inspection;

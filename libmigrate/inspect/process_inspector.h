@@ -58,6 +58,10 @@ class ProcessInspector {
   ProcessInspector& operator=(ProcessInspector&& other) noexcept;
   ~ProcessInspector();
 
+  /// Files, by their paths, of which the destination gets memory instead where they are mapped
+  /// shared. For the inspections that follow.
+  void carry_as_memory(std::set<std::string> files);
+
   /// Everything that can be learned without stopping the process, and all refusals. The image lacks
   /// what only the process itself can tell (see capture_state). Blocks: hashes files without
   /// build-id, looks at all other processes, looks for guards in all page tables; also reads smaps

@@ -67,18 +67,24 @@ std::set<pid_t> ancestors_of(pid_t pid) {
   return ancestors;
 }
 
-void note_shared(Candidate& candidate, std::uint64_t id, Findings& findings) {
+// It stays open where the process leaves, and with it a lock would.
+void note_shared(Candidate& candidate, std::uint64_t id, Findings& findings, Refusals& refusals) {
+  if (candidate.file->locks_size() > 0 && candidate.file->shared_id() == 0) {
+    refuse(refusals, "FILE_LOCK",
+           fmt::format("descriptor {} -> {}", candidate.number, candidate.link),
+           "an ancestor has it open too");
+  }
   candidate.file->set_shared_id(id);
   findings.shared_files[shared_file_key(candidate.number, candidate.link)] = id;
 }
 
 // Those that an earlier move brought along.
 void find_known(const ProcessView& view, std::multimap<std::string, Candidate>& candidates,
-                Findings& findings) {
+                Findings& findings, Refusals& refusals) {
   for (auto& [link, candidate] : candidates) {
     for (const auto& [id, own] : view.known.shared_files) {
       if (same_file(view.pid, candidate.number, ::getpid(), static_cast<std::uint32_t>(own))) {
-        note_shared(candidate, id, findings);
+        note_shared(candidate, id, findings, refusals);
       }
     }
   }
@@ -111,7 +117,7 @@ void search(const ProcessView& view, pid_t other, bool ancestor,
         continue;
       }
       if (ancestor && carriers::carrier_of(candidate.file->kind()).position_returns) {
-        note_shared(candidate, std::uint64_t{candidate.number} + 1, findings);
+        note_shared(candidate, std::uint64_t{candidate.number} + 1, findings, refusals);
         ++place;  // Somebody else may have it too.
       } else {
         refuse(refusals, code_of_shared(*candidate.file),
@@ -132,7 +138,7 @@ std::string shared_file_key(std::uint32_t number, const std::string& path) {
 void check_shared_files(const ProcessView& view, Findings& findings, wire::Objects& objects,
                         const wire::ProcessImage& image, Refusals& refusals) {
   std::multimap<std::string, Candidate> candidates = find_candidates(view, objects, image);
-  find_known(view, candidates, findings);
+  find_known(view, candidates, findings, refusals);
   if (candidates.empty()) {
     return;
   }

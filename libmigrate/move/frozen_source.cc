@@ -105,6 +105,7 @@ Result<void> FrozenSource::inspect(bool in_rounds) {
       stand_in_ = MIGRATE_TRY(StandIn::create(options_.request.asker));
     }
     inspector_ = MIGRATE_TRY(ProcessInspector::create(options_.pid, options_.known));
+    inspector_->carry_as_memory(travel_.files_as_memory());
     return inspector_->inspect_running();
   }();
   if (!inspected && inspected.error().sys_errno == ESRCH && ::kill(options_.pid, 0) == 0) {
@@ -152,7 +153,11 @@ bool FrozenSource::ship(const std::optional<FilesNotThere>& not_there) {
     return false;
   }
   refusals_ = travel_.travels()->refusals;
-  return refusals_.empty();
+  if (!refusals_.empty() || !travel_.sends_as_memory()) {
+    return refusals_.empty();
+  }
+  travel_.begin();
+  return inspect().has_value();
 }
 
 // What the program says now counts, and what is mapped now.

@@ -273,14 +273,31 @@ Result<ClockOffsets> SourceMove::offer() {
     MIGRATE_TRY(ask_for_files(offsets));
   }
   auto offered = offer_draft(offsets);
-  if (!offered && source_.ship(handover_->not_there())) {
+  // What is mapped shared it tells of first.
+  constexpr int kMoreOffers = 2;
+  for (int more = 0; more < kMoreOffers && !offered && source_.ship(handover_->not_there());
+       ++more) {
     handover_ = make_handover(plan_);
+    if (source_.travel().must_ask()) {
+      MIGRATE_TRY(ask_for_files(offsets));
+    }
     offered = offer_draft(offsets);
   }
   MIGRATE_TRY(std::move(offered));
   MIGRATE_TRY(source_.heed_destination(handover_->unkept()));
   report_.end_phase("offer", start);
   return offsets;
+}
+
+// Where it runs now it has the locks, too, and only there they can be released.
+Result<void> SourceMove::hide() {
+  std::vector<std::uint32_t> locked;
+  for (const wire::Descriptor& descriptor : only_process(image()).descriptors()) {
+    if (image().objects().files(static_cast<int>(descriptor.file())).locks_size() > 0) {
+      locked.push_back(descriptor.number());
+    }
+  }
+  return source_.parked().hide(locked);
 }
 
 // Its process runs meanwhile, but for the instant in which it is stopped to be watched.

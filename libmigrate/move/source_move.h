@@ -104,7 +104,7 @@ class SourceMove : public Departure {
   const std::string& waits_for() const override { return handover_->outage().reason(); }
   std::int64_t waits_since_us() const override { return handover_->outage().since_us(); }
   void stop_serving() override { handover_->stop_serving(); }
-  Result<void> hide() override { return source_.parked().hide(); }
+  Result<void> hide() override;
   bool done() const override { return handover_->done(); }
   std::uint64_t owed_pages() const override { return report_.progress().owed_pages(); }
   nlohmann::json result() const override;

@@ -57,6 +57,19 @@ bool TravelPlan::ship(const std::optional<FilesNotThere>& not_there) {
   });
 }
 
+bool TravelPlan::sends_as_memory() {
+  const std::size_t before = as_memory_.size();
+  if (travels_) {
+    for (const TravelRow& row : travels_->rows) {
+      if (row.is_shared && !row.known && row.choice.travel != Travel::kLocal &&
+          row.choice.travel != Travel::kRefuse) {
+        as_memory_.insert(row.name);
+      }
+    }
+  }
+  return as_memory_.size() != before;
+}
+
 void TravelPlan::apply_frozen(const std::vector<ProgramAdvice>& advice, wire::Image& image) {
   const bool has_rules = !options_.context->travel.empty() || !options_.request.policy.empty() ||
                          options_.request.starts;

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <optional>
+#include <set>
+#include <string>
 #include <vector>
 
 #include "libmigrate/move/source_move_options.h"
@@ -31,6 +33,11 @@ class TravelPlan {
   bool ship(const std::optional<FilesNotThere>& not_there);
   /// The same for the frozen process, whose image that is.
   void apply_frozen(const std::vector<ProgramAdvice>& advice, wire::Image& image);
+  /// Notes which of the files that are not there are mapped shared and to be sent. True: there are
+  /// some, so that the process is to be seen anew, with memory in their place.
+  bool sends_as_memory();
+  /// The paths of all that were noted.
+  const std::set<std::string>& files_as_memory() const { return as_memory_; }
   /// Nobody may hear what was found.
   void forget() { travels_.reset(); }
 
@@ -49,6 +56,7 @@ class TravelPlan {
   wire::Image draft_;
   std::vector<ProgramAdvice> advice_;
   FilesNotThere not_there_;
+  std::set<std::string> as_memory_;
   bool asks_ = false;   // a rule asks whether files are known
   bool asked_ = false;  // the destination has said which are
   std::optional<Travels> travels_;

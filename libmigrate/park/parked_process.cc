@@ -240,9 +240,12 @@ Result<void> ParkedProcess::settle(const std::set<std::uint32_t>& kept) {
   return run_in_leader(script);
 }
 
-Result<void> ParkedProcess::hide() {
+Result<void> ParkedProcess::hide(const std::vector<std::uint32_t>& descriptors) {
   Script script(area_);
   script_hide(script);
+  for (const std::uint32_t descriptor : descriptors) {
+    script.call(SYS_close, {descriptor});
+  }
   return run_in_leader(script);
 }
 

@@ -81,8 +81,8 @@ class ParkedProcess {
   /// `kept`, and lets the leader wait for signals.
   Result<void> settle(const std::set<std::uint32_t>& kept);
   /// Keeps the process's user out of its memory, as settle() does: only once it will never be
-  /// brought back.
-  Result<void> hide();
+  /// brought back. Closes `descriptors`, as no other may have what is locked by them.
+  Result<void> hide(const std::vector<std::uint32_t>& descriptors = {});
   /// Gives memory back that the destination has.
   Result<void> free(const std::vector<PageRange>& ranges);
   /// Gives all memory back but the script area and a small stack, where ps finds the command line.

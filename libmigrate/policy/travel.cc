@@ -59,13 +59,12 @@ class Traveller {
     for (int index = 0; index < process_.mappings_size(); ++index) {
       take_apart(index);
     }
-    for (std::size_t i = 0; i < travels_.rows.size(); ++i) {
-      TravelRow& row = travels_.rows[i];
+    for (TravelRow& row : travels_.rows) {
       row.choice = policy.choose({.kind = row.kind,
                                   .name = row.name,
                                   .bytes = row.bytes,
                                   .known = row.known,
-                                  .is_shared = shared_[i]});
+                                  .is_shared = row.is_shared});
       if (row.choice.travel == Travel::kRefuse) {
         travels_.refusals.push_back(policy_refusal(row));
       }
@@ -126,9 +125,12 @@ class Traveller {
     const auto [place, added] =
         row_of_.try_emplace({kind, name, known, is_shared}, travels_.rows.size());
     if (added) {
-      travels_.rows.push_back(
-          {.kind = kind, .name = name, .bytes = 0, .known = known, .choice = {}});
-      shared_.push_back(is_shared);
+      travels_.rows.push_back({.kind = kind,
+                               .name = name,
+                               .bytes = 0,
+                               .known = known,
+                               .is_shared = is_shared,
+                               .choice = {}});
     }
     travels_.rows[place->second].bytes += range.bytes();
     parts_.push_back({mapping, range, place->second});
@@ -226,7 +228,6 @@ class Traveller {
   std::map<program::Advised, PageSet> advised_;
   std::set<std::uint32_t> with_code_;
   std::map<Key, std::size_t> row_of_;
-  std::vector<bool> shared_;  // of each row
   std::vector<Part> parts_;
   bool ships_executable_ = false;
   // In any order; they may overlap.

@@ -26,6 +26,7 @@ struct TravelRow {
   std::string name;
   std::uint64_t bytes = 0;
   bool known = true;
+  bool is_shared = false;  ///< Of a file: mapped so that others see what is written.
   TravelChoice choice;
 };
 

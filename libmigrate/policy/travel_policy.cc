@@ -27,6 +27,11 @@ const PolicyRule* find_rule(const PolicyRules& rules, const TravellingMemory& me
   return found == rules.end() ? nullptr : &*found;
 }
 
+/// Where programs keep what nobody else is to see and what does not outlive them.
+bool is_temporary(std::string_view path) {
+  return path.starts_with("/tmp/") || path.starts_with("/var/tmp/");
+}
+
 /// How much of it is given away.
 int rank(Travel travel) {
   switch (travel) {
@@ -46,8 +51,8 @@ TravelChoice TravelPolicy::by_default(const TravellingMemory& memory) const {
     return {Travel::kShip, "default"};
   }
   // What is not the same there, the destination refuses.
-  return {memory.known || !ships_unknown_ || memory.is_shared ? Travel::kLocal : Travel::kLazy,
-          "default"};
+  const bool ships = memory.is_shared ? is_temporary(memory.name) : ships_unknown_;
+  return {memory.known || !ships ? Travel::kLocal : Travel::kLazy, "default"};
 }
 
 TravelChoice TravelPolicy::choose(const TravellingMemory& memory) const {
@@ -62,8 +67,8 @@ TravelChoice TravelPolicy::choose(const TravellingMemory& memory) const {
   } else if (of_asker != nullptr) {
     choice.rule += " (not " + of_asker->place + ")";
   }
-  // A copy of its own would not be what the others see.
-  if (memory.is_shared && choice.travel != Travel::kRefuse) {
+  // A copy of its own would not be what the others see; of a file that is not there, none do.
+  if (memory.is_shared && memory.known && choice.travel != Travel::kRefuse) {
     choice.travel = Travel::kLocal;
   }
   return choice;

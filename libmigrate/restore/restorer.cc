@@ -100,7 +100,7 @@ Result<UniqueFd> make_executable(const wire::ProcessImage& image) {
   constexpr std::string_view kDeleted = " (deleted)";  // as the kernel shows such a file
   const std::string& path = image.executable().path();
   std::string name = path.substr(path.find_last_of("/:") + 1);
-  if (image.executable().size_bytes() == 0 && name.ends_with(kDeleted)) {
+  if (name.ends_with(kDeleted)) {
     name.resize(name.size() - kDeleted.size());
   }
   name.resize(std::min(name.size(), kMostNameBytes));

@@ -202,21 +202,27 @@ std::vector<wire::Refusal> check_against_host(const wire::Image& image,
 
 MissingFiles find_missing_files(const wire::Image& image, bool same_kernel,
                                 const std::function<bool(const wire::FileIdentity&)>& may_open) {
-  const auto is_missing = [&](const wire::FileIdentity& file) {
+  const auto is_missing = [&](const wire::FileIdentity& file, bool written = false) {
     Refusals refusals;
     FileRules rules(same_kernel, file.path(), refusals);
-    check_content(file, rules);
+    if (written) {
+      carriers::require_same_file(rules, file);
+    } else {
+      check_content(file, rules);
+    }
     return !refusals.empty() || !may_open(file);
   };
   const wire::ProcessImage& process = only_process(image);
   MissingFiles missing;
   missing.executable = !process.without_executable() && is_missing(process.executable());
-  std::set<std::uint32_t> seen;
+  std::set<std::pair<std::uint32_t, bool>> seen;
   for (const wire::Mapping& mapping : process.mappings()) {
-    const bool content =
-        mapping.kind() == wire::Mapping::FILE_LOCAL || mapping.kind() == wire::Mapping::FILE_COPY;
-    if (content && seen.insert(mapping.file()).second &&
-        is_missing(image.objects().mapped_files(static_cast<int>(mapping.file())))) {
+    const bool shared = mapping.kind() == wire::Mapping::SHARED_FILE;
+    const bool of_file = shared || mapping.kind() == wire::Mapping::FILE_LOCAL ||
+                         mapping.kind() == wire::Mapping::FILE_COPY;
+    const bool written = shared && (mapping.protection() & PROT_WRITE) != 0;
+    if (of_file && seen.insert({mapping.file(), written}).second &&
+        is_missing(image.objects().mapped_files(static_cast<int>(mapping.file())), written)) {
       missing.mapped.push_back(mapping.file());
     }
   }

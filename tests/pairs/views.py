@@ -28,6 +28,7 @@ LOSSES = {
     "DIRECTORY_NOTIFICATION": r"fd\d+\.owner",
     "WATCH_FIRED": r"fd\d+\.(info\.tfd|poll)",
     "NAMED_PIPE": r"fd\d+\.",
+    "EXECUTABLE": r"exe\b",
     "TERMINAL": None,
 }
 O_TMPFILE = 0o20200000

@@ -1,5 +1,6 @@
 // Regular files and devices: the same file, at the same offset, shared by the same descriptors.
 #include <dirent.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -288,13 +289,12 @@ void deleted_shared_mapping() {
   }
 }
 
-/// As a library that was upgraded: pages that nobody has touched are the file's, and what was
-/// written where the file has a hole is not.
-void deleted_private_mapping() {
+/// Of a file that has no name, or is about to lose it: pages that nobody has touched are the
+/// file's, and what was written where the file has a hole is not.
+void check_private_mapping(int fd, const std::string& path) {
   constexpr std::size_t kBytes = 1U << 20U;
   constexpr std::size_t kHole = kBytes / 2;
   constexpr off_t kOffset = 65536;
-  const int fd = open_file("private", O_RDWR | O_TRUNC);
   std::string content(kBytes, '\0');
   for (std::size_t at = 0; at < kHole; ++at) {
     content[at] = static_cast<char>(at / 4096 + at);
@@ -305,7 +305,9 @@ void deleted_private_mapping() {
       static_cast<char*>(::mmap(nullptr, kBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, kOffset));
   auto* text = static_cast<char*>(::mmap(nullptr, kBytes, PROT_READ, MAP_PRIVATE, fd, kOffset));
   CHECK(memory != MAP_FAILED && text != MAP_FAILED);
-  called(::unlink(check::work_path("private").c_str()), "unlink");
+  if (!path.empty()) {
+    called(::unlink(path.c_str()), "unlink");
+  }
   called(::close(fd), "close");
   const std::string file = content;
   for (std::size_t at = 0; at < kBytes; at += 3 * 4096) {
@@ -325,6 +327,66 @@ void deleted_private_mapping() {
   CHECK(std::equal(file.begin(), file.end(), text));
 }
 
+/// As a library that was upgraded.
+void deleted_private_mapping() {
+  check_private_mapping(open_file("private", O_RDWR | O_TRUNC), check::work_path("private"));
+}
+
+/// As a library that a program carries within itself.
+void private_memfd() {
+  check_private_mapping(called(::memfd_create("private", 0), "memfd_create"), {});
+}
+
+/// What the lock on `byte` is for another open file: F_UNLCK, F_RDLCK.
+int lock_seen(int other, off_t byte) {
+  struct flock lock {};
+  lock.l_type = F_WRLCK;
+  lock.l_start = byte;
+  lock.l_len = 1;
+  called(::fcntl(other, F_OFD_GETLK, &lock), "fcntl(F_OFD_GETLK)");
+  return lock.l_type;
+}
+
+void set_lock(int fd, int command, short type, off_t start, off_t length) {
+  struct flock lock {};
+  lock.l_type = type;
+  lock.l_start = start;
+  lock.l_len = length;
+  called(::fcntl(fd, command, &lock), "fcntl");
+}
+
+/// Shared ones are held all the time, and by nobody else once they are released.
+void shared_locks() {
+  const int whole = open_file("whole", O_RDWR | O_TRUNC);
+  const int range = open_file("range", O_RDWR | O_TRUNC);
+  const int tail = open_file("tail", O_RDWR | O_TRUNC);
+  const std::array<int, 3> others{open_file("whole", O_RDWR), open_file("range", O_RDWR),
+                                  open_file("tail", O_RDWR)};
+  called(::flock(whole, LOCK_SH), "flock");
+  set_lock(range, F_SETLK, F_RDLCK, 100, 50);
+  set_lock(range, F_SETLK, F_RDLCK, 200, 1);
+  set_lock(tail, F_OFD_SETLK, F_RDLCK, 7, 0);
+  check::ready();
+  do {
+    CHECK_EQUAL(::flock(others[0], LOCK_EX | LOCK_NB), -1);
+    for (const off_t byte : {100, 149, 200}) {
+      CHECK_EQUAL(lock_seen(others[1], byte), F_RDLCK);
+    }
+    for (const off_t byte : {99, 150, 199, 201}) {
+      CHECK_EQUAL(lock_seen(others[1], byte), F_UNLCK);
+    }
+    CHECK_EQUAL(lock_seen(others[2], 6), F_UNLCK);
+    CHECK_EQUAL(lock_seen(others[2], 1 << 20), F_RDLCK);
+    check::sleep_ns(check::kMillisecond);
+  } while (!stopping());
+  called(::flock(whole, LOCK_UN), "flock");
+  called(::flock(others[0], LOCK_EX | LOCK_NB), "flock of what was released");
+  set_lock(range, F_SETLK, F_UNLCK, 0, 0);
+  set_lock(others[1], F_OFD_SETLK, F_WRLCK, 0, 0);
+  called(::close(tail), "close");
+  set_lock(others[2], F_OFD_SETLK, F_WRLCK, 0, 0);
+}
+
 constexpr check::Property kProperties[] = {
     {"offset", offset},
     {"append", append},
@@ -338,6 +400,8 @@ constexpr check::Property kProperties[] = {
     {"deleted_times", deleted_times},
     {"deleted_shared_mapping", deleted_shared_mapping},
     {"deleted_private_mapping", deleted_private_mapping},
+    {"private_memfd", private_memfd},
+    {"shared_locks", shared_locks},
 };
 
 }  // namespace

@@ -260,6 +260,136 @@ class Users(FaithfulCase):
         self.ends_well(process)
 
 
+class Executables(FaithfulCase):
+    """Programs whose file has no name any more: removed, as by an upgrade, or never given one."""
+
+    FROM_MEMORY = """
+import os, sys
+memory = os.memfd_create("program", os.MFD_CLOEXEC)
+with open(sys.argv[1], "rb") as program:
+    os.write(memory, program.read())
+os.execve(memory, sys.argv[1:], os.environ)
+"""
+
+    def travels(self, *prefix, program):
+        stop = self.testbed.new_path("stop")
+        process = self.testbed.start("hostA", "setsid", *prefix, program, "ids", stop, 300)
+        process.stop_file = stop
+        self.addCleanup(process.kill)
+        self.assertTrue(process.wait_ready(), bytes(process.output))
+        if program != harness.PROGRAMS / "threads":
+            program.unlink()
+        checked = self.testbed.control("hostA", "check", process.pid)
+        self.assertEqual((checked.status, codes(checked.object["losses"])),
+                         (DONE, ["EXECUTABLE"]), checked)
+        for number, (host, mode) in enumerate([("hostB", "lazy"), ("hostA", "eager"),
+                                               ("hostB", "precopy"), ("hostA", "lazy")]):
+            outcome = self.testbed.move("hostA", process.pid, host, mode=mode)
+            self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+            self.assertEqual(codes(outcome.object.get("losses", [])),
+                             [] if number else ["EXECUTABLE"])
+        self.ends_well(process)
+
+    def test_removed(self):
+        program = self.testbed.new_path("program")
+        shutil.copy(harness.PROGRAMS / "threads", program)
+        program.chmod(0o755)
+        self.travels(program=program)
+
+    def test_of_a_user(self):
+        program = self.testbed.new_path("program")
+        shutil.copy(harness.PROGRAMS / "threads", program)
+        program.chmod(0o755)
+        self.travels(*ASKERS["owner"], program=program)
+
+    def test_of_memory(self):
+        self.travels("/usr/bin/python3", "-c", self.FROM_MEMORY,
+                     program=harness.PROGRAMS / "threads")
+
+
+class TemporaryFiles(FaithfulCase):
+    """A file of the source's own /tmp that is mapped shared, as every Java has one."""
+
+    PREPARE = """
+path = os.path.join("/tmp", os.path.basename(go))
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+def mapped(file, rights, size):  # The module mmap keeps a descriptor.
+    return (ctypes.c_char * size).from_address(
+        libc.mmap(None, ctypes.c_size_t(size), rights, mmap.MAP_SHARED, file.fileno(), 0))
+with open(path, "wb+") as file:
+    file.write(b"first" + bytes(9995) + b"untouched" + bytes(9996))
+    file.flush()
+    memory = mapped(file, mmap.PROT_READ | mmap.PROT_WRITE, 20005)
+    reader = mapped(file, mmap.PROT_READ, 4096)
+def write(text):
+    memory[:len(text)] = memory[12000:12000 + len(text)] = text
+write(b"second")
+memory[16384] = 7
+"""
+    CHANGE = """
+whole = memory[:6] == reader[:6] == memory[12000:12006] == b"second" and memory[16384] == b"\\7"
+whole = whole and memory[10000:10009] == b"untouched"
+write(b"third")
+print("whole" if whole and reader[:6] == b"thirdd" and not os.path.exists(path) else "torn")
+"""
+
+    def start_with_file(self):
+        process = self.start(self.PREPARE, change=self.CHANGE)
+        return process, f"/proc/{process.pid}/root/tmp/{process.go_file.name}"
+
+    def test_travels(self):
+        for mode, path in (("lazy", ["hostB"]), ("eager", ["hostB"]), ("precopy", ["hostB"]),
+                           ("lazy", ["hostB", "hostA", "hostB"])):
+            with self.subTest(mode=mode, path=path):
+                process, file = self.start_with_file()
+                checked = self.testbed.control("hostA", "check", process.pid, "--to", "hostB")
+                self.assertEqual((checked.status, codes(checked.object["losses"])),
+                                 (DONE, ["FILE_AS_MEMORY"]), checked)
+                for number, host in enumerate(path):
+                    outcome = self.testbed.move("hostA", process.pid, host, mode=mode)
+                    self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+                    self.assertEqual(codes(outcome.object.get("losses", [])),
+                                     [] if number else ["FILE_AS_MEMORY"])
+                process.go_file.touch()
+                self.assertTrue(process.wait_output(b"changed\n"), bytes(process.output))
+                self.assertIn(b"whole", process.output)
+                self.ends_well(process)
+
+    def test_that_another_has_open(self):
+        process, file = self.start_with_file()
+        with open(file, "rb"):
+            outcome = self.testbed.move("hostA", process.pid, "hostB")
+            self.assertEqual(outcome.status, REFUSED, outcome)
+        outcome = self.testbed.move("hostA", process.pid, "hostB", options=["--strict"])
+        self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["LOSS"]), outcome)
+        self.moves(process)
+        process.stop_file.touch()
+
+
+class Locks(FaithfulCase):
+    """A lock of an open file that an ancestor has too would stay at home."""
+
+    def start_below(self, taking):
+        file = self.testbed.new_path("file")
+        file.touch()
+        return self.start(taking, prefix=["bash", "-c", 'exec 7<"$0"; "$@" & wait $!', file])
+
+    def test_inherited_is_refused(self):
+        for taking in ("fcntl.flock(7, fcntl.LOCK_SH)",
+                       "fcntl.lockf(7, fcntl.LOCK_SH, 5)"):
+            with self.subTest(taking=taking):
+                shell = self.start_below(taking)
+                with open(f"/proc/{shell.pid}/task/{shell.pid}/children",
+                          encoding="ascii") as file:
+                    child = int(file.read())
+                for words in (["check", child], ["move", child, "hostB"]):
+                    outcome = self.testbed.control("hostA", *words)
+                    self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["FILE_LOCK"]),
+                                     outcome)
+                self.ends_well(shell)
+
+
 class SparseMemory(FaithfulCase):
     """The double mapping of a just-in-time compiler: a memory file of terabytes, mapped twice."""
 

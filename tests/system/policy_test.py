@@ -116,8 +116,12 @@ class PolicyCase(unittest.TestCase):
         return rows[0]
 
     def owed(self, process):
-        """As its home knows it."""
-        return self.testbed.control("hostA", "show", process.pid).object["owed_pages"]
+        """As its home knows it, which it does not at first."""
+        def known():
+            return self.testbed.control("hostA", "show", process.pid).object["owed_pages"]
+
+        self.assertTrue(wait_until(lambda: known() is not None))
+        return known()
 
     def finish(self, process):
         self.assertEqual(harness.finish(process), "", self.testbed.logs())

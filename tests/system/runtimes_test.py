@@ -369,6 +369,7 @@ def steady(text):
     lines = text.splitlines()
     return b"\n".join(line for line in lines
                       if not any(word in line for word in (b"Loop time", b"Performance", b"CPU use",
+                                                           b"CPU =",
                                                            b"Total wall", b" | ", b"cpu ")))
 
 

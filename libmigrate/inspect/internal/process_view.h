@@ -40,8 +40,9 @@ struct ProcessView {
   UniqueFd details;         ///< /proc/PID/fdinfo
   std::string status_text;  ///< Content of status, read once per inspection.
   std::map<std::string, std::string> own_namespaces;  ///< Of this process: name to link.
-  std::optional<MappingList> list;  ///< Where it has much memory and the kernel lets us.
-  UniqueFd load;                    ///< /proc/loadavg, whose last word is the newest pid
+  std::optional<MappingList> list;        ///< Where it has much memory and the kernel lets us.
+  UniqueFd load;                          ///< /proc/loadavg, whose last word is the newest pid
+  std::set<std::string> files_as_memory;  ///< Paths: carry_as_memory().
 };
 
 /// Identifies a mapped object by what maps shows of it: device, inode, name.

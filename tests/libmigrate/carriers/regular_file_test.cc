@@ -1,5 +1,6 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -67,6 +68,55 @@ TEST_F(RegularFileCarrier, IsOpenedAgainAtItsPosition) {
   const UniqueFd made = destination.make(source.file(0)).value();
   EXPECT_EQ(test::description(made.get()), test::description(fd.get()));
   EXPECT_EQ(test::read_now(made.get()), "text");
+}
+
+TEST_F(RegularFileCarrier, SharedLocksAreCarried) {
+  const UniqueFd fd = open(O_RDWR);
+  ASSERT_EQ(::flock(fd.get(), LOCK_SH), 0);
+  struct flock range {};
+  range.l_type = F_RDLCK;
+  range.l_start = 10;
+  range.l_len = 5;
+  ASSERT_EQ(::fcntl(fd.get(), F_SETLK, &range), 0);
+  range.l_start = 20;
+  range.l_len = 0;
+  ASSERT_EQ(::fcntl(fd.get(), F_OFD_SETLK, &range), 0);
+  test::Source source;
+  ASSERT_EQ(source.find(fd.get()), 0);
+  wire::OpenFile& file = source.file(0);
+  ASSERT_EQ(file.locks_size(), 3);
+  EXPECT_EQ(file.locks(0).kind(), wire::FileLock::FLOCK);
+  EXPECT_EQ(file.locks(1).kind(), wire::FileLock::PROCESS);
+  EXPECT_EQ(file.locks(1).start(), 10U);
+  EXPECT_EQ(file.locks(1).end(), 14U);
+  EXPECT_EQ(file.locks(2).kind(), wire::FileLock::OPEN_FILE);
+  EXPECT_EQ(file.locks(2).end(), std::uint64_t{INT64_MAX});
+  EXPECT_EQ(test::flaw_in(source.objects()), "");
+  EXPECT_EQ(compare(file, true), Refusals{});
+  EXPECT_EQ(compare(file, false), (Refusals{"FILE_DIFFERS", "FILE_LOCK"}));
+  file.mutable_locks(1)->set_start(15);
+  EXPECT_EQ(test::flaw_in(source.objects()), "locks of a file");
+}
+
+TEST_F(RegularFileCarrier, ExclusiveLocksAreNot) {
+  const UniqueFd fd = open(O_RDWR);
+  ASSERT_EQ(::flock(fd.get(), LOCK_EX), 0);
+  test::Source source;
+  EXPECT_EQ(source.find(fd.get()), -1);
+  EXPECT_EQ(source.refusals(), Refusals{"FILE_LOCK"});
+}
+
+TEST_F(RegularFileCarrier, LocksOfTheProcessAreTakenWhereItReads) {
+  const UniqueFd fd = open(O_RDONLY);
+  const UniqueFd writer = open(O_WRONLY);
+  struct flock range {};
+  range.l_type = F_RDLCK;
+  ASSERT_EQ(::fcntl(fd.get(), F_SETLK, &range), 0);
+  test::Source source;
+  ASSERT_EQ(source.find(writer.get()), 0);
+  EXPECT_EQ(source.file(0).locks_size(), 0);
+  ASSERT_EQ(source.find(fd.get()), 1);
+  EXPECT_EQ(source.file(1).locks_size(), 1);
 }
 
 TEST_F(RegularFileCarrier, IsNotMadeOrEmptiedAnew) {

@@ -140,13 +140,6 @@ const std::array kCases = std::to_array<Case>({
        ::close(file);
        give_another_name();
      }},
-    {"Private memfd",
-     {"UNKNOWN_MAPPING"},
-     [] {
-       const int memory = ::memfd_create("x", 0);
-       map(MAP_PRIVATE, memory);
-       ::close(memory);
-     }},
     {"Queue",
      {"MQUEUE"},
      [] {

@@ -78,5 +78,21 @@ TEST(TravelPolicy, SharedFilesStayShared) {
             Travel::kRefuse);
 }
 
+TEST(TravelPolicy, SharedFilesThatAreNotThereAreSentIfTemporaryOrByARule) {
+  TravellingMemory shared{
+      .kind = MemoryKind::kFile, .name = "/srv/data", .known = false, .is_shared = true};
+  EXPECT_EQ(TravelPolicy({}, {}, true).choose(shared).travel, Travel::kLocal);
+  EXPECT_EQ(TravelPolicy({}, {rule("p:1", Travel::kShip)}, false).choose(shared).travel,
+            Travel::kShip);
+  EXPECT_EQ(TravelPolicy({rule("h:1", Travel::kLocal)}, {rule("p:1", Travel::kShip)}, false)
+                .choose(shared)
+                .travel,
+            Travel::kLocal);
+  shared.name = "/tmp/hsperfdata_user/17";
+  EXPECT_EQ(TravelPolicy({}, {}, false).choose(shared).travel, Travel::kLazy);
+  EXPECT_EQ(TravelPolicy({rule("h:1", Travel::kRefuse)}, {}, false).choose(shared).travel,
+            Travel::kRefuse);
+}
+
 }  // namespace
 }  // namespace migrate
