@@ -14,9 +14,9 @@
 #include <array>
 #include <cerrno>
 #include <string>
-#include <string_view>
 #include <utility>
 
+#include "libmigrate/carriers/internal/network_socket.h"
 #include "libmigrate/carriers/internal/relayed.h"
 #include "libmigrate/carriers/internal/socket_options.h"
 #include "libmigrate/carriers/internal/table.h"
@@ -26,49 +26,15 @@
 namespace migrate::carriers {
 namespace {
 
-constexpr int kUpperProtocol = 31;  // TCP_ULP
-constexpr int kMostConnections = 4096;
-
-int number_of(int fd, int level, int name) {
-  int value = -1;
-  socklen_t size = sizeof(value);
-  return ::getsockopt(fd, level, name, &value, &size) == 0 ? value : -1;
+// Whether it is there by an earlier move: it was made then, or accepted from a listener that was.
+// Of the latter those that are over are known by where they are only.
+bool was_brought(const FindContext& context, const Sighting& seen, int fd, const TcpInfo& info) {
+  return is_known_relay(context, seen) || (context.is_guest() && info.state() == TCP_CLOSE &&
+                                           is_elsewhere(fd, context.process()).value_or(false));
 }
 
-struct Reason {
-  std::string_view code;  // Empty: none.
-  std::string detail;
-};
-
-// What keeps a socket that is none of Unix domain from being carried at all.
-Reason reason_of_kind(int fd) {
-  const int domain = number_of(fd, SOL_SOCKET, SO_DOMAIN);
-  const int type = number_of(fd, SOL_SOCKET, SO_TYPE);
-  const int protocol = number_of(fd, SOL_SOCKET, SO_PROTOCOL);
-  if (domain != AF_INET && domain != AF_INET6) {
-    return {"SOCKET_KIND", domain == AF_NETLINK  ? "netlink"
-                           : domain == AF_PACKET ? "packet"
-                                                 : "family " + std::to_string(domain)};
-  }
-  if (protocol != IPPROTO_TCP) {
-    return {"SOCKET_KIND", protocol == IPPROTO_UDP     ? "UDP"
-                           : type == SOCK_RAW          ? "raw"
-                           : protocol == IPPROTO_MPTCP ? "MPTCP"
-                                                       : "protocol " + std::to_string(protocol)};
-  }
-  std::array<char, 16> above{};
-  socklen_t size = above.size();
-  if (::getsockopt(fd, IPPROTO_TCP, kUpperProtocol, above.data(), &size) == 0 && size > 0 &&
-      above[0] != '\0') {
-    return {"SOCKET_KIND", "the kernel speaks " + std::string(above.data()) + " on it"};
-  }
-  return {};
-}
-
-Reason reason_of_state(const TcpInfo& info) {
+Reason reason_of_state(const TcpInfo& info, bool was_brought) {
   switch (info.state()) {
-    case TCP_LISTEN:
-      return {"SOCKET_KIND", "it listens for connections"};
     case TCP_SYN_SENT:
     case TCP_SYN_RECV:
       return {"SOCKET_CONNECTING", {}};
@@ -77,20 +43,8 @@ Reason reason_of_state(const TcpInfo& info) {
     default:
       return {};
   }
-  const bool was_connected = info.bytes_acked > 0 || info.bytes_received > 0;
+  const bool was_connected = was_brought || info.bytes_acked > 0 || info.bytes_received > 0;
   return was_connected ? Reason{} : Reason{"SOCKET_KIND", "it is not connected"};
-}
-
-Reason reason_of_settings(int fd) {
-  std::array<char, 16> interface {};
-  socklen_t size = interface.size();
-  if (::getsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, interface.data(), &size) == 0 && size > 1) {
-    return {"SOCKET_SETTING", "SO_BINDTODEVICE"};
-  }
-  if (::fcntl(fd, F_GETOWN) != 0) {
-    return {"SOCKET_SETTING", "F_SETOWN"};
-  }
-  return {};
 }
 
 // Of a connection that is over the kernel knows only our own name.
@@ -147,10 +101,6 @@ Result<ProcessCounts> count_process_bytes(int fd, bool is_frozen) {
   return ProcessCounts{MIGRATE_TRY(std::move(counts)), is_ahead};
 }
 
-bool refuse_for(FindContext& context, const Sighting& seen, const Reason& reason) {
-  return context.refuse(reason.code, seen, reason.detail);
-}
-
 // How far the process has come.
 bool describe_counts(FindContext& context, const Sighting& seen, int fd, const TcpInfo& info,
                      wire::Connection& connection) {
@@ -163,9 +113,13 @@ bool describe_counts(FindContext& context, const Sighting& seen, int fd, const T
   if (counts->has_read_ahead) {
     return context.refuse("SOCKET_URGENT", seen);
   }
-  if (info.state() == TCP_CLOSE && counts->bytes.unread > 0 && is_known_relay(context, seen)) {
+  if (info.state() == TCP_CLOSE && counts->bytes.unread > 0 &&
+      was_brought(context, seen, fd, info)) {
     return context.refuse("SOCKET_UNREAD", seen);
   }
+  pollfd polled{fd, 0, 0};
+  connection.set_is_over(info.state() == TCP_CLOSE && counts->bytes.unread == 0);
+  connection.set_has_error(::poll(&polled, 1, 0) > 0 && (polled.revents & POLLERR) != 0);
   return true;
 }
 
@@ -193,29 +147,22 @@ bool describe(FindContext& context, const Sighting& seen, int fd, const TcpInfo&
 
 bool find_connection(FindContext& context, const Sighting& seen, wire::OpenFile& file) {
   const UniqueFd fd = context.fetch(seen.number);
-  if (!fd.valid()) {
-    return context.refuse("SOCKET_KIND", seen, "it cannot be looked at");
-  }
-  if (const Reason reason = reason_of_kind(fd.get()); !reason.code.empty()) {
-    return refuse_for(context, seen, reason);
-  }
-  const auto info = read_tcp_info(fd.get());
+  const auto info = find_tcp_socket(context, seen, fd);
   if (!info) {
-    return context.refuse("SOCKET_KIND", seen, "it cannot be looked at");
+    return false;
   }
-  for (const Reason& reason : {reason_of_state(*info), reason_of_settings(fd.get())}) {
-    if (!reason.code.empty()) {
-      return refuse_for(context, seen, reason);
-    }
+  const bool is_brought = was_brought(context, seen, fd.get(), *info);
+  if (const Reason reason = reason_of_state(*info, is_brought); !reason.code.empty()) {
+    return context.refuse(reason.code, seen, reason.detail);
   }
-  if (context.is_guest() && !is_known_relay(context, seen)) {
+  if (context.is_guest() && !is_brought) {
     return context.refuse("SOCKET_ABROAD", seen);
   }
   wire::Connection connection;
   if (!describe(context, seen, fd.get(), *info, connection)) {
     return false;
   }
-  if (context.objects().connections_size() >= kMostConnections) {
+  if (context.objects().connections_size() >= kMostNetworkSockets) {
     return context.refuse("SOCKET_KIND", seen, "too many connections");
   }
   connection.set_stream(context.known_stream(inode_in(seen.link)).value_or(0));
@@ -242,7 +189,7 @@ const wire::Connection* connection_of(const wire::Objects& objects, std::uint64_
 
 const char* flaw_of_connection(const wire::Objects& objects, const wire::OpenFile& file) {
   const wire::Connection* const connection = connection_of(objects, file.object());
-  if (connection == nullptr || objects.connections_size() > kMostConnections) {
+  if (connection == nullptr || objects.connections_size() > kMostNetworkSockets) {
     return "connection";
   }
   const auto local = SocketName::from_bytes(connection->local());
@@ -277,7 +224,10 @@ Result<UniqueFd> make_connection(MakeContext& context, const wire::OpenFile& fil
 constinit const Carrier kConnection{
     .kind = wire::OpenFile::CONNECTION,
     .name = "connection",
-    .claims_link = is_of_network,
+    .claims_link =
+        [](const FindContext& context, const Sighting& seen) {
+          return is_of_network(context, seen) && !is_listening(context, seen);
+        },
     .find = find_connection,
     .settle = settle_connection,
     .has_state = [](const wire::OpenFile& /*file*/) { return true; },

@@ -62,6 +62,7 @@ class Arrival {
   Result<std::vector<StreamEndpoint>> make_relay(const wire::RelayState& state,
                                                  const wire::Image& image);
   Result<std::vector<TerminalParts>> make_terminals(const wire::Objects& objects);
+  static Result<NetworkParts> make_network(const wire::Objects& objects);
   static Result<std::vector<ConnectionParts>> make_connections(const wire::Objects& objects);
   Result<void> check_untouched(const PageSet& pages) const;
   Result<void> check_final(const wire::Image& image) const;

@@ -18,6 +18,7 @@
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/image_form.h"
 #include "libmigrate/image/only_process.h"
+#include "libmigrate/links/tcp_listener.h"
 #include "libmigrate/pages/page_feed.h"
 #include "libmigrate/proc/pagemap.h"
 #include "libmigrate/relay/stream_buffer.h"
@@ -225,7 +226,7 @@ Result<std::vector<StreamEndpoint>> Arrival::make_relay(const wire::RelayState& 
   guest.home().set_relay(MIGRATE_TRY(GuestRelay::create(state, guest.relay_handlers())));
   std::vector<StreamEndpoint> ends = MIGRATE_TRY(guest.home().relay()->create_endpoints(
       owner.uid_filesystem(), owner.gid_filesystem(), MIGRATE_TRY(make_terminals(image.objects())),
-      MIGRATE_TRY(make_connections(image.objects()))));
+      MIGRATE_TRY(make_network(image.objects()))));
   std::map<std::uint64_t, std::uint64_t> inodes;
   std::map<std::uint64_t, std::uint64_t> terminals;
   for (const StreamEndpoint& end : ends) {
@@ -267,6 +268,22 @@ Result<std::vector<TerminalParts>> Arrival::make_terminals(const wire::Objects& 
   return all;
 }
 
+Result<NetworkParts> Arrival::make_network(const wire::Objects& objects) {
+  NetworkParts parts;
+  parts.connections = MIGRATE_TRY(make_connections(objects));
+  std::vector<TcpListenerNames> names;
+  for (const wire::Listener& listener : objects.listeners()) {
+    names.push_back({MIGRATE_TRY(SocketName::from_bytes(listener.name())), listener.only_ipv6(),
+                     listener.shares_port(), static_cast<int>(listener.backlog())});
+  }
+  std::vector<LinkListener> made = MIGRATE_TRY(make_tcp_listeners(names));
+  for (std::size_t i = 0; i < made.size(); ++i) {
+    const wire::Listener& listener = objects.listeners(static_cast<int>(i));
+    parts.listeners.push_back({static_cast<std::uint32_t>(listener.stream()), std::move(made[i])});
+  }
+  return parts;
+}
+
 Result<std::vector<ConnectionParts>> Arrival::make_connections(const wire::Objects& objects) {
   if (objects.connections_size() > kMaxRelayStreams) {
     return fail(make_error(ErrorCode::kCorrupt, "make connections", "too many of them"));
@@ -280,8 +297,9 @@ Result<std::vector<ConnectionParts>> Arrival::make_connections(const wire::Objec
   std::vector<TcpPair> pairs = MIGRATE_TRY(make_tcp_pairs(names));
   std::vector<ConnectionParts> all;
   for (std::size_t i = 0; i < pairs.size(); ++i) {
-    all.push_back({static_cast<std::uint32_t>(objects.connections(static_cast<int>(i)).stream()),
-                   std::move(pairs[i])});
+    const wire::Connection& connection = objects.connections(static_cast<int>(i));
+    all.push_back({static_cast<std::uint32_t>(connection.stream()), std::move(pairs[i]),
+                   connection.is_over(), connection.has_error()});
   }
   return all;
 }

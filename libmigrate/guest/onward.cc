@@ -13,6 +13,10 @@ SourceMoveOptions Onward::options(MoveRequest request, const Address& destinatio
   SourceMoveOptions options;
   options.pid = guest_.cell()->seed();
   options.known = guest_.objects().known(options.pid);
+  options.known.accepted_stream = [this](std::uint64_t inode) -> std::optional<std::uint64_t> {
+    GuestRelay* const relay = guest_.home().relay();
+    return relay == nullptr ? std::nullopt : relay->accepted_stream(inode);
+  };
   options.known.home_groups = noted.home_groups();
   options.known.group_places = noted.group_places();
   options.request = std::move(request);

@@ -91,6 +91,13 @@ HomeRelay::Handlers Deputy::relay_handlers() {
   };
   handlers.on_owed = [this] { record_.show_progress(last_move()); };
   handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection) { close_stream(id); };
+  handlers.on_accept = [this](std::uint32_t listener) -> Result<AcceptedSocket> {
+    if (parked() == nullptr) {
+      return fail(make_error(ErrorCode::kNotFound, "accept a connection", "no deputy"));
+    }
+    return parked()->accept(listener, relay_->accepted_descriptors());
+  };
+  handlers.on_accepted_closed = [this](std::uint32_t descriptor) { close_accepted(descriptor); };
   return handlers;
 }
 
@@ -100,7 +107,7 @@ Result<void> Deputy::settle() {
     return end_ ? Result<void>() : relay_->send_signal(plain_siginfo(SIGKILL));
   }
   departed_.deputy->fetch_shared(files_);
-  MIGRATE_TRY(departed_.deputy->settle());
+  MIGRATE_TRY(departed_.deputy->settle(relay_->accepted_descriptors()));
   around_.stops.reach("source.settled");
   asking_.client.send({{"event", "phase"}, {"phase", "run"}});
   if (asking_.wait == MoveWait::kResumed) {
@@ -253,6 +260,15 @@ void Deputy::close_stream(std::uint32_t id) {
     return;
   }
   if (auto done = parked()->close_stream(id); !done) {
+    log::warn("{}", done.error().message());
+  }
+}
+
+void Deputy::close_accepted(std::uint32_t descriptor) {
+  if (parked() == nullptr) {
+    return;
+  }
+  if (auto done = parked()->close_accepted(descriptor); !done) {
     log::warn("{}", done.error().message());
   }
 }

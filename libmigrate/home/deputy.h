@@ -81,6 +81,7 @@ class Deputy {
   void pump_forwards();
   void note_relay();
   void close_stream(std::uint32_t id);
+  void close_accepted(std::uint32_t descriptor);
   bool place_answers() const;
   ParkedHere* parked() const;
   bool serves_children() const;

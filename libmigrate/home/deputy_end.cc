@@ -56,7 +56,7 @@ void Deputy::leave_to_keeper() {
   if (departed_.keeper || !departed_.deputy) {
     return;
   }
-  auto keeper = departed_.deputy->make_keeper();
+  auto keeper = departed_.deputy->make_keeper(relay_->accepted_descriptors());
   if (!keeper) {
     log::error("children of process {}: {}", record_.command(), keeper.error().message());
     return;

@@ -150,7 +150,7 @@ Result<void> HomeLife::take_over_deputy(HomeRemains& remains) {
   record_.text().clear_keeper();  // A new one is made.
   around_.stops.reach("source.adopting");
   Departed departed = MIGRATE_TRY(remains.go_on());
-  departed.deputy->fetch_streams(files_);
+  departed.deputy->fetch_streams(files_, *record_.text().mutable_relay());
   std::unique_ptr<Channel> caller;
   DoubtEnd doubt = DoubtEnd::kThere;
   if (departed.move->fate() == Fate::kUnknown) {
@@ -177,7 +177,7 @@ Result<void> HomeLife::take_over_keeper(HomeRemains& remains) {
   around_.stops.reach("source.adopting");
   Departed departed = MIGRATE_TRY(remains.go_on());
   if (lives) {
-    departed.keeper->fetch_streams(files_);
+    departed.keeper->fetch_streams(files_, *record_.text().mutable_relay());
   } else {  // It was killed while no worker looked.
     files_.note_streams(record_.text().relay());
   }

@@ -6,6 +6,7 @@
 
 #include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/requests/request_json.h"
 #include "libmigrate/state/global_name.h"
 #include "libmigrate/state/phase.h"
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 
 #include "base/result.h"
 #include "libmigrate/home/real_files.h"
@@ -29,8 +30,16 @@ class ParkedHere {
   virtual Result<void> free_all() = 0;
   /// Closes its descriptors of the relayed stream `id`.
   virtual Result<void> close_stream(std::uint32_t id) = 0;
-  /// Has `files` fetch the real ends of the streams that it still has.
-  virtual void fetch_streams(RealFiles& files) const = 0;
+  /// Accepts a connection that waits at its listener `id`, above all descriptors that the process
+  /// had; `accepted` are those that it has accepted and not closed. Errors: kRetry (its limit of
+  /// descriptors is reached), kSystem.
+  virtual Result<AcceptedSocket> accept(std::uint32_t id,
+                                        const std::set<std::uint32_t>& accepted) = 0;
+  /// Closes one of those.
+  virtual Result<void> close_accepted(std::uint32_t descriptor) = 0;
+  /// Has `files` fetch the real ends of the streams that it still has, and of those that it has
+  /// accepted, of which `noted` then tells.
+  virtual void fetch_streams(RealFiles& files, wire::HomeRelayState& noted) const = 0;
 };
 
 /// What is left when the deputy had to end before the children of its process.
@@ -48,12 +57,13 @@ class ParkedDeputy : public ParkedHere {
   /// Sends it a signal, as from kill(2), by which it stops or goes on.
   virtual void send(int signal) const = 0;
   /// It will never be brought back: ends its threads but the leader, which waits for signals from
-  /// now on, and closes what no deputy needs.
-  virtual Result<void> settle() = 0;
+  /// now on, and closes what no deputy needs. `accepted`: see accept().
+  virtual Result<void> settle(const std::set<std::uint32_t>& accepted) = 0;
   /// Has `files` fetch the files that an ancestor of the process has open too.
   virtual void fetch_shared(RealFiles& files) const = 0;
   /// Makes the keeper, from which the pages are served from now on. The deputy is to be ended then.
-  virtual Result<std::unique_ptr<ParkedKeeper>> make_keeper() = 0;
+  virtual Result<std::unique_ptr<ParkedKeeper>> make_keeper(
+      const std::set<std::uint32_t>& accepted) = 0;
   /// Ends it the way that `wait_status` tells.
   virtual Result<void> end_as(int wait_status) = 0;
   /// Whether the kernel lets `asker` look into it, or signal it. Errors: kRefused, kSystem. Blocks

@@ -12,6 +12,8 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/image/only_process.h"
+#include "libmigrate/links/tcp_socket.h"
+#include "libmigrate/proc/proc_text.h"
 #include "libmigrate/proc/terminal_of_process.h"
 #include "libmigrate/relay/guest_relay.h"
 
@@ -31,7 +33,7 @@ wire::RelayDirection directions_of(std::uint32_t flags) {
 
 bool is_relayed(const wire::OpenFile& file) {
   return file.kind() == wire::OpenFile::RELAY || file.kind() == wire::OpenFile::TERMINAL ||
-         file.kind() == wire::OpenFile::CONNECTION;
+         file.kind() == wire::OpenFile::CONNECTION || file.kind() == wire::OpenFile::LISTENER;
 }
 
 // A descriptor of a stream, by which it is fetched.
@@ -121,6 +123,26 @@ std::optional<ConnectionEnd::Start> start_of(const Relayed& stream) {
                               .given = stream.connection->given_bytes()};
 }
 
+// That of which a connection has come; null: none.
+const wire::Listener* listener_of(const wire::Image& image, int fd) {
+  const auto local = SocketName::of(fd);
+  if (!local || !SocketName::of_peer(fd)) {
+    return nullptr;
+  }
+  const auto found =
+      std::ranges::find_if(image.objects().listeners(), [&](const wire::Listener& listener) {
+        const auto name = SocketName::from_bytes(listener.name());
+        return name && name->family() == local->family() && name->port() == local->port();
+      });
+  return found == image.objects().listeners().end() ? nullptr : &*found;
+}
+
+// Whether the descriptor that a stream has had is not another's by now.
+bool is_its(pid_t holder, const wire::HomeRelayState::Stream& stream) {
+  const auto fetched = fetch_descriptor(holder, stream.deputy_descriptor());
+  return fetched && cookie_of(fetched->get()).value_or(0) == stream.cookie();
+}
+
 UniqueFd descriptor_of(const UniqueFd& pidfd, std::uint32_t number) {
   return UniqueFd(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), number, 0)));
 }
@@ -136,7 +158,8 @@ wire::RelayState RealFiles::fresh_relay(const wire::Image& image) {
   for (const Relayed& stream : relayed(image)) {
     specs.push_back({static_cast<std::uint32_t>(stream.file->object()), directions_of(stream),
                      stream.terminal != nullptr, stream.connection != nullptr,
-                     stream.connection != nullptr && stream.connection->send_ended()});
+                     stream.connection != nullptr && stream.connection->send_ended(),
+                     stream.file->kind() == wire::OpenFile::LISTENER});
   }
   return make_relay_state(specs);
 }
@@ -158,9 +181,68 @@ Result<void> RealFiles::fetch(pid_t holder, const wire::Image& image, bool must_
       return fail(system_error("fetch", "descriptor " + std::to_string(stream.number)));
     }
     streams_.push_back({static_cast<std::uint32_t>(stream.file->object()), std::move(real),
-                        directions_of(stream), found_terminal(stream), start_of(stream)});
+                        directions_of(stream), found_terminal(stream), start_of(stream),
+                        stream.file->kind() == wire::OpenFile::LISTENER});
   }
   return {};
+}
+
+void RealFiles::fetch_accepted(pid_t holder, const wire::HomeRelayState& noted) {
+  for (const wire::HomeRelayState::Stream& stream : noted.streams()) {
+    if (stream.has_accepted()) {
+      auto real = fetch_descriptor(holder, stream.deputy_descriptor());
+      const bool is_open = stream.deputy_descriptor() != 0 && real;
+      streams_.push_back({stream.id(), is_open ? std::move(*real) : UniqueFd(), wire::RELAY_BOTH,
+                          std::nullopt, ConnectionEnd::Start{}});
+    }
+  }
+}
+
+void note_unnoted(pid_t holder, const wire::Image& image, wire::HomeRelayState& noted) {
+  std::uint32_t next = std::max<std::uint32_t>(noted.next_accepted(), 1);
+  std::set<std::uint32_t> known = descriptors_to_keep(image, true);
+  for (const Relayed& stream : relayed(image)) {
+    next = std::max(next, static_cast<std::uint32_t>(stream.file->object()) + 1);
+  }
+  const std::uint32_t first = noted.first_accepted() == 0 ? next : noted.first_accepted();
+  for (wire::HomeRelayState::Stream& stream : *noted.mutable_streams()) {
+    if (stream.deputy_descriptor() != 0 && !is_its(holder, stream)) {
+      stream.set_deputy_descriptor(0);
+    }
+    known.insert(stream.deputy_descriptor());
+  }
+  const std::string folder = "/proc/" + std::to_string(holder) + "/fd";
+  for (const std::string& name : list_directory(folder).value_or(std::vector<std::string>())) {
+    const auto number = static_cast<std::uint32_t>(parse_number(name).value_or(0));
+    auto found =
+        known.contains(number) ? UniqueFd() : fetch_descriptor(holder, number).value_or(UniqueFd());
+    const wire::Listener* const listener =
+        found.valid() ? listener_of(image, found.get()) : nullptr;
+    if (listener == nullptr) {
+      continue;
+    }
+    wire::HomeRelayState::Stream& stream = *noted.add_streams();
+    stream.set_id(next++);
+    stream.set_directions(wire::RELAY_BOTH);
+    stream.set_deputy_descriptor(number);
+    stream.set_cookie(cookie_of(found.get()).value_or(0));
+    wire::RelayAccepted& accepted = *stream.mutable_accepted();
+    accepted.set_stream(stream.id());
+    accepted.set_listener(static_cast<std::uint32_t>(listener->stream()));
+    accepted.set_local(SocketName::of(found.get()).value_or(SocketName()).to_bytes());
+    accepted.set_peer(SocketName::of_peer(found.get()).value_or(SocketName()).to_bytes());
+  }
+  noted.set_first_accepted(first);
+  noted.set_next_accepted(next);
+}
+
+Result<UniqueFd> fetch_descriptor(pid_t holder, std::uint32_t number) {
+  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, holder, 0)));
+  UniqueFd fetched = descriptor_of(pidfd, number);
+  if (!fetched.valid()) {
+    return fail(system_error("fetch", "descriptor " + std::to_string(number)));
+  }
+  return fetched;
 }
 
 void RealFiles::note_streams(const wire::HomeRelayState& noted) {

@@ -31,6 +31,8 @@ class RealFiles {
   /// Fetches them from what is left of the process, its deputy or keeper, which has closed what the
   /// process has closed meanwhile.
   void fetch_streams_left(pid_t holder, const wire::Image& image);
+  /// And those that it has accepted while the process was away, as `noted`.
+  void fetch_accepted(pid_t holder, const wire::HomeRelayState& noted);
   /// Of streams whose real ends nobody has any more: as `noted`.
   void note_streams(const wire::HomeRelayState& noted);
   /// The streams, to be given to the relay; there are none here afterwards.
@@ -48,6 +50,13 @@ class RealFiles {
   std::vector<HomeRelay::Stream> streams_;
   std::map<std::uint64_t, UniqueFd> shared_;  // by OpenFile.shared_id
 };
+
+/// Adds to `noted` the connections that `holder` has accepted for a worker that died before it
+/// could note them, and takes out the descriptors that it has closed for it.
+void note_unnoted(pid_t holder, const wire::Image& image, wire::HomeRelayState& noted);
+
+/// A duplicate of a descriptor of `holder`. Errors: kSystem.
+Result<UniqueFd> fetch_descriptor(pid_t holder, std::uint32_t number);
 
 /// The descriptors of `image` that lead to the relayed stream `id`.
 std::vector<std::uint32_t> descriptors_of_stream(const wire::Image& image, std::uint32_t id);

@@ -23,14 +23,41 @@ class SourceParked : public Face {
   Result<void> close_stream(std::uint32_t id) override {
     return move_.parked().close(descriptors_of_stream(move_.image(), id));
   }
-  void fetch_streams(RealFiles& files) const override {
+  Result<AcceptedSocket> accept(std::uint32_t id,
+                                const std::set<std::uint32_t>& accepted) override {
+    const auto listening = descriptors_of_stream(move_.image(), id);
+    if (listening.empty()) {
+      return fail(make_error(ErrorCode::kNotFound, "find", "a listener"));
+    }
+    AcceptedSocket made;
+    made.descriptor = MIGRATE_TRY(
+        move_.parked().accept(listening.front(), above_all_descriptors(), accepted.size()));
+    made.real = MIGRATE_TRY(fetch_descriptor(process(), made.descriptor));
+    return made;
+  }
+  Result<void> close_accepted(std::uint32_t descriptor) override {
+    return move_.parked().close({descriptor});
+  }
+  void fetch_streams(RealFiles& files, wire::HomeRelayState& noted) const override {
     files.fetch_streams_left(process(), move_.image());
+    note_unnoted(process(), move_.image(), noted);
+    files.fetch_accepted(process(), noted);
   }
 
  protected:
+  std::set<std::uint32_t> kept(const std::set<std::uint32_t>& accepted, bool with_shared) const {
+    std::set<std::uint32_t> all = descriptors_to_keep(move_.image(), with_shared);
+    all.insert(accepted.begin(), accepted.end());
+    return all;
+  }
   SourceMove& move() const { return move_; }
 
  private:
+  std::uint32_t above_all_descriptors() const {
+    const auto& all = only_process(move_.image()).descriptors();  // ascending
+    return all.empty() ? 0 : all.rbegin()->number() + 1;
+  }
+
   SourceMove& move_;
 };
 
@@ -53,15 +80,15 @@ class SourceDeputy : public SourceParked<ParkedDeputy> {
       send_signal(deputy->get(), signal);
     }
   }
-  Result<void> settle() override {
-    return move().parked().settle(descriptors_to_keep(move().image(), true));
+  Result<void> settle(const std::set<std::uint32_t>& accepted) override {
+    return move().parked().settle(kept(accepted, true));
   }
   void fetch_shared(RealFiles& files) const override {
     files.fetch_shared(identity_.pid, move().image());
   }
-  Result<std::unique_ptr<ParkedKeeper>> make_keeper() override {
-    auto keeper =
-        MIGRATE_TRY(move().parked().make_keeper(descriptors_to_keep(move().image(), false)));
+  Result<std::unique_ptr<ParkedKeeper>> make_keeper(
+      const std::set<std::uint32_t>& accepted) override {
+    auto keeper = MIGRATE_TRY(move().parked().make_keeper(kept(accepted, false)));
     ending_.emplace(move().serve_from(std::move(keeper)));
     return std::make_unique<SourceKeeper>(move());
   }

@@ -11,6 +11,7 @@
 
 #include "libmigrate/inspect/internal/mappings.h"
 #include "libmigrate/inspect/internal/shared_files.h"
+#include "libmigrate/links/stream_ids.h"
 #include "libmigrate/proc/proc_text.h"
 
 namespace migrate::inspect {
@@ -120,6 +121,9 @@ bool DescriptorReader::find(const Sighting& seen, wire::OpenFile& file) {
 }
 
 void DescriptorReader::settle() {
+  if (is_guest()) {  // Home has not heard of it.
+    next_stream_ = kFirstOfNoStream;
+  }
   for (const auto* known : {&view_.known.relays, &view_.known.terminals}) {
     for (const auto& [key, stream] : *known) {
       next_stream_ = std::max(next_stream_, stream + 1);
@@ -189,7 +193,10 @@ void DescriptorReader::expect_private_pipe(std::uint64_t inode, std::string obje
 
 std::optional<std::uint64_t> DescriptorReader::known_stream(std::uint64_t inode) const {
   const auto known = view_.known.relays.find(inode);
-  return known == view_.known.relays.end() ? std::nullopt : std::optional(known->second);
+  if (known == view_.known.relays.end()) {
+    return view_.known.accepted_stream ? view_.known.accepted_stream(inode) : std::nullopt;
+  }
+  return known->second;
 }
 
 std::optional<std::uint64_t> DescriptorReader::known_terminal(std::uint64_t device) const {

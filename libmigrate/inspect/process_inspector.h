@@ -23,6 +23,8 @@ namespace migrate {
 struct KnownObjects {
   std::map<std::uint64_t, std::uint64_t> relays;     ///< Inode of a relay's end to its stream id.
   std::map<std::uint64_t, std::uint64_t> terminals;  ///< The same of terminals, by st_rdev.
+  /// The same of sockets that it has accepted from listeners that an earlier move gave it.
+  std::function<std::optional<std::uint64_t>(std::uint64_t inode)> accepted_stream;
   std::set<std::string> own_namespaces;       ///< Links such as "pid:[4026531836]" of its cell.
   std::map<std::uint64_t, int> shared_files;  ///< OpenFile.shared_id to our own descriptor.
   bool own_userfaultfd = false;               ///< Mappings may be registered with our own pager.

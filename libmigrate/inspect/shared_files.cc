@@ -92,7 +92,9 @@ void find_known(const ProcessView& view, std::multimap<std::string, Candidate>& 
 }
 
 std::string_view code_of_shared(const wire::OpenFile& file) {
-  return file.kind() == wire::OpenFile::CONNECTION ? "SOCKET_SHARED" : "SHARED_FILE";
+  const bool is_network =
+      file.kind() == wire::OpenFile::CONNECTION || file.kind() == wire::OpenFile::LISTENER;
+  return is_network ? "SOCKET_SHARED" : "SHARED_FILE";
 }
 
 void search(const ProcessView& view, pid_t other, bool ancestor,

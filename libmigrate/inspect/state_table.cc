@@ -336,6 +336,8 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"other", "connections of TCP", kCarried,
      "by a pair of sockets there, which is fed from home (docs/links.md); SOCKET_ABROAD, "
      "SOCKET_SETTING, SOCKET_SHARED, SOCKET_CONNECTING, SOCKET_UNREAD, SOCKET_URGENT"},
+    {"other", "listeners of TCP", kCarried,
+     "the same; who waits to be accepted, too; SOCKET_ABROAD, SOCKET_SETTING, SOCKET_SHARED"},
     {"other", "other sockets", kRefused,
      "SOCKET, SOCKET_KIND, but for pairs with both ends inside"},
     {"other", "named pipes", kLost,

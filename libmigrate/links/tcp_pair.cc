@@ -1,75 +1,18 @@
 #include "libmigrate/links/tcp_pair.h"
 
-#include <libmnl/libmnl.h>
-#include <linux/if.h>
-#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <array>
-#include <cerrno>
 #include <cstddef>
 #include <thread>
 #include <utility>
 
+#include "libmigrate/links/internal/link_namespace.h"
+
 namespace migrate {
 namespace {
-
-constexpr unsigned kLoopback = 1;  // The first interface of every network namespace.
-constexpr std::size_t kMessageBytes = 1024;
-constexpr int kIpv6Freebind = 78;  // IPV6_FREEBIND, which old headers lack.
-
-// Queues of rtnetlink are answered before send() returns.
-Result<void> ask_kernel(int netlink, nlmsghdr* header) {
-  header->nlmsg_flags |= NLM_F_REQUEST | NLM_F_ACK;
-  alignas(nlmsghdr) std::array<std::byte, kMessageBytes> answer{};
-  if (::send(netlink, header, header->nlmsg_len, 0) < 0 ||
-      ::recv(netlink, answer.data(), answer.size(), 0) < 0) {
-    return fail(system_error("set up", "a network namespace"));
-  }
-  const auto* const error = static_cast<const nlmsgerr*>(
-      mnl_nlmsg_get_payload(reinterpret_cast<const nlmsghdr*>(answer.data())));
-  if (error->error != 0) {
-    return fail(system_error_from(-error->error, "set up", "a network namespace"));
-  }
-  return {};
-}
-
-Result<void> raise_loopback(int netlink) {
-  alignas(nlmsghdr) std::array<std::byte, kMessageBytes> buffer{};
-  nlmsghdr* const header = mnl_nlmsg_put_header(buffer.data());
-  header->nlmsg_type = RTM_NEWLINK;
-  auto* const link = static_cast<ifinfomsg*>(mnl_nlmsg_put_extra_header(header, sizeof(ifinfomsg)));
-  link->ifi_index = kLoopback;
-  link->ifi_flags = IFF_UP;
-  link->ifi_change = IFF_UP;
-  return ask_kernel(netlink, header);
-}
-
-// Every address is one of this namespace.
-Result<void> own_all_addresses(int netlink, int family) {
-  alignas(nlmsghdr) std::array<std::byte, kMessageBytes> buffer{};
-  nlmsghdr* const header = mnl_nlmsg_put_header(buffer.data());
-  header->nlmsg_type = RTM_NEWROUTE;
-  header->nlmsg_flags = NLM_F_CREATE;
-  auto* const route = static_cast<rtmsg*>(mnl_nlmsg_put_extra_header(header, sizeof(rtmsg)));
-  route->rtm_family = static_cast<unsigned char>(family);
-  route->rtm_table = RT_TABLE_LOCAL;
-  route->rtm_protocol = RTPROT_STATIC;
-  route->rtm_scope = RT_SCOPE_HOST;
-  route->rtm_type = RTN_LOCAL;
-  mnl_attr_put_u32(header, RTA_OIF, kLoopback);
-  return ask_kernel(netlink, header);
-}
-
-Result<void> set_number(int fd, int level, int name, int value) {
-  if (::setsockopt(fd, level, name, &value, sizeof(value)) != 0) {
-    return fail(system_error("make", "a pair of connected sockets"));
-  }
-  return {};
-}
 
 // Where the sequence numbers of both ends begin. Any will do: nobody else hears of them.
 constexpr int kEndBegins = 1'000'000;
@@ -82,13 +25,11 @@ Result<UniqueFd> connect_alone(const SocketName& from, const SocketName& to, boo
     return fail(system_error("make", "a socket"));
   }
   const bool is_six = from.family() == AF_INET6;
-  const int level = is_six ? IPPROTO_IPV6 : IPPROTO_IP;
-  const int freebind = is_six ? kIpv6Freebind : IP_FREEBIND;
   MIGRATE_TRY(set_number(fd.get(), IPPROTO_TCP, TCP_REPAIR, 1));
   if (is_six) {
     MIGRATE_TRY(set_number(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, only_ipv6 ? 1 : 0));
   }
-  MIGRATE_TRY(set_number(fd.get(), level, freebind, 1));
+  MIGRATE_TRY(let_bind_anywhere(fd.get(), from.family(), true));
   MIGRATE_TRY(set_number(fd.get(), IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE));
   MIGRATE_TRY(set_number(fd.get(), IPPROTO_TCP, TCP_QUEUE_SEQ, sends_from));
   MIGRATE_TRY(set_number(fd.get(), IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE));
@@ -97,7 +38,7 @@ Result<UniqueFd> connect_alone(const SocketName& from, const SocketName& to, boo
       ::connect(fd.get(), to.address(), to.size()) != 0) {
     return fail(system_error("connect", "a pair of sockets"));
   }
-  MIGRATE_TRY(set_number(fd.get(), level, freebind, 0));
+  MIGRATE_TRY(let_bind_anywhere(fd.get(), from.family(), false));
   constexpr unsigned kMostSegmentBytes = 65'483;  // As TCP over lo finds it.
   constexpr unsigned kScale = 7;
   constexpr unsigned kMaximumSegment = 2;  // The numbers of the options in TCP itself.
@@ -153,19 +94,8 @@ Result<TcpPair> make_pair(const TcpPairNames& names) {
 // Runs in a thread of its own, which is in the namespace until it ends.
 Result<void> make_in_namespace(std::span<const TcpPairNames> wanted,
                                std::span<const std::size_t> which, std::span<TcpPair> made) {
-  if (::unshare(CLONE_NEWNET) != 0) {
-    return fail(system_error("make", "a network namespace"));
-  }
-  const UniqueFd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
-  if (!netlink.valid()) {
-    return fail(system_error("open", "NETLINK_ROUTE"));
-  }
-  MIGRATE_TRY(raise_loopback(netlink.get()));
-  MIGRATE_TRY(own_all_addresses(netlink.get(), AF_INET));
-  if (std::ranges::any_of(which,
-                          [&](std::size_t i) { return wanted[i].local.family() == AF_INET6; })) {
-    MIGRATE_TRY(own_all_addresses(netlink.get(), AF_INET6));
-  }
+  MIGRATE_TRY(enter_link_namespace(std::ranges::any_of(
+      which, [&](std::size_t i) { return wanted[i].local.family() == AF_INET6; })));
   const auto watch = std::make_shared<TcpWatch>(MIGRATE_TRY(TcpWatch::open()));
   for (const std::size_t i : which) {
     made[i] = MIGRATE_TRY(make_pair(wanted[i]));

@@ -1,12 +1,19 @@
 #include "libmigrate/links/tcp_socket.h"
 
+#include <arpa/inet.h>
 #include <linux/sockios.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
+#include <cstddef>
 #include <cstring>
+
+#include "libmigrate/links/internal/link_namespace.h"
 
 namespace migrate {
 namespace {
@@ -52,6 +59,23 @@ Result<SocketName> SocketName::of_peer(int fd) {
   return name_by(::getpeername, fd, "getpeername");
 }
 
+// At the same place in both.
+std::uint16_t SocketName::port() const {
+  sockaddr_in name{};
+  std::memcpy(&name, bytes_.data(), std::min(sizeof(name), bytes_.size()));
+  return ntohs(name.sin_port);
+}
+
+std::string SocketName::to_string() const {
+  std::array<char, INET6_ADDRSTRLEN> text{};
+  const bool is_four = family() == AF_INET;
+  const char* const address = bytes_.data() + (is_four ? offsetof(sockaddr_in, sin_addr)
+                                                       : offsetof(sockaddr_in6, sin6_addr));
+  ::inet_ntop(family(), address, text.data(), text.size());
+  const std::string port_text = ":" + std::to_string(port());
+  return is_four ? text.data() + port_text : "[" + std::string(text.data()) + "]" + port_text;
+}
+
 bool SocketName::is_link_local() const {
   if (family() != AF_INET6) {
     return false;
@@ -68,6 +92,17 @@ SocketName SocketName::loopback(std::uint16_t port) {
   four.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   SocketName name;
   name.bytes_ = std::string(reinterpret_cast<const char*>(&four), sizeof(four));
+  return name;
+}
+
+SocketName SocketName::none_of(int family) {
+  sockaddr_in four{};
+  sockaddr_in6 six{};
+  four.sin_family = AF_INET;
+  six.sin6_family = AF_INET6;
+  SocketName name;
+  name.bytes_ = family == AF_INET ? std::string(reinterpret_cast<const char*>(&four), sizeof(four))
+                                  : std::string(reinterpret_cast<const char*>(&six), sizeof(six));
   return name;
 }
 
@@ -96,6 +131,27 @@ Result<TcpInfo> read_tcp_info(int fd) {
     return fail(system_error("read TCP_INFO"));
   }
   return info;
+}
+
+Result<bool> is_elsewhere(int socket, pid_t process) {
+  const UniqueFd space = MIGRATE_TRY(namespace_of(socket));
+  struct stat of_socket {};
+  struct stat of_process {};
+  if (::fstat(space.get(), &of_socket) != 0 ||
+      ::stat(("/proc/" + std::to_string(process) + "/ns/net").c_str(), &of_process) != 0) {
+    return fail(
+        system_error("find the network namespace of", "process " + std::to_string(process)));
+  }
+  return of_socket.st_ino != of_process.st_ino || of_socket.st_dev != of_process.st_dev;
+}
+
+Result<std::uint64_t> cookie_of(int fd) {
+  std::uint64_t cookie = 0;
+  socklen_t size = sizeof(cookie);
+  if (::getsockopt(fd, SOL_SOCKET, SO_COOKIE, &cookie, &size) != 0) {
+    return fail(system_error("read SO_COOKIE"));
+  }
+  return cookie;
 }
 
 Result<TcpCounts> count_bytes(int fd) {

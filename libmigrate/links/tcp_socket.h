@@ -2,6 +2,7 @@
 
 #include <netinet/tcp.h>
 #include <sys/socket.h>
+#include <sys/types.h>
 
 #include <cstdint>
 #include <string>
@@ -26,10 +27,15 @@ class SocketName {
   const sockaddr* address() const { return reinterpret_cast<const sockaddr*>(bytes_.data()); }
   socklen_t size() const { return static_cast<socklen_t>(bytes_.size()); }
   int family() const { return address()->sa_family; }
+  std::uint16_t port() const;
+  /// "10.0.0.1:80", "[::1]:80"
+  std::string to_string() const;
   /// Of IPv6: one that needs an interface to mean something.
   bool is_link_local() const;
   /// 127.0.0.1.
   static SocketName loopback(std::uint16_t port);
+  /// No address, and no port.
+  static SocketName none_of(int family);
   /// A name that can be the peer of `local`, for one that has none any more; another for each
   /// `port`.
   static SocketName nobody_beside(const SocketName& local, std::uint16_t port);
@@ -52,6 +58,13 @@ struct TcpInfo {
 };
 /// Errors: kSystem.
 Result<TcpInfo> read_tcp_info(int fd);
+
+/// Whether a socket is in another network namespace than the process. Errors: kSystem.
+Result<bool> is_elsewhere(int socket, pid_t process);
+
+/// What tells a socket from all others that this host has or had since it was started (SO_COOKIE).
+/// Errors: kSystem.
+Result<std::uint64_t> cookie_of(int fd);
 
 /// What the kernel has counted of a TCP connection since it was made. Only differences of two
 /// counts of one socket mean something.

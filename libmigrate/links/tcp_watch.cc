@@ -3,10 +3,9 @@
 #include <libmnl/libmnl.h>
 #include <linux/inet_diag.h>
 #include <linux/sock_diag.h>
-#include <linux/sockios.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sched.h>
-#include <sys/ioctl.h>
 
 #include <algorithm>
 #include <array>
@@ -16,11 +15,12 @@
 #include <thread>
 #include <utility>
 
+#include "libmigrate/links/internal/link_namespace.h"
+
 namespace migrate {
 namespace {
 
 constexpr std::size_t kAnswerBytes = 4096;
-constexpr int kGetNamespace = 0x894C;  // SIOCGSKNS
 
 void put_name(const SocketName& name, __be16& port, __be32 (&address)[4]) {
   if (name.family() == AF_INET) {
@@ -46,15 +46,24 @@ int find_info(const nlattr* attribute, void* data) {
   return MNL_CB_OK;
 }
 
+// Of what nobody has: who closes one ends it, and so it is in another state then.
+bool may_wait(std::uint8_t state) {
+  return state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT || state == TCP_SYN_RECV;
+}
+
 std::optional<TcpWatch::Seen> read_answer(const nlmsghdr* header) {
   const auto* const message = static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(header));
   std::optional<TcpInfo> info;
   mnl_attr_parse(header, sizeof(inet_diag_msg), find_info, &info);
-  if (message->idiag_inode == 0 || !info) {
+  TcpWatch::Seen seen;
+  seen.inode = message->idiag_inode;
+  seen.state = message->idiag_state;
+  if (seen.inode == 0 && !may_wait(seen.state)) {
     return std::nullopt;
   }
-  TcpWatch::Seen seen;
-  seen.state = message->idiag_state;
+  if (!info) {
+    return seen.inode == 0 ? std::optional(seen) : std::nullopt;
+  }
   seen.unread = message->idiag_rqueue;
   seen.taken = info->bytes_received - message->idiag_rqueue;
   seen.given = info->bytes_acked + message->idiag_wqueue - (has_sent_end(seen.state) ? 1 : 0);
@@ -72,10 +81,7 @@ Result<TcpWatch> TcpWatch::open() {
 }
 
 Result<TcpWatch> TcpWatch::open_beside(int socket) {
-  const UniqueFd space(::ioctl(socket, kGetNamespace));
-  if (!space.valid()) {
-    return fail(system_error("find the network namespace of", "a socket"));
-  }
+  const UniqueFd space = MIGRATE_TRY(namespace_of(socket));
   Result<TcpWatch> watch = fail(make_error(ErrorCode::kSystem, "enter", "a network namespace"));
   std::thread([&] {
     watch = ::setns(space.get(), CLONE_NEWNET) == 0
@@ -83,6 +89,11 @@ Result<TcpWatch> TcpWatch::open_beside(int socket) {
                 : Result<TcpWatch>(fail(system_error("enter", "a network namespace")));
   }).join();
   return watch;
+}
+
+Result<bool> TcpWatch::is_listened_at(const SocketName& local) {
+  const auto seen = MIGRATE_TRY(look(local, SocketName::none_of(local.family())));
+  return seen && seen->state == TCP_LISTEN;
 }
 
 Result<std::optional<TcpWatch::Seen>> TcpWatch::look(const SocketName& local,

@@ -19,8 +19,9 @@ class TcpWatch {
   /// kSystem.
   static Result<TcpWatch> open_beside(int socket);
 
-  /// What is known of an end that some process has open.
+  /// What is known of an end that some process has open, or that waits for one to accept it.
   struct Seen {
+    std::uint64_t inode = 0;  ///< 0: it waits.
     std::uint64_t taken = 0;  ///< As TcpCounts; the end that was received may count as a byte.
     std::uint64_t given = 0;
     std::uint64_t unread = 0;
@@ -29,6 +30,9 @@ class TcpWatch {
   /// The end with these names. Nothing: nobody has it open, or its connection is over. Errors:
   /// kSystem. Does not block.
   Result<std::optional<Seen>> look(const SocketName& local, const SocketName& peer);
+  /// Whether some process has a socket open that listens at `local`. Errors: kSystem. Does not
+  /// block.
+  Result<bool> is_listened_at(const SocketName& local);
 
  private:
   explicit TcpWatch(UniqueFd netlink) : netlink_(std::move(netlink)) {}

@@ -13,6 +13,7 @@
 #include "libmigrate/host/refusals_json.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/image/only_process.h"
+#include "libmigrate/move/links_json.h"
 #include "libmigrate/policy/travel.h"
 #include "libmigrate/requests/requests.h"
 
@@ -113,6 +114,9 @@ void tell_verdict(EventSink& client, SourceMove& move, Detail detail) {
   if (move.travels() && detail != Detail::kVerdict) {
     result["policy"] = to_json(move.travels()->rows);
     result["shipped_bytes"] = move.travels()->shipped_bytes;
+  }
+  if (detail == Detail::kLinks) {
+    result["links"] = links_json(move.seen(), *refusals);
   }
   if (move.travels() && detail == Detail::kFiles) {
     result["files"] = files_json(move);

@@ -6,6 +6,7 @@
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 #include <sys/wait.h>
@@ -16,6 +17,7 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <set>
 #include <utility>
 
 #include "base/file.h"
@@ -24,6 +26,7 @@
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/park/internal/parking.h"
+#include "libmigrate/proc/proc_text.h"
 #include "libmigrate/trace/script_group.h"
 #include "libmigrate/trace/tracee.h"
 
@@ -45,6 +48,20 @@ int signal_number(const std::string& siginfo) {
 // and whatever it has become.
 void script_hide(Script& script) {
   script.call(SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});
+}
+
+// The lowest number that is free in a process, which the next descriptor gets.
+Result<std::uint32_t> lowest_free_descriptor(pid_t process) {
+  std::set<std::uint64_t> taken;
+  for (const std::string& name :
+       MIGRATE_TRY(list_directory("/proc/" + std::to_string(process) + "/fd"))) {
+    taken.insert(parse_number(name).value_or(0));
+  }
+  std::uint32_t number = 0;
+  while (taken.contains(number)) {
+    ++number;
+  }
+  return number;
 }
 
 }  // namespace
@@ -290,6 +307,28 @@ Result<void> ParkedProcess::close(const std::vector<std::uint32_t>& descriptors)
     script.call(SYS_close, {descriptor});
   }
   return run_in_leader(script);
+}
+
+// In one script, which runs to its end whoever dies: nobody finds it at a number that has been
+// another's.
+Result<std::uint32_t> ParkedProcess::accept(std::uint32_t listener, std::uint32_t from,
+                                            std::size_t others) {
+  constexpr std::uint64_t kSpare = 8;  // The number at which it is accepted, and those of the pipe.
+  const std::string who = "process " + std::to_string(process_);
+  rlimit limit{};
+  if (::prlimit(process_, RLIMIT_NOFILE, nullptr, &limit) != 0 ||
+      limit.rlim_cur < from + others + kSpare) {
+    return fail(make_error(ErrorCode::kRetry, "accept a connection for", who,
+                           "its limit of open files (RLIMIT_NOFILE) is reached"));
+  }
+  const std::uint64_t number = MIGRATE_TRY(lowest_free_descriptor(process_));
+  Script script(area_);
+  script.must("accept a connection in", SYS_accept4, {listener, 0, 0, SOCK_CLOEXEC}, who);
+  const std::size_t kept =
+      script.must("keep a connection of", SYS_fcntl, {number, F_DUPFD_CLOEXEC, from}, who);
+  script.call(SYS_close, {number});
+  MIGRATE_TRY(run_in_leader(script));
+  return static_cast<std::uint32_t>(script.result(kept));
 }
 
 Result<void> ParkedProcess::free(const std::vector<PageRange>& ranges) {

@@ -89,6 +89,9 @@ class ParkedProcess {
   Result<void> free_all();
   /// Closes descriptors of the deputy.
   Result<void> close(const std::vector<std::uint32_t>& descriptors);
+  /// Accepts a connection that waits at `listener`, as a descriptor that is `from` or above it,
+  /// where it has `others`. Errors: kRetry (its limit is reached: nothing was accepted), kSystem.
+  Result<std::uint32_t> accept(std::uint32_t listener, std::uint32_t from, std::size_t others);
   /// Makes a second process that shares the memory and outlives this one: the keeper. It is a child
   /// of the deputy (when that has ended, its init's), holds no descriptors but `kept`, waits with
   /// all signals blocked, and is to be given to nobody but end(). After settle(). Errors: kSystem.

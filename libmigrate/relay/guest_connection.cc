@@ -5,14 +5,21 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <utility>
 
 #include "base/log.h"
+#include "libmigrate/links/tcp_listener.h"
 
 namespace migrate {
 
 GuestConnection::GuestConnection(const wire::RelayConnectionState& state)
-    : was_reset_(state.reset()), has_left_(state.left()) {
+    : is_taken_(state.taken() || !state.has_accepted()),
+      was_reset_(state.reset()),
+      has_left_(state.left()) {
+  if (state.has_accepted()) {
+    accepted_ = state.accepted();
+  }
   if (state.has_urgent()) {
     urgent_ = state.urgent();
   }
@@ -25,13 +32,40 @@ wire::RelayConnectionState GuestConnection::state() const {
   if (const auto at = urgent()) {
     state.set_urgent(*at);
   }
+  if (accepted_) {
+    *state.mutable_accepted() = *accepted_;
+    state.set_taken(is_taken_);
+  }
   return state;
 }
 
-void GuestConnection::note(wire::ConnectionPlace& place) const {
+void GuestConnection::note(wire::GuestRelayState::Stream& noted) const {
+  noted.set_inode(inode_);
   if (end_) {
-    end_->note(place);
-    place.set_process_from(process_from_);
+    end_->note(*noted.mutable_connection());
+    noted.mutable_connection()->set_process_from(process_from_);
+  }
+}
+
+Result<UniqueFd> GuestConnection::make_call(int anchor) const {
+  return make_caller(anchor, MIGRATE_TRY(SocketName::from_bytes(accepted_->peer())),
+                     MIGRATE_TRY(SocketName::from_bytes(accepted_->local())));
+}
+
+Result<void> GuestConnection::call(int mate) const {
+  const SocketName name = MIGRATE_TRY(SocketName::from_bytes(accepted_->local()));
+  if (::connect(mate, name.address(), name.size()) != 0 && errno != EINPROGRESS) {
+    return fail(system_error("connect to", "the process's listener"));
+  }
+  return {};
+}
+
+// One that is over was taken, or thrown away with its listener.
+void GuestConnection::look_whether_taken() {
+  const auto seen = look();
+  if (seen) {
+    is_taken_ = is_taken_ || !*seen || (*seen)->inode != 0;
+    inode_ = *seen ? (*seen)->inode : inode_;
   }
 }
 
@@ -49,8 +83,13 @@ Result<void> GuestConnection::open(int mate, std::shared_ptr<TcpWatch> watch, st
   return {};
 }
 
-std::uint64_t GuestConnection::adopt(const wire::ConnectionPlace& place, int mate,
+std::uint64_t GuestConnection::adopt(const wire::GuestRelayState::Stream& noted, int mate,
                                      const StreamBuffer& read, std::uint64_t written) {
+  const wire::ConnectionPlace& place = noted.connection();
+  inode_ = noted.inode();
+  if (!noted.has_connection()) {
+    return written;  // It was not open yet.
+  }
   end_.emplace(ConnectionEnd::Start{});
   process_from_ = place.process_from();
   const auto written_to = end_->adopt(place, mate, read, written);

@@ -21,16 +21,31 @@ class GuestConnection {
 
   /// For the next place.
   wire::RelayConnectionState state() const;
-  void note(wire::ConnectionPlace& place) const;
+  void note(wire::GuestRelayState::Stream& noted) const;
+
+  /// One that home has accepted, and not the process when it left home. It comes to the listener of
+  /// the process by calling that, in steps: make_call() gives the mate, which call() connects; then
+  /// open().
+  bool is_accepted() const { return accepted_.has_value(); }
+  std::uint32_t listener() const { return accepted_ ? accepted_->listener() : 0; }
+  Result<UniqueFd> make_call(int anchor) const;
+  /// Errors: kSystem (it has failed).
+  Result<void> call(int mate) const;
+  /// Whether the process has accepted it, which look_whether_taken() finds out.
+  bool is_taken() const { return is_taken_; }
+  void look_whether_taken();
+  /// Of the process's end, once that has been seen; else 0.
+  std::uint64_t inode() const { return inode_; }
 
   /// `mate` is new; the first byte that is read of it is that at `read_at` of the stream, the first
   /// that is written that at `written_at`. Errors: kSystem.
   Result<void> open(int mate, std::shared_ptr<TcpWatch> watch, std::uint64_t read_at,
                     std::uint64_t written_at);
+  bool is_open() const { return end_.has_value(); }
   /// Goes on where a worker ended that had noted `place`. Gives the offset of the first byte that
   /// is not written yet; `written`, as it was noted, if that cannot be told.
-  std::uint64_t adopt(const wire::ConnectionPlace& place, int mate, const StreamBuffer& read,
-                      std::uint64_t written);
+  std::uint64_t adopt(const wire::GuestRelayState::Stream& noted, int mate,
+                      const StreamBuffer& read, std::uint64_t written);
 
   ConnectionEnd::Read read(int mate, StreamBuffer& into, std::uint64_t most);
   void take(int mate);
@@ -65,6 +80,9 @@ class GuestConnection {
  private:
   Result<std::optional<TcpWatch::Seen>> look() const;
 
+  std::optional<wire::RelayAccepted> accepted_;
+  bool is_taken_ = false;
+  std::uint64_t inode_ = 0;
   std::optional<ConnectionEnd> end_;  // once there is a mate
   std::shared_ptr<TcpWatch> watch_;
   SocketName local_;  // of the process

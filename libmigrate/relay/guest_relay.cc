@@ -23,7 +23,13 @@ wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams) {
   wire::RelayState state;
   state.set_epoch(1);
   state.set_next_signal(1);
+  state.set_next_accepted(1);
   for (const RelayStreamSpec& spec : streams) {
+    state.set_next_accepted(std::max(state.next_accepted(), spec.id + 1));
+    if (spec.is_listener) {
+      state.add_listeners(spec.id);
+      continue;
+    }
     wire::RelayStreamState& stream = *state.add_streams();
     stream.set_id(spec.id);
     stream.set_directions(spec.directions);
@@ -54,6 +60,13 @@ Result<std::unique_ptr<GuestRelay>> GuestRelay::create(const wire::RelayState& s
                             "relay stream " + std::to_string(stream.id()) + " of the image"));
     }
   }
+  for (const std::uint32_t listener : state.listeners()) {
+    if (relay->streams_.contains(listener) || relay->listeners_.size() == kMaxRelayStreams) {
+      return fail(corrupt_from_home("read the state of a relay", "listeners of the image"));
+    }
+    relay->listeners_.try_emplace(listener);
+  }
+  relay->next_accepted_ = state.next_accepted();
   relay->state_epoch_ = state.epoch();
   relay->next_signal_ = state.next_signal();
   relay->acked_signal_ = state.next_signal() - 1;
@@ -80,6 +93,7 @@ Result<std::unique_ptr<GuestRelay>> GuestRelay::adopt(const wire::GuestRelayStat
     found->second.adopt(noted, std::move(descriptors[0]), std::move(descriptors[1]),
                         std::move(descriptors[2]));
   }
+  relay->adopt_listeners(state, ends);
   relay->attempt_ = state.attempt();
   relay->exit_acked_ = state.exit_acked();
   if (state.has_location()) {
@@ -97,9 +111,11 @@ wire::GuestRelayState GuestRelay::note() const {
   state.mutable_relay()->set_epoch(state_epoch_);
   state.mutable_relay()->set_next_signal(next_signal_);
   state.mutable_relay()->set_stopped_signal(stopped_signal_);
+  state.mutable_relay()->set_next_accepted(next_accepted_);
   for (const auto& [id, stream] : streams_) {
     stream.note(*state.mutable_relay()->add_streams(), *state.add_streams());
   }
+  note_listeners(state);
   state.set_attempt(attempt_);
   state.set_exit_acked(exit_acked_);
   if (location_) {
@@ -116,22 +132,21 @@ std::vector<RelayEnd> GuestRelay::ends() const {
   for (const auto& [id, stream] : streams_) {
     stream.add_ends(all);
   }
+  for (const auto& [id, listener] : listeners_) {
+    if (listener.is_open()) {
+      all.push_back({id, RelayEnd::Kind::kIn, listener.anchor()});
+    }
+  }
   return all;
 }
 
 Result<std::vector<StreamEndpoint>> GuestRelay::create_endpoints(
-    uid_t owner, gid_t group, std::vector<TerminalParts> terminals,
-    std::vector<ConnectionParts> connections) {
+    uid_t owner, gid_t group, std::vector<TerminalParts> terminals, NetworkParts network) {
   std::vector<StreamEndpoint> endpoints;
+  MIGRATE_TRY(create_listeners(std::move(network.listeners), endpoints));
   for (auto& [id, stream] : streams_) {
     if (stream.is_connection()) {
-      const auto parts = std::ranges::find(connections, id, &ConnectionParts::stream);
-      if (parts == connections.end()) {
-        stream.leave();
-        continue;
-      }
-      endpoints.push_back(MIGRATE_TRY(stream.open_connection(std::move(parts->pair))));
-      connections.erase(parts);
+      MIGRATE_TRY(create_connection(id, stream, network, endpoints));
       continue;
     }
     if (!stream.is_terminal()) {
@@ -146,6 +161,11 @@ Result<std::vector<StreamEndpoint>> GuestRelay::create_endpoints(
     endpoints.push_back(MIGRATE_TRY(stream.open_terminal(std::move(*parts), owner, group)));
     terminals.erase(parts);
   }
+  for (ConnectionParts& parts : network.connections) {
+    if (parts.is_over) {
+      endpoints.push_back(MIGRATE_TRY(end_of_nothing(std::move(parts))));
+    }
+  }
   return endpoints;
 }
 
@@ -159,6 +179,10 @@ void GuestRelay::attach(std::unique_ptr<Channel> channel) {
   resume.set_next_signal(next_signal_);
   for (auto& [id, stream] : streams_) {
     stream.describe(*resume.add_streams());
+  }
+  resume.set_next_accepted(next_accepted_);
+  for (const auto& [id, listener] : listeners_) {
+    resume.add_listeners(id);
   }
   link_->send(message);
   if (active_) {
@@ -194,6 +218,10 @@ int GuestRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
       timeout_ms = timeout_ms < 0 ? look_ms : std::min(timeout_ms, look_ms);
     }
   }
+  if (active_ && !listeners_.empty()) {
+    timeout_ms = timeout_ms < 0 ? GuestListener::kLookIntervalMs
+                                : std::min(timeout_ms, GuestListener::kLookIntervalMs);
+  }
   return timeout_ms;
 }
 
@@ -203,6 +231,7 @@ Result<void> GuestRelay::handle() {
   if (frozen_) {
     return outcome;
   }
+  follow_calls();
   for (auto& [id, stream] : streams_) {
     if (auto pumped = pump_stream(stream); !pumped) {
       outcome = std::move(pumped);
@@ -210,11 +239,14 @@ Result<void> GuestRelay::handle() {
       established_ = false;
     }
   }
+  pump_listeners();
   handlers_.on_change();
   for (auto& [id, stream] : streams_) {
     stream.take();
   }
+  pump_calls();
   pump_link();
+  retire_streams();
   return outcome;
 }
 
@@ -273,13 +305,13 @@ Result<void> GuestRelay::dispatch(const wire::RelayMessage& message) {
   }
   switch (message.body_case()) {
     case Body::kData:
-      return MIGRATE_TRY(find(message.data().stream()))->accept_data(message.data());
     case Body::kAck:
-      return MIGRATE_TRY(find(message.ack().stream()))->accept_ack(message.ack());
     case Body::kClose:
-      return MIGRATE_TRY(find(message.close().stream()))->accept_close(message.close());
+      return dispatch_to_stream(message);
     case Body::kSignal:
       return accept_signal(message.signal());
+    case Body::kAccepted:
+      return accept_accepted(message.accepted());
     default:
       return fail(corrupt_from_home("accept a message that home does not send"));
   }
@@ -292,7 +324,11 @@ Result<void> GuestRelay::accept_resumed(const wire::RelayResumed& resumed) {
   }
   for (const wire::RelayResumed::Stream& stream : resumed.streams()) {
     GuestStream* const ours = MIGRATE_TRY(find(stream.id()));
-    MIGRATE_TRY(ours->accept_resumed(stream));
+    if (stream.retired() && ours->is_accepted()) {
+      streams_.erase(stream.id());
+    } else {
+      MIGRATE_TRY(ours->accept_resumed(stream));
+    }
   }
   established_ = true;
   exit_sent_ = false;
@@ -334,7 +370,8 @@ void GuestRelay::pump_link() {
   }
   if (exited_ && !exit_sent_) {
     for (const wire::RelayStreamEnd& end : exited_->ends()) {
-      if (!streams_.at(end.id()).sent_to(end.out_end())) {
+      const auto stream = streams_.find(end.id());
+      if (stream != streams_.end() && !stream->second.sent_to(end.out_end())) {
         return;
       }
     }
@@ -351,11 +388,16 @@ wire::RelayState GuestRelay::freeze_state() {
   state.set_epoch(state_epoch_ + 1);
   state.set_next_signal(next_signal_);
   state.set_stopped_signal(stopped_signal_);
+  follow_calls();
   drain_all();
   for (auto& [id, stream] : streams_) {
     stream.take_unread();
     stream.save(*state.add_streams());
   }
+  for (const auto& [id, listener] : listeners_) {
+    state.add_listeners(id);
+  }
+  state.set_next_accepted(next_accepted_);
   return state;
 }
 

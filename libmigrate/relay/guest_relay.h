@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/relay/guest_listener.h"
 #include "libmigrate/relay/guest_stream.h"
 #include "libmigrate/relay/link.h"
 
@@ -24,13 +25,22 @@ struct RelayStreamSpec {
   wire::RelayDirection directions = wire::RELAY_NONE;
   bool is_terminal = false;
   bool is_connection = false;
-  bool send_ended = false;  ///< Of a connection: the process has ended its output.
+  bool send_ended = false;   ///< Of a connection: the process has ended its output.
+  bool is_listener = false;  ///< No stream, but it has the id of one.
 };
 
 /// A connection of the process, as it is to be made.
 struct ConnectionParts {
   std::uint32_t stream = 0;
   TcpPair pair;
+  bool is_over = false;  ///< No stream is behind it any more.
+  bool has_error = false;
+};
+
+/// Sockets of the process's network, as they are to be made.
+struct NetworkParts {
+  std::vector<ConnectionParts> connections;
+  std::vector<ListenerParts> listeners;
 };
 
 /// A core dump in which pages are missing that had not come when it was written.
@@ -79,14 +89,18 @@ class GuestRelay {
   /// Makes the process's ends, which are its user's: he may open them again by their names in
   /// /proc. Call once; install them in the process before closing them, as the last close is the
   /// end of file. Streams of both directions are socket pairs, others pipes; terminals are made of
-  /// `terminals`, connections of `connections`; if there is none for one, the process has closed
-  /// it. Errors: kSystem.
-  Result<std::vector<StreamEndpoint>> create_endpoints(
-      uid_t owner, gid_t group, std::vector<TerminalParts> terminals = {},
-      std::vector<ConnectionParts> connections = {});
+  /// `terminals`, connections and listeners of `network`; if there is none for one, the process has
+  /// closed it, or not accepted it yet. Errors: kSystem.
+  Result<std::vector<StreamEndpoint>> create_endpoints(uid_t owner, gid_t group,
+                                                       std::vector<TerminalParts> terminals = {},
+                                                       NetworkParts network = {});
 
   /// Takes a new link to home in place of any older one.
   void attach(std::unique_ptr<Channel> channel);
+  /// The stream of the connection that the process has as a socket with this inode, of those that
+  /// home has accepted.
+  std::optional<std::uint64_t> accepted_stream(std::uint64_t inode);
+
   /// The process runs here: home shall use this link from now on. Call once.
   void activate();
   bool connected() const { return link_ != nullptr; }
@@ -138,6 +152,21 @@ class GuestRelay {
   Result<void> dispatch(const wire::RelayMessage& message);
   Result<void> accept_resumed(const wire::RelayResumed& resumed);
   Result<void> accept_signal(const wire::RelaySignal& signal);
+  Result<void> accept_accepted(const wire::RelayAccepted& accepted);
+  Result<void> dispatch_to_stream(const wire::RelayMessage& message);
+  Result<void> create_connection(std::uint32_t id, GuestStream& stream, NetworkParts& network,
+                                 std::vector<StreamEndpoint>& endpoints);
+  Result<void> create_listeners(std::vector<ListenerParts> parts,
+                                std::vector<StreamEndpoint>& endpoints);
+  void adopt_listeners(const wire::GuestRelayState& state, std::vector<Adopted>& ends);
+  void note_listeners(wire::GuestRelayState& state) const;
+  static Result<StreamEndpoint> end_of_nothing(ConnectionParts parts);
+  void begin_call(GuestStream& stream);
+  void pump_calls();
+  void pump_listeners();
+  void follow_calls();
+  void send_unlistened(std::uint32_t listener);
+  void retire_streams();
   Result<GuestStream*> find(std::uint32_t id);
   Result<void> pump_stream(GuestStream& stream);
   void drain_all();
@@ -149,6 +178,8 @@ class GuestRelay {
 
   Handlers handlers_;
   std::map<std::uint32_t, GuestStream> streams_;
+  std::map<std::uint32_t, GuestListener> listeners_;
+  std::uint32_t next_accepted_ = 0;  // the least id of a connection that home has yet to tell of
   std::unique_ptr<Link> link_;
   std::uint64_t state_epoch_ = 1;
   std::uint64_t attempt_ = 0;

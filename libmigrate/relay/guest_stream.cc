@@ -12,6 +12,7 @@
 #include <string>
 
 #include "base/owner_scope.h"
+#include "libmigrate/links/tcp_listener.h"
 
 namespace migrate {
 namespace {
@@ -67,7 +68,7 @@ void GuestStream::adopt(const wire::GuestRelayState::Stream& noted, UniqueFd in,
     return;
   }
   if (connection_ && in.valid()) {
-    in_ = StreamBuffer(connection_->adopt(noted.connection(), in.get(), out_, in_.first()));
+    in_ = StreamBuffer(connection_->adopt(noted, in.get(), out_, in_.first()));
   }
   in_fd_ = std::move(in);
   out_fd_ = std::move(out);
@@ -83,7 +84,7 @@ void GuestStream::note(wire::RelayStreamState& state, wire::GuestRelayState::Str
   noted.set_in_finished(in_finished_);
   if (connection_) {
     noted.set_in_eof(in_finished_);  // Otherwise home tells it again, and how it ends.
-    connection_->note(*noted.mutable_connection());
+    connection_->note(noted);
   }
 }
 
@@ -161,6 +162,12 @@ void GuestStream::collect(std::vector<pollfd>& descriptors) const {
     }
     return;
   }
+  if (is_calling()) {
+    if (call_state(in_fd_.get()) != CallState::kIdle) {
+      descriptors.push_back({in_fd_.get(), POLLOUT, 0});
+    }
+    return;
+  }
   if (connection_) {
     const bool room = writes_out() && !out_eof_ && out_.size() < kRelayWindowBytes;
     const short events =
@@ -188,8 +195,15 @@ void GuestStream::collect(std::vector<pollfd>& descriptors) const {
 
 int GuestStream::looks_in_ms() const {
   constexpr int kLookIntervalMs = 10;
+  constexpr int kTakenIntervalMs = 50;
+  if (beginning_ != Beginning::kOver) {
+    return 0;
+  }
   if (!wants_timer()) {
     return -1;
+  }
+  if (connection_ && !connection_->is_taken()) {
+    return kTakenIntervalMs;
   }
   return connection_ ? connection_->look_interval_ms() : kLookIntervalMs;
 }
@@ -370,7 +384,7 @@ void GuestStream::drain() {
     return;
   }
   if (connection_) {
-    if (writes_out() && !out_eof_ && in_fd_.valid()) {
+    if (writes_out() && !out_eof_ && in_fd_.valid() && !is_calling()) {
       read_out(out_.size() + kRelayWindowBytes);
     }
     return;
@@ -405,6 +419,7 @@ void GuestStream::drop_out() {
 }
 
 void GuestStream::pump_link(Link& link) {
+  send_taken(link);
   if (left_at_ && *left_at_ > in_acked_) {
     acknowledge(link, *left_at_);
   }
@@ -534,6 +549,8 @@ void GuestStream::describe(wire::RelayResume::Stream& resume) {
   resume.set_in_next(in_.end());
   resume.set_in_gone(in_gone_);
   resume.set_out_first(out_.first());
+  taken_sent_ = is_accepted() && is_taken();
+  resume.set_taken(taken_sent_);
 }
 
 void GuestStream::save(wire::RelayStreamState& state) const {

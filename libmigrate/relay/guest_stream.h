@@ -58,6 +58,28 @@ class GuestStream {
   /// Instead of both, if the process has closed it before it came here.
   void leave();
   bool is_connection() const { return connection_.has_value(); }
+  /// One of those that home has accepted: see GuestConnection.
+  bool is_accepted() const { return connection_ && connection_->is_accepted(); }
+  std::uint32_t listener() const { return connection_->listener(); }
+  /// Instead of open_connection(), as long as the process has not accepted it.
+  void begin_call(int anchor);
+  /// The same: it cannot be brought to the process.
+  void give_up_call();
+  /// What was made has been noted: connects.
+  void go_on_calling();
+  /// The other end of what calls is the process's by now, whose namespace `watch` looks at.
+  void end_calling(const std::shared_ptr<TcpWatch>& watch);
+  bool is_calling() const { return in_fd_.valid() && connection_ && !connection_->is_open(); }
+  /// begin_call() is due.
+  bool is_uncalled() const {
+    return is_accepted() && !is_taken() && !in_fd_.valid() && !connection_->is_open() && !out_eof_;
+  }
+  bool is_taken() const { return connection_ && connection_->is_taken(); }
+  std::uint64_t inode() const { return connection_ ? connection_->inode() : 0; }
+  /// Looks whether the process has accepted it.
+  void look_whether_taken();
+  /// Nothing is left to be said of it by either side.
+  bool is_over() const;
 
   void collect(std::vector<pollfd>& descriptors) const;
   /// In how many milliseconds to look at what the process has read, of which no event tells; -1:
@@ -115,6 +137,7 @@ class GuestStream {
   void pump_connection();
   void finish_connection();
   void send_close(Link& link);
+  void send_taken(Link& link);
   void acknowledge(Link& link, std::uint64_t read_to);
   std::uint64_t consumed() const;
   Result<void> pump_terminal();
@@ -148,6 +171,10 @@ class GuestStream {
   bool out_eof_sent_ = false;
   bool out_eof_acked_ = false;
   bool left_sent_ = false;
+  bool taken_sent_ = false;
+  // A call has come to its end: nothing is written before it has been noted where that begins.
+  enum class Beginning : std::uint8_t { kOver, kUnnoted, kNoted };
+  Beginning beginning_ = Beginning::kOver;
   std::optional<std::uint64_t>
       left_at_;  // The process has closed its connection, having read so far.
   bool out_gone_ = false;

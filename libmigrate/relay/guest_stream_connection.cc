@@ -6,6 +6,8 @@
 #include <string>
 #include <utility>
 
+#include "base/log.h"
+#include "libmigrate/links/tcp_listener.h"
 #include "libmigrate/relay/guest_stream.h"
 
 namespace migrate {
@@ -39,15 +41,75 @@ bool GuestStream::wants_look() const {
   if (!in_fd_.valid()) {
     return false;
   }
+  if (!connection_->is_taken()) {
+    return connection_->is_open();
+  }
   const bool is_late = in_.end() - in_acked_ >= kRelayWindowBytes / 2 || in_eof_;
   return (reads_in() && in_.empty() && !in_finished_ && is_late) ||
          connection_->wants_look(out_eof_);
 }
 
-void GuestStream::pump_connection() {
-  if (!in_fd_.valid()) {
+void GuestStream::begin_call(int anchor) {
+  auto mate = connection_->make_call(anchor);
+  if (!mate) {
+    log::warn("{}", mate.error().message());
+    give_up_call();
     return;
   }
+  in_fd_ = std::move(*mate);
+}
+
+void GuestStream::give_up_call() {
+  in_fd_.reset();
+  give_up_output();
+  leave();
+}
+
+void GuestStream::go_on_calling() {
+  if (is_calling() && call_state(in_fd_.get()) == CallState::kIdle) {
+    if (auto called = connection_->call(in_fd_.get()); !called) {
+      log::debug("{}", called.error().message());
+      give_up_call();
+    }
+  }
+}
+
+void GuestStream::end_calling(const std::shared_ptr<TcpWatch>& watch) {
+  const CallState state = call_state(in_fd_.get());
+  if (state == CallState::kConnected &&
+      connection_->open(in_fd_.get(), watch, out_.end(), in_.first())) {
+    beginning_ = Beginning::kUnnoted;
+  } else if (state == CallState::kFailed || state == CallState::kConnected) {
+    give_up_call();
+  }
+}
+
+void GuestStream::look_whether_taken() {
+  if (is_accepted() && connection_->is_open() && (!is_taken() || inode() == 0)) {
+    connection_->look_whether_taken();
+  }
+}
+
+void GuestStream::send_taken(Link& link) {
+  if (is_accepted() && is_taken() && !taken_sent_) {
+    wire::RelayMessage message;
+    message.mutable_taken()->set_stream(id_);
+    link.send(message);
+    taken_sent_ = true;
+  }
+}
+
+bool GuestStream::is_over() const {
+  const bool out_over = out_gone_ || out_eof_acked_;
+  const bool in_over = in_gone_ ? in_gone_sent_ : in_finished_ && in_acked_ == in_.end();
+  return is_accepted() && out_over && in_over;
+}
+
+void GuestStream::pump_connection() {
+  if (!in_fd_.valid() || is_calling() || beginning_ == Beginning::kUnnoted) {
+    return;
+  }
+  beginning_ = Beginning::kOver;
   if (reads_in() && connection_->write(in_fd_.get(), in_) == ConnectionEnd::Written::kBroken) {
     drop_reader();
   }
@@ -63,6 +125,9 @@ void GuestStream::pump_connection() {
   if (out_gone_ && in_finished_) {
     ConnectionEnd::reset(in_fd_.get());  // Also if it has been: then nothing comes of it.
     in_fd_.reset();
+  }
+  if (is_accepted() && out_eof_ && (in_gone_ || in_finished_)) {
+    in_fd_.reset();  // There may be many of them.
   }
 }
 
@@ -85,7 +150,10 @@ void GuestStream::finish_connection() {
 }
 
 void GuestStream::take() {
-  if (connection_ && in_fd_.valid()) {
+  if (beginning_ == Beginning::kUnnoted) {
+    beginning_ = Beginning::kNoted;
+  }
+  if (connection_ && in_fd_.valid() && !is_calling()) {
     connection_->take(in_fd_.get());
   }
 }

@@ -60,10 +60,17 @@ bool is_in_foreground(pid_t process, std::uint64_t device) {
 
 HomeRelay::HomeRelay(std::vector<Stream> streams, pid_t deputy, Handlers handlers)
     : handlers_(std::move(handlers)), deputy_(deputy) {
+  std::uint32_t last_id = 0;
   for (Stream& stream : streams) {
+    last_id = std::max(last_id, stream.id);
+    if (stream.is_listener) {
+      acceptor_.add(stream.id, std::move(stream.real));
+      continue;
+    }
     streams_.try_emplace(stream.id, stream.id, stream.directions, std::move(stream.real),
                          stream.terminal, stream.connection);
   }
+  acceptor_.begin_at(last_id + 1);
   std::signal(SIGPIPE, SIG_IGN);  // A write to a pipe has no MSG_NOSIGNAL.
 }
 
@@ -80,6 +87,7 @@ void HomeRelay::adopt(const wire::HomeRelayState& state) {
       found->second.adopt(noted);
     }
   }
+  acceptor_.adopt(state);
   epoch_ = state.epoch();
   attempt_ = state.attempt();
   signals_.assign(state.signals().begin(), state.signals().end());
@@ -101,8 +109,11 @@ void HomeRelay::adopt(const wire::HomeRelayState& state) {
 wire::HomeRelayState HomeRelay::note() const {
   wire::HomeRelayState state;
   for (const auto& [id, stream] : streams_) {
-    stream.note(*state.add_streams());
+    wire::HomeRelayState::Stream& noted = *state.add_streams();
+    stream.note(noted);
+    acceptor_.note(id, noted);
   }
+  acceptor_.note(state);
   state.set_epoch(epoch_);
   state.set_attempt(attempt_);
   state.set_first_signal(first_signal_);
@@ -181,7 +192,8 @@ int HomeRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
       timeout_ms = kForegroundIntervalMs;
     }
   }
-  return timeout_ms;
+  const int rest_ms = may_accept() ? acceptor_.collect(descriptors, streams_.size()) : -1;
+  return rest_ms >= 0 && (timeout_ms < 0 || rest_ms < timeout_ms) ? rest_ms : timeout_ms;
 }
 
 Result<void> HomeRelay::handle() {
@@ -191,6 +203,7 @@ Result<void> HomeRelay::handle() {
   tell_superseded();
   follow_terminals();
   pump_streams();
+  accept_waiting();
   stop_deputy();
   handlers_.on_change();
   for (auto& [id, stream] : streams_) {
@@ -199,6 +212,7 @@ Result<void> HomeRelay::handle() {
   deliver_exit();
   pump_link();
   tell_closed();
+  forget_retired();
   return outcome;
 }
 
@@ -275,22 +289,11 @@ Result<void> HomeRelay::check_resume(const Peer& peer, std::uint64_t activated_e
   if (resume.epoch() < epoch_ || (resume.epoch() == epoch_ && resume.attempt() <= attempt_)) {
     return fail(make_error(ErrorCode::kPeerLost, "take a link", "one older than the present"));
   }
-  if (activated_epoch != resume.epoch() ||
-      static_cast<std::size_t>(resume.streams_size()) != streams_.size() ||
-      resume.next_signal() < first_signal_ ||
+  if (activated_epoch != resume.epoch() || resume.next_signal() < first_signal_ ||
       resume.next_signal() > first_signal_ + signals_.size()) {
     return fail(corrupt_from_place("resume the link to the process's place"));
   }
-  std::set<std::uint32_t> seen;
-  for (const wire::RelayResume::Stream& stream : resume.streams()) {
-    const auto found = streams_.find(stream.id());
-    if (found == streams_.end() || !seen.insert(stream.id()).second) {
-      return fail(
-          corrupt_from_place("resume a stream", "relay stream " + std::to_string(stream.id())));
-    }
-    MIGRATE_TRY(found->second.check_resume(stream));
-  }
-  return {};
+  return check_streams(resume);
 }
 
 void HomeRelay::activate(std::unique_ptr<Peer> peer) {
@@ -303,11 +306,7 @@ void HomeRelay::activate(std::unique_ptr<Peer> peer) {
   attempt_ = resume.attempt();
   wire::RelayMessage message;
   message.mutable_resumed()->set_epoch(epoch_);
-  for (const wire::RelayResume::Stream& stream : resume.streams()) {
-    HomeStream& ours = streams_.at(stream.id());
-    ours.accept_resume(stream);
-    ours.describe(*message.mutable_resumed()->add_streams());
-  }
+  resume_streams(resume, *message.mutable_resumed());
   while (first_signal_ < resume.next_signal()) {
     signals_.pop_front();
     ++first_signal_;
@@ -334,6 +333,15 @@ Result<void> HomeRelay::dispatch(const wire::RelayMessage& message) {
       return MIGRATE_TRY(find(message.ack().stream()))->accept_ack(message.ack());
     case Body::kClose:
       return MIGRATE_TRY(find(message.close().stream()))->accept_close(message.close());
+    case Body::kTaken:
+      acceptor_.set_taken(message.taken().stream());
+      return {};
+    case Body::kRetired:
+      retire(message.retired().stream());
+      return {};
+    case Body::kUnlistened:
+      close_listener(message.unlistened().listener());
+      return {};
     case Body::kSignalAck:
       return accept_signal_ack(message.signal_ack());
     case Body::kJobState:
@@ -441,7 +449,8 @@ void HomeRelay::acknowledge_exit() {
 }
 
 bool HomeRelay::streams_open() const {
-  return std::any_of(streams_.begin(), streams_.end(),
+  return acceptor_.is_open() ||
+         std::any_of(streams_.begin(), streams_.end(),
                      [](const auto& stream) { return stream.second.open(); });
 }
 
@@ -483,8 +492,11 @@ void HomeRelay::pump_link() {
     message.mutable_signal()->set_siginfo(signals_[sent_signal_ - first_signal_]);
     active_->link.send(message);
   }
+  tell_accepted();
   for (auto& [id, stream] : streams_) {
-    stream.pump_link(active_->link);
+    if (!retired_.contains(id)) {
+      stream.pump_link(active_->link);
+    }
   }
 }
 
@@ -497,8 +509,11 @@ void HomeRelay::deliver_exit() {
   }
   if (!exited_->keep_streams()) {
     all_ended_ = true;
+    for (const std::uint32_t listener : acceptor_.listeners()) {
+      acceptor_.close(listener);
+    }
     for (auto& [id, stream] : streams_) {
-      stream.end(!exited_->lost().empty());
+      stream.end(!exited_->lost().empty() || !acceptor_.is_taken(id));
     }
   } else {
     for (auto& [id, stream] : streams_) {
@@ -517,6 +532,13 @@ void HomeRelay::tell_closed() {
                                  (stream.out_closed() ? std::uint32_t{wire::RELAY_OUT} : 0U);
     const std::uint32_t news = closed & ~told_closed_[id];
     told_closed_[id] = closed;
+    if (acceptor_.has(id)) {
+      const auto descriptor = news != 0 ? acceptor_.take_descriptor(id) : std::nullopt;
+      if (descriptor) {
+        handlers_.on_accepted_closed(*descriptor);
+      }
+      continue;
+    }
     for (const wire::RelayDirection direction : {wire::RELAY_IN, wire::RELAY_OUT}) {
       if ((news & direction) != 0 && handlers_.on_stream_closed) {
         handlers_.on_stream_closed(id, direction);

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/relay/home_acceptor.h"
 #include "libmigrate/relay/home_stream.h"
 #include "libmigrate/relay/link.h"
 
@@ -39,6 +40,7 @@ class HomeRelay {
     wire::RelayDirection directions = wire::RELAY_NONE;
     std::optional<HomeTerminal::Found> terminal = std::nullopt;     ///< If it is one.
     std::optional<ConnectionEnd::Start> connection = std::nullopt;  ///< The same.
+    bool is_listener = false;                                       ///< Of which streams come.
   };
 
   /// Called from handle(). They may call the relay, but not destroy it.
@@ -55,6 +57,10 @@ class HomeRelay {
     std::function<void()> on_owed;
     /// The process closed its end of a stream (RELAY_IN or RELAY_OUT): so must the deputy.
     std::function<void(std::uint32_t id, wire::RelayDirection direction)> on_stream_closed;
+    /// Has the deputy accept a connection that waits at the listener.
+    HomeAcceptor::Accept on_accept;
+    /// The deputy is to close this descriptor, of a connection that it has accepted.
+    std::function<void(std::uint32_t descriptor)> on_accepted_closed = [](std::uint32_t) {};
     /// The state may have changed: note() is to be kept now, before the other side is told of it.
     std::function<void()> on_change = [] {};
   };
@@ -107,6 +113,8 @@ class HomeRelay {
   bool finished() const { return exit_delivered_ && (!active_ || active_->link.idle()); }
   /// Of a process that has ended: so have all its descendants.
   bool all_ended() const { return all_ended_; }
+  /// What the deputy has accepted and not closed, of its descriptors.
+  std::set<std::uint32_t> accepted_descriptors() const { return acceptor_.descriptors(); }
   /// Some real descriptor is still in use.
   bool streams_open() const;
 
@@ -134,6 +142,14 @@ class HomeRelay {
   void accept_exited(const wire::RelayExited& exited);
   Result<HomeStream*> find(std::uint32_t id);
   bool may_read(const HomeStream& stream) const;
+  Result<void> check_streams(const wire::RelayResume& resume) const;
+  void resume_streams(const wire::RelayResume& resume, wire::RelayResumed& resumed);
+  bool may_accept() const { return active_ && (!exited_ || exited_->keep_streams()); }
+  void accept_waiting();
+  void tell_accepted();
+  void retire(std::uint32_t id);
+  void close_listener(std::uint32_t id);
+  void forget_retired();
   void pump_streams();
   void pump_link();
   void deliver_exit();
@@ -143,6 +159,8 @@ class HomeRelay {
   Handlers handlers_;
   const pid_t deputy_;
   std::map<std::uint32_t, HomeStream> streams_;
+  HomeAcceptor acceptor_;
+  std::set<std::uint32_t> retired_;                     // in this turn
   std::map<std::uint32_t, std::uint32_t> told_closed_;  // directions, by stream
   std::unique_ptr<Peer> active_;
   std::deque<std::unique_ptr<Peer>> pending_;

@@ -107,8 +107,11 @@ enum class Detail : std::uint8_t {
   kVerdict,  ///< Whether it can be moved, why not, and what it loses.
   kRules,    ///< And what was decided of its memory, by which rule of a policy.
   kFiles,    ///< And which files it has mapped.
+  kLinks,    ///< As kRules, and how each of its links to others will go.
 };
-inline constexpr Words<Detail, 3> kDetails{
-    {{"verdict", Detail::kVerdict}, {"rules", Detail::kRules}, {"files", Detail::kFiles}}};
+inline constexpr Words<Detail, 4> kDetails{{{"verdict", Detail::kVerdict},
+                                            {"rules", Detail::kRules},
+                                            {"files", Detail::kFiles},
+                                            {"links", Detail::kLinks}}};
 
 }  // namespace migrate

@@ -139,7 +139,7 @@ void check_terminals(const wire::Objects& objects, Refusals& refusals) {
 
 // Tried out, since capabilities are not all that it takes.
 void check_links(const wire::Objects& objects, Refusals& refusals) {
-  if (objects.connections_size() == 0) {
+  if (objects.connections_size() == 0 && objects.listeners_size() == 0) {
     return;
   }
   const TcpPairNames names{SocketName::loopback(1), SocketName::loopback(2)};

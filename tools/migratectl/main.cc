@@ -47,6 +47,7 @@ struct Options {
   std::optional<double> bandwidth_mib;
   double deadline_seconds = 0;
   bool strict = false;
+  bool links = false;
   RoundLimits rounds;
   std::string wish{word_for(ModeWish().best, kWishes)};
   double sample_seconds = std::chrono::duration<double>(ModeWish().sample).count();
@@ -143,6 +144,7 @@ void add_moving(CLI::App& app, Options& options) {
       ->type_name("HOST");
   const char* strict_help = "Refuse what would lose something that a move does not carry";
   check->add_flag("--strict", options.strict, strict_help);
+  check->add_flag("--links", options.links, "List its links to others, and how each will go");
   check->add_option("--mode", options.mode, "In which mode it would move")
       ->check(CLI::IsMember(mode_words()));
 
@@ -257,7 +259,9 @@ Result<CheckRequest> check_request_of(const Options& options) {
   check.plan = MIGRATE_TRY(parse_mode(options.mode));
   check.wish = MIGRATE_TRY(wish_of(options));
   check.policy = MIGRATE_TRY(policy_of(options));
-  check.detail = options.command == "inspect" ? Detail::kFiles : Detail::kRules;
+  check.detail = options.command == "inspect" ? Detail::kFiles
+                 : options.links              ? Detail::kLinks
+                                              : Detail::kRules;
   return check;
 }
 
@@ -347,7 +351,7 @@ void print_text(const Options& options, const json& result, int exit_code) {
     fmt::print("{}{}", files_text(result), policy_text(result));
   }
   if (exit_code == MIGRATE_REFUSED && refusals.is_array() && !refusals.empty()) {
-    fmt::print("{}{}", not_movable_text(refusals), hooks_text(result));
+    fmt::print("{}{}{}", not_movable_text(refusals), hooks_text(result), links_text(result));
   } else if (exit_code != MIGRATE_DONE) {
     const std::string error = error_text(result);
     const bool says_all =
@@ -357,8 +361,8 @@ void print_text(const Options& options, const json& result, int exit_code) {
                : says_all    ? error
                              : outcome_text(exit_code) + ": " + error);
   } else if (options.command == "check" || options.command == "inspect") {
-    fmt::print("movable\n{}{}{}{}{}", losses_text(result), notes_text(result), hooks_text(result),
-               choice_text(result), policy_text(result));
+    fmt::print("movable\n{}{}{}{}{}{}", losses_text(result), notes_text(result), hooks_text(result),
+               choice_text(result), policy_text(result), links_text(result));
   } else if (options.command == "move" && text_of(result, "state") == "already there") {
     fmt::print("{} is at {} already\n", options.target, options.destination);
   } else if (options.command == "move") {

@@ -296,6 +296,17 @@ std::string policy_text(const nlohmann::json& result) {
          (sent > 0 ? "of files at most " + bytes_text(sent) + " would be sent\n" : "");
 }
 
+std::string links_text(const nlohmann::json& result) {
+  std::vector<Row> rows = {{"DESCRIPTOR", "KIND", "LOCAL", "PEER", "WAY"}};
+  for (const nlohmann::json& link : result.value("links", nlohmann::json::array())) {
+    const std::string code = text_of(link, "code");
+    rows.push_back({fmt::format("{}", number_of(link, "descriptor")), text_of(link, "kind"),
+                    text_of(link, "local"), text_of(link, "peer"),
+                    text_of(link, "way") + (code.empty() ? "" : ": " + code)});
+  }
+  return rows.size() == 1 ? "" : table(rows);
+}
+
 std::string files_text(const nlohmann::json& result) {
   std::vector<Row> rows = {{"ROLE", "FILE", "SIZE", "BUILD-ID", "DESTINATION"}};
   for (const nlohmann::json& file : result.value("files", nlohmann::json::array())) {

@@ -30,6 +30,8 @@ std::string choice_text(const nlohmann::json& result);
 /// What of its memory travels otherwise than by default, by which rule, and how much of files would
 /// be sent; empty if nothing.
 std::string policy_text(const nlohmann::json& result);
+/// Of `check --links`.
+std::string links_text(const nlohmann::json& result);
 /// The files of a program.
 std::string files_text(const nlohmann::json& result);
 std::string processes_text(const nlohmann::json& processes);

@@ -23,7 +23,8 @@
   CARRIER(kOwnPidfd)              \
   CARRIER(kInotify)               \
   CARRIER(kTerminal)              \
-  CARRIER(kConnection)
+  CARRIER(kConnection)            \
+  CARRIER(kListener)
 
 #define MIGRATE_DECLARE_CARRIER(name) extern const Carrier name;
 

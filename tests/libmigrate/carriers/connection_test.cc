@@ -45,6 +45,12 @@ void set_option(int fd, int level, int name, int value) {
   ASSERT_EQ(::setsockopt(fd, level, name, &value, sizeof(value)), 0);
 }
 
+// Closing it resets the connection.
+void set_linger(int fd) {
+  const linger at_once{.l_onoff = 1, .l_linger = 0};
+  ASSERT_EQ(::setsockopt(fd, SOL_SOCKET, SO_LINGER, &at_once, sizeof(at_once)), 0);
+}
+
 const wire::Connection& found(test::Source& source, int fd) {
   EXPECT_EQ(source.find(fd), 0);
   source.settle();
@@ -85,6 +91,34 @@ TEST(ConnectionCarrier, OfAGuestOnlyThoseOfItsHome) {
   EXPECT_EQ(source.find(both.ours.get()), 0);
   EXPECT_EQ(source.find(both.peer.get()), -1);
   EXPECT_EQ(source.refusals(), Refusals{"SOCKET_ABROAD"});
+}
+
+// Of those that it has accepted there neither home nor the relay need to know any more.
+TEST(ConnectionCarrier, OfAGuestAlsoWhatIsOverAndWasAcceptedFromAListenerOfItsHome) {
+  if (::geteuid() != 0) {
+    GTEST_SKIP() << "needs root";
+  }
+  const TcpPairNames names{SocketName::loopback(1), SocketName::loopback(2)};
+  auto pairs = make_tcp_pairs({&names, 1});
+  ASSERT_TRUE(pairs) << pairs.error().message();
+  const int end = pairs->front().end.get();
+  test::Source before;
+  before.guest = true;
+  EXPECT_EQ(before.find(end), -1);
+  EXPECT_EQ(before.refusals(), Refusals{"SOCKET_ABROAD"});
+  set_linger(pairs->front().mate.get());
+  pairs->front().mate.reset();
+  test::Source source;
+  source.guest = true;
+  const wire::Connection& connection = found(source, end);
+  EXPECT_TRUE(connection.is_over());
+  EXPECT_TRUE(connection.has_error());
+  Connected here = connected();
+  set_linger(here.peer.get());
+  here.peer.reset();
+  test::Source other;
+  other.guest = true;
+  EXPECT_EQ(other.find(here.ours.get()), -1) << "it was made where the process is a guest";
 }
 
 TEST(ConnectionCarrier, KnowsWhichHalfHasEnded) {
@@ -196,8 +230,6 @@ TEST(ConnectionCarrier, OptionsGoAlong) {
 }
 
 TEST(ConnectionCarrier, WhatIsNotCarriedHasItsCode) {
-  const UniqueFd listener(::socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  ASSERT_EQ(::listen(listener.get(), 1), 0);
   const UniqueFd alone(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
   const UniqueFd udp(::socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   const UniqueFd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0));
@@ -206,11 +238,36 @@ TEST(ConnectionCarrier, WhatIsNotCarriedHasItsCode) {
   const Connected owned = connected();
   ASSERT_EQ(::fcntl(owned.ours.get(), F_SETOWN, ::getpid()), 0);
   test::Source source;
-  for (const UniqueFd* each : {&listener, &alone, &udp, &netlink, &busy.ours, &owned.ours}) {
+  for (const UniqueFd* each : {&alone, &udp, &netlink, &busy.ours, &owned.ours}) {
     EXPECT_EQ(source.find(each->get()), -1);
   }
-  EXPECT_EQ(source.refusals(), (Refusals{"SOCKET_KIND", "SOCKET_KIND", "SOCKET_KIND", "SOCKET_KIND",
+  EXPECT_EQ(source.refusals(), (Refusals{"SOCKET_KIND", "SOCKET_KIND", "SOCKET_KIND",
                                          "SOCKET_SETTING", "SOCKET_SETTING"}));
+}
+
+TEST(ListenerCarrier, HasItsNameItsBacklogAndItsOptions) {
+  const UniqueFd listening(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  set_option(listening.get(), SOL_SOCKET, SO_REUSEADDR, 1);
+  set_option(listening.get(), SOL_SOCKET, SO_REUSEPORT, 1);
+  ASSERT_EQ(::listen(listening.get(), 17), 0);
+  test::Source source;
+  ASSERT_EQ(source.find(listening.get()), 0);
+  source.settle();
+  EXPECT_EQ(source.refusals(), Refusals{});
+  EXPECT_EQ(source.file(0).kind(), wire::OpenFile::LISTENER);
+  EXPECT_EQ(test::flaw_in(source.objects()), "");
+  wire::Listener listener = source.objects().listeners(0);
+  EXPECT_EQ(listener.name(), SocketName::of(listening.get())->to_bytes());
+  EXPECT_EQ(listener.backlog(), 17U);
+  EXPECT_TRUE(listener.shares_port());
+  EXPECT_EQ(listener.options_size(), 2);
+  EXPECT_EQ(source.file(0).object(), listener.stream());
+  wire::Objects objects = source.objects();
+  objects.mutable_listeners(0)->set_backlog(0x80000000U);
+  EXPECT_NE(test::flaw_in(objects), "");
+  objects.mutable_listeners(0)->set_backlog(1);
+  objects.mutable_listeners(0)->set_name("nonsense");
+  EXPECT_NE(test::flaw_in(objects), "");
 }
 
 TEST(ConnectionCarrier, WhatAPeerSendsIsChecked) {

@@ -2,11 +2,13 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
 
 #include "libmigrate/image/only_process.h"
+#include "libmigrate/links/tcp_socket.h"
 
 namespace migrate {
 namespace {
@@ -77,6 +79,74 @@ TEST_F(RealFilesTest, AStreamThatIsNotThereIsAnErrorOnlyOfTheProcessItself) {
   ASSERT_EQ(streams.size(), 2U);
   EXPECT_FALSE(streams[0].real.valid());
   EXPECT_TRUE(streams[1].real.valid());
+}
+
+// A listener is stream 3; of two that have connected to it, the first is noted.
+class AcceptedFilesTest : public RealFilesTest {
+ protected:
+  void SetUp() override {
+    RealFilesTest::SetUp();
+    listener_.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::listen(listener_.get(), 2), 0);
+    const SocketName name = *SocketName::of(listener_.get());
+    wire::OpenFile& file = add(listener_, O_RDWR);
+    file.set_kind(wire::OpenFile::LISTENER);
+    file.set_object(3);
+    wire::Listener& listener = *image_.mutable_objects()->add_listeners();
+    listener.set_stream(3);
+    listener.set_name(name.to_bytes());
+    const SocketName to = SocketName::loopback(name.port());
+    for (int i = 0; i < 2; ++i) {
+      peers_[i].reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+      ASSERT_EQ(::connect(peers_[i].get(), to.address(), to.size()), 0);
+      links_[i].reset(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    }
+    wire::HomeRelayState::Stream& stream = *noted_.add_streams();
+    stream.set_id(4);
+    stream.mutable_accepted()->set_stream(4);
+    stream.set_deputy_descriptor(static_cast<std::uint32_t>(links_[0].get()));
+    stream.set_cookie(*cookie_of(links_[0].get()));
+    noted_.set_first_accepted(4);
+    noted_.set_next_accepted(5);
+  }
+
+  UniqueFd listener_;
+  std::array<UniqueFd, 2> peers_;
+  std::array<UniqueFd, 2> links_;
+  wire::HomeRelayState noted_;
+};
+
+TEST_F(AcceptedFilesTest, WhatWasNotNotedIsFound) {
+  note_unnoted(::getpid(), image_, noted_);
+  ASSERT_EQ(noted_.streams_size(), 2);
+  EXPECT_EQ(noted_.streams(0).deputy_descriptor(), static_cast<std::uint32_t>(links_[0].get()));
+  const wire::HomeRelayState::Stream& found = noted_.streams(1);
+  EXPECT_EQ(found.id(), 5U);
+  EXPECT_EQ(found.deputy_descriptor(), static_cast<std::uint32_t>(links_[1].get()));
+  EXPECT_EQ(found.accepted().listener(), 3U);
+  EXPECT_EQ(found.accepted().peer(), SocketName::of(peers_[1].get())->to_bytes());
+  EXPECT_EQ(found.accepted().local(), SocketName::of_peer(peers_[1].get())->to_bytes());
+  EXPECT_EQ(noted_.next_accepted(), 6U);
+  const wire::HomeRelayState before = noted_;
+  note_unnoted(::getpid(), image_, noted_);
+  EXPECT_EQ(noted_.SerializeAsString(), before.SerializeAsString());
+}
+
+TEST_F(AcceptedFilesTest, ADescriptorThatIsAnothersByNowIsNotTakenForThatOfBefore) {
+  const int number = links_[0].release();
+  ASSERT_EQ(::dup3(links_[1].get(), number, O_CLOEXEC), number);
+  links_[0].reset(number);
+  links_[1].reset();
+  note_unnoted(::getpid(), image_, noted_);
+  ASSERT_EQ(noted_.streams_size(), 2);
+  EXPECT_EQ(noted_.streams(0).deputy_descriptor(), 0U);
+  EXPECT_EQ(noted_.streams(1).id(), 5U);
+  EXPECT_EQ(noted_.streams(1).deputy_descriptor(), static_cast<std::uint32_t>(number));
+  files_.fetch_accepted(::getpid(), noted_);
+  const auto streams = files_.take_streams();
+  ASSERT_EQ(streams.size(), 2U);
+  EXPECT_FALSE(streams[0].real.valid());
+  EXPECT_EQ(*SocketName::of_peer(streams[1].real.get()), *SocketName::of(peers_[1].get()));
 }
 
 TEST_F(RealFilesTest, StreamsThatNobodyHasAreNoted) {

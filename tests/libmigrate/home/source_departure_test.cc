@@ -144,7 +144,7 @@ TEST_F(SourceDepartureTest, LeavesADeputyWhichEndsWithIt) {
   EXPECT_FALSE(departed.keeper);
   EXPECT_EQ(departed.move->fate(), Fate::kRuns);
   EXPECT_EQ(departed.deputy->process(), process_.pid());
-  ASSERT_TRUE(departed.deputy->settle());
+  ASSERT_TRUE(departed.deputy->settle({}));
   EXPECT_EQ(departed.deputy->check_state().value(), 0);
   EXPECT_TRUE(departed.deputy->let_attach(request_.asker));
   EXPECT_TRUE(departed.deputy->let_signal(request_.asker));
@@ -227,7 +227,7 @@ TEST_F(SourceDepartureTest, NobodyCanSayOfWhatSomebodyElseTraces) {
     auto leaving = create();
     EXPECT_EQ(leaving->attempt(), MoveOutcome::kCommitted);
     const Departed departed = leaving->depart();
-    EXPECT_TRUE(departed.deputy->settle());  // Not stopped by its tracer: it waits for signals.
+    EXPECT_TRUE(departed.deputy->settle({}));  // Not stopped by its tracer: it waits for signals.
     moved = true;
     over.lock();
     over.unlock();
@@ -245,8 +245,8 @@ TEST_F(SourceDepartureTest, NobodyCanSayOfWhatSomebodyElseTraces) {
 TEST_F(SourceDepartureTest, FindsTheKeeperOfItsChildren) {
   std::atomic<pid_t> keeper_id = 0;
   move_and_die(MoveOutcome::kCommitted, [&](Departed& departed) {
-    ASSERT_TRUE(departed.deputy->settle());
-    auto keeper = departed.deputy->make_keeper();
+    ASSERT_TRUE(departed.deputy->settle({}));
+    auto keeper = departed.deputy->make_keeper({});
     ASSERT_TRUE(keeper) << keeper.error().message();
     keeper_id = (*keeper)->process();
     wire::Keeper& noted = *record_->text().mutable_keeper();

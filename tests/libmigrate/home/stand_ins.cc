@@ -68,7 +68,7 @@ Result<void> StandInDeputy::close_stream(std::uint32_t id) {
   return {};
 }
 
-void StandInDeputy::fetch_streams(RealFiles& files) const {
+void StandInDeputy::fetch_streams(RealFiles& files, wire::HomeRelayState& /*noted*/) const {
   files.fetch_streams_left(::getpid(), doings_.image);
 }
 
@@ -76,12 +76,13 @@ void StandInDeputy::send(int signal) const {
   doings_.take_step("send " + std::to_string(signal));
 }
 
-Result<void> StandInDeputy::settle() {
+Result<void> StandInDeputy::settle(const std::set<std::uint32_t>& /*accepted*/) {
   doings_.take_step("settle");
   return doings_.can_settle ? Result<void>() : fail(make_error(ErrorCode::kSystem, "settle"));
 }
 
-Result<std::unique_ptr<ParkedKeeper>> StandInDeputy::make_keeper() {
+Result<std::unique_ptr<ParkedKeeper>> StandInDeputy::make_keeper(
+    const std::set<std::uint32_t>& /*accepted*/) {
   doings_.take_step("make keeper");
   if (!doings_.can_make_keeper) {
     return fail(make_error(ErrorCode::kSystem, "make a keeper"));
@@ -119,7 +120,7 @@ Result<void> StandInKeeper::close_stream(std::uint32_t id) {
   return {};
 }
 
-void StandInKeeper::fetch_streams(RealFiles& files) const {
+void StandInKeeper::fetch_streams(RealFiles& files, wire::HomeRelayState& /*noted*/) const {
   files.fetch_streams_left(::getpid(), doings_.image);
 }
 

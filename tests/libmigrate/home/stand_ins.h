@@ -98,12 +98,18 @@ class StandInDeputy : public ParkedDeputy {
   Result<int> check_state() override { return doings_.state; }
   Result<void> free_all() override;
   Result<void> close_stream(std::uint32_t id) override;
-  void fetch_streams(RealFiles& files) const override;
+  void fetch_streams(RealFiles& files, wire::HomeRelayState& noted) const override;
   int signal_pipe() const override { return doings_.signal_pipe; }
   void send(int signal) const override;
-  Result<void> settle() override;
+  Result<AcceptedSocket> accept(std::uint32_t /*id*/,
+                                const std::set<std::uint32_t>& /*accepted*/) override {
+    return fail(make_error(ErrorCode::kNotFound, "accept"));
+  }
+  Result<void> close_accepted(std::uint32_t /*descriptor*/) override { return {}; }
+  Result<void> settle(const std::set<std::uint32_t>& accepted) override;
   void fetch_shared(RealFiles& /*files*/) const override {}
-  Result<std::unique_ptr<ParkedKeeper>> make_keeper() override;
+  Result<std::unique_ptr<ParkedKeeper>> make_keeper(
+      const std::set<std::uint32_t>& accepted) override;
   Result<void> end_as(int wait_status) override;
   Result<void> let_attach(const Asker& asker) const override;
   Result<void> let_signal(const Asker& asker) const override;
@@ -121,7 +127,12 @@ class StandInKeeper : public ParkedKeeper {
   Result<int> check_state() override { return doings_.keeper_state; }
   Result<void> free_all() override;
   Result<void> close_stream(std::uint32_t id) override;
-  void fetch_streams(RealFiles& files) const override;
+  void fetch_streams(RealFiles& files, wire::HomeRelayState& noted) const override;
+  Result<AcceptedSocket> accept(std::uint32_t /*id*/,
+                                const std::set<std::uint32_t>& /*accepted*/) override {
+    return fail(make_error(ErrorCode::kNotFound, "accept"));
+  }
+  Result<void> close_accepted(std::uint32_t /*descriptor*/) override { return {}; }
   void end() override { doings_.take_step("keeper ends"); }
 
  private:

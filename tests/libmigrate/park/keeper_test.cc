@@ -8,16 +8,19 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <array>
 #include <cstring>
 #include <sstream>
 #include <thread>
 
 #include "base/file.h"
+#include "libmigrate/links/tcp_socket.h"
 #include "libmigrate/trace/tracee.h"
 #include "tests/libmigrate/park/park_world.h"
 
@@ -102,6 +105,35 @@ TEST_F(DeputyTest, KeepsWhatItIsToldAndAnswersSignals) {
   const auto back = unpark();
   ASSERT_FALSE(back);
   EXPECT_EQ(back.error().code, ErrorCode::kRefused);
+}
+
+TEST_F(DeputyTest, AcceptsConnectionsAboveWhatTheProcessHad) {
+  start([] {
+    const int listener = ::socket(AF_INET, SOCK_STREAM, 0);
+    ::listen(listener, 2);
+  });
+  settle({3});
+  const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, pid(), 0)));
+  const UniqueFd listener(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), 3, 0)));
+  const SocketName to = SocketName::loopback(SocketName::of(listener.get())->port());
+  std::array<UniqueFd, 2> peers;
+  for (UniqueFd& peer : peers) {
+    peer.reset(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    ASSERT_EQ(::connect(peer.get(), to.address(), to.size()), 0);
+  }
+  for (std::uint32_t i = 0; i < peers.size(); ++i) {
+    const auto accepted = parked_->accept(3, 20, i);
+    ASSERT_TRUE(accepted) << accepted.error().message();
+    EXPECT_EQ(*accepted, 20 + i);
+    const UniqueFd link(static_cast<int>(::syscall(SYS_pidfd_getfd, pidfd.get(), *accepted, 0)));
+    EXPECT_EQ(*SocketName::of_peer(link.get()), *SocketName::of(peers[i].get()));
+  }
+  EXPECT_EQ(but_the_pipe(), (Numbers{3, 20, 21}));
+  ASSERT_TRUE(parked_->close({20}));
+  EXPECT_EQ(but_the_pipe(), (Numbers{3, 21}));
+  const auto too_many = parked_->accept(3, 1U << 30U, 0);
+  ASSERT_FALSE(too_many);
+  EXPECT_EQ(too_many.error().code, ErrorCode::kRetry);
 }
 
 TEST_F(DeputyTest, IsHiddenFromItsUser) {

@@ -95,7 +95,8 @@ class ConnectionRelay : public RelayWorld {
     std::vector<TcpPair> pairs = std::move(*make_tcp_pairs({&names, 1}));
     std::vector<ConnectionParts> parts;
     parts.push_back({kLink, std::move(pairs.front())});
-    auto ends = made.relay->create_endpoints(::getuid(), ::getgid(), {}, std::move(parts));
+    auto ends = made.relay->create_endpoints(::getuid(), ::getgid(), {},
+                                             {.connections = std::move(parts), .listeners = {}});
     EXPECT_TRUE(ends);
     set_nonblocking(ends->front().process_end.get());
     made.ends[kLink] = std::move(ends->front().process_end);

@@ -74,6 +74,35 @@ wire::RelayMessage data(std::uint32_t stream, std::uint64_t offset, std::size_t 
   return message;
 }
 
+wire::RelayMessage accepted(std::uint32_t stream, const std::string& local,
+                            const std::string& peer) {
+  wire::RelayMessage message;
+  message.mutable_accepted()->set_stream(stream);
+  message.mutable_accepted()->set_listener(9);
+  message.mutable_accepted()->set_local(local);
+  message.mutable_accepted()->set_peer(peer);
+  return message;
+}
+
+TEST_F(RelayProtocol, HomeKeepsTheStreamsThatTheProcessHad) {
+  wire::RelayMessage message;
+  message.mutable_retired()->set_stream(kOut);
+  EXPECT_EQ(home_says_to(message), ErrorCode::kRetry);
+  EXPECT_EQ(deputy_relay->note().streams_size(), 3);
+  message.mutable_unlistened()->set_listener(kOut);
+  EXPECT_EQ(home_says_to(message), ErrorCode::kRetry);
+  EXPECT_TRUE(closed.empty());
+}
+
+TEST_F(RelayProtocol, HomeRefusesNewsOfStreamsThatItHasNotAccepted) {
+  start_as_guest();
+  wire::RelayMessage message = resume(1);
+  message.mutable_resume()->set_next_accepted(1000);
+  send(*peer, message);
+  activate(1);
+  EXPECT_EQ(home_says(), ErrorCode::kCorrupt);
+}
+
 TEST_F(RelayProtocol, HomeRefusesAPlaceThatIsNoAddress) {
   for (const std::string& host : {std::string("\x1b[2J"), std::string(301, 'a')}) {
     wire::RelayMessage message;
@@ -197,8 +226,15 @@ TEST_F(RelayProtocol, AnEnquiryTakesNothingElse) {
 
 TEST_F(RelayProtocol, ThePlaceRefusesWhatHomeMayNotSend) {
   start_usual_home();
-  const std::vector<wire::RelayMessage> wrong = {data(kIn, 5, 1), data(kOut, 0, 1), data(99, 0, 1),
-                                                 resume(1)};
+  const std::string four = SocketName::loopback(7).to_bytes();
+  const std::string six = SocketName::none_of(AF_INET6).to_bytes();
+  const std::vector<wire::RelayMessage> wrong = {data(kIn, 5, 1),
+                                                 data(kOut, 0, 1),
+                                                 data(99, 0, 1),
+                                                 resume(1),
+                                                 accepted(3, "no address", four),
+                                                 accepted(3, four, six),
+                                                 accepted(kBoth, four, four)};
   for (const wire::RelayMessage& message : wrong) {
     Place there = make_place(make_relay_state(specs));
     auto channels = make_memory_channels();

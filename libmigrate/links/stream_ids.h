@@ -1,0 +1,11 @@
+#pragma once
+
+#include <cstdint>
+
+namespace migrate {
+
+/// Ids from this one on are of no stream: sockets of a guest have them whose connections are over,
+/// and of which neither home nor the relay knows any more.
+inline constexpr std::uint32_t kFirstOfNoStream = 1U << 31U;
+
+}  // namespace migrate

@@ -1,0 +1,225 @@
+// What the guest's side does for listeners of the process, and for those who have connected to them
+// while it was away.
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include <algorithm>
+#include <string>
+#include <utility>
+
+#include "base/log.h"
+#include "libmigrate/relay/guest_relay.h"
+
+namespace migrate {
+namespace {
+
+Error corrupt_accepted(std::uint32_t id) {
+  return make_error(ErrorCode::kCorrupt, "accept a connection from home",
+                    "relay stream " + std::to_string(id));
+}
+
+Result<StreamEndpoint> endpoint_of(std::uint32_t id, UniqueFd fd) {
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0) {
+    return fail(system_error("fstat", "relay stream " + std::to_string(id)));
+  }
+  StreamEndpoint endpoint;
+  endpoint.id = id;
+  endpoint.inode = status.st_ino;
+  endpoint.process_end = std::move(fd);
+  return endpoint;
+}
+
+}  // namespace
+
+// Of those that the process has closed nothing was made: home is told by their not being resumed.
+Result<void> GuestRelay::create_listeners(std::vector<ListenerParts> parts,
+                                          std::vector<StreamEndpoint>& endpoints) {
+  std::map<std::uint32_t, GuestListener> open;
+  for (ListenerParts& each : parts) {
+    if (!listeners_.contains(each.stream)) {
+      return fail(make_error(ErrorCode::kCorrupt, "make a listener",
+                             "relay stream " + std::to_string(each.stream)));
+    }
+    SocketName local = MIGRATE_TRY(SocketName::of(each.sockets.listener.get()));
+    MIGRATE_TRY(open[each.stream].open(std::move(each.sockets.anchor), std::move(local)));
+    endpoints.push_back(MIGRATE_TRY(endpoint_of(each.stream, std::move(each.sockets.listener))));
+  }
+  listeners_ = std::move(open);
+  return {};
+}
+
+Result<void> GuestRelay::create_connection(std::uint32_t id, GuestStream& stream,
+                                           NetworkParts& network,
+                                           std::vector<StreamEndpoint>& endpoints) {
+  const auto parts = std::ranges::find(network.connections, id, &ConnectionParts::stream);
+  if (parts != network.connections.end()) {
+    endpoints.push_back(MIGRATE_TRY(stream.open_connection(std::move(parts->pair))));
+    network.connections.erase(parts);
+  } else if (stream.is_accepted() && !stream.is_taken()) {
+    begin_call(stream);
+  } else {
+    stream.leave();
+  }
+  return {};
+}
+
+// The process has it open still, and home and we have forgotten it: it ends as it had ended.
+Result<StreamEndpoint> GuestRelay::end_of_nothing(ConnectionParts parts) {
+  if (parts.has_error) {
+    ConnectionEnd::reset(parts.pair.mate.get());
+  } else {
+    ::shutdown(parts.pair.mate.get(), SHUT_WR);
+  }
+  return endpoint_of(parts.stream, std::move(parts.pair.end));
+}
+
+void GuestRelay::adopt_listeners(const wire::GuestRelayState& state, std::vector<Adopted>& ends) {
+  listeners_.clear();
+  for (const wire::GuestRelayState::Listener& noted : state.listeners()) {
+    const auto end = std::ranges::find(ends, noted.id(), &Adopted::id);
+    auto local = SocketName::from_bytes(noted.name());
+    if (end == ends.end() || !local) {
+      continue;  // As one that the process has closed.
+    }
+    if (auto opened = listeners_[noted.id()].open(std::move(end->fd), std::move(*local)); !opened) {
+      log::error("{}", opened.error().message());
+      listeners_.erase(noted.id());
+    }
+  }
+  for (auto& [id, stream] : streams_) {
+    if (stream.is_uncalled()) {  // The worker before had noted it, and no more.
+      begin_call(stream);
+    }
+  }
+}
+
+void GuestRelay::note_listeners(wire::GuestRelayState& state) const {
+  for (const auto& [id, listener] : listeners_) {
+    state.mutable_relay()->add_listeners(id);
+    if (listener.is_open()) {
+      wire::GuestRelayState::Listener& noted = *state.add_listeners();
+      noted.set_id(id);
+      noted.set_name(listener.local().to_bytes());
+    }
+  }
+}
+
+std::optional<std::uint64_t> GuestRelay::accepted_stream(std::uint64_t inode) {
+  follow_calls();
+  for (auto& [id, stream] : streams_) {
+    if (stream.is_accepted() && stream.inode() == inode) {
+      return id;
+    }
+  }
+  return std::nullopt;
+}
+
+Result<void> GuestRelay::dispatch_to_stream(const wire::RelayMessage& message) {
+  using Body = wire::RelayMessage;
+  const bool is_data = message.body_case() == Body::kData;
+  const bool is_ack = message.body_case() == Body::kAck;
+  const std::uint32_t id = is_data  ? message.data().stream()
+                           : is_ack ? message.ack().stream()
+                                    : message.close().stream();
+  if (!streams_.contains(id) && id < next_accepted_) {
+    return {};  // Of one that we have forgotten, and home not yet.
+  }
+  GuestStream& stream = *MIGRATE_TRY(find(id));
+  return is_data  ? stream.accept_data(message.data())
+         : is_ack ? stream.accept_ack(message.ack())
+                  : stream.accept_close(message.close());
+}
+
+Result<void> GuestRelay::accept_accepted(const wire::RelayAccepted& accepted) {
+  const std::uint32_t id = accepted.stream();
+  const auto local = SocketName::from_bytes(accepted.local());
+  const auto peer = SocketName::from_bytes(accepted.peer());
+  if (id < next_accepted_ || streams_.size() >= kMaxRelayStreams || !local || !peer ||
+      local->family() != peer->family()) {
+    return fail(corrupt_accepted(id));
+  }
+  next_accepted_ = id + 1;
+  wire::RelayStreamState state;
+  state.set_id(id);
+  state.set_directions(wire::RELAY_BOTH);
+  *state.mutable_connection()->mutable_accepted() = accepted;
+  begin_call(streams_.try_emplace(id, state).first->second);
+  return {};
+}
+
+// If the process has closed the listener meanwhile, it resets what waits there, as its kernel
+// would.
+void GuestRelay::begin_call(GuestStream& stream) {
+  const auto listener = listeners_.find(stream.listener());
+  if (listener == listeners_.end() || exited_) {
+    stream.give_up_call();
+  } else {
+    stream.begin_call(listener->second.anchor());
+  }
+}
+
+void GuestRelay::pump_calls() {
+  for (auto& [id, stream] : streams_) {
+    if (!stream.is_calling() || !active_) {
+      continue;
+    }
+    const auto listener = listeners_.find(stream.listener());
+    if (listener == listeners_.end()) {
+      stream.give_up_call();
+    } else {
+      stream.go_on_calling();
+    }
+  }
+}
+
+void GuestRelay::pump_listeners() {
+  for (auto listener = listeners_.begin(); listener != listeners_.end();) {
+    if (active_ && listener->second.has_closed()) {
+      send_unlistened(listener->first);
+      listener = listeners_.erase(listener);
+    } else {
+      ++listener;
+    }
+  }
+}
+
+// What is reset can be found no more: it is looked at before anything is done to it.
+void GuestRelay::follow_calls() {
+  for (auto& [id, stream] : streams_) {
+    if (stream.is_calling() && active_) {
+      if (const auto listener = listeners_.find(stream.listener()); listener != listeners_.end()) {
+        stream.end_calling(listener->second.watch());
+      }
+    }
+    stream.look_whether_taken();
+  }
+}
+
+// Home hears of it by what is resumed, if this does not reach it.
+void GuestRelay::send_unlistened(std::uint32_t listener) {
+  if (link_ && established_) {
+    wire::RelayMessage message;
+    message.mutable_unlistened()->set_listener(listener);
+    link_->send(message);
+  }
+}
+
+// Of the end of the process home is told with all that it had.
+void GuestRelay::retire_streams() {
+  if (!link_ || !established_ || exited_) {
+    return;
+  }
+  for (auto stream = streams_.begin(); stream != streams_.end();) {
+    if (!stream->second.is_over()) {
+      ++stream;
+      continue;
+    }
+    wire::RelayMessage message;
+    message.mutable_retired()->set_stream(stream->first);
+    link_->send(message);
+    stream = streams_.erase(stream);
+  }
+}
+
+}  // namespace migrate

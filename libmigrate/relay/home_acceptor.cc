@@ -1,0 +1,180 @@
+#include "libmigrate/relay/home_acceptor.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/log.h"
+#include "libmigrate/links/stream_ids.h"
+#include "libmigrate/links/tcp_listener.h"
+#include "libmigrate/links/tcp_socket.h"
+#include "libmigrate/relay/connection_end.h"
+#include "libmigrate/relay/stream_buffer.h"
+
+namespace migrate {
+namespace {
+
+constexpr std::size_t kMostWaiting = 128;
+constexpr int kRestMs = 100;
+
+}  // namespace
+
+void HomeAcceptor::begin_at(std::uint32_t first) {
+  first_ = first;
+  next_ = std::max(next_, first);
+}
+
+void HomeAcceptor::add(std::uint32_t listener, UniqueFd real) {
+  const std::size_t backlog = backlog_of(real.get()).value_or(1);
+  listeners_.try_emplace(
+      listener, Listener{std::move(real), std::clamp<std::size_t>(backlog, 1, kMostWaiting)});
+}
+
+void HomeAcceptor::adopt(const wire::HomeRelayState& state) {
+  for (const wire::HomeRelayState::Stream& noted : state.streams()) {
+    if (noted.has_accepted()) {
+      accepted_[noted.id()] = {noted.accepted(), noted.deputy_descriptor(), noted.cookie(),
+                               noted.taken(), false};
+    }
+  }
+  for (const std::uint32_t listener : state.closed_listeners()) {
+    close(listener);
+  }
+  if (state.first_accepted() != 0) {
+    first_ = state.first_accepted();
+  }
+  next_ = std::max(first_, state.next_accepted());
+}
+
+void HomeAcceptor::note(wire::HomeRelayState& state) const {
+  state.set_first_accepted(first_);
+  state.set_next_accepted(next_);
+  state.mutable_closed_listeners()->Assign(closed_.begin(), closed_.end());
+}
+
+void HomeAcceptor::note(std::uint32_t stream, wire::HomeRelayState::Stream& noted) const {
+  if (const auto found = accepted_.find(stream); found != accepted_.end()) {
+    *noted.mutable_accepted() = found->second.names;
+    noted.set_deputy_descriptor(found->second.descriptor);
+    noted.set_cookie(found->second.cookie);
+    noted.set_taken(found->second.is_taken);
+  }
+}
+
+bool HomeAcceptor::may_accept(std::uint32_t id, const Listener& listener,
+                              std::size_t streams) const {
+  const auto waiting =
+      static_cast<std::size_t>(std::ranges::count_if(accepted_, [id](const auto& each) {
+        return each.second.names.listener() == id && !each.second.is_taken;
+      }));
+  return waiting < listener.most_waiting && streams < std::size_t{kMaxRelayStreams} &&
+         next_ < kFirstOfNoStream;
+}
+
+int HomeAcceptor::collect(std::vector<pollfd>& descriptors, std::size_t streams) const {
+  if (listeners_.empty()) {
+    return -1;
+  }
+  if (is_resting()) {
+    return kRestMs;
+  }
+  for (const auto& [id, listener] : listeners_) {
+    if (may_accept(id, listener, streams)) {
+      descriptors.push_back({listener.real.get(), POLLIN, 0});
+    }
+  }
+  return -1;
+}
+
+// Who comes from an address that means something on one interface only cannot be named elsewhere.
+std::optional<HomeAcceptor::New> HomeAcceptor::accept(const Accept& by, std::size_t streams) {
+  for (const auto& [id, listener] : listeners_) {
+    pollfd polled{listener.real.get(), POLLIN, 0};
+    if (is_resting() || !may_accept(id, listener, streams) || ::poll(&polled, 1, 0) <= 0 ||
+        (polled.revents & POLLIN) == 0) {
+      continue;
+    }
+    auto accepted = by(id);
+    if (!accepted) {
+      log::warn("{}", accepted.error().message());
+      rests_until_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(kRestMs);
+      return std::nullopt;
+    }
+    const std::uint32_t stream = next_++;
+    Accepted& noted = accepted_[stream];
+    noted.names.set_stream(stream);
+    noted.names.set_listener(id);
+    noted.descriptor = accepted->descriptor;
+    noted.cookie = cookie_of(accepted->real.get()).value_or(0);
+    const auto local = SocketName::of(accepted->real.get());
+    const auto peer = SocketName::of_peer(accepted->real.get());
+    if (local && peer && !local->is_link_local() && !peer->is_link_local()) {
+      noted.names.set_local(local->to_bytes());
+      noted.names.set_peer(peer->to_bytes());
+      return New{stream, std::move(accepted->real)};
+    }
+    ConnectionEnd::reset(accepted->real.get());  // Or it has been reset while it waited.
+    return New{stream, UniqueFd()};
+  }
+  return std::nullopt;
+}
+
+const wire::RelayAccepted* HomeAcceptor::news(std::uint32_t stream) {
+  const auto found = accepted_.find(stream);
+  if (found == accepted_.end() || std::exchange(found->second.is_told, true)) {
+    return nullptr;
+  }
+  return &found->second.names;
+}
+
+void HomeAcceptor::set_told(std::uint32_t stream, bool is_told) {
+  if (const auto found = accepted_.find(stream); found != accepted_.end()) {
+    found->second.is_told = is_told;
+  }
+}
+
+void HomeAcceptor::set_taken(std::uint32_t stream) {
+  if (const auto found = accepted_.find(stream); found != accepted_.end()) {
+    found->second.is_taken = true;
+  }
+}
+
+bool HomeAcceptor::is_taken(std::uint32_t stream) const {
+  const auto found = accepted_.find(stream);
+  return found == accepted_.end() || found->second.is_taken;
+}
+
+std::optional<std::uint32_t> HomeAcceptor::take_descriptor(std::uint32_t stream) {
+  const auto found = accepted_.find(stream);
+  if (found == accepted_.end() || found->second.descriptor == 0) {
+    return std::nullopt;
+  }
+  return std::exchange(found->second.descriptor, 0);
+}
+
+std::set<std::uint32_t> HomeAcceptor::descriptors() const {
+  std::set<std::uint32_t> all;
+  for (const auto& [stream, accepted] : accepted_) {
+    if (accepted.descriptor != 0) {
+      all.insert(accepted.descriptor);
+    }
+  }
+  return all;
+}
+
+bool HomeAcceptor::close(std::uint32_t listener) {
+  if (listeners_.erase(listener) == 0) {
+    return false;
+  }
+  closed_.insert(listener);
+  return true;
+}
+
+std::vector<std::uint32_t> HomeAcceptor::listeners() const {
+  std::vector<std::uint32_t> all;
+  for (const auto& [id, listener] : listeners_) {
+    all.push_back(id);
+  }
+  return all;
+}
+
+}  // namespace migrate

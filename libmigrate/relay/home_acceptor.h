@@ -1,0 +1,95 @@
+#pragma once
+
+#include <poll.h>
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "libmigrate/proto/home.pb.h"
+
+namespace migrate {
+
+/// A connection that the deputy has accepted.
+struct AcceptedSocket {
+  UniqueFd real;
+  std::uint32_t descriptor = 0;  ///< What the deputy has it as.
+};
+
+/// The listeners of a process that is away, at home, and what is to be known of the streams that
+/// have come of them: those who connect wait in the kernel's queue until the process has taken
+/// those before them. Part of HomeRelay; the owner's thread only; nothing blocks.
+class HomeAcceptor {
+ public:
+  using Accept = std::function<Result<AcceptedSocket>(std::uint32_t listener)>;
+
+  /// Streams that come have ids from `first` on. Before anything is accepted.
+  void begin_at(std::uint32_t first);
+  void add(std::uint32_t listener, UniqueFd real);
+
+  void adopt(const wire::HomeRelayState& state);
+  void note(wire::HomeRelayState& state) const;
+  void note(std::uint32_t stream, wire::HomeRelayState::Stream& noted) const;
+
+  /// Adds what to poll for accept(), unless `streams`, as many as there are, are all that may be.
+  /// Gives the longest time to sleep in milliseconds; -1: no limit.
+  int collect(std::vector<pollfd>& descriptors, std::size_t streams) const;
+  /// Accepts one, by this, if one waits that may come. Its names are for the guest's side.
+  struct New {
+    std::uint32_t stream = 0;
+    UniqueFd real;
+  };
+  std::optional<New> accept(const Accept& by, std::size_t streams);
+
+  /// Whether the stream is one that came, or has come and is forgotten.
+  bool has(std::uint32_t stream) const { return accepted_.contains(stream); }
+  bool had(std::uint32_t stream) const { return stream >= first_ && stream < next_; }
+  bool may_resume_at(std::uint32_t next) const { return next <= next_; }
+  /// What the other side is to be told of it, once on each link on which it does not know of it.
+  const wire::RelayAccepted* news(std::uint32_t stream);
+  /// Whether it knows of it.
+  void set_told(std::uint32_t stream, bool is_told);
+  void set_taken(std::uint32_t stream);
+  bool is_taken(std::uint32_t stream) const;
+
+  /// Of the deputy's: nothing once it has been closed there, or of a stream that did not come.
+  std::optional<std::uint32_t> take_descriptor(std::uint32_t stream);
+  std::set<std::uint32_t> descriptors() const;
+  void forget(std::uint32_t stream) { accepted_.erase(stream); }
+
+  /// The process has closed it. False: it has been known.
+  bool close(std::uint32_t listener);
+  std::vector<std::uint32_t> listeners() const;
+  bool is_open() const { return !listeners_.empty(); }
+
+ private:
+  struct Listener {
+    UniqueFd real;
+    std::size_t most_waiting = 0;  // Accepted here, and not yet by the process.
+  };
+  struct Accepted {
+    wire::RelayAccepted names;
+    std::uint32_t descriptor = 0;  // 0: the deputy has closed it
+    std::uint64_t cookie = 0;
+    bool is_taken = false;
+    bool is_told = false;
+  };
+
+  bool may_accept(std::uint32_t id, const Listener& listener, std::size_t streams) const;
+  bool is_resting() const { return std::chrono::steady_clock::now() < rests_until_; }
+
+  std::map<std::uint32_t, Listener> listeners_;
+  std::map<std::uint32_t, Accepted> accepted_;
+  std::set<std::uint32_t> closed_;
+  std::uint32_t first_ = 1;
+  std::uint32_t next_ = 1;
+  std::chrono::steady_clock::time_point rests_until_;  // There was no room for another.
+};
+
+}  // namespace migrate

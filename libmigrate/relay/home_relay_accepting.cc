@@ -1,0 +1,125 @@
+// What the home side does for listeners of the process, and the streams that come of them.
+#include <algorithm>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "libmigrate/relay/home_relay.h"
+
+namespace migrate {
+
+// All that the process had when it left home are there, and of the others those that both know.
+Result<void> HomeRelay::check_streams(const wire::RelayResume& resume) const {
+  const auto wrong = [](std::uint32_t id) {
+    return fail(
+        make_error(ErrorCode::kCorrupt, "resume a stream", "relay stream " + std::to_string(id)));
+  };
+  if (!acceptor_.may_resume_at(resume.next_accepted())) {
+    return wrong(resume.next_accepted());
+  }
+  std::set<std::uint32_t> seen;
+  for (const wire::RelayResume::Stream& stream : resume.streams()) {
+    const auto found = streams_.find(stream.id());
+    const bool is_known = found != streams_.end() || acceptor_.had(stream.id());
+    if (!is_known || !seen.insert(stream.id()).second) {
+      return wrong(stream.id());
+    }
+    if (found != streams_.end()) {
+      MIGRATE_TRY(found->second.check_resume(stream));
+    }
+  }
+  for (const auto& [id, stream] : streams_) {
+    if (!seen.contains(id) && !acceptor_.has(id)) {
+      return wrong(id);
+    }
+  }
+  return {};
+}
+
+void HomeRelay::resume_streams(const wire::RelayResume& resume, wire::RelayResumed& resumed) {
+  std::set<std::uint32_t> named;
+  for (const wire::RelayResume::Stream& stream : resume.streams()) {
+    wire::RelayResumed::Stream& answer = *resumed.add_streams();
+    named.insert(stream.id());
+    const auto ours = streams_.find(stream.id());
+    if (ours != streams_.end() && !retired_.contains(stream.id())) {
+      ours->second.accept_resume(stream);
+      ours->second.describe(answer);
+      acceptor_.set_told(stream.id(), true);
+      if (stream.taken()) {
+        acceptor_.set_taken(stream.id());
+      }
+    } else {
+      answer.set_id(stream.id());
+      answer.set_retired(true);
+    }
+  }
+  for (auto& [id, stream] : streams_) {
+    if (!named.contains(id) && id < resume.next_accepted()) {
+      retire(id);
+    } else if (!named.contains(id)) {
+      stream.accept_resume(wire::RelayResume::Stream());  // Nothing of it has come there.
+      acceptor_.set_told(id, false);
+    }
+  }
+  for (const std::uint32_t listener : acceptor_.listeners()) {
+    if (std::ranges::find(resume.listeners(), listener) == resume.listeners().end()) {
+      close_listener(listener);
+    }
+  }
+}
+
+void HomeRelay::accept_waiting() {
+  while (may_accept()) {
+    auto accepted = acceptor_.accept(handlers_.on_accept, streams_.size());
+    if (!accepted) {
+      return;
+    }
+    const std::uint32_t id = accepted->stream;
+    if (!accepted->real.valid()) {
+      retired_.insert(id);
+    }
+    streams_.try_emplace(id, id, wire::RELAY_BOTH, std::move(accepted->real), std::nullopt,
+                         ConnectionEnd::Start{});
+    if (retired_.contains(id)) {
+      streams_.at(id).close();
+    }
+  }
+}
+
+void HomeRelay::tell_accepted() {
+  for (const auto& [id, stream] : streams_) {
+    const wire::RelayAccepted* const news = retired_.contains(id) ? nullptr : acceptor_.news(id);
+    if (news != nullptr) {
+      wire::RelayMessage message;
+      *message.mutable_accepted() = *news;
+      active_->link.send(message);
+    }
+  }
+}
+
+// Its place may say so before it is true, of a connection of its own process.
+void HomeRelay::retire(std::uint32_t id) {
+  const auto stream = streams_.find(id);
+  if (stream != streams_.end() && acceptor_.has(id)) {
+    stream->second.close();
+    retired_.insert(id);
+  }
+}
+
+void HomeRelay::close_listener(std::uint32_t id) {
+  if (acceptor_.close(id) && handlers_.on_stream_closed) {
+    handlers_.on_stream_closed(id, wire::RELAY_IN);
+  }
+}
+
+// When the deputy has closed them.
+void HomeRelay::forget_retired() {
+  for (const std::uint32_t id : std::exchange(retired_, {})) {
+    streams_.erase(id);
+    acceptor_.forget(id);
+    told_closed_.erase(id);
+  }
+}
+
+}  // namespace migrate
