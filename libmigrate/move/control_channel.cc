@@ -1,6 +1,10 @@
 #include "libmigrate/move/control_channel.h"
 
-#include <algorithm>
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/io/zero_copy_stream_impl_lite.h>
+
+#include <span>
+#include <utility>
 
 namespace migrate {
 namespace {
@@ -9,24 +13,53 @@ constexpr std::size_t kPieceBytes = 1U << 20U;
 constexpr std::byte kMoreFollow{1};
 constexpr std::byte kLastPiece{0};
 
+// The beginning of a field of bytes, or of a message, as protobuf has it on the wire: what follows
+// are `bytes` bytes.
+std::string field_head(int number, std::size_t bytes) {
+  constexpr std::uint32_t kLengthDelimited = 2;
+  std::string head;
+  google::protobuf::io::StringOutputStream stream(&head);
+  google::protobuf::io::CodedOutputStream out(&stream);
+  out.WriteVarint32(static_cast<std::uint32_t>(number) << 3U | kLengthDelimited);
+  out.WriteVarint64(bytes);
+  out.Trim();
+  return head;
+}
+
+std::span<const std::byte> bytes_of(std::string_view text) {
+  return std::as_bytes(std::span(text));
+}
+
 }  // namespace
 
 Result<void> ControlChannel::send(const wire::ControlMessage& message) {
   return send_text(message.SerializeAsString());
 }
 
-Result<void> ControlChannel::send(const wire::ControlMessageInBytes& message) {
-  return send_text(message.SerializeAsString());
+// A message that stands twice is read as one that has the fields of both. So the relay comes first,
+// and the image, as the last field of a second Final, need not be copied into a message.
+Result<void> ControlChannel::send_final(wire::RelayState relay, std::string_view image) {
+  wire::ControlMessage message;
+  *message.mutable_final()->mutable_relay() = std::move(relay);
+  const std::string image_head = field_head(wire::Final::kImageFieldNumber, image.size());
+  return send_text(
+      message.SerializeAsString() +
+          field_head(wire::ControlMessage::kFinalFieldNumber, image_head.size() + image.size()) +
+          image_head,
+      image);
 }
 
-Result<void> ControlChannel::send_text(const std::string& text) {
-  auto bytes = std::as_bytes(std::span(text));
+// Sends a message, which is `head` and `rest` after it.
+Result<void> ControlChannel::send_text(std::string_view head, std::string_view rest) {
   for (bool more = true; more;) {
-    const auto piece = bytes.first(std::min(bytes.size(), kPieceBytes));
-    bytes = bytes.subspan(piece.size());
-    more = !bytes.empty();
+    const std::string_view first = head.substr(0, kPieceBytes);
+    const std::string_view second = rest.substr(0, kPieceBytes - first.size());
+    head.remove_prefix(first.size());
+    rest.remove_prefix(second.size());
+    more = !head.empty() || !rest.empty();
     const std::byte mark = more ? kMoreFollow : kLastPiece;
-    const std::span<const std::byte> parts[] = {std::span(&mark, 1), piece};
+    const std::span<const std::byte> parts[] = {std::span(&mark, 1), bytes_of(first),
+                                                bytes_of(second)};
     MIGRATE_TRY(channel_->send(parts));
   }
   return {};

@@ -3,6 +3,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/result.h"
 #include "libmigrate/proto/control.pb.h"
@@ -26,8 +27,9 @@ class ControlChannel {
 
   /// Errors: as Channel::send.
   Result<void> send(const wire::ControlMessage& message);
-  /// The same bytes, of a message whose image is serialised already.
-  Result<void> send(const wire::ControlMessageInBytes& message);
+  /// Sends a Final of this relay and of an image that is serialised already, of which no copy is
+  /// made: it may be large, and the process is frozen meanwhile.
+  Result<void> send_final(wire::RelayState relay, std::string_view image);
   /// The next message. Blocks up to `timeout_ms` (< 0: for ever), polling for `spin_us` first.
   /// Errors: kCorrupt (no such message), kPeerLost, kRetry (timeout).
   Result<wire::ControlMessage> receive(std::uint32_t spin_us, int timeout_ms);
@@ -44,7 +46,7 @@ class ControlChannel {
   void set_longest_message(std::size_t bytes) { longest_message_ = bytes; }
 
  private:
-  Result<void> send_text(const std::string& text);
+  Result<void> send_text(std::string_view head, std::string_view rest = {});
   Result<std::optional<wire::ControlMessage>> take(std::span<const std::byte> piece);
 
   std::unique_ptr<Channel> channel_;

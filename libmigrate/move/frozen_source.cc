@@ -310,8 +310,16 @@ Result<void> FrozenSource::heed_wish() {
 
 Result<void> FrozenSource::freeze() {
   const std::uint64_t system_call = MIGRATE_TRY(find_system_call());
+  make_room_for_image();
   const std::vector<WaitRecord> waits = MIGRATE_TRY(stop(system_call));
   return capture(waits);
+}
+
+// The image is serialised while the process is frozen: its memory is touched before, since a page's
+// first touch may take longer than what is written there (64 threads: 1 MiB, 0.6 ms of 250 faults).
+void FrozenSource::make_room_for_image() {
+  constexpr std::uint64_t kMostBytes = 4U << 20U;
+  image_bytes_.assign(std::min(ParkedProcess::record_bytes(travel_.draft()), kMostBytes), '\0');
 }
 
 // From here on the process stands still: nothing that can be done before is done after.
@@ -509,8 +517,8 @@ Result<void> FrozenSource::complete_image(std::int64_t clock_offset_ns) {
                : Result<void>();
 }
 
-std::string& FrozenSource::serialise_image() {
-  image_bytes_ = image_.SerializeAsString();
+std::string_view FrozenSource::serialise_image() {
+  image_.SerializeToString(&image_bytes_);
   report_.note_image(image_bytes_.size());
   return image_bytes_;
 }

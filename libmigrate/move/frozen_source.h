@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/assistant.h"
@@ -94,9 +95,9 @@ class FrozenSource final : public KeptMemory {
   Result<void> take_judgement();
   /// The files whose content follows the image; borrowed. Until end_freeze().
   const carriers::ContentFiles& content_files() const { return content_files_; }
-  /// Serialises the image, once: for the destination, and for the parking record. It may be lent to
-  /// whoever sends it. Until end_freeze().
-  std::string& serialise_image();
+  /// Serialises the image, once: for the destination, and for the parking record. Borrowed, until
+  /// end_freeze().
+  std::string_view serialise_image();
   /// Checks what the image did not have to wait for, and writes the parking record of `session`.
   /// Errors: as freeze().
   Result<void> prepare_to_park(const SessionId& session);
@@ -153,6 +154,7 @@ class FrozenSource final : public KeptMemory {
 
   Result<void> judge_running();
   Result<std::uint64_t> find_system_call();
+  void make_room_for_image();
   Result<std::vector<WaitRecord>> stop(std::uint64_t system_call);
   Result<void> stop_to_watch(std::uint64_t system_call);
   Result<std::vector<ServedRegion>> regions_to_watch() const;

@@ -133,13 +133,8 @@ Result<void> Handover::send_kept(CopyAhead& ahead) {
   return ahead.send_kept(link);
 }
 
-Result<void> Handover::send_image(std::string& image, wire::RelayState relay) {
-  wire::ControlMessageInBytes message;
-  *message.mutable_final()->mutable_relay() = std::move(relay);
-  message.mutable_final()->mutable_image()->swap(image);
-  auto sent = control_->send(message);
-  message.mutable_final()->mutable_image()->swap(image);
-  return sent;
+Result<void> Handover::send_image(std::string_view image, wire::RelayState relay) {
+  return control_->send_final(std::move(relay), image);
 }
 
 Result<void> Handover::send_content(const wire::Objects& objects,

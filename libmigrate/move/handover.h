@@ -5,6 +5,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/clock.h"
@@ -73,8 +74,9 @@ class Handover {
   Result<void> copy_ahead(CopyAhead& ahead);
   /// Says which of them count, before send_image(). Errors: kPeerLost.
   Result<void> send_kept(CopyAhead& ahead);
-  /// Sends the frozen process. `image`: serialised, lent for the call. Errors: as Channel::send().
-  Result<void> send_image(std::string& image, wire::RelayState relay);
+  /// Sends the frozen process. `image`: serialised, borrowed for the call. Errors: as
+  /// Channel::send().
+  Result<void> send_image(std::string_view image, wire::RelayState relay);
   /// What the memory files of the image have, after it. Errors: kCancelled, kPeerLost, kRetry,
   /// kSystem.
   Result<void> send_content(const wire::Objects& objects, const carriers::ContentFiles& files);

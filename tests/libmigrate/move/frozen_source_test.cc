@@ -253,7 +253,7 @@ TEST_F(FrozenSourceTest, WhatWasSentAheadCountsIfItWasNotWrittenSince) {
 TEST_F(FrozenSourceTest, TheRecordHoldsTheImageAsItWasSent) {
   FrozenSource source(options_, note_area(), report_);
   ASSERT_TRUE(capture(source));
-  const std::string bytes = source.serialise_image();
+  const std::string bytes(source.serialise_image());
   wire::Image sent;
   ASSERT_TRUE(sent.ParseFromString(bytes));
   EXPECT_EQ(only_process(sent).process_id(), static_cast<std::uint32_t>(process_.pid()));
