@@ -13,6 +13,7 @@
 #include "libmigrate/api/result.h"
 #include "libmigrate/api/turn.h"
 #include "libmigrate/include/libmigrate/migrate.h"
+#include "pager/page_range.h"
 
 namespace migrate::client {
 namespace {
@@ -21,7 +22,6 @@ using program::Advice;
 using program::Advised;
 
 constexpr std::uint64_t kPage = program::kBlockBytes;
-constexpr std::uint64_t kTopAddress = std::uint64_t{1} << 47U;
 
 /// Whose turn it is to write the table.
 constinit std::atomic<pid_t> writer = 0;
@@ -135,7 +135,7 @@ bool has_room(Table table, Pages pages, bool says) {
 
 bool is_address_range(const void* address, std::size_t bytes) {
   const auto start = reinterpret_cast<std::uint64_t>(address);
-  return start < kTopAddress && bytes > 0 && bytes <= kTopAddress - start;
+  return start < kAddressLimit && bytes > 0 && bytes <= kAddressLimit - start;
 }
 
 /// The pages of which the range has a part; or those that are in it.

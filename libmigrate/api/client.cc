@@ -13,6 +13,7 @@
 #include "libmigrate/api/self.h"
 #include "libmigrate/include/libmigrate/migrate.h"
 #include "libmigrate/requests/move_words.h"
+#include "libmigrate/requests/status_words.h"
 
 namespace migrate::client {
 namespace {
@@ -211,20 +212,5 @@ extern "C" int migrate_self(const char* destination, const struct migrate_option
 }
 
 extern "C" const char* migrate_strerror(int status) {
-  switch (status) {
-    case MIGRATE_DONE:
-      return "done";
-    case MIGRATE_USAGE:
-      return "wrong use: an argument cannot be right";
-    case MIGRATE_REFUSED:
-      return "refused: the process cannot be moved faithfully; it runs on where it was";
-    case MIGRATE_FAILED:
-      return "failed: the process runs on where it was";
-    case MIGRATE_LOST:
-      return "failed after the process had been handed over";
-    case MIGRATE_TIMEOUT:
-      return "the time that the call may take was over first";
-    default:
-      return "error: the daemon could not be asked or could not do it";
-  }
+  return migrate::meaning_of(status);
 }

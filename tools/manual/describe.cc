@@ -69,7 +69,15 @@ json described(const CLI::App& app) {
 }  // namespace
 
 void let_describe(CLI::App& app) {
-  const auto describe = [&app] { throw CLI::CallForVersion(described(app).dump(1), 0); };
+  let_describe(app, json::object());
+}
+
+void let_describe(CLI::App& app, const json& more) {
+  const auto describe = [&app, more] {
+    json all = described(app);
+    all.update(more);
+    throw CLI::CallForVersion(all.dump(1), 0);
+  };
   app.add_flag_callback("--describe", describe)->group(kHidden);
 }
 

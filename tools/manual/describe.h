@@ -1,6 +1,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <nlohmann/json_fwd.hpp>
 
 namespace migrate {
 
@@ -9,5 +10,7 @@ namespace migrate {
 /// pages and the completions of shells from that, so that these and --help have one source.
 /// Called before parsing; what is added to `app` afterwards is described too.
 void let_describe(CLI::App& app);
+/// As above; the members of `more`, an object, are in that object, too.
+void let_describe(CLI::App& app, const nlohmann::json& more);
 
 }  // namespace migrate

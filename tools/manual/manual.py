@@ -4,7 +4,7 @@
 Usage: manual.py TOOL PROGRAM PAGE.in VERSION OUT
 
 TOOL is the name, PROGRAM the file to run. PAGE.in is the manual page, in which lines @SYNOPSIS@,
-@COMMANDS@, @OPTIONS@ and @SETTINGS@ stand for what is made here. Written are OUT/PAGE.gz and
+@COMMANDS@, @OPTIONS@, @SETTINGS@ and @EXIT_STATUSES@ stand for what is made here. Written are OUT/PAGE.gz and
 OUT/completions/{bash,zsh,fish}; for migrated also its example configuration and the page of that.
 """
 
@@ -152,11 +152,19 @@ def example_configuration(root):
     return "\n".join(blocks)
 
 
-def write_page(template, tool, root, version, out):
+def exit_statuses_of(description):
+    told = [(each["status"], each["meaning"]) for each in description["exit_statuses"]]
+    return "\n".join(entry(str(status), roff(sentence(meaning[0].upper() + meaning[1:])))
+                     for status, meaning in told)
+
+
+def write_page(template, tool, description, version, out):
+    root = commands.command_of(description)
     made = {"@SYNOPSIS@": lambda: synopsis_of(tool, root),
             "@COMMANDS@": lambda: commands_of(tool, root),
             "@OPTIONS@": lambda: options_of(root),
-            "@SETTINGS@": lambda: settings_page(root)}
+            "@SETTINGS@": lambda: settings_page(root),
+            "@EXIT_STATUSES@": lambda: exit_statuses_of(description)}
     lines = [made[line]() if line in made else line.replace("@VERSION@", version)
              for line in template.read_text().splitlines()]
     page = out / (template.name.removesuffix(".in") + ".gz")
@@ -167,13 +175,14 @@ def write_page(template, tool, root, version, out):
 def main(tool, program, template, version, out):
     template, out = pathlib.Path(template), pathlib.Path(out)
     printed = subprocess.run([program, "--describe"], check=True, capture_output=True, text=True)
-    root = commands.command_of(json.loads(printed.stdout))
+    description = json.loads(printed.stdout)
+    root = commands.command_of(description)
     shells = out / "completions"
     shells.mkdir(parents=True, exist_ok=True)
-    write_page(template, tool, root, version, out)
+    write_page(template, tool, description, version, out)
     completions.write(shells, tool, root, commands.SOURCES[tool])
     if tool == "migrated":
-        write_page(template.with_name("migrated.toml.5.in"), tool, root, version, out)
+        write_page(template.with_name("migrated.toml.5.in"), tool, description, version, out)
         (out / "migrated.toml").write_text(example_configuration(root))
 
 

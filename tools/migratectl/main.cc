@@ -16,6 +16,7 @@
 #include "base/file.h"
 #include "libmigrate/migrate.h"
 #include "libmigrate/requests/request_json.h"
+#include "libmigrate/requests/status_words.h"
 #include "libmigrate/requests/words.h"
 #include "tools/manual/describe.h"
 #include "tools/migratectl/connection.h"
@@ -199,6 +200,15 @@ void add_moving(CLI::App& app, Options& options) {
       ->check(up_to(kMostSeconds, "seconds"));
 }
 
+/// For the manual page: what each exit code means.
+json exit_statuses() {
+  json statuses = json::array();
+  for (const StatusWords& each : kStatusWords) {
+    statuses.push_back({{"status", static_cast<int>(each.status)}, {"meaning", each.meaning}});
+  }
+  return statuses;
+}
+
 void add_options(CLI::App& app, Options& options) {
   const char* from_environment = std::getenv("MIGRATE_SOCKET");
   options.socket = from_environment != nullptr ? from_environment : "/run/migrate/migrated.sock";
@@ -233,7 +243,7 @@ void add_options(CLI::App& app, Options& options) {
   app.add_subcommand("hosts", "List this host and the hosts that it knows");
   app.add_subcommand("ping", "Tell whether the daemon answers");
   add_keys(app, options.keys);
-  let_describe(app);
+  let_describe(app, {{"exit_statuses", exit_statuses()}});
 }
 
 Result<PolicyRules> policy_of(const Options& options) {
@@ -332,19 +342,6 @@ int shell_status(int wait_status) {
   return WIFSIGNALED(wait_status) ? 128 + WTERMSIG(wait_status) : WEXITSTATUS(wait_status);
 }
 
-std::string outcome_text(int exit_code) {
-  switch (exit_code) {
-    case MIGRATE_REFUSED:
-      return "refused; nothing was stopped";
-    case MIGRATE_FAILED:
-      return "the move failed; the process runs on where it was";
-    case MIGRATE_LOST:
-      return "the move failed after the process had been handed over";
-    default:
-      return "the daemon could not do it";
-  }
-}
-
 void print_text(const Options& options, const json& result, int exit_code) {
   const json refusals = result.value("refusals", json::array());
   if (options.command == "inspect" && result.contains("files")) {
@@ -357,9 +354,9 @@ void print_text(const Options& options, const json& result, int exit_code) {
     const bool says_all =
         exit_code == MIGRATE_ERROR || exit_code == MIGRATE_USAGE || options.command == "wait";
     fmt::print(stderr, "migratectl: {}\n",
-               error.empty() ? outcome_text(exit_code)
+               error.empty() ? meaning_of(exit_code)
                : says_all    ? error
-                             : outcome_text(exit_code) + ": " + error);
+                             : fmt::format("{}: {}", meaning_of(exit_code), error));
   } else if (options.command == "check" || options.command == "inspect") {
     fmt::print("movable\n{}{}{}{}{}{}", losses_text(result), notes_text(result), hooks_text(result),
                choice_text(result), policy_text(result), links_text(result));
