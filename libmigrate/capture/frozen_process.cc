@@ -62,6 +62,15 @@ FrozenProcess::~FrozenProcess() {
   }
 }
 
+std::vector<pid_t> FrozenProcess::host_ids() const {
+  std::vector<pid_t> ids;
+  ids.reserve(threads_.size());
+  for (const FrozenThread& thread : threads_) {
+    ids.push_back(thread.host_id);
+  }
+  return ids;
+}
+
 Result<FrozenProcess> FrozenProcess::freeze(pid_t process, std::uint64_t system_call,
                                             const ThreadIds& known, bool from_stop) {
   FrozenProcess frozen(process, system_call, from_stop);

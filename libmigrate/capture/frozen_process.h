@@ -45,6 +45,8 @@ class FrozenProcess {
   /// The leader first.
   const std::vector<FrozenThread>& threads() const { return threads_; }
   const FrozenThread& leader() const { return threads_.front(); }
+  /// Their ids on this host, in the same order.
+  std::vector<pid_t> host_ids() const;
 
   /// Maps the script area (after whatever reads the list of mappings).
   Result<void> open_area(std::uint64_t record_bytes);

@@ -1,12 +1,10 @@
 #include "libmigrate/move/frozen_source.h"
 
-#include <fcntl.h>
 #include <fmt/core.h>
 #include <signal.h>
 
 #include <algorithm>
 #include <cerrno>
-#include <set>
 #include <thread>
 #include <utility>
 
@@ -14,7 +12,6 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/advisor/memory_sample.h"
-#include "libmigrate/capture/borrowed_userfault.h"
 #include "libmigrate/capture/capture.h"
 #include "libmigrate/capture/contents.h"
 #include "libmigrate/image/address_space.h"
@@ -22,7 +19,6 @@
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/park/room.h"
 #include "libmigrate/proc/proc_text.h"
-#include "libmigrate/restore/mappings.h"
 #include "libmigrate/rules/host_facts.h"
 
 namespace migrate {
@@ -54,30 +50,9 @@ std::uint32_t user_of(const wire::Image& image) {
   return only_process(image).threads(0).credentials().uid_real();
 }
 
-std::vector<pid_t> ids_of(const std::vector<FrozenThread>& threads) {
-  std::vector<pid_t> ids;
-  ids.reserve(threads.size());
-  for (const FrozenThread& thread : threads) {
-    ids.push_back(thread.host_id);
-  }
-  return ids;
-}
-
 bool holds_itself(pid_t pid) {
   const auto program = Program::open(pid);
   return program && program->read().value_or(ProgramWish()).holds != 0;
-}
-
-// A file that is open with O_DIRECT, if there is one: what is read from it comes into memory past
-// the page tables, by which writes are told.
-const wire::OpenFile* direct_file(const wire::Objects& objects) {
-  for (const wire::OpenFile& file : objects.files()) {
-    if ((static_cast<int>(file.flags()) & O_DIRECT) != 0 &&
-        file.kind() == wire::OpenFile::REGULAR) {
-      return &file;
-    }
-  }
-  return nullptr;
 }
 
 }  // namespace
@@ -336,7 +311,7 @@ Result<std::vector<WaitRecord>> FrozenSource::stop(std::uint64_t system_call) {
   FrozenProcess& frozen = freeze_->process.emplace(MIGRATE_TRY(std::move(stopped)));
   std::vector<WaitRecord> waits = waits_that_go_on(frozen, waits_);
   report_.end_phase("stop", freeze_->since_us);
-  MIGRATE_TRY(stand_in_->ask_attach(ids_of(frozen.threads())));
+  MIGRATE_TRY(stand_in_->ask_attach(frozen.host_ids()));
   options_.context->stops.reach("source.frozen");
   check_scripts_can_run(frozen, refusals_);
   if (!refusals_.empty()) {
@@ -388,74 +363,6 @@ Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
   return travel_frozen();
 }
 
-// A stop of its own: only the process itself can make what tells of its writes. Nothing of its
-// memory is read before the kernel has judged.
-Result<void> FrozenSource::watch_writes() {
-  const std::uint64_t system_call = MIGRATE_TRY(find_system_call());
-  const std::int64_t start = now_us();
-  auto watched = stop_to_watch(system_call);
-  report_.end_phase("watch", start);
-  if (!watched && watched.error().code == ErrorCode::kUnsupported) {
-    refusals_.push_back(make_refusal("NO_WRITE_TRACKING", name(), watched.error().message()));
-    return fail(refused());
-  }
-  return watched;
-}
-
-// Only mappings that are as the draft has them: to watch a part of one would split it, and mremap()
-// of the whole would fail.
-Result<std::vector<ServedRegion>> FrozenSource::regions_to_watch() const {
-  std::set<std::pair<std::uint64_t, std::uint64_t>> mapped;
-  for (const NamedRange& range : MIGRATE_TRY(read_mappings(options_.pid))) {
-    mapped.emplace(range.start, range.end);
-  }
-  std::vector<ServedRegion> regions =
-      served_regions(travel_.draft().objects(), only_process(travel_.draft()));
-  std::erase_if(regions, [&mapped](const ServedRegion& region) {
-    return !mapped.contains({region.range.start, region.range.end()});
-  });
-  return regions;
-}
-
-Result<void> FrozenSource::stop_to_watch(std::uint64_t system_call) {
-  const RealtimeScope realtime;
-  auto stopped = FrozenProcess::freeze(options_.pid, system_call, inspector_->threads(),
-                                       options_.request.starts);
-  if (!stopped && stopped.error().code == ErrorCode::kRefused) {
-    refusals_.push_back(make_refusal("STOPPED", name()));
-  }
-  FrozenProcess frozen = MIGRATE_TRY(std::move(stopped));
-  const std::vector<WaitRecord> waits = waits_that_go_on(frozen, waits_);
-  MIGRATE_TRY(stand_in_->ask_attach(ids_of(frozen.threads())));
-  check_scripts_can_run(frozen, refusals_);
-  if (!refusals_.empty()) {
-    return fail(refused());
-  }
-  MIGRATE_TRY(open_area(frozen, 0));
-  MIGRATE_TRY(take_judgement());
-  CopyAhead::Place place;
-  place.process = options_.pid;
-  place.memory = MIGRATE_TRY(frozen.area().duplicate_memory());
-  place.pagemap = MIGRATE_TRY(
-      open_file("/proc/" + std::to_string(options_.pid) + "/pagemap", O_RDONLY | O_CLOEXEC));
-  place.userfault = MIGRATE_TRY(borrow_userfault(frozen));
-  ahead_ = MIGRATE_TRY(CopyAhead::create(std::move(place), MIGRATE_TRY(regions_to_watch())));
-  MIGRATE_TRY(frozen.close_area());
-  waits_ = record_waits(frozen, waits);  // What it waits for is hidden from the next stop.
-  return frozen.thaw();
-}
-
-Refusals FrozenSource::against_rounds() const {
-  Refusals found;
-  if (const auto supported = WriteTracker::check_support(); !supported) {
-    found.push_back(make_refusal("NO_WRITE_TRACKING", name(), supported.error().message()));
-  }
-  if (const wire::OpenFile* file = direct_file(travel_.draft().objects())) {
-    found.push_back(make_refusal("DIRECT_IO", file->identity().path()));
-  }
-  return found;
-}
-
 std::uint64_t FrozenSource::content_bytes() const {
   return migrate::content_bytes(travel_.draft());
 }
@@ -477,35 +384,6 @@ Result<MemoryFacts> FrozenSource::sample(std::chrono::microseconds time,
   const wire::Image& draft = travel_.draft();
   return sample_memory(*reader, served_regions(draft.objects(), only_process(draft)),
                        {.time = time, .wait = wait});
-}
-
-// As the destination does, which throws away what was mapped anew since the draft. A file that is
-// read around the page cache may have been so since long: then nothing is certain.
-Result<void> FrozenSource::find_kept() {
-  if (!ahead_) {
-    return {};
-  }
-  const std::int64_t start = now_us();
-  PageSet lost;
-  if (direct_file(image_.objects()) == nullptr) {
-    const MappingPlan plan = plan_mappings(travel_.draft(), image_);
-    std::vector<PageRange> anew = plan.unmap;
-    for (const PushedRange& each : pushed_ranges(only_process(image_))) {
-      if (each.way == PushWay::kNever) {
-        anew.push_back(each.range);
-      }
-    }
-    for (const wire::Mapping* mapping : plan.map) {
-      anew.push_back(PageRange::between(mapping->start(), mapping->end()));
-    }
-    lost = page_set(std::move(anew));
-  } else {
-    lost = {PageRange::between(0, kAddressLimit - kPageBytes)};
-  }
-  MIGRATE_TRY(ahead_->find_kept(lost));
-  report_.end_phase("kept", start);
-  report_.note_rounds(ahead_->report());
-  return {};
 }
 
 Result<void> FrozenSource::complete_image(std::int64_t clock_offset_ns) {
