@@ -240,8 +240,10 @@ TEST_F(AnswerTest, IsTheSameUntilTheSourceSaysThatItKnows) {
 TEST_F(AnswerTest, WaitsUntilItIsKnownWhetherItRan) {
   const pid_t process = ::fork();
   if (process == 0) {
-    ::_exit(0);  // It is not reaped here.
+    ::_exit(0);
   }
+  siginfo_t ended{};
+  ASSERT_EQ(::waitid(P_PID, process, &ended, WEXITED | WNOWAIT), 0);  // It is not reaped here.
   leave(GuestPhase::kKept);
   const UniqueFd file = open_file(path(), O_RDWR | O_CLOEXEC).value();
   Mapping words = Mapping::of_file(file.get(), sizeof(SessionMark)).value();
