@@ -62,6 +62,20 @@ std::vector<NamedRange> ranges_of(const wire::ProcessImage& image) {
   return ranges;
 }
 
+bool is_huge(std::string_view name) {
+  return name == "/anon_hugepage (deleted)";
+}
+
+PageSet huge_pages(const wire::ProcessImage& image) {
+  PageSet pages;
+  for (const wire::Mapping& mapping : image.mappings()) {
+    if (is_huge(mapping.name())) {
+      append_to(pages, PageRange::between(mapping.start(), mapping.end()));
+    }
+  }
+  return pages;
+}
+
 bool is_paged(const wire::Objects& objects, const wire::Mapping& mapping) {
   switch (mapping.kind()) {
     case wire::Mapping::ANONYMOUS:

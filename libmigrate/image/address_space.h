@@ -4,11 +4,13 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
 #include "libmigrate/proto/image.pb.h"
 #include "pager/page_range.h"
+#include "pager/page_set.h"
 
 namespace migrate {
 
@@ -28,6 +30,11 @@ Result<std::uint64_t> find_hole(std::vector<NamedRange> taken, std::uint64_t len
 
 /// The ranges of an image's mappings.
 std::vector<NamedRange> ranges_of(const wire::ProcessImage& image);
+
+/// Whether a mapping's name is that of anonymous huge pages (MAP_HUGETLB), for which ordinary
+/// memory stands at the destination; and all such mappings of an image.
+bool is_huge(std::string_view name);
+PageSet huge_pages(const wire::ProcessImage& image);
 
 /// True for the pages of a mapping that the pager brings: memory without an open descriptor that
 /// no local file can give whole.

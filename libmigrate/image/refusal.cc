@@ -59,7 +59,7 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "give it more time (migratectl move --point-wait SECONDS), or find out what it waits for"},
     {"HOOK_VETO", "a hook of the program is against it",
      "try again when the program has no reason against it"},
-    {"HUGETLB", "huge pages of hugetlbfs are not carried",
+    {"HUGETLB", "huge pages of files (hugetlbfs, memfd_create) are not carried",
      "use transparent huge pages (madvise MADV_HUGEPAGE)"},
     {"INOTIFY", "of watches (inotify), those of files that have a path are carried",
      "let the program close its inotify descriptors"},

@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "libmigrate/carriers/epoll_watch.h"
+#include "libmigrate/image/address_space.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/proc/proc_text.h"
 
@@ -245,6 +246,12 @@ Losses find_deleted_executable(const LossView& view) {
 Losses find_files_as_memory(const LossView& view) {
   const std::set<std::string>& files = view.process.files_as_memory;
   return {files.begin(), files.end()};
+}
+
+Losses find_huge_pages(const LossView& view) {
+  constexpr std::uint64_t kPagesOfMebibyte = (std::uint64_t{1} << 20U) / kPageBytes;
+  const std::uint64_t pages = page_total(huge_pages(only_process(view.image)));
+  return pages == 0 ? Losses() : Losses{fmt::format("{} MiB", pages / kPagesOfMebibyte)};
 }
 
 Losses find_process_group(const LossView& view) {

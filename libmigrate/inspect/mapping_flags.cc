@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 
+#include "libmigrate/image/address_space.h"
 #include "libmigrate/inspect/internal/mappings.h"
 #include "libmigrate/proc/pagemap.h"
 
@@ -94,6 +95,9 @@ void MappingReader::check_flags(const MapsEntry& entry, wire::Mapping::Kind kind
   }
   std::string_view flags = entry.flags;
   for (std::string_view flag = take_word(flags); !flag.empty(); flag = take_word(flags)) {
+    if (is_huge(entry.name) && (flag == "ht" || flag == "de")) {
+      continue;  // It is ordinary memory there.
+    }
     const auto* refused = std::ranges::find(kRefusedFlags, flag, &RefusedFlag::flag);
     if (refused != kRefusedFlags.end()) {
       const bool known = (refused->code == "USERFAULTFD" && view_.known.own_userfaultfd) ||

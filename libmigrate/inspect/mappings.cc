@@ -15,6 +15,7 @@
 
 #include "base/file.h"
 #include "libmigrate/arch/arch.h"
+#include "libmigrate/image/address_space.h"
 #include "libmigrate/inspect/internal/mapping_details.h"
 #include "libmigrate/inspect/internal/mapping_flags.h"
 #include "libmigrate/proc/file_identity.h"
@@ -36,7 +37,6 @@ struct RefusedName {
 constexpr std::array kRefusedNames = std::to_array<RefusedName>({
     {"/SYSV", "SYSV_SHM"},
     {"/[aio]", "AIO"},
-    {"/anon_hugepage", "HUGETLB"},
     {"anon_inode:[io_uring]", "IO_URING"},
     {"anon_inode:[perf_event]", "PERF"},
     {"anon_inode:kvm", "KVM"},
@@ -64,14 +64,16 @@ std::uint64_t own_kernel_bytes(std::string_view name) {
 }
 
 bool is_anonymous(const MapsEntry& entry) {
-  return !entry.shared && entry.inode == 0 &&
-         (entry.name.empty() || entry.name == "[heap]" || entry.name.starts_with("[stack") ||
-          entry.name.starts_with("[anon:"));
+  return !entry.shared && (is_huge(entry.name) ||
+                           (entry.inode == 0 && (entry.name.empty() || entry.name == "[heap]" ||
+                                                 entry.name.starts_with("[stack") ||
+                                                 entry.name.starts_with("[anon:"))));
 }
 
 bool is_memory(const MapsEntry& entry) {
   return entry.shared && entry.inode != 0 &&
-         (entry.name == "/dev/zero (deleted)" || entry.name.starts_with("[anon_shmem:") ||
+         (entry.name == "/dev/zero (deleted)" || is_huge(entry.name) ||
+          entry.name.starts_with("[anon_shmem:") ||
           (entry.name.starts_with("/memfd:") && entry.name.ends_with(kDeleted)));
 }
 
@@ -79,7 +81,7 @@ bool is_memory(const MapsEntry& entry) {
 std::optional<std::string> memory_name(std::string_view link) {
   constexpr std::string_view kMemfd = "/memfd:";
   constexpr std::size_t kMostBytes = 249;  // memfd_create(2)
-  if (!link.starts_with('/') || link == "/dev/zero (deleted)") {
+  if (!link.starts_with('/') || link == "/dev/zero (deleted)" || is_huge(link)) {
     return std::nullopt;
   }
   link.remove_suffix(link.ends_with(kDeleted) ? kDeleted.size() : 0);
@@ -157,7 +159,7 @@ Result<std::uint32_t> add_memory(int directory, const std::string& name, const s
     return fail(system_error("stat", link));
   }
   const std::uint64_t type = MIGRATE_TRY(filesystem_type_at(directory, name));
-  if (filesystem_class(type) == FilesystemClass::kHugePages) {
+  if (filesystem_class(type) == FilesystemClass::kHugePages && !is_huge(link)) {
     return fail(make_error(ErrorCode::kUnsupported, "carry huge pages of", link));
   }
   const StatKey key{status.st_dev, status.st_ino};
@@ -297,6 +299,9 @@ void MappingReader::add(const MapsEntry& entry, std::uint32_t advice, const Maps
   if (!classify(entry, mapping)) {
     return;
   }
+  if (is_huge(entry.name) && !entry.shared) {
+    mapping.set_advice(advice | wire::HUGE_PAGE);
+  }
   if (flags != nullptr && !is_kernel_mapping(entry)) {
     check_flags(*flags, mapping.kind());
     const int guards = image_.guards_size();
@@ -313,8 +318,12 @@ void MappingReader::add(const MapsEntry& entry, std::uint32_t advice, const Maps
 }
 
 bool MappingReader::classify(const MapsEntry& entry, wire::Mapping& mapping) {
+  if (is_huge(entry.name) && !are_huge_pages(entry)) {
+    return refuse_mapping("UNKNOWN_MAPPING", entry, "a deleted file of this name");
+  }
   if (is_anonymous(entry)) {
     mapping.set_kind(wire::Mapping::ANONYMOUS);
+    mapping.set_offset(0);
     return true;
   }
   if (is_kernel_mapping(entry)) {
@@ -403,6 +412,12 @@ bool MappingReader::is_deleted(const MapsEntry& entry) const {
   return entry.name.ends_with(kDeleted) &&
          ::fstatat(view_.directory.get(), map_files_name(entry).c_str(), &status, 0) == 0 &&
          S_ISREG(status.st_mode) && status.st_nlink == 0;
+}
+
+// Any file may have had this name.
+bool MappingReader::are_huge_pages(const MapsEntry& entry) const {
+  const auto type = filesystem_type_at(view_.directory.get(), map_files_name(entry));
+  return type && filesystem_class(*type) == FilesystemClass::kHugePages;
 }
 
 // The destination has no such file to copy from: all pages come from here.

@@ -460,6 +460,8 @@ Result<std::unique_ptr<PageFeed>> FrozenSource::make_feed(const PageServerOption
   }
   UniqueFd memory =
       MIGRATE_TRY(parked_ ? parked_->memory() : freeze_->process->area().duplicate_memory());
+  // The kernel takes them away as wholes, up to Linux 6.0 even if asked for a part.
+  confirmed_.withhold(huge_pages(only_process(image_)));
   auto feed = MIGRATE_TRY(PageFeed::create(parked_ ? parked_->process() : options_.pid,
                                            std::move(memory), image_, options));
   if (ahead_) {

@@ -92,6 +92,8 @@ Refusals FrozenSource::against_rounds() const {
   Refusals found;
   if (const auto supported = WriteTracker::check_support(); !supported) {
     found.push_back(make_refusal("NO_WRITE_TRACKING", name(), supported.error().message()));
+  } else if (!huge_pages(only_process(travel_.draft())).empty()) {
+    found.push_back(make_refusal("NO_WRITE_TRACKING", name(), "it has huge pages"));
   }
   if (const wire::OpenFile* file = direct_file(travel_.draft().objects())) {
     found.push_back(make_refusal("DIRECT_IO", file->identity().path()));

@@ -32,7 +32,8 @@ void ConfirmedPages::leave(std::size_t handover) {
 }
 
 std::vector<PageRange> ConfirmedPages::take() {
-  return std::exchange(untaken_, {});
+  std::vector<PageRange> taken = std::exchange(untaken_, {});
+  return withheld_.empty() ? taken : without(page_set(std::move(taken)), withheld_);
 }
 
 // Joins what it overlaps or touches.

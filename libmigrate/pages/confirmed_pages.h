@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <functional>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
 #include "pager/page_range.h"
+#include "pager/page_set.h"
 
 namespace migrate {
 
@@ -26,6 +28,9 @@ class ConfirmedPages {
   /// `handover` will never ask for a page again, whatever it has confirmed: its process has ended
   /// or never was. When none is left, nothing more is to be given back by this.
   void leave(std::size_t handover);
+
+  /// `pages` are never to be given back.
+  void withhold(PageSet pages) { withheld_ = std::move(pages); }
 
   /// What may be given back since the last call, in no order.
   std::vector<PageRange> take();
@@ -46,6 +51,7 @@ class ConfirmedPages {
   std::vector<Handover> confirmed_;
   Ranges released_;  // ever; kept while there are several handovers
   std::vector<PageRange> untaken_;
+  PageSet withheld_;
 };
 
 /// The process that stays behind with the pages of one that runs elsewhere.

@@ -29,6 +29,8 @@ LOSSES = {
     "WATCH_FIRED": r"fd\d+\.(info\.tfd|poll)",
     "NAMED_PIPE": r"fd\d+\.",
     "EXECUTABLE": r"exe\b",
+    "FILE_AS_MEMORY": r"mapping$",
+    "HUGE_PAGES": r"mapping$",
     "TERMINAL": None,
 }
 O_TMPFILE = 0o20200000

@@ -354,9 +354,11 @@ Verify deleted_executable() {
 }
 
 Verify hugetlb() {
-  void* memory = ::mmap(nullptr, 2U << 20U, PROT_READ | PROT_WRITE,
-                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_HUGETLB | MAP_NORESERVE, -1, 0);
-  available(memory == MAP_FAILED ? -1 : 0, "mmap(MAP_HUGETLB)");
+  const int fd = available(::memfd_create("huge", MFD_HUGETLB), "memfd_create(MFD_HUGETLB)");
+  void* memory =
+      ::mmap(nullptr, 2U << 20U, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
+  ::close(fd);
+  available(memory == MAP_FAILED ? -1 : 0, "mmap of huge pages");
   return [] {};
 }
 

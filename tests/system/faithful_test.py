@@ -390,6 +390,71 @@ class Locks(FaithfulCase):
                 self.ends_well(shell)
 
 
+class HugePages(FaithfulCase):
+    """Of hugetlbfs, without a file: private, and shared with children to come."""
+
+    POOL = "/proc/sys/vm/nr_hugepages"
+    PREPARE = """
+MAP_ANONYMOUS, MAP_HUGETLB = 0x20, 0x40000
+size = 4 << 20
+def mapped(kind):
+    memory = mmap.mmap(-1, size, kind | MAP_ANONYMOUS | MAP_HUGETLB)
+    for at in range(0, size // 2, 5000):
+        memory[at] = at % 251
+    return memory
+memories = [mapped(mmap.MAP_PRIVATE), mapped(mmap.MAP_SHARED)]
+def same(memory):
+    return all(memory[at] == at % 251 for at in range(0, size // 2, 5000)) and memory[size - 1] == 0
+"""
+    CHANGE = """
+whole = all(same(memory) for memory in memories)
+if os.fork() == 0:
+    memories[0][0] = memories[1][0] = 7
+    os._exit(0)
+os.wait()
+print("whole" if whole and memories[0][0] == 0 and memories[1][0] == 7 else "torn")
+"""
+
+    def setUp(self):
+        with open(self.POOL, encoding="ascii") as pool:
+            before = pool.read()
+        self.addCleanup(self.set_pool, before)
+        self.set_pool(str(int(before) + 8))
+        with open(self.POOL, encoding="ascii") as pool:
+            if int(pool.read()) < int(before) + 4:
+                self.skipTest("no huge pages")
+
+    def set_pool(self, pages):
+        try:
+            with open(self.POOL, "w", encoding="ascii") as pool:
+                pool.write(pages)
+        except OSError as error:
+            self.skipTest(f"no huge pages: {error}")
+
+    def test_travel(self):
+        for mode in ("lazy", "demand", "eager"):
+            with self.subTest(mode=mode):
+                process = self.start(self.PREPARE, change=self.CHANGE)
+                for number, host in enumerate(["hostB", "hostA", "hostB"]):
+                    outcome = self.testbed.move("hostA", process.pid, host, mode=mode)
+                    self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+                    self.assertEqual(codes(outcome.object.get("losses", [])),
+                                     [] if number else ["HUGE_PAGES"])
+                process.go_file.touch()
+                self.assertTrue(process.wait_output(b"changed\n"), bytes(process.output))
+                self.assertIn(b"whole", process.output)
+                self.ends_well(process)
+
+    def test_not_in_rounds(self):
+        process = self.start(self.PREPARE, change=self.CHANGE)
+        outcome = self.testbed.move("hostA", process.pid, "hostB", mode="precopy")
+        self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["NO_WRITE_TRACKING"]),
+                         outcome)
+        process.go_file.touch()
+        self.assertTrue(process.wait_output(b"whole\n"), bytes(process.output))
+        self.ends_well(process)
+
+
 class SparseMemory(FaithfulCase):
     """The double mapping of a just-in-time compiler: a memory file of terabytes, mapped twice."""
 

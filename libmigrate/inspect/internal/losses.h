@@ -44,6 +44,7 @@ std::vector<std::string> find_fired_watches(const LossView& view);
 std::vector<std::string> find_named_pipes(const LossView& view);
 std::vector<std::string> find_deleted_executable(const LossView& view);
 std::vector<std::string> find_files_as_memory(const LossView& view);
+std::vector<std::string> find_huge_pages(const LossView& view);
 /// A process group that another process leads.
 std::vector<std::string> find_process_group(const LossView& view);
 std::vector<std::string> find_terminal(const LossView& view);

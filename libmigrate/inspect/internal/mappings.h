@@ -40,6 +40,7 @@ class MappingReader {
   bool classify(const MapsEntry& entry, wire::Mapping& mapping);
   bool classify_memory(const MapsEntry& entry, wire::Mapping& mapping);
   bool is_deleted(const MapsEntry& entry) const;
+  bool are_huge_pages(const MapsEntry& entry) const;
   bool classify_deleted(const MapsEntry& entry, wire::Mapping& mapping);
   bool classify_file(const MapsEntry& entry, wire::Mapping& mapping);
   void keep_draft(const wire::ProcessImage& draft);

@@ -33,6 +33,13 @@ TEST(ConfirmedPages, OneHandoverIsEnoughWhenThereIsOne) {
   EXPECT_TRUE(confirmed.take().empty());
 }
 
+TEST(ConfirmedPages, AreNotGivenBackIfWithheld) {
+  ConfirmedPages confirmed(1);
+  confirmed.withhold({pages(4, 2)});
+  confirmed.note(0, {pages(5, 1), pages(3, 2), pages(10, 1)});
+  EXPECT_EQ(numbers(confirmed.take()), (Numbers{3, 10}));
+}
+
 TEST(ConfirmedPages, WaitForTheLastOfSeveral) {
   ConfirmedPages confirmed(3);
   confirmed.note(0, {pages(1, 4)});
