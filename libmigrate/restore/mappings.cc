@@ -73,22 +73,23 @@ bool is_private(const wire::Mapping& mapping) {
   return mapping.kind() == wire::Mapping::ANONYMOUS || mapping.kind() == wire::Mapping::FILE_COPY;
 }
 
-/// What of `mapping` is there already, in mappings that are like it: all of it, or nothing, but of
-/// private memory. Whatever is made around that must become one mapping with it, as the process
-/// has it: else mremap() of the whole is EFAULT. The kernel joins what has no pages yet with one
-/// neighbour that has some, of two with the one before it, and never two that have some. So the
-/// part is of one mapping, and nothing that could be joined lies `before` what is to be made.
+/// What of `mapping` is there already, in mappings that are like it, ascending: all of it, or
+/// nothing, but of private memory. Whatever is made around that must become one mapping with it, as
+/// the process has it: else mremap() of the whole is EFAULT. The kernel joins what has no pages yet
+/// with one neighbour that has some, of two with the one before it, and never two that have some.
+/// So the part is of one mapping, and nothing that could be joined lies `before` what is to be
+/// made.
 PageSet part_there(const std::vector<PageRange>& alike, const wire::Mapping& mapping,
                    const wire::Mapping* before) {
   const PageRange range = range_of(mapping);
-  if (std::ranges::find(alike, range) != alike.end()) {
+  auto other = std::ranges::partition_point(
+      alike, [&range](const PageRange& each) { return each.end() <= range.start; });
+  if (other != alike.end() && *other == range) {
     return {range};
   }
   PageSet parts;
-  for (const PageRange& other : alike) {
-    if (const PageRange part = other.intersect(range); !part.empty()) {
-      parts.push_back(part);
-    }
+  for (; other != alike.end() && other->start < range.end(); ++other) {
+    parts.push_back(other->intersect(range));
   }
   if (!is_private(mapping) || parts.size() != 1) {
     return {};

@@ -455,6 +455,39 @@ print("whole" if whole and memories[0][0] == 0 and memories[1][0] == 7 else "tor
         self.ends_well(process)
 
 
+class ManyMappings(FaithfulCase):
+    """Nearly as many as the kernel lets a process have (vm.max_map_count)."""
+
+    PREPARE = """
+pages, step = 65000, 16
+memory = mmap.mmap(-1, pages * 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+for page in range(0, pages, step):
+    memory[page * 4096] = page % 251
+start = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+libc = ctypes.CDLL(None, use_errno=True)
+for page in range(1, pages, 2):
+    if libc.mprotect(ctypes.c_void_p(start + page * 4096), ctypes.c_size_t(4096), 1) != 0:
+        raise OSError(ctypes.get_errno(), "mprotect")
+"""
+    CHANGE = """
+whole = all(memory[page * 4096] == page % 251 for page in range(0, pages, step))
+print("whole" if whole else "torn")
+"""
+
+    def test_travel(self):
+        for mode in ("eager", "lazy"):
+            with self.subTest(mode=mode):
+                process = self.start(self.PREPARE, change=self.CHANGE)
+                checked = self.testbed.control("hostA", "check", process.pid, "--to", "hostB")
+                self.assertEqual(checked.status, DONE, checked)
+                outcome = self.testbed.move("hostA", process.pid, "hostB", mode=mode)
+                self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
+                process.go_file.touch()
+                self.assertTrue(process.wait_output(b"changed\n"), bytes(process.output))
+                self.assertIn(b"whole", process.output)
+                self.ends_well(process)
+
+
 class SparseMemory(FaithfulCase):
     """The double mapping of a just-in-time compiler: a memory file of terabytes, mapped twice."""
 
