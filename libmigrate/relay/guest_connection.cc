@@ -42,8 +42,11 @@ wire::RelayConnectionState GuestConnection::state() const {
 void GuestConnection::note(wire::GuestRelayState::Stream& noted) const {
   noted.set_inode(inode_);
   if (end_) {
-    end_->note(*noted.mutable_connection());
-    noted.mutable_connection()->set_process_from(process_from_);
+    wire::ConnectionPlace& place = *noted.mutable_connection();
+    end_->note(place);
+    place.set_process_from(process_from_);
+    place.set_local(local_.to_bytes());
+    place.set_peer(peer_.to_bytes());
   }
 }
 
@@ -60,9 +63,13 @@ Result<void> GuestConnection::call(int mate) const {
   return {};
 }
 
-// One that is over was taken, or thrown away with its listener.
+// One that is over was taken, or thrown away with its listener. The kernel does not find one, for
+// an instant, while it makes it of the request to connect.
 void GuestConnection::look_whether_taken() {
-  const auto seen = look();
+  auto seen = look();
+  if (seen && !*seen) {
+    seen = look();
+  }
   if (seen) {
     is_taken_ = is_taken_ || !*seen || (*seen)->inode != 0;
     inode_ = *seen ? (*seen)->inode : inode_;

@@ -36,6 +36,11 @@ void HomeAcceptor::adopt(const wire::HomeRelayState& state) {
                                noted.taken(), false};
     }
   }
+  for (const wire::HomeRelayState::Listener& noted : state.listeners()) {
+    if (const auto found = listeners_.find(noted.id()); found != listeners_.end()) {
+      found->second.accepted = noted.accepted();
+    }
+  }
   for (const std::uint32_t listener : state.closed_listeners()) {
     close(listener);
   }
@@ -49,6 +54,12 @@ void HomeAcceptor::note(wire::HomeRelayState& state) const {
   state.set_first_accepted(first_);
   state.set_next_accepted(next_);
   state.mutable_closed_listeners()->Assign(closed_.begin(), closed_.end());
+  for (const auto& [id, listener] : listeners_) {
+    wire::HomeRelayState::Listener& noted = *state.add_listeners();
+    noted.set_id(id);
+    noted.set_name(SocketName::of(listener.real.get()).value_or(SocketName()).to_bytes());
+    noted.set_accepted(listener.accepted);
+  }
 }
 
 void HomeAcceptor::note(std::uint32_t stream, wire::HomeRelayState::Stream& noted) const {
@@ -87,7 +98,7 @@ int HomeAcceptor::collect(std::vector<pollfd>& descriptors, std::size_t streams)
 
 // Who comes from an address that means something on one interface only cannot be named elsewhere.
 std::optional<HomeAcceptor::New> HomeAcceptor::accept(const Accept& by, std::size_t streams) {
-  for (const auto& [id, listener] : listeners_) {
+  for (auto& [id, listener] : listeners_) {
     pollfd polled{listener.real.get(), POLLIN, 0};
     if (is_resting() || !may_accept(id, listener, streams) || ::poll(&polled, 1, 0) <= 0 ||
         (polled.revents & POLLIN) == 0) {
@@ -100,6 +111,7 @@ std::optional<HomeAcceptor::New> HomeAcceptor::accept(const Accept& by, std::siz
       return std::nullopt;
     }
     const std::uint32_t stream = next_++;
+    ++listener.accepted;
     Accepted& noted = accepted_[stream];
     noted.names.set_stream(stream);
     noted.names.set_listener(id);

@@ -72,6 +72,7 @@ class HomeAcceptor {
   struct Listener {
     UniqueFd real;
     std::size_t most_waiting = 0;  // Accepted here, and not yet by the process.
+    std::uint64_t accepted = 0;    // So many.
   };
   struct Accepted {
     wire::RelayAccepted names;

@@ -14,6 +14,7 @@
 #include <string_view>
 
 #include "base/log.h"
+#include "libmigrate/links/tcp_socket.h"
 #include "libmigrate/relay/terminal_frames.h"
 
 namespace migrate {
@@ -44,6 +45,8 @@ HomeStream::HomeStream(std::uint32_t id, std::uint32_t directions, UniqueFd real
   if (connection) {
     connection_.emplace(*connection);
     ConnectionEnd::prepare(fd_.get());
+    local_ = SocketName::of(fd_.get()).value_or(SocketName()).to_bytes();
+    peer_ = SocketName::of_peer(fd_.get()).value_or(SocketName()).to_bytes();
   }
   if (terminal) {
     terminal_.emplace(*terminal);
@@ -96,6 +99,10 @@ void HomeStream::adopt(const wire::HomeRelayState::Stream& noted) {
   if (terminal_) {
     terminal_->adopt(noted.terminal());
   }
+  if (!noted.connection().peer().empty()) {  // One that is over does not know it any more.
+    local_ = noted.connection().local();
+    peer_ = noted.connection().peer();
+  }
   if (connection_ && fd_.valid()) {
     adopt_connection(noted);
   }
@@ -132,6 +139,8 @@ void HomeStream::note(wire::HomeRelayState::Stream& noted) const {
   }
   if (connection_) {
     connection_->note(*noted.mutable_connection());
+    noted.mutable_connection()->set_local(local_);
+    noted.mutable_connection()->set_peer(peer_);
   }
 }
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
@@ -99,6 +100,8 @@ class HomeStream {
   bool socket_ = false;
   std::optional<HomeTerminal> terminal_;
   std::optional<ConnectionEnd> connection_;
+  std::string local_;  // its names, as SocketName has them
+  std::string peer_;
   bool out_reset_ = false;  // of a connection: the process's output ends with a reset
   bool leaves_ = false;     // and the process has closed it
   std::uint64_t device_ = 0;

@@ -343,6 +343,7 @@ Result<void> SessionFile::save(std::string_view text) {
   }
   words.length[other] = text.size();
   words.slot = other;
+  ++words.saves;
   saved_ = text;
   return {};
 }
@@ -363,6 +364,30 @@ Result<std::string> SessionFile::load() const {
     return fail(make_error(ErrorCode::kCorrupt, "read", path_));
   }
   return text;
+}
+
+// The text that counts is not written over before another one does.
+Result<std::string> SessionFile::peek(const std::string& state_directory, const std::string& name) {
+  constexpr int kTries = 1000;
+  const std::string path = directory(state_directory) + "/" + name + kSuffix;
+  UniqueFd fd = MIGRATE_TRY(open_file(path, O_RDWR));
+  struct stat status {};
+  if (::fstat(fd.get(), &status) != 0 || status.st_size < static_cast<off_t>(kFirstText)) {
+    return fail(make_error(ErrorCode::kCorrupt, "read", path));
+  }
+  Mapping words = MIGRATE_TRY(map_words(path));
+  const SessionFile file(std::move(fd), std::move(words), path);
+  if (file.mark().magic != kMagic) {
+    return fail(make_error(ErrorCode::kCorrupt, "read", path));
+  }
+  for (int i = 0; i < kTries; ++i) {
+    const std::uint64_t before = file.mark().saves;
+    auto text = file.load();
+    if (file.mark().saves == before) {
+      return text;
+    }
+  }
+  return fail(make_error(ErrorCode::kRetry, "read", path));
 }
 
 void SessionFile::remove() const {

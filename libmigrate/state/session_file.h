@@ -62,6 +62,7 @@ struct SessionMark {
   std::atomic<std::uint64_t> capacity[2] = {};
   std::atomic<std::uint64_t> process_start = 0;  ///< Of the process, in clock ticks.
   std::atomic<std::uint64_t> init_start = 0;     ///< Of the init.
+  std::atomic<std::uint64_t> saves = 0;          ///< How often a text was written.
 
   ProcessIdentity init_identity() const { return {init, init_start}; }
   ProcessIdentity process_identity() const { return {process, process_start}; }
@@ -114,6 +115,9 @@ class SessionFile {
   /// Replaces the text: whoever reads finds the old or the new one, wherever the writer dies.
   Result<void> save(std::string_view text);
   Result<std::string> load() const;
+  /// The text of a file that a worker has, who may be writing it just now. Errors: kNotFound (no
+  /// such file), kRetry (it is written all the time), kCorrupt, kSystem.
+  static Result<std::string> peek(const std::string& state_directory, const std::string& name);
   /// Deletes the file. The mark stays usable.
   void remove() const;
 

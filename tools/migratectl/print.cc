@@ -166,6 +166,19 @@ std::string wish_text(const nlohmann::json& choice) {
                             : "the shortest stop";
 }
 
+std::string traffic_text(const nlohmann::json& record) {
+  std::vector<Row> rows = {{"  STREAM", "KIND", "LOCAL", "PEER", "IN", "OUT", "ACCEPTED"}};
+  for (const nlohmann::json& link : record.value("links", nlohmann::json::array())) {
+    const auto bytes = [&](const char* name) {
+      return link.contains(name) ? bytes_text(number_of(link, name)) : std::string();
+    };
+    rows.push_back({"  " + count_of(link, "stream"), text_of(link, "kind"), text_of(link, "local"),
+                    text_of(link, "peer"), bytes("in_bytes"), bytes("out_bytes"),
+                    link.contains("accepted") ? count_of(link, "accepted") : std::string()});
+  }
+  return rows.size() == 1 ? "" : "links:\n" + table(rows);
+}
+
 }  // namespace
 
 std::string text_of(const nlohmann::json& object, const char* name) {
@@ -370,6 +383,7 @@ std::string process_text(const nlohmann::json& record) {
     move.erase("lost");  // said above
     out += move.empty() ? "" : "last move:\n" + move_text(move);
   }
+  out += traffic_text(record);
   const auto others = record.find("other_roles");
   if (others != record.end() && others->is_array()) {
     for (const nlohmann::json& other : *others) {

@@ -14,6 +14,7 @@
 #include "libmigrate/state/global_name.h"
 #include "libmigrate/state/registry.h"
 #include "tools/migrated/find_process.h"
+#include "tools/migrated/links_of.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/record_json.h"
 #include "transport/wait.h"
@@ -45,9 +46,16 @@ Result<json> show_process(const LocalService& service, const Request& request) {
   if (records.empty()) {
     return fail(unknown_process(request));
   }
-  json shown = record_json(records.front(), service.context.host_name);
+  const auto with_links = [&](const ProcessRecord& record) {
+    json object = record_json(record, service.context.host_name);
+    if (json links = links_of(service.context.state_directory, record); !links.empty()) {
+      object["links"] = std::move(links);
+    }
+    return object;
+  };
+  json shown = with_links(records.front());
   for (std::size_t i = 1; i < records.size(); ++i) {
-    shown["other_roles"].push_back(record_json(records[i], service.context.host_name));
+    shown["other_roles"].push_back(with_links(records[i]));
   }
   return shown;
 }

@@ -8,6 +8,8 @@
 #include <cstdlib>
 #include <filesystem>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include "base/log.h"
 
@@ -70,6 +72,29 @@ TEST_F(SessionFileTest, IsItsWorkersUntilThatDies) {
   EXPECT_EQ(file->load().value_or(""), "fourth");
   file->remove();
   EXPECT_EQ(SessionFile::open(state_, "cell-1").error().code, ErrorCode::kNotFound);
+}
+
+TEST_F(SessionFileTest, OthersReadItWholeWhileItIsWritten) {
+  EXPECT_EQ(SessionFile::peek(state_, "cell-1").error().code, ErrorCode::kNotFound);
+  const pid_t worker = start_worker([](SessionFile& file) {
+    static SessionFile writes = std::move(file);
+    std::thread([] {
+      for (std::size_t i = 0;; ++i) {
+        static_cast<void>(writes.save(std::string(1 + i % 5000, static_cast<char>('a' + i % 26))));
+      }
+    }).detach();
+    return true;
+  });
+  int read = 0;
+  for (int i = 0; i < 300; ++i) {
+    const auto text = SessionFile::peek(state_, "cell-1");
+    if (text && !text->empty()) {
+      ++read;
+      EXPECT_EQ(text->find_first_not_of(text->front()), std::string::npos) << *text;
+    }
+  }
+  EXPECT_GT(read, 0);
+  kill_worker(worker);
 }
 
 TEST_F(SessionFileTest, APhaseOutlivesItsWriter) {
