@@ -62,6 +62,10 @@ void Pager::ask_first(std::vector<PageRange> ranges) {
   core_->ask_first(std::move(ranges));
 }
 
+void Pager::advise(std::vector<AccessAdvice> advice) {
+  core_->advise(std::move(advice));
+}
+
 void Pager::set_local_files(std::vector<UniqueFd> local_files) {
   core_->set_local_files(std::move(local_files));
 }

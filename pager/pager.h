@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "pager/access_advice.h"
 #include "pager/arrival_trace.h"
 #include "pager/page_protocol.h"
 #include "pager/page_set.h"
@@ -117,6 +118,9 @@ class Pager {
   /// Pages (of destination ranges) to ask for as soon as there is a link: those that the process
   /// will touch first. Replaces what was set before; has no effect after start().
   void ask_first(std::vector<PageRange> ranges);
+  /// How the process says that it walks through source ranges, which are ascending and apart from
+  /// each other. Before start(); one that goes on for another (adopt()) does without.
+  void advise(std::vector<AccessAdvice> advice);
 
   /// Makes both threads, which wait for start(): making them takes time that start() may not have.
   /// Optional.

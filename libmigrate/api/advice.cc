@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -133,6 +134,28 @@ bool has_room(Table table, Pages pages, bool says) {
   return room >= 0;
 }
 
+/// The word of the table. Nothing: it is none of MIGRATE_ADVICE_*.
+std::optional<Advised> word_of(int advice) {
+  switch (advice) {
+    case MIGRATE_ADVICE_NORMAL:
+      return Advised::kNothing;
+    case MIGRATE_ADVICE_EAGER:
+      return Advised::kEager;
+    case MIGRATE_ADVICE_LAZY:
+      return Advised::kLazy;
+    case MIGRATE_ADVICE_DISCARD:
+      return Advised::kDiscard;
+    case MIGRATE_ADVICE_LOCAL:
+      return Advised::kLocal;
+    case MIGRATE_ADVICE_SEQUENTIAL:
+      return Advised::kSequential;
+    case MIGRATE_ADVICE_RANDOM:
+      return Advised::kRandom;
+    default:
+      return std::nullopt;
+  }
+}
+
 bool is_address_range(const void* address, std::size_t bytes) {
   const auto start = reinterpret_cast<std::uint64_t>(address);
   return start < kAddressLimit && bytes > 0 && bytes <= kAddressLimit - start;
@@ -164,11 +187,11 @@ Table::iterator find_arena(Table table, std::string_view name) {
 using namespace migrate::client;
 
 extern "C" int migrate_advise(void* address, size_t bytes, int advice) {
-  if (advice < MIGRATE_ADVICE_NORMAL || advice > MIGRATE_ADVICE_DISCARD ||
-      !is_address_range(address, bytes)) {
+  const std::optional<Advised> word = word_of(advice);
+  if (!word || !is_address_range(address, bytes)) {
     return wrong("advise: give an address, a size and one of MIGRATE_ADVICE_*");
   }
-  const auto advised = static_cast<Advised>(advice);
+  const Advised advised = *word;
   const Pages pages = pages_of(address, bytes, advised == Advised::kDiscard);
   if (pages.start >= pages.end) {
     return MIGRATE_DONE;  // No whole page is in it.

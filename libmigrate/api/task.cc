@@ -28,7 +28,6 @@
 #include "libmigrate/api/connection.h"
 #include "libmigrate/api/descriptor.h"
 #include "libmigrate/api/hooks.h"
-#include "libmigrate/api/json_text.h"
 #include "libmigrate/api/move_members.h"
 #include "libmigrate/api/result.h"
 #include "libmigrate/api/self.h"
@@ -54,9 +53,6 @@ namespace {
 
 constexpr char kMoved = 'M';
 constexpr char kNotMoved = 'N';
-/// Pages of files that the destination has not are sent as they are touched.
-constexpr const char* kShipUnknown =
-    ",\"policy\":[{\"place\":\"async\",\"known\":false,\"action\":\"lazy\"}]";
 constexpr int kBroken = 1;  // Exit status of a child that could not even say why.
 /// For so long the end of a process is waited for whose function has returned.
 constexpr double kEndSeconds = 2;
@@ -124,25 +120,12 @@ void close_others(int kept) {
   ::syscall(SYS_close_range, kept < kFirst ? kFirst : kept + 1, ~0U, 0);
 }
 
-/// Whether all that is against the move is that the destination has not the same files.
-bool lacks_files(const Answer& answer) {
-  const auto refusals = ObjectScanner(answer.json).elements("refusals");
-  return answer.status == MIGRATE_REFUSED && !refusals.empty() &&
-         std::ranges::all_of(refusals, [](std::string_view refusal) {
-           const auto code = ObjectScanner(refusal).string("code");
-           return code == "FILE_MISSING" || code == "FILE_DIFFERS";
-         });
-}
-
 /// In the child.
 int run(const Call& call, int output) {
   close_others(output);
   ::__fpurge(stdout);
   forget_hooks();
-  Answer moved = ask_about_self(call.options, call.members);
-  if (lacks_files(moved)) {
-    moved = ask_about_self(call.options, call.members + kShipUnknown);
-  }
+  const Answer moved = ask_about_self(call.options, call.members);
   if (moved.status != MIGRATE_DONE) {
     return write_all(output, record_of(moved) + std::string(bytes_of(call.end_mark))) ? 0 : kBroken;
   }
@@ -346,6 +329,7 @@ extern "C" int migrate_spawn(const char* destination, void (*function)(int outpu
     if (auto wrong = move_members(given.chosen, destination, "resumed", members)) {
       return *std::move(wrong);
     }
+    members += ",\"ships_unknown\":true";
     std::uint64_t end_mark = 0;
     if (::getrandom(&end_mark, sizeof end_mark, 0) != sizeof end_mark) {
       return task_failed("draw a random number");

@@ -384,6 +384,7 @@ Result<void> Arrival::receive_content(const wire::Image& image) {
 Result<void> Arrival::start_pager(const wire::Image& image) {
   const std::vector<PagerRegion> regions = pager_regions(image.objects(), only_process(image));
   Pager& pager = pages_->pager();
+  pager.advise(access_advice(only_process(image)));
   if (plan_.prefetch) {
     pager.ask_first(pages_touched_first(only_process(image)));
   }

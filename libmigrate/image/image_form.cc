@@ -153,6 +153,18 @@ class FormChecker {
              "guard {:x}-{:x}", guard.start(), guard.end());
     }
     advised();
+    access();
+  }
+
+  void access() {
+    std::uint64_t from = 0;
+    for (const wire::AccessRange& range : image_.access()) {
+      expect(range.start() % kPageBytes == 0 && range.end() % kPageBytes == 0 &&
+                 range.start() >= from && range.start() < range.end() &&
+                 range.end() <= kAddressLimit,
+             "access {:x}-{:x}", range.start(), range.end());
+      from = range.end();
+    }
   }
 
   void advised() {

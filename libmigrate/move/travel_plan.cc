@@ -15,7 +15,11 @@ bool ask_for_files(const PolicyRules& rules) {
 TravelPlan::TravelPlan(const SourceMoveOptions& options) : options_(options) {}
 
 TravelPolicy TravelPlan::policy() const {
-  return {options_.context->travel, options_.request.policy, options_.request.starts};
+  return {options_.context->travel, options_.request.policy, ships_unknown()};
+}
+
+bool TravelPlan::ships_unknown() const {
+  return options_.request.starts || options_.request.ships_unknown;
 }
 
 void TravelPlan::begin() {
@@ -71,8 +75,8 @@ bool TravelPlan::sends_as_memory() {
 }
 
 void TravelPlan::apply_frozen(const std::vector<ProgramAdvice>& advice, wire::Image& image) {
-  const bool has_rules = !options_.context->travel.empty() || !options_.request.policy.empty() ||
-                         options_.request.starts;
+  const bool has_rules =
+      !options_.context->travel.empty() || !options_.request.policy.empty() || ships_unknown();
   if (!has_rules && advice.empty()) {  // Nothing to do, which takes no time of the freeze.
     travels_.emplace();
     return;

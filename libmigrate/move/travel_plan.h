@@ -50,6 +50,7 @@ class TravelPlan {
 
  private:
   TravelPolicy policy() const;
+  bool ships_unknown() const;
 
   const SourceMoveOptions& options_;
   wire::Image seen_;

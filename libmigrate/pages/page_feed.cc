@@ -53,6 +53,20 @@ std::vector<PushedRange> pushed_ranges(const wire::ProcessImage& image) {
   return ranges;
 }
 
+std::vector<AccessAdvice> access_advice(const wire::ProcessImage& image) {
+  std::vector<AccessAdvice> advice;
+  for (const wire::AccessRange& each : image.access()) {
+    if (each.pattern() == wire::AccessRange::SEQUENTIAL ||
+        each.pattern() == wire::AccessRange::RANDOM) {
+      advice.push_back({.range = PageRange::between(each.start(), each.end()),
+                        .pattern = each.pattern() == wire::AccessRange::RANDOM
+                                       ? AccessPattern::kRandom
+                                       : AccessPattern::kSequential});
+    }
+  }
+  return advice;
+}
+
 std::vector<PagerRegion> pager_regions(const wire::Objects& objects,
                                        const wire::ProcessImage& image) {
   std::vector<PagerRegion> regions;

@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "libmigrate/pages/one_sided_link.h"
 #include "libmigrate/proto/image.pb.h"
+#include "pager/access_advice.h"
 #include "pager/page_reader.h"
 #include "pager/page_server.h"
 #include "transport/channel.h"
@@ -75,6 +76,8 @@ std::vector<ServedRegion> served_regions(const wire::Objects& objects,
                                          const wire::ProcessImage& image);
 /// What an image says of how its pages come.
 std::vector<PushedRange> pushed_ranges(const wire::ProcessImage& image);
+/// How the process walks through memory, as it says.
+std::vector<AccessAdvice> access_advice(const wire::ProcessImage& image);
 std::vector<PagerRegion> pager_regions(const wire::Objects& objects,
                                        const wire::ProcessImage& image);
 

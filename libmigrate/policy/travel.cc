@@ -59,12 +59,17 @@ class Traveller {
     for (int index = 0; index < process_.mappings_size(); ++index) {
       take_apart(index);
     }
-    for (TravelRow& row : travels_.rows) {
+    for (std::size_t i = 0; i < travels_.rows.size(); ++i) {
+      TravelRow& row = travels_.rows[i];
       row.choice = policy.choose({.kind = row.kind,
                                   .name = row.name,
                                   .bytes = row.bytes,
                                   .known = row.known,
                                   .is_shared = row.is_shared});
+      if (advised_local_[i] && row.choice.rule == "default" &&
+          row.choice.travel != Travel::kRefuse) {
+        row.choice = {.travel = Travel::kLocal, .rule = "advice"};
+      }
       if (row.choice.travel == Travel::kRefuse) {
         travels_.refusals.push_back(policy_refusal(row));
       }
@@ -74,6 +79,7 @@ class Traveller {
     }
     note_executable();
     write_advised();
+    write_access();
     return std::move(travels_);
   }
 
@@ -90,8 +96,9 @@ class Traveller {
       case wire::Mapping::SHARED_FILE:
         add_part(index, range, kind_of_file(mapping),
                  image_.objects().mapped_files(static_cast<int>(mapping.file())).path(),
-                 !not_there_.mapped.contains(mapping.file()),
-                 mapping.kind() == wire::Mapping::SHARED_FILE);
+                 {.known = !not_there_.mapped.contains(mapping.file()),
+                  .is_shared = mapping.kind() == wire::Mapping::SHARED_FILE,
+                  .is_advised_local = is_advised(program::Advised::kLocal, range)});
         return;
       default:
         break;
@@ -102,14 +109,14 @@ class Traveller {
         continue;  // As are most of many.
       }
       for (const PageRange& part : common(rest, {arena->range})) {
-        add_part(index, part, MemoryKind::kArena, arena->name, true, false);
+        add_part(index, part, MemoryKind::kArena, arena->name, {});
       }
       rest = without(rest, {arena->range});
     }
     const bool is_stack =
         mapping.name().starts_with("[stack") || (mapping.advice() & wire::GROWS_DOWN) != 0;
     for (const PageRange& part : rest) {
-      add_part(index, part, is_stack ? MemoryKind::kStack : MemoryKind::kHeap, {}, true, false);
+      add_part(index, part, is_stack ? MemoryKind::kStack : MemoryKind::kHeap, {}, {});
     }
   }
 
@@ -120,17 +127,25 @@ class Traveller {
     return (mapping.protection() & PROT_EXEC) != 0 ? MemoryKind::kCode : MemoryKind::kData;
   }
 
-  void add_part(int mapping, PageRange range, MemoryKind kind, const std::string& name, bool known,
-                bool is_shared) {
-    const auto [place, added] =
-        row_of_.try_emplace({kind, name, known, is_shared}, travels_.rows.size());
+  /// What tells memory of one kind and name apart.
+  struct RowKey {
+    bool known = true;
+    bool is_shared = false;
+    bool is_advised_local = false;
+    auto operator<=>(const RowKey&) const = default;
+  };
+
+  void add_part(int mapping, PageRange range, MemoryKind kind, const std::string& name,
+                RowKey key) {
+    const auto [place, added] = row_of_.try_emplace({kind, name, key}, travels_.rows.size());
     if (added) {
       travels_.rows.push_back({.kind = kind,
                                .name = name,
                                .bytes = 0,
-                               .known = known,
-                               .is_shared = is_shared,
+                               .known = key.known,
+                               .is_shared = key.is_shared,
                                .choice = {}});
+      advised_local_.push_back(key.is_advised_local);
     }
     travels_.rows[place->second].bytes += range.bytes();
     parts_.push_back({mapping, range, place->second});
@@ -159,6 +174,11 @@ class Traveller {
     if (mapping.kind() == wire::Mapping::ANONYMOUS && !mapping.was_file()) {
       add_advised(program::Advised::kDiscard, part.range, never_);
     }
+  }
+
+  bool is_advised(program::Advised what, PageRange range) const {
+    const auto found = advised_.find(what);
+    return found != advised_.end() && !common({range}, found->second).empty();
   }
 
   void add_advised(program::Advised what, PageRange range, std::vector<PageRange>& pages) const {
@@ -219,7 +239,32 @@ class Traveller {
     }
   }
 
-  using Key = std::tuple<MemoryKind, std::string, bool, bool>;
+  // The last word on an address counts, so that no two of them overlap.
+  void write_access() {
+    std::map<std::uint64_t, std::pair<PageRange, wire::AccessRange::Pattern>> all;
+    for (const auto& [what, pattern] :
+         {std::pair(program::Advised::kSequential, wire::AccessRange::SEQUENTIAL),
+          std::pair(program::Advised::kRandom, wire::AccessRange::RANDOM)}) {
+      const auto found = advised_.find(what);
+      for (const PageRange& range : found == advised_.end() ? PageSet() : found->second) {
+        all.emplace(range.start, std::pair(range, pattern));
+      }
+    }
+    process_.clear_access();
+    std::uint64_t from = 0;
+    for (const auto& [start, entry] : all) {
+      if (start < from) {
+        continue;  // A program that has written its table by itself.
+      }
+      from = entry.first.end();
+      wire::AccessRange& added = *process_.add_access();
+      added.set_start(start);
+      added.set_end(from);
+      added.set_pattern(entry.second);
+    }
+  }
+
+  using Key = std::tuple<MemoryKind, std::string, RowKey>;
 
   const FilesNotThere& not_there_;
   wire::Image& image_;
@@ -228,6 +273,7 @@ class Traveller {
   std::map<program::Advised, PageSet> advised_;
   std::set<std::uint32_t> with_code_;
   std::map<Key, std::size_t> row_of_;
+  std::vector<bool> advised_local_;  // of each row
   std::vector<Part> parts_;
   bool ships_executable_ = false;
   // In any order; they may overlap.

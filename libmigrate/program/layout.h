@@ -47,6 +47,9 @@ enum class Advised : std::uint32_t {
   kLazy,
   kDiscard,
   kArena,  ///< It has a name.
+  kLocal,
+  kSequential,
+  kRandom,
 };
 inline constexpr std::size_t kAdviceNameBytes = 44;
 /// One entry of a table that lies at a page of its own. It is written while the program holds

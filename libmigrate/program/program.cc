@@ -132,9 +132,9 @@ std::string fitted(std::string result) {
 }
 
 bool makes_sense(const program::Advice& entry) {
-  return entry.advised != program::Advised::kNothing && entry.advised <= program::Advised::kArena &&
-         entry.start < entry.end && entry.end <= kAddressLimit && entry.start % kPageBytes == 0 &&
-         entry.end % kPageBytes == 0;
+  return entry.advised != program::Advised::kNothing &&
+         entry.advised <= program::Advised::kRandom && entry.start < entry.end &&
+         entry.end <= kAddressLimit && entry.start % kPageBytes == 0 && entry.end % kPageBytes == 0;
 }
 
 }  // namespace

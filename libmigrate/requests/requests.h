@@ -53,6 +53,9 @@ struct MoveRequest {
   /// It is stopped (SIGSTOP) before its first instruction, with which it begins at the destination,
   /// where its program need not be known. If it must not, it is as it was, or was killed.
   bool starts = false;
+  /// Of files that the destination has not, pages are sent when they are touched, where no rule and
+  /// no advice says otherwise: of a process that starts always.
+  bool ships_unknown = false;
 
   template <class Members, class Self>
   static void each(Members& members, Self& self) {
@@ -74,6 +77,7 @@ struct MoveRequest {
     members.token("token", self.asked);
     members.rules("policy", self.policy);
     members.flag("starts", self.starts);
+    members.flag("ships_unknown", self.ships_unknown);
   }
   /// What the members must be together. Errors: kInvalid.
   Result<void> settle();

@@ -18,6 +18,11 @@ void PagerCore::ask_first(std::vector<PageRange> ranges) {
   first_ = std::move(ranges);
 }
 
+void PagerCore::advise(std::vector<AccessAdvice> advice) {
+  const MutexLock lock(mutex_);
+  prefetcher_.advise(std::move(advice));
+}
+
 Result<void> PagerCore::start(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk) {
   launch();
   {

@@ -44,6 +44,7 @@ class PagerCore {
   void set_local_files(std::vector<UniqueFd> files) { local_files_ = std::move(files); }
   Result<void> install_starter(std::uint64_t address, std::span<const std::byte> bytes);
   void ask_first(std::vector<PageRange> ranges);
+  void advise(std::vector<AccessAdvice> advice);
   Result<void> stage(const PushView& push, int memory, std::uint64_t most_pages);
   Result<void> keep_staged(const PageSet& kept, const DiscardPages& discard);
   Result<void> start(std::shared_ptr<PageLink> urgent, std::shared_ptr<PageLink> bulk);
@@ -191,8 +192,7 @@ class PagerCore {
   // Owned by the bulk receiver.
   PushView push_;
   PresenceView presence_;
-  std::uint64_t unconfirmed_bytes_ = 0;
-  std::uint64_t covered_until_ = 0;
+  std::uint64_t unconfirmed_bytes_ = 0, covered_until_ = 0;
   std::vector<std::byte> fill_buffer_;
   std::thread fault_thread_, bulk_thread_;
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
 
 namespace migrate {
 namespace {
@@ -10,6 +11,7 @@ constexpr std::int64_t kMostStride = 1024;       // pages: 4 MiB
 constexpr std::int64_t kGap = 16;                // pages that a walk may skip, being there already
 constexpr std::uint32_t kMostStridedPages = 32;  // each is a request of its own
 constexpr std::uint32_t kMostIdle = 64;          // faults elsewhere until a stream is given up
+constexpr std::uint64_t kAdvisedPages = 64;      // asked for at a time where all will be wanted
 
 std::int64_t pages_between(std::uint64_t from, std::uint64_t to) {
   return static_cast<std::int64_t>(to - from);
@@ -35,7 +37,21 @@ Prefetcher::Thread& Prefetcher::find_thread(std::uint32_t id) {
   return thread;
 }
 
+const AccessAdvice* Prefetcher::advised(std::uint64_t page) const {
+  const std::uint64_t address = page * kPageBytes;
+  const auto after = std::ranges::upper_bound(
+      advice_, address, {}, [](const AccessAdvice& each) { return each.range.start; });
+  return after != advice_.begin() && std::prev(after)->range.contains(address) ? &*std::prev(after)
+                                                                               : nullptr;
+}
+
 Prefetcher::Window Prefetcher::note_fault(std::uint32_t thread_id, std::uint64_t page, bool asked) {
+  if (const AccessAdvice* const advice = advised(page)) {
+    const std::uint64_t left = advice->range.end() / kPageBytes - page - 1;
+    const bool goes_on = advice->pattern == AccessPattern::kSequential && !asked;
+    return {.first = page + 1,
+            .page_count = goes_on ? static_cast<std::uint32_t>(std::min(kAdvisedPages, left)) : 0};
+  }
   if (most_pages_ == 0) {
     return {};
   }
@@ -115,6 +131,9 @@ Prefetcher::Window Prefetcher::ask(const Thread& thread, Stream& stream, std::ui
 }
 
 void Prefetcher::note_asked(const Window& window, std::uint32_t page_count) {
+  if (window.stream == kNoStream) {
+    return;
+  }
   threads_[window.stream / kStreams].streams[window.stream % kStreams].unproven += page_count;
 }
 

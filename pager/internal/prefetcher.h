@@ -4,6 +4,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <utility>
+#include <vector>
+
+#include "pager/access_advice.h"
 
 namespace migrate {
 
@@ -18,7 +22,8 @@ namespace migrate {
 ///
 /// Pages that are there do not fault: that a window was of use is known only when its stream comes
 /// to the page behind it, or waits for one in it. What no fault ever told of is neither useful nor
-/// wasted.
+/// wasted. Of ranges that the process has advised its word is taken instead, and none of this
+/// counted.
 ///
 /// Knows no pages and no clock: the same faults give the same decisions. Constant memory, constant
 /// time. Owned by the fault thread.
@@ -26,13 +31,16 @@ class Prefetcher {
  public:
   /// `most_pages`: the largest window. 0: nothing is ever asked for.
   explicit Prefetcher(std::uint32_t most_pages) : most_pages_(most_pages) {}
+  /// `advice` is ascending, its ranges apart from each other. Replaces what was advised before.
+  void advise(std::vector<AccessAdvice> advice) { advice_ = std::move(advice); }
 
+  static constexpr std::uint32_t kNoStream = ~std::uint32_t{0};
   /// Pages `first`, `first` + `stride`, ... by number. Whoever asks leaves out what it has.
   struct Window {
     std::uint64_t first = 0;
     std::int64_t stride = 1;
     std::uint32_t page_count = 0;
-    std::uint32_t stream = 0;  ///< For note_asked().
+    std::uint32_t stream = kNoStream;  ///< For note_asked().
   };
   struct Counters {
     std::uint64_t useful = 0;  ///< Asked for ahead of a stream that went past them.
@@ -72,6 +80,7 @@ class Prefetcher {
   static constexpr std::uint32_t kFirstWindow = 16;
   static constexpr std::uint32_t kLeastWindow = 2;
 
+  const AccessAdvice* advised(std::uint64_t page) const;
   Thread& find_thread(std::uint32_t id);
   Window go_on(Thread& thread, Stream& stream, std::uint64_t page, bool asked);
   std::optional<std::int64_t> find_stride(const Thread& thread, std::uint64_t page) const;
@@ -80,6 +89,7 @@ class Prefetcher {
   Window ask(const Thread& thread, Stream& stream, std::uint64_t first);
 
   const std::uint32_t most_pages_;
+  std::vector<AccessAdvice> advice_;
   std::array<Thread, kThreads> threads_{};
   Counters counters_;
 };

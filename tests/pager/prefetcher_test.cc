@@ -48,6 +48,7 @@ class Toucher {
       prefetcher_.note_asked(window, asked);
     }
   }
+  void advise(std::vector<AccessAdvice> advice) { prefetcher_.advise(std::move(advice)); }
   void run(const Trace& trace) {
     for (const Touch& touched : trace) {
       touch(touched.thread, touched.page);
@@ -249,6 +250,37 @@ TEST(Prefetcher, StaysAboveTheFirstPage) {
   ASSERT_GT(window.page_count, 0U);
   EXPECT_EQ(window.stride, -1);
   EXPECT_LE(window.page_count, window.first);
+}
+
+TEST(Prefetcher, TakesTheWordOfTheProcess) {
+  constexpr std::uint64_t kRange = 256;
+  const std::vector<AccessAdvice> advice = {
+      {.range = {1000 * kPageBytes, kRange}, .pattern = AccessPattern::kSequential},
+      {.range = {2000 * kPageBytes, kRange}, .pattern = AccessPattern::kRandom}};
+  Toucher demand(0);
+  demand.advise(advice);
+  demand.run(walk(1000, 1, kRange));
+  EXPECT_EQ(demand.faults(), 4U);  // 64 pages are asked for behind each of them, but at the end.
+  EXPECT_EQ(demand.prefetched(), kRange - 4);
+  demand.run(walk(1000 + kRange, 1, 100));
+  EXPECT_EQ(demand.faults(), 104U);
+  Toucher lazy;
+  lazy.advise(advice);
+  lazy.run(walk(2000, 1, kRange));
+  EXPECT_EQ(lazy.faults(), kRange);
+  lazy.run(walk(2000 + kRange, 1, 100));
+  EXPECT_GT(lazy.prefetched(), 0U);
+  lazy.advise({});
+  lazy.run(walk(2000 + 2 * kRange, 1, kRange));
+  EXPECT_EQ(lazy.counters().late, 0U);
+}
+
+TEST(Prefetcher, AsksOnceForWhatIsOnItsWay) {
+  Prefetcher prefetcher(0);
+  prefetcher.advise({{.range = {1000 * kPageBytes, 256}}});
+  EXPECT_EQ(prefetcher.note_fault(kWalker, 1000, false).page_count, 64U);
+  EXPECT_EQ(prefetcher.note_fault(kWalker, 1003, true).page_count, 0U);
+  EXPECT_EQ(prefetcher.note_fault(kWalker, 1255, false).page_count, 0U);  // There is no more.
 }
 
 TEST(Prefetcher, HasAPlaceForEveryThread) {

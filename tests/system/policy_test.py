@@ -74,6 +74,23 @@ print("ok")
 sys.exit(42)
 """
 
+# Walks through eight MiB, once it runs there.
+WALKING = """
+import ctypes, mmap, os, sys, time
+library = ctypes.CDLL(sys.argv[2])
+SIZE = 8 << 20
+area = mmap.mmap(-1, SIZE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+address = ctypes.addressof(ctypes.c_char.from_buffer(area))
+area[:] = b"w" * SIZE
+assert library.migrate_advise(ctypes.c_void_p(address), ctypes.c_size_t(SIZE), int(sys.argv[3])) == 0
+print("ready", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+print(sum(area[at] for at in range(0, SIZE, 4096)) == SIZE // 4096 * ord("w"))
+print("ok")
+sys.exit(42)
+"""
+
 # Says at its end what it takes for its executable.
 EXECUTABLE = """
 import os, sys, time
@@ -215,6 +232,15 @@ class Rules(PolicyCase):
         self.assertEqual(daemon.status, USAGE, daemon)
         self.assertIn(f"{policy}:4:10", daemon.errors)
 
+    def test_so_is_one_in_what_a_daemon_allows(self):
+        for words in (["--allow", "nonsense"], ["--group-rules", "nonsense"],
+                      ["--keys", "/no/such/keys"]):
+            daemon = self.testbed.run("hostA", BUILD / "bin" / "migrated", *words, "--socket",
+                                      self.testbed.work / "socket", "--state",
+                                      self.testbed.work / "state")
+            self.assertEqual(daemon.status, USAGE, daemon)
+            self.assertIn(words[1], daemon.errors)
+
 
 class Bounds(PolicyCase):
     """The host's rules are the most that a user may choose."""
@@ -280,6 +306,40 @@ class Advice(PolicyCase):
             self.assertEqual(moved.status, DONE, moved)
             self.finish(process)
             self.assertIn(b"e True False\nl True False\nd False True\n", process.output, mode)
+
+    def pages_of_a_walk(self, advice, *options):
+        """How those came of a program that has gone through memory of which it said that."""
+        stop = self.testbed.new_path()
+        process = self.testbed.start("hostA", "/usr/bin/python3", "-c", WALKING, stop,
+                                     BUILD / "libmigrate" / "api" / "libmigrate.so", advice)
+        process.stop_file = stop
+        self.assertTrue(process.wait_ready(), process.output)
+        move = self.testbed.start("hostA", "migratectl", "--json", "move", process.pid, "hostB",
+                                  "--wait", "exit", *options)
+        self.addCleanup(move.kill)
+        self.assertTrue(wait_until(lambda: self.testbed.control("hostB", "ps").object["processes"]),
+                        self.testbed.logs())
+        self.finish(process)
+        self.assertIn(b"True", process.output)
+        move.wait()
+        return json.loads(move.output)["pages"]
+
+    def test_what_is_walked_through_is_asked_for_ahead(self):
+        """In mode demand, where nothing is without."""
+        walked = 8 * PAGES_OF_MIB
+        alone = self.pages_of_a_walk(0, "--mode", "demand")
+        self.assertEqual(alone["prefetch"], 0)
+        self.assertGreaterEqual(alone["fault"], walked)
+        ahead = self.pages_of_a_walk(5, "--mode", "demand")
+        self.assertGreater(ahead["prefetch"], walked * 9 // 10)
+        self.assertLess(ahead["fault"], alone["fault"] - walked * 8 // 10)
+
+    def test_where_it_jumps_nothing_is(self):
+        """In mode lazy, where a walk is seen without; what is pushed meanwhile is little. Of what the
+        program has besides, some is asked for ahead."""
+        slow = ("--bandwidth", "1")
+        self.assertGreater(self.pages_of_a_walk(0, *slow)["prefetch"], 4 * PAGES_OF_MIB)
+        self.assertLess(self.pages_of_a_walk(6, *slow)["prefetch"], 2 * PAGES_OF_MIB)
 
     def test_arenas_have_rules(self):
         process = self.advised("arenas")

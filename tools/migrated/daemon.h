@@ -36,7 +36,8 @@ namespace migrate {
 class Daemon {
  public:
   /// Takes the state directory (one daemon each), the local socket and the listeners.
-  /// Errors: kRefused (another daemon has it), kSystem and others from options, files and sockets.
+  /// Errors: kInvalid (options or configuration), kRefused (another daemon has it), kSystem and
+  /// others from files and sockets.
   static Result<Daemon> create(const DaemonOptions& options);
 
   Daemon(Daemon&&) noexcept = default;

@@ -47,7 +47,8 @@ int main(int argc, char** argv) {
   }
   migrate::Result<migrate::Daemon> daemon = migrate::Daemon::create(**options);
   if (!daemon) {
-    return complain(daemon.error(), kExitFailure);
+    const bool is_wrong = daemon.error().code == migrate::ErrorCode::kInvalid;
+    return complain(daemon.error(), is_wrong ? MIGRATE_USAGE : kExitFailure);
   }
   const migrate::Result<void> served = daemon->run();
   return served ? 0 : complain(served.error(), kExitFailure);

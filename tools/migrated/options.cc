@@ -288,7 +288,11 @@ Result<PeerTrust> peer_trust(const DaemonOptions& options, const std::string& ho
     return fail(make_error(ErrorCode::kInvalid, "set up TLS", {},
                            "give --keys, or all of --certificate, --key and --authority"));
   }
-  return PeerTrust(MIGRATE_TRY(TlsContext::create(certificate, key, authority)));
+  auto context = TlsContext::create(certificate, key, authority);
+  if (!context) {
+    context.error().code = ErrorCode::kInvalid;  // Whatever is wrong with them, they are given so.
+  }
+  return PeerTrust(MIGRATE_TRY(std::move(context)));
 }
 
 namespace {

@@ -21,6 +21,9 @@ module libmigrate
   integer(c_int), parameter, public :: MIGRATE_ADVICE_EAGER = 1
   integer(c_int), parameter, public :: MIGRATE_ADVICE_LAZY = 2
   integer(c_int), parameter, public :: MIGRATE_ADVICE_DISCARD = 3
+  integer(c_int), parameter, public :: MIGRATE_ADVICE_LOCAL = 4
+  integer(c_int), parameter, public :: MIGRATE_ADVICE_SEQUENTIAL = 5
+  integer(c_int), parameter, public :: MIGRATE_ADVICE_RANDOM = 6
 
   ! Where the caller is.
   type, public :: migrate_place

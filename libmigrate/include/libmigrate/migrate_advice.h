@@ -14,6 +14,12 @@ enum migrate_advice {
   MIGRATE_ADVICE_EAGER = 1,   /* Sent before all else, in mode demand, too. */
   MIGRATE_ADVICE_LAZY = 2,    /* Sent when it is touched: a rare table, a log. */
   MIGRATE_ADVICE_DISCARD = 3, /* Not sent: zeros at the destination. Scratch memory, a cache. */
+  MIGRATE_ADVICE_LOCAL = 4,   /* Of a file: never sent, but mapped from the destination's own, which
+                                 must be the same. A library for its processor, a large table. */
+  /* How it is walked through: what is asked for ahead of what is touched. By itself a destination
+   * goes by what each thread has touched before; in mode demand it asks for nothing ahead. */
+  MIGRATE_ADVICE_SEQUENTIAL = 5, /* The next 64 pages at once, in mode demand, too. */
+  MIGRATE_ADVICE_RANDOM = 6,     /* Nothing. */
 };
 
 /* Says how the pages of `bytes` bytes at `address` are to follow in each move from now on, whatever
@@ -22,7 +28,7 @@ enum migrate_advice {
  * memory is discarded: the heap, stacks, mmap(2) with MAP_ANONYMOUS. If a move comes to nothing,
  * all of it is still there. A lazy page is sent at once where all memory is (modes eager and
  * precopy, a deadline, a further move); until then its source must be up. Rules of a policy go
- * before eager and lazy.
+ * before eager, lazy and local.
  *
  * It is advice, of 1024 ranges at most, adjoining ones as one. A child (fork) has it, too. Returns
  * MIGRATE_DONE, MIGRATE_USAGE (no such advice, or no address), or MIGRATE_ERROR (no room: nothing

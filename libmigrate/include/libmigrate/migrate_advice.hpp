@@ -15,7 +15,10 @@ enum class advice {
   normal = MIGRATE_ADVICE_NORMAL,
   eager = MIGRATE_ADVICE_EAGER,
   lazy = MIGRATE_ADVICE_LAZY,
-  discard = MIGRATE_ADVICE_DISCARD
+  discard = MIGRATE_ADVICE_DISCARD,
+  local = MIGRATE_ADVICE_LOCAL,
+  sequential = MIGRATE_ADVICE_SEQUENTIAL,
+  random = MIGRATE_ADVICE_RANDOM
 };
 inline void advise(void* address, std::size_t bytes, advice given) {
   if (migrate_advise(address, bytes, static_cast<int>(given)) != MIGRATE_DONE) {

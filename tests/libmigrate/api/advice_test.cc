@@ -82,7 +82,7 @@ TEST_F(AdviceTest, TheTableHasAnEnd) {
 
 TEST_F(AdviceTest, WhatIsWrong) {
   EXPECT_EQ(advise(0, 0, MIGRATE_ADVICE_EAGER), MIGRATE_USAGE);
-  EXPECT_EQ(advise(0, 1, 4), MIGRATE_USAGE);
+  EXPECT_EQ(advise(0, 1, MIGRATE_ADVICE_RANDOM + 1), MIGRATE_USAGE);
   EXPECT_EQ(advise(0, 1, -1), MIGRATE_USAGE);
   EXPECT_EQ(migrate_advise(reinterpret_cast<void*>(~0xfffUL), kPage, 1), MIGRATE_USAGE);
   EXPECT_THROW(migrate::advise(nullptr, 0, migrate::advice::lazy), std::runtime_error);
@@ -108,6 +108,20 @@ TEST_F(AdviceTest, ArenasHaveNames) {
   }
   EXPECT_TRUE(names().empty());
   EXPECT_EQ(migrate_arena_unregister("grid 1"), MIGRATE_USAGE);
+}
+
+TEST_F(AdviceTest, EachWordIsRead) {
+  for (const auto& [advice, word] : {std::pair(MIGRATE_ADVICE_EAGER, Advised::kEager),
+                                     std::pair(MIGRATE_ADVICE_LAZY, Advised::kLazy),
+                                     std::pair(MIGRATE_ADVICE_DISCARD, Advised::kDiscard),
+                                     std::pair(MIGRATE_ADVICE_LOCAL, Advised::kLocal),
+                                     std::pair(MIGRATE_ADVICE_SEQUENTIAL, Advised::kSequential),
+                                     std::pair(MIGRATE_ADVICE_RANDOM, Advised::kRandom)}) {
+    EXPECT_EQ(advise(20, 2, advice), MIGRATE_DONE);
+    const auto all = said();
+    ASSERT_EQ(all.size(), 1U);
+    EXPECT_EQ(std::get<2>(all[0]), word);
+  }
 }
 
 // Whoever moves it believes nothing that it writes there.

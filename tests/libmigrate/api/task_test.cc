@@ -343,28 +343,13 @@ TEST(Task, TheCopyHasFewDescriptorsAndNoHooks) {
   EXPECT_EQ(called, 0);
 }
 
-TEST(Task, FilesThatTheHostHasNotAreSentIfNothingElseIsAgainstIt) {
-  const auto asks_to_send = [](const std::string& refusals) {
-    const PretendedDaemon daemon("{\"event\":\"result\",\"exit\":3,\"refusals\":[" + refusals +
-                                 "]}");
-    EXPECT_THROW(migrate::async(
-                     "hostB", [] {}, daemon.options())
-                     .get(),
-                 migrate::error);
-    return daemon.asked().find("\"known\":false") != std::string::npos;
-  };
-  const std::string missing = "{\"code\":\"FILE_MISSING\"}";
-  EXPECT_TRUE(asks_to_send(missing + ",{\"code\":\"FILE_DIFFERS\"}"));
-  EXPECT_FALSE(asks_to_send(missing + ",{\"code\":\"DEVICE\"}"));
-  EXPECT_FALSE(asks_to_send(""));
-}
-
-TEST(Task, PagesFollowAsTheyAreTouched) {
+TEST(Task, PagesFollowAsTheyAreTouchedAndFilesThatAreNotThere) {
   const PretendedDaemon daemon;
   migrate::async(
       "hostB", [] {}, daemon.options())
       .get();
   EXPECT_NE(daemon.asked().find("\"mode\":\"demand\""), std::string::npos);
+  EXPECT_NE(daemon.asked().find("\"ships_unknown\":true"), std::string::npos);
   EXPECT_NE(daemon.asked().find("\"destination\":\"hostB\""), std::string::npos);
 }
 

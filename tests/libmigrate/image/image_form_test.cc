@@ -117,6 +117,20 @@ INSTANTIATE_TEST_SUITE_P(
                  advised.set_end(start + 0x1000);
                }
              }},
+        Flaw{"a range of access that is none",
+             [](auto& image) {
+               wire::AccessRange& access = *mutable_only_process(image).add_access();
+               access.set_start(0x11000);
+               access.set_end(0x11000);
+             }},
+        Flaw{"ranges of access that overlap",
+             [](auto& image) {
+               for (const std::uint64_t start : {0x10000, 0x11000}) {
+                 wire::AccessRange& access = *mutable_only_process(image).add_access();
+                 access.set_start(start);
+                 access.set_end(start + 0x2000);
+               }
+             }},
         Flaw{"a mapping of no file",
              [](auto& image) {
                mutable_only_process(image).mutable_mappings(0)->set_kind(wire::Mapping::FILE_COPY);

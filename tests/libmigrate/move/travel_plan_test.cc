@@ -88,5 +88,20 @@ TEST_F(TravelPlanTest, WhatWasMappedSinceIsNotKnown) {
   EXPECT_EQ(refused(), Objects{"code /lib/two"});
 }
 
+// Of a program that starts there, or one of whose functions runs there.
+TEST_F(TravelPlanTest, FilesThatAreNotThereAreSentIfThatIsAskedFor) {
+  context_.travel.clear();
+  for (const auto& [starts, ships] : {std::pair(false, false), {true, false}, {false, true}}) {
+    options_.request.starts = starts;
+    options_.request.ships_unknown = ships;
+    plan_.begin();
+    plan_.see(image_, {});
+    EXPECT_EQ(plan_.ship(FilesNotThere{.mapped = {0}}), starts || ships);
+    wire::Image frozen = image_;
+    plan_.apply_frozen({}, frozen);
+    EXPECT_EQ(only_process(frozen).mappings(0).was_file(), starts || ships);
+  }
+}
+
 }  // namespace
 }  // namespace migrate

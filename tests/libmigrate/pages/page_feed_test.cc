@@ -125,5 +125,22 @@ TEST_F(Regions, ThatAreTouchedFirstAreNotTooMany) {
   EXPECT_EQ(first(), (Places{0, 1, 2, 3, 6}));  // 64 pages.
 }
 
+TEST(AccessAdvice, IsWhatTheImageSaysAndNothingThatIsNotKnown) {
+  wire::ProcessImage image;
+  for (const auto pattern :
+       {wire::AccessRange::SEQUENTIAL, wire::AccessRange::UNKNOWN, wire::AccessRange::RANDOM}) {
+    wire::AccessRange& range = *image.add_access();
+    range.set_start(kFirst + static_cast<std::uint64_t>(image.access_size()) * kPageBytes);
+    range.set_end(range.start() + kPageBytes);
+    range.set_pattern(pattern);
+  }
+  const std::vector<AccessAdvice> advice = access_advice(image);
+  ASSERT_EQ(advice.size(), 2U);
+  EXPECT_EQ(advice[0].range, (PageRange{kFirst + kPageBytes, 1}));
+  EXPECT_EQ(advice[0].pattern, AccessPattern::kSequential);
+  EXPECT_EQ(advice[1].range, (PageRange{kFirst + 3 * kPageBytes, 1}));
+  EXPECT_EQ(advice[1].pattern, AccessPattern::kRandom);
+}
+
 }  // namespace
 }  // namespace migrate

@@ -112,6 +112,43 @@ TEST(Travel, WhatGoesBeyondItsFileIsNotShipped) {
   EXPECT_TRUE(only_process(image).mappings(4).was_file());  // Nobody sees what it holds.
 }
 
+TEST(Travel, WhatIsAdvisedToBeLocalIsNotShipped) {
+  wire::Image image = program();
+  const Travels travels =
+      apply_policy(TravelPolicy({}, {}, true), {.mapped = {0}, .executable = true},
+                   {advice(kCode, 4, program::Advised::kLocal)}, image);
+  EXPECT_EQ(only_process(image).mappings(0).kind(), wire::Mapping::FILE_LOCAL);
+  EXPECT_EQ(only_process(image).mappings(1).kind(), wire::Mapping::ANONYMOUS);
+  EXPECT_EQ(travels.shipped_bytes, 2 * kPageBytes);
+  EXPECT_EQ(travels.rows[0].choice, (TravelChoice{Travel::kLocal, "advice"}));
+  // What an operator has written goes before.
+  wire::Image ruled = program();
+  apply_policy(TravelPolicy({}, {rule_for({}, Travel::kShip)}, true),
+               {.mapped = {0}, .executable = true}, {advice(kCode, 4, program::Advised::kLocal)},
+               ruled);
+  EXPECT_EQ(only_process(ruled).mappings(0).kind(), wire::Mapping::ANONYMOUS);
+}
+
+TEST(Travel, HowMemoryIsWalkedThroughIsInTheImage) {
+  wire::Image image = program();
+  apply_policy(TravelPolicy(), {},
+               {advice(kHeap + 4 * kPageBytes, 2, program::Advised::kRandom),
+                advice(kHeap, 2, program::Advised::kSequential),
+                advice(kHeap + kPageBytes, 3, program::Advised::kRandom)},
+               image);
+  const auto& access = only_process(image).access();
+  ASSERT_EQ(access.size(), 1);  // The others are one range, which begins within the first.
+  EXPECT_EQ(access[0].start(), kHeap);
+  EXPECT_EQ(access[0].end(), kHeap + 2 * kPageBytes);
+  EXPECT_EQ(access[0].pattern(), wire::AccessRange::SEQUENTIAL);
+  apply_policy(TravelPolicy(), {},
+               {advice(kHeap + 4 * kPageBytes, 2, program::Advised::kRandom),
+                advice(kHeap, 2, program::Advised::kSequential)},
+               image);
+  ASSERT_EQ(access.size(), 2);
+  EXPECT_EQ(access[1].pattern(), wire::AccessRange::RANDOM);
+}
+
 TEST(Travel, AdviceIsCutToWhatItMayBeOf) {
   wire::Image image = program();
   apply_policy(TravelPolicy(), {},

@@ -291,6 +291,9 @@ TEST(Requests, AMoveIsReadAsItIsWritten) {
   // A daemon that passes it on leaves the limit to the host where the process is.
   EXPECT_FALSE(request_for(move).contains("bytes_per_second"));
   expect_same(move);
+  move.starts = true;
+  move.ships_unknown = true;
+  expect_same(move);
 }
 
 TEST(Requests, NameAProcess) {
