@@ -50,11 +50,6 @@ std::uint32_t user_of(const wire::Image& image) {
   return only_process(image).threads(0).credentials().uid_real();
 }
 
-bool holds_itself(pid_t pid) {
-  const auto program = Program::open(pid);
-  return program && program->read().value_or(ProgramWish()).holds != 0;
-}
-
 }  // namespace
 
 FrozenSource::FrozenSource(const SourceMoveOptions& options,

@@ -251,6 +251,11 @@ Result<void> Program::answer(std::uint64_t token, std::string result) const {
   return tell_news();
 }
 
+bool holds_itself(pid_t process) {
+  const auto program = Program::open(process);
+  return program && program->read().value_or(ProgramWish()).holds != 0;
+}
+
 std::optional<ProgramWish> wish_of_frozen(pid_t process, const wire::ProcessImage& image) {
   for (const std::uint64_t address : program::kBlockAddresses) {
     BlockWords words{};

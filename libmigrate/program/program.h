@@ -77,6 +77,9 @@ class Program {
   std::uint64_t address_;
 };
 
+/// Whether a program is in a section in which it is not to be moved.
+bool holds_itself(pid_t process);
+
 /// The block of a process all of whose threads are stopped, if it has one. `image` has its pid and
 /// its mappings.
 std::optional<ProgramWish> wish_of_frozen(pid_t process, const wire::ProcessImage& image);
