@@ -1,6 +1,7 @@
 #include <unistd.h>
 
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -122,6 +123,21 @@ Answer move(const migrate_options& options, pid_t pid, const char* destination) 
   return ask(options, "{\"pid\":" + std::to_string(pid) + "," + members + "}");
 }
 
+Answer fork_process(const migrate_options& options, pid_t pid,
+                    std::span<const char* const> destinations, std::size_t count) {
+  if (pid < 0) {
+    return answer_of(MIGRATE_USAGE, "a pid cannot be negative");
+  }
+  if (is_caller(pid)) {
+    return answer_of(MIGRATE_USAGE, "call migrate_spawn, or fork and migrate_self");
+  }
+  std::string members;
+  if (auto wrong = fork_members(options, destinations, count, members)) {
+    return *std::move(wrong);
+  }
+  return ask(options, "{\"pid\":" + std::to_string(pid) + "," + members + "}");
+}
+
 Answer wait_for(const migrate_options& options, const char* process, const char* condition) {
   const std::string what = or_default(condition, "done");
   if (process == nullptr || *process == '\0' || !find_word(what, kWaitWords)) {
@@ -201,6 +217,15 @@ extern "C" int migrate_move(pid_t pid, const char* destination,
                             const struct migrate_options* options, migrate_result** result) {
   return with_options(options, result, [&](const migrate_options& chosen) {
     return move(chosen, pid, destination);
+  });
+}
+
+extern "C" int migrate_fork(pid_t pid, const char* const* destinations, size_t destination_count,
+                            size_t count, const struct migrate_options* options,
+                            migrate_result** result) {
+  return with_options(options, result, [&](const migrate_options& chosen) {
+    return fork_process(chosen, pid,
+                        {destinations, destinations == nullptr ? 0 : destination_count}, count);
   });
 }
 

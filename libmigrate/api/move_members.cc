@@ -1,16 +1,22 @@
 #include "libmigrate/api/move_members.h"
 
+#include <algorithm>
+
 #include "libmigrate/api/json_text.h"
 #include "libmigrate/requests/move_words.h"
 
 namespace migrate::client {
 
-std::optional<Answer> move_members(const migrate_options& options, const char* destination,
-                                   const char* wait, std::string& members) {
+namespace {
+
+bool is_empty(const char* destination) {
+  return destination == nullptr || *destination == '\0';
+}
+
+/// Those of how it goes there.
+std::optional<Answer> way_members(const migrate_options& options, const char* wait,
+                                  std::string& members) {
   const std::string mode = or_default(options.mode, MovePlan().word.data());
-  if (destination == nullptr || *destination == '\0') {
-    return answer_of(MIGRATE_USAGE, "a move needs a destination: \"HOST\" or \"HOST:PORT\"");
-  }
   if (!find_mode(mode)) {
     return answer_of(MIGRATE_USAGE, "mode \"" + mode + "\" is none of " + list_modes());
   }
@@ -22,10 +28,34 @@ std::optional<Answer> move_members(const migrate_options& options, const char* d
     return answer_of(MIGRATE_USAGE,
                      "wait \"" + std::string(wait) + "\" is none of " + list_words(kMoveWaitWords));
   }
-  members = "\"command\":\"move\",\"destination\":" + quote(destination) +
-            ",\"mode\":" + quote(mode) + ",\"wish\":" + quote(wish) + ",\"wait\":" + quote(wait) +
-            ",\"retry_seconds\":" + std::to_string(options.retry_seconds);
+  members += ",\"mode\":" + quote(mode) + ",\"wish\":" + quote(wish) + ",\"wait\":" + quote(wait) +
+             ",\"retry_seconds\":" + std::to_string(options.retry_seconds);
   return std::nullopt;
+}
+
+}  // namespace
+
+std::optional<Answer> move_members(const migrate_options& options, const char* destination,
+                                   const char* wait, std::string& members) {
+  if (is_empty(destination)) {
+    return answer_of(MIGRATE_USAGE, "a move needs a destination: \"HOST\" or \"HOST:PORT\"");
+  }
+  members = "\"command\":\"move\",\"destination\":" + quote(destination);
+  return way_members(options, wait, members);
+}
+
+std::optional<Answer> fork_members(const migrate_options& options,
+                                   std::span<const char* const> destinations, std::size_t count,
+                                   std::string& members) {
+  if (destinations.empty() || std::ranges::any_of(destinations, is_empty)) {
+    return answer_of(MIGRATE_USAGE, "copies need destinations: \"HOST\" or \"HOST:PORT\"");
+  }
+  members = "\"command\":\"fork\",\"destinations\":[";
+  for (const char* const each : destinations) {
+    members += (members.back() == '[' ? "" : ",") + quote(each);
+  }
+  members += "],\"count\":" + std::to_string(count);
+  return way_members(options, "resumed", members);
 }
 
 }  // namespace migrate::client

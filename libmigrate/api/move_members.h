@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "libmigrate/api/connection.h"
@@ -10,5 +12,10 @@ namespace migrate::client {
 /// The members of a request for a move, without its braces; or what is wrong with it.
 std::optional<Answer> move_members(const migrate_options& options, const char* destination,
                                    const char* wait, std::string& members);
+
+/// The same of copies; `count` 0: one for each destination.
+std::optional<Answer> fork_members(const migrate_options& options,
+                                   std::span<const char* const> destinations, std::size_t count,
+                                   std::string& members);
 
 }  // namespace migrate::client

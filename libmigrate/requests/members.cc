@@ -76,6 +76,22 @@ void MemberReader::text(const char* name, std::string& value) {
   value = text_of(name).value_or(value);
 }
 
+void MemberReader::texts(const char* name, std::vector<std::string>& value) {
+  const auto member = request_.find(name);
+  if (member == request_.end()) {
+    return;
+  }
+  const bool is_list = member->is_array() && std::ranges::all_of(*member, [](const json& each) {
+                         return each.is_string();
+                       });
+  if (!is_list) {
+    note(
+        bad_member(name, "of type " + std::string(member->type_name()), "write a list of strings"));
+    return;
+  }
+  value = member->get<std::vector<std::string>>();
+}
+
 void MemberReader::flag(const char* name, bool& value) {
   const auto member = request_.find(name);
   if (member == request_.end()) {
@@ -150,6 +166,12 @@ void MemberReader::rules(const char* name, PolicyRules& value) {
 }
 
 void MemberWriter::text(const char* name, const std::string& value) {
+  if (!value.empty()) {
+    request_[name] = value;
+  }
+}
+
+void MemberWriter::texts(const char* name, const std::vector<std::string>& value) {
   if (!value.empty()) {
     request_[name] = value;
   }

@@ -7,6 +7,7 @@
 #include <string>
 #include <string_view>
 #include <utility>
+#include <vector>
 
 #include "base/result.h"
 #include "libmigrate/requests/policy_rules.h"
@@ -25,6 +26,8 @@ class MemberReader {
   explicit MemberReader(const nlohmann::json& request);
 
   void text(const char* name, std::string& value);
+  /// A list of them.
+  void texts(const char* name, std::vector<std::string>& value);
   void flag(const char* name, bool& value);
   /// A number from 0.
   void number(const char* name, double& value);
@@ -85,6 +88,7 @@ class MemberWriter {
   explicit MemberWriter(nlohmann::json& request) : request_(request) {}
 
   void text(const char* name, const std::string& value);
+  void texts(const char* name, const std::vector<std::string>& value);
   void flag(const char* name, bool value);
   void number(const char* name, double value);
   void number(const char* name, const std::optional<std::uint64_t>& value);

@@ -1,5 +1,7 @@
 #include "libmigrate/requests/requests.h"
 
+#include <algorithm>
+
 #include "transport/address.h"
 
 namespace migrate {
@@ -10,6 +12,20 @@ Result<void> MoveRequest::settle() {
         make_error(ErrorCode::kInvalid, "move", "no destination", "give HOST or HOST:PORT"));
   }
   transport = MIGRATE_TRY(settle_page_transport(destination, to_string(transport)));
+  return {};
+}
+
+Result<void> ForkRequest::settle() {
+  if (destinations.empty()) {
+    return fail(make_error(ErrorCode::kInvalid, "fork", "no destination",
+                           "give at least one HOST or HOST:PORT"));
+  }
+  if (count == 0) {
+    count = static_cast<std::uint32_t>(std::min<std::size_t>(destinations.size(), kMost));
+  }
+  for (std::string& destination : destinations) {
+    MIGRATE_TRY(Address::parse(destination));
+  }
   return {};
 }
 

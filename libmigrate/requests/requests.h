@@ -15,9 +15,9 @@
 #include "base/result.h"
 #include "libmigrate/requests/members.h"
 #include "libmigrate/requests/move_plan.h"
+#include "libmigrate/requests/move_request.h"
 #include "libmigrate/requests/move_settings.h"
 #include "libmigrate/requests/move_words.h"
-#include "libmigrate/requests/page_transport_choice.h"
 #include "libmigrate/rights/asker.h"
 
 namespace migrate {
@@ -25,63 +25,6 @@ namespace migrate {
 // A request is a struct here: its word, its members, which are read and written by its one each(),
 // and its name in one of the two lists below. Whoever carries out requests goes by these lists, and
 // does not compile while he has no answer to one of them.
-
-/// A `move` as asked for over the local socket, or passed on by the process's home.
-struct MoveRequest {
-  static constexpr std::string_view kWord = "move";
-  pid_t pid = 0;
-  std::string destination;  ///< HOST:PORT; one of a transport of pages becomes its daemon's.
-  MovePlan plan;
-  PageTransportChoice transport;
-  MoveWait wait = MoveWait::kResumed;
-  uid_t uid = 0;             ///< Whose process it is.
-  Asker asker;               ///< In whose name the kernel is asked once it is frozen.
-  double retry_seconds = 0;  ///< For so long it is tried while what is in the way is transient.
-  bool strict = false;       ///< What would lose something is refused.
-  PushLimits push;           ///< What is not given is the host's where the process is.
-  RoundLimits rounds;
-  ModeWish wish;
-  /// For so long the process may take to come to one of its points, where it is then moved;
-  /// nothing: it is moved wherever it is.
-  std::optional<std::chrono::milliseconds> point_wait{};
-  /// The same if it has hooks, which it calls nowhere else, and a point was not asked for.
-  std::optional<std::chrono::milliseconds> hook_wait{};  ///< Nothing: kHookWait.
-  /// Once it has come there: what it waits with. See ProgramWish.
-  std::uint32_t at_point = 0;
-  std::uint64_t asked = 0;  ///< What the process itself asks with; 0: someone else does.
-  PolicyRules policy;       ///< Of whoever asks, within what the host's allows.
-  /// It is stopped (SIGSTOP) before its first instruction, with which it begins at the destination,
-  /// where its program need not be known. If it must not, it is as it was, or was killed.
-  bool starts = false;
-  /// Of files that the destination has not, pages are sent when they are touched, where no rule and
-  /// no advice says otherwise: of a process that starts always.
-  bool ships_unknown = false;
-
-  template <class Members, class Self>
-  static void each(Members& members, Self& self) {
-    members.word("mode", self.plan, parse_mode, [](const MovePlan& mode) { return mode.word; });
-    members.word("wait", self.wait, kMoveWaitWords);
-    members.text("destination", self.destination);
-    members.word("transport", self.transport, parse_page_transport,
-                 [](const PageTransportChoice& way) { return to_string(way); });
-    members.number("retry_seconds", self.retry_seconds);
-    members.flag("strict", self.strict);
-    members.number("bytes_per_second", self.push.bytes_per_second);
-    members.seconds("deadline_seconds", self.push.deadline);
-    members.whole("rounds", self.rounds.most, 1, 1000);
-    members.microseconds("downtime_us", self.rounds.downtime);
-    members.word("wish", self.wish.best, kWishes);
-    members.seconds("sample_seconds", self.wish.sample);
-    members.seconds("point_seconds", self.point_wait);
-    members.seconds("hook_seconds", self.hook_wait);
-    members.token("token", self.asked);
-    members.rules("policy", self.policy);
-    members.flag("starts", self.starts);
-    members.flag("ships_unknown", self.ships_unknown);
-  }
-  /// What the members must be together. Errors: kInvalid.
-  Result<void> settle();
-};
 
 /// A `check` as asked for over the local socket, or passed on.
 struct CheckRequest {
@@ -164,6 +107,25 @@ struct WaitRequest {
   }
 };
 
+/// Copies of a process that runs on, each of which runs at one of the destinations: as a child of
+/// fork(2) goes on, from the moment at which all of them were made.
+struct ForkRequest {
+  static constexpr std::string_view kWord = "fork";
+  static constexpr std::uint32_t kMost = 1024;
+  std::vector<std::string> destinations;  ///< HOST:PORT; one after the other, over and over.
+  std::uint32_t count = 0;                ///< 0: one for each destination.
+  MoveRequest move;                       ///< How each goes there; of no process, to nowhere yet.
+
+  template <class Members, class Self>
+  static void each(Members& members, Self& self) {
+    members.texts("destinations", self.destinations);
+    members.whole("count", self.count, 0, kMost);
+    MoveRequest::each(members, self.move);
+  }
+  /// Errors: kInvalid (no destination).
+  Result<void> settle();
+};
+
 /// This host and those that it knows.
 struct HostsRequest {
   static constexpr std::string_view kWord = "hosts";
@@ -188,8 +150,8 @@ struct HereRequest {
 /// What the worker of a process carries out, where it has one.
 using WorkerRequest = std::variant<MoveRequest, CheckRequest, ResolveRequest, EndRequest>;
 /// What a daemon carries out.
-using DaemonRequest =
-    std::variant<PsRequest, ShowRequest, WaitRequest, HostsRequest, PingRequest, HereRequest>;
+using DaemonRequest = std::variant<PsRequest, ShowRequest, WaitRequest, ForkRequest, HostsRequest,
+                                   PingRequest, HereRequest>;
 using AnyRequest = std::variant<WorkerRequest, DaemonRequest>;
 
 }  // namespace migrate

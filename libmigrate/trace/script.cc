@@ -291,6 +291,9 @@ Result<void> Script::wait_for_end(pid_t thread) {
         return fail(system_error("learn the new thread of", "thread " + std::to_string(thread)));
       }
       new_threads_.push_back(static_cast<pid_t>(child));
+      if (at_birth_) {
+        MIGRATE_TRY(at_birth_(new_threads_.back()));
+      }
     } else if (stop.event == 0 && stop.signal == arch::kScriptSignal) {
       siginfo_t information{};
       if (::ptrace(PTRACE_GETSIGINFO, thread, nullptr, &information) != 0) {

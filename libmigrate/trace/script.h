@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <initializer_list>
 #include <span>
 #include <string>
@@ -82,6 +83,9 @@ class Script {
   /// Without this it is sent again when the script is over.
   void keep_signals(std::vector<std::string>& signals) { kept_signals_ = &signals; }
 
+  /// Calls this for each thread that a clone call makes, before its maker goes on with the script.
+  void at_birth(std::function<Result<void>(pid_t)> hook) { at_birth_ = std::move(hook); }
+
   /// Runs all calls on the stopped `thread`, and leaves it stopped with the registers `base` and
   /// the mask `signal_mask`. The calls run to the end whatever fails. Reports the first must() that
   /// failed. Threads born of clone calls are left for the caller in new_threads(), each with its
@@ -99,6 +103,14 @@ class Script {
 
   std::int64_t result(std::size_t index) const { return entries_[index].result; }
   const std::vector<pid_t>& new_threads() const { return new_threads_; }
+
+  /// Where the number of a call stands in the process, and where one of its arguments.
+  std::uint64_t address_of(std::size_t index) const {
+    return place_.entries() + index * sizeof(arch::ScriptEntry);
+  }
+  std::uint64_t address_of(std::size_t index, std::size_t argument) const {
+    return address_of(index) + offsetof(arch::ScriptEntry, arguments) + argument * 8;
+  }
 
   /// Data as the calls left it, at an address that put() or reserve() gave.
   std::span<const std::byte> data(std::uint64_t address, std::size_t length_bytes) const;
@@ -139,6 +151,7 @@ class Script {
   std::vector<std::string> own_;    // signals that waited for the thread before the script
   std::vector<siginfo_t> foreign_;  // signals like that which ends a script, sent by someone else
   std::vector<std::string>* kept_signals_ = nullptr;
+  std::function<Result<void>(pid_t)> at_birth_;
   bool job_stop_ = false;  // SIGSTOP came
 };
 

@@ -68,6 +68,12 @@ Result<void> seize_for_life(pid_t thread) {
                "trace", thread);
 }
 
+Result<void> end_with_tracer(pid_t thread) {
+  return check(trace_call(PTRACE_SETOPTIONS, thread, 0,
+                          as_data(PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC | PTRACE_O_EXITKILL)),
+               "tie to its tracer's life", thread);
+}
+
 Result<void> keep_running(pid_t thread) {
   return check(trace_call(PTRACE_SETOPTIONS, thread, 0, as_data(PTRACE_O_TRACECLONE)),
                "release from its tracer's life", thread);

@@ -19,6 +19,9 @@ namespace migrate {
 Result<void> seize(pid_t thread);
 /// The same; if the tracer dies, so do the thread and those that it makes, until keep_running().
 Result<void> seize_for_life(pid_t thread);
+/// The stopped thread, and those that it makes, shall end when their tracer does, until
+/// keep_running() or detach().
+Result<void> end_with_tracer(pid_t thread);
 /// The stopped thread shall outlive its tracer.
 Result<void> keep_running(pid_t thread);
 /// Asks a seized thread to stop.

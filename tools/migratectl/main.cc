@@ -40,6 +40,8 @@ struct Options {
   bool json = false;
   std::string target;
   std::string destination;
+  std::vector<std::string> destinations;
+  std::uint32_t count = 0;
   std::string mode{MoveRequest().plan.word};
   std::string transport{to_string(MoveRequest().transport)};
   std::string wait{to_string(MoveRequest().wait)};
@@ -102,6 +104,24 @@ void add_wish(CLI::App& command, Options& options) {
                   "The same: for so many seconds it is watched first how much of its memory it "
                   "writes, while it runs (default: 0.2)")
       ->check(up_to(kMostSampleSeconds, "seconds"));
+}
+
+void add_fork(CLI::App& app, Options& options) {
+  CLI::App* fork =
+      app.add_subcommand("fork", "Copy a process that runs on, and run the copies on other hosts");
+  fork->add_option("PID", options.target, "Pid on this host")->required();
+  fork->add_option("--to", options.destinations,
+                   "HOST[:PORT],... to run them on, one after the other, over and over")
+      ->required()
+      ->delimiter(',')
+      ->type_name("HOST");
+  fork->add_option("--count", options.count, "How many copies (default: one for each host)")
+      ->check(up_to(ForkRequest::kMost, "copies"));
+  fork->add_option("--mode", options.mode, "How their memory follows")
+      ->check(CLI::IsMember(mode_words()));
+  fork->add_flag("--strict", options.strict,
+                 "Refuse what would lose something that a move does not carry");
+  add_policy(*fork, options);
 }
 
 /// inspect and run.
@@ -221,6 +241,7 @@ void add_options(CLI::App& app, Options& options) {
 
   add_moving(app, options);
   add_programs(app, options);
+  add_fork(app, options);
   app.add_subcommand("ps", "List the processes that came here or went away");
   CLI::App* show = app.add_subcommand("show", "Show everything about one of them");
   show->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
@@ -307,12 +328,20 @@ Result<json> move_request_of(const Options& options) {
   return request_for(move);
 }
 
+Result<ForkRequest> fork_request_of(const Options& options) {
+  ForkRequest fork{options.destinations, options.count, MIGRATE_TRY(run_request_of(options))};
+  fork.move.strict = options.strict;
+  return fork;
+}
+
 Result<json> request_of(const Options& options) {
   json request = {{"command", options.command}};  // What follows is for those with members.
   if (options.command == MoveRequest::kWord) {
     request = MIGRATE_TRY(move_request_of(options));
   } else if (options.command == CheckRequest::kWord || options.command == "inspect") {
     request = request_for(MIGRATE_TRY(check_request_of(options)));
+  } else if (options.command == ForkRequest::kWord) {
+    request = request_for(MIGRATE_TRY(fork_request_of(options)));
   } else if (options.command == WaitRequest::kWord) {
     request = request_for(WaitRequest{MIGRATE_TRY(parse_wait_for(options.wait_for))});
   } else if (options.command == ResolveRequest::kWord) {
@@ -347,7 +376,9 @@ void print_text(const Options& options, const json& result, int exit_code) {
   if (options.command == "inspect" && result.contains("files")) {
     fmt::print("{}{}", files_text(result), policy_text(result));
   }
-  if (exit_code == MIGRATE_REFUSED && refusals.is_array() && !refusals.empty()) {
+  if (options.command == "fork" && result.contains("processes")) {
+    fmt::print("{}", copies_text(result));
+  } else if (exit_code == MIGRATE_REFUSED && refusals.is_array() && !refusals.empty()) {
     fmt::print("{}{}{}", not_movable_text(refusals), hooks_text(result), links_text(result));
   } else if (exit_code != MIGRATE_DONE) {
     const std::string error = error_text(result);

@@ -344,6 +344,16 @@ std::string processes_text(const nlohmann::json& processes) {
   return table(rows);
 }
 
+std::string copies_text(const nlohmann::json& result) {
+  std::string text = processes_text(result["processes"]);
+  for (const nlohmann::json& failed : result.value("failed", nlohmann::json::array())) {
+    const nlohmann::json refusals = failed.value("refusals", nlohmann::json::array());
+    text += fmt::format("not at {}: {}\n", text_of(failed, "destination"),
+                        refusals.empty() ? error_text(failed) : refusals_text(refusals));
+  }
+  return text + fmt::format("it stood still for {}\n", duration_text(number_of(result, "stop_us")));
+}
+
 std::string fit_to_terminal(const std::string& text) {
   winsize size{};
   if (::ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) != 0 || size.ws_col == 0) {

@@ -35,6 +35,8 @@ std::string links_text(const nlohmann::json& result);
 /// The files of a program.
 std::string files_text(const nlohmann::json& result);
 std::string processes_text(const nlohmann::json& processes);
+/// The copies of a process, and why others came to nothing.
+std::string copies_text(const nlohmann::json& result);
 /// Cuts the lines of a table to the width of the terminal, if standard output is one.
 std::string fit_to_terminal(const std::string& text);
 std::string process_text(const nlohmann::json& record);

@@ -14,6 +14,7 @@
 #include "libmigrate/state/global_name.h"
 #include "libmigrate/state/registry.h"
 #include "tools/migrated/find_process.h"
+#include "tools/migrated/fork_requests.h"
 #include "tools/migrated/links_of.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/record_json.h"
@@ -205,6 +206,9 @@ struct DaemonAnswers {
   }
   Result<void> operator()(const WaitRequest& wait) const {
     return wait_process(service, request, wait.wait_for == WaitFor::kExit, client);
+  }
+  Result<void> operator()(const ForkRequest& fork) const {
+    return fork_process(service, request, fork, client);
   }
   Result<void> operator()(const HostsRequest& /*hosts*/) const {
     return answer(list_hosts(service));

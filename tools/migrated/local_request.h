@@ -25,8 +25,9 @@ struct LocalService {
 };
 
 /// Serves one client of the local socket: reads one line, a JSON object
-///   {"command": "check"|"move"|"resolve"|"ps"|"show"|"wait"|"hosts"|"ping"|"here",
+///   {"command": "check"|"move"|"resolve"|"ps"|"show"|"wait"|"fork"|"hosts"|"ping"|"here",
 ///    "pid": N (0: the client itself) or "process": "ID or pid", "destination": "HOST[:PORT]",
+///    "destinations": ["HOST[:PORT]",...], "count": N (fork),
 ///    "action": "resume-source"|"give-up", "mode", "transport", "wait", "retry_seconds",
 ///    "point_seconds", "for": "done"|"exit", "all": bool, "token": N}
 /// and answers with lines, the last of which is

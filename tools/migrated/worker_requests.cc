@@ -1,9 +1,6 @@
 #include "tools/migrated/worker_requests.h"
 
-#include <sys/stat.h>
-
 #include <chrono>
-#include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <span>
@@ -12,7 +9,6 @@
 #include <thread>
 #include <utility>
 
-#include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/host/letter_request.h"
 #include "libmigrate/host/mailbox_path.h"
@@ -23,6 +19,7 @@
 #include "libmigrate/requests/request_json.h"
 #include "libmigrate/rights/stand_in.h"
 #include "libmigrate/state/registry.h"
+#include "tools/migrated/asked_process.h"
 #include "tools/migrated/find_process.h"
 #include "transport/handoff.h"
 
@@ -34,22 +31,6 @@ using nlohmann::json;
 constexpr std::chrono::milliseconds kReplacedWithin{
     2000};  // A dead worker is replaced in one second.
 constexpr std::chrono::milliseconds kReplacedPause{20};
-
-/// The real user of a process.
-Result<uid_t> owner_of(pid_t pid) {
-  const std::string name = "process " + std::to_string(pid);
-  Result<std::string> status = read_file("/proc/" + std::to_string(pid) + "/status");
-  if (!status) {
-    return fail(
-        make_error(ErrorCode::kNotFound, "find", name, "no process of this host has this pid"));
-  }
-  const std::size_t at = status->find("\nUid:");
-  uid_t user = 0;
-  if (at == std::string::npos || std::sscanf(status->c_str() + at, "\nUid: %u", &user) != 1) {
-    return fail(make_error(ErrorCode::kCorrupt, "read the owner of", name));
-  }
-  return user;
-}
 
 /// Hands what is wanted to the worker that looks after the process. False: it takes nothing.
 Result<bool> hand_to_keeper(const LocalService& service, const Request& request,
@@ -90,15 +71,6 @@ Result<bool> hand_over(const LocalService& service, const Request& request,
     }
     std::this_thread::sleep_for(kReplacedPause);
   }
-}
-
-/// The first process of a host, or one of ours: a daemon, a worker, the init of a cell.
-bool is_ours(pid_t pid) {
-  struct stat theirs = {};
-  struct stat own = {};
-  const std::string program = "/proc/" + std::to_string(pid) + "/exe";
-  return pid == 1 || (stat(program.c_str(), &theirs) == 0 && stat("/proc/self/exe", &own) == 0 &&
-                      theirs.st_dev == own.st_dev && theirs.st_ino == own.st_ino);
 }
 
 /// Tells the client of a check or move that it is refused before anybody has looked.
@@ -153,16 +125,6 @@ Result<void> move_from_home(const LocalService& service, MoveRequest& move, Even
   service.become_worker(client.descriptors());  // Closes all others.
   run_source_worker(service.context, std::move(client), move);
   return {};
-}
-
-/// What is done before a process that has no worker yet is looked at or moved, alike.
-template <class Asked>
-Result<void> prepare(const Request& request, Asked& asked) {
-  asked.pid = request.pid();
-  asked.uid = MIGRATE_TRY(owner_of(asked.pid));
-  asked.asker = request.asker;
-  asked.asker.is_target = request.is_of_client(asked.pid);
-  return may_attach(asked.asker, asked.pid);
 }
 
 /// A function for each kind of request. What needs nothing before it is handed over, or fails where

@@ -100,6 +100,16 @@ MIGRATE_API int migrate_wait(const char* process, const char* condition,
 MIGRATE_API int migrate_move(pid_t pid, const char* destination,
                              const struct migrate_options* options, migrate_result** result);
 
+/* Copies process `pid`, not the caller, which runs on, and runs `count` copies of it at the
+ * `destinations`, one after the other, over and over (0: one at each); the mode is that of
+ * `options`. A copy goes on as a child of fork(2) would: with the one thread that the process must
+ * have, with its descriptors, and with a pid of its own, at this host, where init is its parent.
+ * Those that run there are the processes of the result. One that cannot has ended: then the status
+ * is not MIGRATE_DONE, while others may run. To fork where a program wants, see migrate_spawn(). */
+MIGRATE_API int migrate_fork(pid_t pid, const char* const* destinations, size_t destination_count,
+                             size_t count, const struct migrate_options* options,
+                             migrate_result** result);
+
 /* Moves the caller with all its threads: those that do not call run on but for the stop. Returns
  * MIGRATE_DONE at `destination`; anything else where it was, to run on. Once it has returned
  * anything else it is not moved for this any more, whatever becomes of the daemon; a daemon that

@@ -85,6 +85,24 @@ inline result move_process(pid_t pid, const std::string& host, const options& wa
   return detail::done(try_move_process(pid, host, wanted));
 }
 
+/// Copies another process, which runs on, and runs the copies at `hosts`, one after the other, over
+/// and over (`count` 0: one at each).
+inline result try_fork_process(pid_t pid, const std::vector<std::string>& hosts,
+                               std::size_t count = 0, const options& wanted = {}) {
+  std::vector<const char*> names;
+  for (const std::string& each : hosts) {
+    names.push_back(each.c_str());
+  }
+  return detail::call(wanted, [&](const migrate_options* given, migrate_result** came_to) {
+    return migrate_fork(pid, names.data(), names.size(), count, given, came_to);
+  });
+}
+/// The copies that run there. Throws error if not all do; those that do run on.
+inline std::vector<process> fork_process(pid_t pid, const std::vector<std::string>& hosts,
+                                         std::size_t count = 0, const options& wanted = {}) {
+  return detail::done(try_fork_process(pid, hosts, count, wanted)).processes();
+}
+
 /// Waits until a process is owed nothing.
 inline result try_wait_done(const std::string& name, const options& wanted = {}) {
   return detail::call(wanted, [&](const migrate_options* given, migrate_result** came_to) {

@@ -81,6 +81,35 @@ std::size_t open_descriptors() {
   return migrate::list_directory("/proc/self/fd").value().size();
 }
 
+TEST(Client, CopiesAnotherProcess) {
+  PretendedDaemon daemon(
+      "{\"event\":\"copy\",\"pid\":18,\"destination\":\"hostB\",\"exit\":0}\n"
+      "{\"event\":\"result\",\"exit\":4,\"pid\":17,\"stop_us\":900,\"processes\":[{\"process\":"
+      "\"ab\","
+      "\"pid\":18,\"where\":\"hostB\"}],\"failed\":[{\"pid\":19,\"destination\":\"hostC\",\"exit\":"
+      "4}],"
+      "\"error\":{\"code\":\"retry\",\"message\":\"1 of 2\"}}\n");
+  migrate_options options = daemon.options();
+  options.mode = "demand";
+  Held result;
+  const std::array<const char*, 2> hosts = {"hostB", "hostC:7071"};
+  EXPECT_EQ(migrate_fork(17, hosts.data(), hosts.size(), 3, &options, &result), MIGRATE_FAILED);
+  EXPECT_STREQ(migrate_result_message(result.get()), "1 of 2");
+  ASSERT_EQ(migrate_result_process_count(result.get()), 1U);
+  migrate_process copy = {};
+  copy.size = sizeof copy;
+  ASSERT_EQ(migrate_result_process(result.get(), 0, &copy), 0);
+  EXPECT_EQ(copy.pid, 18);
+  EXPECT_STREQ(copy.where, "hostB");
+  const auto request = migrate::parse_object(daemon.request());
+  EXPECT_EQ(migrate::command_of(request).value(), "fork");
+  EXPECT_EQ(migrate::parse_process(request).value().pid, 17);
+  const auto fork = migrate::request_as<migrate::ForkRequest>(request).value();
+  EXPECT_EQ(fork.destinations, (std::vector<std::string>{"hostB", "hostC:7071"}));
+  EXPECT_EQ(fork.count, 3U);
+  EXPECT_EQ(fork.move.plan.word, "demand");
+}
+
 TEST(Client, MovesAnotherProcess) {
   PretendedDaemon daemon(
       "{\"event\":\"phase\",\"phase\":\"offer\"}\n"
@@ -268,6 +297,10 @@ TEST(Client, RefusesWrongUseBeforeConnecting) {
   EXPECT_EQ(migrate_self("hostB", &options, nullptr), MIGRATE_USAGE);
   EXPECT_EQ(migrate_self("", nullptr, nullptr), MIGRATE_USAGE);
   EXPECT_EQ(migrate_move(0, "hostB", nullptr, nullptr), MIGRATE_USAGE);
+  const std::array<const char*, 2> hosts = {"hostB", nullptr};
+  EXPECT_EQ(migrate_fork(0, hosts.data(), 1, 0, nullptr, nullptr), MIGRATE_USAGE);
+  EXPECT_EQ(migrate_fork(17, hosts.data(), 2, 0, nullptr, nullptr), MIGRATE_USAGE);
+  EXPECT_EQ(migrate_fork(17, nullptr, 2, 0, nullptr, nullptr), MIGRATE_USAGE);
   EXPECT_EQ(migrate_move(17, nullptr, nullptr, nullptr), MIGRATE_USAGE);
   EXPECT_EQ(migrate_move(-1, "hostB", nullptr, nullptr), MIGRATE_USAGE);
   EXPECT_EQ(migrate_wait("", "exit", nullptr, nullptr), MIGRATE_USAGE);

@@ -4,11 +4,13 @@
 #include <nlohmann/json.hpp>
 
 #include "libmigrate/requests/request_json.h"
+#include "tests/base/code_of.h"
 
 namespace migrate {
 namespace {
 
 using nlohmann::json;
+using test::code_of;
 
 /// The error of a request for a move with one member more, or instead.
 std::string error_with(const char* member, const json& value) {
@@ -266,6 +268,26 @@ TEST(Requests, ATokenIsAWholeNumber) {
   }
   const MoveRequest move = move_with("token", 17U);
   EXPECT_EQ(request_as<MoveRequest>(request_for(move)).value().asked, 17U);
+}
+
+TEST(Requests, AForkIsReadAsItIsWritten) {
+  ForkRequest fork;
+  fork.destinations = {"b:7070", "c"};
+  fork.move.plan = parse_mode("demand").value();
+  fork.move.strict = true;
+  fork.count = 7;
+  expect_same(fork);
+  fork.count = 0;
+  const ForkRequest back = request_as<ForkRequest>(request_for(fork)).value();
+  EXPECT_EQ(back.count, 2U);  // One for each.
+  EXPECT_EQ(back.destinations, fork.destinations);
+  EXPECT_EQ(back.move.plan.word, "demand");
+  for (const char* const wrong :
+       {R"({"command":"fork"})", R"({"command":"fork","destinations":[]})",
+        R"({"command":"fork","destinations":"b"})", R"({"command":"fork","destinations":[1]})",
+        R"({"command":"fork","destinations":["b:7070"],"count":1025})"}) {
+    EXPECT_EQ(code_of(request_as<ForkRequest>(json::parse(wrong))), ErrorCode::kInvalid) << wrong;
+  }
 }
 
 TEST(Requests, AMoveIsReadAsItIsWritten) {
