@@ -140,11 +140,25 @@ bool same(const wire::Credentials& a, const wire::Credentials& b) {
   return a.SerializeAsString() == b.SerializeAsString();
 }
 
+void script_capabilities(Script& script, std::uint64_t effective, std::uint64_t permitted,
+                         std::uint64_t inheritable) {
+  const __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  const auto low = [](std::uint64_t set) { return static_cast<__u32>(set); };
+  const auto high = [](std::uint64_t set) { return static_cast<__u32>(set >> 32U); };
+  const __user_cap_data_struct data[2] = {{low(effective), low(permitted), low(inheritable)},
+                                          {high(effective), high(permitted), high(inheritable)}};
+  script.must("set capabilities", SYS_capset, {script.put_value(header), script.put_value(data)});
+}
+
+// Each step before what forbids it: inheritable capabilities must be in the bounding set when they
+// are taken on, a secure bit forbids ambient ones, and the change of user ids takes these, and all
+// that are effective, away.
 void script_credentials(Script& script, const wire::Credentials& wanted,
                         const wire::Credentials& own) {
   if (same(wanted, own)) {
     return;
   }
+  const std::uint64_t all = own.capabilities_permitted();
   std::vector<gid_t> groups(wanted.groups().begin(), wanted.groups().end());
   script.must("keep capabilities", SYS_prctl, {PR_SET_KEEPCAPS, 1, 0, 0, 0});
   script.must("set groups", SYS_setgroups,
@@ -152,6 +166,7 @@ void script_credentials(Script& script, const wire::Credentials& wanted,
   script.must("set group ids", SYS_setresgid,
               {wanted.gid_real(), wanted.gid_effective(), wanted.gid_saved()});
   script.call(SYS_setfsgid, {wanted.gid_filesystem()});
+  script_capabilities(script, all, all, wanted.capabilities_inheritable());
   for (int capability = 0; capability < kCapabilities; ++capability) {
     const std::uint64_t bit = 1ULL << static_cast<unsigned>(capability);
     if ((own.capabilities_bounding() & bit) != 0 && (wanted.capabilities_bounding() & bit) == 0) {
@@ -162,32 +177,19 @@ void script_credentials(Script& script, const wire::Credentials& wanted,
   script.must("set user ids", SYS_setresuid,
               {wanted.uid_real(), wanted.uid_effective(), wanted.uid_saved()});
   script.call(SYS_setfsuid, {wanted.uid_filesystem()});
-  if (wanted.secure_bits() != own.secure_bits()) {
-    // Needs CAP_SETPCAP, which the change of user ids left in the permitted set only.
-    const __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-    const std::uint64_t all = own.capabilities_permitted();
-    const __user_cap_data_struct data[2] = {
-        {static_cast<__u32>(all), static_cast<__u32>(all), 0},
-        {static_cast<__u32>(all >> 32U), static_cast<__u32>(all >> 32U), 0}};
-    script.must("raise capabilities", SYS_capset,
-                {script.put_value(header), script.put_value(data)});
-    script.must("set secure bits", SYS_prctl, {PR_SET_SECUREBITS, wanted.secure_bits(), 0, 0, 0});
-  }
-  const __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
-  const auto low = [](std::uint64_t set) { return static_cast<__u32>(set); };
-  const auto high = [](std::uint64_t set) { return static_cast<__u32>(set >> 32U); };
-  const std::uint64_t effective = wanted.capabilities_effective();
-  const std::uint64_t permitted = wanted.capabilities_permitted();
-  const std::uint64_t inheritable = wanted.capabilities_inheritable();
-  const __user_cap_data_struct data[2] = {{low(effective), low(permitted), low(inheritable)},
-                                          {high(effective), high(permitted), high(inheritable)}};
-  script.must("set capabilities", SYS_capset, {script.put_value(header), script.put_value(data)});
+  script_capabilities(script, all, all, wanted.capabilities_inheritable());
   for (int capability = 0; capability < kCapabilities; ++capability) {
     if ((wanted.capabilities_ambient() & (1ULL << static_cast<unsigned>(capability))) != 0) {
-      script.call(SYS_prctl, {PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE,
-                              static_cast<std::uint64_t>(capability), 0, 0});
+      script.must(
+          "raise an ambient capability", SYS_prctl,
+          {PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, static_cast<std::uint64_t>(capability), 0, 0});
     }
   }
+  if (wanted.secure_bits() != own.secure_bits()) {
+    script.must("set secure bits", SYS_prctl, {PR_SET_SECUREBITS, wanted.secure_bits(), 0, 0, 0});
+  }
+  script_capabilities(script, wanted.capabilities_effective(), wanted.capabilities_permitted(),
+                      wanted.capabilities_inheritable());
   constexpr std::uint32_t kKeepCapabilities = 1U << 4U;  // SECBIT_KEEP_CAPS
   script.call(SYS_prctl, {PR_SET_KEEPCAPS,
                           (wanted.secure_bits() & kKeepCapabilities) != 0 ? 1U : 0U, 0, 0, 0});

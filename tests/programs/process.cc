@@ -146,6 +146,21 @@ void capabilities() {
   keep(describe_credentials);
 }
 
+/// What could not be taken on any more, and was before: an inheritable capability that has left the
+/// bounding set, and an ambient one.
+void older_capabilities() {
+  constexpr unsigned long kNoAmbientRaise = 1UL << 6U;  // SECBIT_NO_CAP_AMBIENT_RAISE
+  __user_cap_header_struct header{.version = _LINUX_CAPABILITY_VERSION_3, .pid = 0};
+  std::array<__user_cap_data_struct, 2> data{};
+  called(::syscall(SYS_capget, &header, data.data()), "capget");
+  data[0].inheritable = 0x0000'0021U;
+  called(::syscall(SYS_capset, &header, data.data()), "capset");
+  called(::prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, 5, 0, 0), "prctl(PR_CAP_AMBIENT)");
+  called(::prctl(PR_CAPBSET_DROP, 0), "prctl(PR_CAPBSET_DROP)");
+  called(::prctl(PR_SET_SECUREBITS, kNoAmbientRaise), "prctl(PR_SET_SECUREBITS)");
+  keep(describe_credentials);
+}
+
 void no_new_privs() {
   called(::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)");
   keep(describe_credentials);
@@ -339,6 +354,7 @@ constexpr check::Property kProperties[] = {
     {"credentials", credentials},
     {"mixed_credentials", mixed_credentials},
     {"capabilities", capabilities},
+    {"older_capabilities", older_capabilities},
     {"no_new_privs", no_new_privs},
     {"limits", limits},
     {"places", places},
