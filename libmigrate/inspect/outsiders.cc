@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "base/file.h"
+#include "libmigrate/inspect/internal/shared_files.h"
 #include "libmigrate/proc/proc_text.h"
 
 namespace migrate::inspect {
@@ -202,9 +203,11 @@ bool is_seed(const ProcessView& view, const std::string& directory, std::string_
 }
 
 // A process that was born since the draft has whatever its parent had: one that is no child any
-// more may be a grandchild of ours.
+// more may be a grandchild of ours. One that was there before may share what is in `shared`, by
+// shared_file_key(); null: nothing.
 void check_newcomer(const ProcessView& view, const SharedObjects& objects, const Wanted& wanted,
-                    pid_t other, Refusals& refusals) {
+                    pid_t other, const std::map<std::string, std::uint64_t>* shared,
+                    Refusals& refusals) {
   const std::string directory = "/proc/" + std::to_string(other);
   const auto status = read_file(directory + "/status");
   if (!status || is_ours(*status) ||
@@ -236,7 +239,9 @@ void check_newcomer(const ProcessView& view, const SharedObjects& objects, const
        numbered_entries(opened->get(), "fd").value_or(std::vector<std::uint32_t>())) {
     const auto link = read_link_at(opened->get(), std::to_string(number));
     for (const SharedObjects::Stateful& own : objects.stateful) {
-      if (link && *link == own.link &&
+      const bool may_share =
+          shared != nullptr && shared->contains(shared_file_key(own.number, own.link));
+      if (link && *link == own.link && !may_share &&
           ::syscall(SYS_kcmp, view.pid, other, KCMP_FILE, own.number, number) == 0) {
         refuse(refusals, "SHARED_FILE", fmt::format("descriptor {} -> {}", own.number, own.link),
                describe_process(other));
@@ -324,9 +329,12 @@ void check_newcomers(const ProcessView& view, const SharedObjects& objects, Find
     return;
   }
   const Wanted wanted = everything(view, objects);
+  const std::set<pid_t> ancestors =
+      findings.shared_files.empty() ? std::set<pid_t>() : ancestors_of(view.pid);
   const auto check_one = [&](pid_t pid) {
     check_relative(view, pid, refusals);
-    check_newcomer(view, objects, wanted, pid, refusals);
+    check_newcomer(view, objects, wanted, pid,
+                   ancestors.contains(pid) ? &findings.shared_files : nullptr, refusals);
   };
   if (before == 0 || now < before || now - before > kMaxSteps) {
     for (const pid_t pid : all_processes()) {

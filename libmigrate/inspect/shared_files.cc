@@ -56,17 +56,6 @@ std::uint64_t parent_of(std::uint64_t pid) {
   return fields.size() > 1 ? parse_number(fields[1]).value_or(0) : 0;
 }
 
-std::set<pid_t> ancestors_of(pid_t pid) {
-  std::set<pid_t> ancestors;
-  for (std::uint64_t parent = parent_of(static_cast<std::uint64_t>(pid)); parent != 0;
-       parent = parent_of(parent)) {
-    if (!ancestors.insert(static_cast<pid_t>(parent)).second) {
-      break;
-    }
-  }
-  return ancestors;
-}
-
 // It stays open where the process leaves, and with it a lock would.
 void note_shared(Candidate& candidate, std::uint64_t id, Findings& findings, Refusals& refusals) {
   if (candidate.file->locks_size() > 0 && candidate.file->shared_id() == 0) {
@@ -132,6 +121,17 @@ void search(const ProcessView& view, pid_t other, bool ancestor,
 }
 
 }  // namespace
+
+std::set<pid_t> ancestors_of(pid_t pid) {
+  std::set<pid_t> ancestors;
+  for (std::uint64_t parent = parent_of(static_cast<std::uint64_t>(pid)); parent != 0;
+       parent = parent_of(parent)) {
+    if (!ancestors.insert(static_cast<pid_t>(parent)).second) {
+      break;
+    }
+  }
+  return ancestors;
+}
 
 std::string shared_file_key(std::uint32_t number, const std::string& path) {
   return fmt::format("{} {}", number, path);

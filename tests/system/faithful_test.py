@@ -223,6 +223,31 @@ os.waitpid(child, 0)
                      "PIPE_SHARED")
 
 
+class BornBefore(FaithfulCase):
+    """Ancestors share what they shared at check, also if so many processes were born meanwhile that
+    all are looked at again."""
+
+    def test_position_of_an_ancestor(self):
+        file = self.testbed.new_path("file")
+        file.touch()
+        shell = self.start("os.lseek(7, 3, 0)",
+                           prefix=["bash", "-c", 'exec 7<"$0"; "$@" & wait $!', file])
+        with open(f"/proc/{shell.pid}/task/{shell.pid}/children", encoding="ascii") as children:
+            process = int(children.read())
+        self.arm("source.offered")
+        outcomes = []
+        mover = threading.Thread(target=lambda: outcomes.append(self.testbed.control(
+            "hostA", "move", process, "hostB")))
+        mover.start()
+        worker = self.stopped_at("source.offered", "hostA")
+        for _ in range(100):
+            subprocess.run(["/bin/true"], check=True)
+        os.kill(worker, signal.SIGCONT)
+        mover.join()
+        self.assertEqual(outcomes[0].status, DONE, f"{outcomes[0]}\n{self.testbed.logs()}")
+        self.ends_well(shell)
+
+
 class Users(FaithfulCase):
     """Root's programs that give root up, and what a user may only execute."""
 

@@ -1,5 +1,10 @@
 #pragma once
 
+#include <sys/types.h>
+
+#include <set>
+#include <string>
+
 #include "libmigrate/inspect/internal/process_view.h"
 
 namespace migrate::inspect {
@@ -12,6 +17,9 @@ namespace migrate::inspect {
 /// for.
 void check_shared_files(const ProcessView& view, Findings& findings, wire::Objects& objects,
                         const wire::ProcessImage& image, Refusals& refusals);
+
+/// The parent of `pid`, that of the parent, and so on, as far as this /proc shows them.
+std::set<pid_t> ancestors_of(pid_t pid);
 
 /// What `findings` knows a descriptor by.
 std::string shared_file_key(std::uint32_t number, const std::string& path);
