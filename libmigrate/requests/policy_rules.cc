@@ -7,6 +7,7 @@
 #define TOML_EXCEPTIONS 0  // NOLINT(readability-identifier-naming): toml++ reads it.
 #include <toml++/toml.h>
 
+#include "libmigrate/requests/json_member.h"
 #include "libmigrate/requests/words.h"
 
 namespace migrate {
@@ -145,28 +146,45 @@ Error bad_rules(std::string remedy) {
   return make_error(ErrorCode::kInvalid, "read a request", "policy", std::move(remedy));
 }
 
+/// The name of a member that a rule may have, and is of another type; null: none is. Taken as
+/// absent, it would make the rule fit more than whoever wrote it meant.
+const char* misfit_of(const nlohmann::json& written) {
+  const auto is_other = [&written](const char* name, auto fits) {
+    const auto member = written.find(name);
+    return member != written.end() && !fits(*member);
+  };
+  const auto is_text = [](const nlohmann::json& value) { return value.is_string(); };
+  const auto is_number = [](const nlohmann::json& value) { return value.is_number_unsigned(); };
+  for (const char* const name : {"place", "action", "kind", "name"}) {
+    if (is_other(name, is_text)) {
+      return name;
+    }
+  }
+  for (const char* const name : {"min_bytes", "max_bytes"}) {
+    if (is_other(name, is_number)) {
+      return name;
+    }
+  }
+  return is_other("known", [](const nlohmann::json& value) { return value.is_boolean(); })
+             ? "known"
+             : nullptr;
+}
+
 Result<PolicyRule> rule_from_json(const nlohmann::json& written) {
+  if (const char* const misfit = misfit_of(written)) {
+    return fail(bad_rules("the " + std::string(misfit) + " of a rule is of another type"));
+  }
   PolicyRule rule;
-  const auto text = [&written](const char* name) {
-    const auto member = written.find(name);
-    return member != written.end() && member->is_string() ? member->get<std::string>()
-                                                          : std::string();
-  };
-  const auto number = [&written](const char* name, std::uint64_t otherwise) {
-    const auto member = written.find(name);
-    return member != written.end() && member->is_number_unsigned() ? member->get<std::uint64_t>()
-                                                                   : otherwise;
-  };
-  const auto travel = find_word(text("action"), kTravels);
-  rule.place = text("place");
-  rule.name = text("name");
-  rule.min_bytes = number("min_bytes", rule.min_bytes);
-  rule.max_bytes = number("max_bytes", rule.max_bytes);
-  if (const auto known = written.find("known"); known != written.end() && known->is_boolean()) {
+  const auto travel = find_word(text_member(written, "action"), kTravels);
+  rule.place = text_member(written, "place");
+  rule.name = text_member(written, "name");
+  rule.min_bytes = written.value("min_bytes", rule.min_bytes);
+  rule.max_bytes = written.value("max_bytes", rule.max_bytes);
+  if (const auto known = written.find("known"); known != written.end()) {
     rule.known = known->get<bool>();
   }
   if (written.contains("kind")) {
-    rule.kind = find_word(text("kind"), kMemoryKinds);
+    rule.kind = find_word(text_member(written, "kind"), kMemoryKinds);
   }
   if (!travel || (written.contains("kind") && !rule.kind) || rule.place.size() > kMostNameBytes) {
     return fail(bad_rules("each rule has a place and an action, and perhaps a kind"));

@@ -4,6 +4,8 @@
 #include <nlohmann/json.hpp>
 
 #include "libmigrate/requests/request_json.h"
+#include "libmigrate/requests/status_words.h"
+#include "libmigrate/requests/words.h"
 #include "tests/base/code_of.h"
 
 namespace migrate {
@@ -337,6 +339,119 @@ TEST(Requests, ThatListOrWait) {
   EXPECT_TRUE(request_as<PsRequest>({{"all", true}}).value().all);
   EXPECT_FALSE(request_as<PsRequest>({{"all", "yes"}}));
   EXPECT_FALSE(request_as<WaitRequest>({{"for", "ever"}}));
+}
+
+TEST(Requests, EachMemberOfAMoveComesBack) {
+  const json written = json::parse(R"({"command":"move","mode":"auto","wait":"done",
+      "destination":"b:7071","transport":"tcp","retry_seconds":2.5,"strict":true,
+      "bytes_per_second":1000,"deadline_seconds":0.5,"rounds":7,"downtime_us":300,
+      "wish":"bytes","sample_seconds":0.75,"point_seconds":1.25,"hook_seconds":3.5,"token":99,
+      "policy":[{"place":"p:1","action":"eager","kind":"heap","name":"","min_bytes":1,
+      "max_bytes":2}],"starts":true,"ships_unknown":true})");
+  const MoveRequest move = request_as<MoveRequest>(written).value();
+  EXPECT_TRUE(move.plan.decides && move.strict && move.starts && move.ships_unknown);
+  EXPECT_EQ(move.wait, MoveWait::kDone);
+  EXPECT_EQ(move.wish.best, Wish::kBytes);
+  EXPECT_EQ(move.wish.sample.count(), 750);
+  EXPECT_EQ(move.point_wait->count(), 1250);
+  EXPECT_EQ(move.hook_wait->count(), 3500);
+  EXPECT_EQ(move.asked, 99U);
+  EXPECT_EQ(move.policy.front().kind, MemoryKind::kHeap);
+  EXPECT_EQ(request_for(move), written);  // Nothing is dropped on the way to a worker.
+}
+
+TEST(Requests, EachMemberOfACheckComesBack) {
+  for (const auto& [word, detail] : kDetails) {
+    json written = json::parse(R"({"command":"check","destination":"b:7070","strict":true,
+        "mode":"auto","wish":"exposure","sample_seconds":0.25,"starts":true,
+        "policy":[{"place":"p:1","action":"ship","name":"/a","min_bytes":0,"max_bytes":9,
+        "known":false}]})");
+    written["detail"] = word;
+    const CheckRequest check = request_as<CheckRequest>(written).value();
+    EXPECT_EQ(check.detail, detail);
+    EXPECT_EQ(check.wish.best, Wish::kExposure);
+    EXPECT_EQ(check.policy.front().known, false);
+    EXPECT_EQ(request_for(check), written);
+  }
+  EXPECT_EQ(request_as<CheckRequest>({{"detail", "all"}}).error().object, "detail \"all\"");
+}
+
+TEST(Requests, WhoAsksIsNotTakenFromTheRequest) {
+  const MoveRequest move =
+      request_as<MoveRequest>(
+          {{"destination", "b"}, {"uid", 0}, {"pid", 1}, {"asker", 0}, {"at_point", 1}})
+          .value();
+  EXPECT_EQ(move.pid, MoveRequest().pid);
+  EXPECT_EQ(move.uid, MoveRequest().uid);
+  EXPECT_EQ(move.at_point, 0U);
+  for (const char* member : {"uid", "pid", "asker", "at_point"}) {
+    EXPECT_FALSE(request_for(move).contains(member)) << member;
+  }
+}
+
+TEST(Requests, ACommandThatIsNotKnownIsToldAllThatAre) {
+  const Error error = command_of({{"command", "moves"}}).error();
+  EXPECT_EQ(error.object, "command \"moves\"");
+  EXPECT_EQ(error.remedy,
+            "use one of: move, check, resolve, end, ps, show, wait, fork, hosts, ping, here");
+  EXPECT_EQ(command_of({{"command", 7}}).error().object, "command of type number");
+  EXPECT_FALSE(command_of(json::parse(kCancel)));  // A line that takes back is no request.
+}
+
+TEST(Requests, WhatIsWaitedForIsKnownOfABadMoveToo) {
+  EXPECT_EQ(wait_of({{"wait", "exit"}, {"destination", 7}}), MoveWait::kExit);
+  EXPECT_EQ(wait_of({{"wait", "ever"}}), MoveWait::kResumed);
+  EXPECT_EQ(wait_of({{"wait", 7}}), MoveWait::kResumed);
+  EXPECT_EQ(wait_of(json::array()), MoveWait::kResumed);
+}
+
+TEST(Requests, AProcessIsNamedAsItIsRead) {
+  json request = json::object();
+  name_process(request, {});
+  EXPECT_EQ(request, json::object());
+  name_process(request, {.id = "ab12", .pid = 0});
+  EXPECT_EQ(request, json::parse(R"({"process":"ab12","pid":0})"));
+  const ProcessName both = parse_process(request).value();
+  EXPECT_EQ(both.id, "ab12");
+  EXPECT_EQ(both.pid, 0);
+  // A pid in the place of an id is what counts, whatever else stands there.
+  const ProcessName digits = parse_process({{"process", "4194304"}, {"pid", 9}}).value();
+  EXPECT_EQ(digits.pid, 4194304);
+  EXPECT_EQ(digits.id, "");
+  const Error error = parse_process({{"pid", -1}}).error();
+  EXPECT_EQ(error.object, "pid -1");
+  EXPECT_EQ(error.remedy, "write the number of a process, or 0 for your own");
+  EXPECT_EQ(parse_process(json::array()).error().code, ErrorCode::kInvalid);
+}
+
+TEST(StatusWords, EachStatusHasItsMeaningAndAnyOtherIsAnError) {
+  for (const StatusWords& each : kStatusWords) {
+    EXPECT_STREQ(meaning_of(each.status), each.meaning);
+    EXPECT_NE(std::string_view(each.meaning).back(), '.');
+  }
+  EXPECT_STREQ(meaning_of(MIGRATE_REFUSED), "refused; the process runs on where it was");
+  for (const int status : {-1, 99, std::numeric_limits<int>::max()}) {
+    EXPECT_STREQ(meaning_of(status), meaning_of(MIGRATE_ERROR)) << status;
+  }
+}
+
+TEST(Words, ListsAreForPeople) {
+  EXPECT_EQ(list_modes(), "lazy, demand, eager, precopy, hybrid or auto");
+  EXPECT_EQ(list_words(kWishes), "stop, exposure, bytes");
+  EXPECT_EQ(words_in(kDetails), (std::vector<std::string>{"verdict", "rules", "files", "links"}));
+  EXPECT_FALSE(find_mode("check"));  // Nobody may choose it.
+  EXPECT_FALSE(find_word("", kWishes));
+}
+
+TEST(Words, ATransportsErrorNamesBoth) {
+  std::string destination = std::string(page_transports()[0]->word) + "://b:7070";
+  const std::string before = destination;
+  const Error error = settle_page_transport(destination, "tcp").error();
+  EXPECT_EQ(error.object, before + " by transport tcp");
+  EXPECT_EQ(error.remedy,
+            "leave out " + std::string(page_transports()[0]->word) + ":// or the transport");
+  EXPECT_EQ(destination, before);  // Unchanged, as whoever asks wrote it.
+  EXPECT_FALSE(settle_page_transport(destination, "carrier-pigeon"));
 }
 
 TEST(Words, AnErrorNamesWhatMayCome) {
