@@ -239,5 +239,87 @@ TEST_F(RegistryTest, MailboxPassesMessageAndDescriptor) {
   EXPECT_EQ(hand_to_worker(directory_, "../x", 0, message).error().code, ErrorCode::kInvalid);
 }
 
+/// Runs SQL on the database as something else than this program would.
+void execute(const std::string& directory, const char* sql) {
+  sqlite3* raw = nullptr;
+  ASSERT_EQ(sqlite3_open(Registry::path(directory).c_str(), &raw), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(raw, sql, nullptr, nullptr, nullptr), SQLITE_OK) << sqlite3_errmsg(raw);
+  sqlite3_close(raw);
+}
+
+TEST_F(RegistryTest, ADatabaseOfAnyEarlierVersionIsReadOn) {
+  execute(directory_,
+          "CREATE TABLE processes (process TEXT NOT NULL, role INTEGER NOT NULL,"
+          " pid INTEGER NOT NULL, home TEXT NOT NULL, place TEXT NOT NULL, session TEXT NOT NULL,"
+          " mode TEXT NOT NULL, state INTEGER NOT NULL, exit_status INTEGER,"
+          " owed_pages INTEGER NOT NULL, created_us INTEGER NOT NULL,"
+          " updated_us INTEGER NOT NULL, uid INTEGER NOT NULL, command TEXT NOT NULL,"
+          " result TEXT NOT NULL, worker INTEGER NOT NULL, mailbox TEXT NOT NULL,"
+          " boot TEXT NOT NULL, PRIMARY KEY (process, role));"
+          "INSERT INTO processes VALUES ('ab12',1,17,'h','w','5e','lazy',2,NULL,7,1,2,1000,'xz',"
+          "'{}',9,'','boot'); PRAGMA user_version = 1;");
+  const std::string drop = "ALTER TABLE processes DROP COLUMN ";
+  for (int version = 1; version <= 4; ++version) {
+    if (version >= 2) {  // The first reading has made it one of today.
+      const std::string missing = drop + "identity;" + drop + "moves;" +
+                                  (version <= 3 ? drop + "owed_by;" : "") +
+                                  (version == 2 ? drop + "worker_start;" : "");
+      const std::string number = "PRAGMA user_version = " + std::to_string(version);
+      execute(directory_, (missing + number).c_str());
+    }
+    ProcessRecord row = registry().find_process("ab12").value().at(0);
+    EXPECT_EQ(row.role, ProcessRole::kGuest);
+    EXPECT_EQ(row.owed_pages, 7U);
+    EXPECT_EQ(row.command, "xz");
+    EXPECT_TRUE(row.waits_for.empty() && row.owed_by.empty() && row.identity.empty());
+    EXPECT_EQ(row.moves, 0U);
+    row.moves = 3;
+    EXPECT_TRUE(registry().upsert(row));
+    EXPECT_EQ(registry().find_process("ab12").value().at(0).moves, 3U) << version;
+  }
+}
+
+TEST_F(RegistryTest, ADatabaseOfALaterVersionIsLeftAlone) {
+  ASSERT_TRUE(registry().upsert(record("ab12", 17)));
+  execute(directory_, "PRAGMA user_version = 6;");
+  EXPECT_EQ(Registry::open(directory_).error().code, ErrorCode::kUnsupported);
+  EXPECT_EQ(Registry::open_or_repair(directory_).error().code, ErrorCode::kUnsupported);
+  execute(directory_, "PRAGMA user_version = 5;");
+  EXPECT_EQ(registry().list().value().size(), 1U);
+}
+
+TEST_F(RegistryTest, NumbersThatNobodyWritesAreKeptInBounds) {
+  ASSERT_TRUE(registry().upsert(record("ab12", 17)));
+  execute(directory_, "UPDATE processes SET state=99");
+  const ProcessRecord row = registry().list().value().at(0);
+  EXPECT_EQ(row.state, ProcessState::kChildrenLeft);
+  EXPECT_EQ(to_string(static_cast<ProcessState>(99)), "children-left");
+}
+
+TEST_F(RegistryTest, WhatMayNotBeSeenIsAsIfItWereNotThere) {
+  Registry rows = registry();
+  ASSERT_TRUE(rows.upsert(record("ab12", 17)));
+  ProcessRecord other = record("ab34", 18);
+  other.uid = 2000;
+  ASSERT_TRUE(rows.upsert(other));
+  const auto seen =
+      rows.find_process("ab", [](const ProcessRecord& row) { return row.uid == 1000; });
+  ASSERT_EQ(seen.value().size(), 1U);  // No word of the other, that begins like it.
+  EXPECT_EQ(seen.value().front().pid, 17);
+  EXPECT_EQ(rows.find_process("ab").error().code, ErrorCode::kInvalid);
+}
+
+TEST_F(RegistryTest, ALockThatIsHeldForLongIsToBeTriedAgain) {
+  Registry rows = registry();
+  sqlite3* other = nullptr;
+  ASSERT_EQ(sqlite3_open(Registry::path(directory_).c_str(), &other), SQLITE_OK);
+  ASSERT_EQ(sqlite3_exec(other, "BEGIN IMMEDIATE", nullptr, nullptr, nullptr), SQLITE_OK);
+  rows.set_patience(1);
+  EXPECT_EQ(rows.upsert(record("ab12", 17)).error().code, ErrorCode::kRetry);
+  EXPECT_TRUE(rows.list().value().empty());  // Who only reads does not wait.
+  sqlite3_close(other);
+  EXPECT_TRUE(rows.upsert(record("ab12", 17)));
+}
+
 }  // namespace
 }  // namespace migrate

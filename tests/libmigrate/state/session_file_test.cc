@@ -157,5 +157,70 @@ TEST_F(SessionFileTest, ForgetsWhatIsOfAnEarlierBoot) {
   EXPECT_EQ(SessionFile::open(state_, "cell-1").error().code, ErrorCode::kNotFound);
 }
 
+TEST_F(SessionFileTest, AFileThatIsCutOffIsSetAside) {
+  ASSERT_TRUE(SessionFile::create(state_, "cell-3"));
+  std::filesystem::resize_file(SessionFile::directory(state_) + "/cell-3.session", 100);
+  EXPECT_EQ(SessionFile::open(state_, "cell-3").error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(SessionFile::peek(state_, "cell-3").error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(SessionFile::list(state_, {"cell-3"}), std::vector<std::string>{"cell-3"});
+  EXPECT_TRUE(SessionFile::list(state_).empty());
+  EXPECT_TRUE(SessionFile::is_damaged(state_, "cell-3"));
+}
+
+TEST_F(SessionFileTest, ATextThatIsNotThereIsAnError) {
+  auto file = SessionFile::create(state_, "cell-3").value();
+  EXPECT_EQ(file.load().value(), "");  // Nothing was written yet.
+  ASSERT_TRUE(file.save(std::string(5000, 'x')));
+  std::filesystem::resize_file(SessionFile::directory(state_) + "/cell-3.session", 5000);
+  EXPECT_EQ(file.load().error().code, ErrorCode::kCorrupt);  // Torn.
+  ASSERT_TRUE(file.save("y"));
+  EXPECT_EQ(file.load().value(), "y");
+  file.mark().length[file.mark().slot] = ~std::uint64_t{0};
+  EXPECT_EQ(file.load().error().code, ErrorCode::kCorrupt);
+  file.mark().slot = 2;
+  EXPECT_EQ(file.load().error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(SessionFile::peek(state_, "cell-3").error().code, ErrorCode::kCorrupt);
+}
+
+TEST_F(SessionFileTest, TextsOfAnyLengthTakeTurns) {
+  auto file = SessionFile::create(state_, "cell-3").value();
+  for (const std::size_t length : {1U, 9000U, 3U, 20'000U, 8000U, 0U, 40'000U, 1U}) {
+    const std::string text(length, static_cast<char>('a' + length % 26));
+    ASSERT_TRUE(file.save(text));
+    const std::uint64_t saves = file.mark().saves;
+    ASSERT_TRUE(file.save(text));
+    EXPECT_EQ(file.mark().saves, saves) << "what is there already is not written again";
+    EXPECT_EQ(file.load().value(), text);
+    EXPECT_EQ(SessionFile::peek(state_, "cell-3").value(), text);
+  }
+}
+
+TEST_F(SessionFileTest, TheDirectoryHasANameOfItsOwn) {
+  EXPECT_EQ(SessionFile::incarnation(state_).error().code, ErrorCode::kNotFound);
+  ASSERT_TRUE(SessionFile::prepare(state_));
+  const std::string first = SessionFile::incarnation(state_).value();
+  EXPECT_TRUE(first.starts_with(boot_id() + "/"));
+  ASSERT_TRUE(SessionFile::prepare(state_));
+  EXPECT_EQ(SessionFile::incarnation(state_).value(), first);
+  const std::string id = SessionFile::directory(state_) + "/id";
+  std::filesystem::resize_file(id, 3);  // The disk was full.
+  EXPECT_EQ(SessionFile::incarnation(state_).error().code, ErrorCode::kNotFound);
+  ASSERT_TRUE(SessionFile::prepare(state_));
+  EXPECT_NE(SessionFile::incarnation(state_).value(), first);
+  EXPECT_TRUE(SessionFile::list(state_).empty());  // It is no session.
+  std::filesystem::remove_all(state_);
+  EXPECT_FALSE(SessionFile::prepare(state_));
+}
+
+TEST(SessionPhase, HowItEndedIsSaidOnce) {
+  SessionPhase phase;
+  EXPECT_EQ(phase.enter(GuestPhase::kServing), GuestPhase::kServing);
+  EXPECT_EQ(phase.enter(GuestPhase::kEnded, 3 << 8), GuestPhase::kEnded);
+  EXPECT_EQ(phase.enter(GuestPhase::kEndedIndependent, SIGKILL), GuestPhase::kEndedIndependent);
+  EXPECT_EQ(phase.wait_status(), 3 << 8);
+  EXPECT_EQ(phase.note_end(SIGSEGV), GuestPhase::kEndedIndependent);
+  EXPECT_EQ(phase.wait_status(), 3 << 8);
+}
+
 }  // namespace
 }  // namespace migrate
