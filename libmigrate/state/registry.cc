@@ -163,7 +163,7 @@ namespace {
 ProcessRecord record_from(const Statement& row) {
   ProcessRecord record;
   record.process = row.text(0);
-  record.role = static_cast<ProcessRole>(std::clamp<std::int64_t>(row.number(1), 0, 2));
+  record.role = static_cast<ProcessRole>(std::clamp<std::int64_t>(row.number(1), 0, 1));
   record.pid = static_cast<pid_t>(row.number(2));
   record.home = row.text(3);
   record.where = row.text(4);

@@ -358,8 +358,8 @@ Result<std::string> SessionFile::load() const {
     return fail(make_error(ErrorCode::kCorrupt, "read", path_));
   }
   std::string text(length, '\0');
-  const ssize_t count = ::pread(fd_.get(), text.data(), text.size(),
-                                static_cast<off_t>(words.offset[words.slot].load()));
+  const ssize_t count =
+      ::pread(fd_.get(), text.data(), text.size(), static_cast<off_t>(words.offset[slot].load()));
   if (count != static_cast<ssize_t>(text.size())) {
     return fail(make_error(ErrorCode::kCorrupt, "read", path_));
   }

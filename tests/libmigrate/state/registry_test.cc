@@ -290,8 +290,9 @@ TEST_F(RegistryTest, ADatabaseOfALaterVersionIsLeftAlone) {
 
 TEST_F(RegistryTest, NumbersThatNobodyWritesAreKeptInBounds) {
   ASSERT_TRUE(registry().upsert(record("ab12", 17)));
-  execute(directory_, "UPDATE processes SET state=99");
+  execute(directory_, "UPDATE processes SET role=9, state=99");
   const ProcessRecord row = registry().list().value().at(0);
+  EXPECT_EQ(row.role, ProcessRole::kGuest);
   EXPECT_EQ(row.state, ProcessState::kChildrenLeft);
   EXPECT_EQ(to_string(static_cast<ProcessState>(99)), "children-left");
 }
