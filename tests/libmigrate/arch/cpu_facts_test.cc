@@ -40,6 +40,19 @@ TEST(ProcessorState, BytesThatAreNoneAreMissing) {
   }
 }
 
+TEST(ProcessorState, AProcessorWithoutExtendedStateTakesNoneIn) {
+  EXPECT_FALSE(missing_processor_state(state(0, 0), state(0, 0)));
+  const auto missing = missing_processor_state(state(3, 576), state(0, 0));
+  ASSERT_TRUE(missing);
+  EXPECT_EQ(missing->here, "0 bytes, features 0x0");
+  const auto unknown = missing_processor_state(state(3, 576), "of another version");
+  ASSERT_TRUE(unknown);
+  EXPECT_EQ(unknown->here, "a processor of which nothing is known");
+  EXPECT_EQ(missing_processor_state("", state(3, 576))->there, unknown->here);
+  // More room is nothing to rely on where a component is missing.
+  EXPECT_TRUE(missing_processor_state(state(0x207, 832), state(0xe7, 11'008)));
+}
+
 TEST(ProcessorFeatures, ThoseOfProgramsCount) {
   EXPECT_TRUE(is_irrelevant_feature("vmx"));
   EXPECT_TRUE(is_irrelevant_feature("acpi"));
