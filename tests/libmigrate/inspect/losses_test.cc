@@ -9,6 +9,7 @@
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -20,7 +21,9 @@
 
 #include "base/assistant.h"
 #include "base/file.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/inspect/state_table.h"
+#include "tests/libmigrate/inspect/fake_process.h"
 #include "tests/libmigrate/inspect/held_process.h"
 #include "tests/transport/temporary_directory.h"
 
@@ -196,6 +199,195 @@ TEST(Losses, PoliciesAreCounted) {
   EXPECT_EQ(inspect::policies_in("1000 default file=/x N0=1\n2000 bind:0 anon=1\n3000 bind:0\n"
                                  "4000 interleave:0-1 anon=2\n"),
             (Texts{"bind:0 for 2 mappings", "interleave:0-1 for 1 mappings"}));
+}
+
+TEST(Losses, OddListsOfNodes) {
+  EXPECT_TRUE(inspect::list_has_all("0-5000", "1024"));  // No kernel has more than 1024.
+  EXPECT_FALSE(inspect::list_has_all("0-1023", "1024"));
+  EXPECT_FALSE(inspect::list_has_all("3-1", "2"));
+  EXPECT_FALSE(inspect::list_has_all("x,-,", "0"));
+  EXPECT_TRUE(inspect::list_has_all("x", ""));
+  EXPECT_TRUE(inspect::list_has_all("0-18446744073709551615", "0-1"));
+}
+
+TEST(Losses, OddTextsOfPolicies) {
+  EXPECT_EQ(inspect::policies_in(""), Texts());
+  EXPECT_EQ(inspect::policies_in("1000\n\n2000 default\n"), Texts());
+  EXPECT_EQ(inspect::policies_in("1000 prefer:1"), Texts{"prefer:1 for 1 mappings"});
+}
+
+/// Losses of a process that there is not.
+class LossesOfText : public testing::Test {
+ protected:
+  static constexpr pid_t kPid = inspect::FakeProcess::kPid;
+  static constexpr pid_t kOther = inspect::FakeProcess::kOther;
+
+  Texts find(FindLosses finder, bool frozen = false) {
+    return finder({process_.view(), threads_, image_, findings_, frozen});
+  }
+  /// The fields of stat from the third on: state, parent, group, session, terminal, its group,
+  /// flags.
+  static std::string stat(int group, int terminal, unsigned flags) {
+    return "7 (a b) S 1 " + std::to_string(group) + " 3 " + std::to_string(terminal) + " -1 " +
+           std::to_string(flags) + " 0 0\n";
+  }
+
+  inspect::FakeProcess process_;
+  ThreadIds threads_{{kPid, 1}, {kOther, 2}};
+  wire::Image image_;
+  inspect::Findings findings_;
+};
+
+TEST_F(LossesOfText, MitigationsAreOfEachThreadThatHasThemOtherwise) {
+  const std::string key = "SpeculationIndirectBranch:";
+  process_.view().status_text = key + "\tas nobody has it\n";
+  process_.write_of(kOther, "status", key + "\tnor this\n");
+  const std::string leader = "thread " + std::to_string(kPid) + ": " + key + " ";
+  const std::string other = "thread " + std::to_string(kOther) + ": " + key + " ";
+  EXPECT_EQ(find(inspect::find_speculation),
+            (Texts{leader + "as nobody has it", other + "nor this"}));
+  // While it is frozen only the first is asked again; the other is as it was.
+  process_.view().status_text = "";
+  process_.write_of(kOther, "status", "");
+  EXPECT_EQ(find(inspect::find_speculation, true), Texts{other + "nor this"});
+  EXPECT_EQ(find(inspect::find_speculation), Texts());
+  process_.view().status_text = read_file("/proc/self/status").value();
+  EXPECT_EQ(find(inspect::find_speculation), Texts());  // As everybody has it.
+}
+
+TEST_F(LossesOfText, FlushersAreToldByTwoFlagsAtOnce) {
+  process_.write_of(kPid, "stat", stat(7, 0, 0x00080000));  // For a while, as any thread may.
+  process_.write_of(kOther, "stat", stat(7, 0, 0x00180040));
+  EXPECT_EQ(find(inspect::find_io_flusher), Texts{"thread " + std::to_string(kOther)});
+  process_.write_of(kOther, "stat", "cut (");
+  EXPECT_EQ(find(inspect::find_io_flusher), Texts());
+}
+
+TEST_F(LossesOfText, GroupsThatAnotherLeads) {
+  process_.write("stat", stat(kPid, 0, 0));
+  EXPECT_EQ(find(inspect::find_process_group), Texts());
+  process_.write("stat", stat(55, 0, 0));
+  EXPECT_EQ(find(inspect::find_process_group), Texts{"group 55"});
+  process_.write("stat", stat(0, 0, 0));
+  EXPECT_EQ(find(inspect::find_process_group), Texts{"a group of another PID namespace"});
+}
+
+TEST_F(LossesOfText, TerminalsByTheirNumbers) {
+  const auto of = [this](int device) {
+    process_.write("stat", stat(kPid, device, 0));
+    return find(inspect::find_terminal);
+  };
+  EXPECT_EQ(of(0), Texts());
+  EXPECT_EQ(of(136 * 256 + 3), Texts{"terminal /dev/pts/3"});
+  EXPECT_EQ(of(137 * 256 + 1), Texts{"terminal /dev/pts/257"});
+  EXPECT_EQ(of(143 * 256 + 255), Texts{"terminal /dev/pts/2047"});
+  EXPECT_EQ(of(144 * 256), Texts{"terminal 144:0"});
+  EXPECT_EQ(of(4 * 256 + 64), Texts{"terminal 4:64"});
+  image_.mutable_objects()->add_terminals()->set_is_controlling(true);
+  EXPECT_EQ(of(136 * 256 + 3), Texts());  // It is open, and comes along.
+}
+
+TEST_F(LossesOfText, NodesOfMemoryThatItMayNotUse) {
+  if (!read_file("/sys/devices/system/node/has_memory")) {
+    GTEST_SKIP() << "this kernel does not show its nodes";
+  }
+  EXPECT_EQ(find(inspect::find_memory_nodes), Texts());  // It does not say.
+  process_.view().status_text = "Mems_allowed_list:\t0-1023\n";
+  EXPECT_EQ(find(inspect::find_memory_nodes), Texts());
+  process_.view().status_text = "Mems_allowed_list:\t1023\n";
+  ASSERT_EQ(find(inspect::find_memory_nodes).size(), 1U);
+  EXPECT_TRUE(find(inspect::find_memory_nodes)[0].starts_with("nodes 1023 of "));
+}
+
+TEST_F(LossesOfText, GroupsOfResctrlOtherThanTheFirst) {
+  EXPECT_EQ(find(inspect::find_resource_group), Texts());
+  process_.write("cpu_resctrl_groups", "res:\nmon:\n");  // It is not mounted.
+  EXPECT_EQ(find(inspect::find_resource_group), Texts());
+  process_.write("cpu_resctrl_groups", "res:/\nmon:\n");
+  EXPECT_EQ(find(inspect::find_resource_group), Texts());
+  process_.write("cpu_resctrl_groups", "res:/gold\nmon:watched\n");
+  EXPECT_EQ(find(inspect::find_resource_group), (Texts{"res:/gold", "mon:watched"}));
+}
+
+TEST_F(LossesOfText, PoliciesAreReadWhileItRunsAndOnlyWhereThereMayBeAny) {
+  process_.write("numa_maps", "1000 bind:0 anon=1\n");
+  EXPECT_EQ(find(inspect::find_memory_policies), Texts{"bind:0 for 1 mappings"});
+  process_.write("numa_maps", "");
+  EXPECT_EQ(find(inspect::find_memory_policies, true), Texts{"bind:0 for 1 mappings"});
+  process_.write("numa_maps", "1000 bind:0 anon=1\n");
+  findings_.may_have_policies = false;
+  EXPECT_EQ(find(inspect::find_memory_policies), Texts());
+}
+
+TEST_F(LossesOfText, NamedPipesThatAreRelayed) {
+  const auto add = [this](wire::OpenFile::Kind kind, unsigned mode, const char* path) {
+    wire::OpenFile& file = *image_.mutable_objects()->add_files();
+    file.set_kind(kind);
+    file.mutable_identity()->set_mode(mode);
+    file.mutable_identity()->set_path(path);
+  };
+  add(wire::OpenFile::RELAY, S_IFIFO | 0600, "/run/fifo");
+  add(wire::OpenFile::RELAY, S_IFIFO | 0600, "pipe:[17]");
+  add(wire::OpenFile::RELAY, S_IFSOCK | 0600, "/run/socket");
+  add(wire::OpenFile::REGULAR, S_IFIFO | 0600, "/run/other");
+  EXPECT_EQ(find(inspect::find_named_pipes), Texts{"/run/fifo"});
+}
+
+TEST_F(LossesOfText, AProgramWithoutItsFileUnlessWeHaveItSo) {
+  wire::ProcessImage& process = mutable_only_process(image_);
+  process.mutable_executable()->set_path("/bin/a (deleted)");
+  process.mutable_executable()->set_size_bytes(10);
+  EXPECT_EQ(find(inspect::find_deleted_executable), Texts());
+  process.set_without_executable(true);
+  EXPECT_EQ(find(inspect::find_deleted_executable), Texts{"/bin/a (deleted)"});
+  process.mutable_executable()->set_size_bytes(0);
+  EXPECT_EQ(find(inspect::find_deleted_executable), Texts());
+}
+
+TEST_F(LossesOfText, HugePagesAreCountedInMebibytes) {
+  EXPECT_EQ(find(inspect::find_huge_pages), Texts());
+  for (const std::uint64_t start : {std::uint64_t{1} << 30U, std::uint64_t{3} << 30U}) {
+    wire::Mapping& mapping = *mutable_only_process(image_).add_mappings();
+    mapping.set_start(start);
+    mapping.set_end(start + (std::uint64_t{4} << 20U));
+    mapping.set_name("/anon_hugepage (deleted)");
+  }
+  EXPECT_EQ(find(inspect::find_huge_pages), Texts{"8 MiB"});
+}
+
+TEST_F(LossesOfText, WatchesThatNothingCanFireAgain) {
+  wire::OpenFile& file = *image_.mutable_objects()->add_files();
+  const auto add = [&](std::uint32_t target, std::uint32_t events, std::uint32_t ready) {
+    wire::EpollWatch& watch = *file.add_watches();
+    watch.set_target(target);
+    watch.set_events(events);
+    watch.set_ready(ready);
+  };
+  add(3, EPOLLONESHOT | EPOLLET, 0);
+  add(4, EPOLLONESHOT | EPOLLIN, 0);  // Not fired.
+  add(5, EPOLLONESHOT, EPOLLIN);      // It is fired again there.
+  add(6, EPOLLET, 0);
+  EXPECT_EQ(find(inspect::find_fired_watches), Texts{"of descriptor 3"});
+}
+
+TEST_F(LossesOfText, EachIsSaidWithItsReasonAndWhatToDo) {
+  process_.write("stat", stat(55, 0, 0));
+  process_.view().files_as_memory = {"/b", "/a"};
+  findings_.group_limits = {"/x: io.max 8:0 rbps=1"};
+  std::map<std::string, Texts> found;
+  for (const Loss& loss : find_losses({process_.view(), threads_, image_, findings_, false})) {
+    EXPECT_FALSE(loss.reason.empty()) << loss.code;
+    EXPECT_FALSE(loss.remedy.empty()) << loss.code;
+    found[std::string(loss.code)].push_back(loss.object);
+  }
+  found.erase("MEMORY_NODES");
+  found.erase("SPECULATION");
+  ASSERT_EQ(found["PROCESS_GROUP"], Texts{"group 55"});
+  ASSERT_EQ(found["CONTROL_GROUP"], Texts{"/x: io.max 8:0 rbps=1"});
+  found.erase("PROCESS_GROUP");
+  found.erase("CONTROL_GROUP");
+  ASSERT_EQ(found.size(), 1U);
+  EXPECT_EQ(found.begin()->second, (Texts{"/a", "/b"}));
 }
 
 }  // namespace
