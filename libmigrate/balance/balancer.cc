@@ -1,0 +1,217 @@
+#include "libmigrate/balance/balancer.h"
+
+#include <fmt/core.h>
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace migrate::balance {
+namespace {
+
+// Of ranks on hosts that must be left.
+std::size_t must_leave(const Job& job) {
+  return static_cast<std::size_t>(std::ranges::count_if(job.ranks, [&job](const Rank& rank) {
+    return rank.movable && !job.hosts[rank.host].usable;
+  }));
+}
+
+Job without_resting(const Job& job, double rest_s) {
+  Job awake = job;
+  for (Rank& rank : awake.ranks) {
+    if (rank.rest_s < rest_s && job.hosts[rank.host].usable) {
+      rank.movable = false;
+    }
+  }
+  return awake;
+}
+
+double share_gained(double before_s, double after_s) {
+  if (std::isinf(before_s)) {
+    return std::isinf(after_s) ? 0 : 1;
+  }
+  return before_s > 0 ? 1 - after_s / before_s : 0;
+}
+
+/// Takes moves towards a placement one by one, each from the host that is slowest then.
+class Selection {
+ public:
+  Selection(const Job& job, const Placement& wanted)
+      : job_(job), placement_(current_placement(job)), leaving_(job.hosts.size()) {
+    for (std::uint32_t rank = 0; rank < wanted.size(); ++rank) {
+      if (wanted[rank] != placement_[rank]) {
+        leaving_[placement_[rank]].push_back({rank, placement_[rank], wanted[rank]});
+      }
+    }
+    for (auto& moves : leaving_) {  // The largest at the end, where it is taken.
+      std::ranges::stable_sort(moves, [&job](const PlannedMove& one, const PlannedMove& other) {
+        return job.ranks[one.rank].work_s < job.ranks[other.rank].work_s;
+      });
+    }
+    loads_ = loads_of(job, placement_);
+  }
+
+  /// At most so many; of hosts that must be left, all.
+  std::vector<PlannedMove> take(std::size_t most) {
+    for (std::uint32_t host = 0; host < leaving_.size(); ++host) {
+      while (!job_.hosts[host].usable && !leaving_[host].empty()) {
+        take_from(host);
+      }
+    }
+    for (std::size_t taken = 0; taken < most; ++taken) {
+      const auto slowest = slowest_leaving();
+      if (!slowest) {
+        break;
+      }
+      take_from(*slowest);
+    }
+    return std::move(taken_);
+  }
+  /// With what was taken.
+  const Placement& placement() const { return placement_; }
+
+ private:
+  // Nothing if a host is slower that no rank is to leave: then nothing more is to be gained.
+  std::optional<std::uint32_t> slowest_leaving() const {
+    std::optional<std::uint32_t> slowest;
+    double longest = 0;
+    for (std::uint32_t host = 0; host < leaving_.size(); ++host) {
+      const double seconds = step_on(job_.hosts[host], loads_[host]);
+      if (seconds > longest) {
+        longest = seconds;
+        slowest = host;
+      }
+    }
+    return slowest && !leaving_[*slowest].empty() ? slowest : std::nullopt;
+  }
+
+  void take_from(std::uint32_t host) {
+    const PlannedMove move = leaving_[host].back();
+    leaving_[host].pop_back();
+    placement_[move.rank] = move.to;
+    loads_[move.to].add(job_.ranks[move.rank]);
+    loads_[host].work_s -= job_.ranks[move.rank].work_s;
+    loads_[host].memory_bytes -= job_.ranks[move.rank].memory_bytes;
+    taken_.push_back(move);
+  }
+
+  const Job& job_;
+  Placement placement_;
+  std::vector<std::vector<PlannedMove>> leaving_;  // of each host
+  std::vector<Load> loads_;
+  std::vector<PlannedMove> taken_;
+};
+
+// No host has more memory to hold than it has, even for the moment in which all moves are under
+// way.
+bool fits(const Job& job, const std::vector<PlannedMove>& moves) {
+  std::vector<Load> loads = loads_of(job, current_placement(job));
+  for (const PlannedMove& move : moves) {
+    loads[move.to].memory_bytes += job.ranks[move.rank].memory_bytes;
+  }
+  for (const PlannedMove& move : moves) {
+    if (loads[move.to].memory_bytes > job.hosts[move.to].memory_bytes) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+Job Balancer::smoothed(const Job& measured) {
+  if (works_.size() != measured.ranks.size()) {
+    works_.clear();
+    for (const Rank& rank : measured.ranks) {
+      works_.push_back(rank.work_s);
+    }
+  }
+  Job job = measured;
+  for (std::size_t i = 0; i < works_.size(); ++i) {
+    works_[i] += settings_.newest * (measured.ranks[i].work_s - works_[i]);
+    job.ranks[i].work_s = works_[i];
+  }
+  return job;
+}
+
+// With the works of now: a job that became larger since, or whose load drifts, has broken no
+// promise.
+void Balancer::hold_against(const Job& measured) {
+  if (!promise_) {
+    return;
+  }
+  const Promise promise = *std::exchange(promise_, std::nullopt);
+  if (promise.before.size() != measured.ranks.size()) {
+    return;
+  }
+  const double now_s =
+      measured.step_s > 0 ? measured.step_s : step_seconds(measured, current_placement(measured));
+  const bool kept = share_gained(step_seconds(measured, promise.before), now_s) >= promise.gain / 2;
+  broken_promises_ = kept ? 0 : broken_promises_ + 1;
+}
+
+Plan Balancer::decide(const Job& measured) {
+  hold_against(measured);
+  const Job job = smoothed(measured);
+  Plan plan = best_of(job);
+  plan.bound_s = step_bound(job);
+  plan.step_s = step_seconds(job, current_placement(job));
+  const std::size_t leaving = must_leave(job);
+  const double gain = share_gained(plan.step_s, plan.step_after_s);
+  if (plan.moves.empty()) {
+    plan.step_after_s = plan.step_s;
+    plan.reason = fmt::format(
+        "a step takes {:.4g} s, at best {:.4g} s: no moves would pay for "
+        "themselves within {:.4g} s",
+        plan.step_s, plan.bound_s, settings_.horizon_s);
+  } else if (leaving == 0 && has_stopped()) {
+    plan.moves.clear();
+    plan.reason = fmt::format(
+        "{} plans in succession did not keep their word: policy {} does "
+        "nothing more for this job",
+        broken_promises_, policy_.word);
+  } else {
+    plan.reason = fmt::format(
+        "{} moves: a step takes {:.4g} s, afterwards {:.4g} s ({:.0f} % "
+        "less; at best {:.4g} s), for {:.4g} s once",
+        plan.moves.size(), plan.step_s, plan.step_after_s, gain * 100, plan.bound_s, plan.cost_s);
+    if (leaving == 0) {
+      promise_ = {current_placement(job), gain};
+    }
+  }
+  return plan;
+}
+
+// What is gained within the horizon, less what the moves cost.
+Plan Balancer::best_of(const Job& job) const {
+  const double now_s = step_seconds(job, current_placement(job));
+  const bool must = must_leave(job) > 0;
+  Plan best;
+  double most = 0;
+  const Job awake = without_resting(job, settings_.rest_s);
+  for (const Placement& placement : policy_.propose(awake)) {
+    Plan plan = plan_towards(job, placement);
+    const double gain = share_gained(now_s, plan.step_after_s);
+    const double utility = gain * settings_.horizon_s - plan.cost_s;
+    const bool worthwhile = gain >= settings_.min_gain && utility > most;
+    if (!plan.moves.empty() && fits(job, plan.moves) &&
+        (worthwhile || (must && (best.moves.empty() || utility > most)))) {
+      most = utility;
+      best = std::move(plan);
+    }
+  }
+  return best;
+}
+
+Plan Balancer::plan_towards(const Job& job, const Placement& placement) const {
+  Plan plan;
+  Selection selection(job, placement);
+  plan.moves = selection.take(settings_.most_moves);
+  plan.step_after_s = step_seconds(job, selection.placement());
+  for (const PlannedMove& move : plan.moves) {
+    plan.cost_s = std::max(plan.cost_s, settings_.costs.seconds(job.ranks[move.rank].memory_bytes));
+  }
+  return plan;
+}
+
+}  // namespace migrate::balance

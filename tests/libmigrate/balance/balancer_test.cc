@@ -1,0 +1,150 @@
+#include "libmigrate/balance/balancer.h"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+namespace migrate::balance {
+namespace {
+
+/// Eight ranks on the first of two hosts, which are equal.
+class BalancerTest : public testing::Test {
+ protected:
+  BalancerTest() {
+    job_.hosts.assign(2, {.processors = 2});
+    job_.ranks.assign(8, {.work_s = 1, .memory_bytes = 1e6});
+  }
+  void carry_out(const Plan& plan) {
+    for (const PlannedMove& move : plan.moves) {
+      ASSERT_EQ(job_.ranks[move.rank].host, move.from);
+      job_.ranks[move.rank].host = move.to;
+      job_.ranks[move.rank].rest_s = 0;
+    }
+  }
+  Balancer balancer(BalancerSettings settings = {}) const { return {kGreedyRefine, settings}; }
+
+  Job job_;
+};
+
+TEST_F(BalancerTest, MovesWhatPays) {
+  const Plan plan = balancer().decide(job_);
+  EXPECT_EQ(plan.moves.size(), 4U);
+  EXPECT_DOUBLE_EQ(plan.step_s, 4);
+  EXPECT_DOUBLE_EQ(plan.step_after_s, 2);
+  EXPECT_DOUBLE_EQ(plan.bound_s, 2);
+  EXPECT_NE(plan.reason, "");
+}
+
+TEST_F(BalancerTest, NoRankIsMovedTwiceInAPlan) {
+  std::set<std::uint32_t> ranks;
+  for (const PlannedMove& move : balancer().decide(job_).moves) {
+    EXPECT_NE(move.from, move.to);
+    EXPECT_TRUE(ranks.insert(move.rank).second);
+  }
+}
+
+TEST_F(BalancerTest, LeavesALittleAlone) {
+  for (std::size_t rank = 4; rank < 8; ++rank) {
+    job_.ranks[rank].host = 1;
+    job_.ranks[rank].work_s = 0.97;
+  }
+  const Plan plan = balancer().decide(job_);
+  EXPECT_TRUE(plan.moves.empty());
+  EXPECT_DOUBLE_EQ(plan.step_after_s, plan.step_s);
+}
+
+TEST_F(BalancerTest, LeavesAloneWhatCostsMoreThanItBrings) {
+  BalancerSettings settings;
+  settings.horizon_s = 1;
+  settings.costs = {.stop_s = 10};
+  EXPECT_TRUE(balancer(settings).decide(job_).moves.empty());
+}
+
+TEST_F(BalancerTest, KeepsToItsBudget) {
+  BalancerSettings settings;
+  settings.most_moves = 2;
+  const Plan plan = balancer(settings).decide(job_);
+  EXPECT_EQ(plan.moves.size(), 2U);
+  EXPECT_DOUBLE_EQ(plan.step_after_s, 3);
+}
+
+TEST_F(BalancerTest, LetsARankRestThatWasJustMoved) {
+  for (Rank& rank : job_.ranks) {
+    rank.rest_s = 1;
+  }
+  EXPECT_TRUE(balancer().decide(job_).moves.empty());
+}
+
+TEST_F(BalancerTest, AHostThatMustBeLeftIsLeftWhateverItCosts) {
+  job_.hosts[0].usable = false;
+  BalancerSettings settings;
+  settings.most_moves = 1;
+  settings.costs = {.stop_s = 1000};
+  job_.ranks[0].rest_s = 0;
+  const Plan plan = balancer(settings).decide(job_);
+  EXPECT_EQ(plan.moves.size(), 8U);
+}
+
+TEST_F(BalancerTest, OneWrongMeasurementMovesNobody) {
+  for (std::size_t rank = 4; rank < 8; ++rank) {
+    job_.ranks[rank].host = 1;
+  }
+  BalancerSettings settings;
+  settings.newest = 0.1;
+  Balancer balancer = this->balancer(settings);
+  EXPECT_TRUE(balancer.decide(job_).moves.empty());
+  Job wrong = job_;
+  wrong.ranks[0].work_s = 2;
+  EXPECT_TRUE(balancer.decide(wrong).moves.empty());
+}
+
+TEST_F(BalancerTest, ThreeBrokenPromisesStopIt) {
+  BalancerSettings settings;
+  settings.rest_s = 0;
+  Balancer balancer = this->balancer(settings);
+  for (int i = 0; i < Balancer::kMostBrokenPromises; ++i) {
+    EXPECT_FALSE(balancer.decide(job_).moves.empty()) << "nothing moved, whatever it planned";
+    EXPECT_EQ(balancer.broken_promises(), i);
+  }
+  const Plan plan = balancer.decide(job_);
+  EXPECT_TRUE(balancer.has_stopped());
+  EXPECT_TRUE(plan.moves.empty());
+  EXPECT_NE(plan.reason.find("greedy-refine"), std::string::npos) << plan.reason;
+}
+
+TEST_F(BalancerTest, AKeptPromiseMakesUpForBrokenOnes) {
+  BalancerSettings settings;
+  settings.rest_s = 0;
+  Balancer balancer = this->balancer(settings);
+  balancer.decide(job_);
+  const Plan plan = balancer.decide(job_);
+  EXPECT_EQ(balancer.broken_promises(), 1);
+  carry_out(plan);
+  balancer.decide(job_);
+  EXPECT_EQ(balancer.broken_promises(), 0);
+}
+
+TEST_F(BalancerTest, AJobThatGrowsIsNoBrokenPromise) {
+  Balancer balancer = this->balancer();
+  carry_out(balancer.decide(job_));
+  for (Rank& rank : job_.ranks) {
+    rank.work_s *= 3;
+  }
+  balancer.decide(job_);
+  EXPECT_EQ(balancer.broken_promises(), 0);
+}
+
+TEST_F(BalancerTest, TheSameMeasurementsGiveTheSamePlan) {
+  for (std::size_t rank = 0; rank < job_.ranks.size(); ++rank) {
+    job_.ranks[rank].work_s = 1 + static_cast<double>(rank * 7 % 5);
+  }
+  const Plan one = balancer().decide(job_);
+  const Plan other = balancer().decide(job_);
+  EXPECT_TRUE(std::ranges::equal(one.moves, other.moves, [](const auto& a, const auto& b) {
+    return a.rank == b.rank && a.from == b.from && a.to == b.to;
+  }));
+}
+
+}  // namespace
+}  // namespace migrate::balance

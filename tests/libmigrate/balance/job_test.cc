@@ -1,0 +1,67 @@
+#include "libmigrate/balance/job.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace migrate::balance {
+namespace {
+
+Job two_hosts() {
+  Job job;
+  job.hosts = {{.processors = 2}, {.processors = 2, .speed = 0.5}};
+  job.ranks = {{.work_s = 1, .host = 0}, {.work_s = 1, .host = 0}, {.work_s = 1, .host = 1}};
+  return job;
+}
+
+TEST(BalancedJob, AHostTakesAsLongAsItsProcessorsNeed) {
+  EXPECT_DOUBLE_EQ(step_on({.processors = 2}, {.work_s = 4, .largest_s = 1}), 2);
+  EXPECT_DOUBLE_EQ(step_on({.processors = 2, .speed = 0.5}, {.work_s = 4, .largest_s = 1}), 4);
+}
+
+TEST(BalancedJob, NoRankUsesTwoProcessorsAtOnce) {
+  EXPECT_DOUBLE_EQ(step_on({.processors = 8}, {.work_s = 4, .largest_s = 3}), 3);
+}
+
+TEST(BalancedJob, HalfAProcessorTakesTwiceAsLong) {
+  EXPECT_DOUBLE_EQ(step_on({.processors = 0.5}, {.work_s = 1, .largest_s = 1}), 2);
+}
+
+TEST(BalancedJob, AHostWithoutProcessorsIsNeverDone) {
+  EXPECT_TRUE(std::isinf(step_on({.processors = 0}, {.work_s = 1, .largest_s = 1})));
+  EXPECT_DOUBLE_EQ(step_on({.processors = 0}, {}), 0);
+}
+
+TEST(BalancedJob, AStepTakesAsLongAsTheSlowestHost) {
+  const Job job = two_hosts();
+  EXPECT_DOUBLE_EQ(step_seconds(job, current_placement(job)), 2);
+  EXPECT_DOUBLE_EQ(step_seconds(job, {0, 0, 0}), 1.5);
+}
+
+TEST(BalancedJob, WhatIsSentToOtherHostsTakesTime) {
+  Job job = two_hosts();
+  job.link_bytes_per_s = 100;
+  job.traffic = {{0, 1, 1000}, {1, 2, 50}};
+  EXPECT_DOUBLE_EQ(step_seconds(job, {0, 0, 1}), 2.5);
+  EXPECT_DOUBLE_EQ(step_seconds(job, {0, 0, 0}), 1.5);
+}
+
+TEST(BalancedJob, TheBoundIsThatOfAllProcessorsOrOfTheLargestRank) {
+  Job job = two_hosts();
+  EXPECT_DOUBLE_EQ(step_bound(job), 1);
+  job.ranks[2].work_s = 5;
+  EXPECT_DOUBLE_EQ(step_bound(job), 5);
+  job.hosts[0].usable = false;
+  EXPECT_DOUBLE_EQ(step_bound(job), 10);
+  job.hosts[1].usable = false;
+  EXPECT_TRUE(std::isinf(step_bound(job)));
+}
+
+TEST(BalancedJob, WithoutWorkNothingTakesTime) {
+  Job job;
+  EXPECT_DOUBLE_EQ(step_bound(job), 0);
+  EXPECT_DOUBLE_EQ(step_seconds(job, {}), 0);
+}
+
+}  // namespace
+}  // namespace migrate::balance
