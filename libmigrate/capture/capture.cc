@@ -296,7 +296,6 @@ Result<void> capture_thread(const FrozenProcess& frozen, const FrozenThread& thr
   image.set_rseq_address(rseq.address);
   image.set_rseq_length(rseq.length);
   image.set_rseq_signature(rseq.signature);
-  image.set_rseq_flags(rseq.flags);
   std::uint64_t head = 0;
   std::size_t length = 0;
   if (::syscall(SYS_get_robust_list, thread.host_id, &head, &length) != 0) {

@@ -10,12 +10,8 @@ namespace migrate {
 
 void GuestPhaseRunner::on_letter(Letter letter) {
   if (is_request(letter)) {
-    auto asked = open_request(std::move(letter));
-    if (asked) {
+    if (auto asked = open_request(std::move(letter))) {
       read_request(std::move(*asked));
-    } else {
-      log::info("session {}: a request did not come: {}", to_hex(guest_.session()),
-                asked.error().message());
     }
     return;
   }

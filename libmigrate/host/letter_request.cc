@@ -46,10 +46,17 @@ Result<LetterRequest> open_request(Letter letter) {
     EventSink sink = sink_of(letter);
     return LetterRequest{std::move(letter.request), std::move(sink), std::nullopt};
   }
-  const auto bytes = MIGRATE_TRY(letter.channel->receive(0, kRequestTimeoutMs));
+  const auto bytes = letter.channel->receive(0, kRequestTimeoutMs);
+  if (!bytes) {
+    const Error error = bytes.error();
+    log::info("session {}: a request did not come: {}", to_hex(letter.preamble->session),
+              error.message());
+    EventSink(std::move(letter.channel)).finish_failed(MIGRATE_ERROR, error);
+    return fail(error);
+  }
   log::info("session {}: a request from {}", to_hex(letter.preamble->session),
             letter.peer.to_string());
-  return LetterRequest{std::string(reinterpret_cast<const char*>(bytes.data()), bytes.size()),
+  return LetterRequest{std::string(reinterpret_cast<const char*>(bytes->data()), bytes->size()),
                        EventSink(std::move(letter.channel)), std::move(letter.peer)};
 }
 

@@ -30,7 +30,7 @@ EventSink sink_for(UniqueFd client, const nlohmann::json& request);
 bool is_request(const Letter& letter);
 
 /// Reads a letter for which is_request() is true. Of one that was passed on, the text comes by its
-/// channel: blocks up to two seconds. Errors: as Channel::receive; there is nobody to answer then.
+/// channel: blocks up to two seconds. Errors: as Channel::receive; whoever asks has been told.
 Result<LetterRequest> open_request(Letter letter);
 
 /// Tells whoever asks for something in `letter` that nothing comes of it; hangs up on a peer that

@@ -355,8 +355,6 @@ Result<void> read_process_facts(const ProcessView& view, const ThreadIds& thread
                                 wire::ProcessImage& image, Refusals& refusals) {
   const std::string_view status = view.status_text;
   image.set_process_id(static_cast<std::uint32_t>(last_number_field(status, "NSpid:")));
-  image.set_group_id(static_cast<std::uint32_t>(last_number_field(status, "NSpgid:")));
-  image.set_session_id(static_cast<std::uint32_t>(last_number_field(status, "NSsid:")));
   image.set_umask(static_cast<std::uint32_t>(number_field(status, "Umask:", 8)));
   image.set_thp_disabled(number_field(status, "THP_enabled:", 10, 1) == 0 ? 1 : 0);
   return read_timers(view, threads, image, refusals);

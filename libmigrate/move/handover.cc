@@ -239,6 +239,10 @@ Result<wire::Verdict> Handover::ask_verdict(const SessionId& session,
   control.set_longest_message(kMaxReplyBytes);
   auto message =
       MIGRATE_TRY(control.expect(wire::ControlMessage::kVerdict, 0, options_.patience.verdict_ms));
+  if (!wire::Verdict::Fate_IsValid(message.verdict().fate()) ||
+      message.verdict().fate() == wire::Verdict::UNKNOWN) {
+    return fail(make_error(ErrorCode::kCorrupt, "learn what became of the process at", name()));
+  }
   if (message.verdict().fate() == wire::Verdict::NEVER_RAN &&
       message.verdict().incarnation() != incarnation_) {
     return fail(forgotten_error(""));

@@ -95,6 +95,7 @@ void Handover::take(const wire::ControlMessage& message) {
       take_fate(Fate::kNeverRan);
       break;
     default:
+      log::warn("{} sent a message that a source has no use for", name());
       break;
   }
 }
@@ -137,11 +138,15 @@ void Handover::take_verdict(const wire::Verdict& verdict) {
         lose_control(forgotten_error("; see migratectl resolve"));
       }
       break;
-    default:
+    case wire::Verdict::ENDED:
       error_ = make_error(ErrorCode::kPeerLost, "keep", "the process", verdict.reason());
       wait_status_ = verdict.wait_status();
       take_fate(Fate::kEnded);
       finish();
+      break;
+    default:  // Nothing is known more than before.
+      lose_control(make_error(ErrorCode::kCorrupt, "learn what became of the process at", name(),
+                              "its host says nothing that this host knows"));
       break;
   }
 }

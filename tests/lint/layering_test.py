@@ -46,6 +46,8 @@ TRANSPORTS = ("transport/page_transport.cc", "transport/rdma")
 TRANSPORT_WORDS = re.compile(r"\w*rdma\w*", re.IGNORECASE)
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*"([^"]+)"', re.MULTILINE)
+# Nor does it help to name a file of ours as if it were the system's.
+INCLUDE_AS_SYSTEM = re.compile(rf"^\s*#\s*include\s*<((?:{'|'.join(MAY_INCLUDE)})/[^>]+)>", re.MULTILINE)
 # Made by protoc at build time from libmigrate/proto/.
 GENERATED = re.compile(r"\.pb\.h$")
 # The installed headers are found by this prefix, below libmigrate/include/.
@@ -56,7 +58,7 @@ def code_files(root):
     """Paths of sources and headers, relative to the root."""
     for folder in MAY_INCLUDE:
         for path in sorted((root / folder).rglob("*")):
-            if path.suffix in (".cc", ".h", ".c", ".S") and path.is_file():
+            if path.suffix in (".cc", ".h", ".hpp", ".c", ".S") and path.is_file():
                 yield path.relative_to(root)
 
 
@@ -66,7 +68,8 @@ def text_of(path):
 
 
 def includes(root, path):
-    return INCLUDE.findall(text_of(root / path))
+    text = text_of(root / path)
+    return INCLUDE.findall(text) + INCLUDE_AS_SYSTEM.findall(text)
 
 
 def exists(root, name):
@@ -117,6 +120,9 @@ def room_files(root):
 def room_faults(root):
     """Arrows between rooms that do not lead upwards in the list, so that there is no circle."""
     rank = {room: place for place, room in enumerate(rooms_of(root))}
+    for path in code_files(root):
+        if path.parts[0] == "libmigrate" and len(path.parts) == 2:
+            yield f"{path}: is in no room"
     for room, path in room_files(root):
         if room not in rank:
             yield f"{path}: room {room}/ is not in the list of {ROOMS}"
@@ -169,7 +175,7 @@ def transport_faults(root):
 def size_faults(root):
     for path in code_files(root):
         lines = text_of(root / path).count("\n")
-        limit = HEADER_LINES if path.suffix == ".h" else SOURCE_LINES
+        limit = HEADER_LINES if path.suffix in (".h", ".hpp") else SOURCE_LINES
         if lines > limit:
             yield f"{path}: {lines} lines; {limit} are allowed"
 
@@ -249,7 +255,7 @@ def type_faults(root):
 
 
 # Rooms whose classes decide what becomes of a process: so much, and no more, fits into a head.
-DECIDING_ROOMS = ("guest", "home", "move")
+DECIDING_ROOMS = ("guest", "home", "move", "takeover", "host")
 MEMBERS = 20
 FLAGS = 2
 MEMBER = re.compile(r"^  (?:const |std::unique_ptr|static )?[\w:<>,&*\s()]*\b\w+_"
@@ -291,7 +297,7 @@ def is_flag(declaration):
 
 def class_faults(root):
     for path in code_files(root):
-        if path.suffix != ".h" or path.parts[0] != "libmigrate" or path.parts[1] not in DECIDING_ROOMS:
+        if path.suffix == ".S" or path.parts[0] != "libmigrate" or path.parts[1] not in DECIDING_ROOMS:
             continue
         name, body = None, []
         for line in text_of(root / path).splitlines():
@@ -383,6 +389,13 @@ class Checks(unittest.TestCase):
             (root / "libmigrate/a/y.cc").write_text('#include "libmigrate/b/x.h"\n' + "\n" * 9)
             self.assertEqual(len(list(room_faults(root))), 1)
             self.assertEqual(len(list(room_size_faults(root))), 1)
+            (root / "libmigrate/b/y.cc").write_text("#include <libmigrate/c/x.h>\n")
+            self.assertEqual(len(list(room_faults(root))), 2)
+            (root / "libmigrate/y.cc").write_text("\n")
+            self.assertEqual(len(list(room_faults(root))), 3)
+            (root / "libmigrate/zoo").mkdir()
+            (root / "libmigrate/zoo/y.hpp").write_text("\n")
+            self.assertEqual(len(list(room_faults(root))), 4)
 
     def test_find_faults(self):
         self.check(layering_faults, "base/b.cc", '#include "pager/p.h"\n')

@@ -24,12 +24,8 @@ struct LocalService {
   std::int64_t taken_ns = 0;  ///< When the connection was taken, on CLOCK_BOOTTIME.
 };
 
-/// Serves one client of the local socket: reads one line, a JSON object
-///   {"command": "check"|"move"|"resolve"|"ps"|"show"|"wait"|"fork"|"hosts"|"ping"|"here",
-///    "pid": N (0: the client itself) or "process": "ID or pid", "destination": "HOST[:PORT]",
-///    "destinations": ["HOST[:PORT]",...], "count": N (fork),
-///    "action": "resume-source"|"give-up", "mode", "transport", "wait", "retry_seconds",
-///    "point_seconds", "for": "done"|"exit", "all": bool, "token": N}
+/// Serves one client of the local socket: reads one line, a JSON object with the "command" and the
+/// members of one of the requests of libmigrate/requests/requests.h,
 /// and answers with lines, the last of which is
 ///   {"event":"result","exit":N,...,"error":{"code","message"} if N is not 0}.
 /// With "token" (check and move of the client itself) the only line is {"event":"accepted",

@@ -85,6 +85,30 @@ TEST_F(AwaitsTest, ItCannotBeResumedBeforeItRan) {
   EXPECT_TRUE(awaits.step());
 }
 
+TEST_F(AwaitsTest, EveryKindOfLetterInEachOfThem) {
+  AwaitConnections connections = this->connections();
+  AwaitFinal final(*control_, pages_, early_, [this] { return now_us_; });
+  AwaitRun run = this->run();
+  std::size_t kept = 0;
+  for (Awaiting* const awaits : std::initializer_list<Awaiting*>{&connections, &final, &run}) {
+    for (const char* text : {"", "{", R"({"command":"check"})", R"({"command":"end"})"}) {
+      auto asked = Client::local(text);
+      awaits->on_letter(std::move(asked.first));
+      EXPECT_EQ(asked.second.exit_code(), -1) << text;  // It is answered by the next phase.
+      ++kept;
+    }
+    for (const Purpose purpose : {Purpose::kHome, Purpose::kResume}) {
+      auto ends = make_memory_channels().value();
+      Letter letter;
+      letter.preamble = Preamble{.purpose = purpose, .session = {}};
+      letter.channel = std::move(ends.first);
+      awaits->on_letter(std::move(letter));
+      EXPECT_FALSE(ends.second->try_receive()) << "not closed";
+    }
+  }
+  EXPECT_EQ(early_.take().size(), kept);
+}
+
 TEST_F(AwaitsTest, WhatIsAskedEarlyIsKept) {
   AwaitConnections awaits = connections();
   auto asked = Client::local("{}");

@@ -33,6 +33,40 @@ constexpr Row kAnswers[] = {
      MIGRATE_ERROR, MIGRATE_ERROR, MIGRATE_REFUSED, MIGRATE_DONE},
 };
 
+/// Whether a guest hears letters in that phase. Before it runs an arrival does (AwaitsTest has each
+/// kind in each of its waits) or nobody until Run was carried out; afterwards only the mailbox of a
+/// worker that ends (MailboxTest).
+constexpr bool hears_letters(GuestPhase phase) {
+  switch (phase) {
+    case GuestPhase::kServing:
+    case GuestPhase::kIndependent:
+    case GuestPhase::kInDoubt:
+    case GuestPhase::kLeaving:
+    case GuestPhase::kEnded:
+    case GuestPhase::kEndedIndependent:
+      return true;
+    case GuestPhase::kPrepared:
+    case GuestPhase::kAwaitsRun:
+    case GuestPhase::kTold:
+    case GuestPhase::kMarked:
+    case GuestPhase::kKept:
+    case GuestPhase::kRan:
+    case GuestPhase::kWentOn:
+    case GuestPhase::kNeverRan:
+    case GuestPhase::kOver:
+      return false;
+  }
+  return false;
+}
+
+TEST(GuestLettersTable, HasEveryPhaseInWhichAGuestHears) {
+  for (auto phase = GuestPhase::kPrepared; phase <= GuestPhase::kOver;
+       phase = static_cast<GuestPhase>(static_cast<std::uint32_t>(phase) + 1)) {
+    EXPECT_EQ(std::ranges::count(kAnswers, phase, &Row::phase), hears_letters(phase) ? 1 : 0)
+        << to_string(phase);
+  }
+}
+
 class GuestLetters : public GuestFixture, public testing::WithParamInterface<Row> {
  protected:
   /// The phase as the worker runs it.

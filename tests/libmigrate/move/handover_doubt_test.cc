@@ -77,6 +77,16 @@ TEST_F(DoubtTest, ProgressTellsThatItRuns) {
   EXPECT_EQ(report_.progress().owed_pages(), 3U);
 }
 
+TEST_F(DoubtTest, AVerdictThatSaysNothingDecidesNothing) {
+  doubt();
+  for (const int fate : {0, 7}) {
+    reconnect_and_hear(verdict(static_cast<wire::Verdict::Fate>(fate), "first"));
+    EXPECT_EQ(handover_->fate(), Fate::kUnknown);
+    EXPECT_EQ(handover_->phase(), HandoverPhase::kCut);
+  }
+  EXPECT_EQ(memory_.left, 0);
+}
+
 TEST_F(DoubtTest, FailedTellsThatItNeverRan) {
   doubt();
   reconnect_and_hear(failed());
