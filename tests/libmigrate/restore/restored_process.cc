@@ -144,8 +144,6 @@ wire::Image portable(wire::Image image) {
   std::ranges::sort(*process.mutable_posix_timers(), {}, &wire::PosixTimer::id);
   join_mappings(process, image.objects());
   image.mutable_objects()->clear_mapped_files();
-  process.clear_group_id();
-  process.clear_session_id();
   for (wire::SharedMemory& memory : *image.mutable_objects()->mutable_shared_memories()) {
     memory.clear_inode();
     if (!memory.open_descriptor()) {
