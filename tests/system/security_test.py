@@ -444,7 +444,7 @@ class Strict(SecurityCase):
             outcome = self.testbed.run("hostB", "migrated", "--listen", "tcp://127.0.0.1:7990",
                                        "--state", "/tmp/rules", "--socket", "/tmp/rules.sock",
                                        "--allow", rule, seconds=10)
-            self.assertEqual(outcome.status, 1, outcome)
+            self.assertEqual(outcome.status, 2, outcome)
             self.assertIn(rule.partition("@")[0], outcome.errors)
 
     def test_room(self):
