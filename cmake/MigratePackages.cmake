@@ -61,7 +61,7 @@ migrate_package(
 they work: registers and metadata at once, memory as it is touched. What
 cannot be moved faithfully is refused, with the reason. The daemon does not
 run before an administrator enables it."
-  SUGGESTS "migrate-testbed, munge")
+  SUGGESTS "migrate-testbed, munge, python3")
 migrate_package(
   migrate-testbed utils "move running processes between hosts: several hosts on one machine"
   "testbed makes hosts of network and mount namespaces, each with a daemon of

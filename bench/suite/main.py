@@ -103,6 +103,8 @@ class Session:
         for work in workloads.chosen(self.plan.kind == "quick"):
             if self.plan.kind == "smoke" and work.name not in SMOKE_WORKLOADS:
                 continue
+            if self.arguments.workload and work.name not in self.arguments.workload:
+                continue
             sizes = self.plan.workload_mib if isinstance(work, workloads.Workload) else (None,)
             sizes += self.plan.kernel_mib if work.group == "kernel" else ()
             for mib in sizes:
@@ -262,7 +264,18 @@ def parse(words):
     parser.add_argument("--only", metavar="PART",
                         choices=("floors", "series", "workloads", "auto"),
                         help="only this part, and floors")
+    parser.add_argument("--workload", action="append", metavar="NAME",
+                        help="only this workload; may be given several times")
+    parser.add_argument("--mib", type=int, action="append", metavar="MIB",
+                        help="only workloads of this size; may be given several times")
+    parser.add_argument("--transport", choices=("tcp", "tls"), help="workloads only over this one")
     arguments = parser.parse_args(words)
+    known = [work.name for work in workloads.chosen(quick=arguments.kind == "quick")]
+    for name in arguments.workload or []:
+        if name not in known:
+            parser.error(f"there is no workload {name!r}; there are: {', '.join(known)}")
+    if any(mib < 1 for mib in arguments.mib or []):
+        parser.error("--mib: at least 1")
     arguments.build = pathlib.Path(arguments.build).resolve()
     arguments.programs = (arguments.programs or arguments.build / "bench").resolve()
     arguments.out = arguments.out or (arguments.build / "bench" /
@@ -275,6 +288,10 @@ def take(arguments):
     plan = dataclasses.replace(PLANS[arguments.kind])
     if arguments.runs:
         plan.runs = arguments.runs
+    if arguments.mib:
+        plan.workload_mib, plan.kernel_mib = tuple(arguments.mib), ()
+    if arguments.transport:
+        plan.transports = (arguments.transport,)
     facts = environment(arguments.build)
     with Bed(arguments.build, arguments.programs) as bed:
         session = Session(bed, plan, arguments)

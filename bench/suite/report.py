@@ -88,7 +88,6 @@ PLAIN = {
 MISSING = [
     "what a program reads and does not write, before it is moved: nothing tells that without disturbing "
     "it (docs/decisions/0044), so that what mode demand will send is foretold as a bound only",
-    "CRIU's lazy mode is not driven",
 ]
 
 
@@ -415,11 +414,37 @@ def peers(results):
     criu = results["peers"].get("criu", {"skipped": "not asked for"})
     if "skipped" in criu:
         return paragraph(f"CRIU was not measured: {criu['skipped']}.")
-    rows = [[number_of + 1, f"{one['longest_gap_us'] / 1000:.0f}", f"{one['seconds_until_ended']:.2f}",
-             f"{one['image_bytes'] / 2**20:.0f}"] for number_of, one in enumerate(criu["runs"])]
-    return paragraph(f"{criu['workload']}, {criu['mib']} MiB; dump and restore, the images in memory "
-                     f"that both hosts see. Lazy: {criu['lazy']}.", "bounds") + table(
-        "CRIU, eager", ["run", "longest gap, ms", "until the program ended, s", "MiB of images"], rows)
+    parts = [paragraph(f"{criu['workload']}, {criu['mib']} MiB, moved at the same moment by CRIU; its images "
+                       "are in memory that both hosts see.", "bounds")]
+    for kind in ("eager", "lazy"):
+        if isinstance(criu[kind], str):
+            parts.append(paragraph(f"CRIU, {kind}: {criu[kind]}"))
+            continue
+        rows = [[number_of + 1, f"{one['longest_gap_us'] / 1000:.0f}",
+                 "–" if one["seconds_until_independent"] is None else
+                 f"{one['seconds_until_independent']:.2f}", f"{one['seconds_until_ended']:.2f}",
+                 f"{one['image_bytes'] / 2**20:.0f}"] for number_of, one in enumerate(criu[kind])]
+        parts.append(table(f"CRIU, {kind}", ["run", "longest gap, ms", "independent after, s",
+                                             "until the program ended, s", "MiB of images"], rows))
+        parts.append(beside_criu(results, criu, kind))
+    return "".join(parts)
+
+
+def beside_criu(results, criu, kind):
+    """How many times as long CRIU takes as this engine, in the mode that does the same."""
+    ours = next((row["figures"] for row in results["workloads"]
+                 if (row["name"], row["mib"], row["mode"], row["transport"]) ==
+                 (criu["workload"], criu["mib"], kind, "tcp")), {})
+    told = []
+    for key, mine, scale, words in (("longest_gap_us", "longest_gap_us", 1, "longest gap"),
+                                    ("seconds_until_independent", "independence_us", 1e6,
+                                     "time until independent")):
+        theirs = [one[key] * scale for one in criu[kind] if one[key] is not None]
+        if theirs and ours.get(mine, {}).get("median"):
+            told.append(f"{words} {statistics.median(theirs) / ours[mine]['median']:.1f} times as long")
+    return paragraph(f"Beside mode {kind} of this run: {', '.join(told)}." if told else
+                     f"This run has no move of {criu['workload']}, {criu['mib']} MiB, in mode {kind} to hold "
+                     "that against.")
 
 
 def listing(items):

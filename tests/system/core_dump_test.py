@@ -6,6 +6,7 @@ import pathlib
 import signal
 import unittest
 
+import harness
 from harness import DONE, PROGRAMS, Testbed, wait_until
 
 CAP_SYS_RESOURCE = 24
@@ -78,4 +79,4 @@ class CoreDump(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    harness.main()

@@ -422,10 +422,30 @@ class GeneratedJobs(Job):
         return method.job(self)
 
 
+def program(name):
+    """Where a program is that is installed or, so that no service came with it, unpacked by
+    scripts/install-packages; None if it is not there."""
+    unpacked = ROOT / "build" / "unpacked" / "usr"
+    return shutil.which(name) or shutil.which(name, path=f"{unpacked}/bin:{unpacked}/sbin")
+
+
+class Result(unittest.TextTestResult):
+    """Says at the end what was skipped, for scripts/test to count."""
+
+    def printErrors(self):
+        super().printErrors()
+        for test, reason in self.skipped:
+            self.stream.writeln(f"SKIPPED {test}: {reason}")
+
+
+class Runner(unittest.TextTestRunner):
+    resultclass = Result
+
+
 def main():
     if os.geteuid() != 0:
         sys.exit("the system tests need root, for namespaces")
     if not (BIN / "testbed").exists():
         sys.exit(f"no {BIN / 'testbed'}: build first, or set MIGRATE_BUILD_DIR")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # So that testbeds are taken down.
-    unittest.main()
+    unittest.main(testRunner=Runner)

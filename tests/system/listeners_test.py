@@ -4,13 +4,12 @@ without a move."""
 
 import os
 import pathlib
-import shutil
 import signal
 import subprocess
 import unittest
 
 import harness
-from harness import DONE, REFUSED, wait_until
+from harness import DONE, REFUSED, program, wait_until
 from links_test import HOSTS, PATIENCE, PYTHON, End
 
 # Either a server or several clients, which do what they read, one step a line, and say what came of
@@ -400,10 +399,10 @@ class Listeners(unittest.TestCase):
         guest.stdin.flush()
         self.assertEqual(guest.wait(), 0)
 
-    @unittest.skipUnless(shutil.which("redis-server") and shutil.which("redis-benchmark"), "no redis")
+    @unittest.skipUnless(program("redis-server") and program("redis-benchmark"), "no redis")
     def test_redis_serves_a_benchmark(self):
         port = self.next_port()
-        server = self.testbed.start("hostA", "redis-server", "--bind", HOSTS["hostA"], "--port", port,
+        server = self.testbed.start("hostA", program("redis-server"), "--bind", HOSTS["hostA"], "--port", port,
                                     "--save", "", "--protected-mode", "no", "--daemonize", "no")
         self.assertTrue(server.wait_output(b"Ready to accept", PATIENCE), bytes(server.output))
         words = ("redis-benchmark", "-h", HOSTS["hostA"], "-p", port, "-t", "incr", "-n", 12000, "-c", 5,
@@ -420,7 +419,7 @@ class Listeners(unittest.TestCase):
             self.assertEqual(count.text.strip(), str(done), count)
         server.kill()
 
-    @unittest.skipUnless(shutil.which("nginx"), "no nginx")
+    @unittest.skipUnless(program("nginx"), "no nginx")
     def test_nginx_serves_a_download(self):
         port = self.next_port()
         root = pathlib.Path(self.testbed.work) / "nginx"
@@ -433,7 +432,7 @@ class Listeners(unittest.TestCase):
             f"client_body_temp_path {root}/1; proxy_temp_path {root}/2; fastcgi_temp_path {root}/3; "
             f"uwsgi_temp_path {root}/4; scgi_temp_path {root}/5;\n"
             f"server {{ listen {HOSTS['hostA']}:{port}; root {root}; }} }}\n")
-        server = self.testbed.start("hostA", "nginx", "-c", root / "nginx.conf", "-e", root / "error")
+        server = self.testbed.start("hostA", program("nginx"), "-c", root / "nginx.conf", "-e", root / "error")
         address = f"http://{HOSTS['hostA']}:{port}/source"
         self.assertTrue(wait_until(lambda: self.testbed.run(
             "hostC", "curl", "--silent", "--head", address).status == 0, PATIENCE))

@@ -281,4 +281,4 @@ class Lost(OrphansCase):
 
 
 if __name__ == "__main__":
-    unittest.main()
+    harness.main()
