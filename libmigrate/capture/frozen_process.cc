@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <charconv>
 #include <utility>
@@ -48,7 +49,7 @@ Result<std::uint64_t> find_system_call_in(pid_t process, std::uint64_t start, st
 FrozenProcess::FrozenProcess(FrozenProcess&& other) noexcept
     : process_(other.process_),
       system_call_(other.system_call_),
-      from_stop_(other.from_stop_),
+      starts_(other.starts_),
       was_in_stop_(other.was_in_stop_),
       held_(std::exchange(other.held_, false)),
       threads_(std::move(other.threads_)),
@@ -72,8 +73,8 @@ std::vector<pid_t> FrozenProcess::host_ids() const {
 }
 
 Result<FrozenProcess> FrozenProcess::freeze(pid_t process, std::uint64_t system_call,
-                                            const ThreadIds& known, bool from_stop) {
-  FrozenProcess frozen(process, system_call, from_stop);
+                                            const ThreadIds& known, bool starts) {
+  FrozenProcess frozen(process, system_call, starts);
   MIGRATE_TRY(frozen.stop_all());
   MIGRATE_TRY(frozen.read_state(known));
   return frozen;
@@ -98,7 +99,7 @@ Result<bool> FrozenProcess::stop_one(pid_t thread) {
       }
       return fail(std::move(stopped).error());
     }
-    if (stopped->group_stop && from_stop_ && job_stops++ < kMostJobStops) {
+    if (stopped->group_stop && starts_ && job_stops++ < kMostJobStops) {
       // The thread goes from one stop into the other: it runs nothing of the program, and takes no
       // signal.
       was_in_stop_ = true;
@@ -132,7 +133,7 @@ Result<void> FrozenProcess::stop_all() {
       if (std::find(known.begin(), known.end(), thread) != known.end()) {
         continue;
       }
-      auto seized = seize(thread);
+      auto seized = starts_ ? seize_for_life(thread) : seize(thread);
       // EPERM: born of a traced thread, hence traced already. ESRCH: ended meanwhile.
       if (!seized && seized.error().sys_errno != EPERM) {
         if (seized.error().sys_errno == ESRCH && thread != process_) {
@@ -183,7 +184,14 @@ Result<void> FrozenProcess::read_state(const ThreadIds& known) {
   return {};
 }
 
+// Where the instruction was looked for, something else may be since: a program that has the rights
+// of another user would be sent into the middle of itself.
 Result<void> FrozenProcess::open_area(std::uint64_t record_bytes) {
+  std::array<std::byte, arch::kSystemCallBytes> code{};
+  if (!read_memory(process_, system_call_, code) || arch::find_system_call(code) != 0) {
+    return fail(make_error(ErrorCode::kRetry, "freeze", "process " + std::to_string(process_),
+                           "it runs another program now (execve): inspect it anew"));
+  }
   area_ = MIGRATE_TRY(map_script_area(process_, leader().host_id, leader().registers, system_call_,
                                       0, record_bytes));
   return {};

@@ -29,12 +29,13 @@ struct FrozenThread {
 class FrozenProcess {
  public:
   /// Stops every thread of `process`. `system_call` is the address of a system call instruction in
-  /// it (in its vDSO). `known`: threads whose ids need not be looked up. `from_stop`: it may be in
-  /// a job control stop, which is over then, and begins anew if it is thawed; a SIGCONT is left
-  /// pending. Errors: kRefused (in such a stop, but not `from_stop`), kNotFound, kSystem; the
-  /// process runs on.
+  /// it (in its vDSO). `known`: threads whose ids need not be looked up. `starts`: it is to run
+  /// elsewhere or nowhere. It may be in a job control stop, which is over then, and begins anew if
+  /// it is thawed (a SIGCONT is left pending); until it is thawed or parked, it ends if its tracer
+  /// does. Errors: kRefused (in such a stop, but not `starts`), kNotFound, kSystem; the process
+  /// runs on, or is stopped as before.
   static Result<FrozenProcess> freeze(pid_t process, std::uint64_t system_call,
-                                      const ThreadIds& known, bool from_stop = false);
+                                      const ThreadIds& known, bool starts = false);
 
   FrozenProcess(FrozenProcess&& other) noexcept;
   FrozenProcess& operator=(FrozenProcess&& other) = delete;
@@ -42,13 +43,16 @@ class FrozenProcess {
   ~FrozenProcess();
 
   pid_t process() const { return process_; }
+  /// As of freeze().
+  bool starts() const { return starts_; }
   /// The leader first.
   const std::vector<FrozenThread>& threads() const { return threads_; }
   const FrozenThread& leader() const { return threads_.front(); }
   /// Their ids on this host, in the same order.
   std::vector<pid_t> host_ids() const;
 
-  /// Maps the script area (after whatever reads the list of mappings).
+  /// Maps the script area (after whatever reads the list of mappings). Errors: kRetry (it runs
+  /// another program than the one that `system_call` was found in), kSystem.
   Result<void> open_area(std::uint64_t record_bytes);
   /// Takes it away again; thaw() does, too.
   Result<void> close_area();
@@ -61,8 +65,8 @@ class FrozenProcess {
   void release() { held_ = false; }
 
  private:
-  FrozenProcess(pid_t process, std::uint64_t system_call, bool from_stop)
-      : process_(process), system_call_(system_call), from_stop_(from_stop) {}
+  FrozenProcess(pid_t process, std::uint64_t system_call, bool starts)
+      : process_(process), system_call_(system_call), starts_(starts) {}
 
   Result<void> stop_all();
   Result<Stop> await_stop(pid_t thread) const;
@@ -73,7 +77,7 @@ class FrozenProcess {
 
   pid_t process_;
   std::uint64_t system_call_;
-  bool from_stop_;  // a job control stop is no reason not to freeze it
+  bool starts_;
   bool was_in_stop_ = false;
   bool held_ = true;
   std::vector<FrozenThread> threads_;

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "base/process_identity.h"
 #include "libmigrate/home/home_children_left.h"
 #include "libmigrate/home/home_ended.h"
 #include "libmigrate/home/home_in_doubt.h"
@@ -108,13 +109,20 @@ Result<void> HomeLife::take_over(HomeRemains& remains) {
   return {};
 }
 
+// One that was to begin elsewhere does not begin here: it is stopped, or was just let go to be.
 void HomeLife::end_stayed() {
-  log::info("process {} runs on here: its move was not decided", record_.command());
+  const bool starts = record_.text().starts();
+  log::info("process {} {}: its move was not decided", record_.command(),
+            starts ? "ends, as it is to run elsewhere or nowhere" : "runs on here");
+  if (const auto process = record_.identity().open(); starts && process) {
+    send_signal(process->get(), SIGKILL);
+  }
   record_.enter(HomePhase::kStayed);
   record_.remove();
-  WorkerOver over(MIGRATE_FAILED,
-                  make_error(ErrorCode::kRetry, "carry out a request",
-                             "process " + record_.command(), "it runs on here; try again"));
+  WorkerOver over(
+      MIGRATE_FAILED,
+      make_error(ErrorCode::kRetry, "carry out a request", "process " + record_.command(),
+                 starts ? "it has ended" : "it runs on here; try again"));
   run_(over);
 }
 

@@ -45,6 +45,7 @@ Result<HomeRecord> HomeRecord::create(const std::string& state_directory,
   record.text_.set_token(to_hex(token));
   record.text_.set_command(command_line(request.pid));
   record.text_.set_user(request.uid);
+  record.text_.set_starts(request.starts);
   record.text_.set_wait(std::string(to_string(request.wait)));
   return record;
 }

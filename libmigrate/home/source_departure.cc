@@ -116,6 +116,7 @@ SourceMoveOptions options_of(const WorkerContext& context, const HomeRecord& rec
   options.token = record.token();
   options.command = record.command();
   options.name = record.text().name();
+  options.request.starts = record.text().starts();
   options.host_clocks = clock_offsets(0).value_or(ClockOffsets());
   options.context = &context;
   return options;

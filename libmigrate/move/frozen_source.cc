@@ -415,7 +415,7 @@ Result<void> FrozenSource::park() {
 
 Result<void> FrozenSource::resume() {
   if (options_.request.starts) {  // It was to run there or nowhere.
-    ::kill(options_.pid, SIGKILL);
+    parked_->end();
     return {};
   }
   return parked_->unpark(only_process(image_));

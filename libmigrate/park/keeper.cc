@@ -101,7 +101,9 @@ void ParkedProcess::end_children(pid_t process) {
 
 void ParkedProcess::end() {
   ::kill(process_, SIGKILL);
-  reap(process_);
+  for (std::size_t left = threads_.size(); left > 0; --left) {
+    reap(threads_[left - 1].host_id);
+  }
   looping_ = false;
 }
 

@@ -85,7 +85,14 @@ Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::Pro
     parked.threads_.push_back({thread.host_id, thread.id});
   }
   auto done = parked.park_threads(frozen, image);
+  if (done && frozen.starts()) {
+    done = parked.outlive_tracer();
+  }
   frozen.release();
+  if (!done && frozen.starts()) {
+    parked.end();
+    return fail(std::move(done).error());
+  }
   if (!done) {
     if (auto back = parked.unpark(image); !back) {
       log::error("process {} could not be resumed whole: {}", parked.process_,
@@ -94,6 +101,14 @@ Result<ParkedProcess> ParkedProcess::park(FrozenProcess& frozen, const wire::Pro
     return fail(std::move(done).error());
   }
   return parked;
+}
+
+// Of one that starts elsewhere: from now on the next worker knows what is to become of it.
+Result<void> ParkedProcess::outlive_tracer() const {
+  for (const ParkedThread& thread : threads_) {
+    MIGRATE_TRY(migrate::outlive_tracer(thread.host_id));
+  }
+  return {};
 }
 
 Result<void> ParkedProcess::write_record(const FrozenProcess& frozen, std::string_view image,

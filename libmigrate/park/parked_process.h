@@ -50,8 +50,8 @@ class ParkedProcess {
                                    const SessionId& session, const SessionId& process);
 
   /// Parks, after write_record() of the same image: only then may another host be told to run the
-  /// process. On error the process runs on. Signals that arrived since `image` was captured are in
-  /// signals().
+  /// process. On error the process runs on, or has ended if it starts elsewhere. Signals that
+  /// arrived since `image` was captured are in signals().
   static Result<ParkedProcess> park(FrozenProcess& frozen, const wire::ProcessImage& image);
 
   /// Takes over a process whose tracer died: becomes the tracer of every thread and reads the
@@ -117,6 +117,7 @@ class ParkedProcess {
   ParkedProcess(pid_t process, const ScriptArea& area) : process_(process), area_(area) {}
 
   Result<void> park_threads(FrozenProcess& frozen, const wire::ProcessImage& image);
+  Result<void> outlive_tracer() const;
   Result<void> park_leader(const FrozenProcess& frozen, const wire::ProcessImage& image);
   Result<void> keep_signals_of(pid_t thread, const wire::Thread& known,
                                std::vector<std::string> taken, const wire::ProcessImage& image);

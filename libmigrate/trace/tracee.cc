@@ -79,6 +79,12 @@ Result<void> keep_running(pid_t thread) {
                "release from its tracer's life", thread);
 }
 
+Result<void> outlive_tracer(pid_t thread) {
+  return check(
+      trace_call(PTRACE_SETOPTIONS, thread, 0, as_data(PTRACE_O_TRACECLONE | PTRACE_O_TRACEEXEC)),
+      "release from its tracer's life", thread);
+}
+
 Result<void> interrupt(pid_t thread) {
   return check(trace_call(PTRACE_INTERRUPT, thread, 0, nullptr), "interrupt", thread);
 }

@@ -24,6 +24,8 @@ Result<void> seize_for_life(pid_t thread);
 Result<void> end_with_tracer(pid_t thread);
 /// The stopped thread shall outlive its tracer.
 Result<void> keep_running(pid_t thread);
+/// The same, with all else as seize() has it.
+Result<void> outlive_tracer(pid_t thread);
 /// Asks a seized thread to stop.
 Result<void> interrupt(pid_t thread);
 /// Lets a stopped thread go on, delivering `signal` if not 0.

@@ -92,7 +92,7 @@ bool is_script_signal(const siginfo_t& information) {
 }
 
 std::ptrdiff_t find_system_call(std::span<const std::byte> code) {
-  constexpr std::array<std::byte, 2> kInstruction{std::byte{0x0f}, std::byte{0x05}};
+  constexpr std::array<std::byte, kSystemCallBytes> kInstruction{std::byte{0x0f}, std::byte{0x05}};
   const auto found =
       std::search(code.begin(), code.end(), kInstruction.begin(), kInstruction.end());
   return found == code.end() ? -1 : found - code.begin();

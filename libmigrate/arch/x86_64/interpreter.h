@@ -85,6 +85,7 @@ InterpreterCode interpreter_code();
 /// signal that it has not written yet: that stands in its ParkingData.
 bool carries_signal(const GeneralRegisters& registers, std::uint64_t code);
 
+inline constexpr std::size_t kSystemCallBytes = 2;  ///< Of a system call instruction.
 /// Offset of a system call instruction in `code`, or -1.
 std::ptrdiff_t find_system_call(std::span<const std::byte> code);
 

@@ -13,7 +13,9 @@
 #include "base/file.h"
 #include "libmigrate/capture/frozen_process.h"
 #include "libmigrate/image/address_space.h"
+#include "libmigrate/trace/tracee.h"
 #include "tests/libmigrate/capture/captured_process.h"
+#include "tests/libmigrate/capture/dying_worker.h"
 #include "tests/libmigrate/inspect/held_process.h"
 
 namespace migrate {
@@ -54,8 +56,8 @@ class FrozenInJobStop : public testing::Test {
     const std::uint64_t count = *count_;
     return test::comes_true([&] { return *count_ > count; });
   }
-  Result<FrozenProcess> freeze(bool from_stop) const {
-    return FrozenProcess::freeze(process_.pid(), system_call_, {}, from_stop);
+  Result<FrozenProcess> freeze(bool starts) const {
+    return FrozenProcess::freeze(process_.pid(), system_call_, {}, starts);
   }
 
   std::atomic<std::uint64_t>* count_ =
@@ -89,6 +91,42 @@ TEST_F(FrozenInJobStop, ThawedItIsStoppedAgainAndHasRunNothing) {
     ASSERT_TRUE(comes_to_a_stop());
   }
   EXPECT_EQ(*count_, count);
+  ASSERT_EQ(::kill(process_.pid(), SIGCONT), 0);
+  EXPECT_TRUE(goes_on());
+}
+
+TEST_F(FrozenInJobStop, IfItsTracerDiesItEndsAndHasRunNothing) {
+  const std::uint64_t count = *count_;
+  test::DyingWorker worker([this] {
+    static auto frozen = freeze(true);
+    EXPECT_TRUE(frozen && frozen->open_area(kPageBytes));
+    return test::LastWords{};
+  });
+  EXPECT_FALSE(has_ended(process_.pid()));
+  worker.die();
+  EXPECT_TRUE(test::comes_true([this] { return has_ended(process_.pid()); }));
+  EXPECT_EQ(*count_, count);
+}
+
+TEST_F(FrozenInJobStop, NotIfItWasThawedBefore) {
+  test::DyingWorker worker([this] {
+    EXPECT_TRUE(freeze(true)->thaw());
+    return test::LastWords{};
+  });
+  worker.die();
+  EXPECT_TRUE(comes_to_a_stop());
+  ASSERT_EQ(::kill(process_.pid(), SIGCONT), 0);
+  EXPECT_TRUE(goes_on());
+}
+
+// As if it ran another program than when the instruction was looked for.
+TEST_F(FrozenInJobStop, NothingIsMadeOfAnInstructionThatIsNoSystemCall) {
+  auto frozen = FrozenProcess::freeze(process_.pid(), system_call_ + 1, {}, true);
+  ASSERT_TRUE(frozen) << frozen.error().message();
+  const auto opened = frozen->open_area(kPageBytes);
+  ASSERT_FALSE(opened);
+  EXPECT_EQ(opened.error().code, ErrorCode::kRetry);
+  ASSERT_TRUE(frozen->thaw());
   ASSERT_EQ(::kill(process_.pid(), SIGCONT), 0);
   EXPECT_TRUE(goes_on());
 }

@@ -1,5 +1,7 @@
 // A worker at home dies, wherever it is, and another one takes over.
 #include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 
@@ -120,6 +122,30 @@ TEST_F(HomeTakeover, OfAProcessThatRunsOn) {
   EXPECT_EQ(row()->state, ProcessState::kFailed);
   EXPECT_EQ(phases(), "Over");
   EXPECT_FALSE(has_file());
+}
+
+// It is stopped, and nobody else may be left to end it.
+TEST_F(HomeTakeover, OfOneThatWasToBeginElsewhere) {
+  for (const bool starts : {true, false}) {
+    request_.starts = starts;
+    request_.pid = ::fork();
+    if (request_.pid == 0) {
+      for (;;) {
+        ::pause();
+      }
+    }
+    doings_.outcome = MoveOutcome::kFailed;
+    doings_.die_after = "attempt";
+    ASSERT_FALSE(move_away());
+    doings_.found = Found::kRunsOn;
+    ASSERT_TRUE(take_over());
+    EXPECT_EQ(record_->phase(), HomePhase::kStayed);
+    ::kill(request_.pid, SIGTERM);
+    int status = 0;
+    EXPECT_EQ(::waitpid(request_.pid, &status, 0), request_.pid);
+    EXPECT_EQ(WTERMSIG(status), starts ? SIGKILL : SIGTERM);
+    start_anew();
+  }
 }
 
 TEST_F(HomeTakeover, AfterItWasBroughtBack) {

@@ -147,8 +147,8 @@ bool HomeWorld::live(const std::function<bool(HomeLife&, RealFiles&)>& life) {
 }
 
 bool HomeWorld::move_away() {
-  MoveRequest request;
-  request.pid = ::getpid();
+  MoveRequest request = request_;
+  request.pid = request.pid == 0 ? ::getpid() : request.pid;
   request.wait = asking_.wait;
   auto record = HomeRecord::create(directory_, request);
   EXPECT_TRUE(record) << record.error().message();

@@ -103,6 +103,7 @@ class HomeWorld : public testing::Test {
 
   Doings doings_;
   Place place_;
+  MoveRequest request_;  ///< Of pid 0: of this process.
   /// After so many turns of its phases a worker does not do what it should, and the test fails.
   int most_turns_ = 1'000;
   HomeSurroundings around_;
