@@ -1,6 +1,7 @@
 #include "libmigrate/capture/snapshot.h"
 
 #include <linux/sched.h>
+#include <poll.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -14,6 +15,7 @@
 #include <utility>
 
 #include "base/file.h"
+#include "base/unique_fd.h"
 #include "libmigrate/trace/script.h"
 
 namespace migrate {
@@ -23,8 +25,13 @@ std::string name_of(pid_t process) {
   return "process " + std::to_string(process);
 }
 
+/// A traced process that is killed is gone soon: to look for it now and then would take longer.
 void end(pid_t process) {
+  constexpr int kLongestMs = 1000;
+  const UniqueFd ended(static_cast<int>(::syscall(SYS_pidfd_open, process, 0)));
   ::kill(process, SIGKILL);
+  pollfd polled{ended.get(), POLLIN, 0};
+  ::poll(&polled, ended.valid() ? 1 : 0, ended.valid() ? kLongestMs : 0);
   reap(process);
 }
 
@@ -68,15 +75,11 @@ Snapshot::Snapshot(Snapshot&& other) noexcept
       copies_(std::exchange(other.copies_, {})) {}
 
 Snapshot::~Snapshot() {
-  close();
+  if (process_ != 0) {
+    end(process_);
+  }
   for (const pid_t copy : copies_) {
     end(copy);
-  }
-}
-
-void Snapshot::close() {
-  if (const pid_t process = std::exchange(process_, 0); process != 0) {
-    end(process);
   }
 }
 
@@ -89,7 +92,6 @@ Result<Snapshot> Snapshot::take(const FrozenProcess& frozen) {
                                " threads, and a copy would have one of them alone"));
   }
   Snapshot snapshot(frozen);
-  snapshot.ties_ = MIGRATE_TRY(ties_of(frozen));
   std::int64_t inner_id = 0;
   const pid_t helper = MIGRATE_TRY(snapshot.make_helper(frozen, inner_id));
   auto made = snapshot.clone_from(helper, 0, 0);
@@ -102,33 +104,24 @@ Result<Snapshot> Snapshot::take(const FrozenProcess& frozen) {
   return snapshot;
 }
 
-Result<Snapshot::Ties> Snapshot::ties_of(const FrozenProcess& frozen) {
+// Reads the ties, too, so that the process runs one script less. Without its tracer the helper
+// would run on where the process does, on the same stack. Until it is tied to the tracer's life,
+// the next call of the script, which the process comes to as well, ends it: the kernel writes the
+// helper's id there before either of them goes on.
+Result<pid_t> Snapshot::make_helper(const FrozenProcess& frozen, std::int64_t& inner_id) {
+  constexpr std::uint64_t kNobody = 0x7fffffff;  // No process has it: pids are smaller.
   const pid_t thread = frozen.leader().host_id;
-  Ties ties;
-  ties.rseq = MIGRATE_TRY(read_rseq(thread));
-  if (::syscall(SYS_get_robust_list, thread, &ties.robust_list, &ties.robust_list_bytes) != 0) {
+  ties_.rseq = MIGRATE_TRY(read_rseq(thread));
+  if (::syscall(SYS_get_robust_list, thread, &ties_.robust_list, &ties_.robust_list_bytes) != 0) {
     return fail(system_error("read the robust list of", name_of(frozen.process())));
   }
   Script script(frozen.area());
-  const std::uint64_t tid_address = script.reserve(sizeof ties.tid_address);
-  const std::uint64_t stack = script.reserve(sizeof ties.alternate_stack);
+  const std::uint64_t tid_address = script.reserve(sizeof ties_.tid_address);
+  const std::uint64_t stack = script.reserve(sizeof ties_.alternate_stack);
   script.must("read the thread id address", SYS_prctl, {PR_GET_TID_ADDRESS, tid_address});
   script.must("read the alternate stack", SYS_sigaltstack, {0, stack});
-  MIGRATE_TRY(script.run(thread, frozen.leader().registers, frozen.leader().signal_mask));
-  ties.tid_address = script.value<std::uint64_t>(tid_address);
-  ties.alternate_stack = script.value<stack_t>(stack);
-  ties.alternate_stack.ss_flags &= ~SS_ONSTACK;  // Follows from the stack pointer.
-  return ties;
-}
-
-// Without its tracer the helper would run on where the process does, on the same stack. Until it is
-// tied to the tracer's life, the next call of the script, which the process comes to as well, ends
-// it: the kernel writes the helper's id there before either of them goes on.
-Result<pid_t> Snapshot::make_helper(const FrozenProcess& frozen, std::int64_t& inner_id) const {
-  constexpr std::uint64_t kNobody = 0x7fffffff;  // No process has it: pids are smaller.
-  Script script(frozen.area());
-  constexpr std::size_t kClone = 0;
-  constexpr std::size_t kKill = 1;
+  constexpr std::size_t kClone = 2;
+  constexpr std::size_t kKill = 3;
   clone_args arguments{};
   arguments.flags = CLONE_VM | CLONE_PARENT_SETTID;
   arguments.parent_tid = script.address_of(kKill, 0);
@@ -140,14 +133,16 @@ Result<pid_t> Snapshot::make_helper(const FrozenProcess& frozen, std::int64_t& i
     const std::int64_t harmless = SYS_getpid;
     return frozen.area().write(script.address_of(kKill), std::as_bytes(std::span(&harmless, 1)));
   });
-  auto ran =
-      script.run(frozen.leader().host_id, frozen.leader().registers, frozen.leader().signal_mask);
+  auto ran = script.run(thread, frozen.leader().registers, frozen.leader().signal_mask);
   if (!ran) {
     for (const pid_t helper : script.new_threads()) {
       end(helper);
     }
     return fail(std::move(ran).error());
   }
+  ties_.tid_address = script.value<std::uint64_t>(tid_address);
+  ties_.alternate_stack = script.value<stack_t>(stack);
+  ties_.alternate_stack.ss_flags &= ~SS_ONSTACK;  // Follows from the stack pointer.
   inner_id = script.result(kClone);
   return script.new_threads().front();
 }
@@ -178,9 +173,10 @@ Result<pid_t> Snapshot::clone_from(pid_t process, std::uint64_t flags,
   return script.new_threads().front();
 }
 
+// The parent of the snapshot is the init of the host, since the helper has ended.
 Result<pid_t> Snapshot::copy() {
   const std::uint64_t flags =
-      ties_.tid_address != 0 ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0;
+      CLONE_PARENT | (ties_.tid_address != 0 ? CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID : 0);
   const pid_t copy = MIGRATE_TRY(clone_from(process_, flags, ties_.tid_address));
   copies_.push_back(copy);
   MIGRATE_TRY(finish(copy));

@@ -37,12 +37,11 @@ class Snapshot {
   Snapshot(const Snapshot&) = delete;
   ~Snapshot();
 
-  /// Makes one copy more, which stands where the process was frozen. Errors: kSystem.
+  /// Makes one copy more, which stands where the process was frozen. Errors: kSystem (no memory,
+  /// too many processes of its user), kNotFound (the snapshot was killed).
   Result<pid_t> copy();
-  /// No more are made: their parent ends, so that they are nobody's.
-  void close();
   /// Leaves a copy in a job control stop (SIGSTOP), traced by nobody, before its first instruction.
-  /// After close(). Errors: kNotFound (it was killed), kSystem.
+  /// Errors: kNotFound (it was killed), kSystem.
   Result<void> let_go(pid_t copy);
 
  private:
@@ -57,8 +56,7 @@ class Snapshot {
 
   explicit Snapshot(const FrozenProcess& frozen);
 
-  static Result<Ties> ties_of(const FrozenProcess& frozen);
-  Result<pid_t> make_helper(const FrozenProcess& frozen, std::int64_t& inner_id) const;
+  Result<pid_t> make_helper(const FrozenProcess& frozen, std::int64_t& inner_id);
   Result<pid_t> clone_from(pid_t process, std::uint64_t flags, std::uint64_t tid_address) const;
   Result<void> finish(pid_t copy) const;
   ScriptArea area_in(pid_t process) const;
@@ -68,7 +66,7 @@ class Snapshot {
   std::uint64_t signal_mask_;
   std::uint64_t system_call_;
   Ties ties_;
-  pid_t process_ = 0;  // runs nothing; 0: closed
+  pid_t process_ = 0;  // runs nothing; 0: none
   std::vector<pid_t> copies_;
 };
 

@@ -18,8 +18,10 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "move when the children have ended, or move the children themselves"},
     {"CHROOT", "the process has another root directory than the daemon",
      "run the program without chroot"},
-    {"COPY_MOVED", "copies of a process are made where it was started, while it is there",
-     "move it home first (migratectl move)"},
+    {"COPY_MOVED",
+     "copies are made of a process that has not been moved: one that has lives in a cell, at its "
+     "home as well",
+     "copy it before it is moved"},
     {"COPY_THREADS", "a copy of a process has one thread, as a child of fork(2)",
      "let the program fork by itself (migrate_spawn, migrate::async), where it knows of its "
      "threads"},

@@ -3,6 +3,7 @@
 
 import collections
 import os
+import pathlib
 import signal
 import time
 import unittest
@@ -43,6 +44,30 @@ import socket, time
 connection = socket.socket()
 print("ready", flush=True)
 time.sleep(1000)
+"""
+
+# Says so if it runs at home although it is a copy.
+BUSY = """
+import os, sys
+first, home = os.getpid(), os.uname().nodename
+data = bytearray(b"x" * (1 << 20))
+print("ready", flush=True)
+while not os.path.exists(sys.argv[1]):
+    for _ in range(100):
+        if os.getpid() != first and os.uname().nodename == home:
+            os.write(1, b"a copy ran at home\\n")
+sys.exit(42)
+"""
+
+# May not be looked into by its user.
+SECRETIVE = """
+import ctypes, os, sys, time
+ctypes.CDLL(None).prctl(4, 0, 0, 0, 0)  # PR_SET_DUMPABLE
+print("ready", flush=True)
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.02)
+os.write(1, f"said {os.getpid()} {os.uname().nodename} 1 1\\n".encode())
+sys.exit(42)
 """
 
 Said = collections.namedtuple("Said", "pid host value count")
@@ -197,6 +222,27 @@ class Ends(ForkCase):
                         self.told(process))
         self.assertEqual(len(self.end(process, 4)), 4)
 
+    def test_a_destination_that_takes_none_gets_no_more(self):
+        process = self.start()
+        outcome = self.fork(process, "--to", "hostB,10.213.0.77", "--count", 40)
+        self.assertNotEqual(outcome.status, DONE, outcome)
+        self.assertEqual(len(outcome.object["processes"]), 20, outcome)
+        made = [copy for copy in outcome.object["failed"] if "pid" in copy]
+        self.assertEqual(len(outcome.object["failed"]), 20, outcome)
+        self.assertLess(len(made), 8, outcome)
+        self.assertEqual(len(self.end(process, 21)), 21)
+
+    def test_more_than_its_user_may_have(self):
+        user = ["setpriv", "--reuid=61018", "--regid=61018", "--clear-groups", "prlimit", "--nproc=8"]
+        process = self.start(by=user)
+        outcome = self.fork(process, "--to", "hostB", "--count", 30)
+        self.assertNotEqual(outcome.status, DONE, outcome)
+        copies = len(outcome.object["processes"])
+        self.assertIn(copies, range(1, 8), outcome)
+        self.assertEqual(len(outcome.object["failed"]), 30 - copies, outcome)
+        self.assertFalse([copy for copy in outcome.object["failed"] if "pid" in copy], outcome)
+        self.assertEqual(len(self.end(process, copies + 1)), copies + 1)
+
     def test_those_of_a_host_that_is_lost(self):
         process = self.start()
         copies = self.fork(process, "--to", "hostB,hostC", "--count", 4).object["processes"]
@@ -264,6 +310,66 @@ class Ends(ForkCase):
         self.check_some_were_made(process)
 
 
+class InTheFreeze(ForkCase):
+    """The worker of a copy is killed before the copy is elsewhere, and who made it as well: it does not
+    run here for want of somebody who sees to it."""
+
+    @classmethod
+    def setUpClass(cls):
+        cls.testbed = Testbed(3, ["--daemon-arg=--debug-stops"])
+        cls.addClassCleanup(cls.testbed.down)
+
+    def stopped_at(self, step):
+        for file in self.stops.glob(step + ".*"):
+            pid = int(file.name.rsplit(".", 1)[1])
+            if harness.state_of(pid) == "T":
+                file.unlink()
+                return pid
+        return None
+
+    def check_killed_at(self, step, and_its_maker=True):
+        host = next(each for each in self.testbed.hosts() if each["name"] == "hostA")
+        self.stops = pathlib.Path(host["directory"]) / "state" / "stops"
+        process = self.start(BUSY)
+        (self.stops / step).touch()
+        client = self.testbed.start("hostA", "migratectl", "--json", "fork", process.pid, "--to",
+                                    "hostB")
+        self.addCleanup(client.kill)
+        worker = wait_until(lambda: self.stopped_at(step), 20)
+        self.assertTrue(worker, self.told(process))
+        self.assertTrue(copies_here(process))
+        makers = [pid for pid in children(host["daemon_pid"]) if name_of(pid) == "migrated"]
+        self.assertEqual(len(makers), 1)
+        for pid in [*(makers if and_its_maker else ()), worker]:
+            os.kill(pid, signal.SIGKILL)
+        self.assertTrue(wait_until(lambda: not copies_here(process), 40), self.told(process))
+        client.wait()
+        process.stop_file.touch()
+        self.assertEqual(process.wait(), SURVIVED, self.told(process))
+        self.assertNotIn(b"ran at home", process.output)
+        self.check_nothing_is_left()
+
+    def test_before_it_is_captured(self):
+        self.check_killed_at("source.frozen")
+        self.check_killed_at("source.frozen", and_its_maker=False)
+
+    def test_when_it_is_captured(self):
+        self.check_killed_at("source.captured")
+
+    def test_when_its_image_is_sent(self):
+        self.check_killed_at("source.image_sent")
+
+    def test_when_it_is_parked(self):
+        self.check_killed_at("source.parked")
+        self.check_killed_at("source.parked", and_its_maker=False)
+
+    def test_when_it_is_restored(self):
+        self.check_killed_at("source.restored")
+
+    def test_before_it_is_frozen(self):
+        self.check_killed_at("source.offered")
+
+
 class Refused(ForkCase):
     """Nothing is copied, and the process runs on."""
 
@@ -278,17 +384,26 @@ class Refused(ForkCase):
     def test_what_would_refuse_each_copy(self):
         self.check_refused(self.start(CONNECTED), "SOCKET_KIND")
 
-    def test_one_that_is_away(self):
+    def test_one_that_is_away_or_has_been(self):
         process = self.start()
         self.assertEqual(self.testbed.move("hostA", process.pid, "hostC").status, DONE)
         self.check_refused(process, "COPY_MOVED")
-        self.assertEqual({end.host for end in self.end(process, 1)}, {"hostC"})
+        self.assertEqual(self.testbed.move("hostA", process.pid, "hostA").status, DONE)
+        self.check_refused(process, "COPY_MOVED")
+        self.assertEqual({end.host for end in self.end(process, 1)}, {"hostA"})
 
     def test_one_of_somebody_else(self):
         process = self.start()
         outcome = self.testbed.run("hostA", *NOBODY, "migratectl", "--json", "fork", process.pid,
                                    "--to", "hostB")
         self.assertEqual(outcome.status, REFUSED, outcome)
+        self.end(process, 1)
+
+    def test_one_that_may_not_be_looked_into(self):
+        process = self.start(SECRETIVE, NOBODY)
+        outcome = self.testbed.run("hostA", *NOBODY, "migratectl", "--json", "fork", process.pid,
+                                   "--to", "hostB")
+        self.assertEqual((outcome.status, outcome.object.get("refusals", [])), (REFUSED, []), outcome)
         self.end(process, 1)
 
     def test_wrong_use(self):

@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
+#include "base/realtime_scope.h"
 #include "libmigrate/capture/snapshot.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/refusal.h"
@@ -41,24 +42,31 @@ namespace {
 
 using nlohmann::json;
 
-constexpr std::size_t kAtOnce = 8;     // Copies that are under way.
+constexpr std::size_t kAtOnce = 16;      // Copies that are under way,
+constexpr std::size_t kAtOnceThere = 4;  // and so many of them to one destination.
+// One that failed so many times in turn gets no more: each may take half a minute.
+constexpr std::size_t kMostFailures = 4;
 constexpr std::string_view kGo = "g";  // To a worker: its copy was let go.
 
 std::string name_of(pid_t pid) {
   return "process " + std::to_string(pid);
 }
 
-/// What is against copying a process, or against moving any copy of it.
-Result<Refusals> refusals_of(pid_t pid) {
-  ProcessInspector inspector = MIGRATE_TRY(ProcessInspector::create(pid, {}));
+/// What is against copying a process, or against moving any copy of it. It is told to nobody who
+/// may not look into what was looked at: that may run another program than when he was let in.
+Result<Refusals> refusals_of(const MoveRequest& move) {
+  ProcessInspector inspector = MIGRATE_TRY(ProcessInspector::create(move.pid, {}));
   Refusals refusals = MIGRATE_TRY(inspector.inspect_running()).refusals;
   // A copy has none, and locks of its own.
   std::erase_if(refusals, [](const wire::Refusal& each) { return each.code() == "CHILDREN"; });
   if (inspector.threads().size() > 1) {
-    refusals.push_back(make_refusal("COPY_THREADS", name_of(pid)));
+    refusals.push_back(make_refusal("COPY_THREADS", name_of(move.pid)));
   }
-  if (holds_itself(pid)) {
-    refusals.push_back(make_refusal("HELD", name_of(pid)));
+  if (holds_itself(move.pid)) {
+    refusals.push_back(make_refusal("HELD", name_of(move.pid)));
+  }
+  if (!refusals.empty()) {
+    MIGRATE_TRY(may_attach(move.asker, move.pid));
   }
   return refusals;
 }
@@ -72,33 +80,37 @@ Result<std::uint64_t> system_call_of(pid_t pid) {
   return fail(make_error(ErrorCode::kRefused, "find the vDSO of", name_of(pid)));
 }
 
-/// All copies, and for how long the process stood still for them.
-struct Copies {
+/// What copies are made of, and for how long the process stood still for it.
+struct Taken {
   Snapshot snapshot;
-  std::vector<pid_t> pids;
   std::int64_t stop_us = 0;
 };
 
 /// Who asks is judged by what is frozen: it may have become another's since.
-Result<Copies> make_copies(const MoveRequest& move, std::uint32_t count) {
+Result<Taken> take_snapshot(const MoveRequest& move) {
   StandIn asker = MIGRATE_TRY(StandIn::create(move.asker));
   const std::uint64_t system_call = MIGRATE_TRY(system_call_of(move.pid));
-  const std::int64_t since_us = now_us();
-  FrozenProcess frozen = MIGRATE_TRY(FrozenProcess::freeze(move.pid, system_call, {}));
-  const std::array<pid_t, 1> asked = {move.pid};
-  MIGRATE_TRY(asker.ask_attach(asked));
-  MIGRATE_TRY(frozen.open_area(kPageBytes));
-  auto snapshot = Snapshot::take(frozen);
-  auto thawed = frozen.thaw();
-  const std::int64_t stop_us = now_us() - since_us;
-  MIGRATE_TRY(std::move(thawed));
-  Copies copies{MIGRATE_TRY(std::move(snapshot)), {}, stop_us};
-  MIGRATE_TRY(asker.answer());
-  while (copies.pids.size() < count) {
-    copies.pids.push_back(MIGRATE_TRY(copies.snapshot.copy()));
+  auto taken = [&]() -> Result<Taken> {
+    const RealtimeScope realtime;
+    const std::int64_t since_us = now_us();
+    FrozenProcess frozen = MIGRATE_TRY(FrozenProcess::freeze(move.pid, system_call, {}));
+    const std::array<pid_t, 1> asked = {move.pid};
+    MIGRATE_TRY(asker.ask_attach(asked));
+    MIGRATE_TRY(frozen.open_area(kPageBytes));
+    const std::int64_t snapshot_us = now_us();
+    auto snapshot = Snapshot::take(frozen);
+    const std::int64_t thaw_us = now_us();
+    auto thawed = frozen.thaw();
+    const std::int64_t end_us = now_us();
+    log::debug("{}: frozen in {} us, its snapshot took {} us, it was let go in {} us",
+               name_of(move.pid), snapshot_us - since_us, thaw_us - snapshot_us, end_us - thaw_us);
+    MIGRATE_TRY(std::move(thawed));
+    return Taken{MIGRATE_TRY(std::move(snapshot)), end_us - since_us};
+  }();
+  if (taken) {
+    MIGRATE_TRY(asker.answer());
   }
-  copies.snapshot.close();
-  return copies;
+  return taken;
 }
 
 /// One copy on its way, as its worker tells of it.
@@ -168,8 +180,8 @@ class Sending {
       end_process(process.get());
       ::_exit(1);
     }
-    process.reset();
     run_source_worker(service.context, EventSink(std::move(told)), move);
+    end_process(process.get());  // It was not moved, and nobody else may be left to see to it.
     (void)std::fflush(nullptr);
     ::_exit(0);
   }
@@ -200,61 +212,126 @@ class Sending {
   bool is_sent_ = false;  // It may run there.
 };
 
-/// Sends all copies, some at a time.
+/// Where copies go.
+struct Destination {
+  std::string address;
+  std::size_t left = 0;  ///< Copies that were not made yet.
+  std::size_t under_way = 0;
+  std::size_t failures = 0;  ///< Since one was taken.
+};
+
+/// Makes and sends all copies, some at a time, so that few wait for a destination that is slow.
 class Sender {
  public:
-  Sender(const LocalService& service, const ForkRequest& fork, const MoveRequest& move,
-         Copies copies, EventSink& client)
-      : service_(service), fork_(fork), move_(move), copies_(std::move(copies)), client_(client) {}
+  Sender(const LocalService& service, const ForkRequest& fork, const MoveRequest& move, Taken taken,
+         EventSink& client)
+      : service_(service),
+        count_(fork.count),
+        move_(move),
+        taken_(std::move(taken)),
+        client_(client) {
+    for (const std::string& address : fork.destinations) {
+      destinations_.push_back({.address = address});
+    }
+    for (std::size_t i = 0; i < count_; ++i) {
+      ++destinations_[i % destinations_.size()].left;
+    }
+  }
 
   void run() {
-    while (next_ < copies_.pids.size() || !under_way_.empty()) {
-      while (next_ < copies_.pids.size() && under_way_.size() < kAtOnce) {
-        begin();
-      }
+    while (begin_some() || !under_way_.empty()) {
       hear();
       if (client_.has_left() || !client_.open()) {
-        next_ = copies_.pids.size();  // The others end with the snapshot.
+        for (Destination& destination : destinations_) {
+          destination.left = 0;
+        }
       }
     }
   }
 
   json result() const {
     json result = {{"pid", move_.pid},
-                   {"stop_us", copies_.stop_us},
+                   {"stop_us", taken_.stop_us},
                    {"processes", processes_},
                    {"failed", failed_}};
     if (!failed_.empty()) {
-      result["error"] = {{"code", "copies"},
-                         {"message", std::to_string(failed_.size()) + " of " +
-                                         std::to_string(copies_.pids.size()) +
-                                         " copies do not run, and have ended"}};
+      result["error"] = {
+          {"code", "copies"},
+          {"message", std::to_string(failed_.size()) + " of " + std::to_string(count_) +
+                          " copies do not run, and have ended"}};
     }
     return result;
   }
   int exit() const { return exit_; }
 
  private:
-  void begin() {
+  struct UnderWay {
+    Sending sending;
+    std::size_t destination;
+  };
+
+  /// As many as may be under way, one for each destination in turn. Whether any was begun, or could
+  /// not be.
+  bool begin_some() {
+    bool did_some = false;
+    for (bool does_more = true; does_more;) {
+      does_more = false;
+      for (std::size_t at = 0; at < destinations_.size(); ++at) {
+        const Destination& to = destinations_[at];
+        if (to.left > 0 && to.under_way < kAtOnceThere && under_way_.size() < kAtOnce) {
+          begin(at);
+          does_more = true;
+        }
+      }
+      did_some = did_some || does_more;
+    }
+    return did_some;
+  }
+
+  void begin(std::size_t at) {
+    Destination& to = destinations_[at];
+    if (to.failures >= kMostFailures) {
+      give_up(to, make_error(ErrorCode::kPeerLost, "copy to", to.address,
+                             "it has not taken any of the last that were sent"));
+      return;
+    }
+    auto copy = taken_.snapshot.copy();
+    if (!copy) {  // Nor could any other be made.
+      std::ranges::for_each(destinations_, [&](Destination& each) { give_up(each, copy.error()); });
+      return;
+    }
+    --to.left;
     MoveRequest move = move_;
-    move.pid = copies_.pids[next_];
-    move.destination = fork_.destinations[next_ % fork_.destinations.size()];
-    ++next_;
-    auto begun = Sending::begin(service_, copies_.snapshot, move);
+    move.pid = *copy;
+    move.destination = to.address;
+    auto begun = Sending::begin(service_, taken_.snapshot, move);
     if (begun) {
-      under_way_.push_back(std::move(*begun));
+      ++to.under_way;
+      under_way_.push_back({std::move(*begun), at});
     } else {
-      note(move.pid, move.destination,
-           {{"exit", MIGRATE_ERROR},
-            {"error",
-             {{"code", to_string(begun.error().code)}, {"message", begun.error().message()}}}});
+      note(*copy, to.address, failure_of(begun.error()));
     }
   }
 
+  /// No more copies go there.
+  void give_up(Destination& to, const Error& error) {
+    for (; to.left > 0; --to.left) {
+      note(0, to.address, failure_of(error));
+    }
+  }
+
+  static json failure_of(const Error& error) {
+    return {{"exit", MIGRATE_ERROR},
+            {"error", {{"code", to_string(error.code)}, {"message", error.message()}}}};
+  }
+
   void hear() {
+    if (under_way_.empty()) {
+      return;
+    }
     std::vector<pollfd> polled;
-    for (const Sending& each : under_way_) {
-      polled.push_back({each.events(), POLLIN, 0});
+    for (const UnderWay& each : under_way_) {
+      polled.push_back({each.sending.events(), POLLIN, 0});
     }
     constexpr int kLookForClientMs = 500;
     if (::poll(polled.data(), polled.size(), kLookForClientMs) <= 0) {
@@ -264,27 +341,37 @@ class Sender {
       if (polled[i].revents == 0) {
         continue;
       }
-      if (const std::optional<json> result = under_way_[i].read()) {
-        note(under_way_[i].pid(), under_way_[i].destination(), *result);
+      if (const std::optional<json> result = under_way_[i].sending.read()) {
+        Destination& to = destinations_[under_way_[i].destination];
+        --to.under_way;
+        const bool is_there = integer_member(*result, "exit", MIGRATE_ERROR) == MIGRATE_DONE;
+        to.failures = is_there ? 0 : to.failures + 1;
+        note(under_way_[i].sending.pid(), to.address, *result);
         under_way_.erase(under_way_.begin() + static_cast<std::ptrdiff_t>(i));
       }
     }
   }
 
+  /// `pid`: 0 of one that was not made.
   void note(pid_t pid, const std::string& destination, const json& result) {
     const int exit = integer_member(result, "exit", MIGRATE_ERROR);
-    client_.send({{"event", "copy"}, {"pid", pid}, {"destination", destination}, {"exit", exit}});
+    json told = {{"destination", destination}, {"exit", exit}};
+    if (pid != 0) {
+      told["pid"] = pid;
+      json event = told;
+      event["event"] = "copy";
+      client_.send(event);
+    }
     if (exit == MIGRATE_DONE) {
       processes_.push_back(row_of(pid, result));
       return;
     }
-    json failed = {{"pid", pid}, {"destination", destination}, {"exit", exit}};
     for (const char* const member : {"error", "refusals"}) {
       if (result.contains(member)) {
-        failed[member] = result[member];
+        told[member] = result[member];
       }
     }
-    failed_.push_back(std::move(failed));
+    failed_.push_back(std::move(told));
     exit_ = exit_ == MIGRATE_DONE || exit_ == exit ? exit : MIGRATE_FAILED;
   }
 
@@ -299,12 +386,12 @@ class Sender {
   }
 
   const LocalService& service_;
-  const ForkRequest& fork_;
+  const std::size_t count_;
   const MoveRequest& move_;
-  Copies copies_;
+  Taken taken_;
   EventSink& client_;
-  std::size_t next_ = 0;
-  std::vector<Sending> under_way_;
+  std::vector<Destination> destinations_;
+  std::vector<UnderWay> under_way_;
   json processes_ = json::array();
   json failed_ = json::array();
   int exit_ = MIGRATE_DONE;
@@ -340,7 +427,7 @@ Result<void> fork_process(const LocalService& service, const Request& request,
       return fail(usage_error("fork", destination, "name other hosts than this one"));
     }
   }
-  const Refusals refusals = MIGRATE_TRY(refusals_of(move.pid));
+  const Refusals refusals = MIGRATE_TRY(refusals_of(move));
   if (!refusals.empty()) {
     tell_refused(client, refusals, move.pid);
     return {};
@@ -352,7 +439,7 @@ Result<void> fork_process(const LocalService& service, const Request& request,
   move.wait = MoveWait::kResumed;
   move.point_wait.reset();
   move.asked = 0;
-  Sender sender(service, fork, move, MIGRATE_TRY(make_copies(move, fork.count)), client);
+  Sender sender(service, fork, move, MIGRATE_TRY(take_snapshot(move)), client);
   sender.run();
   client.finish(sender.exit(), sender.result());
   return {};

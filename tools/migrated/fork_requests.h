@@ -12,9 +12,9 @@ namespace migrate {
 /// each has a worker of its own, which outlives this. The client hears of each copy
 ///   {"event":"copy","pid":N,"destination":HOST,"exit":N}
 /// and in the end of all: "processes" are those that run elsewhere, "failed" the others, which have
-/// ended; "stop_us" is for how long the process stood still. Of a client that hangs up, copies that
-/// were not sent yet end. Blocks until the last copy runs, or does not. Errors: kInvalid, kRefused,
-/// kNotFound, kSystem (nothing was copied).
+/// ended, or were not made; "stop_us" is for how long the process stood still. Of a client that
+/// hangs up no more copies are made. Blocks until the last copy runs, or does not. Errors:
+/// kInvalid, kRefused, kNotFound, kSystem (nothing was copied).
 Result<void> fork_process(const LocalService& service, const Request& request,
                           const ForkRequest& fork, EventSink& client);
 

@@ -135,7 +135,6 @@ TEST(Snapshot, ACopyGoesOnAsAChildOfForkWould) {
   auto snapshot = take(process.pid());
   ASSERT_TRUE(snapshot) << snapshot.error().message();
   const pid_t made = snapshot->copy().value();
-  snapshot->close();
   const Loose copy(*snapshot, made);
   EXPECT_EQ(said_by(made).pid, 0);
   EXPECT_EQ(robust_list(made), robust_list(process.pid()));
