@@ -1,4 +1,5 @@
-"""Kills something at a named step of a move (docs/protocol.md), and looks at what is left.
+"""Kills something at a named step of a move, or of copying a process (docs/protocol.md), and looks at
+what is left.
 
 A case is a step and a victim. Afterwards there must be exactly one copy that runs and is whole, or
 none where a host that still held pages, or the cell's init of a running copy, was taken away, and
@@ -47,6 +48,13 @@ STATUS_SECONDS = 20    # for the deputy to end as the copy did
 RESTART_SECONDS = 0.5  # at most, until a dead daemon is started again
 CLEAN_SECONDS = 15     # until workers have ended: one whose peer says nothing lingers for ten
 ROUNDS_WINDOW = 0.3
+
+# Copies of a process (migratectl fork), some at each of two hosts, of which the first has the victim.
+COPIES = 6
+OTHER_DESTINATION = "hostC"
+FORK_VICTIMS = ["source worker", "maker", "destination worker", "source daemon",
+                "destination daemon", "init", "link", "destination host"]
+FORK_SECONDS = 100  # An offer that nobody answers is waited for for 30 s.
 
 
 # A process that comes here only leaves children that are owed pages, which the subject has not;
@@ -406,6 +414,109 @@ class Case:
         return wait_until(lambda: not self.left(), CLEAN_SECONDS)
 
 
+class ForkLedger:
+    """What a process and its copies write down (forked.cc): what, which, and at which host."""
+
+    def __init__(self, path):
+        lines = [line.split() for line in pathlib.Path(path).read_text().splitlines()]
+        begun = [int(pid) for what, pid, _ in lines if what == "begins"]
+        self.wrong = sum(what == "wrong" for what, _, _ in lines)
+        self.twice = len(begun) - len(set(begun))
+        self.home = sum(what == "begins" and host == SOURCE for what, _, host in lines)
+        self.process_is_whole = any(what == "process" for what, _, _ in lines)
+        whole = {int(pid) for what, pid, _ in lines if what == "whole"}
+        # Host, and whether it has come to its end whole, by pid.
+        self.copies = {int(pid): (host, int(pid) in whole)
+                       for what, pid, host in lines if what == "begins"}
+
+
+class ForkCase(Case):
+    """One kill while copies of a process are made and sent. The process itself, and each copy that the
+    kill did not concern, must come to their ends whole; a copy that began must, unless its host was
+    lost; and none may run at home, or twice."""
+
+    def start(self):
+        self.process = self.testbed.start_program(SOURCE, "forked", "forked")
+        self.ledger_path = str(self.process.stop_file) + ".ledger"
+
+    def start_move(self):
+        self.move = subprocess.Popen(
+            self.testbed.words(SOURCE, "migratectl", "--json", "fork", self.process.pid, "--to",
+                               f"{DESTINATION},{OTHER_DESTINATION}", "--count", COPIES,
+                               "--mode", self.outcome.mode),
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+    def kill(self, stopped):
+        if self.outcome.victim != "maker":
+            super().kill(stopped)
+            return
+        for pid in self.makers():
+            send(pid, signal.SIGKILL)
+        if stopped:
+            send(stopped, signal.SIGCONT)
+
+    def makers(self):
+        """Those that serve requests: children of the daemon that are no workers."""
+        daemon = self.hosts[SOURCE]["daemon_pid"]
+        children = pathlib.Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
+        return [int(pid) for pid in children
+                if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "migrated"]
+
+    def judge(self):
+        self.move.wait(FORK_SECONDS)
+        self.process.stop_file.touch()
+        status = self.process.wait(WHOLE_SECONDS)
+        wait_until(lambda: not self.unfinished(), WHOLE_SECONDS)
+        ledger = ForkLedger(self.ledger_path)
+        self.outcome.wrong, self.outcome.twice = ledger.wrong, ledger.twice
+        copies = ledger.copies
+        whole = collections.Counter(host for host, is_whole in copies.values() if is_whole)
+        self.outcome.how = f"{sum(whole.values())} of {COPIES}"
+        if ledger.home:
+            self.outcome.problem = "a copy ran at home"
+        elif status != harness.SURVIVED or not ledger.process_is_whole:
+            self.outcome.problem = f"the process itself ended as {status}"
+        elif self.unfinished():
+            self.outcome.problem = f"copies began and did not end whole: {copies}"
+        elif missing := self.missing(whole):
+            self.outcome.problem = f"siblings were harmed, {missing}: {copies}"
+
+    def unfinished(self):
+        """Copies that began, and should have come to their end. With its init a copy is lost."""
+        spared = {DESTINATION} if self.outcome.victim in ("init", "destination host") else set()
+        return [pid for pid, (host, whole) in ForkLedger(self.ledger_path).copies.items()
+                if not whole and host not in spared]
+
+    def missing(self, whole):
+        """Which copies the kill should have left alone."""
+        victim, step = self.outcome.victim, self.outcome.step
+        one = (victim == "source worker" and step.startswith("source.")) or (
+            victim == "destination worker" and step.startswith("destination."))
+        if one:
+            return "" if sum(whole.values()) >= COPIES - 1 else "more than one is missing"
+        if victim in ("source worker", "source daemon", "maker"):
+            return ""  # All that had not begun are theirs.
+        return "" if whole[OTHER_DESTINATION] == COPIES // 2 else f"not all at {OTHER_DESTINATION}"
+
+    def end(self):
+        super().end()
+        for pid in self.copies_left():
+            send(pid, signal.SIGKILL)
+
+    def copies_left(self):
+        try:
+            return [pid for pid, (_, whole) in ForkLedger(self.ledger_path).copies.items()
+                    if not whole and harness.state_of(pid) not in ("Z", "X", "")]
+        except (AttributeError, OSError):
+            return []
+
+
+def fork_steps():
+    """Steps that each copy comes to while the others are made and sent."""
+    return [step for step in steps() if step in BEFORE_THE_RUN and step not in ROUND_STEPS] + [
+        "source.run_sent", "source.running", "destination.released", "destination.running"]
+
+
 class Lane:
     """A testbed on which cases run one after the other; made anew when one has spoilt it."""
 
@@ -413,10 +524,11 @@ class Lane:
         self.testbed = None
         self.options = options  # of testbed up
 
-    def run(self, step, victim, source):
+    def run(self, step, victim, source, forks=False):
         if self.testbed is None:
-            self.testbed = Testbed(2, ["--daemon-arg=--debug-stops", *self.options])
-        case = Case(self.testbed, step, victim, source)
+            self.testbed = Testbed(3 if forks else 2,
+                                   ["--daemon-arg=--debug-stops", *self.options])
+        case = (ForkCase if forks else Case)(self.testbed, step, victim, source)
         outcome = case.run()
         if not case.clean():
             if not outcome.problem and not case.gone:
@@ -430,10 +542,11 @@ class Lane:
             self.testbed = None
 
 
-def every_case(count, source):
+def every_case(count, source, forks=False):
     """`count` cases: each step with each victim in a random order, again and again, and between
     them kills at random moments."""
-    table = [(step, victim) for step in steps() for victim in VICTIMS]
+    table = [(step, victim) for step in (fork_steps() if forks else steps())
+             for victim in (FORK_VICTIMS if forks else VICTIMS)]
     made = 0
     while made < count:
         source.shuffle(table)
@@ -444,15 +557,17 @@ def every_case(count, source):
 
 def print_table(outcomes, file=sys.stdout):
     """Rows are steps, columns victims; in each cell what was left, and how often."""
+    victims = [victim for victim in dict.fromkeys([*VICTIMS, *FORK_VICTIMS])
+               if any(outcome.victim == victim for outcome in outcomes)]
     cells = collections.defaultdict(collections.Counter)
     for outcome in outcomes:
         what = "FAIL" if outcome.problem else outcome.how or "?"
         cells[outcome.step, outcome.victim][what] += 1
-    print("| step | " + " | ".join(VICTIMS) + " |", file=file)
-    print("|---" * (len(VICTIMS) + 1) + "|", file=file)
+    print("| step | " + " | ".join(victims) + " |", file=file)
+    print("|---" * (len(victims) + 1) + "|", file=file)
     for step in [*steps(), ANY_MOMENT]:
         row = []
-        for victim in VICTIMS:
+        for victim in victims:
             counts = cells[step, victim]
             row.append(", ".join(f"{what} {count}" if count > 1 else what
                                  for what, count in sorted(counts.items())))

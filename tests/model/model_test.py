@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Checks the protocol model docs/model/move.pml with SPIN: it is right, and mistakes are found."""
+"""Checks the models of docs/model with SPIN: each is right, and mistakes are found."""
 
 import os
 import pathlib
@@ -9,15 +9,15 @@ import subprocess
 import tempfile
 import unittest
 
-MODEL = pathlib.Path(__file__).resolve().parents[2] / "docs" / "model" / "move.pml"
+MODELS = pathlib.Path(__file__).resolve().parents[2] / "docs" / "model"
 MEMORY_MIB = 2000
 DEPTH = 100_000
 SECONDS = 240
 
 
-def build(folder, options, *limits):
-    """Makes a verifier of the model."""
-    subprocess.run(["spin", "-a", *limits, MODEL], cwd=folder, check=True, capture_output=True)
+def build(model, folder, options, *limits):
+    """Makes a verifier of a model."""
+    subprocess.run(["spin", "-a", *limits, model], cwd=folder, check=True, capture_output=True)
     subprocess.run(["gcc", "-O1", *options, "-DCOLLAPSE", f"-DMEMLIM={MEMORY_MIB}",
                     "-DVECTORSZ=512", "-o", "pan", "pan.c"], cwd=folder, check=True,
                    capture_output=True)
@@ -35,13 +35,17 @@ def errors(output):
 
 
 @unittest.skipUnless(shutil.which("spin"), "SPIN is not installed: scripts/install-packages")
-class Model(unittest.TestCase):
+class Move(unittest.TestCase):
+    model = MODELS / "move.pml"
+    mistakes_at_least = 9
+    fewer = ["-DCRASHES=2", "-DCUTS=1", "-DHOSTS=1"]
+
     @classmethod
     def setUpClass(cls):
         folder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(folder.cleanup)
         cls.folder = folder.name
-        build(cls.folder, ["-DSAFETY"])
+        build(cls.model, cls.folder, ["-DSAFETY"])
 
     def assert_right(self, output):
         self.assertEqual(errors(output), 0, output)
@@ -55,17 +59,25 @@ class Model(unittest.TestCase):
     def test_no_step_goes_round_for_ever(self):
         # Without this, a party that asks again and again would hide one that is stuck.
         with tempfile.TemporaryDirectory() as folder:
-            build(folder, ["-DNP", "-DNOFAIR"], "-DCRASHES=2", "-DCUTS=1", "-DHOSTS=1")
+            build(self.model, folder, ["-DNP", "-DNOFAIR"], *self.fewer)
             self.assert_right(search(folder, "-l"))
 
     def test_mistakes_are_found(self):
-        mistakes = re.findall(r"^#define (\w+) (\d)$", MODEL.read_text(), re.MULTILINE)
-        self.assertGreaterEqual(len(mistakes), 8)
+        mistakes = re.findall(r"^#define (\w+) (\d)$", self.model.read_text(), re.MULTILINE)
+        self.assertGreaterEqual(len(mistakes), self.mistakes_at_least)
         for name, number in mistakes:
             with self.subTest(name):
                 output = search(self.folder, mistake=number)
                 self.assertEqual(errors(output), 1, output)
                 self.assertIn("assertion violated", output)
+
+
+class Fork(Move):
+    """Copies of one process that runs on."""
+
+    model = MODELS / "fork.pml"
+    mistakes_at_least = 5
+    fewer = ["-DCRASHES=2", "-DCHILDREN=2"]
 
 
 if __name__ == "__main__":
