@@ -2,6 +2,7 @@
 
 #include <linux/sched.h>
 #include <poll.h>
+#include <sched.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -9,6 +10,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <string>
 #include <thread>
@@ -34,6 +36,37 @@ void end(pid_t process) {
   ::poll(&polled, ended.valid() ? 1 : 0, ended.valid() ? kLongestMs : 0);
   reap(process);
 }
+
+/// The helper at real-time priority while it makes the snapshot, which is an ordinary process and
+/// gets what a child of the helper would have had: so the process does not wait for others that
+/// compute while its page tables are copied. The helper may have it, as it ends with its tracer.
+class Hurry {
+ public:
+  explicit Hurry(pid_t helper) {
+    sched_param parameter{};
+    parameter.sched_priority = ::sched_get_priority_min(SCHED_FIFO);
+    slack_ = read_file(slack_of(helper)).value_or(std::string());
+    hurries_ = ::syscall(SYS_sched_getattr, helper, before_.data(), before_.size(), 0) == 0 &&
+               ::sched_setscheduler(helper, SCHED_FIFO | SCHED_RESET_ON_FORK, &parameter) == 0;
+  }
+
+  // A real-time process has no timer slack, nor have its children.
+  Result<void> settle(pid_t snapshot) const {
+    if (hurries_ && ::syscall(SYS_sched_setattr, snapshot, before_.data(), 0) != 0) {
+      return fail(system_error("set the scheduling of", name_of(snapshot)));
+    }
+    return hurries_ && !slack_.empty() ? write_file(slack_of(snapshot), slack_) : Result<void>();
+  }
+
+ private:
+  static std::string slack_of(pid_t process) {
+    return "/proc/" + std::to_string(process) + "/timerslack_ns";
+  }
+
+  std::string slack_;
+  alignas(8) std::array<std::byte, 128> before_{};  // a struct sched_attr, of whichever version
+  bool hurries_ = false;                            // false without CAP_SYS_NICE
+};
 
 /// Waits for the first stop of a thread that a traced one has made.
 Result<void> hold_newborn(pid_t process) {
@@ -94,13 +127,16 @@ Result<Snapshot> Snapshot::take(const FrozenProcess& frozen) {
   Snapshot snapshot(frozen);
   std::int64_t inner_id = 0;
   const pid_t helper = MIGRATE_TRY(snapshot.make_helper(frozen, inner_id));
+  Hurry hurry(helper);
   auto made = snapshot.clone_from(helper, 0, 0);
   end(helper);
   snapshot.process_ = made.value_or(0);
+  auto settled = made ? hurry.settle(*made) : Result<void>();
   Script reaps(frozen.area());
   reaps.call(SYS_wait4, {static_cast<std::uint64_t>(inner_id), 0, __WALL | WNOHANG, 0});
   MIGRATE_TRY(reaps.run(frozen.process(), frozen.leader().registers, frozen.leader().signal_mask));
   MIGRATE_TRY(std::move(made));
+  MIGRATE_TRY(std::move(settled));
   return snapshot;
 }
 

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -146,6 +148,23 @@ TEST(Snapshot, ACopyGoesOnAsAChildOfForkWould) {
   ASSERT_TRUE(answers(process.pid()));
   EXPECT_EQ(said_by(process.pid()).mutex_owner, process.pid());
   EXPECT_EQ(said_by(made).pid, made);
+}
+
+// While the process stands still, who makes it hurries.
+TEST(Snapshot, ACopyIsScheduledAsTheProcessIs) {
+  const test::HeldProcess process([] {
+    prepare();
+    const sched_param none{};
+    ::sched_setscheduler(0, SCHED_BATCH, &none);
+    ::setpriority(PRIO_PROCESS, 0, 7);
+  });
+  auto snapshot = take(process.pid());
+  ASSERT_TRUE(snapshot) << snapshot.error().message();
+  const pid_t copy = snapshot->copy().value();
+  EXPECT_EQ(::sched_getscheduler(copy), SCHED_BATCH);
+  EXPECT_EQ(::getpriority(PRIO_PROCESS, static_cast<id_t>(copy)), 7);
+  EXPECT_EQ(text_of(copy, "timerslack_ns"), text_of(process.pid(), "timerslack_ns"));
+  EXPECT_EQ(::sched_getscheduler(process.pid()), SCHED_BATCH);
 }
 
 TEST(Snapshot, TheProcessHasNoChildMore) {
