@@ -27,7 +27,7 @@ Result<void> check_room(const WorkerContext& context, const wire::Offer& offer,
   for (const ProcessRecord& record : MIGRATE_TRY(registry.list(true))) {
     if (record.role == ProcessRole::kGuest && record.has_worker()) {
       ++sessions;
-      promised += record.owed_pages * offer.source().page_bytes();
+      promised += context.overcommits ? 0 : record.owed_pages * offer.source().page_bytes();
     }
   }
   if (sessions >= context.max_sessions) {
@@ -36,7 +36,8 @@ Result<void> check_room(const WorkerContext& context, const wire::Offer& offer,
   }
   const std::uint64_t available = MIGRATE_TRY(available_memory_bytes());
   const std::uint64_t left = available - std::min(available, promised);
-  const std::uint64_t needed = offer.memory_bytes() + offer.ByteSizeLong();
+  const std::uint64_t needed =
+      offer.ByteSizeLong() + (context.overcommits ? 0 : offer.memory_bytes());
   for (wire::Refusal& refusal : check_memory(needed, left)) {
     refusals.push_back(std::move(refusal));
   }

@@ -40,6 +40,7 @@ struct WorkerContext {
   PolicyRules travel;               ///< What of a process that leaves comes how.
   std::uint32_t max_sessions = 0;   ///< Processes of other hosts that it takes at a time.
   std::uint64_t reserve_bytes = 0;  ///< Memory that they must leave free.
+  bool overcommits = false;         ///< Theirs may be more than there is.
   /// Most that is pushed to each process that went away, 0: as fast as can be.
   std::uint64_t push_bytes_per_second = 0;
 

@@ -98,6 +98,7 @@ Result<Daemon> Daemon::create(const DaemonOptions& options) {
   daemon.context_.travel = options.travel;
   daemon.context_.max_sessions = options.max_sessions;
   daemon.context_.reserve_bytes = std::uint64_t{options.reserve_mib} << 20U;
+  daemon.context_.overcommits = options.overcommit;
   daemon.context_.push_bytes_per_second = std::uint64_t{options.bandwidth_mib} << 20U;
   daemon.context_.trust = MIGRATE_TRY(peer_trust(options, daemon.context_.host_name));
   daemon.context_.end_waiting_s = options.end_waiting_s;

@@ -170,6 +170,11 @@ void add_settings(Settings& settings, DaemonOptions& options) {
       ->type_name("FILE");
   settings.add("max_sessions", options.max_sessions, "Processes of other hosts taken at a time");
   settings.add("reserve_mib", options.reserve_mib, "MiB of memory that they must leave free");
+  settings.add(
+      "overcommit", options.overcommit,
+      "Take processes whose memory together is more than there is, as Linux lets processes "
+      "fork: for copies that touch little of theirs; if they touch more, the kernel ends "
+      "one");
   settings.add("bandwidth_mib", options.bandwidth_mib,
                "MiB a second pushed to each process that went away (0: as fast as can be); pages "
                "that it asks for are not limited");

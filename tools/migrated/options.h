@@ -34,6 +34,7 @@ struct DaemonOptions {
   bool keep_limits = false;  ///< No process comes, or goes, without its control groups' limits.
   std::uint32_t max_sessions = 1024;  ///< Processes of other hosts at a time.
   std::uint32_t reserve_mib = 64;     ///< Memory that they must leave free.
+  bool overcommit = false;            ///< Theirs may be more than there is.
   std::uint32_t bandwidth_mib = 0;    ///< Pushed a second to each process that went away; 0: all.
   std::uint32_t spin_us = 200;
   std::uint32_t max_connections = 256;  ///< Requests and peers served at once, workers apart.

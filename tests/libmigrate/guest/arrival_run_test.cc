@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <filesystem>
@@ -346,6 +347,28 @@ TEST_F(ArrivalRunTest, ANamedPipeThatIsToBeAFileKeepsNobodyWaiting) {
   EXPECT_EQ(told->offer_reply().refusals(0).code(), "FILE_PERMISSION")
       << told->offer_reply().refusals(0).ShortDebugString();
 }
+
+class ArrivalMemoryTest : public ArrivalRunTest, public testing::WithParamInterface<bool> {};
+
+// A host that overcommits takes more than there is, as fork(2) does.
+TEST_P(ArrivalMemoryTest, MoreThanThereIsIsRefused) {
+  world_.context.overcommits = GetParam();
+  wire::Offer offer = world_.offer();
+  offer.set_mode("check");
+  offer.set_memory_bytes(std::uint64_t{1} << 50U);
+  std::optional<wire::ControlMessage> told;
+  EXPECT_FALSE(take_in([&] {
+    world_.send_offer(offer);
+    told = world_.hear();
+  }));
+  ASSERT_TRUE(told && told->has_offer_reply());
+  const auto& refusals = told->offer_reply().refusals();
+  const bool has_too_little = std::ranges::any_of(
+      refusals, [](const wire::Refusal& refusal) { return refusal.code() == "MEMORY"; });
+  EXPECT_EQ(has_too_little, !GetParam());
+}
+
+INSTANTIATE_TEST_SUITE_P(Hosts, ArrivalMemoryTest, testing::Bool());
 
 TEST_F(ArrivalRunTest, AnImageThatIsNoneIsNotRestored) {
   EXPECT_FALSE(take_in([this] {
