@@ -55,7 +55,7 @@ FIGURES = {
     "wire_bytes": ("MiB sent", 2**20, 1, "Bytes of pages between the hosts, as the result of the "
                    "move says."),
     "never_sent_share": ("never sent, %", 0.01, 0, "Of the pages that the program had just before "
-                         "the move (RssAnon), those that no fault, prefetch or push carried. Pages "
+                         "the move (RssAnon), those that no fault, prefetch, push or round carried. Pages "
                          "made between that look and the freeze make it too small."),
     "independence_us": ("independent after, ms", 1000, 0, "From the end of the freeze until the "
                         "source owes nothing; in mode demand often only when the program ends."),
