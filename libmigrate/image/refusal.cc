@@ -139,6 +139,10 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "raise the limit (prlimit --pid PID), or start the program with a higher one"},
     {"SCHEDULING", "the scheduling policy is not carried",
      "use SCHED_OTHER, BATCH, IDLE, FIFO or RR"},
+    {"SCHEDULING_RIGHTS", "the destination's daemon may not give a thread its scheduling",
+     "give the daemon there CAP_SYS_NICE, or let the program have the common policy, nice value "
+     "and "
+     "processors (chrt, renice, taskset)"},
     {"SEALED", "sealed mappings (mseal) cannot be taken away at the source",
      "run the program without memory sealing"},
     {"SECCOMP", "seccomp filters cannot be read back and would be lost",

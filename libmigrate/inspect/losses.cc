@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <fmt/core.h>
+#include <sched.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
@@ -200,6 +201,18 @@ Losses find_io_flusher(const LossView& view) {
   return of_threads(view, view.findings.io_flusher, [&](pid_t thread) {
     const std::uint64_t flags = stat_field(thread_text(view, thread, "stat"), kFlags);
     return (flags & kFlusher) == kFlusher ? Losses{fmt::format("thread {}", thread)} : Losses();
+  });
+}
+
+// Threads have none whose parent was of a real-time policy, and had none: no call gives that back.
+Losses find_timer_slack(const LossView& view) {
+  return of_threads(view, view.findings.timer_slack, [](pid_t thread) {
+    const int policy = ::sched_getscheduler(thread) & ~SCHED_RESET_ON_FORK;
+    const auto slack = read_file(fmt::format("/proc/{}/timerslack_ns", thread));
+    const bool is_ordinary = policy == SCHED_OTHER || policy == SCHED_BATCH || policy == SCHED_IDLE;
+    return is_ordinary && slack && parse_number(without_line_end(*slack)) == 0U
+               ? Losses{fmt::format("thread {}", thread)}
+               : Losses();
   });
 }
 

@@ -171,7 +171,11 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"/proc/PID", "timens_offsets", kCarried, "CLOCK_MONOTONIC and CLOCK_BOOTTIME go on"},
     {"/proc/PID", "timers", kCarried,
      "POSIX timers, up to 512 (TIMERS); TIMERS_HIDDEN where the kernel does not show them"},
-    {"/proc/PID", "timerslack_ns", kCarried, "of each thread"},
+    {"/proc/PID", "timerslack_ns", kLost,
+     "carried, of each thread; but a thread of an ordinary policy that has none, since one of a "
+     "real-time policy has made it, has the destination's default there",
+     "TIMER_SLACK", inspect::find_timer_slack,
+     "let the thread choose one that is not 0 (prctl PR_SET_TIMERSLACK)"},
     {"/proc/PID", "uid_map", kRefused, "NAMESPACE"},
     {"/proc/PID", "wchan", kCarried, kView},
 

@@ -335,6 +335,9 @@ void script_thread(Script& script, const wire::ProcessImage& image, const wire::
   script_pending(script, thread.pending_signals(), image.process_id(), thread.id());
   script_real_user(script, user, own.uid_real());
   script_credentials(script, thread.credentials(), own);
+  if (thread.timer_slack_ns() != 0) {
+    script.call(SYS_prctl, {PR_SET_TIMERSLACK, thread.timer_slack_ns(), 0, 0, 0});
+  }
   if (thread.parent_death_signal() != 0) {
     script.must("set the parent death signal", SYS_prctl,
                 {PR_SET_PDEATHSIG, thread.parent_death_signal(), 0, 0, 0});
@@ -346,7 +349,7 @@ void script_thread(Script& script, const wire::ProcessImage& image, const wire::
   script_settings(script, thread);
 }
 
-void set_scheduling(pid_t host_thread, const wire::Thread& thread, std::uint64_t default_slack_ns) {
+void set_scheduling(pid_t host_thread, const wire::Thread& thread) {
   const std::string name = "thread " + std::to_string(thread.id());
   const int policy = ::sched_getscheduler(host_thread);
   if (policy != thread.policy()) {
@@ -354,13 +357,6 @@ void set_scheduling(pid_t host_thread, const wire::Thread& thread, std::uint64_t
     parameter.sched_priority = thread.priority();
     if (::sched_setscheduler(host_thread, thread.policy(), &parameter) != 0) {
       log::warn("{}", system_error("set the scheduling policy of", name).message());
-    }
-  }
-  // A thread that leaves a real-time policy gets the default; one that has such a policy has none.
-  if (thread.timer_slack_ns() != 0 && thread.timer_slack_ns() != default_slack_ns) {
-    const std::string path = "/proc/" + std::to_string(host_thread) + "/timerslack_ns";
-    if (auto set = write_file(path, std::to_string(thread.timer_slack_ns())); !set) {
-      log::warn("{}", set.error().message());
     }
   }
   if (thread.nice() != ::getpriority(PRIO_PROCESS, static_cast<id_t>(host_thread)) &&

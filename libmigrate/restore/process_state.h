@@ -43,10 +43,9 @@ void script_timers_and_signals(Script& script, const wire::ProcessImage& image,
 void script_thread(Script& script, const wire::ProcessImage& image, const wire::Thread& thread,
                    const wire::Credentials& own);
 
-/// What this process can set for `thread` of `image` from outside: scheduling, affinity, and timer
-/// slack where it is not the default that the thread has. What the system refuses is logged and
-/// left.
-void set_scheduling(pid_t host_thread, const wire::Thread& thread, std::uint64_t default_slack_ns);
+/// What this process can set for `thread` of `image` from outside: scheduling and affinity. What
+/// the system refuses is logged and left.
+void set_scheduling(pid_t host_thread, const wire::Thread& thread);
 
 Result<ProcessLimits> read_limits(pid_t process);
 

@@ -133,7 +133,6 @@ Result<Restorer> Restorer::create(Cell& cell, bool trusted) {
 Result<void> Restorer::prepare(const wire::Image& draft) {
   const wire::ProcessImage& process = only_process(draft);
   own_ = MIGRATE_TRY(own_credentials());
-  slack_ns_ = static_cast<std::uint64_t>(::prctl(PR_GET_TIMERSLACK, 0, 0, 0, 0));
   file_user_ = FileUser(process.threads(0).credentials(), trusted_);
   MIGRATE_TRY(map_area(process));
   MIGRATE_TRY(empty_seed(process));
@@ -535,7 +534,7 @@ Result<void> Restorer::set_registers(const wire::ProcessImage& image) {
     MIGRATE_TRY(arch::write_extended_state(threads_[i].host_id, wanted.extended_state()));
     MIGRATE_TRY(arch::write_registers(threads_[i].host_id, threads_[i].registers));
     MIGRATE_TRY(write_signal_mask(threads_[i].host_id, wanted.signal_mask()));
-    set_scheduling(threads_[i].host_id, wanted, slack_ns_);
+    set_scheduling(threads_[i].host_id, wanted);
   }
   return {};
 }

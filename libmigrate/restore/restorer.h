@@ -80,9 +80,8 @@ class Restorer final : public SeedRestorer {
   arch::GeneralRegisters base_{};
   std::uint64_t system_call_ = 0;
   ScriptArea area_;
-  wire::Credentials own_;       // of the seed
-  std::uint64_t slack_ns_ = 0;  // timer slack of its threads
-  ProcessLimits limits_;        // of the seed
+  wire::Credentials own_;  // of the seed
+  ProcessLimits limits_;   // of the seed
   wire::Image draft_;
   wire::Image mapped_;  // whose mappings the seed has
   std::vector<UniqueFd> memories_;

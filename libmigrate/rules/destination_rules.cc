@@ -3,6 +3,7 @@
 #include <fmt/core.h>
 #include <linux/capability.h>
 #include <linux/magic.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -148,15 +149,49 @@ void check_links(const wire::Objects& objects, Refusals& refusals) {
   }
 }
 
-bool may_raise_limits() {
+// Of the first 32.
+bool has_capability(unsigned number) {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   std::array<__user_cap_data_struct, 2> sets{};
   return ::syscall(SYS_capget, &header, sets.data()) == 0 &&
-         (sets[0].permitted & (1U << CAP_SYS_RESOURCE)) != 0;
+         (sets[0].permitted & (1U << number)) != 0;
+}
+
+// Whether the thread would be kept from processors that this process may use.
+bool is_bound(const wire::Thread& thread) {
+  std::array<char, 1024> own{};
+  const long length = ::syscall(SYS_sched_getaffinity, 0, own.size(), own.data());
+  bool has_some = false;
+  bool lacks_some = false;
+  for (std::size_t i = 0; i < static_cast<std::size_t>(std::max(length, 0L)); ++i) {
+    const char wanted = i < thread.affinity().size() ? thread.affinity()[i] : '\0';
+    has_some = has_some || (wanted & own.at(i)) != 0;
+    lacks_some = lacks_some || (~wanted & own.at(i)) != 0;
+  }
+  return has_some && lacks_some;  // With none it may use all.
+}
+
+// Those that the kernel lets nobody set for threads of others, nor raise for his own, without
+// CAP_SYS_NICE.
+void check_scheduling(const wire::ProcessImage& image, Refusals& refusals) {
+  if (has_capability(CAP_SYS_NICE)) {
+    return;
+  }
+  const int own_nice = ::getpriority(PRIO_PROCESS, 0);
+  for (const wire::Thread& thread : image.threads()) {
+    const int policy = thread.policy() & ~SCHED_RESET_ON_FORK;
+    const bool is_raised = policy == SCHED_FIFO || policy == SCHED_RR || thread.nice() < own_nice;
+    const bool is_changed = thread.policy() != SCHED_OTHER || thread.nice() != own_nice ||
+                            thread.io_priority() != 0 || is_bound(thread);
+    if (is_raised || (is_changed && thread.credentials().uid_effective() != 0)) {
+      refusals.push_back(
+          make_refusal("SCHEDULING_RIGHTS", "thread " + std::to_string(thread.id())));
+    }
+  }
 }
 
 void check_limits(const wire::ProcessImage& image, Refusals& refusals) {
-  if (may_raise_limits()) {
+  if (has_capability(CAP_SYS_RESOURCE)) {
     return;
   }
   constexpr std::array<std::string_view, 16> kNames{
@@ -197,6 +232,7 @@ std::vector<wire::Refusal> check_against_host(const wire::Image& image,
     refusals.push_back(make_refusal("FILE_MISSING", "working directory " + directory));
   }
   check_limits(process, refusals);
+  check_scheduling(process, refusals);
   return refusals;
 }
 

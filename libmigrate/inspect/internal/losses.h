@@ -36,6 +36,8 @@ std::vector<std::string> find_what_is_told_there(const LossView& view);
 std::vector<std::string> find_memory_policies(const LossView& view);
 /// Threads with PR_SET_IO_FLUSHER.
 std::vector<std::string> find_io_flusher(const LossView& view);
+/// Threads of ordinary policies without timer slack.
+std::vector<std::string> find_timer_slack(const LossView& view);
 /// Descriptors, directories excepted, with somebody to signal or another signal.
 std::vector<std::string> find_descriptor_owners(const LossView& view);
 /// Directories with somebody to signal, as F_NOTIFY makes it.

@@ -75,6 +75,7 @@ struct Findings {
   bool may_have_policies = true;
   std::map<pid_t, std::vector<std::string>> speculation;  ///< Of each thread.
   std::map<pid_t, std::vector<std::string>> io_flusher;   ///< The same.
+  std::map<pid_t, std::vector<std::string>> timer_slack;  ///< The same.
   std::string maps_text;  ///< Of the draft, if its mappings were all accepted; else empty.
 };
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <linux/mempolicy.h>
 #include <linux/prctl.h>
+#include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
@@ -14,9 +15,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <map>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "base/assistant.h"
@@ -185,6 +188,51 @@ TEST(Losses, TheTerminalOfItsSessionUnlessItIsOpen) {
       ASSERT_EQ(terminal.size(), 1U);
       EXPECT_TRUE(terminal[0].starts_with("terminal /dev/pts/")) << terminal[0];
     }
+  }
+}
+
+TEST(Losses, ATerminalOfItsOwnIsNotLost) {
+  const HeldProcess process([] {
+    const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
+    const int unlocked = 0;
+    const bool is_there = ::setsid() > 0 && ::ioctl(master, TIOCSPTLCK, &unlocked) == 0 &&
+                          ::ioctl(::ioctl(master, TIOCGPTPEER, O_RDWR), TIOCSCTTY, 0) == 0;
+    if (!is_there) {
+      ::_exit(2);
+    }
+  });
+  EXPECT_TRUE(losses_of(process)["TERMINAL"].empty());
+}
+
+TEST(Losses, ThreadsWithoutTimerSlackAreOrdinaryOnesOfARealTimeThread) {
+  const auto set_policy = [](int policy) {
+    sched_param parameter{};
+    parameter.sched_priority = policy == SCHED_FIFO ? 1 : 0;
+    return ::sched_setscheduler(0, policy, &parameter) == 0;
+  };
+  if (!set_policy(SCHED_FIFO)) {
+    GTEST_SKIP() << "real-time policies need CAP_SYS_NICE";
+  }
+  ASSERT_TRUE(set_policy(SCHED_OTHER));
+  for (const bool stays : {true, false}) {
+    const HeldProcess process([&] {
+      std::atomic<bool> begun{false};
+      bool done = set_policy(SCHED_FIFO);
+      std::thread([&] {
+        done = done && (stays || set_policy(SCHED_OTHER));
+        begun = true;
+        for (;;) {
+          ::pause();
+        }
+      }).detach();
+      while (!begun) {
+        ::usleep(1000);
+      }
+      if (!done || !set_policy(SCHED_OTHER)) {
+        ::_exit(2);
+      }
+    });
+    EXPECT_EQ(losses_of(process)["TIMER_SLACK"].size(), stays ? 0U : 1U);
   }
 }
 

@@ -3,12 +3,19 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <linux/capability.h>
+#include <sched.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
+#include <set>
+#include <string>
+#include <thread>
 
 #include "base/file.h"
 #include "libmigrate/arch/arch.h"
@@ -239,6 +246,43 @@ TEST(DestinationRules, MemoryMustBeThere) {
   EXPECT_EQ(refusals[0].code(), "MEMORY");
   EXPECT_EQ(refusals[0].object(), "3 MiB");
   EXPECT_NE(refusals[0].reason().find("2 MiB available"), std::string::npos);
+}
+
+TEST(DestinationRules, SchedulingThatThisDaemonMayNotSetIsRefused) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, 2> before{};
+  ASSERT_EQ(::syscall(SYS_capget, &header, before.data()), 0);
+  wire::Image image;
+  wire::Thread& thread = *mutable_only_process(image).add_threads();
+  thread.set_affinity(std::string(128, '\xff'));
+  const auto refused = [&] { return codes(check_against_host(image, facts(), facts())); };
+  const std::set<std::string> kRights{"SCHEDULING_RIGHTS"};
+  const std::set<std::string> kNothing;
+  const bool may = (before[0].permitted & (1U << CAP_SYS_NICE)) != 0;
+  thread.set_policy(SCHED_FIFO);
+  EXPECT_EQ(refused(), may ? kNothing : kRights);
+  std::set<std::string> raised;
+  std::set<std::string> common;
+  std::set<std::string> of_root;
+  std::set<std::string> of_user;
+  std::thread([&] {  // Capabilities are a thread's own.
+    std::array<__user_cap_data_struct, 2> fewer = before;
+    fewer[0].permitted &= ~(1U << CAP_SYS_NICE);
+    fewer[0].effective &= fewer[0].permitted;
+    ASSERT_EQ(::syscall(SYS_capset, &header, fewer.data()), 0);
+    raised = refused();
+    thread.set_policy(SCHED_OTHER);
+    common = refused();
+    thread.set_nice(10);
+    of_root = refused();
+    thread.mutable_credentials()->set_uid_effective(64001);
+    of_user = refused();
+  })
+      .join();
+  EXPECT_EQ(raised, kRights);
+  EXPECT_EQ(common, kNothing);
+  EXPECT_EQ(of_root, kNothing);
+  EXPECT_EQ(of_user, kRights);
 }
 
 TEST(DestinationRules, AFeatureThatNoProgramUsesIsNotMissed) {
