@@ -69,7 +69,7 @@ bool is_huge(std::string_view name) {
 PageSet huge_pages(const wire::ProcessImage& image) {
   PageSet pages;
   for (const wire::Mapping& mapping : image.mappings()) {
-    if (is_huge(mapping.name())) {
+    if (mapping.has_huge_pages()) {
       append_to(pages, PageRange::between(mapping.start(), mapping.end()));
     }
   }

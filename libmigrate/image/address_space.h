@@ -31,9 +31,9 @@ Result<std::uint64_t> find_hole(std::vector<NamedRange> taken, std::uint64_t len
 /// The ranges of an image's mappings.
 std::vector<NamedRange> ranges_of(const wire::ProcessImage& image);
 
-/// Whether a mapping's name is that of anonymous huge pages (MAP_HUGETLB), for which ordinary
-/// memory stands at the destination; and all such mappings of an image.
+/// Whether a mapping's name is that of anonymous huge pages (MAP_HUGETLB).
 bool is_huge(std::string_view name);
+/// All mappings of huge pages, for which ordinary memory stands at the destination.
 PageSet huge_pages(const wire::ProcessImage& image);
 
 /// True for the pages of a mapping that the pager brings: memory without an open descriptor that

@@ -8,7 +8,8 @@ namespace {
 
 constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"AIO", "asynchronous reads and writes in flight live in this kernel",
-     "move when the program has closed its AIO context (io_destroy)"},
+     "let the program use threads instead (MySQL innodb_use_native_aio=0, QEMU aio=threads, nginx "
+     "without 'aio on'), or move when it has closed its AIO context (io_destroy)"},
     {"ARCH", "the machine code is not for the destination's architecture",
      "choose a destination of the same architecture"},
     {"ASYNC_IO", "the descriptor sends signals (O_ASYNC), which are not carried",
@@ -66,8 +67,10 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "give it more time (migratectl move --point-wait SECONDS), or find out what it waits for"},
     {"HOOK_VETO", "a hook of the program is against it",
      "try again when the program has no reason against it"},
-    {"HUGETLB", "huge pages of files (hugetlbfs, memfd_create) are not carried",
-     "use transparent huge pages (madvise MADV_HUGEPAGE)"},
+    {"HUGETLB", "huge pages of files of hugetlbfs are not carried",
+     "use those of mmap (MAP_HUGETLB) or memfd_create (MFD_HUGETLB), or transparent ones (madvise "
+     "MADV_HUGEPAGE; Java's "
+     "-XX:+UseTransparentHugePages, DPDK's --no-huge)"},
     {"INOTIFY", "of watches (inotify), those of files that have a path are carried",
      "let the program close its inotify descriptors"},
     {"INOTIFY_EVENTS", "a watch (inotify) has told what the program has not read yet",

@@ -262,9 +262,19 @@ Losses find_files_as_memory(const LossView& view) {
 }
 
 Losses find_huge_pages(const LossView& view) {
-  constexpr std::uint64_t kPagesOfMebibyte = (std::uint64_t{1} << 20U) / kPageBytes;
-  const std::uint64_t pages = page_total(huge_pages(only_process(view.image)));
-  return pages == 0 ? Losses() : Losses{fmt::format("{} MiB", pages / kPagesOfMebibyte)};
+  constexpr std::uint64_t kMebibyte = std::uint64_t{1} << 20U;
+  const wire::Objects& objects = view.image.objects();
+  std::uint64_t bytes = 0;
+  for (const wire::Mapping& mapping : only_process(view.image).mappings()) {
+    const bool is_counted_below =
+        mapping.kind() == wire::Mapping::SHARED_MEMORY &&
+        objects.shared_memories(static_cast<int>(mapping.shared_memory())).open_descriptor();
+    bytes += mapping.has_huge_pages() && !is_counted_below ? mapping.end() - mapping.start() : 0;
+  }
+  for (const wire::SharedMemory& memory : objects.shared_memories()) {
+    bytes += memory.has_huge_pages() && memory.open_descriptor() ? memory.size_bytes() : 0;
+  }
+  return bytes == 0 ? Losses() : Losses{fmt::format("{} MiB", bytes / kMebibyte)};
 }
 
 Losses find_process_group(const LossView& view) {

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 
-#include "libmigrate/image/address_space.h"
 #include "libmigrate/inspect/internal/mappings.h"
 #include "libmigrate/proc/pagemap.h"
 
@@ -89,19 +88,20 @@ void MappingReader::keep_guards(std::uint64_t start, std::uint64_t end) {
   }
 }
 
-void MappingReader::check_flags(const MapsEntry& entry, wire::Mapping::Kind kind) {
+void MappingReader::check_flags(const MapsEntry& entry, const wire::Mapping& mapping) {
   if (entry.protection_key != 0) {
     refuse_mapping("PROTECTION_KEY", entry);
   }
   std::string_view flags = entry.flags;
   for (std::string_view flag = take_word(flags); !flag.empty(); flag = take_word(flags)) {
-    if (is_huge(entry.name) && (flag == "ht" || flag == "de")) {
+    if (mapping.has_huge_pages() && (flag == "ht" || flag == "de")) {
       continue;  // It is ordinary memory there.
     }
     const auto* refused = std::ranges::find(kRefusedFlags, flag, &RefusedFlag::flag);
     if (refused != kRefusedFlags.end()) {
-      const bool known = (refused->code == "USERFAULTFD" && view_.known.own_userfaultfd) ||
-                         (refused->code == "GUARD_REGION" && kind == wire::Mapping::ANONYMOUS);
+      const bool known =
+          (refused->code == "USERFAULTFD" && view_.known.own_userfaultfd) ||
+          (refused->code == "GUARD_REGION" && mapping.kind() == wire::Mapping::ANONYMOUS);
       if (!known) {
         refuse_mapping(refused->code, entry);
       }

@@ -70,11 +70,14 @@ bool is_anonymous(const MapsEntry& entry) {
                                                  entry.name.starts_with("[anon:"))));
 }
 
+bool is_memfd(std::string_view name) {
+  return name.starts_with("/memfd:") && name.ends_with(kDeleted);
+}
+
 bool is_memory(const MapsEntry& entry) {
   return entry.shared && entry.inode != 0 &&
          (entry.name == "/dev/zero (deleted)" || is_huge(entry.name) ||
-          entry.name.starts_with("[anon_shmem:") ||
-          (entry.name.starts_with("/memfd:") && entry.name.ends_with(kDeleted)));
+          entry.name.starts_with("[anon_shmem:") || is_memfd(entry.name));
 }
 
 // What a memfd or another file was called; nothing of shared anonymous memory.
@@ -159,7 +162,8 @@ Result<std::uint32_t> add_memory(int directory, const std::string& name, const s
     return fail(system_error("stat", link));
   }
   const std::uint64_t type = MIGRATE_TRY(filesystem_type_at(directory, name));
-  if (filesystem_class(type) == FilesystemClass::kHugePages && !is_huge(link)) {
+  const bool is_of_huge_pages = filesystem_class(type) == FilesystemClass::kHugePages;
+  if (is_of_huge_pages && !is_huge(link) && !is_memfd(link)) {
     return fail(make_error(ErrorCode::kUnsupported, "carry huge pages of", link));
   }
   const StatKey key{status.st_dev, status.st_ino};
@@ -173,6 +177,7 @@ Result<std::uint32_t> add_memory(int directory, const std::string& name, const s
   memory.set_mode(status.st_mode & kPermissions);
   memory.set_owner(status.st_uid);
   memory.set_group(status.st_gid);
+  memory.set_has_huge_pages(is_of_huge_pages);
   if (const auto name_of_file = memory_name(link)) {
     memory.set_name(*name_of_file);
     shared.memories.emplace(key, link);
@@ -299,11 +304,11 @@ void MappingReader::add(const MapsEntry& entry, std::uint32_t advice, const Maps
   if (!classify(entry, mapping)) {
     return;
   }
-  if (is_huge(entry.name) && !entry.shared) {
+  if (mapping.has_huge_pages() && !entry.shared) {
     mapping.set_advice(advice | wire::HUGE_PAGE);
   }
   if (flags != nullptr && !is_kernel_mapping(entry)) {
-    check_flags(*flags, mapping.kind());
+    check_flags(*flags, mapping);
     const int guards = image_.guards_size();
     if (mapping.kind() == wire::Mapping::ANONYMOUS) {
       add_guards(entry.start, entry.end);
@@ -324,6 +329,7 @@ bool MappingReader::classify(const MapsEntry& entry, wire::Mapping& mapping) {
   if (is_anonymous(entry)) {
     mapping.set_kind(wire::Mapping::ANONYMOUS);
     mapping.set_offset(0);
+    mapping.set_has_huge_pages(is_huge(entry.name));
     return true;
   }
   if (is_kernel_mapping(entry)) {
@@ -333,7 +339,7 @@ bool MappingReader::classify(const MapsEntry& entry, wire::Mapping& mapping) {
   if (is_memory(entry)) {
     return classify_memory(entry, mapping);
   }
-  if (!entry.shared && entry.name.starts_with("/memfd:") && entry.name.ends_with(kDeleted)) {
+  if (!entry.shared && is_memfd(entry.name)) {
     return classify_deleted(entry, mapping);
   }
   for (const RefusedName& refused : kRefusedNames) {
@@ -371,6 +377,7 @@ bool MappingReader::classify_memory(const MapsEntry& entry, wire::Mapping& mappi
   shared_.mappings.emplace(key_of(entry), SharedObjects::Mapped{true, describe(entry)});
   mapping.set_kind(wire::Mapping::SHARED_MEMORY);
   mapping.set_shared_memory(index);
+  mapping.set_has_huge_pages(objects_.shared_memories(static_cast<int>(index)).has_huge_pages());
   return true;
 }
 
@@ -434,6 +441,7 @@ bool MappingReader::classify_deleted(const MapsEntry& entry, wire::Mapping& mapp
   mapping.set_kind(wire::Mapping::ANONYMOUS);
   mapping.set_offset(0);
   mapping.set_was_file(true);
+  mapping.set_has_huge_pages(is_memfd(entry.name) && are_huge_pages(entry));
   return true;
 }
 

@@ -200,8 +200,8 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"VmFlags", "ac", kCarried, "follows from the mapping"},
     {"VmFlags", "nr", kCarried, "MAP_NORESERVE"},
     {"VmFlags", "ht", kLost,
-     "ordinary memory stands for anonymous huge pages, with MADV_HUGEPAGE; those of files are "
-     "refused (HUGETLB)",
+     "ordinary memory stands for huge pages that are anonymous or a memfd's, with MADV_HUGEPAGE if "
+     "they are private; those of files are refused (HUGETLB)",
      "HUGE_PAGES", inspect::find_huge_pages,
      "let the destination use transparent huge pages (/sys/kernel/mm/transparent_hugepage)"},
     {"VmFlags", "sf", kRefused, "UNKNOWN_MAPPING: MAP_SYNC"},

@@ -16,6 +16,7 @@
 #include <sys/file.h>
 #include <sys/inotify.h>
 #include <sys/ipc.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/sem.h>
@@ -354,12 +355,18 @@ Verify deleted_executable() {
 }
 
 Verify hugetlb() {
-  const int fd = available(::memfd_create("huge", MFD_HUGETLB), "memfd_create(MFD_HUGETLB)");
-  void* memory =
-      ::mmap(nullptr, 2U << 20U, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
-  ::close(fd);
-  available(memory == MAP_FAILED ? -1 : 0, "mmap of huge pages");
-  return [] {};
+  const std::string folder = check::work_path("huge");
+  called(::mkdir(folder.c_str(), 0755), "mkdir");
+  if (::mount("none", folder.c_str(), "hugetlbfs", 0, nullptr) != 0) {
+    ::rmdir(folder.c_str());
+    available(-1, "mount of hugetlbfs");
+  }
+  const int fd = called(::open((folder + "/file").c_str(), O_CREAT | O_RDWR, 0600), "open");
+  return [fd, folder] {
+    CHECK_EQUAL(::fcntl(fd, F_GETFD), 0);
+    ::umount2(folder.c_str(), MNT_DETACH);
+    ::rmdir(folder.c_str());
+  };
 }
 
 /// A pipe with both ends inside, one of which somebody outside holds as well.

@@ -416,7 +416,7 @@ class Locks(FaithfulCase):
 
 
 class HugePages(FaithfulCase):
-    """Of hugetlbfs, without a file: private, and shared with children to come."""
+    """Of hugetlbfs, without a file: private, and shared with children to come; and memory files."""
 
     POOL = "/proc/sys/vm/nr_hugepages"
     PREPARE = """
@@ -427,7 +427,20 @@ def mapped(kind):
     for at in range(0, size // 2, 5000):
         memory[at] = at % 251
     return memory
-memories = [mapped(mmap.MAP_PRIVATE), mapped(mmap.MAP_SHARED)]
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+def of_memory_file(stays_open):
+    file = os.memfd_create("huge", 4)  # MFD_HUGETLB
+    os.ftruncate(file, size)
+    start = libc.mmap(None, ctypes.c_size_t(size), 3, mmap.MAP_SHARED, file, ctypes.c_long(0))
+    memory = (ctypes.c_ubyte * size).from_address(start)
+    for at in range(0, size // 2, 5000):
+        memory[at] = at % 251
+    if not stays_open:
+        os.close(file)
+    return memory
+memories = [mapped(mmap.MAP_PRIVATE), mapped(mmap.MAP_SHARED), of_memory_file(True),
+            of_memory_file(False)]
 def same(memory):
     return all(memory[at] == at % 251 for at in range(0, size // 2, 5000)) and memory[size - 1] == 0
 """
@@ -444,9 +457,9 @@ print("whole" if whole and memories[0][0] == 0 and memories[1][0] == 7 else "tor
         with open(self.POOL, encoding="ascii") as pool:
             before = pool.read()
         self.addCleanup(self.set_pool, before)
-        self.set_pool(str(int(before) + 8))
+        self.set_pool(str(int(before) + 16))
         with open(self.POOL, encoding="ascii") as pool:
-            if int(pool.read()) < int(before) + 4:
+            if int(pool.read()) < int(before) + 8:
                 self.skipTest("no huge pages")
 
     def set_pool(self, pages):

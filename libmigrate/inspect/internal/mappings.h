@@ -46,7 +46,7 @@ class MappingReader {
   void keep_draft(const wire::ProcessImage& draft);
   bool was_copy(const MapsEntry& entry) const;
   bool find_file(const MapsEntry& entry, std::uint32_t& index);
-  void check_flags(const MapsEntry& entry, wire::Mapping::Kind kind);
+  void check_flags(const MapsEntry& entry, const wire::Mapping& mapping);
   void add_guards(std::uint64_t start, std::uint64_t end);
   void keep_guards(std::uint64_t start, std::uint64_t end);
   void refresh_files();

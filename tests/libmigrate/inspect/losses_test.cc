@@ -398,9 +398,15 @@ TEST_F(LossesOfText, HugePagesAreCountedInMebibytes) {
     wire::Mapping& mapping = *mutable_only_process(image_).add_mappings();
     mapping.set_start(start);
     mapping.set_end(start + (std::uint64_t{4} << 20U));
-    mapping.set_name("/anon_hugepage (deleted)");
+    mapping.set_has_huge_pages(true);
   }
   EXPECT_EQ(find(inspect::find_huge_pages), Texts{"8 MiB"});
+  wire::SharedMemory& memory = *image_.mutable_objects()->add_shared_memories();
+  memory.set_has_huge_pages(true);
+  memory.set_size_bytes(std::uint64_t{2} << 20U);
+  EXPECT_EQ(find(inspect::find_huge_pages), Texts{"8 MiB"});  // Its mappings are counted.
+  memory.set_open_descriptor(true);
+  EXPECT_EQ(find(inspect::find_huge_pages), Texts{"10 MiB"});
 }
 
 TEST_F(LossesOfText, WatchesThatNothingCanFireAgain) {

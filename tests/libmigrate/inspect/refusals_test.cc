@@ -230,7 +230,6 @@ const std::array kCases = std::to_array<Case>({
      }},
     {"Without vDSO", {"NO_VDSO"}, [] { unmap_named("[vdso]"); }},
     {"Without vvar", {"NO_VDSO"}, [] { unmap_named("[vvar]"); }},
-    {"Huge pages", {"HUGETLB"}, [] { ::memfd_create("huge", MFD_HUGETLB); }},
 });
 
 class Refusals : public testing::TestWithParam<Case> {};
@@ -241,9 +240,9 @@ TEST_P(Refusals, NamesTheCode) {
   const Inspection inspection = test::inspect(process.pid());
   ::unlink(scratch().c_str());
   ::unlink((scratch() + ".other").c_str());
-  if (inspection.refusals.empty() && std::set<std::string>{"FANOTIFY", "IO_URING", "AIO", "PERF",
-                                                           "HUGETLB", "USERFAULTFD", "MQUEUE"}
-                                         .contains(*GetParam().codes.begin())) {
+  if (inspection.refusals.empty() &&
+      std::set<std::string>{"FANOTIFY", "IO_URING", "AIO", "PERF", "USERFAULTFD", "MQUEUE"}
+          .contains(*GetParam().codes.begin())) {
     GTEST_SKIP() << "this kernel does not offer it";
   }
   std::set<std::string> allowed = GetParam().codes;
