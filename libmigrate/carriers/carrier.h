@@ -9,6 +9,7 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/carriers/made_pairs.h"
 #include "libmigrate/proto/image.pb.h"
 #include "libmigrate/trace/script.h"
 
@@ -64,6 +65,10 @@ class FindContext {
   virtual PipeSeen& pipe(std::uint64_t inode) = 0;
   /// Nobody outside may hold the pipe; `object` names it in the refusal otherwise.
   virtual void expect_private_pipe(std::uint64_t inode, std::string object) = 0;
+  /// Nobody outside may have the slave side of a pseudo-terminal open, by st_dev of its node and
+  /// st_rdev; if it is the terminal of the process's session, nobody else may be in that.
+  virtual void expect_private_terminal(std::uint64_t instance, std::uint64_t device,
+                                       bool is_of_session, std::string object) = 0;
   /// The stream whose end this is, if an earlier move gave the process that end.
   virtual std::optional<std::uint64_t> known_stream(std::uint64_t inode) const = 0;
   /// The stream whose end the terminal with this st_rdev is, the same.
@@ -98,21 +103,6 @@ class CompareContext {
   virtual void refuse(std::string_view code, std::string_view detail) = 0;
 };
 
-/// Both ends of a pipe that was made anew.
-struct MadePipe {
-  UniqueFd reader;
-  UniqueFd writer;
-  bool reader_given = false;  ///< The process has this very open file.
-  bool writer_given = false;
-};
-
-/// Both ends of a pair of Unix domain sockets that was made anew, until the process has them.
-struct MadeSocketPair {
-  UniqueFd first;
-  UniqueFd second;
-  bool is_filled = false;  ///< What waited in it is in it.
-};
-
 /// What making an object anew may ask of the restorer.
 class MakeContext {
  public:
@@ -126,6 +116,8 @@ class MakeContext {
   virtual Result<UniqueFd> open(const wire::FileIdentity& file, int flags) = 0;
   /// A place for the pipe with this index into Objects.pipes, empty at first.
   virtual MadePipe& pipe(std::uint64_t index) = 0;
+  /// A place for the pseudo-terminal with this index into Objects.terminal_pairs, empty at first.
+  virtual MadeTerminalPair& terminal_pair(std::uint64_t index) = 0;
   /// The socket pair with this index into Objects.socket_pairs, which the process itself has made,
   /// so that it is the one whom SO_PEERCRED names.
   virtual MadeSocketPair& socket_pair(std::uint64_t index) = 0;

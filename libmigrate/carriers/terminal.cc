@@ -12,6 +12,7 @@
 
 #include "base/file.h"
 #include "libmigrate/carriers/internal/table.h"
+#include "libmigrate/carriers/internal/terminal_pair.h"
 #include "libmigrate/carriers/internal/tools.h"
 #include "libmigrate/proc/terminal_of_process.h"
 
@@ -76,6 +77,9 @@ bool find_terminal(FindContext& context, const Sighting& seen, wire::OpenFile& f
                                  : Result<std::uint64_t>(fail(system_error("fetch", "terminal")));
   if (!device) {
     return context.refuse("TERMINAL_STATE", seen, "it answers no questions");
+  }
+  if (const auto is_carried = find_slave_of_pair(context, seen, fd, file)) {
+    return *is_carried;
   }
   if (context.is_guest() && !context.known_terminal(*device)) {
     return context.refuse("TERMINAL_ABROAD", seen);

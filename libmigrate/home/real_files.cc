@@ -36,6 +36,13 @@ bool is_relayed(const wire::OpenFile& file) {
          file.kind() == wire::OpenFile::CONNECTION || file.kind() == wire::OpenFile::LISTENER;
 }
 
+// A side of the terminal of the session that the process leads: closed, it would hang up the
+// deputy, and the deputy's signals are the process's.
+bool is_of_own_session(const wire::Objects& objects, const wire::OpenFile& file) {
+  return file.kind() == wire::OpenFile::TERMINAL_PAIR &&
+         objects.terminal_pairs(static_cast<int>(file.object() / 2)).is_controlling();
+}
+
 // A descriptor of a stream, by which it is fetched.
 struct Relayed {
   std::uint32_t number = 0;
@@ -288,7 +295,8 @@ std::set<std::uint32_t> descriptors_to_keep(const wire::Image& image, bool with_
   std::set<std::uint32_t> kept;
   for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
     const wire::OpenFile& file = file_of(image, descriptor);
-    if (is_relayed(file) || (with_shared && file.shared_id() != 0)) {
+    if (is_relayed(file) || (with_shared && file.shared_id() != 0) ||
+        is_of_own_session(image.objects(), file)) {
       kept.insert(descriptor.number());
     }
   }

@@ -60,8 +60,8 @@ Result<UniqueFd> fetch_descriptor(pid_t holder, std::uint32_t number);
 
 /// The descriptors of `image` that lead to the relayed stream `id`.
 std::vector<std::uint32_t> descriptors_of_stream(const wire::Image& image, std::uint32_t id);
-/// The descriptors of `image` that a deputy keeps open: relayed ones, and where `with_shared` those
-/// of files that an ancestor has open too.
+/// The descriptors of `image` that a deputy keeps open: relayed ones, a terminal of its own
+/// session, and where `with_shared` those of files that an ancestor has open too.
 std::set<std::uint32_t> descriptors_to_keep(const wire::Image& image, bool with_shared);
 
 }  // namespace migrate

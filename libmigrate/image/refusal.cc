@@ -198,6 +198,12 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "move when the program has detached and removed it, or use mmap"},
     {"TERMINAL_ABROAD", "the terminal was opened where the process is a guest, not at its home",
      "move when the program has closed it"},
+    {"TERMINAL_BUSY", "a pseudo-terminal of the program's own cannot be read just now",
+     "try again in a moment (migratectl move --retry SECONDS)", true},
+    {"TERMINAL_PAIR",
+     "of pseudo-terminals whose master the process has, only plain ones are carried that nobody "
+     "else has",
+     "move when the program has closed it, or when whoever runs in it has ended"},
     {"TERMINAL_STATE", "of terminals, only plain ones are carried",
      "run the program in a terminal window, tmux or a session of ssh, and let it set nothing "
      "special"},

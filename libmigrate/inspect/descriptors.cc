@@ -191,6 +191,12 @@ void DescriptorReader::expect_private_pipe(std::uint64_t inode, std::string obje
   shared_.pipes.emplace(inode, std::move(object));
 }
 
+void DescriptorReader::expect_private_terminal(std::uint64_t instance, std::uint64_t device,
+                                               bool is_of_session, std::string object) {
+  shared_.terminals.emplace(StatKey(instance, device),
+                            SharedObjects::Terminal{is_of_session, std::move(object)});
+}
+
 std::optional<std::uint64_t> DescriptorReader::known_stream(std::uint64_t inode) const {
   const auto known = view_.known.relays.find(inode);
   if (known == view_.known.relays.end()) {

@@ -296,7 +296,10 @@ Losses find_terminal(const LossView& view) {
   const bool is_open =
       std::ranges::any_of(view.image.objects().terminals(),
                           [](const wire::Terminal& terminal) { return terminal.is_controlling(); });
-  if (device == 0 || is_open) {
+  const bool is_own_pair = std::ranges::any_of(
+      view.image.objects().terminal_pairs(),
+      [](const wire::TerminalPair& pair) { return pair.is_controlling() && pair.instance() != 0; });
+  if (device == 0 || is_open || is_own_pair) {
     return {};
   }
   const unsigned major = gnu_dev_major(device);

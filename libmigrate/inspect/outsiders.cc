@@ -23,13 +23,21 @@ struct Wanted {
   // counts if it is shared and either may write.
   std::map<std::pair<std::string, std::uint64_t>, bool> mappings;
 
+  std::set<StatKey> terminals;  // As SharedObjects.terminals.
+  bool session = false;         // Whoever is in the session that the process leads, too.
+
   // Some of the memories are files with a name.
   bool named = false;
 
   // The same memories, as maps shows them: whoever maps them, even privately, sees what is written.
   std::map<std::pair<std::string, std::uint64_t>, StatKey> mapped_memories;
 
-  bool empty() const { return pipes.empty() && memories.empty() && mappings.empty(); }
+  bool empty() const { return !has_descriptors() && mappings.empty(); }
+  bool has_descriptors() const { return !pipes.empty() || !memories.empty() || !terminals.empty(); }
+  void add_terminal(const StatKey& key, bool is_of_session) {
+    terminals.insert(key);
+    session = session || is_of_session;
+  }
   void add_memory(const StatKey& key) {
     memories.insert(key);
     mapped_memories.emplace(
@@ -42,6 +50,8 @@ struct Wanted {
 struct Outsiders {
   std::map<std::uint64_t, pid_t> pipes;
   std::map<StatKey, pid_t> memories;
+  std::map<StatKey, pid_t> terminals;
+  pid_t of_session = 0;  // 0: nobody
   std::map<std::pair<std::string, std::uint64_t>, pid_t> mappings;
 };
 
@@ -57,7 +67,7 @@ std::vector<pid_t> all_processes() {
 
 void search_descriptors(pid_t pid, const std::string& directory, const Wanted& wanted,
                         Outsiders& found) {
-  if (wanted.pipes.empty() && wanted.memories.empty()) {
+  if (!wanted.has_descriptors()) {
     return;
   }
   const auto opened = open_file(directory + "/fd", O_RDONLY | O_DIRECTORY);
@@ -71,6 +81,12 @@ void search_descriptors(pid_t pid, const std::string& directory, const Wanted& w
     const auto link = read_link_at(descriptors, name);
     if (!link) {
       continue;
+    }
+    struct stat terminal {};
+    if (!wanted.terminals.empty() && link->starts_with("/dev/") &&
+        ::fstatat(descriptors, name.c_str(), &terminal, 0) == 0 &&
+        wanted.terminals.contains({terminal.st_dev, terminal.st_rdev})) {
+      found.terminals.emplace(StatKey(terminal.st_dev, terminal.st_rdev), pid);
     }
     if (link->starts_with("pipe:[")) {
       const auto inode = parse_number(std::string_view(*link).substr(6, link->size() - 7));
@@ -120,6 +136,20 @@ void search_mappings(pid_t pid, const std::string& directory, const Wanted& want
   }
 }
 
+void search_session(pid_t pid, pid_t leader, const std::string& directory, const Wanted& wanted,
+                    Outsiders& found) {
+  constexpr std::size_t kSession = 3;  // of stat_fields
+  if (!wanted.session || found.of_session != 0) {
+    return;
+  }
+  const std::string text = read_file(directory + "/stat").value_or("");
+  const auto fields = stat_fields(text);
+  if (fields.size() > kSession &&
+      parse_number(fields[kSession]) == static_cast<std::uint64_t>(leader)) {
+    found.of_session = pid;
+  }
+}
+
 bool same_object(pid_t one, pid_t other, int type) {
   return ::syscall(SYS_kcmp, one, other, type, 0, 0) == 0;
 }
@@ -165,6 +195,7 @@ Outsiders find_outsiders(const ProcessView& view, const Wanted& wanted) {
     const std::string directory = "/proc/" + std::to_string(pid);
     search_descriptors(pid, directory, wanted, found);
     search_mappings(pid, directory, wanted, found);
+    search_session(pid, view.pid, directory, wanted, found);
   }
   return found;
 }
@@ -202,6 +233,26 @@ bool is_seed(const ProcessView& view, const std::string& directory, std::string_
          number_field(*init_status, "Uid:", 10, kNobody) == 0 && runs_our_program(init);
 }
 
+// Those of the terminals that somebody outside has.
+std::set<StatKey> refuse_terminals(const SharedObjects& objects, const Outsiders& found,
+                                   Refusals& refusals) {
+  std::set<StatKey> refused;
+  for (const auto& [key, terminal] : objects.terminals) {
+    const auto holder = found.terminals.find(key);
+    if (holder != found.terminals.end()) {
+      refuse(refusals, "TERMINAL_PAIR", terminal.description,
+             describe_process(holder->second) + " has it open");
+    } else if (terminal.is_of_session && found.of_session != 0) {
+      refuse(refusals, "TERMINAL_PAIR", terminal.description,
+             describe_process(found.of_session) + " is in its session");
+    } else {
+      continue;
+    }
+    refused.insert(key);
+  }
+  return refused;
+}
+
 // A process that was born since the draft has whatever its parent had: one that is no child any
 // more may be a grandchild of ours. One that was there before may share what is in `shared`, by
 // shared_file_key(); null: nothing.
@@ -217,6 +268,7 @@ void check_newcomer(const ProcessView& view, const SharedObjects& objects, const
   Outsiders found;
   search_descriptors(other, directory, wanted, found);
   search_mappings(other, directory, wanted, found);
+  search_session(other, view.pid, directory, wanted, found);
   if (!found.mappings.empty() && is_seed(view, directory, *status)) {
     found.mappings.clear();
   }
@@ -226,6 +278,7 @@ void check_newcomer(const ProcessView& view, const SharedObjects& objects, const
   for (const auto& [key, pid] : found.memories) {
     refuse(refusals, "SHARED_MEMORY_OUTSIDE", objects.memories.at(key), describe_process(pid));
   }
+  refuse_terminals(objects, found, refusals);
   for (const auto& [key, mapped] : objects.mappings) {
     if (found.mappings.contains({key.device, key.inode})) {
       refuse(refusals, "SHARED_MEMORY_OUTSIDE", mapped.description, describe_process(other));
@@ -259,6 +312,9 @@ Wanted everything(const ProcessView& view, const SharedObjects& objects) {
   for (const auto& [key, description] : objects.memories) {
     wanted.add_memory(key);
   }
+  for (const auto& [key, terminal] : objects.terminals) {
+    wanted.add_terminal(key, terminal.is_of_session);
+  }
   for (const auto& [key, mapped] : objects.mappings) {
     wanted.mappings[{key.device, key.inode}] |= mapped.writable;
   }
@@ -286,7 +342,18 @@ void check_outsiders(const ProcessView& view, const SharedObjects& objects, Find
       wanted.mappings[{key.device, key.inode}] |= mapped.writable;
     }
   }
+  for (const auto& [key, terminal] : objects.terminals) {
+    if (!findings.private_terminals.contains(key)) {
+      wanted.add_terminal(key, terminal.is_of_session);
+    }
+  }
   const Outsiders found = find_outsiders(view, wanted);
+  const std::set<StatKey> refused = refuse_terminals(objects, found, refusals);
+  for (const auto& [key, terminal] : objects.terminals) {
+    if (!refused.contains(key)) {
+      findings.private_terminals.insert(key);
+    }
+  }
   for (const auto& [inode, description] : objects.pipes) {
     if (const auto holder = found.pipes.find(inode); holder != found.pipes.end()) {
       refuse(refusals, "PIPE_SHARED", description, describe_process(holder->second));

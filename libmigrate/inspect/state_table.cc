@@ -224,6 +224,7 @@ constexpr std::array kTable = std::to_array<StateEntry>({
 
     // Lines of /proc/PID/fdinfo, of all kinds of descriptors.
     {"fdinfo", "pos", kCarried, ""},
+    {"fdinfo", "tty-index", kCarried, "of the master of a pseudo-terminal; above 255 refused"},
     {"fdinfo", "flags", kCarried, "O_ASYNC is refused (ASYNC_IO)"},
     {"fdinfo", "mnt_id", kLostByAll, kHost},
     {"fdinfo", "ino", kLostByAll,
@@ -359,6 +360,11 @@ constexpr std::array kTable = std::to_array<StateEntry>({
      "let the program keep it on a file system that both hosts share (such as TMPDIR=FOLDER)"},
     {"other", "terminals that are open", kCarried,
      "modes, size, unread input, foreground group; other than plain ones: TERMINAL_STATE"},
+    {"other", "pseudo-terminals whose master the process has", kCarried,
+     "modes, size, what waits both ways, packet mode, lock, output that is stopped, its being the "
+     "terminal of the process's own session; where somebody else has a side, or a setting is "
+     "special: TERMINAL_PAIR; where a packet was not read: TERMINAL_BUSY. The cursor's column, by "
+     "which tabs are expanded, is lost"},
     {"other", "controlling terminal", kLost,
      "it is carried if a descriptor leads to it; else /dev/tty cannot be opened, and its signals "
      "are "

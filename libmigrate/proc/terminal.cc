@@ -20,7 +20,6 @@ namespace {
 constexpr unsigned long kGetModes = _IOR('T', 0x2A, TerminalModes);  // TCGETS2
 constexpr unsigned long kSetModes = _IOW('T', 0x2B, TerminalModes);  // TCSETS2
 constexpr int kMostReads = 8192;  // Each line is at least a byte, or an end of file.
-constexpr unsigned kMostTries = 64;
 
 Error terminal_error(const char* what, int fd) {
   return system_error(what, "terminal at descriptor " + std::to_string(fd));
@@ -242,10 +241,15 @@ Result<void> type_input(int fd, std::string_view bytes) {
   return {};
 }
 
+bool can_type_input() {
+  const auto own = make_pseudo_terminal("/dev/ptmx", 0);
+  return own && type_input(own->slave.get(), "\n");
+}
+
 Result<PseudoTerminal> make_pseudo_terminal(const std::string& path, unsigned wanted) {
   PseudoTerminal made;
   std::vector<UniqueFd> others;  // With the lower numbers; free again when we are done.
-  for (unsigned tries = 0; tries <= kMostTries; ++tries) {
+  for (unsigned tries = 0; tries <= kMostTerminalNumber; ++tries) {
     UniqueFd master = MIGRATE_TRY(open_file(path, O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC));
     unsigned number = 0;
     if (::ioctl(master.get(), TIOCGPTN, &number) != 0) {
@@ -254,7 +258,7 @@ Result<PseudoTerminal> make_pseudo_terminal(const std::string& path, unsigned wa
     if (!made.master.valid() || number == wanted) {
       std::swap(made.master, master);
     }
-    if (number >= wanted || wanted > kMostTries) {
+    if (number >= wanted || wanted > kMostTerminalNumber) {
       break;
     }
     if (master.valid()) {

@@ -77,14 +77,18 @@ Result<std::vector<TerminalInput>> take_input(int fd, const TerminalModes& modes
 Result<void> put_input(int fd, const std::vector<TerminalInput>& input, const TerminalModes& modes);
 /// As if `bytes` were typed now. Needs the same.
 Result<void> type_input(int fd, std::string_view bytes);
+/// Whether the caller may do so with any terminal, as tried out with one of his own.
+bool can_type_input();
 
 /// A pseudo-terminal, whose master does not block.
 struct PseudoTerminal {
   UniqueFd master;
   UniqueFd slave;
 };
+/// The highest number that make_pseudo_terminal() tries to get.
+inline constexpr unsigned kMostTerminalNumber = 255;
 /// Makes one of the multiplexer at `path` (/dev/pts/ptmx), as number `wanted` if that is free and
-/// small.
+/// no more than kMostTerminalNumber.
 Result<PseudoTerminal> make_pseudo_terminal(const std::string& path, unsigned wanted);
 
 }  // namespace migrate

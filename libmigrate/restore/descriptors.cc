@@ -28,7 +28,8 @@ class Workshop : public carriers::MakeContext {
         relays_(relays),
         memories_(memories),
         made_(std::move(made)),
-        pipes_(static_cast<std::size_t>(objects.pipes_size())) {}
+        pipes_(static_cast<std::size_t>(objects.pipes_size())),
+        terminal_pairs_(static_cast<std::size_t>(objects.terminal_pairs_size())) {}
 
   void as_user(FileUser::Scope* scope) { scope_ = scope; }
   /// Which of Objects.files is made next.
@@ -45,6 +46,9 @@ class Workshop : public carriers::MakeContext {
   }
 
   carriers::MadePipe& pipe(std::uint64_t index) override { return pipes_.at(index); }
+  carriers::MadeTerminalPair& terminal_pair(std::uint64_t index) override {
+    return terminal_pairs_.at(index);
+  }
   carriers::MadeSocketPair& socket_pair(std::uint64_t index) override {
     return made_.socket_pairs.at(index);
   }
@@ -68,6 +72,7 @@ class Workshop : public carriers::MakeContext {
   const std::vector<UniqueFd>& memories_;
   SelfMade made_;
   std::vector<carriers::MadePipe> pipes_;
+  std::vector<carriers::MadeTerminalPair> terminal_pairs_;
   std::set<std::uint64_t>
       given_;  // memories whose own open file has been made one of the process's
   FileUser::Scope* scope_ = nullptr;

@@ -132,7 +132,7 @@ void check_open_files(const wire::Objects& objects, const wire::ProcessImage& im
 // A cell mounts a devpts of its own where this host has one.
 void check_terminals(const wire::Objects& objects, Refusals& refusals) {
   struct statfs file_system {};
-  if (objects.terminals_size() > 0 &&
+  if ((objects.terminals_size() > 0 || objects.terminal_pairs_size() > 0) &&
       (::statfs("/dev/pts", &file_system) != 0 || file_system.f_type != DEVPTS_SUPER_MAGIC)) {
     refusals.push_back(make_refusal("NO_TERMINALS", "/dev/pts"));
   }

@@ -31,6 +31,7 @@
 
 #include "tests/programs/check.h"
 #include "tests/programs/refused_limits.h"
+#include "tests/programs/refused_terminals.h"
 
 namespace {
 
@@ -490,6 +491,8 @@ constexpr Refused kRefused[] = {
     {"sysv_shm_owned", "SYSV_SHM", sysv_shm_owned},
     {"sysv_sem_undo", "SYSV_SEM", sysv_sem_undo},
     {"device", "DEVICE", device},
+    {"terminal_unopened", "TERMINAL_PAIR", refused::terminal_unopened},
+    {"terminal_packet", "TERMINAL_BUSY", refused::terminal_packet},
     {"tcp", "SOCKET_KIND", tcp},
     {"udp", "SOCKET_KIND", udp},
     {"unix_socket", "SOCKET", unix_socket},

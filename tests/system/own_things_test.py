@@ -14,7 +14,7 @@ from harness import DONE, Testbed, wait_until
 MODES = ("lazy", "eager")
 
 
-class Travels(FaithfulCase):
+class TravelCase(FaithfulCase):
     def travels(self, prepare, check, prefix=()):
         """A program goes to hostB and back, and finds there each time what `check` says."""
         for mode in MODES:
@@ -41,6 +41,8 @@ class Travels(FaithfulCase):
             del lines[at]
         return super().start(prepare, *words, change="\n".join(lines), prefix=prefix)
 
+
+class Travels(TravelCase):
     def test_paths(self):
         self.travels("folder = os.open('/usr', os.O_PATH); name = os.open('/etc/passwd', os.O_PATH)",
                      "assert os.stat('bin', dir_fd=folder).st_ino == os.stat('/usr/bin').st_ino\n"
@@ -107,6 +109,78 @@ class Travels(FaithfulCase):
         process.go_file.touch()
         self.assertTrue(process.wait_output(b"read"))
         self.moves(process)
+        self.ends_well(process)
+
+
+class PseudoTerminals(TravelCase):
+    """Both sides of which the process has."""
+
+    PREPARE = ("import signal, struct, termios, threading\n"
+               "master, slave = os.openpty(); name = os.ttyname(slave)\n"
+               "os.set_blocking(master, False); os.set_blocking(slave, False)\n"
+               "def hear(fd):\n"
+               "    import select\n"
+               "    return os.read(fd, 10000) if select.select([fd], [], [], 0)[0] else b''\n")
+
+    def test_what_waits_and_modes(self):
+        prepare = (self.PREPARE +
+                   "fcntl.ioctl(master, termios.TIOCSWINSZ, struct.pack('4H', 33, 99, 1, 2))\n"
+                   "modes = termios.tcgetattr(slave); modes[6][termios.VKILL] = b'k'\n"
+                   "termios.tcsetattr(slave, termios.TCSANOW, modes)\n"
+                   "os.fchmod(slave, 0o640); before = os.fstat(slave)\n"
+                   "def fill(): os.write(slave, b'said\\n'); os.write(master, b'typed\\nha')\n"
+                   "fill()")
+        check = ("assert os.ttyname(slave) == name and os.stat(name).st_mode & 0o777 == 0o640\n"
+                 "assert os.stat(name).st_uid == before.st_uid == os.fstat(slave).st_uid\n"
+                 "assert termios.tcgetattr(slave) == modes, termios.tcgetattr(slave)\n"
+                 "size = fcntl.ioctl(slave, termios.TIOCGWINSZ, bytes(8))\n"
+                 "assert struct.unpack('4H', size) == (33, 99, 1, 2)\n"
+                 "heard = hear(master); assert heard == b'said\\r\\ntyped\\r\\nha', heard\n"
+                 "heard = hear(slave); assert heard == b'typed\\n', heard\n"
+                 "os.write(master, b'klf\\n')\n"  # The line that was begun is edited.
+                 "heard = hear(slave); assert heard == b'lf\\n', heard\n"
+                 "hear(master); os.close(os.open(name, os.O_RDWR | os.O_NOCTTY)); fill()")
+        for prefix in ([], Senders.AS_NOBODY):
+            self.travels(prepare, check, prefix)
+
+    def test_somebody_waits_for_output(self):
+        """As programs do that talk to others by a terminal (expect)."""
+        self.travels(
+            self.PREPARE + "os.set_blocking(master, True); lines = []\n"
+            "def read():\n"
+            "    while True: lines.append(os.read(master, 100))\n"
+            "threading.Thread(target=read, daemon=True).start()",
+            "lines.clear(); os.write(slave, b'here\\n')\n"
+            "end = time.monotonic() + 20\n"
+            "while not lines and time.monotonic() < end: time.sleep(0.01)\n"
+            "assert lines == [b'here\\r\\n'], lines")
+
+    def test_of_its_own_session(self):
+        """Its ^C comes to the process, and no hang-up does when its old one is closed."""
+        self.travels(
+            self.PREPARE + "fcntl.ioctl(slave, termios.TIOCSCTTY, 0); got = []\n"
+            "def own_session(): return struct.unpack('i', fcntl.ioctl(slave, 0x5429, bytes(4)))[0]\n"
+            "for number in (signal.SIGINT, signal.SIGHUP, signal.SIGCONT):\n"
+            "    signal.signal(number, lambda number, frame: got.append(number))",
+            "assert os.tcgetpgrp(slave) == os.getpgrp() and own_session() == os.getsid(0)\n"
+            "os.close(os.open('/dev/tty', os.O_RDWR))\n"
+            "os.write(master, b'\\x03'); end = time.monotonic() + 20\n"
+            "while not got and time.monotonic() < end: time.sleep(0.01)\n"
+            "assert got == [signal.SIGINT], got\n"
+            "got.clear(); hear(master)")
+
+    def test_the_other_side_is_closed(self):
+        self.travels(self.PREPARE + "os.write(slave, b'last'); os.close(slave)",
+                     "import select; poll = select.poll(); poll.register(master, 0)\n"
+                     "assert poll.poll(0) == [(master, select.POLLHUP)]\n"
+                     "assert os.read(master, 100) == b'last'\n"
+                     "slave = os.open(name, os.O_RDWR | os.O_NOCTTY)\n"
+                     "os.write(slave, b'last'); os.close(slave)")
+
+    def test_a_child_has_the_other_side(self):
+        process = self.start("import pty, signal\npid, master = pty.fork()\n"
+                             "if pid == 0:\n    signal.pause()")
+        self.refused(process, "CHILDREN", "TERMINAL_PAIR")
         self.ends_well(process)
 
 

@@ -24,7 +24,8 @@
   CARRIER(kInotify)               \
   CARRIER(kTerminal)              \
   CARRIER(kConnection)            \
-  CARRIER(kListener)
+  CARRIER(kListener)              \
+  CARRIER(kTerminalPair)
 
 #define MIGRATE_DECLARE_CARRIER(name) extern const Carrier name;
 

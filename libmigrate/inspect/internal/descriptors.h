@@ -60,6 +60,8 @@ class DescriptorReader : private carriers::FindContext {
   Result<std::uint32_t> add_memory(const Sighting& seen, int fd) override;
   carriers::PipeSeen& pipe(std::uint64_t inode) override { return pipes_[inode]; }
   void expect_private_pipe(std::uint64_t inode, std::string object) override;
+  void expect_private_terminal(std::uint64_t instance, std::uint64_t device, bool is_of_session,
+                               std::string object) override;
   std::optional<std::uint64_t> known_stream(std::uint64_t inode) const override;
   std::optional<std::uint64_t> known_terminal(std::uint64_t device) const override;
   bool is_guest() const override { return !view_.known.own_namespaces.empty(); }

@@ -65,6 +65,7 @@ struct Findings {
   // Objects that nobody outside was found to hold; only new ones are looked for again.
   std::set<std::uint64_t> private_pipes;
   std::set<StatKey> private_memories;
+  std::set<StatKey> private_terminals;
   std::set<MappedKey> private_mappings;
   std::map<std::string, std::uint64_t> shared_files;  ///< By shared_file_key(), to the shared_id.
   std::uint64_t newest_pid = 0;
@@ -88,6 +89,12 @@ struct SharedObjects {
   std::map<MappedKey, Mapped> mappings;
   std::map<StatKey, std::string> memories;
   std::map<std::uint64_t, std::string> pipes;
+  /// A pseudo-terminal.
+  struct Terminal {
+    bool is_of_session = false;  ///< Of that which the process leads.
+    std::string description;
+  };
+  std::map<StatKey, Terminal> terminals;  ///< By st_dev and st_rdev of the slave side.
   /// Open files whose state no two processes can share, by one descriptor each.
   struct Stateful {
     std::uint32_t number = 0;

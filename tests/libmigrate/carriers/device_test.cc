@@ -75,10 +75,10 @@ TEST(DeviceCarrier, OthersAreRefusedByWhatTheyAre) {
   EXPECT_EQ(carriers::refusal_of_file(identity), "UNKNOWN_DESCRIPTOR");
 }
 
-TEST(DeviceCarrier, MemoryAndTerminalMultiplexerAreNone) {
+TEST(DeviceCarrier, TheKernelsLogIsNone) {
   test::Source source;
-  const UniqueFd multiplexer = open_file("/dev/ptmx", O_RDWR | O_NOCTTY).value();
-  EXPECT_EQ(source.find(multiplexer.get()), -1);
+  const UniqueFd log = open_file("/dev/kmsg", O_RDONLY).value();
+  EXPECT_EQ(source.find(log.get()), -1);
   EXPECT_EQ(source.refusals(), Refusals{"DEVICE"});
 }
 

@@ -143,6 +143,11 @@ void Source::expect_private_pipe(std::uint64_t inode, std::string /*object*/) {
   private_pipes.insert(inode);
 }
 
+void Source::expect_private_terminal(std::uint64_t /*instance*/, std::uint64_t device,
+                                     bool /*is_of_session*/, std::string /*object*/) {
+  private_terminals.insert(device);
+}
+
 std::optional<std::uint64_t> Source::known_stream(std::uint64_t inode) const {
   const auto known = known_relays.find(inode);
   return known == known_relays.end() ? std::nullopt : std::optional(known->second);

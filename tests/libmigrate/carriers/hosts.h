@@ -41,6 +41,7 @@ class Source : private carriers::FindContext {
   std::map<std::uint64_t, std::uint64_t> known_relays;     ///< Inode to stream id.
   std::map<std::uint64_t, std::uint64_t> known_terminals;  ///< st_rdev to stream id.
   std::set<std::uint64_t> private_pipes;                   ///< Those expected to be private.
+  std::set<std::uint64_t> private_terminals;               ///< The same, by st_rdev.
   bool guest = false;                                      ///< The process is away from home.
   bool huge_pages = false;                                 ///< Memories are of huge pages.
 
@@ -58,6 +59,8 @@ class Source : private carriers::FindContext {
   Result<std::uint32_t> add_memory(const carriers::Sighting& seen, int fd) override;
   carriers::PipeSeen& pipe(std::uint64_t inode) override { return pipes_[inode]; }
   void expect_private_pipe(std::uint64_t inode, std::string object) override;
+  void expect_private_terminal(std::uint64_t instance, std::uint64_t device, bool is_of_session,
+                               std::string object) override;
   std::optional<std::uint64_t> known_stream(std::uint64_t inode) const override;
   std::optional<std::uint64_t> known_terminal(std::uint64_t device) const override;
   bool is_guest() const override { return guest; }
@@ -96,6 +99,9 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   pid_t process() const override;
   Result<UniqueFd> open(const wire::FileIdentity& file, int flags) override;
   carriers::MadePipe& pipe(std::uint64_t index) override { return pipes_[index]; }
+  carriers::MadeTerminalPair& terminal_pair(std::uint64_t index) override {
+    return terminal_pairs_[index];
+  }
   carriers::MadeSocketPair& socket_pair(std::uint64_t index) override;
   UniqueFd created() override;
   int memory(std::uint64_t index) const override;
@@ -110,6 +116,7 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   wire::OpenFile::Kind made_ = wire::OpenFile::REGULAR;  // What is being made.
   std::vector<std::string> refusals_;
   std::map<std::uint64_t, carriers::MadePipe> pipes_;
+  std::map<std::uint64_t, carriers::MadeTerminalPair> terminal_pairs_;
   std::map<std::uint64_t, carriers::MadeSocketPair> socket_pairs_;
   mutable std::vector<UniqueFd> memories_;
   std::set<std::uint64_t> given_;

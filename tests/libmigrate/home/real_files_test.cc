@@ -81,6 +81,18 @@ TEST_F(RealFilesTest, AStreamThatIsNotThereIsAnErrorOnlyOfTheProcessItself) {
   EXPECT_TRUE(streams[1].real.valid());
 }
 
+TEST_F(RealFilesTest, TheTerminalOfItsOwnSessionStaysOpen) {
+  const UniqueFd side(::dup(writer_.get()));
+  wire::OpenFile& file = add(side, O_RDWR);
+  file.set_kind(wire::OpenFile::TERMINAL_PAIR);
+  file.set_object(1);
+  wire::TerminalPair& pair = *image_.mutable_objects()->add_terminal_pairs();
+  const auto number = static_cast<std::uint32_t>(side.get());
+  EXPECT_FALSE(descriptors_to_keep(image_, false).contains(number));
+  pair.set_is_controlling(true);
+  EXPECT_TRUE(descriptors_to_keep(image_, false).contains(number));
+}
+
 // A listener is stream 3; of two that have connected to it, the first is noted.
 class AcceptedFilesTest : public RealFilesTest {
  protected:

@@ -30,6 +30,7 @@
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/proc/file_identity.h"
 #include "libmigrate/proc/proc_text.h"
+#include "libmigrate/proc/terminal.h"
 #include "pager/page_range.h"
 #include "tests/libmigrate/inspect/held_process.h"
 
@@ -236,6 +237,27 @@ TEST(Inspect, DescriptorsThatAreCarried) {
   EXPECT_EQ(open_file_of(image, 12).kind(), wire::OpenFile::DIRECTORY);
 }
 
+TEST(Inspect, APseudoTerminalOfItsOwnIsNobodyElses) {
+  const HeldProcess process([] {
+    const PseudoTerminal pair = make_pseudo_terminal("/dev/ptmx", 0).value();
+    ::dup2(pair.slave.get(), 0);
+    ::dup2(pair.master.get(), 1);
+  });
+  const Inspection alone = inspect(process.pid());
+  EXPECT_TRUE(alone.refusals.empty()) << text(alone.refusals);
+  EXPECT_EQ(open_file_of(alone.image, 0).kind(), wire::OpenFile::TERMINAL_PAIR);
+  EXPECT_EQ(open_file_of(alone.image, 0).object(), 1U);
+  EXPECT_EQ(open_file_of(alone.image, 1).object(), 0U);
+  ASSERT_EQ(alone.image.objects().terminal_pairs_size(), 1);
+  const std::string name =
+      "/dev/pts/" + std::to_string(alone.image.objects().terminal_pairs(0).number());
+  const UniqueFd ours = open_file(name, O_RDWR | O_NOCTTY).value();
+  const Inspection shared = inspect(process.pid());
+  EXPECT_EQ(test::codes(shared.refusals), std::set<std::string>{}) << "by the mover itself";
+  const HeldProcess other([&] { ::open(name.c_str(), O_RDWR | O_NOCTTY); });
+  EXPECT_EQ(test::codes(inspect(process.pid()).refusals), std::set<std::string>{"TERMINAL_PAIR"});
+}
+
 TEST(Inspect, PipesAndTerminalsThatLeadOutsideAreRelayed) {
   std::array<int, 2> ends{};
   ASSERT_EQ(::pipe(ends.data()), 0);
@@ -244,21 +266,18 @@ TEST(Inspect, PipesAndTerminalsThatLeadOutsideAreRelayed) {
   const std::uint64_t inode = std::stoull(link.substr(6));
   const int kept = ::dup(ends[1]);
   const std::string path = "/proc/" + std::to_string(::getpid()) + "/fd/" + std::to_string(kept);
+  const PseudoTerminal pair = make_pseudo_terminal("/dev/ptmx", 0).value();
+  std::array<char, 64> name{};
+  ASSERT_EQ(::ptsname_r(pair.master.get(), name.data(), name.size()), 0);
   const HeldProcess process([&] {
-    const int master = ::posix_openpt(O_RDWR | O_NOCTTY);
-    ::grantpt(master);
-    ::unlockpt(master);
-    std::array<char, 64> name{};
-    ::ptsname_r(master, name.data(), name.size());
     const int terminal = ::open(name.data(), O_RDWR | O_NOCTTY);
     ::dup2(terminal, 0);
     ::close(terminal);
     ::dup2(::open(path.c_str(), O_WRONLY), 1);
-    ::close(4);
+    ::close(3);
   });
   const Inspection inspection = inspect(process.pid());
-  EXPECT_EQ(test::codes(inspection.refusals), std::set<std::string>{"DEVICE"})
-      << "the master side only: " << text(inspection.refusals);
+  EXPECT_EQ(test::codes(inspection.refusals), std::set<std::string>{}) << text(inspection.refusals);
   EXPECT_EQ(open_file_of(inspection.image, 0).kind(), wire::OpenFile::TERMINAL);
   EXPECT_EQ(open_file_of(inspection.image, 0).object(), 1U);
   EXPECT_EQ(inspection.image.objects().terminals(0).stream(), 1U);

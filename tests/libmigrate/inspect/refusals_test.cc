@@ -110,7 +110,8 @@ const std::array kCases = std::to_array<Case>({
     {"Namespace file",
      {"PROC_FILE", "UNKNOWN_DESCRIPTOR"},
      [] { ::open("/proc/self/ns/net", O_RDONLY); }},
-    {"Device", {"DEVICE"}, [] { ::open("/dev/ptmx", O_RDWR | O_NOCTTY); }},
+    {"Device", {"DEVICE"}, [] { ::open("/dev/kmsg", O_RDONLY); }},
+    {"Terminal", {"TERMINAL_PAIR"}, [] { ::open("/dev/ptmx", O_RDWR | O_NOCTTY); }},
     {"Lock", {"FILE_LOCK"}, [] { ::flock(make_file(), LOCK_EX); }},
     {"Posix lock",
      {"FILE_LOCK"},
@@ -147,7 +148,7 @@ const std::array kCases = std::to_array<Case>({
        ::mq_unlink("/refusals_test");
      }},
     {"Async",
-     {"ASYNC_IO", "DEVICE"},
+     {"ASYNC_IO", "TERMINAL_PAIR"},
      [] {
        const int master = ::open("/dev/ptmx", O_RDWR | O_NOCTTY);
        ::fcntl(master, F_SETFL, O_ASYNC);
