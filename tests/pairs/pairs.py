@@ -215,5 +215,15 @@ def changes(before, after, checked, moved):
     return "\n  ".join(problems)
 
 
-def make_testbed():
-    return Testbed(2)
+def make_testbed(without=""):
+    """Two hosts, whose daemons have not the capabilities `without` ("sys_nice,sys_resource"), as in
+    containers."""
+    if not without:
+        return Testbed(2)
+    wrapper = harness.BUILD / "tests" / "work" / "migrated-without"
+    wrapper.parent.mkdir(parents=True, exist_ok=True)
+    taken = ",".join(f"-{each}" for each in without.split(","))
+    wrapper.write_text(f"#!/bin/sh\nexec setpriv --bounding-set={taken} --inh-caps={taken} "
+                       f"{harness.BIN / 'migrated'} \"$@\"\n")
+    wrapper.chmod(0o755)
+    return Testbed(2, ["--migrated", wrapper])

@@ -52,6 +52,9 @@ int some_of(Random& random, const int (&bits)[Count]) {
   return all;
 }
 
+/// FIONREAD of a terminal, which gets what was written to its other side a little later.
+int count_when_settled(int fd, int& waiting);
+
 /// A path of a file that is not there yet, in the folder that all hosts see.
 std::string new_path(const char* name);
 

@@ -11,6 +11,8 @@
 #include <sys/resource.h>
 
 #include <array>
+#include <filesystem>
+#include <sstream>
 
 #include "tests/programs/pairs.h"
 
@@ -73,21 +75,42 @@ bool set_secure_bits(Random& random) {
   return ::prctl(PR_SET_SECUREBITS, some_of(random, kBits), 0, 0, 0) == 0;
 }
 
+/// Whether all threads have the same rights to change their ids. Where the kernel allows some of
+/// them what it denies others, the C library ends the program (abort): so none is asked to.
+bool threads_agree() {
+  std::string first;
+  bool agree = true;
+  for (const auto& thread : std::filesystem::directory_iterator("/proc/self/task")) {
+    std::istringstream status(check::read_text(thread.path() / "status"));
+    std::string rights;
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("Uid:") || line.starts_with("Gid:") || line.starts_with("CapEff:")) {
+        rights += line;
+      }
+    }
+    first = first.empty() ? rights : first;
+    agree = agree && rights == first;
+  }
+  errno = EPERM;
+  return agree;
+}
+
 bool set_groups(Random& random) {
   const std::array<gid_t, 3> groups{static_cast<gid_t>(random.below(5)), 42, kNewGroup};
-  return ::setgroups(random.below(4), groups.data()) == 0;
+  return threads_agree() && ::setgroups(random.below(4), groups.data()) == 0;
 }
 
 bool change_group(Random& random) {
   constexpr gid_t kGroups[] = {0, kNewUser, kNewGroup};
-  return ::setresgid(one_of(random, kGroups), one_of(random, kGroups), one_of(random, kGroups)) ==
-         0;
+  return threads_agree() && ::setresgid(one_of(random, kGroups), one_of(random, kGroups),
+                                        one_of(random, kGroups)) == 0;
 }
 
 bool change_user(Random& random) {
   ::prctl(PR_SET_KEEPCAPS, chance(random, 20) ? 1 : 0, 0, 0, 0);
   constexpr uid_t kUsers[] = {0, kNewUser};
-  return ::setresuid(one_of(random, kUsers), one_of(random, kUsers), one_of(random, kUsers)) == 0;
+  return threads_agree() &&
+         ::setresuid(one_of(random, kUsers), one_of(random, kUsers), one_of(random, kUsers)) == 0;
 }
 
 bool change_file_user(Random& /*random*/) {
@@ -97,7 +120,8 @@ bool change_file_user(Random& /*random*/) {
 }
 
 bool give_root_up(Random& /*random*/) {
-  return ::setgroups(0, nullptr) == 0 && ::setresgid(kNewUser, kNewUser, kNewUser) == 0 &&
+  return threads_agree() && ::setgroups(0, nullptr) == 0 &&
+         ::setresgid(kNewUser, kNewUser, kNewUser) == 0 && threads_agree() &&
          ::setresuid(kNewUser, kNewUser, kNewUser) == 0;
 }
 

@@ -11,14 +11,17 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/fanotify.h>
+#include <sys/ioctl.h>
 #include <sys/ipc.h>
 #include <sys/msg.h>
 #include <sys/shm.h>
 #include <sys/signalfd.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/timerfd.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <termios.h>
 
 #include <algorithm>
 #include <array>
@@ -274,6 +277,56 @@ bool make_asynchronous_io(Random& /*random*/) {
   return ::syscall(SYS_io_setup, 8, &context) == 0;
 }
 
+/// Both sides of a pseudo-terminal, or its master alone.
+bool make_terminal(Random& random) {
+  const int master = ::posix_openpt(O_RDWR | O_NOCTTY | (chance(random, 40) ? O_CLOEXEC : 0));
+  const int unlocked = 0;
+  if (master < 0 || ::ioctl(master, TIOCSPTLCK, &unlocked) != 0) {
+    return false;
+  }
+  const int slave =
+      ::ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | (chance(random, 30) ? O_NONBLOCK : 0));
+  termios modes{};
+  ::tcgetattr(slave, &modes);
+  constexpr int kLocal[] = {ECHO, ICANON, ISIG, IEXTEN, ECHOCTL, TOSTOP, NOFLSH};
+  constexpr int kInput[] = {ICRNL, IXON, IXANY, INLCR, IUTF8, BRKINT};
+  constexpr int kOutput[] = {OPOST, ONLCR};
+  if (chance(random, 50)) {
+    modes.c_lflag = static_cast<tcflag_t>(some_of(random, kLocal));
+    modes.c_iflag = static_cast<tcflag_t>(some_of(random, kInput));
+    modes.c_oflag = static_cast<tcflag_t>(some_of(random, kOutput));
+    modes.c_cc[VKILL] = static_cast<cc_t>(random.below(30));
+    ::tcsetattr(slave, TCSANOW, &modes);
+  }
+  const winsize size{static_cast<std::uint16_t>(random.below(100)),
+                     static_cast<std::uint16_t>(random.below(300)), 0, 7};
+  ::ioctl(slave, TIOCSWINSZ, &size);
+  constexpr const char* kTyped[] = {"", "line\n", "line\npart", "part", "end\4", "\4", "a\nb\nc\n"};
+  const std::string typed = one_of(random, kTyped);
+  const std::string said = chance(random, 50) ? "said\n" : std::string(random.below(9000), 's');
+  static_cast<void>(::write(master, typed.data(), typed.size()));
+  static_cast<void>(::write(slave, said.data(), said.size()));
+  if (chance(random, 15)) {
+    ::ioctl(slave, TIOCSCTTY, 0);
+  }
+  if (chance(random, 15)) {
+    int waiting = 0;
+    count_when_settled(master, waiting);  // Echo that is stopped comes with a move.
+    ::ioctl(slave, TCXONC, TCOOFF);
+  }
+  const int packets = chance(random, 20) ? 1 : 0;
+  ::ioctl(master, TIOCPKT, &packets);
+  if (chance(random, 30)) {
+    ::fchmod(slave, 0640);
+  }
+  if (chance(random, 20)) {
+    ::close(slave);
+  } else if (chance(random, 20)) {
+    ::open(("/proc/self/fd/" + std::to_string(slave)).c_str(), O_RDONLY | O_NOCTTY);
+  }
+  return true;
+}
+
 bool make_userfault(Random& /*random*/) {
   return ::syscall(SYS_userfaultfd, O_CLOEXEC) >= 0;
 }
@@ -368,6 +421,7 @@ constexpr Step kObjectsSteps[] = {
     {"pid_descriptor", true, make_pid_descriptor},
     {"ring", true, make_ring},
     {"asynchronous_io", true, make_asynchronous_io},
+    {"terminal", false, make_terminal},
     {"userfault", true, make_userfault},
     {"counter", true, make_counter},
     {"kernel_map", true, make_kernel_map},

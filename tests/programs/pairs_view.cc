@@ -304,6 +304,24 @@ void show_socket(int fd) {
   }
 }
 
+void show_terminal(int fd) {
+  std::array<unsigned char, 44> modes{};
+  const int result = ::ioctl(fd, _IOR('T', 0x2A, modes), modes.data());  // TCGETS2
+  put("fd%d.modes=%d %lx", fd, result,
+      digest(1, reinterpret_cast<const char*>(modes.data()), modes.size()));
+  winsize size{};
+  ::ioctl(fd, TIOCGWINSZ, &size);
+  put("fd%d.size=%d %d %d %d", fd, size.ws_row, size.ws_col, size.ws_xpixel, size.ws_ypixel);
+  int packets = -1;
+  int locked = -1;
+  unsigned device = 0;
+  ::ioctl(fd, TIOCGPKT, &packets);
+  ::ioctl(fd, TIOCGPTLCK, &locked);
+  ::ioctl(fd, TIOCGDEV, &device);
+  put("fd%d.terminal=%x packets %d locked %d own %d", fd, device, packets, locked,
+      ::tcgetpgrp(fd) == ::getpgrp() ? 1 : 0);
+}
+
 void show_open_file(int fd) {
   struct stat status {};
   ::fstat(fd, &status);
@@ -320,13 +338,18 @@ void show_open_file(int fd) {
   put("fd%d.pipe_size=%d", fd, ::fcntl(fd, F_GETPIPE_SZ));
   put("fd%d.position=%ld", fd, ::lseek(fd, 0, SEEK_CUR));
   int waiting = 0;
-  const int counted = ::ioctl(fd, FIONREAD, &waiting);
+  const int counted = S_ISCHR(status.st_mode) && ::isatty(fd) != 0
+                          ? count_when_settled(fd, waiting)
+                          : ::ioctl(fd, FIONREAD, &waiting);
   put("fd%d.waiting=%d %d", fd, counted, S_ISREG(status.st_mode) ? 0 : waiting);
   pollfd ready{.fd = fd, .events = POLLIN | POLLOUT | POLLPRI | POLLRDHUP, .revents = 0};
   ::poll(&ready, 1, 0);
   put("fd%d.poll=%x", fd, static_cast<unsigned>(ready.revents));
   if (S_ISSOCK(status.st_mode)) {
     show_socket(fd);
+  }
+  if (S_ISCHR(status.st_mode) && ::isatty(fd) != 0) {
+    show_terminal(fd);
   }
   if (S_ISREG(status.st_mode) && status.st_nlink == 0) {
     show_content(fd, status.st_size);
@@ -473,6 +496,17 @@ void show_process() {
 }
 
 }  // namespace
+
+int count_when_settled(int fd, int& waiting) {
+  constexpr int kLooks = 6;
+  int counted = 0;
+  for (int before = -1, same = 0; same < kLooks; same = waiting == before ? same + 1 : 0) {
+    before = waiting;
+    check::sleep_ns(5 * check::kMillisecond);
+    counted = ::ioctl(fd, FIONREAD, &waiting);
+  }
+  return counted;
+}
 
 void show_memory(const void* start, std::size_t length_bytes) {
   if (memory_count < memories.size()) {
