@@ -26,11 +26,15 @@
 namespace migrate::carriers {
 namespace {
 
-// Whether it is there by an earlier move: it was made then, or accepted from a listener that was.
-// Of the latter those that are over are known by where they are only.
+// Whether home has heard of it: it was there before, or has come to be by way of home. Of the
+// latter those that are over are not known any more, but need nobody either.
 bool was_brought(const FindContext& context, const Sighting& seen, int fd, const TcpInfo& info) {
-  return is_known_relay(context, seen) || (context.is_guest() && info.state() == TCP_CLOSE &&
-                                           is_elsewhere(fd, context.process()).value_or(false));
+  if (is_known_relay(context, seen)) {
+    return true;
+  }
+  const bool was_connected = info.bytes_acked > 0 || info.bytes_received > 0 ||
+                             is_elsewhere(fd, context.process()).value_or(false);
+  return context.is_guest() && info.state() == TCP_CLOSE && was_connected;
 }
 
 Reason reason_of_state(const TcpInfo& info, bool was_brought) {

@@ -103,7 +103,7 @@ bool find_socket(FindContext& context, const Sighting& seen, wire::OpenFile& fil
     return context.refuse("SOCKET", seen);
   }
   const std::uint64_t inode = inode_in(seen.link);
-  const auto socket = read_unix_socket(inode);
+  const auto socket = read_unix_socket(inode, fd.get());
   if (!socket) {
     return context.refuse("SOCKET", seen, socket.error().message());
   }
@@ -238,8 +238,8 @@ Result<void> peek_messages(int fd, bool ends_with_nothing, End& end) {
 // An empty message that somebody has peeked at before is passed over, and so is one that a sender
 // has sent elsewhere: then what was copied takes another amount of the kernel's memory than what
 // the sender has sent.
-Result<void> check_complete(std::uint32_t type, std::uint64_t sender, const End& end) {
-  const auto seen = read_unix_socket(sender);
+Result<void> check_complete(std::uint32_t type, std::uint64_t sender, int beside, const End& end) {
+  const auto seen = read_unix_socket(sender, beside);
   std::array<int, 2> scratch{};
   if (!seen ||
       ::socketpair(AF_UNIX, static_cast<int>(type) | SOCK_CLOEXEC, 0, scratch.data()) != 0) {
@@ -280,7 +280,7 @@ Result<void> capture_socket(CaptureContext& context, std::uint32_t number,
       return {};  // It is closed, and nothing waits: what there is to read is the end.
     }
     MIGRATE_TRY(peek_messages(fd.get(), (end.shutdown() & 1U) != 0, end));
-    MIGRATE_TRY(check_complete(type, other, end));
+    MIGRATE_TRY(check_complete(type, other, fd.get(), end));
   }
   const std::uint64_t all = unread_bytes(context.objects());
   if (all > kMostUnreadBytes) {

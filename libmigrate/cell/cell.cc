@@ -86,6 +86,9 @@ Result<Cell> Cell::create(const CellOptions& options) {
   int pidfd = -1;
   clone_args arguments{};
   arguments.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_PIDFD;
+  if (options.network) {
+    arguments.flags |= CLONE_NEWNET;
+  }
   arguments.exit_signal = SIGCHLD;
   arguments.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
   const long child = ::syscall(SYS_clone3, &arguments, sizeof(arguments));

@@ -11,6 +11,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "libmigrate/cell/cell_control.h"
+#include "libmigrate/proto/home.pb.h"
 #include "libmigrate/state/session_file.h"
 #include "transport/handoff.h"
 
@@ -29,7 +30,10 @@ struct CellOptions {
   std::uint32_t highest_descriptor = 0;  ///< Of the moved process; the seed keeps above it.
   std::uint32_t login_user = ~0U;        ///< Of the process, for the audit log; ~0: nobody.
   std::string socket_path;               ///< Where a new worker finds the init.
-  int session_file = -1;                 ///< Borrowed: the init writes there how the process ends.
+  /// That of the process's home, if the cell is to have a network of its own, which is to be set up
+  /// as that.
+  std::optional<wire::HomeNetwork> network{};
+  int session_file = -1;  ///< Borrowed: the init writes there how the process ends.
 };
 
 /// Something kept, on its way to the worker that takes over.

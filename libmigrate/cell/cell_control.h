@@ -19,6 +19,7 @@ struct Kept {
     kRelayOut,
     kRelayUnread,
     kSharedFile,  ///< `number`: OpenFile.shared_id.
+    kGateway,     ///< Gateway::device().
   };
   Kind kind = Kind::kUserfault;
   std::uint32_t number = 0;

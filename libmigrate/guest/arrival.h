@@ -89,7 +89,8 @@ class Arrival {
   CellControl* cell_ = nullptr;  // the guest's
   GuestPages* pages_ = nullptr;  // the guest's
   std::unique_ptr<SeedRestorer> restorer_;
-  UniqueFd userfault_copy_;  // for the cell's init
+  UniqueFd userfault_copy_;         // for the cell's init
+  std::optional<Gateway> gateway_;  // until the relay has it
 };
 
 }  // namespace migrate

@@ -18,6 +18,7 @@
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/image_form.h"
 #include "libmigrate/image/only_process.h"
+#include "libmigrate/links/home_network.h"
 #include "libmigrate/links/tcp_listener.h"
 #include "libmigrate/pages/page_feed.h"
 #include "libmigrate/proc/pagemap.h"
@@ -73,6 +74,7 @@ Result<void> Arrival::prepare() {
   note_offer();
   NewCell cell = MIGRATE_TRY(world_.make_cell(MIGRATE_TRY(cell_options())));
   cell_ = cell.control.get();
+  gateway_ = std::move(cell.gateway);
   guest.set_cell(std::move(cell.control));
   MIGRATE_TRY(open_mailbox());  // Not before: a cell is made while there is one thread.
   restorer_ = MIGRATE_TRY(cell.make_restorer(trusted_));
@@ -94,6 +96,7 @@ void Arrival::note_offer() {
   noted.set_mode(offer_.mode());
   noted.set_home(offer_.home());
   noted.set_source(offer_.source_address());
+  *noted.mutable_network() = offer_.network();
   noted.set_token(offer_.token());
   noted.set_command(printable(offer_.command()));
   noted.set_user(offer_.user());
@@ -121,6 +124,10 @@ Result<CellOptions> Arrival::cell_options() {
     options.login_user = only_process(offer_.draft()).login_user();
   }
   options.highest_descriptor = highest_descriptor(only_process(offer_.draft()));
+  if (is_sound(offer_.network()) && offer_.network().addresses_size() > 0 &&
+      !offer_.uses_place_network()) {
+    options.network = offer_.network();
+  }
   options.socket_path = cell_socket(context_, session_);
   options.session_file = record().file().fd();
   return options;
@@ -227,6 +234,9 @@ Result<std::vector<StreamEndpoint>> Arrival::make_relay(const wire::RelayState& 
   std::vector<StreamEndpoint> ends = MIGRATE_TRY(guest.home().relay()->create_endpoints(
       owner.uid_filesystem(), owner.gid_filesystem(), MIGRATE_TRY(make_terminals(image.objects())),
       MIGRATE_TRY(make_network(image.objects()))));
+  if (gateway_) {
+    guest.home().relay()->set_gateway(std::move(*std::exchange(gateway_, std::nullopt)));
+  }
   std::map<std::uint64_t, std::uint64_t> inodes;
   std::map<std::uint64_t, std::uint64_t> terminals;
   for (const StreamEndpoint& end : ends) {

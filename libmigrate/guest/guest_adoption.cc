@@ -117,7 +117,8 @@ Result<void> GuestAdoption::adopt_relay(Guest& guest) {
       guest.objects().adopt_file(each.what.number, std::move(each.fd));
       continue;
     }
-    for (const auto kind : {RelayEnd::Kind::kIn, RelayEnd::Kind::kOut, RelayEnd::Kind::kUnread}) {
+    for (const auto kind : {RelayEnd::Kind::kIn, RelayEnd::Kind::kOut, RelayEnd::Kind::kUnread,
+                            RelayEnd::Kind::kGateway}) {
       if (each.what.kind == kept_kind(kind)) {
         guest.record().note_kept(each.what);
         ends.push_back({each.what.number - 1, kind, std::move(each.fd)});

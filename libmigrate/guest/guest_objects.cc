@@ -60,7 +60,7 @@ KnownObjects GuestObjects::known(pid_t seed) const {
   // The pager has let go of them all, but the kernel may not have seen its last descriptor close
   // yet.
   known.own_userfaultfd = true;
-  for (const char* kind : {"pid", "pid_for_children", "mnt", "time", "time_for_children"}) {
+  for (const char* kind : {"pid", "pid_for_children", "mnt", "net", "time", "time_for_children"}) {
     auto link = read_link("/proc/" + std::to_string(seed) + "/ns/" + kind);
     if (link) {
       known.own_namespaces.insert(*link);

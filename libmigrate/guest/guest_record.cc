@@ -16,6 +16,8 @@ Kept::Kind kept_kind(RelayEnd::Kind kind) {
       return Kept::Kind::kRelayIn;
     case RelayEnd::Kind::kOut:
       return Kept::Kind::kRelayOut;
+    case RelayEnd::Kind::kGateway:
+      return Kept::Kind::kGateway;
     default:
       return Kept::Kind::kRelayUnread;
   }

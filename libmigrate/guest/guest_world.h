@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -12,6 +13,7 @@
 #include "libmigrate/cell/cell_control.h"
 #include "libmigrate/host/event_sink.h"
 #include "libmigrate/host/worker_context.h"
+#include "libmigrate/links/gateway.h"
 #include "libmigrate/move/departure.h"
 #include "libmigrate/move/source_move.h"
 #include "libmigrate/proto/session.pb.h"
@@ -23,8 +25,9 @@ namespace migrate {
 /// A cell that was made for a process which arrives.
 struct NewCell {
   std::unique_ptr<CellControl> control;
-  pid_t init = 0;      ///< Of the cell, as this host sees it.
-  UniqueFd userfault;  ///< Of its seed.
+  pid_t init = 0;                  ///< Of the cell, as this host sees it.
+  UniqueFd userfault;              ///< Of its seed.
+  std::optional<Gateway> gateway;  ///< Of its network, if it has one of its own.
   /// Takes hold of the seed, for as long as `control` is there. `trusted`: see FileUser. Errors: as
   /// Restorer::create.
   std::function<Result<std::unique_ptr<SeedRestorer>>(bool trusted)> make_restorer;

@@ -27,6 +27,7 @@ SourceMoveOptions Onward::options(MoveRequest request, const Address& destinatio
   options.token = noted.token();
   options.command = noted.command();
   options.name = noted.name();
+  options.network = noted.network();
   options.waits = guest_.objects().waits();
   options.host_clocks = host_clocks_;
   options.context = &guest_.context();

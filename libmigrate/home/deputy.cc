@@ -97,6 +97,13 @@ HomeRelay::Handlers Deputy::relay_handlers() {
     }
     return parked()->accept(listener, relay_->accepted_descriptors());
   };
+  handlers.on_call = [this](int type, const SocketName& local,
+                            const SocketName* peer) -> Result<AcceptedSocket> {
+    if (parked() == nullptr) {
+      return fail(make_error(ErrorCode::kRetry, "make a socket", "no deputy"));
+    }
+    return parked()->make_socket(type, local, peer, relay_->accepted_descriptors());
+  };
   handlers.on_accepted_closed = [this](std::uint32_t descriptor) { close_accepted(descriptor); };
   return handlers;
 }

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "libmigrate/image/only_process.h"
+#include "libmigrate/links/home_network.h"
 #include "libmigrate/move/not_moved.h"
 #include "libmigrate/rights/stand_in.h"
 
@@ -32,6 +33,20 @@ class SourceParked : public Face {
     AcceptedSocket made;
     made.descriptor = MIGRATE_TRY(
         move_.parked().accept(listening.front(), above_all_descriptors(), accepted.size()));
+    made.real = MIGRATE_TRY(fetch_descriptor(process(), made.descriptor));
+    return made;
+  }
+  Result<AcceptedSocket> make_socket(int type, const SocketName& local, const SocketName* peer,
+                                     const std::set<std::uint32_t>& accepted) override {
+    const auto socket = MIGRATE_TRY(move_.parked().make_socket(
+        type, local.to_bytes(), peer == nullptr ? std::string() : peer->to_bytes(),
+        above_all_descriptors(), accepted.size()));
+    AcceptedSocket made;
+    made.descriptor = socket.descriptor;
+    if (socket.error != 0) {
+      MIGRATE_TRY(close_accepted(made.descriptor));
+      return fail(system_error_from(socket.error, "connect to", peer->to_string()));
+    }
     made.real = MIGRATE_TRY(fetch_descriptor(process(), made.descriptor));
     return made;
   }
@@ -116,6 +131,7 @@ SourceMoveOptions options_of(const WorkerContext& context, const HomeRecord& rec
   options.token = record.token();
   options.command = record.command();
   options.name = record.text().name();
+  options.network = home_network();
   options.request.starts = record.text().starts();
   options.host_clocks = clock_offsets(0).value_or(ClockOffsets());
   options.context = &context;

@@ -1,29 +1,18 @@
 #include "libmigrate/links/tcp_listener.h"
 
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sched.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <thread>
 #include <utility>
 
+#include "base/network_namespace.h"
 #include "libmigrate/links/internal/link_namespace.h"
 
 namespace migrate {
 namespace {
-
-// Nobody is left to hear what comes late, and a peer may come again by the same port at once.
-// Where this cannot be set, such a one is reset within the first second.
-void forget_at_once() {
-  const UniqueFd setting(::open("/proc/sys/net/ipv4/tcp_max_tw_buckets", O_WRONLY | O_CLOEXEC));
-  if (setting.valid()) {
-    static_cast<void>(::write(setting.get(), "0", 1));
-  }
-}
 
 Result<LinkListener> make_listener(const TcpListenerNames& names) {
   const int family = names.local.family();
@@ -50,7 +39,7 @@ Result<LinkListener> make_listener(const TcpListenerNames& names) {
 Result<std::vector<LinkListener>> listen_in_namespace(std::span<const TcpListenerNames> wanted) {
   MIGRATE_TRY(enter_link_namespace(std::ranges::any_of(
       wanted, [](const TcpListenerNames& names) { return names.local.family() == AF_INET6; })));
-  forget_at_once();
+  forget_connections_at_once();
   std::vector<LinkListener> made;
   for (const TcpListenerNames& names : wanted) {
     made.push_back(MIGRATE_TRY(make_listener(names)));
@@ -92,15 +81,12 @@ Result<std::vector<LinkListener>> make_tcp_listeners(std::span<const TcpListener
 }
 
 Result<UniqueFd> make_caller(int anchor, const SocketName& local, const SocketName& peer) {
-  const UniqueFd space = MIGRATE_TRY(namespace_of(anchor));
-  Result<UniqueFd> made;
-  std::thread([&] {
-    if (::setns(space.get(), CLONE_NEWNET) != 0) {
-      made = fail(system_error("enter", "a network namespace"));
-    } else {
-      made = bind_caller(local, peer);
-    }
-  }).join();
+  const UniqueFd space = MIGRATE_TRY(network_namespace_of(anchor));
+  UniqueFd made;
+  MIGRATE_TRY(run_in_network_namespace(space.get(), [&]() -> Result<void> {
+    made = MIGRATE_TRY(bind_caller(local, peer));
+    return {};
+  }));
   return made;
 }
 

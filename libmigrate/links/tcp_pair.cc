@@ -1,77 +1,30 @@
 #include "libmigrate/links/tcp_pair.h"
 
-#include <netinet/in.h>
-#include <netinet/tcp.h>
-
 #include <algorithm>
-#include <array>
 #include <cstddef>
+#include <cstdint>
 #include <thread>
 #include <utility>
 
 #include "libmigrate/links/internal/link_namespace.h"
+#include "libmigrate/links/internal/repaired_socket.h"
 
 namespace migrate {
 namespace {
 
 // Where the sequence numbers of both ends begin. Any will do: nobody else hears of them.
-constexpr int kEndBegins = 1'000'000;
-constexpr int kMateBegins = 2'000'000;
+constexpr std::uint32_t kEndBegins = 1'000'000;
+constexpr std::uint32_t kMateBegins = 2'000'000;
 
 Result<UniqueFd> connect_alone(const SocketName& from, const SocketName& to, bool only_ipv6,
-                               int sends_from, int receives_from) {
-  UniqueFd fd(::socket(from.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
-  if (!fd.valid()) {
-    return fail(system_error("make", "a socket"));
-  }
-  const bool is_six = from.family() == AF_INET6;
-  MIGRATE_TRY(set_number(fd.get(), IPPROTO_TCP, TCP_REPAIR, 1));
-  if (is_six) {
-    MIGRATE_TRY(set_number(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, only_ipv6 ? 1 : 0));
-  }
-  MIGRATE_TRY(let_bind_anywhere(fd.get(), from.family(), true));
-  MIGRATE_TRY(set_number(fd.get(), IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_SEND_QUEUE));
-  MIGRATE_TRY(set_number(fd.get(), IPPROTO_TCP, TCP_QUEUE_SEQ, sends_from));
-  MIGRATE_TRY(set_number(fd.get(), IPPROTO_TCP, TCP_REPAIR_QUEUE, TCP_RECV_QUEUE));
-  MIGRATE_TRY(set_number(fd.get(), IPPROTO_TCP, TCP_QUEUE_SEQ, receives_from));
-  if (::bind(fd.get(), from.address(), from.size()) != 0 ||
-      ::connect(fd.get(), to.address(), to.size()) != 0) {
-    return fail(system_error("connect", "a pair of sockets"));
-  }
-  MIGRATE_TRY(let_bind_anywhere(fd.get(), from.family(), false));
-  constexpr unsigned kMostSegmentBytes = 65'483;  // As TCP over lo finds it.
-  constexpr unsigned kScale = 7;
-  constexpr unsigned kMaximumSegment = 2;  // The numbers of the options in TCP itself.
-  constexpr unsigned kWindowScale = 3;
-  constexpr unsigned kSelective = 4;
-  std::array<tcp_repair_opt, 3> options{{{kMaximumSegment, kMostSegmentBytes},
-                                         {kWindowScale, kScale | (kScale << 16U)},
-                                         {kSelective, 0}}};
-  if (::setsockopt(fd.get(), IPPROTO_TCP, TCP_REPAIR_OPTIONS, options.data(), sizeof(options)) !=
-      0) {
-    return fail(system_error("set the options of", "a pair of connected sockets"));
-  }
-  return fd;
-}
-
-Result<tcp_repair_window> window_of(int fd) {
-  tcp_repair_window window{};
-  socklen_t size = sizeof(window);
-  if (::getsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, &size) != 0) {
-    return fail(system_error("read the window of", "a connection"));
-  }
-  return window;
-}
-
-Result<void> open_window(int fd, const tcp_repair_window& other) {
-  tcp_repair_window window = MIGRATE_TRY(window_of(fd));
-  window.snd_wnd = other.rcv_wnd;
-  window.max_window = other.rcv_wnd;
-  window.snd_wl1 = window.rcv_wup;
-  if (::setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_WINDOW, &window, sizeof(window)) != 0) {
-    return fail(system_error("set the window of", "a connection"));
-  }
-  return {};
+                               std::uint32_t sends_from, std::uint32_t receives_from) {
+  return connect_repaired({.from = from,
+                           .to = to,
+                           .only_ipv6 = only_ipv6,
+                           .sends_from = sends_from,
+                           .receives_from = receives_from,
+                           .scales = RepairedSocket::Scales{kWindowScale, kWindowScale},
+                           .most_segment_bytes = kMostSegmentBytes});
 }
 
 Result<TcpPair> make_pair(const TcpPairNames& names) {
@@ -81,13 +34,10 @@ Result<TcpPair> make_pair(const TcpPairNames& names) {
   pair.mate = MIGRATE_TRY(connect_alone(names.peer, names.local, false, kMateBegins, kEndBegins));
   const tcp_repair_window of_end = MIGRATE_TRY(window_of(pair.end.get()));
   const tcp_repair_window of_mate = MIGRATE_TRY(window_of(pair.mate.get()));
-  MIGRATE_TRY(open_window(pair.end.get(), of_mate));
-  MIGRATE_TRY(open_window(pair.mate.get(), of_end));
-  constexpr int kOffWithoutProbe = -1;  // TCP_REPAIR_OFF_NO_WP
-  for (const int fd : {pair.end.get(), pair.mate.get()}) {
-    MIGRATE_TRY(set_number(fd, IPPROTO_TCP, TCP_REPAIR, kOffWithoutProbe));
-    MIGRATE_TRY(set_number(fd, SOL_SOCKET, SO_REUSEADDR, 0));
-  }
+  MIGRATE_TRY(open_window(pair.end.get(), of_mate.rcv_wnd));
+  MIGRATE_TRY(open_window(pair.mate.get(), of_end.rcv_wnd));
+  MIGRATE_TRY(end_repair(pair.end.get()));
+  MIGRATE_TRY(end_repair(pair.mate.get()));
   return pair;
 }
 

@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <cstring>
 
-#include "libmigrate/links/internal/link_namespace.h"
+#include "base/network_namespace.h"
 
 namespace migrate {
 namespace {
@@ -51,6 +51,24 @@ Result<SocketName> SocketName::from_bytes(std::string_view bytes) {
   return name;
 }
 
+SocketName SocketName::of_address(std::string_view address, std::uint16_t port) {
+  sockaddr_in four{};
+  sockaddr_in6 six{};
+  four.sin_family = AF_INET;
+  four.sin_port = htons(port);
+  six.sin6_family = AF_INET6;
+  six.sin6_port = htons(port);
+  SocketName name;
+  if (address.size() == sizeof(four.sin_addr)) {
+    std::memcpy(&four.sin_addr, address.data(), sizeof(four.sin_addr));
+    name.bytes_ = std::string(reinterpret_cast<const char*>(&four), sizeof(four));
+  } else {
+    std::memcpy(&six.sin6_addr, address.data(), std::min(address.size(), sizeof(six.sin6_addr)));
+    name.bytes_ = std::string(reinterpret_cast<const char*>(&six), sizeof(six));
+  }
+  return name;
+}
+
 Result<SocketName> SocketName::of(int fd) {
   return name_by(::getsockname, fd, "getsockname");
 }
@@ -66,12 +84,16 @@ std::uint16_t SocketName::port() const {
   return ntohs(name.sin_port);
 }
 
+std::string_view SocketName::address_bytes() const {
+  const std::string_view all = bytes_;
+  return family() == AF_INET ? all.substr(offsetof(sockaddr_in, sin_addr), sizeof(in_addr))
+                             : all.substr(offsetof(sockaddr_in6, sin6_addr), sizeof(in6_addr));
+}
+
 std::string SocketName::to_string() const {
   std::array<char, INET6_ADDRSTRLEN> text{};
   const bool is_four = family() == AF_INET;
-  const char* const address = bytes_.data() + (is_four ? offsetof(sockaddr_in, sin_addr)
-                                                       : offsetof(sockaddr_in6, sin6_addr));
-  ::inet_ntop(family(), address, text.data(), text.size());
+  ::inet_ntop(family(), address_bytes().data(), text.data(), text.size());
   const std::string port_text = ":" + std::to_string(port());
   return is_four ? text.data() + port_text : "[" + std::string(text.data()) + "]" + port_text;
 }
@@ -83,6 +105,13 @@ bool SocketName::is_link_local() const {
   sockaddr_in6 name{};
   std::memcpy(&name, bytes_.data(), sizeof(name));
   return IN6_IS_ADDR_LINKLOCAL(&name.sin6_addr) || name.sin6_scope_id != 0;
+}
+
+bool SocketName::is_loopback() const {
+  constexpr char kLoopbackNet = 127;
+  const std::string_view address = address_bytes();
+  return family() == AF_INET ? address[0] == kLoopbackNet
+                             : std::memcmp(address.data(), &in6addr_loopback, address.size()) == 0;
 }
 
 SocketName SocketName::loopback(std::uint16_t port) {
@@ -134,7 +163,7 @@ Result<TcpInfo> read_tcp_info(int fd) {
 }
 
 Result<bool> is_elsewhere(int socket, pid_t process) {
-  const UniqueFd space = MIGRATE_TRY(namespace_of(socket));
+  const UniqueFd space = MIGRATE_TRY(network_namespace_of(socket));
   struct stat of_socket {};
   struct stat of_process {};
   if (::fstat(space.get(), &of_socket) != 0 ||

@@ -18,6 +18,8 @@ class SocketName {
   SocketName() = default;
   /// Errors: kCorrupt (neither of both).
   static Result<SocketName> from_bytes(std::string_view bytes);
+  /// Of 4 or 16 bytes, as they are sent.
+  static SocketName of_address(std::string_view address, std::uint16_t port);
   /// Of this end, or of the other. Errors: kNotFound (it has none), kUnsupported (of another
   /// family), kSystem.
   static Result<SocketName> of(int fd);
@@ -28,10 +30,14 @@ class SocketName {
   socklen_t size() const { return static_cast<socklen_t>(bytes_.size()); }
   int family() const { return address()->sa_family; }
   std::uint16_t port() const;
+  /// Without the port: 4 or 16 bytes, as they are sent. Borrowed.
+  std::string_view address_bytes() const;
   /// "10.0.0.1:80", "[::1]:80"
   std::string to_string() const;
   /// Of IPv6: one that needs an interface to mean something.
   bool is_link_local() const;
+  /// 127.0.0.0/8, ::1
+  bool is_loopback() const;
   /// 127.0.0.1.
   static SocketName loopback(std::uint16_t port);
   /// No address, and no port.

@@ -5,22 +5,19 @@
 #include <linux/sock_diag.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <cstddef>
 #include <cstring>
-#include <thread>
 #include <utility>
 
+#include "base/network_namespace.h"
 #include "libmigrate/links/internal/link_namespace.h"
 
 namespace migrate {
 namespace {
-
-constexpr std::size_t kAnswerBytes = 4096;
 
 void put_name(const SocketName& name, __be16& port, __be32 (&address)[4]) {
   if (name.family() == AF_INET) {
@@ -81,14 +78,13 @@ Result<TcpWatch> TcpWatch::open() {
 }
 
 Result<TcpWatch> TcpWatch::open_beside(int socket) {
-  const UniqueFd space = MIGRATE_TRY(namespace_of(socket));
-  Result<TcpWatch> watch = fail(make_error(ErrorCode::kSystem, "enter", "a network namespace"));
-  std::thread([&] {
-    watch = ::setns(space.get(), CLONE_NEWNET) == 0
-                ? open()
-                : Result<TcpWatch>(fail(system_error("enter", "a network namespace")));
-  }).join();
-  return watch;
+  const UniqueFd space = MIGRATE_TRY(network_namespace_of(socket));
+  UniqueFd netlink;
+  MIGRATE_TRY(run_in_network_namespace(space.get(), [&]() -> Result<void> {
+    netlink = MIGRATE_TRY(open()).netlink_;
+    return {};
+  }));
+  return TcpWatch(std::move(netlink));
 }
 
 Result<bool> TcpWatch::is_listened_at(const SocketName& local) {
@@ -98,19 +94,32 @@ Result<bool> TcpWatch::is_listened_at(const SocketName& local) {
 
 Result<std::optional<TcpWatch::Seen>> TcpWatch::look(const SocketName& local,
                                                      const SocketName& peer) {
-  alignas(nlmsghdr) std::array<std::byte, kAnswerBytes> buffer{};
+  alignas(nlmsghdr) AnswerBuffer buffer{};
+  const nlmsghdr* const answer = MIGRATE_TRY(ask(IPPROTO_TCP, local, peer, buffer));
+  return answer == nullptr ? std::nullopt : read_answer(answer);
+}
+
+// Here the kernel takes the names the other way round.
+Result<bool> TcpWatch::takes_datagrams(const SocketName& local, const SocketName& peer) {
+  alignas(nlmsghdr) AnswerBuffer buffer{};
+  return MIGRATE_TRY(ask(IPPROTO_UDP, peer, local, buffer)) != nullptr;
+}
+
+// Null: there is none.
+Result<const nlmsghdr*> TcpWatch::ask(int protocol, const SocketName& source,
+                                      const SocketName& destination, AnswerBuffer& buffer) {
   nlmsghdr* const header = mnl_nlmsg_put_header(buffer.data());
   header->nlmsg_type = SOCK_DIAG_BY_FAMILY;
   header->nlmsg_flags = NLM_F_REQUEST;
   header->nlmsg_seq = ++sequence_;
   auto* const request =
       static_cast<inet_diag_req_v2*>(mnl_nlmsg_put_extra_header(header, sizeof(inet_diag_req_v2)));
-  request->sdiag_family = static_cast<__u8>(local.family());
-  request->sdiag_protocol = IPPROTO_TCP;
+  request->sdiag_family = static_cast<__u8>(source.family());
+  request->sdiag_protocol = static_cast<__u8>(protocol);
   request->idiag_ext = 1U << (INET_DIAG_INFO - 1);
   request->idiag_states = ~0U;
-  put_name(local, request->id.idiag_sport, request->id.idiag_src);
-  put_name(peer, request->id.idiag_dport, request->id.idiag_dst);
+  put_name(source, request->id.idiag_sport, request->id.idiag_src);
+  put_name(destination, request->id.idiag_dport, request->id.idiag_dst);
   request->id.idiag_cookie[0] = INET_DIAG_NOCOOKIE;
   request->id.idiag_cookie[1] = INET_DIAG_NOCOOKIE;
   if (::send(netlink_.get(), header, header->nlmsg_len, 0) < 0) {
@@ -125,11 +134,11 @@ Result<std::optional<TcpWatch::Seen>> TcpWatch::look(const SocketName& local,
       continue;
     }
     if (header->nlmsg_type != NLMSG_ERROR) {
-      return read_answer(header);
+      return header;
     }
     const int error = -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(header))->error;
     if (error == ENOENT) {
-      return std::nullopt;
+      return nullptr;
     }
     return fail(system_error_from(error, "learn of", "a connection",
                                   "the kernel needs CONFIG_INET_TCP_DIAG (modprobe tcp_diag)"));

@@ -1,11 +1,15 @@
 #pragma once
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "libmigrate/links/tcp_socket.h"
+
+struct nlmsghdr;
 
 namespace migrate {
 
@@ -33,8 +37,15 @@ class TcpWatch {
   /// Whether some process has a socket open that listens at `local`. Errors: kSystem. Does not
   /// block.
   Result<bool> is_listened_at(const SocketName& local);
+  /// Whether some process has a socket of UDP to which comes what `peer` sends to `local`; no where
+  /// the kernel cannot tell (CONFIG_INET_UDP_DIAG). Errors: kSystem. Does not block.
+  Result<bool> takes_datagrams(const SocketName& local, const SocketName& peer);
 
  private:
+  using AnswerBuffer = std::array<std::byte, 4096>;
+  Result<const nlmsghdr*> ask(int protocol, const SocketName& source, const SocketName& destination,
+                              AnswerBuffer& buffer);
+
   explicit TcpWatch(UniqueFd netlink) : netlink_(std::move(netlink)) {}
 
   UniqueFd netlink_;

@@ -10,6 +10,7 @@
 #include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/move/clocks.h"
 #include "libmigrate/move/page_transport.h"
+#include "libmigrate/proto/home.pb.h"
 #include "libmigrate/requests/requests.h"
 
 namespace migrate {
@@ -27,6 +28,7 @@ struct SourceMoveOptions {
   std::string token;                       ///< Of the process.
   std::string command;                     ///< Command line.
   wire::GlobalName name;                   ///< Of the process; its moves: before this one.
+  wire::HomeNetwork network;               ///< Of its home.
   std::vector<WaitRecord> waits;           ///< As the threads came here.
   ClockOffsets host_clocks;                ///< Of this worker's own time namespace.
   const WorkerContext* context = nullptr;  ///< Borrowed.

@@ -1,6 +1,7 @@
 #include "libmigrate/park/parked_process.h"
 
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -17,7 +18,10 @@
 #include <array>
 #include <cerrno>
 #include <charconv>
+#include <cstring>
+#include <optional>
 #include <set>
+#include <span>
 #include <utility>
 
 #include "base/file.h"
@@ -324,19 +328,26 @@ Result<void> ParkedProcess::close(const std::vector<std::uint32_t>& descriptors)
   return run_in_leader(script);
 }
 
+// The number that its next descriptor will have, if it may have one more.
+Result<std::uint64_t> ParkedProcess::number_for_another(std::uint32_t from,
+                                                        std::size_t others) const {
+  constexpr std::uint64_t kSpare = 8;  // That number, and those of the pipe.
+  rlimit limit{};
+  if (::prlimit(process_, RLIMIT_NOFILE, nullptr, &limit) != 0 ||
+      limit.rlim_cur < from + others + kSpare) {
+    return fail(make_error(ErrorCode::kRetry, "make a connection for",
+                           "process " + std::to_string(process_),
+                           "its limit of open files (RLIMIT_NOFILE) is reached"));
+  }
+  return lowest_free_descriptor(process_);
+}
+
 // In one script, which runs to its end whoever dies: nobody finds it at a number that has been
 // another's.
 Result<std::uint32_t> ParkedProcess::accept(std::uint32_t listener, std::uint32_t from,
                                             std::size_t others) {
-  constexpr std::uint64_t kSpare = 8;  // The number at which it is accepted, and those of the pipe.
   const std::string who = "process " + std::to_string(process_);
-  rlimit limit{};
-  if (::prlimit(process_, RLIMIT_NOFILE, nullptr, &limit) != 0 ||
-      limit.rlim_cur < from + others + kSpare) {
-    return fail(make_error(ErrorCode::kRetry, "accept a connection for", who,
-                           "its limit of open files (RLIMIT_NOFILE) is reached"));
-  }
-  const std::uint64_t number = MIGRATE_TRY(lowest_free_descriptor(process_));
+  const std::uint64_t number = MIGRATE_TRY(number_for_another(from, others));
   Script script(area_);
   script.must("accept a connection in", SYS_accept4, {listener, 0, 0, SOCK_CLOEXEC}, who);
   const std::size_t kept =
@@ -344,6 +355,45 @@ Result<std::uint32_t> ParkedProcess::accept(std::uint32_t listener, std::uint32_
   script.call(SYS_close, {number});
   MIGRATE_TRY(run_in_leader(script));
   return static_cast<std::uint32_t>(script.result(kept));
+}
+
+// What does not come about leaves the number unused, which the other calls find then.
+Result<ParkedProcess::MadeSocket> ParkedProcess::make_socket(int type, const std::string& local,
+                                                             const std::string& peer,
+                                                             std::uint32_t from,
+                                                             std::size_t others) {
+  const std::string who = "process " + std::to_string(process_);
+  const std::uint64_t number = MIGRATE_TRY(number_for_another(from, others));
+  sockaddr_in any_port{};  // As far as that, both kinds of addresses are the same.
+  std::memcpy(&any_port, local.data(), std::min(sizeof(any_port), local.size()));
+  any_port.sin_port = 0;
+  std::string like = local;
+  std::memcpy(like.data(), &any_port, std::min(sizeof(any_port), like.size()));
+  Script script(area_);
+  script.must(
+      "make a socket in", SYS_socket,
+      {any_port.sin_family, static_cast<std::uint64_t>(type | SOCK_CLOEXEC | SOCK_NONBLOCK), 0},
+      who);
+  const int yes = 1;
+  if (type == SOCK_STREAM) {
+    script.call(SYS_setsockopt,
+                {number, SOL_SOCKET, SO_REUSEADDR, script.put_value(yes), sizeof(yes)});
+  }
+  for (const std::string* const name : {&local, &std::as_const(like)}) {  // One of both.
+    script.call(SYS_bind, {number, script.put(std::as_bytes(std::span(*name))), name->size()});
+  }
+  std::optional<std::size_t> connected;
+  if (!peer.empty()) {
+    connected =
+        script.call(SYS_connect, {number, script.put(std::as_bytes(std::span(peer))), peer.size()});
+  }
+  const std::size_t kept =
+      script.must("keep a socket of", SYS_fcntl, {number, F_DUPFD_CLOEXEC, from}, who);
+  script.call(SYS_close, {number});
+  MIGRATE_TRY(run_in_leader(script));
+  const std::int64_t result = connected ? script.result(*connected) : 0;
+  return MadeSocket{static_cast<std::uint32_t>(script.result(kept)),
+                    result < 0 && result != -EINPROGRESS ? static_cast<int>(-result) : 0};
 }
 
 Result<void> ParkedProcess::free(const std::vector<PageRange>& ranges) {

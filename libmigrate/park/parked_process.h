@@ -92,6 +92,16 @@ class ParkedProcess {
   /// Accepts a connection that waits at `listener`, as a descriptor that is `from` or above it,
   /// where it has `others`. Errors: kRetry (its limit is reached: nothing was accepted), kSystem.
   Result<std::uint32_t> accept(std::uint32_t listener, std::uint32_t from, std::size_t others);
+  /// Makes a socket of `type` as the process would, with the name `local` (a sockaddr) or, where
+  /// that is taken, another of the same address, and connects it to `peer` if that is not empty,
+  /// without waiting. The descriptor is as that of accept(); of an error of connect(2) the number
+  /// is told. Errors: as accept().
+  struct MadeSocket {
+    std::uint32_t descriptor = 0;
+    int error = 0;
+  };
+  Result<MadeSocket> make_socket(int type, const std::string& local, const std::string& peer,
+                                 std::uint32_t from, std::size_t others);
   /// Makes a second process that shares the memory and outlives this one: the keeper. It is a child
   /// of the deputy (when that has ended, its init's), holds no descriptors but `kept`, waits with
   /// all signals blocked, and is to be given to nobody but end(). After settle(). Errors: kSystem.
@@ -140,6 +150,7 @@ class ParkedProcess {
   Result<arch::GeneralRegisters> stop_leader();
   Result<void> take_carried(const arch::GeneralRegisters& registers);
   Result<void> run_in_leader(Script& script);
+  Result<std::uint64_t> number_for_another(std::uint32_t from, std::size_t others) const;
 
   pid_t process_;
   ScriptArea area_;

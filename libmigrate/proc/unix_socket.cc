@@ -5,6 +5,7 @@
 #include <linux/sock_diag.h>
 #include <linux/unix_diag.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -13,6 +14,7 @@
 #include <cstring>
 #include <string>
 
+#include "base/network_namespace.h"
 #include "base/unique_fd.h"
 
 namespace migrate {
@@ -40,11 +42,37 @@ Error not_told(int error, std::uint64_t inode) {
   return system_error_from(error, "look up", name_of(inode));
 }
 
-Result<std::array<std::byte, kAnswerBytes>> ask(std::uint64_t inode) {
-  const UniqueFd link(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
+Result<UniqueFd> open_link() {
+  UniqueFd link(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_SOCK_DIAG));
   if (!link.valid()) {
     return fail(system_error("open", "NETLINK_SOCK_DIAG"));
   }
+  return link;
+}
+
+bool is_of_caller(const UniqueFd& space) {
+  struct stat theirs {};
+  struct stat ours {};
+  return ::fstat(space.get(), &theirs) == 0 && ::stat("/proc/thread-self/ns/net", &ours) == 0 &&
+         theirs.st_ino == ours.st_ino && theirs.st_dev == ours.st_dev;
+}
+
+Result<UniqueFd> open_link_beside(int socket) {
+  const auto space = network_namespace_of(socket);
+  if (!space ||
+      is_of_caller(*space)) {  // Who may not ask for it is not where there is another one.
+    return open_link();
+  }
+  UniqueFd link;
+  MIGRATE_TRY(run_in_network_namespace(space->get(), [&]() -> Result<void> {
+    link = MIGRATE_TRY(open_link());
+    return {};
+  }));
+  return link;
+}
+
+Result<std::array<std::byte, kAnswerBytes>> ask(std::uint64_t inode, int beside) {
+  const UniqueFd link = MIGRATE_TRY(beside < 0 ? open_link() : open_link_beside(beside));
   DiagRequest question;
   question.header.nlmsg_len = sizeof(question);
   question.header.nlmsg_type = SOCK_DIAG_BY_FAMILY;
@@ -74,8 +102,8 @@ T value_of(rtattr* attribute) {
 
 }  // namespace
 
-Result<UnixSocket> read_unix_socket(std::uint64_t inode) {
-  alignas(nlmsghdr) auto answer = MIGRATE_TRY(ask(inode));
+Result<UnixSocket> read_unix_socket(std::uint64_t inode, int beside) {
+  alignas(nlmsghdr) auto answer = MIGRATE_TRY(ask(inode, beside));
   nlmsghdr header{};
   std::memcpy(&header, answer.data(), sizeof(header));
   std::byte* const body = answer.data() + NLMSG_HDRLEN;

@@ -17,9 +17,10 @@ struct UnixSocket {
   std::optional<std::uint64_t> peer;  ///< Inode; 0: that one is closed. Nothing: not connected.
 };
 
-/// Looks up the socket with this inode in the network namespace of the caller. Blocks for a moment.
+/// Looks up the socket with this inode in the network namespace in which the socket `beside` is,
+/// or, if there is none, that of the caller. Blocks for a moment.
 /// Errors: kNotFound (there is none, or it is in another namespace), kUnsupported (the kernel has
 /// no CONFIG_UNIX_DIAG, or may not load it), kSystem. See sock_diag(7).
-Result<UnixSocket> read_unix_socket(std::uint64_t inode);
+Result<UnixSocket> read_unix_socket(std::uint64_t inode, int beside = -1);
 
 }  // namespace migrate

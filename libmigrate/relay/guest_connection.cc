@@ -14,7 +14,7 @@
 namespace migrate {
 
 GuestConnection::GuestConnection(const wire::RelayConnectionState& state)
-    : is_taken_(state.taken() || !state.has_accepted()),
+    : is_taken_(state.taken() || !state.has_accepted() || state.accepted().call() != 0),
       was_reset_(state.reset()),
       has_left_(state.left()) {
   if (state.has_accepted()) {
@@ -45,6 +45,7 @@ void GuestConnection::note(wire::GuestRelayState::Stream& noted) const {
     wire::ConnectionPlace& place = *noted.mutable_connection();
     end_->note(place);
     place.set_process_from(process_from_);
+    place.set_counts_call(counts_call_);
     place.set_local(local_.to_bytes());
     place.set_peer(peer_.to_bytes());
   }
@@ -99,6 +100,7 @@ std::uint64_t GuestConnection::adopt(const wire::GuestRelayState::Stream& noted,
   }
   end_.emplace(ConnectionEnd::Start{});
   process_from_ = place.process_from();
+  counts_call_ = place.counts_call();
   const auto written_to = end_->adopt(place, mate, read, written);
   if (auto local = SocketName::of_peer(mate), peer = SocketName::of(mate); local && peer) {
     local_ = std::move(*local);
@@ -145,6 +147,14 @@ Result<std::optional<TcpWatch::Seen>> GuestConnection::look() const {
   return watch_->look(local_, peer_);
 }
 
+bool GuestConnection::is_unanswered() const {
+  if (!counts_call_) {
+    return false;
+  }
+  const auto seen = look();
+  return seen && *seen && (*seen)->state == TCP_SYN_SENT;
+}
+
 std::uint64_t GuestConnection::consumed(std::uint64_t known, std::uint64_t written) const {
   const auto seen = look();
   if (!seen) {
@@ -165,7 +175,8 @@ bool GuestConnection::has_more(std::uint64_t read_to) const {
   }
   const auto seen = look();
   // If nobody has it open, its end or a reset is under way.
-  return end_->is_take_due() || !seen || !*seen || end_->is_short_of((*seen)->given, read_to);
+  return end_->is_take_due() || !seen || !*seen ||
+         end_->is_short_of((*seen)->given - (counts_call_ ? 1 : 0), read_to);
 }
 
 bool GuestConnection::has_left() {

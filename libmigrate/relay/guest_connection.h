@@ -34,6 +34,10 @@ class GuestConnection {
   /// Whether the process has accepted it, which look_whether_taken() finds out.
   bool is_taken() const { return is_taken_; }
   void look_whether_taken();
+  /// The process has called, here: its kernel counts that as a byte.
+  void note_called() { counts_call_ = true; }
+  /// It has not been answered yet, as far as can be told.
+  bool is_unanswered() const;
   /// Of the process's end, once that has been seen; else 0.
   std::uint64_t inode() const { return inode_; }
 
@@ -88,7 +92,8 @@ class GuestConnection {
   SocketName local_;  // of the process
   SocketName peer_;
   std::uint64_t process_from_ =
-      0;                    // the offset of a byte of input that the process's kernel counts
+      0;  // the offset of a byte of input that the process's kernel counts
+  bool counts_call_ = false;
   bool was_reset_ = false;  // where it was before
   bool has_left_ = false;
   int late_looks_ = 0;

@@ -3,6 +3,7 @@
 #include <poll.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <csignal>
 #include <utility>
@@ -79,6 +80,12 @@ Result<std::unique_ptr<GuestRelay>> GuestRelay::adopt(const wire::GuestRelayStat
                                                       std::vector<Adopted> ends,
                                                       Handlers handlers) {
   std::unique_ptr<GuestRelay> relay = MIGRATE_TRY(create(state.relay(), std::move(handlers)));
+  const auto device = std::ranges::find(ends, RelayEnd::Kind::kGateway, &Adopted::kind);
+  UniqueFd gateway;
+  if (device != ends.end()) {
+    gateway = std::move(device->fd);
+    ends.erase(device);
+  }
   for (const wire::GuestRelayState::Stream& noted : state.streams()) {
     const auto found = relay->streams_.find(noted.id());
     if (found == relay->streams_.end()) {
@@ -94,6 +101,9 @@ Result<std::unique_ptr<GuestRelay>> GuestRelay::adopt(const wire::GuestRelayStat
                         std::move(descriptors[2]));
   }
   relay->adopt_listeners(state, ends);
+  if (gateway.valid()) {
+    relay->adopt_gateway(std::move(gateway));
+  }
   relay->attempt_ = state.attempt();
   relay->exit_acked_ = state.exit_acked();
   if (state.has_location()) {
@@ -136,6 +146,9 @@ std::vector<RelayEnd> GuestRelay::ends() const {
     if (listener.is_open()) {
       all.push_back({id, RelayEnd::Kind::kIn, listener.anchor()});
     }
+  }
+  if (gateway_ && gateway_->device() >= 0) {
+    all.push_back({0, RelayEnd::Kind::kGateway, gateway_->device()});
   }
   return all;
 }
@@ -218,6 +231,11 @@ int GuestRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
       timeout_ms = timeout_ms < 0 ? look_ms : std::min(timeout_ms, look_ms);
     }
   }
+  if (gateway_ && active_) {
+    const int wanted_ms = gateway_->collect(descriptors);
+    timeout_ms =
+        wanted_ms >= 0 && (timeout_ms < 0 || wanted_ms < timeout_ms) ? wanted_ms : timeout_ms;
+  }
   if (active_ && !listeners_.empty()) {
     timeout_ms = timeout_ms < 0 ? GuestListener::kLookIntervalMs
                                 : std::min(timeout_ms, GuestListener::kLookIntervalMs);
@@ -230,6 +248,9 @@ Result<void> GuestRelay::handle() {
   receive_all(outcome);
   if (frozen_) {
     return outcome;
+  }
+  if (gateway_ && active_) {
+    gateway_->pump(false);
   }
   follow_calls();
   for (auto& [id, stream] : streams_) {
@@ -245,6 +266,9 @@ Result<void> GuestRelay::handle() {
     stream.take();
   }
   pump_calls();
+  if (gateway_) {
+    gateway_->tell_connected();
+  }
   pump_link();
   retire_streams();
   return outcome;
@@ -312,6 +336,10 @@ Result<void> GuestRelay::dispatch(const wire::RelayMessage& message) {
       return accept_signal(message.signal());
     case Body::kAccepted:
       return accept_accepted(message.accepted());
+    case Body::kCallFailed:
+    case Body::kDatagram:
+    case Body::kUnreachable:
+      return dispatch_to_gateway(message);
     default:
       return fail(corrupt_from_home("accept a message that home does not send"));
   }
@@ -329,6 +357,9 @@ Result<void> GuestRelay::accept_resumed(const wire::RelayResumed& resumed) {
     } else {
       MIGRATE_TRY(ours->accept_resumed(stream));
     }
+  }
+  if (gateway_) {
+    gateway_->begin_again();
   }
   established_ = true;
   exit_sent_ = false;
@@ -367,6 +398,9 @@ void GuestRelay::pump_link() {
   }
   for (auto& [id, stream] : streams_) {
     stream.pump_link(*link_);
+  }
+  if (gateway_) {
+    gateway_->pump_link(*link_);
   }
   if (exited_ && !exit_sent_) {
     for (const wire::RelayStreamEnd& end : exited_->ends()) {
@@ -408,6 +442,9 @@ void GuestRelay::drain_all() {
   const auto give_up_at = std::chrono::steady_clock::now() + kLongestDrain;
   const auto has_more = [](const auto& stream) { return stream.second.has_more(); };
   for (;;) {
+    if (gateway_) {
+      gateway_->pump(true);
+    }
     for (auto& [id, stream] : streams_) {
       stream.drain();
     }
@@ -426,8 +463,9 @@ void GuestRelay::drain_all() {
     if (std::chrono::steady_clock::now() > give_up_at) {
       late->second.give_up_output();
     }
-    pollfd waiting{late->second.poll_fd(), POLLIN, 0};
-    poll(&waiting, 1, kRoundMs);
+    std::array<pollfd, 2> waiting{
+        {{late->second.poll_fd(), POLLIN, 0}, {gateway_ ? gateway_->device() : -1, POLLIN, 0}}};
+    poll(waiting.data(), waiting.size(), kRoundMs);
   }
 }
 

@@ -13,44 +13,13 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/relay/guest_gateway.h"
 #include "libmigrate/relay/guest_listener.h"
 #include "libmigrate/relay/guest_stream.h"
 #include "libmigrate/relay/link.h"
+#include "libmigrate/relay/relay_parts.h"
 
 namespace migrate {
-
-/// One stream when a process leaves home for the first time.
-struct RelayStreamSpec {
-  std::uint32_t id = 0;
-  wire::RelayDirection directions = wire::RELAY_NONE;
-  bool is_terminal = false;
-  bool is_connection = false;
-  bool send_ended = false;   ///< Of a connection: the process has ended its output.
-  bool is_listener = false;  ///< No stream, but it has the id of one.
-};
-
-/// A connection of the process, as it is to be made.
-struct ConnectionParts {
-  std::uint32_t stream = 0;
-  TcpPair pair;
-  bool is_over = false;  ///< No stream is behind it any more.
-  bool has_error = false;
-};
-
-/// Sockets of the process's network, as they are to be made.
-struct NetworkParts {
-  std::vector<ConnectionParts> connections;
-  std::vector<ListenerParts> listeners;
-};
-
-/// A core dump in which pages are missing that had not come when it was written.
-struct IncompleteCore {
-  std::uint64_t lacks_pages = 0;  ///< 0: none are.
-  std::string file;               ///< Its name; empty if it was not found.
-};
-
-/// The state for a process that leaves home: epoch 1, nothing sent yet.
-wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams);
 
 /// The guest side of the link to home: stands for the outside world towards a moved process.
 ///
@@ -94,6 +63,10 @@ class GuestRelay {
   Result<std::vector<StreamEndpoint>> create_endpoints(uid_t owner, gid_t group,
                                                        std::vector<TerminalParts> terminals = {},
                                                        NetworkParts network = {});
+
+  /// What sockets send that no stream is for goes to home by this. Call before activate(), if at
+  /// all.
+  void set_gateway(Gateway gateway) { gateway_.emplace(std::move(gateway)); }
 
   /// Takes a new link to home in place of any older one.
   void attach(std::unique_ptr<Channel> channel);
@@ -153,6 +126,8 @@ class GuestRelay {
   Result<void> accept_resumed(const wire::RelayResumed& resumed);
   Result<void> accept_signal(const wire::RelaySignal& signal);
   Result<void> accept_accepted(const wire::RelayAccepted& accepted);
+  Result<void> dispatch_to_gateway(const wire::RelayMessage& message);
+  void adopt_gateway(UniqueFd device);
   Result<void> dispatch_to_stream(const wire::RelayMessage& message);
   Result<void> create_connection(std::uint32_t id, GuestStream& stream, NetworkParts& network,
                                  std::vector<StreamEndpoint>& endpoints);
@@ -179,6 +154,7 @@ class GuestRelay {
   Handlers handlers_;
   std::map<std::uint32_t, GuestStream> streams_;
   std::map<std::uint32_t, GuestListener> listeners_;
+  std::optional<GuestGateway> gateway_;  // if the cell has a network of its own
   std::uint32_t next_accepted_ = 0;  // the least id of a connection that home has yet to tell of
   std::unique_ptr<Link> link_;
   std::uint64_t state_epoch_ = 1;

@@ -1,5 +1,5 @@
-// What the guest's side does for listeners of the process, and for those who have connected to them
-// while it was away.
+// What the guest's side does for listeners of the process, for those who have connected to them
+// while it was away, and for connections that it makes itself.
 #include <sys/socket.h>
 #include <sys/stat.h>
 
@@ -144,8 +144,39 @@ Result<void> GuestRelay::accept_accepted(const wire::RelayAccepted& accepted) {
   state.set_id(id);
   state.set_directions(wire::RELAY_BOTH);
   *state.mutable_connection()->mutable_accepted() = accepted;
-  begin_call(streams_.try_emplace(id, state).first->second);
+  GuestStream& stream = streams_.try_emplace(id, state).first->second;
+  if (accepted.call() == 0) {
+    begin_call(stream);
+  } else {
+    stream.open_called(gateway_ ? gateway_->connect(accepted.call()) : std::nullopt,
+                       gateway_ ? gateway_->watch() : nullptr);
+  }
   return {};
+}
+
+Result<void> GuestRelay::dispatch_to_gateway(const wire::RelayMessage& message) {
+  if (!gateway_) {
+    return {};
+  }
+  if (message.has_call_failed()) {
+    gateway_->fail_call(message.call_failed().number(),
+                        static_cast<int>(message.call_failed().error()));
+    return {};
+  }
+  return message.has_datagram() ? gateway_->accept_datagram(message.datagram())
+                                : gateway_->accept_unreachable(message.unreachable());
+}
+
+// Without it nothing new goes out of the cell, and what is connected stands still.
+void GuestRelay::adopt_gateway(UniqueFd device) {
+  if (auto adopted = Gateway::adopt(std::move(device))) {
+    gateway_.emplace(std::move(*adopted));
+  } else {
+    log::error("{}", adopted.error().message());
+  }
+  for (auto& [id, stream] : streams_) {
+    stream.take_back_unanswered();
+  }
 }
 
 // If the process has closed the listener meanwhile, it resets what waits there, as its kernel

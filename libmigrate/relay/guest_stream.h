@@ -27,7 +27,12 @@ struct StreamEndpoint {
 /// One of our ends of a stream that must outlive the worker: while it is open, the process sees
 /// neither end of file nor a broken pipe.
 struct RelayEnd {
-  enum class Kind : std::uint8_t { kIn, kOut, kUnread };
+  enum class Kind : std::uint8_t {
+    kIn,
+    kOut,
+    kUnread,
+    kGateway,  ///< Of none of the streams.
+  };
   std::uint32_t id = 0;
   Kind kind = Kind::kIn;
   int fd = -1;  ///< Borrowed.
@@ -65,6 +70,10 @@ class GuestStream {
   void begin_call(int anchor);
   /// The same: it cannot be brought to the process.
   void give_up_call();
+  /// The same: the process has made it, by a call, and `mate` is connected to it, or about to be.
+  void open_called(std::optional<UniqueFd> mate, const std::shared_ptr<TcpWatch>& watch);
+  /// The worker that was to answer it has died: the process calls again.
+  void take_back_unanswered();
   /// What was made has been noted: connects.
   void go_on_calling();
   /// The other end of what calls is the process's by now, whose namespace `watch` looks at.

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/log.h"
+#include "libmigrate/links/gateway.h"
 #include "libmigrate/links/tcp_listener.h"
 #include "libmigrate/relay/guest_stream.h"
 
@@ -63,6 +64,29 @@ void GuestStream::give_up_call() {
   in_fd_.reset();
   give_up_output();
   leave();
+}
+
+void GuestStream::open_called(std::optional<UniqueFd> mate,
+                              const std::shared_ptr<TcpWatch>& watch) {
+  if (!mate) {
+    give_up_call();
+    return;
+  }
+  in_fd_ = std::move(*mate);
+  connection_->note_called();
+  if (auto opened = connection_->open(in_fd_.get(), watch, out_.end(), in_.first()); !opened) {
+    log::warn("{}", opened.error().message());
+    give_up_call();
+    return;
+  }
+  beginning_ = Beginning::kUnnoted;
+}
+
+void GuestStream::take_back_unanswered() {
+  if (connection_ && in_fd_.valid() && connection_->is_unanswered()) {
+    Gateway::take_back_mate(in_fd_.get());
+    give_up_call();
+  }
 }
 
 void GuestStream::go_on_calling() {

@@ -130,6 +130,30 @@ std::optional<HomeAcceptor::New> HomeAcceptor::accept(const Accept& by, std::siz
   return std::nullopt;
 }
 
+std::uint32_t HomeAcceptor::add_called(std::uint64_t call, const AcceptedSocket& made,
+                                       std::size_t streams) {
+  const auto local = SocketName::of(made.real.get());
+  const auto peer = SocketName::of_peer(made.real.get());
+  if (streams >= std::size_t{kMaxRelayStreams} || next_ >= kFirstOfNoStream || !local || !peer) {
+    return 0;
+  }
+  const std::uint32_t stream = next_++;
+  Accepted& noted = accepted_[stream];
+  noted.names.set_stream(stream);
+  noted.names.set_call(call);
+  noted.names.set_local(local->to_bytes());
+  noted.names.set_peer(peer->to_bytes());
+  noted.descriptor = made.descriptor;
+  noted.cookie = cookie_of(made.real.get()).value_or(0);
+  noted.is_taken = true;
+  return stream;
+}
+
+bool HomeAcceptor::is_called(std::uint32_t stream) const {
+  const auto found = accepted_.find(stream);
+  return found != accepted_.end() && found->second.names.call() != 0;
+}
+
 const wire::RelayAccepted* HomeAcceptor::news(std::uint32_t stream) {
   const auto found = accepted_.find(stream);
   if (found == accepted_.end() || std::exchange(found->second.is_told, true)) {

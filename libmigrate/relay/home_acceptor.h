@@ -47,6 +47,12 @@ class HomeAcceptor {
   };
   std::optional<New> accept(const Accept& by, std::size_t streams);
 
+  /// The deputy has made a connection for the `call` of the process, which is a stream as those.
+  /// Its id; 0: there is no room for it.
+  std::uint32_t add_called(std::uint64_t call, const AcceptedSocket& made, std::size_t streams);
+  /// Whether it is one.
+  bool is_called(std::uint32_t stream) const;
+
   /// Whether the stream is one that came, or has come and is forgotten.
   bool has(std::uint32_t stream) const { return accepted_.contains(stream); }
   bool had(std::uint32_t stream) const { return stream >= first_ && stream < next_; }

@@ -192,6 +192,10 @@ int HomeRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
       timeout_ms = kForegroundIntervalMs;
     }
   }
+  if (may_accept()) {
+    caller_.collect(descriptors);
+    datagrams_.collect(descriptors, active_->link);
+  }
   const int rest_ms = may_accept() ? acceptor_.collect(descriptors, streams_.size()) : -1;
   return rest_ms >= 0 && (timeout_ms < 0 || rest_ms < timeout_ms) ? rest_ms : timeout_ms;
 }
@@ -203,6 +207,7 @@ Result<void> HomeRelay::handle() {
   tell_superseded();
   follow_terminals();
   pump_streams();
+  pump_calls();
   accept_waiting();
   stop_deputy();
   handlers_.on_change();
@@ -212,6 +217,7 @@ Result<void> HomeRelay::handle() {
   deliver_exit();
   pump_link();
   tell_closed();
+  close_left();
   forget_retired();
   return outcome;
 }
@@ -304,6 +310,7 @@ void HomeRelay::activate(std::unique_ptr<Peer> peer) {
   }
   epoch_ = resume.epoch();
   attempt_ = resume.attempt();
+  caller_.end_all();
   wire::RelayMessage message;
   message.mutable_resumed()->set_epoch(epoch_);
   resume_streams(resume, *message.mutable_resumed());
@@ -339,6 +346,14 @@ Result<void> HomeRelay::dispatch(const wire::RelayMessage& message) {
     case Body::kRetired:
       retire(message.retired().stream());
       return {};
+    case Body::kCall:
+      return caller_.take(message.call());
+    case Body::kCallEnded:
+      caller_.end(message.call_ended().number());
+      return {};
+    case Body::kDatagram:
+      return may_accept() ? datagrams_.send(message.datagram(), handlers_.on_call, active_->link)
+                          : Result<void>();
     case Body::kUnlistened:
       close_listener(message.unlistened().listener());
       return {};

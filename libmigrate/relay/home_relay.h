@@ -16,6 +16,8 @@
 
 #include "base/result.h"
 #include "libmigrate/relay/home_acceptor.h"
+#include "libmigrate/relay/home_caller.h"
+#include "libmigrate/relay/home_datagrams.h"
 #include "libmigrate/relay/home_stream.h"
 #include "libmigrate/relay/link.h"
 
@@ -59,7 +61,9 @@ class HomeRelay {
     std::function<void(std::uint32_t id, wire::RelayDirection direction)> on_stream_closed;
     /// Has the deputy accept a connection that waits at the listener.
     HomeAcceptor::Accept on_accept;
-    /// The deputy is to close this descriptor, of a connection that it has accepted.
+    /// Has the deputy make a socket.
+    MakeSocket on_call = no_deputy;
+    /// The deputy is to close this descriptor, of those that it has accepted or made.
     std::function<void(std::uint32_t descriptor)> on_accepted_closed = [](std::uint32_t) {};
     /// The state may have changed: note() is to be kept now, before the other side is told of it.
     std::function<void()> on_change = [] {};
@@ -113,8 +117,8 @@ class HomeRelay {
   bool finished() const { return exit_delivered_ && (!active_ || active_->link.idle()); }
   /// Of a process that has ended: so have all its descendants.
   bool all_ended() const { return all_ended_; }
-  /// What the deputy has accepted and not closed, of its descriptors.
-  std::set<std::uint32_t> accepted_descriptors() const { return acceptor_.descriptors(); }
+  /// What the deputy has accepted or made, and not closed, of its descriptors.
+  std::set<std::uint32_t> accepted_descriptors() const;
   /// Some real descriptor is still in use.
   bool streams_open() const;
 
@@ -147,6 +151,10 @@ class HomeRelay {
   bool may_accept() const { return active_ && (!exited_ || exited_->keep_streams()); }
   void accept_waiting();
   void tell_accepted();
+  void pump_calls();
+  void close_left();
+  static Result<AcceptedSocket> no_deputy(int type, const SocketName& local,
+                                          const SocketName* peer);
   void retire(std::uint32_t id);
   void close_listener(std::uint32_t id);
   void forget_retired();
@@ -160,6 +168,8 @@ class HomeRelay {
   const pid_t deputy_;
   std::map<std::uint32_t, HomeStream> streams_;
   HomeAcceptor acceptor_;
+  HomeCaller caller_;
+  HomeDatagrams datagrams_;
   std::set<std::uint32_t> retired_;                     // in this turn
   std::map<std::uint32_t, std::uint32_t> told_closed_;  // directions, by stream
   std::unique_ptr<Peer> active_;

@@ -1,9 +1,12 @@
-// What the home side does for listeners of the process, and the streams that come of them.
+// What the home side does for listeners of the process, its calls, and the streams that come of
+// them.
 #include <algorithm>
+#include <cerrno>
 #include <set>
 #include <string>
 #include <utility>
 
+#include "libmigrate/links/tcp_socket.h"
 #include "libmigrate/relay/home_relay.h"
 
 namespace migrate {
@@ -55,7 +58,10 @@ void HomeRelay::resume_streams(const wire::RelayResume& resume, wire::RelayResum
     }
   }
   for (auto& [id, stream] : streams_) {
-    if (!named.contains(id) && id < resume.next_accepted()) {
+    if (!named.contains(id) && acceptor_.is_called(id)) {
+      stream.end(true);  // Who has called does not wait for it any more, or will call again.
+      retire(id);
+    } else if (!named.contains(id) && id < resume.next_accepted()) {
       retire(id);
     } else if (!named.contains(id)) {
       stream.accept_resume(wire::RelayResume::Stream());  // Nothing of it has come there.
@@ -85,6 +91,57 @@ void HomeRelay::accept_waiting() {
       streams_.at(id).close();
     }
   }
+}
+
+void HomeRelay::pump_calls() {
+  if (!may_accept()) {
+    return;
+  }
+  for (HomeCaller::Outcome& outcome : caller_.pump(handlers_.on_call)) {
+    int error = outcome.error;
+    if (error == 0) {
+      const std::uint32_t id =
+          acceptor_.add_called(outcome.number, outcome.socket, streams_.size());
+      const auto counts = count_bytes(outcome.socket.real.get());
+      if (id != 0 && counts) {
+        streams_.try_emplace(id, id, wire::RELAY_BOTH, std::move(outcome.socket.real), std::nullopt,
+                             ConnectionEnd::Start{counts->taken, counts->given});
+        continue;
+      }
+      ConnectionEnd::reset(outcome.socket.real.get());
+      acceptor_.forget(id);
+      handlers_.on_accepted_closed(outcome.socket.descriptor);
+      error = EAGAIN;
+    }
+    wire::RelayMessage message;
+    message.mutable_call_failed()->set_number(outcome.number);
+    message.mutable_call_failed()->set_error(static_cast<std::uint32_t>(error));
+    active_->link.send(message);
+  }
+  datagrams_.pump(active_->link);
+  datagrams_.forget_idle();
+}
+
+// Of calls that came to nothing, and sockets that nobody has used.
+void HomeRelay::close_left() {
+  for (const std::uint32_t descriptor : caller_.take_left()) {
+    handlers_.on_accepted_closed(descriptor);
+  }
+  for (const std::uint32_t descriptor : datagrams_.take_left()) {
+    handlers_.on_accepted_closed(descriptor);
+  }
+}
+
+std::set<std::uint32_t> HomeRelay::accepted_descriptors() const {
+  std::set<std::uint32_t> all = acceptor_.descriptors();
+  caller_.add_descriptors(all);
+  datagrams_.add_descriptors(all);
+  return all;
+}
+
+Result<AcceptedSocket> HomeRelay::no_deputy(int /*type*/, const SocketName& /*local*/,
+                                            const SocketName* /*peer*/) {
+  return fail(make_error(ErrorCode::kRetry, "make a socket for the process", "no deputy"));
 }
 
 void HomeRelay::tell_accepted() {

@@ -60,6 +60,11 @@ bool Link::idle() const {
   return queue_.empty() && !sending_;
 }
 
+std::size_t Link::queued_bytes() const {
+  const MutexLock lock(mutex_);
+  return queued_bytes_;
+}
+
 void Link::run_sender() {
   while (true) {
     std::string message;

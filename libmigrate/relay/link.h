@@ -39,6 +39,8 @@ class Link {
   bool arm();
   int poll_fd() const { return channel_->poll_fd(); }
 
+  /// Of what is queued and was not handed to the channel.
+  std::size_t queued_bytes() const;
   /// Everything queued was handed to the channel.
   bool idle() const;
 

@@ -42,6 +42,7 @@ struct MoveRequest {
   std::uint32_t at_point = 0;
   std::uint64_t asked = 0;  ///< What the process itself asks with; 0: someone else does.
   PolicyRules policy;       ///< Of whoever asks, within what the host's allows.
+  NetworkOf network = NetworkOf::kHome;
   /// It is stopped (SIGSTOP) before its first instruction, with which it begins at the destination,
   /// where its program need not be known. If it must not, it is as it was, or was killed.
   bool starts = false;
@@ -68,6 +69,7 @@ struct MoveRequest {
     members.seconds("hook_seconds", self.hook_wait);
     members.token("token", self.asked);
     members.rules("policy", self.policy);
+    members.word("network", self.network, kNetworkWords);
     members.flag("starts", self.starts);
     members.flag("ships_unknown", self.ships_unknown);
   }

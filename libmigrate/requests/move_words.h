@@ -102,6 +102,14 @@ enum class MoveWait : std::uint8_t {
 inline constexpr Words<MoveWait, 3> kMoveWaitWords{
     {{"resumed", MoveWait::kResumed}, {"done", MoveWait::kDone}, {"exit", MoveWait::kExit}}};
 
+/// From which network a process connects to others, once it has been moved.
+enum class NetworkOf : std::uint8_t {
+  kHome,   ///< Its home's, by way of that.
+  kPlace,  ///< That of the host where it is.
+};
+inline constexpr Words<NetworkOf, 2> kNetworkWords{
+    {{"home", NetworkOf::kHome}, {"place", NetworkOf::kPlace}}};
+
 /// What is told of a process that is checked.
 enum class Detail : std::uint8_t {
   kVerdict,  ///< Whether it can be moved, why not, and what it loses.

@@ -21,6 +21,7 @@
 #include "tools/manual/describe.h"
 #include "tools/migratectl/connection.h"
 #include "tools/migratectl/keys.h"
+#include "tools/migratectl/number_limits.h"
 #include "tools/migratectl/print.h"
 #include "tools/migratectl/progress.h"
 #include "tools/migratectl/run.h"
@@ -46,6 +47,7 @@ struct Options {
   std::string transport{to_string(MoveRequest().transport)};
   std::string wait{to_string(MoveRequest().wait)};
   std::string wait_for{word_for(WaitRequest().wait_for, kWaitWords)};
+  std::string network{word_for(MoveRequest().network, kNetworkWords)};
   double retry_seconds = 0;
   std::optional<double> bandwidth_mib;
   double deadline_seconds = 0;
@@ -71,19 +73,6 @@ std::string dump(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-/// Not CLI::Range, which takes nan and whose message writes out the largest number there is.
-CLI::Validator up_to(double most, const std::string& unit) {
-  const auto check = [=](const std::string& text) {
-    char* end = nullptr;
-    const double number = std::strtod(text.c_str(), &end);
-    const bool fits = end != text.c_str() && *end == '\0' && number >= 0 && number <= most;
-    return fits ? std::string()
-                : fmt::format("\"{}\" is no number that it can have; write {} from 0 to {:.0f}",
-                              text, unit, most);
-  };
-  return {check, ""};
-}
-
 void add_policy(CLI::App& command, Options& options) {
   command
       .add_option("--policy", options.policy_file,
@@ -104,6 +93,14 @@ void add_wish(CLI::App& command, Options& options) {
                   "The same: for so many seconds it is watched first how much of its memory it "
                   "writes, while it runs (default: 0.2)")
       ->check(up_to(kMostSampleSeconds, "seconds"));
+}
+
+void add_network(CLI::App& command, Options& options) {
+  command
+      .add_option(
+          "--network", options.network,
+          "From where it connects to others from then on: its home, or the place where it is")
+      ->check(CLI::IsMember(words_in(kNetworkWords)));
 }
 
 void add_fork(CLI::App& app, Options& options) {
@@ -212,6 +209,7 @@ void add_moving(CLI::App& app, Options& options) {
           "(default: 10000)")
       ->check(up_to(kMostSeconds, "microseconds"));
   add_wish(*move, options);
+  add_network(*move, options);
   move->add_flag("--at-point", options.at_point,
                  "Move it where the program says that it may be (migrate_point)");
   move->add_option("--point-wait", options.point_seconds,
@@ -324,6 +322,7 @@ Result<json> move_request_of(const Options& options) {
   }
   move.hook_wait = milliseconds(options.point_seconds);
   move.wish = MIGRATE_TRY(wish_of(options));
+  move.network = MIGRATE_TRY(value_of(options.network, "network", kNetworkWords));
   move.policy = MIGRATE_TRY(policy_of(options));
   return request_for(move);
 }

@@ -1,7 +1,8 @@
 #pragma once
 
+#include <string>
+
 #include "base/result.h"
-#include "base/unique_fd.h"
 
 namespace migrate {
 
@@ -9,8 +10,10 @@ namespace migrate {
 /// no packet leaves it. Errors: kSystem.
 Result<void> enter_link_namespace(bool with_ipv6);
 
-/// The network namespace in which a socket is. Errors: kSystem.
-Result<UniqueFd> namespace_of(int socket);
+/// The network namespace of the calling thread keeps nothing of connections that are over.
+void forget_connections_at_once();
+/// A setting of /proc/sys/net in the network namespace of the calling thread. Errors: kSystem.
+Result<void> write_network_setting(const std::string& name, const std::string& value);
 
 /// setsockopt(2) of a number. Errors: kSystem.
 Result<void> set_number(int fd, int level, int name, int value);

@@ -105,6 +105,11 @@ class StandInDeputy : public ParkedDeputy {
                                 const std::set<std::uint32_t>& /*accepted*/) override {
     return fail(make_error(ErrorCode::kNotFound, "accept"));
   }
+  Result<AcceptedSocket> make_socket(int /*type*/, const SocketName& /*local*/,
+                                     const SocketName* /*peer*/,
+                                     const std::set<std::uint32_t>& /*accepted*/) override {
+    return fail(make_error(ErrorCode::kRetry, "make a socket"));
+  }
   Result<void> close_accepted(std::uint32_t /*descriptor*/) override { return {}; }
   Result<void> settle(const std::set<std::uint32_t>& accepted) override;
   void fetch_shared(RealFiles& /*files*/) const override {}
@@ -131,6 +136,11 @@ class StandInKeeper : public ParkedKeeper {
   Result<AcceptedSocket> accept(std::uint32_t /*id*/,
                                 const std::set<std::uint32_t>& /*accepted*/) override {
     return fail(make_error(ErrorCode::kNotFound, "accept"));
+  }
+  Result<AcceptedSocket> make_socket(int /*type*/, const SocketName& /*local*/,
+                                     const SocketName* /*peer*/,
+                                     const std::set<std::uint32_t>& /*accepted*/) override {
+    return fail(make_error(ErrorCode::kRetry, "make a socket"));
   }
   Result<void> close_accepted(std::uint32_t /*descriptor*/) override { return {}; }
   void end() override { doings_.take_step("keeper ends"); }

@@ -347,10 +347,11 @@ TEST(Requests, EachMemberOfAMoveComesBack) {
       "bytes_per_second":1000,"deadline_seconds":0.5,"rounds":7,"downtime_us":300,
       "wish":"bytes","sample_seconds":0.75,"point_seconds":1.25,"hook_seconds":3.5,"token":99,
       "policy":[{"place":"p:1","action":"eager","kind":"heap","name":"","min_bytes":1,
-      "max_bytes":2}],"starts":true,"ships_unknown":true})");
+      "max_bytes":2}],"network":"place","starts":true,"ships_unknown":true})");
   const MoveRequest move = request_as<MoveRequest>(written).value();
   EXPECT_TRUE(move.plan.decides && move.strict && move.starts && move.ships_unknown);
   EXPECT_EQ(move.wait, MoveWait::kDone);
+  EXPECT_EQ(move.network, NetworkOf::kPlace);
   EXPECT_EQ(move.wish.best, Wish::kBytes);
   EXPECT_EQ(move.wish.sample.count(), 750);
   EXPECT_EQ(move.point_wait->count(), 1250);

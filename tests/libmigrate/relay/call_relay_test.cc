@@ -1,0 +1,461 @@
+// Connections that a process makes while it is away, and datagrams that it sends: what comes of
+// them is what would at home.
+#include <netinet/in.h>
+#include <sched.h>
+#include <sys/stat.h>
+
+#include <cerrno>
+#include <future>
+#include <set>
+#include <stdexcept>
+#include <thread>
+
+#include "libmigrate/links/home_network.h"
+#include "tests/libmigrate/relay/relay_world.h"
+
+namespace migrate::relay_testing {
+namespace {
+
+struct WorkerDied : std::runtime_error {
+  WorkerDied() : std::runtime_error("a worker has died") {}
+};
+
+constexpr std::uint16_t kFarPort = 80;
+
+SocketName far_away() {
+  return SocketName::of_address("\xCB\x71\x71\x07", kFarPort);
+}
+
+class CallRelay : public RelayWorld {
+ protected:
+  void SetUp() override {
+    if (::geteuid() != 0) {
+      GTEST_SKIP() << "needs root";
+    }
+    start_deputy(nullptr);
+    place.relay = std::move(*GuestRelay::create(make_relay_state({}), place_handlers()));
+    ASSERT_TRUE(place.relay->create_endpoints(::getuid(), ::getgid()));
+    make_cell();
+    keep(*place.relay);
+    connection = connect(*place.relay);
+    place.relay->activate();
+  }
+
+  // A network namespace that is set up as this one.
+  void make_cell() {
+    std::promise<pid_t> entered;
+    std::promise<void> over;
+    std::thread cell([&] {
+      const int done = ::unshare(CLONE_NEWNET);
+      entered.set_value(done == 0 ? ::gettid() : 0);
+      over.get_future().wait();
+    });
+    const pid_t thread = entered.get_future().get();
+    space_.reset(::open(("/proc/" + std::to_string(thread) + "/ns/net").c_str(), O_RDONLY));
+    wire::HomeNetwork network;
+    add(network, SocketName::loopback(0), 8, false);
+    add(network, SocketName::of_address("\x0A\x09\x08\x07", 0), 24, true);
+    auto gateway = Gateway::create(thread, network);
+    over.set_value();
+    cell.join();
+    ASSERT_TRUE(gateway) << gateway.error().message();
+    place.relay->set_gateway(std::move(*gateway));
+  }
+
+  static void add(wire::HomeNetwork& network, const SocketName& name, unsigned prefix,
+                  bool is_usual) {
+    wire::HomeNetwork::Address& address = *network.add_addresses();
+    address.set_name(name.to_bytes());
+    address.set_prefix(prefix);
+    address.set_is_usual(is_usual);
+  }
+
+  void start_deputy(const wire::HomeRelayState* noted) {
+    std::vector<HomeRelay::Stream> streams;
+    const wire::HomeRelayState nothing;
+    for (const auto& stream : (noted == nullptr ? nothing : *noted).streams()) {
+      HomeRelay::Stream called;
+      called.id = stream.id();
+      called.real.reset(stream.deputy_descriptor() == 0
+                            ? -1
+                            : ::dup(static_cast<int>(stream.deputy_descriptor())));
+      called.directions = wire::RELAY_BOTH;
+      called.connection = ConnectionEnd::Start{};
+      streams.push_back(std::move(called));
+    }
+    HomeRelay::Handlers handlers;
+    handlers.on_call = [this](int type, const SocketName& local, const SocketName* peer) {
+      return make_real(type, local, peer);
+    };
+    handlers.on_accepted_closed = [this](std::uint32_t descriptor) {
+      EXPECT_EQ(deputys_.erase(static_cast<int>(descriptor)), 1U);
+      ::close(static_cast<int>(descriptor));
+    };
+    handlers.on_change = [this] {
+      home_note_ = deputy_relay->note();
+      if (std::exchange(home_dies_, false)) {
+        throw WorkerDied();
+      }
+    };
+    deputy_relay = std::make_unique<HomeRelay>(std::move(streams), 0, std::move(handlers));
+    if (noted != nullptr) {
+      deputy_relay->adopt(*noted);
+    }
+    home_note_ = deputy_relay->note();
+  }
+
+  Result<AcceptedSocket> make_real(int type, const SocketName& local, const SocketName* peer) {
+    ++made_;
+    if (error_ != 0) {
+      return fail(system_error_from(error_, "connect"));
+    }
+    const int fd = ::socket(local.family(), type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    EXPECT_EQ(::bind(fd, local.address(), local.size()), 0);
+    if (peer != nullptr && ::connect(fd, peer->address(), peer->size()) != 0 &&
+        errno != EINPROGRESS) {
+      return fail(system_error("connect"));
+    }
+    deputys_.insert(fd);
+    return AcceptedSocket{UniqueFd(::dup(fd)), static_cast<std::uint32_t>(fd)};
+  }
+
+  GuestRelay::Handlers place_handlers() {
+    GuestRelay::Handlers handlers;
+    handlers.on_change = [this] {
+      if (place.relay) {
+        keep(*place.relay);
+      }
+      if (std::exchange(guest_dies_, false)) {
+        throw WorkerDied();
+      }
+    };
+    return handlers;
+  }
+
+  void keep(const GuestRelay& relay) {
+    guest_note_ = relay.note();
+    kept_.clear();
+    for (const RelayEnd& end : relay.ends()) {
+      kept_.push_back({end.id, end.kind, UniqueFd(::dup(end.fd))});
+    }
+  }
+
+  UniqueFd socket_inside(int type, int family = AF_INET) {
+    UniqueFd made;
+    std::thread([&] {
+      EXPECT_EQ(::setns(space_.get(), CLONE_NEWNET), 0);
+      made.reset(::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    }).join();
+    EXPECT_TRUE(made.valid());
+    return made;
+  }
+
+  static UniqueFd socket_here(int type) {
+    UniqueFd made(::socket(AF_INET, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    const SocketName any = SocketName::loopback(0);
+    EXPECT_EQ(::bind(made.get(), any.address(), any.size()), 0);
+    return made;
+  }
+
+  static UniqueFd listener_here() {
+    UniqueFd made = socket_here(SOCK_STREAM);
+    EXPECT_EQ(::listen(made.get(), 100), 0);
+    return made;
+  }
+
+  static void begin(const UniqueFd& socket, const SocketName& peer) {
+    EXPECT_NE(::connect(socket.get(), peer.address(), peer.size()), 0);
+    EXPECT_EQ(errno, EINPROGRESS);
+  }
+
+  // SO_ERROR, once there is something to be told.
+  int outcome(const UniqueFd& socket) {
+    pollfd polled{socket.get(), POLLOUT, 0};
+    EXPECT_TRUE(turn_until([&] { return ::poll(&polled, 1, 0) > 0; }));
+    int error = 0;
+    socklen_t size = sizeof(error);
+    EXPECT_EQ(::getsockopt(socket.get(), SOL_SOCKET, SO_ERROR, &error, &size), 0);
+    return error;
+  }
+
+  UniqueFd accept_at(const UniqueFd& listener) {
+    UniqueFd made;
+    EXPECT_TRUE(turn_until([&] {
+      made.reset(::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
+      return made.valid();
+    }));
+    return made;
+  }
+
+  std::string text_of(const UniqueFd& socket, std::size_t size) {
+    std::string text;
+    EXPECT_TRUE(turn_until([&] {
+      std::string part(size - text.size(), '\0');
+      const ssize_t got = ::read(socket.get(), part.data(), part.size());
+      text.append(part, 0, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+      return got == 0 || text.size() == size;
+    }));
+    return text;
+  }
+
+  static void say(const UniqueFd& socket, std::string_view text) {
+    EXPECT_EQ(::send(socket.get(), text.data(), text.size(), MSG_NOSIGNAL), ssize_t(text.size()));
+  }
+
+  void expect_echo(const UniqueFd& client, const UniqueFd& server) {
+    say(client, "question");
+    EXPECT_EQ(text_of(server, 8), "question");
+    say(server, "answer");
+    EXPECT_EQ(text_of(client, 6), "answer");
+  }
+
+  void guest_dies() {
+    guest_dies_ = true;
+    EXPECT_THROW(turn_times(2), WorkerDied);
+    place.relay.reset();
+    place.relay =
+        std::move(*GuestRelay::adopt(guest_note_, std::exchange(kept_, {}), place_handlers()));
+    keep(*place.relay);
+    connection = connect(*place.relay);
+  }
+
+  void home_dies() {
+    home_dies_ = true;
+    EXPECT_THROW(turn_times(2), WorkerDied);
+    const wire::HomeRelayState noted = home_note_;
+    deputy_relay.reset();
+    start_deputy(&noted);
+    connection = connect(*place.relay);
+  }
+
+  bool nothing_left() const {
+    return deputy_relay->note().streams_size() == 0 && place.relay->note().streams_size() == 0 &&
+           deputys_.empty();
+  }
+
+  UniqueFd space_;
+  std::set<int> deputys_;
+  int error_ = 0;
+  int made_ = 0;
+  wire::HomeRelayState home_note_;
+  wire::GuestRelayState guest_note_;
+  std::vector<GuestRelay::Adopted> kept_;
+  bool home_dies_ = false;
+  bool guest_dies_ = false;
+};
+
+TEST_F(CallRelay, WhoIsCalledAtHomeAnswers) {
+  const UniqueFd listener = listener_here();
+  UniqueFd client = socket_inside(SOCK_STREAM);
+  begin(client, *SocketName::of(listener.get()));
+  const UniqueFd server = accept_at(listener);
+  EXPECT_EQ(outcome(client), 0);
+  EXPECT_EQ(*SocketName::of(client.get()), *SocketName::of_peer(server.get()));
+  EXPECT_EQ(*SocketName::of_peer(client.get()), *SocketName::of(server.get()));
+  expect_echo(client, server);
+  struct stat status {};
+  ASSERT_EQ(::fstat(client.get(), &status), 0);
+  EXPECT_TRUE(place.relay->accepted_stream(status.st_ino));
+  client.reset();
+  EXPECT_EQ(text_of(server, 1), "");
+  EXPECT_TRUE(turn_until([this] { return nothing_left(); }));
+}
+
+TEST_F(CallRelay, WhoWritesFirstIsHeard) {
+  const UniqueFd listener = listener_here();
+  const UniqueFd client = socket_inside(SOCK_STREAM);
+  begin(client, *SocketName::of(listener.get()));
+  UniqueFd server = accept_at(listener);
+  say(server, "greeting");
+  EXPECT_EQ(text_of(client, 8), "greeting");
+  server.reset();
+  EXPECT_EQ(text_of(client, 1), "");
+}
+
+TEST_F(CallRelay, NobodyListens) {
+  const UniqueFd taken = socket_here(SOCK_STREAM);
+  const UniqueFd client = socket_inside(SOCK_STREAM);
+  begin(client, *SocketName::of(taken.get()));
+  EXPECT_EQ(outcome(client), ECONNREFUSED);
+  EXPECT_TRUE(turn_until([this] { return nothing_left(); }));
+}
+
+TEST_F(CallRelay, NobodyIsReached) {
+  for (const int error : {ENETUNREACH, EHOSTUNREACH}) {
+    error_ = error;
+    const UniqueFd client = socket_inside(SOCK_STREAM);
+    begin(client, far_away());
+    EXPECT_EQ(outcome(client), error);
+  }
+}
+
+TEST_F(CallRelay, WhoCannotBeCalledNowIsCalledAgain) {
+  const UniqueFd listener = listener_here();
+  error_ = EAGAIN;
+  const UniqueFd client = socket_inside(SOCK_STREAM);
+  begin(client, *SocketName::of(listener.get()));
+  ASSERT_TRUE(turn_until([this] { return made_ > 0; }));
+  error_ = 0;
+  EXPECT_EQ(outcome(client), 0);
+}
+
+TEST_F(CallRelay, ACallThatIsGivenUpIsOver) {
+  const UniqueFd full = socket_here(SOCK_STREAM);
+  ASSERT_EQ(::listen(full.get(), 0), 0);
+  const SocketName name = *SocketName::of(full.get());
+  const UniqueFd filler(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::connect(filler.get(), name.address(), name.size()), 0);
+  UniqueFd client = socket_inside(SOCK_STREAM);
+  begin(client, name);
+  ASSERT_TRUE(turn_until([this] { return deputys_.size() == 1; }));
+  turn_times(20);
+  client.reset();
+  EXPECT_TRUE(turn_until([this] { return nothing_left(); }));
+}
+
+TEST_F(CallRelay, ManyAtOnce) {
+  constexpr std::size_t kMany = 60;
+  const UniqueFd listener = listener_here();
+  std::vector<UniqueFd> clients;
+  for (std::size_t i = 0; i < kMany; ++i) {
+    clients.push_back(socket_inside(SOCK_STREAM));
+    begin(clients.back(), *SocketName::of(listener.get()));
+  }
+  for (const UniqueFd& client : clients) {
+    EXPECT_EQ(outcome(client), 0);
+    say(client, "x");
+  }
+  for (std::size_t i = 0; i < kMany; ++i) {
+    const UniqueFd server = accept_at(listener);
+    EXPECT_EQ(text_of(server, 1), "x");
+  }
+  clients.clear();
+  EXPECT_TRUE(turn_until([this] { return nothing_left(); }));
+}
+
+TEST_F(CallRelay, WhoListensInTheCellIsCalledThere) {
+  const UniqueFd listener = socket_inside(SOCK_STREAM);
+  const SocketName any = SocketName::loopback(0);
+  ASSERT_EQ(::bind(listener.get(), any.address(), any.size()), 0);
+  ASSERT_EQ(::listen(listener.get(), 1), 0);
+  const UniqueFd client = socket_inside(SOCK_STREAM);
+  begin(client, *SocketName::of(listener.get()));
+  const UniqueFd server = accept_at(listener);
+  EXPECT_EQ(outcome(client), 0);
+  expect_echo(client, server);
+  EXPECT_EQ(made_, 0);
+}
+
+TEST_F(CallRelay, ManyBytesGoBothWays) {
+  constexpr std::uint64_t kMany = 3U << 20U;
+  const UniqueFd listener = listener_here();
+  const UniqueFd client = socket_inside(SOCK_STREAM);
+  begin(client, *SocketName::of(listener.get()));
+  const UniqueFd server = accept_at(listener);
+  EXPECT_EQ(outcome(client), 0);
+  Actor one;
+  Actor other;
+  EXPECT_TRUE(turn_until([&] {
+    one.write_some(client.get(), kMany, 60000);
+    other.write_some(server.get(), kMany, 60000);
+    one.read_some(client.get(), 60000);
+    other.read_some(server.get(), 60000);
+    return one.read == kMany && other.read == kMany;
+  }));
+}
+
+TEST_F(CallRelay, ConnectionsOutliveWorkers) {
+  const UniqueFd listener = listener_here();
+  UniqueFd client = socket_inside(SOCK_STREAM);
+  begin(client, *SocketName::of(listener.get()));
+  const UniqueFd server = accept_at(listener);
+  EXPECT_EQ(outcome(client), 0);
+  for (int i = 0; i < 3; ++i) {
+    expect_echo(client, server);
+    say(client, "before");
+    guest_dies();
+    EXPECT_EQ(text_of(server, 6), "before");
+    say(server, "behind");
+    home_dies();
+    EXPECT_EQ(text_of(client, 6), "behind");
+  }
+  client.reset();
+  EXPECT_EQ(text_of(server, 1), "");
+  EXPECT_TRUE(turn_until([this] { return nothing_left(); }));
+}
+
+TEST_F(CallRelay, AWorkerDiesBeforeItHasAnswered) {
+  const UniqueFd listener = listener_here();
+  const UniqueFd client = socket_inside(SOCK_STREAM);
+  begin(client, *SocketName::of(listener.get()));
+  EXPECT_TRUE(turn_until([this] { return deputy_relay->note().streams_size() == 1; }));
+  guest_dies();
+  EXPECT_EQ(outcome(client), 0);
+  say(client, "x");
+  EXPECT_TRUE(turn_until([&] {  // Of two that came, one has been left.
+    const UniqueFd server(::accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
+    return server.valid() && text_of(server, 1) == "x";
+  }));
+}
+
+TEST_F(CallRelay, WhatWasWrittenGoesWithTheProcess) {
+  const UniqueFd listener = listener_here();
+  const UniqueFd client = socket_inside(SOCK_STREAM);
+  begin(client, *SocketName::of(listener.get()));
+  const UniqueFd server = accept_at(listener);
+  EXPECT_EQ(outcome(client), 0);
+  const std::string much(300'000, 'm');
+  say(client, much.substr(0, 200'000));
+  const wire::RelayState state = place.relay->freeze_state();
+  ASSERT_EQ(state.streams_size(), 1);
+  EXPECT_FALSE(state.streams(0).connection().reset());
+  EXPECT_EQ(state.streams(0).out_first() + state.streams(0).out_unacked().size(), 200'000U);
+  place.relay->thaw();
+  EXPECT_EQ(text_of(server, 200'000), much.substr(0, 200'000));
+}
+
+TEST_F(CallRelay, DatagramsGoAndCome) {
+  const UniqueFd server = socket_here(SOCK_DGRAM);
+  const SocketName name = *SocketName::of(server.get());
+  const UniqueFd client = socket_inside(SOCK_DGRAM);
+  for (const std::string& text :
+       {std::string("question"), std::string(40'000, 'q'), std::string()}) {
+    ASSERT_EQ(::sendto(client.get(), text.data(), text.size(), 0, name.address(), name.size()),
+              ssize_t(text.size()));
+    std::string room(50'000, '\0');
+    sockaddr_in from{};
+    socklen_t size = sizeof(from);
+    ssize_t got = -1;
+    ASSERT_TRUE(turn_until([&] {
+      got = ::recvfrom(server.get(), room.data(), room.size(), 0,
+                       reinterpret_cast<sockaddr*>(&from), &size);
+      return got >= 0;
+    }));
+    EXPECT_EQ(room.substr(0, static_cast<std::size_t>(got)), text);
+    ASSERT_EQ(::sendto(server.get(), "answer", 6, 0, reinterpret_cast<sockaddr*>(&from), size), 6);
+    ASSERT_TRUE(turn_until([&] {
+      got = ::recvfrom(client.get(), room.data(), room.size(), 0,
+                       reinterpret_cast<sockaddr*>(&from), &size);
+      return got >= 0;
+    }));
+    EXPECT_EQ(room.substr(0, static_cast<std::size_t>(got)), "answer");
+    EXPECT_EQ(*SocketName::from_bytes({reinterpret_cast<const char*>(&from), size}), name);
+  }
+}
+
+TEST_F(CallRelay, ADatagramIsRefused) {
+  SocketName name;
+  {
+    const UniqueFd gone = socket_here(SOCK_DGRAM);
+    name = *SocketName::of(gone.get());
+  }
+  const UniqueFd client = socket_inside(SOCK_DGRAM);
+  ASSERT_EQ(::connect(client.get(), name.address(), name.size()), 0);
+  say(client, "x");
+  char byte = 0;
+  ASSERT_TRUE(
+      turn_until([&] { return ::recv(client.get(), &byte, 1, 0) < 0 && errno == ECONNREFUSED; }));
+}
+
+}  // namespace
+}  // namespace migrate::relay_testing
