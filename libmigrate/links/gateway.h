@@ -24,8 +24,8 @@ class Gateway {
  public:
   static constexpr std::size_t kMostPacketBytes = 65'535;
 
-  /// Sets up the network namespace of `process`, which is new. Needs CAP_NET_ADMIN, CAP_SYS_ADMIN
-  /// and /dev/net/tun. Blocks for some milliseconds. Errors: kSystem.
+  /// Sets up the network namespace of `process`, which is new. Needs CAP_NET_ADMIN,
+  /// CAP_NET_RAW, CAP_SYS_ADMIN and /dev/net/tun. Blocks for some milliseconds. Errors: kSystem.
   static Result<Gateway> create(pid_t process, const wire::HomeNetwork& network);
   /// Goes on where another worker ended, by its device. Errors: kSystem.
   static Result<Gateway> adopt(UniqueFd device);

@@ -332,9 +332,11 @@ Result<void> ParkedProcess::close(const std::vector<std::uint32_t>& descriptors)
 Result<std::uint64_t> ParkedProcess::number_for_another(std::uint32_t from,
                                                         std::size_t others) const {
   constexpr std::uint64_t kSpare = 8;  // That number, and those of the pipe.
-  rlimit limit{};
-  if (::prlimit(process_, RLIMIT_NOFILE, nullptr, &limit) != 0 ||
-      limit.rlim_cur < from + others + kSpare) {
+  // Not by prlimit(2), for which the kernel wants more than for this.
+  const auto limits = read_file("/proc/" + std::to_string(process_) + "/limits");
+  const std::uint64_t most =
+      limits ? number_field(*limits, "Max open files", 10, UINT64_MAX) : std::uint64_t{0};
+  if (most < from + others + kSpare) {
     return fail(make_error(ErrorCode::kRetry, "make a connection for",
                            "process " + std::to_string(process_),
                            "its limit of open files (RLIMIT_NOFILE) is reached"));

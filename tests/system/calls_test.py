@@ -296,6 +296,32 @@ class Calls(unittest.TestCase):
             before = idle
         end.process.kill()
 
+    def test_a_users_process_where_roots_are_not_taken(self):
+        """Its daemon has given up what it does not need; and the user's rights count at home."""
+        daemon = self.testbed.start(
+            "hostB", "migrated", "--listen", f"tcp://{HOSTS['hostB']}:7272", "--insecure", "--state",
+            "/var/lib/migrate/users", "--socket", "/run/migrate/users.sock", "--allow", "nobody@*")
+        self.assertTrue(daemon.wait_output(b"state in", 10), bytes(daemon.output))
+        end = End.__new__(End)
+        end.process = self.testbed.start(
+            "hostA", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PYTHON, "-c", CALLER,
+            stdin=subprocess.PIPE, cwd="/")
+        self.move(end.ready().process, "hostB:7272")
+        for step in (f"connect 1 127.0.0.1 {self.port}", "send 1 hello", "receive 1 5",
+                     f"connect 2 {HOSTS['hostC']} 9", f"ask {HOSTS['hostC']} {self.port} x"):
+            end.tell(step)
+            self.assertIn({"connect 1": "connected None", "receive": "b'hello'", "ask": "answered 500",
+                           "connect 2": "ECONNREFUSED"}.get(step[:9].rstrip() if "connect" in step
+                                                            else step.split()[0], ""), end.answer(),
+                          f"{step} {bytes(daemon.output)}\n{self.testbed.logs(15)}")
+        inodes = {os.readlink(f"/proc/{end.process.pid}/fd/{number}")
+                  for number in os.listdir(f"/proc/{end.process.pid}/fd")}
+        listed = self.testbed.run("hostA", "cat", "/proc/net/tcp").text.splitlines()
+        users = {line.split()[7] for line in listed[1:] if f"socket:[{line.split()[9]}]" in inodes}
+        self.assertEqual(users, {"65534"}, listed)
+        end.process.kill()
+        daemon.kill()
+
     def test_the_network_of_the_place(self):
         echo = self.testbed.start("hostB", PYTHON, "-c", ECHO, "127.0.0.1", self.port + 50)
         self.assertTrue(echo.wait_ready(), bytes(echo.output))

@@ -352,7 +352,7 @@ class Links(unittest.TestCase):
         process.stdin.close()
         self.assertEqual(process.wait(), 0)
 
-    def test_a_connection_made_abroad_is_refused(self):
+    def test_a_connection_made_in_the_network_of_the_place_is_refused(self):
         type(self).port += 1
         server = End(self.testbed, "hostC", "listen", "4", HOSTS["hostC"], self.port).ready()
         guest = self.testbed.start("hostA", PYTHON, "-c", "import socket, sys\n"
@@ -360,7 +360,7 @@ class Links(unittest.TestCase):
                                    f"s = socket.create_connection(('{HOSTS['hostC']}', {self.port}))\n"
                                    "print('connected', flush=True); input()", stdin=subprocess.PIPE)
         self.assertTrue(guest.wait_ready())
-        outcome = self.testbed.move("hostA", guest.pid, "hostB")
+        outcome = self.testbed.move("hostA", guest.pid, "hostB", options=("--network", "place"))
         self.assertEqual(outcome.status, DONE, outcome)
         guest.stdin.write(b"\n")
         guest.stdin.flush()

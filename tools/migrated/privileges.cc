@@ -31,7 +31,8 @@ constexpr std::array kNeeded{
     CAP_KILL,                // signals passed on to a process
     CAP_SYS_NICE,            // its priority and processors
     CAP_IPC_LOCK,            // its locked memory
-    CAP_NET_ADMIN,           // large buffers of bulk connections
+    CAP_NET_ADMIN,           // large buffers of bulk connections, networks of cells
+    CAP_NET_RAW,             // packets for sockets in cells
     CAP_NET_BIND_SERVICE,    // ports by which other daemons tell it from users of its host
 };
 

@@ -35,8 +35,10 @@ bool names_one_of(const std::string& path, const std::vector<NamespaceId>& ids) 
   return id && std::find(ids.begin(), ids.end(), *id) != ids.end();
 }
 
+// What is in a cell has networks and mounts of its own, and the host's name.
 bool is_in(const std::string& directory, const std::vector<NamespaceId>& ids) {
-  return names_one_of(directory + "/ns/net", ids) || names_one_of(directory + "/ns/mnt", ids);
+  return names_one_of(directory + "/ns/net", ids) || names_one_of(directory + "/ns/mnt", ids) ||
+         names_one_of(directory + "/ns/uts", ids);
 }
 
 /// A process whose first thread has ended shows its namespaces in its other threads only.

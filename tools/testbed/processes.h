@@ -23,8 +23,8 @@ struct NamespaceId {
 /// Errors: kNotFound; kInvalid if the file names no namespace (a mount point not yet used).
 Result<NamespaceId> namespace_id(const std::string& path);
 
-/// Processes of this PID namespace whose network or mount namespace is one of `ids`, without the
-/// caller. Ended processes that only wait for their parent (zombies) are not listed.
+/// Processes of this PID namespace whose network, mount or UTS namespace is one of `ids`, without
+/// the caller. Ended processes that only wait for their parent (zombies) are not listed.
 std::vector<pid_t> processes_in(const std::vector<NamespaceId>& ids);
 
 /// Whether `pid` still runs; a zombie does not.

@@ -166,7 +166,7 @@ Result<void> Testbed::up(const UpOptions& options) {
 Result<void> Testbed::down() {
   std::vector<NamespaceId> ids;
   for (const std::string& name : list_directory(directory_).value_or(std::vector<std::string>())) {
-    for (const char* kind : {"net", "mnt"}) {
+    for (const char* kind : {"net", "mnt", "uts"}) {
       const auto id = namespace_id(fmt::format("{}/{}/{}", directory_, name, kind));
       const auto own = namespace_id(fmt::format("/proc/self/ns/{}", kind));
       if (id && own && *id != *own) {
@@ -208,8 +208,9 @@ Result<std::vector<Host>> Testbed::hosts() const {
 Result<std::vector<HostStatus>> Testbed::list() const {
   std::vector<HostStatus> lines;
   for (const Host& host : MIGRATE_TRY(hosts())) {
-    const NamespaceId id = MIGRATE_TRY(namespace_id(host.network_path()));
-    lines.push_back({host, daemon_pid(host), processes_in({id}).size()});
+    const NamespaceId network = MIGRATE_TRY(namespace_id(host.network_path()));
+    const NamespaceId name = MIGRATE_TRY(namespace_id(host.directory + "/uts"));
+    lines.push_back({host, daemon_pid(host), processes_in({network, name}).size()});
   }
   return lines;
 }
