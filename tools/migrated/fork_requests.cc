@@ -159,7 +159,7 @@ class Sending {
     for (std::size_t end = 0; (end = heard_.find('\n')) != std::string::npos;) {
       json event = parse_object(std::string_view(heard_).substr(0, end));
       heard_.erase(0, end + 1);
-      is_sent_ = is_sent_ || text_member(event, "phase") == "run";
+      is_noted_ = true;
       if (text_member(event, "event") == "result") {
         return settle(std::move(event));
       }
@@ -186,11 +186,17 @@ class Sending {
     ::_exit(0);
   }
 
+  // One of which there is a record has another worker soon, which knows what is to become of it; if
+  // it was frozen, it has ended with the first.
   json lost() const {
-    return {{"exit", is_sent_ ? MIGRATE_LOST : MIGRATE_FAILED},
+    constexpr int kEndsWithinMs = 200;
+    pollfd ended{process_.get(), POLLIN, 0};
+    const bool is_left = is_noted_ && ::poll(&ended, 1, kEndsWithinMs) == 0;
+    return {{"exit", is_left ? MIGRATE_LOST : MIGRATE_FAILED},
             {"error",
              {{"code", to_string(ErrorCode::kPeerLost)},
-              {"message", "the worker of " + name_of(pid_) + " has ended"}}}};
+              {"message", "the worker of " + name_of(pid_) + " has ended" +
+                              (is_left ? "; migratectl ps shows whether it runs there" : "")}}}};
   }
   json settle(json result) {
     const int exit = integer_member(result, "exit", MIGRATE_ERROR);
@@ -209,7 +215,7 @@ class Sending {
   UniqueFd process_;  // a pidfd of the copy
   UniqueFd events_;
   std::string heard_;
-  bool is_sent_ = false;  // It may run there.
+  bool is_noted_ = false;  // In a record, which is written before a worker says anything.
 };
 
 /// Where copies go.
