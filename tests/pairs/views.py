@@ -82,6 +82,8 @@ def normal(found):
     for key in [key for key in view if key.endswith(".info.tfd")]:
         if re.search(r"events: +[89a-f][0-9a-f]{7}", view[key]):  # Of an edge it tells once more.
             view.pop(key.replace("info.tfd", "poll"), None)
+    for key in [key for key in view if view[key] == "/dev/kmsg" and key.endswith(".link")]:
+        view.pop(key.replace("link", "poll"), None)  # The kernel's log goes on.
     for key in [key for key in view if key.endswith(".info.tfd")]:  # In the kernel's order.
         view[key] = ";".join(sorted(view[key].split(";")))
     for key in [key for key in view if view[key] == "memory" and key.endswith(".link")]:
