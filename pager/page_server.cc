@@ -258,10 +258,13 @@ Result<void> PageServer::scan() {
 
 void PageServer::apply_ways() {
   std::vector<PageRange> first;
+  std::vector<PageRange> hot;
   PageSet held;
   for (const PushedRange& each : ways_) {
     if (each.way == PushWay::kFirst) {
       first.push_back(each.range);
+    } else if (each.way == PushWay::kHot) {
+      hot.push_back(each.range);
     } else if (each.way == PushWay::kOnRequest) {
       append_to(held, each.range);
     }
@@ -274,6 +277,7 @@ void PageServer::apply_ways() {
       plan_->hold_back(range);
     }
   }
+  first.insert(first.end(), hot.begin(), hot.end());
   plan_->prefer(first);
 }
 

@@ -29,6 +29,7 @@ struct PagerRegion {
 /// How pages of a range come, whatever the mode says.
 enum class PushWay : std::uint8_t {
   kFirst,      ///< Pushed before all others, and where nothing else is pushed, too.
+  kHot,        ///< Pushed after those and before all others, if anything else is pushed.
   kOnRequest,  ///< Not pushed while not all is (PageServer::start_push()).
   kNever,      ///< Of anonymous memory: zeros, whatever the source has.
 };

@@ -151,6 +151,8 @@ std::optional<Advised> word_of(int advice) {
       return Advised::kSequential;
     case MIGRATE_ADVICE_RANDOM:
       return Advised::kRandom;
+    case MIGRATE_ADVICE_HOT_FIRST:
+      return Advised::kHotFirst;
     default:
       return std::nullopt;
   }

@@ -47,6 +47,7 @@ std::vector<PushedRange> pushed_ranges(const wire::ProcessImage& image) {
     }
     ranges.push_back({.range = PageRange::between(each.start(), each.end()),
                       .way = each.way() == wire::AdvisedRange::FIRST   ? PushWay::kFirst
+                             : each.way() == wire::AdvisedRange::HOT   ? PushWay::kHot
                              : each.way() == wire::AdvisedRange::NEVER ? PushWay::kNever
                                                                        : PushWay::kOnRequest});
   }

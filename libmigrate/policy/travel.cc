@@ -170,6 +170,7 @@ class Traveller {
     } else if (choice.rule == "default") {
       add_advised(program::Advised::kEager, part.range, first_);
       add_advised(program::Advised::kLazy, part.range, on_request_);
+      add_advised(program::Advised::kHotFirst, part.range, hot_);
     }
     if (mapping.kind() == wire::Mapping::ANONYMOUS && !mapping.was_file()) {
       add_advised(program::Advised::kDiscard, part.range, never_);
@@ -222,10 +223,13 @@ class Traveller {
     const PageSet never = page_set(std::move(never_));
     const PageSet first = without(page_set(std::move(first_)), never);
     const PageSet on_request = without(without(page_set(std::move(on_request_)), never), first);
+    const PageSet hot =
+        without(without(without(page_set(std::move(hot_)), never), first), on_request);
     std::map<std::uint64_t, std::pair<PageRange, wire::AdvisedRange::Way>> all;
-    for (const auto& [pages, way] : {std::pair(&first, wire::AdvisedRange::FIRST),
-                                     std::pair(&on_request, wire::AdvisedRange::ON_REQUEST),
-                                     std::pair(&never, wire::AdvisedRange::NEVER)}) {
+    for (const auto& [pages, way] :
+         {std::pair(&first, wire::AdvisedRange::FIRST), std::pair(&hot, wire::AdvisedRange::HOT),
+          std::pair(&on_request, wire::AdvisedRange::ON_REQUEST),
+          std::pair(&never, wire::AdvisedRange::NEVER)}) {
       for (const PageRange& range : *pages) {
         all.emplace(range.start, std::pair(range, way));
       }
@@ -278,6 +282,7 @@ class Traveller {
   bool ships_executable_ = false;
   // In any order; they may overlap.
   std::vector<PageRange> first_;
+  std::vector<PageRange> hot_;
   std::vector<PageRange> on_request_;
   std::vector<PageRange> never_;
   Travels travels_;

@@ -50,6 +50,7 @@ enum class Advised : std::uint32_t {
   kLocal,
   kSequential,
   kRandom,
+  kHotFirst,
 };
 inline constexpr std::size_t kAdviceNameBytes = 44;
 /// One entry of a table that lies at a page of its own. It is written while the program holds

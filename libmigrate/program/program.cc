@@ -133,7 +133,7 @@ std::string fitted(std::string result) {
 
 bool makes_sense(const program::Advice& entry) {
   return entry.advised != program::Advised::kNothing &&
-         entry.advised <= program::Advised::kRandom && entry.start < entry.end &&
+         entry.advised <= program::Advised::kHotFirst && entry.start < entry.end &&
          entry.end <= kAddressLimit && entry.start % kPageBytes == 0 && entry.end % kPageBytes == 0;
 }
 

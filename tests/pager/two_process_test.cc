@@ -64,6 +64,36 @@ TEST(TwoProcessWays, ComeOutOfTurn) {
   }
 }
 
+TEST(TwoProcessWays, WhatIsHotComesFirstIfAllIsPushed) {
+  constexpr std::uint64_t kPages = 4000;
+  constexpr std::uint64_t kHotPages = 1000;
+  for (const Mode mode : {Mode::kLazy, Mode::kDemand}) {
+    MovedMemory memory(kPages);
+    memory.start_source([&] { fill(memory.base(), kPages); });
+    memory.start_destination([&] { expect_filled(memory.base(), kPages); });
+    memory.set_way(PushWay::kHot, 2000, kHotPages);
+    PagerOptions options;
+    options.trace_runs = 4096;
+    memory.connect(mode, options);
+    for (int i = 0; mode == Mode::kLazy && i < 1000 && !memory.server().done(); ++i) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    }
+    memory.release();
+    memory.expect_job_succeeds();
+    memory.expect_done();
+    EXPECT_EQ(memory.server().statistics().pushed_pages, mode == Mode::kLazy ? kPages : 0);
+    const auto hot = PageRange{reinterpret_cast<std::uint64_t>(memory.page(2000)), kHotPages};
+    std::uint64_t pushed = 0;
+    const ArrivalTrace trace = memory.pager().arrivals();
+    for (const PageArrival& one : trace.all()) {
+      if (one.way == ArrivalWay::kPush && pushed < kHotPages) {
+        EXPECT_EQ(hot.intersect(one.pages).page_count, one.pages.page_count);
+        pushed += one.pages.page_count;
+      }
+    }
+  }
+}
+
 // The trace has every page once, in the way that counters have it.
 TEST_P(TwoProcess, WhenAndHowEachPageCameIsNoted) {
   constexpr std::uint64_t kPages = 3000;

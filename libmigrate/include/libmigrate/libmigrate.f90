@@ -24,6 +24,7 @@ module libmigrate
   integer(c_int), parameter, public :: MIGRATE_ADVICE_LOCAL = 4
   integer(c_int), parameter, public :: MIGRATE_ADVICE_SEQUENTIAL = 5
   integer(c_int), parameter, public :: MIGRATE_ADVICE_RANDOM = 6
+  integer(c_int), parameter, public :: MIGRATE_ADVICE_HOT_FIRST = 7
 
   ! Where the caller is.
   type, public :: migrate_place

@@ -20,6 +20,8 @@ enum migrate_advice {
    * goes by what each thread has touched before; in mode demand it asks for nothing ahead. */
   MIGRATE_ADVICE_SEQUENTIAL = 5, /* The next 64 pages at once, in mode demand, too. */
   MIGRATE_ADVICE_RANDOM = 6,     /* Nothing. */
+  MIGRATE_ADVICE_HOT_FIRST = 7,  /* Of what the mode sends unasked this comes first, after what is
+                                    EAGER; in mode demand it comes when it is touched. */
 };
 
 /* Says how the pages of `bytes` bytes at `address` are to follow in each move from now on, whatever

@@ -18,7 +18,8 @@ enum class advice {
   discard = MIGRATE_ADVICE_DISCARD,
   local = MIGRATE_ADVICE_LOCAL,
   sequential = MIGRATE_ADVICE_SEQUENTIAL,
-  random = MIGRATE_ADVICE_RANDOM
+  random = MIGRATE_ADVICE_RANDOM,
+  hot_first = MIGRATE_ADVICE_HOT_FIRST
 };
 inline void advise(void* address, std::size_t bytes, advice given) {
   if (migrate_advise(address, bytes, static_cast<int>(given)) != MIGRATE_DONE) {

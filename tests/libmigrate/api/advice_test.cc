@@ -82,7 +82,7 @@ TEST_F(AdviceTest, TheTableHasAnEnd) {
 
 TEST_F(AdviceTest, WhatIsWrong) {
   EXPECT_EQ(advise(0, 0, MIGRATE_ADVICE_EAGER), MIGRATE_USAGE);
-  EXPECT_EQ(advise(0, 1, MIGRATE_ADVICE_RANDOM + 1), MIGRATE_USAGE);
+  EXPECT_EQ(advise(0, 1, MIGRATE_ADVICE_HOT_FIRST + 1), MIGRATE_USAGE);
   EXPECT_EQ(advise(0, 1, -1), MIGRATE_USAGE);
   EXPECT_EQ(migrate_advise(reinterpret_cast<void*>(~0xfffUL), kPage, 1), MIGRATE_USAGE);
   EXPECT_THROW(migrate::advise(nullptr, 0, migrate::advice::lazy), std::runtime_error);
@@ -116,7 +116,8 @@ TEST_F(AdviceTest, EachWordIsRead) {
                                      std::pair(MIGRATE_ADVICE_DISCARD, Advised::kDiscard),
                                      std::pair(MIGRATE_ADVICE_LOCAL, Advised::kLocal),
                                      std::pair(MIGRATE_ADVICE_SEQUENTIAL, Advised::kSequential),
-                                     std::pair(MIGRATE_ADVICE_RANDOM, Advised::kRandom)}) {
+                                     std::pair(MIGRATE_ADVICE_RANDOM, Advised::kRandom),
+                                     std::pair(MIGRATE_ADVICE_HOT_FIRST, Advised::kHotFirst)}) {
     EXPECT_EQ(advise(20, 2, advice), MIGRATE_DONE);
     const auto all = said();
     ASSERT_EQ(all.size(), 1U);

@@ -154,17 +154,20 @@ TEST(Travel, AdviceIsCutToWhatItMayBeOf) {
   apply_policy(TravelPolicy(), {},
                {advice(kHeap - 4 * kPageBytes, 5, program::Advised::kEager),
                 advice(kHeap + 2 * kPageBytes, 1, program::Advised::kLazy),
+                advice(kHeap + 3 * kPageBytes, 2, program::Advised::kHotFirst),
                 advice(kHeap + 4 * kPageBytes, 100, program::Advised::kDiscard),
                 advice(kData, 1, program::Advised::kDiscard)},
                image);
   const auto& advised = only_process(image).advised();
-  ASSERT_EQ(advised.size(), 3);
+  ASSERT_EQ(advised.size(), 4);
   EXPECT_EQ(advised[0].start(), kHeap);
   EXPECT_EQ(advised[0].end(), kHeap + kPageBytes);
   EXPECT_EQ(advised[0].way(), wire::AdvisedRange::FIRST);
   EXPECT_EQ(advised[1].way(), wire::AdvisedRange::ON_REQUEST);
-  EXPECT_EQ(advised[2].way(), wire::AdvisedRange::NEVER);
-  EXPECT_EQ(advised[2].end(), kHeap + 8 * kPageBytes);
+  EXPECT_EQ(advised[2].way(), wire::AdvisedRange::HOT);
+  EXPECT_EQ(advised[2].end(), kHeap + 4 * kPageBytes);
+  EXPECT_EQ(advised[3].way(), wire::AdvisedRange::NEVER);
+  EXPECT_EQ(advised[3].end(), kHeap + 8 * kPageBytes);
 }
 
 TEST(Travel, RulesGoBeforeAdviceAndArenasHaveTheirOwn) {
