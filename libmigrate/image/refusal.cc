@@ -15,6 +15,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"ASYNC_IO", "the descriptor sends signals (O_ASYNC), which are not carried",
      "let the program clear O_ASYNC, or poll instead"},
     {"BPF", "BPF objects belong to this kernel", "let the program close its BPF objects"},
+    {"CAPABILITIES", "the process has capabilities that the destination's daemon has not",
+     "give the daemon there these capabilities, or start the program with fewer (setpriv, capsh)"},
     {"CHILDREN", "the process has children, which would lose their parent",
      "move when the children have ended, or move the children themselves"},
     {"CHROOT", "the process has another root directory than the daemon",

@@ -149,12 +149,30 @@ void check_links(const wire::Objects& objects, Refusals& refusals) {
   }
 }
 
-// Of the first 32.
-bool has_capability(unsigned number) {
+std::uint64_t own_capabilities() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   std::array<__user_cap_data_struct, 2> sets{};
-  return ::syscall(SYS_capget, &header, sets.data()) == 0 &&
-         (sets[0].permitted & (1U << number)) != 0;
+  if (::syscall(SYS_capget, &header, sets.data()) != 0) {
+    return 0;
+  }
+  return sets[0].permitted | (std::uint64_t{sets[1].permitted} << 32U);
+}
+
+bool has_capability(unsigned number) {
+  return (own_capabilities() & (std::uint64_t{1} << number)) != 0;
+}
+
+// Nobody can give what he has not: capset(2).
+void check_capabilities(const wire::ProcessImage& image, Refusals& refusals) {
+  const std::uint64_t own = own_capabilities();
+  for (const wire::Thread& thread : image.threads()) {
+    const std::uint64_t lacking = thread.credentials().capabilities_permitted() & ~own;
+    if (lacking != 0) {
+      refusals.push_back(
+          make_refusal("CAPABILITIES", "thread " + std::to_string(thread.id()),
+                       fmt::format("of capabilities(7) {:#x} are not there", lacking)));
+    }
+  }
 }
 
 // Whether the thread would be kept from processors that this process may use.
@@ -233,6 +251,7 @@ std::vector<wire::Refusal> check_against_host(const wire::Image& image,
   }
   check_limits(process, refusals);
   check_scheduling(process, refusals);
+  check_capabilities(process, refusals);
   return refusals;
 }
 

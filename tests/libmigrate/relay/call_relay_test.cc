@@ -110,7 +110,13 @@ class CallRelay : public RelayWorld {
       return fail(system_error_from(error_, "connect"));
     }
     const int fd = ::socket(local.family(), type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    EXPECT_EQ(::bind(fd, local.address(), local.size()), 0);
+    // As ParkedProcess::make_socket(): the port that the cell has chosen may be taken here.
+    const int yes = 1;
+    EXPECT_EQ(::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)), 0);
+    if (::bind(fd, local.address(), local.size()) != 0) {
+      const SocketName any = SocketName::of_address(local.address_bytes(), 0);
+      EXPECT_EQ(::bind(fd, any.address(), any.size()), 0);
+    }
     if (peer != nullptr && ::connect(fd, peer->address(), peer->size()) != 0 &&
         errno != EINPROGRESS) {
       return fail(system_error("connect"));

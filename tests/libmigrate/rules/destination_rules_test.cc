@@ -285,6 +285,24 @@ TEST(DestinationRules, SchedulingThatThisDaemonMayNotSetIsRefused) {
   EXPECT_EQ(of_user, kRights);
 }
 
+TEST(DestinationRules, CapabilitiesThatThisDaemonHasNotAreRefused) {
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  std::array<__user_cap_data_struct, 2> before{};
+  ASSERT_EQ(::syscall(SYS_capget, &header, before.data()), 0);
+  const std::uint64_t own = before[0].permitted | (std::uint64_t{before[1].permitted} << 32U);
+  constexpr std::uint64_t kUnknown = std::uint64_t{1} << 62U;  // No kernel has so many.
+  wire::Image image;
+  wire::Credentials& wanted = *mutable_only_process(image).add_threads()->mutable_credentials();
+  const auto refused = [&] { return codes(check_against_host(image, facts(), facts())); };
+  wanted.set_capabilities_permitted(own);
+  EXPECT_FALSE(refused().contains("CAPABILITIES"));
+  wanted.set_capabilities_permitted(own | kUnknown);
+  EXPECT_TRUE(refused().contains("CAPABILITIES"));
+  wanted.set_capabilities_permitted(own);
+  wanted.set_capabilities_bounding(kUnknown);  // It can only become smaller.
+  EXPECT_FALSE(refused().contains("CAPABILITIES"));
+}
+
 TEST(DestinationRules, AFeatureThatNoProgramUsesIsNotMissed) {
   wire::HostFacts source = facts();
   source.add_cpu_features("vmx");
