@@ -13,7 +13,7 @@ import harness
 from harness import BIN, DONE, Testbed, program, wait_until
 
 MIGMPIRUN = BIN / "migmpirun"
-PATIENCE = 120
+PATIENCE = 180
 
 # Lennard-Jones liquid, as LAMMPS' own benchmark in.lj; digits of each line depend on all atoms.
 MELT = """
@@ -30,7 +30,7 @@ pair_coeff 1 1 1.0 1.0 2.5
 neighbor 0.3 bin
 neigh_modify delay 0 every 20 check no
 fix 1 all nve
-thermo 20
+thermo 100
 thermo_modify format float %20.15g
 thermo_modify flush yes
 run {steps}
@@ -124,7 +124,7 @@ class Mpi(unittest.TestCase):
         return Job(self.testbed, self.agent, ranks, "--mpi", mpi, "--", "--allow-run-as-root",
                    "--mca", "mpi_yield_when_idle", "1", *words, **options)
 
-    def lammps(self, size=10, steps=300, ranks=4):
+    def lammps(self, size=10, steps=1500, ranks=4):
         path = self.testbed.new_path("melt")
         path.write_text(MELT.format(size=size, steps=steps))
         return self.start(ranks, program("lmp"), "-in", path, "-log", "none")

@@ -44,12 +44,12 @@ def let_children_end(process, name, seconds=30):
 
 
 def processes_of(host):
-    """Those that have the network of a host of a testbed."""
-    network = os.stat(f"{host['directory']}/net").st_ino
+    """Those that have the name of a host of a testbed, which its cells have, too."""
+    space = os.stat(f"{host['directory']}/uts").st_ino
     found = []
     for entry in pathlib.Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and os.stat(entry / "ns/net").st_ino == network:
+            if entry.name.isdigit() and os.stat(entry / "ns/uts").st_ino == space:
                 found.append((int(entry.name), (entry / "comm").read_text().strip()))
         except OSError:
             continue
