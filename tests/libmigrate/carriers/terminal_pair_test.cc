@@ -1,6 +1,7 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <termios.h>
@@ -36,15 +37,20 @@ bool has_hung_up(int master) {
 }
 
 /// A pseudo-terminal of ours that is found, captured, and made anew under the same number when the
-/// old one is gone.
+/// old one is gone. One test at a time, whatever process it is in: between those another would take
+/// the number.
 class TerminalPair : public testing::Test {
  protected:
-  TerminalPair() : old_(make_pseudo_terminal("/dev/ptmx", 0).value()) {
+  TerminalPair()
+      : lock_(::open("/proc/self/exe", O_RDONLY | O_CLOEXEC)),
+        is_alone_(::flock(lock_.get(), LOCK_EX) == 0),
+        old_(make_pseudo_terminal("/dev/ptmx", 0).value()) {
     if (!can_type_input()) {
       skip_ = true;
     }
   }
   void SetUp() override {
+    ASSERT_TRUE(is_alone_);
     if (skip_) {
       GTEST_SKIP() << "putting input back needs CAP_SYS_ADMIN";
     }
@@ -79,6 +85,8 @@ class TerminalPair : public testing::Test {
     }
   }
 
+  UniqueFd lock_;
+  bool is_alone_;
   PseudoTerminal old_;
   PseudoTerminal new_;
   std::string still_there_;  // What the old master had to read when all was captured.
