@@ -176,6 +176,9 @@ Result<void> Gateway::open_sockets() {
 }
 
 std::string_view Gateway::read(std::span<char> into) {
+  if (!device_.valid()) {
+    return {};
+  }
   const ssize_t size = ::read(device_.get(), into.data(), into.size());
   if (size < 0 && errno != EAGAIN && errno != EINTR) {  // Who may do so in there has removed it.
     log::warn("{}", system_error("read", "the gateway of a cell").message());
