@@ -12,6 +12,7 @@
 #include "libmigrate/guest/guest_setup.h"
 #include "libmigrate/guest/offer_refusals.h"
 #include "libmigrate/image/image_form.h"
+#include "libmigrate/links/home_network.h"
 #include "libmigrate/move/link_probe.h"
 #include "libmigrate/move/page_transport.h"
 #include "libmigrate/rules/host_facts.h"
@@ -90,6 +91,10 @@ Result<bool> Arrival::receive_offer() {
   const bool only_asks = plan_.only_asks;
   if (offer_.process().size() != SessionId().size() || (offer_.token().empty() && !only_asks)) {
     return fail(make_error(ErrorCode::kCorrupt, "read the id of the process offered"));
+  }
+  // Who could have it fail would have his process in our network.
+  if (!is_sound(offer_.network())) {
+    return fail(make_error(ErrorCode::kCorrupt, "read the network of", "the home of a process"));
   }
   MIGRATE_TRY(check_form(offer_.draft(), ImageStage::kDraft));
   own_facts_ = MIGRATE_TRY(host_facts());

@@ -18,7 +18,6 @@
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/image_form.h"
 #include "libmigrate/image/only_process.h"
-#include "libmigrate/links/home_network.h"
 #include "libmigrate/links/tcp_listener.h"
 #include "libmigrate/pages/page_feed.h"
 #include "libmigrate/proc/pagemap.h"
@@ -124,8 +123,7 @@ Result<CellOptions> Arrival::cell_options() {
     options.login_user = only_process(offer_.draft()).login_user();
   }
   options.highest_descriptor = highest_descriptor(only_process(offer_.draft()));
-  if (is_sound(offer_.network()) && offer_.network().addresses_size() > 0 &&
-      !offer_.uses_place_network()) {
+  if (offer_.network().addresses_size() > 0 && !offer_.uses_place_network()) {
     options.network = offer_.network();
   }
   options.socket_path = cell_socket(context_, session_);

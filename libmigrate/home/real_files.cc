@@ -139,7 +139,8 @@ const wire::Listener* listener_of(const wire::Image& image, int fd) {
   const auto found =
       std::ranges::find_if(image.objects().listeners(), [&](const wire::Listener& listener) {
         const auto name = SocketName::from_bytes(listener.name());
-        return name && name->family() == local->family() && name->port() == local->port();
+        return name && name->family() == local->family() && name->port() == local->port() &&
+               (name->is_any() || name->address_bytes() == local->address_bytes());
       });
   return found == image.objects().listeners().end() ? nullptr : &*found;
 }

@@ -30,25 +30,19 @@ class SourceParked : public Face {
     if (listening.empty()) {
       return fail(make_error(ErrorCode::kNotFound, "find", "a listener"));
     }
-    AcceptedSocket made;
-    made.descriptor = MIGRATE_TRY(
-        move_.parked().accept(listening.front(), above_all_descriptors(), accepted.size()));
-    made.real = MIGRATE_TRY(fetch_descriptor(process(), made.descriptor));
-    return made;
+    return fetch_made(MIGRATE_TRY(
+        move_.parked().accept(listening.front(), above_all_descriptors(), accepted.size())));
   }
   Result<AcceptedSocket> make_socket(int type, const SocketName& local, const SocketName* peer,
                                      const std::set<std::uint32_t>& accepted) override {
     const auto socket = MIGRATE_TRY(move_.parked().make_socket(
         type, local.to_bytes(), peer == nullptr ? std::string() : peer->to_bytes(),
         above_all_descriptors(), accepted.size()));
-    AcceptedSocket made;
-    made.descriptor = socket.descriptor;
     if (socket.error != 0) {
-      MIGRATE_TRY(close_accepted(made.descriptor));
+      MIGRATE_TRY(close_accepted(socket.descriptor));
       return fail(system_error_from(socket.error, "connect to", peer->to_string()));
     }
-    made.real = MIGRATE_TRY(fetch_descriptor(process(), made.descriptor));
-    return made;
+    return fetch_made(socket.descriptor);
   }
   Result<void> close_accepted(std::uint32_t descriptor) override {
     return move_.parked().close({descriptor});
@@ -68,6 +62,15 @@ class SourceParked : public Face {
   SourceMove& move() const { return move_; }
 
  private:
+  // What we cannot have nobody would ever close there.
+  Result<AcceptedSocket> fetch_made(std::uint32_t descriptor) {
+    auto real = fetch_descriptor(process(), descriptor);
+    if (!real) {
+      MIGRATE_TRY(close_accepted(descriptor));
+      return fail(std::move(real).error());
+    }
+    return AcceptedSocket{std::move(*real), descriptor};
+  }
   std::uint32_t above_all_descriptors() const {
     const auto& all = only_process(move_.image()).descriptors();  // ascending
     return all.empty() ? 0 : all.rbegin()->number() + 1;

@@ -104,10 +104,14 @@ Result<void> set_up_family(const NetworkSetup& setup, unsigned device, int famil
                : Result<void>();
 }
 
-bool has_family(const wire::HomeNetwork& network, int family) {
+// Every home has ::1, also of a process that comes to where the kernel has no version 6.
+bool has_six_here(const wire::HomeNetwork& network) {
+  if (::access("/proc/sys/net/ipv6", F_OK) != 0) {
+    return false;
+  }
   return std::ranges::any_of(network.addresses(), [&](const wire::HomeNetwork::Address& address) {
     const auto name = SocketName::from_bytes(address.name());
-    return name && name->family() == family;
+    return name && name->family() == AF_INET6;
   });
 }
 
@@ -118,8 +122,9 @@ Result<void> set_up_network(const wire::HomeNetwork& network) {
   MIGRATE_TRY(setup.raise(NetworkSetup::kLoopback));
   MIGRATE_TRY(write_network_setting("ipv4/conf/" + name + "/route_localnet", "1"));
   forget_connections_at_once();
-  const bool has_six = has_family(network, AF_INET6);
+  const bool has_six = has_six_here(network);
   if (has_six) {  // Nothing of its own is sent there.
+    MIGRATE_TRY(write_network_setting("ipv6/conf/" + name + "/disable_ipv6", "0"));
     MIGRATE_TRY(write_network_setting("ipv6/conf/" + name + "/addr_gen_mode", "1"));
     MIGRATE_TRY(write_network_setting("ipv6/conf/" + name + "/accept_ra", "0"));
   }
@@ -176,6 +181,9 @@ Result<void> Gateway::open_sockets() {
 }
 
 std::string_view Gateway::read(std::span<char> into) {
+  if (!device_.valid()) {
+    return {};
+  }
   const ssize_t size = ::read(device_.get(), into.data(), into.size());
   if (size < 0 && errno != EAGAIN && errno != EINTR) {  // Who may do so in there has removed it.
     log::warn("{}", system_error("read", "the gateway of a cell").message());

@@ -5,10 +5,13 @@
 #include <netinet/in.h>
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <string_view>
+#include <utility>
 
 #include "base/unique_fd.h"
 #include "libmigrate/links/tcp_socket.h"
@@ -49,6 +52,26 @@ std::string usual_address(int family) {
   return own ? std::string(own->address_bytes()) : std::string();
 }
 
+// No other can be given to an interface: they mean no host, or many.
+bool is_of_one_host(const SocketName& name) {
+  constexpr unsigned char kMulticastSix = 0xFF;
+  constexpr unsigned char kMulticast = 224;
+  constexpr unsigned char kAfterMulticast = 240;
+  const std::string_view address = name.address_bytes();
+  const auto first = static_cast<unsigned char>(address[0]);
+  return name.family() == AF_INET6
+             ? !name.is_any() && first != kMulticastSix
+             : first != 0 && (first < kMulticast || first >= kAfterMulticast) &&
+                   address != "\xFF\xFF\xFF\xFF";
+}
+
+bool is_sound_address(const wire::HomeNetwork::Address& address) {
+  constexpr std::size_t kBits = 8;
+  const auto name = SocketName::from_bytes(address.name());
+  return name && !name->is_link_local() && is_of_one_host(*name) && address.prefix() != 0 &&
+         address.prefix() <= kBits * name->address_bytes().size();
+}
+
 }  // namespace
 
 wire::HomeNetwork home_network() {
@@ -63,32 +86,25 @@ wire::HomeNetwork home_network() {
   for (const ifaddrs* each = found; each != nullptr; each = each->ifa_next) {
     const auto name = SocketName::from_bytes(bytes_of(each->ifa_addr));
     const auto mask = SocketName::from_bytes(bytes_of(each->ifa_netmask));
-    if (!name || !mask || (each->ifa_flags & IFF_UP) == 0 || name->is_link_local() ||
+    if (!name || !mask || (each->ifa_flags & IFF_UP) == 0 ||
         network.addresses_size() == kMostAddresses) {
       continue;
     }
-    wire::HomeNetwork::Address& address = *network.add_addresses();
+    wire::HomeNetwork::Address address;
     address.set_name(SocketName::of_address(name->address_bytes(), 0).to_bytes());
     address.set_prefix(ones_in(*mask));
     address.set_is_usual(name->address_bytes() ==
                          (name->family() == AF_INET ? usual_four : usual_six));
+    if (is_sound_address(address)) {
+      *network.add_addresses() = std::move(address);
+    }
   }
   return network;
 }
 
 bool is_sound(const wire::HomeNetwork& network) {
-  if (network.addresses_size() > kMostAddresses) {
-    return false;
-  }
-  for (const wire::HomeNetwork::Address& address : network.addresses()) {
-    constexpr std::size_t kBits = 8;
-    const auto name = SocketName::from_bytes(address.name());
-    if (!name || name->is_link_local() || address.prefix() == 0 ||
-        address.prefix() > kBits * name->address_bytes().size()) {
-      return false;
-    }
-  }
-  return true;
+  return network.addresses_size() <= kMostAddresses &&
+         std::ranges::all_of(network.addresses(), is_sound_address);
 }
 
 }  // namespace migrate

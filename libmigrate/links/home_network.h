@@ -9,7 +9,8 @@ namespace migrate {
 /// be found is left out. Blocks for less than a millisecond.
 wire::HomeNetwork home_network();
 
-/// Whether a peer's is one: of few addresses, each with a prefix that it can have.
+/// Whether a peer's is one: of few addresses, which a host can have, each with a prefix that it can
+/// have. It can be set up by whoever may at all.
 bool is_sound(const wire::HomeNetwork& network);
 
 }  // namespace migrate

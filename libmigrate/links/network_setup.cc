@@ -99,9 +99,10 @@ Result<void> NetworkSetup::own_all_addresses(int family, std::uint32_t table) co
   return ask(message.header);
 }
 
+// One that is there already is as good: a host may have it on two interfaces.
 Result<void> NetworkSetup::add_address(unsigned interface, const SocketName& address,
                                        unsigned prefix) const {
-  RouteMessage message(RTM_NEWADDR, NLM_F_CREATE);
+  RouteMessage message(RTM_NEWADDR, NLM_F_CREATE | NLM_F_REPLACE);
   auto& added = message.add<ifaddrmsg>();
   added.ifa_family = static_cast<unsigned char>(address.family());
   added.ifa_prefixlen = static_cast<unsigned char>(prefix);

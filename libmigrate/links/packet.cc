@@ -152,7 +152,9 @@ Handshake read_call(std::string_view segment, std::size_t header_bytes) {
       break;
     }
     if (kind == TCPOPT_MAXSEG && size == TCPOLEN_MAXSEG) {
-      call.most_segment_bytes = static_cast<std::uint16_t>(word_at(segment, place + 2));
+      const unsigned most = word_at(segment, place + 2);  // 0 says nothing.
+      call.most_segment_bytes =
+          most == 0 ? call.most_segment_bytes : static_cast<std::uint16_t>(most);
     } else if (kind == TCPOPT_WINDOW && size == TCPOLEN_WINDOW) {
       constexpr unsigned kMostScale = 14;
       call.scale = static_cast<std::uint8_t>(std::min(byte_at(segment, place + 2), kMostScale));

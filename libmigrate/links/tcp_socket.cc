@@ -114,6 +114,10 @@ bool SocketName::is_loopback() const {
                              : std::memcmp(address.data(), &in6addr_loopback, address.size()) == 0;
 }
 
+bool SocketName::is_any() const {
+  return address_bytes() == none_of(family()).address_bytes();
+}
+
 SocketName SocketName::loopback(std::uint16_t port) {
   sockaddr_in four{};
   four.sin_family = AF_INET;

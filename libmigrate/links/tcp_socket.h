@@ -38,6 +38,8 @@ class SocketName {
   bool is_link_local() const;
   /// 127.0.0.0/8, ::1
   bool is_loopback() const;
+  /// 0.0.0.0, ::
+  bool is_any() const;
   /// 127.0.0.1.
   static SocketName loopback(std::uint16_t port);
   /// No address, and no port.

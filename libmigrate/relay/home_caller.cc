@@ -11,6 +11,17 @@ namespace {
 
 constexpr std::size_t kMostCallsOfPlace = 512;
 
+// By the same name somebody else of this host may have the same peer, or may have had it lately:
+// which is told only when it connects. At the place, where the name was chosen, nobody has.
+Result<AcceptedSocket> begin_call(const MakeSocket& by, const SocketName& local,
+                                  const SocketName& peer) {
+  auto made = by(SOCK_STREAM, local, &peer);
+  if (!made && made.error().sys_errno == EADDRNOTAVAIL && local.port() != 0) {
+    return by(SOCK_STREAM, SocketName::of_address(local.address_bytes(), 0), &peer);
+  }
+  return made;
+}
+
 }  // namespace
 
 Result<void> HomeCaller::take(const wire::RelayCall& call) {
@@ -64,7 +75,7 @@ std::vector<HomeCaller::Outcome> HomeCaller::pump(const MakeSocket& by) {
     std::optional<int> error;
     if (call.socket) {
       error = error_of(call);
-    } else if (auto made = by(SOCK_STREAM, call.local, &call.peer)) {
+    } else if (auto made = begin_call(by, call.local, call.peer)) {
       call.socket = std::move(*made);
     } else {
       const bool is_later = made.error().code == ErrorCode::kRetry;

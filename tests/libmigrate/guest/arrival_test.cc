@@ -6,7 +6,9 @@
 
 #include <future>
 #include <string>
+#include <string_view>
 
+#include "libmigrate/links/tcp_socket.h"
 #include "transport/memory_channel.h"
 
 namespace migrate {
@@ -58,6 +60,17 @@ TEST_F(ArrivalTest, AProcessWithoutAnId) {
   wire::Offer wrong = offer();
   wrong.set_process("short");
   EXPECT_NE(told_of(wrong).find("id of the process"), std::string::npos);
+}
+
+// Nor does it get ours instead, as one would that tells of none.
+TEST_F(ArrivalTest, ANetworkThatNoHomeHas) {
+  wire::Offer wrong = offer();
+  wire::HomeNetwork::Address& address = *wrong.mutable_network()->add_addresses();
+  address.set_prefix(8);
+  for (const std::string_view many : {"\xE0\x01\x01\x01", "\xFF\x02: multicast"}) {
+    address.set_name(SocketName::of_address(many, 0).to_bytes());
+    EXPECT_NE(told_of(wrong).find("the network of"), std::string::npos);
+  }
 }
 
 TEST_F(ArrivalTest, AProcessThatNobodyCouldProveToKnow) {

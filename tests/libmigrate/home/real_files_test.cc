@@ -144,6 +144,14 @@ TEST_F(AcceptedFilesTest, WhatWasNotNotedIsFound) {
   EXPECT_EQ(noted_.SerializeAsString(), before.SerializeAsString());
 }
 
+TEST_F(AcceptedFilesTest, WhatIsOfAnotherAddressHasNotComeToTheListener) {
+  const SocketName name = *SocketName::of(listener_.get());
+  const SocketName elsewhere = SocketName::of_address({"\x7F\0\0\x02", 4}, name.port());
+  image_.mutable_objects()->mutable_listeners(0)->set_name(elsewhere.to_bytes());
+  note_unnoted(::getpid(), image_, noted_);
+  EXPECT_EQ(noted_.streams_size(), 1);
+}
+
 TEST_F(AcceptedFilesTest, ADescriptorThatIsAnothersByNowIsNotTakenForThatOfBefore) {
   const int number = links_[0].release();
   ASSERT_EQ(::dup3(links_[1].get(), number, O_CLOEXEC), number);

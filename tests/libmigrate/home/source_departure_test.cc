@@ -5,10 +5,13 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <filesystem>
 #include <functional>
 #include <mutex>
@@ -133,6 +136,33 @@ TEST_F(SourceDepartureTest, ThatCameToNothingIsTold) {
   ASSERT_GT(::read(read_end.get(), text.data(), text.size() - 1), 0);
   EXPECT_NE(std::string(text.data()).find("no room"), std::string::npos);
   EXPECT_FALSE(is_parked());
+}
+
+// What the worker has no room for nobody would ever close in the deputy.
+TEST_F(SourceDepartureTest, ASocketThatCannotBeFetchedIsNotLeftInTheDeputy) {
+  there_.start();
+  auto leaving = create();
+  ASSERT_EQ(leaving->attempt(), MoveOutcome::kCommitted);
+  Departed departed = leaving->depart();
+  ASSERT_TRUE(departed.deputy->settle({}));
+  there_.stop();
+  const auto make = [&] {
+    return departed.deputy->make_socket(SOCK_DGRAM, SocketName::loopback(0), nullptr, {});
+  };
+  const std::string folder = "/proc/" + std::to_string(process_.pid()) + "/fd";
+  const std::size_t before = list_directory(folder).value().size();
+  rlimit limit{};
+  ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
+  const int next = UniqueFd(::dup(STDERR_FILENO)).get();
+  const rlimit one_more{static_cast<rlim_t>(next) + 1, limit.rlim_max};
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &one_more), 0);
+  const auto failed = make();
+  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+  ASSERT_FALSE(failed);
+  EXPECT_EQ(failed.error().sys_errno, EMFILE) << failed.error().message();
+  EXPECT_EQ(list_directory(folder).value().size(), before);
+  EXPECT_TRUE(make());
+  EXPECT_EQ(list_directory(folder).value().size(), before + 1);
 }
 
 TEST_F(SourceDepartureTest, LeavesADeputyWhichEndsWithIt) {

@@ -6,7 +6,9 @@
 
 #include <array>
 #include <cerrno>
+#include <random>
 #include <string>
+#include <string_view>
 
 namespace migrate {
 namespace {
@@ -44,13 +46,17 @@ std::string body_of(const std::string& packet) {
 }
 
 // An answer is a call to whom reads it as one: only the flags differ.
-Packet call_from(const SocketName& from, const SocketName& to, const Handshake& says) {
+std::string bytes_of_call(const SocketName& from, const SocketName& to, const Handshake& says) {
   Packet asked;
   asked.from = to;
   asked.to = from;
   std::string bytes = accepting_packet(asked, says);
   bytes[bytes.size() - body_of(bytes).size() + 13] = 2;
-  return read_packet(bytes);
+  return bytes;
+}
+
+Packet call_from(const SocketName& from, const SocketName& to, const Handshake& says) {
+  return read_packet(bytes_of_call(from, to, says));
 }
 
 TEST(Packets, ADatagramIsReadAsItWasWritten) {
@@ -84,7 +90,9 @@ TEST(Packets, ACallSaysWhatItOffers) {
     EXPECT_EQ(call.call.most_segment_bytes, says.most_segment_bytes);
     EXPECT_EQ(call.call.scale, says.scale);
     EXPECT_TRUE(call.call.selective);
-    EXPECT_FALSE(call_from(from, to, Handshake{.sequence = 1}).call.scale);
+    const Packet other = call_from(from, to, Handshake{.sequence = 1, .most_segment_bytes = 0});
+    EXPECT_FALSE(other.call.scale);
+    EXPECT_EQ(other.call.most_segment_bytes, 536);  // As if nothing were said of it.
   }
 }
 
@@ -123,6 +131,31 @@ TEST(Packets, WhatIsCutOffIsNone) {
         refusing_packet(call_from(kFour, kOtherFour, Handshake{.most_segment_bytes = 9}))}) {
     for (std::size_t size = 0; size < whole.size(); ++size) {
       EXPECT_EQ(read_packet(whole.substr(0, size)).kind, Packet::Kind::kOther) << size;
+    }
+  }
+}
+
+// What is read lies within them, and can be answered.
+TEST(Packets, AnyBytesAreRead) {
+  std::mt19937 random(1);
+  const Handshake says{.scale = std::uint8_t{7}, .selective = true};
+  const std::array<std::string, 4> packets{datagram_packet(kFour, kOtherFour, "some text"),
+                                           datagram_packet(kSix, kOtherSix, "some text"),
+                                           bytes_of_call(kFour, kOtherFour, says),
+                                           bytes_of_call(kSix, kOtherSix, says)};
+  for (int round = 0; round < 50'000; ++round) {
+    for (const std::string& whole : packets) {
+      std::string bytes = whole.substr(0, whole.size() - random() % 8);
+      for (auto changes = random() % 4; changes > 0; --changes) {
+        bytes[random() % bytes.size()] = static_cast<char>(random());
+      }
+      const Packet packet = read_packet(bytes);
+      if (packet.kind == Packet::Kind::kDatagram) {
+        ASSERT_GE(packet.content.data(), bytes.data());
+        ASSERT_LE(packet.content.data() + packet.content.size(), bytes.data() + bytes.size());
+      } else if (packet.kind == Packet::Kind::kCall) {
+        ASSERT_EQ(read_packet(refusing_packet(packet)).to, packet.from);
+      }
     }
   }
 }

@@ -1,5 +1,8 @@
 // Connections that a process makes while it is away, and datagrams that it sends: what comes of
 // them is what would at home.
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
 #include <sys/stat.h>
@@ -55,6 +58,7 @@ class CallRelay : public RelayWorld {
     wire::HomeNetwork network;
     add(network, SocketName::loopback(0), 8, false);
     add(network, SocketName::of_address("\x0A\x09\x08\x07", 0), 24, true);
+    add(network, SocketName::of_address("\x0A\x09\x08\x07", 0), 24, true);  // On two interfaces.
     auto gateway = Gateway::create(thread, network);
     over.set_value();
     cell.join();
@@ -109,20 +113,44 @@ class CallRelay : public RelayWorld {
     if (error_ != 0) {
       return fail(system_error_from(error_, "connect"));
     }
-    const int fd = ::socket(local.family(), type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     // As ParkedProcess::make_socket(): the port that the cell has chosen may be taken here.
-    const int yes = 1;
-    EXPECT_EQ(::setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)), 0);
-    if (::bind(fd, local.address(), local.size()) != 0) {
-      const SocketName any = SocketName::of_address(local.address_bytes(), 0);
-      EXPECT_EQ(::bind(fd, any.address(), any.size()), 0);
+    UniqueFd made(::socket(local.family(), type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+    if (type == SOCK_STREAM) {
+      share_name(made);
     }
-    if (peer != nullptr && ::connect(fd, peer->address(), peer->size()) != 0 &&
+    if (::bind(made.get(), local.address(), local.size()) != 0) {
+      const SocketName any = SocketName::of_address(local.address_bytes(), 0);
+      EXPECT_EQ(::bind(made.get(), any.address(), any.size()), 0);
+    }
+    if (peer != nullptr && ::connect(made.get(), peer->address(), peer->size()) != 0 &&
         errno != EINPROGRESS) {
       return fail(system_error("connect"));
     }
+    const int fd = made.release();
     deputys_.insert(fd);
     return AcceptedSocket{UniqueFd(::dup(fd)), static_cast<std::uint32_t>(fd)};
+  }
+
+  static void share_name(const UniqueFd& socket) {
+    const int yes = 1;
+    EXPECT_EQ(::setsockopt(socket.get(), SOL_SOCKET, SO_REUSEADDR, &yes, sizeof(yes)), 0);
+  }
+
+  // As only who may do so in there can.
+  void remove_device() {
+    std::thread([&] {
+      EXPECT_EQ(::setns(space_.get(), CLONE_NEWNET), 0);
+      struct {
+        nlmsghdr header;
+        ifinfomsg link;
+      } request{};
+      request.header.nlmsg_len = sizeof(request);
+      request.header.nlmsg_type = RTM_DELLINK;
+      request.header.nlmsg_flags = NLM_F_REQUEST;
+      request.link.ifi_index = static_cast<int>(::if_nametoindex("home0"));
+      const UniqueFd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+      EXPECT_EQ(::send(netlink.get(), &request, sizeof(request), 0), ssize_t(sizeof(request)));
+    }).join();
   }
 
   GuestRelay::Handlers place_handlers() {
@@ -303,6 +331,36 @@ TEST_F(CallRelay, WhoCannotBeCalledNowIsCalledAgain) {
   ASSERT_TRUE(turn_until([this] { return made_ > 0; }));
   error_ = 0;
   EXPECT_EQ(outcome(client), 0);
+}
+
+TEST_F(CallRelay, WhoseNameHasThatPeerAtHomeCallsByAnother) {
+  const UniqueFd listener = listener_here();
+  const SocketName peer = *SocketName::of(listener.get());
+  const UniqueFd other = socket_here(SOCK_STREAM);
+  share_name(other);
+  begin(other, peer);
+  const UniqueFd others = accept_at(listener);
+  const SocketName name = *SocketName::of(other.get());
+  const UniqueFd client = socket_inside(SOCK_STREAM);
+  ASSERT_EQ(::bind(client.get(), name.address(), name.size()), 0);
+  begin(client, peer);
+  EXPECT_EQ(outcome(client), 0);
+  const UniqueFd server = accept_at(listener);
+  EXPECT_EQ(SocketName::of_peer(server.get())->address_bytes(), name.address_bytes());
+  EXPECT_EQ(*SocketName::of(client.get()), name);
+  expect_echo(client, server);
+}
+
+TEST_F(CallRelay, ADeviceThatIsRemovedIsToldOnce) {
+  remove_device();
+  testing::internal::CaptureStdout();
+  testing::internal::CaptureStderr();
+  turn_times(20);
+  const std::string said =
+      testing::internal::GetCapturedStdout() + testing::internal::GetCapturedStderr();
+  const std::size_t first = said.find("the gateway of a cell");
+  EXPECT_NE(first, std::string::npos);
+  EXPECT_EQ(said.find("the gateway of a cell", first + 1), std::string::npos) << said;
 }
 
 TEST_F(CallRelay, ACallThatIsGivenUpIsOver) {
