@@ -103,7 +103,8 @@ Result<Cell> Cell::create(const CellOptions& options) {
                     .process_id = options.process_id,
                     .seed_descriptor = cell.seed_descriptor_,
                     .terminal = options.terminal,
-                    .login_user = options.login_user});
+                    .login_user = options.login_user,
+                    .has_network = options.network.has_value()});
   }
   cell.init_ = static_cast<pid_t>(child);
   cell.init_pidfd_.reset(pidfd);

@@ -113,6 +113,18 @@ Result<void> make_own_proc() {
   return {};
 }
 
+// Whoever has others' rights by a program of theirs must not ask whom the process's home names: who
+// they are (LDAP, NIS, Kerberos), or that an abstract name is root's.
+Result<void> ignore_set_user_ids() {
+  mount_attr wanted{};
+  wanted.attr_set = MOUNT_ATTR_NOSUID;
+  if (::mount_setattr(AT_FDCWD, "/", AT_RECURSIVE, &wanted, sizeof(wanted)) != 0) {
+    return fail(system_error("ignore set-user-id programs in a cell", {},
+                             "the kernel needs mount_setattr (5.12)"));
+  }
+  return {};
+}
+
 // Where that cannot be, the destination has refused processes with terminals, or will not take them
 // in (CellControl::make_terminal).
 void make_own_terminals() {
@@ -169,6 +181,9 @@ class Init {
 Result<void> Init::start(const InitOptions& options) {
   MIGRATE_TRY(make_own_proc());
   make_own_terminals();
+  if (options.has_network) {
+    MIGRATE_TRY(ignore_set_user_ids());
+  }
   {
     // Opened anew: a mapping by the worker's descriptor would keep the worker's lock.
     const std::string path = "/proc/self/fd/" + std::to_string(options.mark);

@@ -61,6 +61,7 @@ struct InitOptions {
   std::uint32_t seed_descriptor = 0;
   std::optional<unsigned> terminal;  ///< As in CellOptions.
   std::uint32_t login_user = ~0U;
+  bool has_network = false;  ///< Of its own.
 };
 /// Body of the cell's init, in the new namespaces. Never returns.
 [[noreturn]] void run_init(const InitOptions& options);

@@ -322,6 +322,24 @@ class Calls(unittest.TestCase):
         end.process.kill()
         daemon.kill()
 
+    def test_programs_have_no_rights_of_others_in_the_network_of_home(self):
+        """Whom such a program asks who somebody is would be of the home's choice."""
+        own = self.testbed.new_path("id")
+        shutil.copy("/usr/bin/id", own)
+        own.chmod(0o4755)
+        own.parent.chmod(0o755)
+        for options, user in ((("--network", "place"), b"0"), ((), b"65534")):
+            process = self.testbed.start(
+                "hostA", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/bin/sh", "-c",
+                f"echo ready; read x; {own} -u; exit $?", stdin=subprocess.PIPE, cwd="/")
+            self.assertTrue(process.wait_ready())
+            moved = self.testbed.move("hostA", process.pid, "hostB", options=options)
+            self.assertEqual(moved.status, DONE, f"{moved}\n{self.testbed.logs()}")
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            self.assertEqual(process.wait(), 0, bytes(process.output))
+            self.assertEqual(bytes(process.output).split()[-1], user, bytes(process.output))
+
     def test_the_network_of_the_place(self):
         echo = self.testbed.start("hostB", PYTHON, "-c", ECHO, "127.0.0.1", self.port + 50)
         self.assertTrue(echo.wait_ready(), bytes(echo.output))
