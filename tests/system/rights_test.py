@@ -180,7 +180,8 @@ class Away(RightsCase):
     def start_and_move(self, *changed):
         process = self.start("plain", "say", "ready", "wait", "GO", "exec", *changed, "wait",
                              "STOP", "fork", "end")
-        moved = self.move("owner", process, more=["--mode", "demand"])
+        # In the network of its home, programs of others would give it no rights there.
+        moved = self.move("owner", process, more=["--mode", "demand", "--network", "place"])
         self.assertEqual(moved.status, DONE, f"{moved}\n{self.testbed.logs()}")
         return process
 
