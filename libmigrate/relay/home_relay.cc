@@ -90,9 +90,7 @@ void HomeRelay::adopt(const wire::HomeRelayState& state) {
   acceptor_.adopt(state);
   epoch_ = state.epoch();
   attempt_ = state.attempt();
-  signals_.assign(state.signals().begin(), state.signals().end());
-  first_signal_ = std::max<std::uint64_t>(state.first_signal(), 1);
-  sent_signal_ = first_signal_ - 1;
+  signals_.adopt(state);
   stopped_signal_ = static_cast<int>(state.stopped_signal());
   if (state.has_location()) {
     location_ = state.location();
@@ -116,10 +114,7 @@ wire::HomeRelayState HomeRelay::note() const {
   acceptor_.note(state);
   state.set_epoch(epoch_);
   state.set_attempt(attempt_);
-  state.set_first_signal(first_signal_);
-  for (const std::string& signal : signals_) {
-    state.add_signals(signal);
-  }
+  signals_.note(state);
   state.set_stopped_signal(static_cast<std::uint32_t>(stopped_signal_));
   if (location_) {
     *state.mutable_location() = *location_;
@@ -188,13 +183,13 @@ int HomeRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
   for (const auto& [id, stream] : streams_) {
     const bool allowed = may_read(stream);
     stream.collect(descriptors, allowed);
-    if (!allowed && active_ && !exited_ && stream.is_terminal() && timeout_ms < 0) {
+    const bool is_followed = stream.is_terminal() && (active_ || stream.has_taken_terminal());
+    if (!allowed && !exited_ && is_followed && timeout_ms < 0) {
       timeout_ms = kForegroundIntervalMs;
     }
   }
   if (may_accept()) {
-    caller_.collect(descriptors);
-    datagrams_.collect(descriptors, active_->link);
+    outgoing_.collect(descriptors, active_->link);
   }
   const int rest_ms = may_accept() ? acceptor_.collect(descriptors, streams_.size()) : -1;
   return rest_ms >= 0 && (timeout_ms < 0 || rest_ms < timeout_ms) ? rest_ms : timeout_ms;
@@ -295,8 +290,7 @@ Result<void> HomeRelay::check_resume(const Peer& peer, std::uint64_t activated_e
   if (resume.epoch() < epoch_ || (resume.epoch() == epoch_ && resume.attempt() <= attempt_)) {
     return fail(make_error(ErrorCode::kPeerLost, "take a link", "one older than the present"));
   }
-  if (activated_epoch != resume.epoch() || resume.next_signal() < first_signal_ ||
-      resume.next_signal() > first_signal_ + signals_.size()) {
+  if (activated_epoch != resume.epoch() || !signals_.may_resume_at(resume.next_signal())) {
     return fail(corrupt_from_place("resume the link to the process's place"));
   }
   return check_streams(resume);
@@ -310,15 +304,11 @@ void HomeRelay::activate(std::unique_ptr<Peer> peer) {
   }
   epoch_ = resume.epoch();
   attempt_ = resume.attempt();
-  caller_.end_all();
+  outgoing_.calls().end_all();
   wire::RelayMessage message;
   message.mutable_resumed()->set_epoch(epoch_);
   resume_streams(resume, *message.mutable_resumed());
-  while (first_signal_ < resume.next_signal()) {
-    signals_.pop_front();
-    ++first_signal_;
-  }
-  sent_signal_ = first_signal_ - 1;
+  signals_.resume_at(resume.next_signal());
   active_->link.send(message);
 }
 
@@ -347,18 +337,18 @@ Result<void> HomeRelay::dispatch(const wire::RelayMessage& message) {
       retire(message.retired().stream());
       return {};
     case Body::kCall:
-      return caller_.take(message.call());
+      return outgoing_.calls().take(message.call());
     case Body::kCallEnded:
-      caller_.end(message.call_ended().number());
+      outgoing_.calls().end(message.call_ended().number());
       return {};
     case Body::kDatagram:
-      return may_accept() ? datagrams_.send(message.datagram(), handlers_.on_call, active_->link)
+      return may_accept() ? outgoing_.send(message.datagram(), handlers_.on_call, active_->link)
                           : Result<void>();
     case Body::kUnlistened:
       close_listener(message.unlistened().listener());
       return {};
     case Body::kSignalAck:
-      return accept_signal_ack(message.signal_ack());
+      return signals_.acknowledge(message.signal_ack().number());
     case Body::kJobState:
       accept_job_state(message.job_state());
       return {};
@@ -395,17 +385,6 @@ std::optional<HomeRelay::Owed> HomeRelay::owed() const {
     return std::nullopt;
   }
   return owed_ ? Owed{owed_->pages(), owed_->by()} : Owed{};
-}
-
-Result<void> HomeRelay::accept_signal_ack(const wire::RelaySignalAck& ack) {
-  if (ack.number() > sent_signal_) {
-    return fail(corrupt_from_place("accept the acknowledgement of a signal that was not sent"));
-  }
-  while (first_signal_ <= ack.number()) {
-    signals_.pop_front();
-    ++first_signal_;
-  }
-  return {};
 }
 
 void HomeRelay::accept_job_state(const wire::RelayJobState& state) {
@@ -501,12 +480,7 @@ void HomeRelay::pump_link() {
       stream.pump_link(active_->link);
     }
   }
-  while (sent_signal_ + 1 < first_signal_ + signals_.size()) {
-    wire::RelayMessage message;
-    message.mutable_signal()->set_number(++sent_signal_);
-    message.mutable_signal()->set_siginfo(signals_[sent_signal_ - first_signal_]);
-    active_->link.send(message);
-  }
+  signals_.pump(active_->link);
   tell_accepted();
   for (auto& [id, stream] : streams_) {
     if (!retired_.contains(id)) {
@@ -566,9 +540,6 @@ Result<void> HomeRelay::send_signal(std::span<const std::byte> siginfo) {
   if (siginfo.size() != kSiginfoBytes) {
     return fail(make_error(ErrorCode::kInvalid, "forward a signal", "siginfo of a wrong size"));
   }
-  if (signals_.size() >= kMaxRelaySignals) {
-    return fail(make_error(ErrorCode::kRetry, "forward a signal", "too many signals wait"));
-  }
   siginfo_t information{};
   std::memcpy(&information, siginfo.data(), std::min(siginfo.size(), sizeof(information)));
   const bool has_terminal = std::ranges::any_of(
@@ -582,10 +553,7 @@ Result<void> HomeRelay::send_signal(std::span<const std::byte> siginfo) {
     }
     follow_terminals();
   }
-  std::string bytes(kSiginfoBytes, '\0');
-  std::copy(siginfo.begin(), siginfo.end(), std::as_writable_bytes(std::span(bytes)).begin());
-  signals_.push_back(std::move(bytes));
-  return {};
+  return signals_.add(siginfo);
 }
 
 }  // namespace migrate

@@ -17,7 +17,8 @@
 #include "base/result.h"
 #include "libmigrate/relay/home_acceptor.h"
 #include "libmigrate/relay/home_caller.h"
-#include "libmigrate/relay/home_datagrams.h"
+#include "libmigrate/relay/home_outgoing.h"
+#include "libmigrate/relay/home_signals.h"
 #include "libmigrate/relay/home_stream.h"
 #include "libmigrate/relay/link.h"
 
@@ -137,7 +138,6 @@ class HomeRelay {
   Result<void> check_resume(const Peer& peer, std::uint64_t activated_epoch) const;
   void activate(std::unique_ptr<Peer> peer);
   Result<void> dispatch(const wire::RelayMessage& message);
-  Result<void> accept_signal_ack(const wire::RelaySignalAck& ack);
   void accept_job_state(const wire::RelayJobState& state);
   void stop_deputy();
   bool was_written(const google::protobuf::RepeatedPtrField<wire::RelayStreamEnd>& ends) const;
@@ -168,17 +168,14 @@ class HomeRelay {
   const pid_t deputy_;
   std::map<std::uint32_t, HomeStream> streams_;
   HomeAcceptor acceptor_;
-  HomeCaller caller_;
-  HomeDatagrams datagrams_;
+  HomeOutgoing outgoing_;
   std::set<std::uint32_t> retired_;                     // in this turn
   std::map<std::uint32_t, std::uint32_t> told_closed_;  // directions, by stream
   std::unique_ptr<Peer> active_;
   std::deque<std::unique_ptr<Peer>> pending_;
   std::uint64_t epoch_ = 0;
   std::uint64_t attempt_ = 0;
-  std::deque<std::string> signals_;  // not acknowledged
-  std::uint64_t first_signal_ = 1;   // the number of the first of them
-  std::uint64_t sent_signal_ = 0;    // the last that was queued on the present link
+  HomeSignals signals_;
   int stopped_signal_ = 0;
   std::optional<wire::RelayJobState> stop_;  // not acted on yet
   std::optional<wire::RelayLocated> location_;

@@ -97,7 +97,7 @@ void HomeRelay::pump_calls() {
   if (!may_accept()) {
     return;
   }
-  for (HomeCaller::Outcome& outcome : caller_.pump(handlers_.on_call)) {
+  for (HomeCaller::Outcome& outcome : outgoing_.pump(handlers_.on_call, active_->link)) {
     int error = outcome.error;
     if (error == 0) {
       const std::uint32_t id =
@@ -118,24 +118,17 @@ void HomeRelay::pump_calls() {
     message.mutable_call_failed()->set_error(static_cast<std::uint32_t>(error));
     active_->link.send(message);
   }
-  datagrams_.pump(active_->link);
-  datagrams_.forget_idle();
 }
 
-// Of calls that came to nothing, and sockets that nobody has used.
 void HomeRelay::close_left() {
-  for (const std::uint32_t descriptor : caller_.take_left()) {
-    handlers_.on_accepted_closed(descriptor);
-  }
-  for (const std::uint32_t descriptor : datagrams_.take_left()) {
+  for (const std::uint32_t descriptor : outgoing_.take_left()) {
     handlers_.on_accepted_closed(descriptor);
   }
 }
 
 std::set<std::uint32_t> HomeRelay::accepted_descriptors() const {
   std::set<std::uint32_t> all = acceptor_.descriptors();
-  caller_.add_descriptors(all);
-  datagrams_.add_descriptors(all);
+  outgoing_.add_descriptors(all);
   return all;
 }
 

@@ -38,6 +38,7 @@ class HomeStream {
   /// A terminal, which others may be reading just now.
   bool is_terminal() const { return terminal_.has_value() && fd_.valid(); }
   bool is_controlling_terminal() const { return is_terminal() && terminal_->is_controlling(); }
+  bool has_taken_terminal() const { return is_terminal() && terminal_->is_taken(); }
   std::uint64_t terminal_device() const { return device_; }
   /// Takes the terminal, or leaves it: see HomeTerminal.
   void follow_terminal(bool in_foreground, bool may_take);
