@@ -136,13 +136,14 @@ void HomeTerminal::follow(int fd, bool in_foreground, bool may_take, StreamBuffe
     std::memcpy(bytes.data(), &*size, bytes.size());
     add_to(in, TerminalFrame::kSize, {bytes.data(), bytes.size()});
   }
-  const bool takes = has_input_ && in_foreground && may_take && !rests_;
-  if (takes) {
+  const bool is_for_process = has_input_ && in_foreground && !rests_;
+  if (is_for_process && may_take) {
+    way_lost_at_.reset();
     const auto modes = read_modes(fd);
     if (modes && raw_modes_ != *modes) {
       take(fd, *modes, in);
     }
-  } else {
+  } else if (!is_for_process || !waits_for_a_way()) {
     leave(fd);
   }
   if (is_controlling_ && told_foreground_ != in_foreground && !rests_) {  // After its modes.
@@ -150,6 +151,13 @@ void HomeTerminal::follow(int fd, bool in_foreground, bool may_take, StreamBuffe
     const char value = in_foreground ? '\1' : '\0';
     add_to(in, TerminalFrame::kForeground, {&value, 1});
   }
+}
+
+bool HomeTerminal::waits_for_a_way() {
+  constexpr std::chrono::seconds kPatience{1};
+  const auto now = std::chrono::steady_clock::now();
+  way_lost_at_ = way_lost_at_.value_or(now);
+  return is_taken() && now - *way_lost_at_ < kPatience;
 }
 
 // Somebody else may have set `modes` meanwhile: a shell, before it lets the process go on.

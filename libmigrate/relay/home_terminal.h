@@ -1,5 +1,6 @@
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -38,6 +39,8 @@ class HomeTerminal {
 
   /// Takes it, or leaves it, and adds to `in` what the process's place has to know of it.
   /// `in_foreground`: the process's group is to get the input; `may_take`: there is a way for it.
+  /// When the way is lost the terminal is kept for a second, in which what is typed waits there:
+  /// the process mostly moves on, and what is given back and taken again may change its order.
   void follow(int fd, bool in_foreground, bool may_take, StreamBuffer& in);
   /// It is in raw modes: what is typed is the process's.
   bool is_taken() const { return raw_modes_.has_value(); }
@@ -61,6 +64,7 @@ class HomeTerminal {
 
  private:
   void take(int fd, const TerminalModes& modes, StreamBuffer& in);
+  bool waits_for_a_way();
   std::string set_modes_back(int fd);
   void keep_typed(std::string_view bytes);
   void keep_typed(const TerminalInput& piece);
@@ -73,6 +77,7 @@ class HomeTerminal {
   std::optional<TerminalModes> raw_modes_;  // what we have set instead
   std::optional<TerminalSize> told_size_;
   std::optional<bool> told_foreground_;
+  std::optional<std::chrono::steady_clock::time_point> way_lost_at_;
   bool rests_ = false;  // the process has stopped or ended
   std::string typed_;   // the last input that was taken
   std::vector<TerminalInput> returned_;

@@ -259,6 +259,24 @@ TEST_F(RelayedTerminal, WhatTheProcessHasClosedIsTheShellsAgainAfterTheNextMove)
   EXPECT_EQ(read_modes(user.slave.get()).value(), before);
 }
 
+// Given back and taken again, it could come behind what is typed meanwhile.
+TEST_F(RelayedTerminal, WhatIsTypedDuringAMoveWaitsForTheNextPlace) {
+  leave_home();
+  ASSERT_TRUE(turn_until([&] { return is_raw(); }));
+  const TerminalModes modes = read_modes(process()).value();
+  const wire::RelayState state = place.relay->freeze_state();
+  connection->cut();
+  type("one\r");
+  turn_times(5);
+  EXPECT_TRUE(is_raw());
+  type("two\r");
+  arrive(state, modes);
+  EXPECT_TRUE(reads("one\n"));
+  EXPECT_TRUE(reads("two\n"));
+  ASSERT_TRUE(turn_until([&] { return shows("two\r\n"); }));
+  EXPECT_EQ(screen(), "one\r\ntwo\r\n");
+}
+
 TEST_F(RelayedTerminal, HasItsModesWhileTheLinkIsLost) {
   const TerminalModes before = read_modes(user.slave.get()).value();
   leave_home();
