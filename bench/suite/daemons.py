@@ -11,7 +11,7 @@ class Daemons:
     """Looks at them ten times a second; what a worker did after the last look is not counted."""
 
     def __init__(self, bed):
-        self.networks = {os.stat(f"/proc/{pid}/ns/net").st_ino for pid in bed.daemons()}
+        self.names = {os.stat(f"/proc/{pid}/ns/uts").st_ino for pid in bed.daemons()}  # of hosts
         self.known = {}  # of each pid, whether it is ours
         self.first_ns, self.last_ns = {}, {}
         self.peak_kib = 0
@@ -35,7 +35,7 @@ class Daemons:
     def is_ours(self, pid):
         try:
             return (os.path.basename(os.readlink(f"/proc/{pid}/exe")) == "migrated"
-                    and os.stat(f"/proc/{pid}/ns/net").st_ino in self.networks)
+                    and os.stat(f"/proc/{pid}/ns/uts").st_ino in self.names)
         except OSError:
             return False
 

@@ -23,7 +23,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "system"))
 
 import harness  # noqa: E402
-from harness import Testbed, wait_until  # noqa: E402
+from harness import Testbed, processes_of, wait_until  # noqa: E402
 
 SOURCE, DESTINATION = "hostA", "hostB"
 VICTIMS = ["source worker", "destination worker", "source daemon", "destination daemon",
@@ -67,19 +67,6 @@ def steps():
     text = (ROOT / "docs" / "protocol.md").read_text()
     found = re.findall(r"^\| `((?:source|destination)\.\w+)` \|", text, re.MULTILINE)
     return [step for step in found if step not in OF_KEEPERS]
-
-
-def processes_of(host):
-    """Pids and names of all processes in the network of a host."""
-    network = os.stat(os.path.join(host["directory"], "net")).st_ino
-    found = {}
-    for process in pathlib.Path("/proc").glob("[0-9]*"):
-        try:
-            if os.stat(process / "ns" / "net").st_ino == network:
-                found[int(process.name)] = (process / "comm").read_text().strip()
-        except OSError:
-            pass  # It has ended meanwhile.
-    return found
 
 
 def cell_of(pid):
@@ -358,7 +345,7 @@ class Case:
             return []
         listed = self.testbed.control(host, "ps")
         return [record for record in listed.object.get("processes", [])
-                if record.get("pid") == self.process.pid or host == DESTINATION]
+                if record.get("pid") == self.process.pid or host != SOURCE]
 
     def said(self):
         """What the user is told of the loss."""
@@ -383,7 +370,7 @@ class Case:
                     f"status {self.process.popen.poll()}\n")
         if self.move and self.move.poll() is not None:
             text += f"migratectl: {self.move.stdout.read()[-600:]}\n"
-        for host in (SOURCE, DESTINATION):
+        for host in self.hosts:
             if host not in self.gone:
                 text += f"{host}: {processes_of(self.hosts[host])}\n{self.records(host)}\n"
         return text + self.testbed.logs(25)
@@ -398,8 +385,8 @@ class Case:
     def left(self):
         """What is on the hosts besides their daemons: name and state of each process, and what a
         registry says to be there when nothing is."""
-        processes = {f"{name} {harness.state_of(pid)}" for host in self.hosts.values()
-                     for pid, name in processes_of(host).items() if name != "migrated"}
+        processes = {f"{name} {harness.state_of(pid)} at {host}" for host in self.hosts
+                     for pid, name in processes_of(self.hosts[host]).items() if name != "migrated"}
         if processes:
             return sorted(processes)
         return sorted(f"a row of {host}: {record['role']} {record['state']}"
@@ -459,8 +446,8 @@ class ForkCase(Case):
         """Those that serve requests: children of the daemon that are no workers."""
         daemon = self.hosts[SOURCE]["daemon_pid"]
         children = pathlib.Path(f"/proc/{daemon}/task/{daemon}/children").read_text().split()
-        return [int(pid) for pid in children
-                if pathlib.Path(f"/proc/{pid}/comm").read_text().strip() == "migrated"]
+        names = processes_of(self.hosts[SOURCE])
+        return [int(pid) for pid in children if names.get(int(pid)) == "migrated"]
 
     def judge(self):
         self.move.wait(FORK_SECONDS)
@@ -533,6 +520,7 @@ class Lane:
         if not case.clean():
             if not outcome.problem and not case.gone:
                 outcome.problem = f"left {', '.join(case.left())}"
+                outcome.detail = case.report()
             self.close()
         return outcome
 

@@ -336,6 +336,20 @@ def travel(testbed, process, mode, count, source, hosts=("hostB", "hostA"), long
     return ""
 
 
+def processes_of(host):
+    """Names by pid of all that run under the name of a host of a testbed: a cell has that, and no
+    longer the host's network."""
+    space = os.stat(f"{host['directory']}/uts").st_ino
+    found = {}
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            if os.stat(process / "ns" / "uts").st_ino == space:
+                found[int(process.name)] = (process / "comm").read_text().strip()
+        except OSError:
+            pass  # It has ended meanwhile.
+    return found
+
+
 def state_of(pid):
     """The state letter of a process; empty if it is gone."""
     try:

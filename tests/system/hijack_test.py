@@ -10,8 +10,7 @@ import signal
 import threading
 
 import harness
-from harness import DONE, state_of, wait_until
-from orphans_test import processes_of
+from harness import DONE, processes_of, state_of, wait_until
 from rights_test import ASKERS, ROUNDS, RightsCase
 
 # Opens the memory of a process, says "ready", and once there is a file, writes over what the
@@ -159,7 +158,7 @@ class LeftInACell(HijackCase):
         process.later_file.touch()
         self.assertEqual(process.wait(10), harness.SURVIVED)
         (host,) = [each for each in self.testbed.hosts() if each["name"] == "hostA"]
-        keepers = wait_until(lambda: [pid for pid, name in processes_of(host)
+        keepers = wait_until(lambda: [pid for pid, name in processes_of(host).items()
                                       if name == "migrate-keeper"])
         killed = self.testbed.run("hostA", *ASKERS["owner"], "kill", "-KILL", keepers[0])
         self.assertEqual(killed.status, 0, killed)

@@ -14,7 +14,8 @@ import time
 import unittest
 
 import harness
-from harness import (DONE, JOBS, OTHER, REFUSED, SURVIVED, Testbed, random_of, state_of, wait_until)
+from harness import (DONE, JOBS, OTHER, REFUSED, SURVIVED, Testbed, processes_of, random_of,
+                     state_of, wait_until)
 from steps import StepCase
 
 COUNT = int(os.environ.get("MIGRATE_ORPHANS", "12"))
@@ -43,19 +44,6 @@ def let_children_end(process, name, seconds=30):
     return "" if all(each == "whole" for each in said) else f"children said {said}"
 
 
-def processes_of(host):
-    """Those that have the name of a host of a testbed, which its cells have, too."""
-    space = os.stat(f"{host['directory']}/uts").st_ino
-    found = []
-    for entry in pathlib.Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and os.stat(entry / "ns/uts").st_ino == space:
-                found.append((int(entry.name), (entry / "comm").read_text().strip()))
-        except OSError:
-            continue
-    return found
-
-
 class OrphansCase(StepCase):
     """What all these tests look at."""
 
@@ -76,7 +64,7 @@ class OrphansCase(StepCase):
                                   if each["pid"] == process.pid])
         self.assertTrue(row, self.testbed.logs())
         host = next(each for each in self.testbed.hosts() if each["name"] == "hostA")
-        keepers = [pid for pid, name in processes_of(host) if name == "migrate-keeper"]
+        keepers = [pid for pid, name in processes_of(host).items() if name == "migrate-keeper"]
         return row[0], keepers[-1] if keepers else None
 
     def left(self):
@@ -87,7 +75,7 @@ class OrphansCase(StepCase):
             found += [f"{name}: row {row['state']} {row['command']}" for row in self.records(name)]
             found += [f"{name}: {path}" for folder in ("sessions", "mailbox")
                       for path in (state / folder).iterdir() if path.name != "id"]
-            found += [f"{name}: {pid} {comm}" for pid, comm in processes_of(host)
+            found += [f"{name}: {pid} {comm}" for pid, comm in processes_of(host).items()
                       if comm != "migrated"]
         return found
 
@@ -184,7 +172,7 @@ class Orphans(OrphansCase):
         self.assertEqual(end_parent(process), SURVIVED)
         self.keeper(process)
         host = next(each for each in self.testbed.hosts() if each["name"] == "hostB")
-        for pid, name in processes_of(host):
+        for pid, name in processes_of(host).items():
             if name == "orphans":
                 os.kill(pid, signal.SIGKILL)
         self.expect_nothing_left()

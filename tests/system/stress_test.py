@@ -5,6 +5,7 @@ STRESS_MIB (default 128; 1024 for acceptance), STRESS_THREADS (64) and STRESS_MO
 size.
 """
 
+import itertools
 import os
 import pathlib
 import statistics
@@ -12,30 +13,26 @@ import time
 import unittest
 
 import harness
-from harness import DONE, Testbed, finish, random_of, wait_until
+from harness import DONE, Testbed, finish, processes_of, random_of, wait_until
 
 MIB = int(os.environ.get("STRESS_MIB", "128"))
 THREADS = int(os.environ.get("STRESS_THREADS", "64"))
 MOVES = int(os.environ.get("STRESS_MOVES", "6"))
 
 
-KINDS = ("pid", "mnt", "time", "uts")
+KINDS = ("pid", "mnt", "net", "time", "uts")
 
 
 def inside(testbed):
-    """Processes and namespaces of a testbed: whatever is in the network of one of its hosts, but for
-    its daemon, which may be another one by now."""
+    """Processes and namespaces of a testbed, but for its daemons, which may be others by now."""
     hosts = testbed.hosts()
-    networks = {os.stat(os.path.join(host["directory"], "net")).st_ino for host in hosts}
-    daemons = {str(host["daemon_pid"]) for host in hosts}
+    daemons = {host["daemon_pid"] for host in hosts}
     processes, namespaces = set(), set()
-    for process in pathlib.Path("/proc").glob("[0-9]*"):
+    for pid, name in itertools.chain(*(processes_of(host).items() for host in hosts)):
         try:
-            if os.stat(process / "ns" / "net").st_ino in networks:
-                name = (process / "comm").read_text().strip()
-                namespaces |= {os.readlink(process / "ns" / kind) for kind in KINDS}
-                if process.name not in daemons:
-                    processes.add(f"{process.name} {name}")
+            namespaces |= {os.readlink(f"/proc/{pid}/ns/{kind}") for kind in KINDS}
+            if pid not in daemons:
+                processes.add(f"{pid} {name}")
         except OSError:
             pass  # It has ended meanwhile.
     return processes, namespaces
