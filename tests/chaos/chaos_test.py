@@ -1,5 +1,5 @@
 #!/usr/bin/python3
-"""Each step of a move with a victim, as many as fit into CHAOS_SECONDS (100), and the same of copies of
+"""Each step of a move with a victim, as many as fit into CHAOS_SECONDS (60), and the same of copies of
 a process, for a third of that; `bench/chaos` does all.
 
 The victims change with CHAOS_SEED (1), so that runs with other seeds see other pairs.
@@ -15,7 +15,7 @@ import unittest
 import chaos
 import harness
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "100"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "60"))
 SEED = int(os.environ.get("CHAOS_SEED", "1"))
 LANES = 3
 

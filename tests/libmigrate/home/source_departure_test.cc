@@ -150,14 +150,22 @@ TEST_F(SourceDepartureTest, ASocketThatCannotBeFetchedIsNotLeftInTheDeputy) {
     return departed.deputy->make_socket(SOCK_DGRAM, SocketName::loopback(0), nullptr, {});
   };
   const std::string folder = "/proc/" + std::to_string(process_.pid()) + "/fd";
-  const std::size_t before = list_directory(folder).value().size();
   rlimit limit{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
-  const int next = UniqueFd(::dup(STDERR_FILENO)).get();
-  const rlimit one_more{static_cast<rlim_t>(next) + 1, limit.rlim_max};
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &one_more), 0);
-  const auto failed = make();
-  ASSERT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+  std::size_t before = 0;
+  const auto make_with_one_descriptor = [&] {
+    before = list_directory(folder).value().size();
+    const int next = UniqueFd(::dup(STDERR_FILENO)).get();
+    const rlimit one_more{static_cast<rlim_t>(next) + 1, limit.rlim_max};
+    EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &one_more), 0);
+    auto made = make();
+    EXPECT_EQ(::setrlimit(RLIMIT_NOFILE, &limit), 0);
+    return made;
+  };
+  auto failed = make_with_one_descriptor();
+  for (int tries = 0; failed && tries < 10; ++tries) {
+    failed = make_with_one_descriptor();  // A thread of the move has just closed one.
+  }
   ASSERT_FALSE(failed);
   EXPECT_EQ(failed.error().sys_errno, EMFILE) << failed.error().message();
   EXPECT_EQ(list_directory(folder).value().size(), before);
