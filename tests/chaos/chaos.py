@@ -143,6 +143,7 @@ class Case:
         self.process = None
         self.ledger = None
         self.move = None
+        self.answer = ""  # of the move
         self.gone = set()  # hosts
 
     def run(self):
@@ -368,8 +369,9 @@ class Case:
         if self.process:
             text = (f"output: {bytes(self.process.output[-400:])}, "
                     f"status {self.process.popen.poll()}\n")
-        if self.move and self.move.poll() is not None:
-            text += f"migratectl: {self.move.stdout.read()[-600:]}\n"
+        if self.move and self.move.poll() is not None and not self.move.stdout.closed:
+            self.answer += self.move.stdout.read()
+        text += f"migratectl: {self.answer[-3000:]}\n"
         for host in self.hosts:
             if host not in self.gone:
                 text += f"{host}: {processes_of(self.hosts[host])}\n{self.records(host)}\n"
@@ -378,7 +380,7 @@ class Case:
     def end(self):
         if self.move:
             self.move.kill()
-            self.move.communicate()
+            self.answer += self.move.communicate()[0]
         if self.process:
             self.process.kill()
 
