@@ -247,6 +247,9 @@ Result<void> FrozenProcess::thaw() {
     }
     note(std::move(detached));
   }
+  if (was_in_stop_ && outcome) {
+    note(await_job_stop(process_));  // Or it might meet the next freeze with SIGSTOP on its way in.
+  }
   return outcome;
 }
 

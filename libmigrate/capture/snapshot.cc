@@ -11,9 +11,7 @@
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "base/file.h"
@@ -75,19 +73,6 @@ Result<void> hold_newborn(pid_t process) {
     return fail(make_error(ErrorCode::kSystem, "stop", name_of(process)));
   }
   return end_with_tracer(process);
-}
-
-Result<void> await_job_stop(pid_t process) {
-  constexpr int kLooks = 2000;
-  for (int look = 0; look < kLooks; ++look) {
-    const std::string status =
-        MIGRATE_TRY(read_file("/proc/" + std::to_string(process) + "/status"));
-    if (status.find("State:\tT") != std::string::npos) {
-      return {};
-    }
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-  return fail(make_error(ErrorCode::kSystem, "stop", name_of(process)));
 }
 
 }  // namespace

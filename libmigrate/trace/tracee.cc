@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <chrono>
@@ -199,6 +200,23 @@ Result<std::uint64_t> read_signal_mask(pid_t thread) {
 Result<void> write_signal_mask(pid_t thread, std::uint64_t mask) {
   return check(trace_call(PTRACE_SETSIGMASK, thread, sizeof(mask), &mask), "set the signal mask of",
                thread);
+}
+
+Result<void> await_job_stop(pid_t process) {
+  constexpr int kLooks = 2000;
+  const std::string tasks = "/proc/" + std::to_string(process) + "/task";
+  for (int look = 0; look < kLooks; ++look) {
+    const std::vector<std::string> threads = MIGRATE_TRY(list_directory(tasks));
+    const bool all_stopped = std::ranges::all_of(threads, [&tasks](const std::string& thread) {
+      const auto status = read_file(tasks + "/" + thread + "/status");
+      return status && status->find("State:\tT") != std::string::npos;
+    });
+    if (all_stopped) {
+      return {};
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  return fail(make_error(ErrorCode::kSystem, "stop", "process " + std::to_string(process)));
 }
 
 bool is_pending(pid_t thread, int signal) {

@@ -70,6 +70,11 @@ void reap(pid_t thread);
 /// Whether a process, which need not be traced, is gone, or nobody has asked for its end yet.
 bool has_ended(pid_t process);
 
+/// Waits until a process that nobody traces has come to the job control stop that it was sent into.
+/// Errors: kSystem (not within two seconds: it was let go on, or has ended), kNotFound (it is
+/// gone).
+Result<void> await_job_stop(pid_t process);
+
 /// The signal mask of a stopped thread.
 Result<std::uint64_t> read_signal_mask(pid_t thread);
 Result<void> write_signal_mask(pid_t thread, std::uint64_t mask);

@@ -95,6 +95,16 @@ TEST_F(FrozenInJobStop, ThawedItIsStoppedAgainAndHasRunNothing) {
   EXPECT_TRUE(goes_on());
 }
 
+// That would stop it where it is moved to, too, and its deputy.
+TEST_F(FrozenInJobStop, ThawedNoSignalIsOnItsWayIn) {
+  for (int attempt = 0; attempt < 200; ++attempt) {
+    auto frozen = freeze(true);
+    ASSERT_TRUE(frozen) << frozen.error().message();
+    EXPECT_FALSE(is_pending(process_.pid(), SIGSTOP));
+    ASSERT_TRUE(frozen->thaw());
+  }
+}
+
 TEST_F(FrozenInJobStop, IfItsTracerDiesItEndsAndHasRunNothing) {
   const std::uint64_t count = *count_;
   test::DyingWorker worker([this] {
