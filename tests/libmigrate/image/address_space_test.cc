@@ -92,6 +92,34 @@ TEST(Mappings, OfAnImageAreItsRanges) {
   EXPECT_TRUE(ranges_of(only_process({})).empty());
 }
 
+// Ordinary memory stands for them (decision 64), of which the source must know every page.
+TEST(HugePages, AreThoseOfAllMappingsThatHaveThem) {
+  wire::ProcessImage image;
+  EXPECT_TRUE(huge_pages(image).empty());
+  const auto add = [&image](std::uint64_t start, std::uint64_t end, bool has_huge_pages) {
+    wire::Mapping& mapping = *image.add_mappings();
+    mapping.set_start(start);
+    mapping.set_end(end);
+    mapping.set_has_huge_pages(has_huge_pages);
+  };
+  add(0x200000, 0x400000, true);
+  add(0x400000, 0x600000, false);
+  add(0x800000, 0xc00000, true);
+  const PageSet pages = huge_pages(image);
+  ASSERT_EQ(pages.size(), 2U);
+  EXPECT_EQ(pages[0].start, 0x200000U);
+  EXPECT_EQ(pages[0].end(), 0x400000U);
+  EXPECT_EQ(pages[1].start, 0x800000U);
+  EXPECT_EQ(pages[1].end(), 0xc00000U);
+}
+
+TEST(HugePages, HaveANameOfTheirOwn) {
+  EXPECT_TRUE(is_huge("/anon_hugepage (deleted)"));
+  EXPECT_FALSE(is_huge("/anon_hugepage"));
+  EXPECT_FALSE(is_huge("[heap]"));
+  EXPECT_FALSE(is_huge(""));
+}
+
 // What the pager does not bring is mapped from files here, or comes with the image.
 TEST(PagedMappings, AreThoseThatNothingHereCanGive) {
   wire::Objects objects;

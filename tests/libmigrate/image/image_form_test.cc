@@ -1,7 +1,9 @@
 #include "libmigrate/image/image_form.h"
 
 #include <gtest/gtest.h>
+#include <limits.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <functional>
 
@@ -173,6 +175,112 @@ INSTANTIATE_TEST_SUITE_P(
              [](auto& image) { mutable_only_process(image).set_working_directory("a"); }},
         Flaw{"a starter page that is short", [](auto& image) {
                mutable_only_process(image).add_starter_pages()->set_content("x");
+             }}));
+
+// What the kernel would refuse late, or a peer could have us set aside memory for without end.
+INSTANTIATE_TEST_SUITE_P(
+    Excesses, ImageFlaws,
+    testing::Values(
+        Flaw{"more limits than there are",
+             [](auto& image) {
+               for (int i = 0; i <= RLIM_NLIMITS; ++i) {
+                 mutable_only_process(image).add_resource_limits();
+               }
+             }},
+        Flaw{"an auxiliary vector without end",
+             [](auto& image) {
+               mutable_only_process(image).mutable_memory()->set_auxv(std::string(4097, 'x'));
+             }},
+        Flaw{"an extended state without end",
+             [](auto& image) {
+               mutable_only_process(image).mutable_threads(0)->set_extended_state(
+                   std::string(65537, 'x'));
+             }},
+        Flaw{"more processors than there can be",
+             [](auto& image) {
+               mutable_only_process(image).mutable_threads(0)->set_affinity(std::string(4097, 'x'));
+             }},
+        Flaw{"more groups than a process can have",
+             [](auto& image) {
+               auto& credentials =
+                   *mutable_only_process(image).mutable_threads(0)->mutable_credentials();
+               for (int group = 0; group <= NGROUPS_MAX; ++group) {
+                 credentials.add_groups(1);
+               }
+             }},
+        Flaw{"a wait of centuries",
+             [](auto& image) {
+               mutable_only_process(image).mutable_threads(0)->set_wait_remaining_ns(1ULL << 63U);
+             }},
+        Flaw{"a short alternate stack",
+             [](auto& image) {
+               mutable_only_process(image).mutable_threads(0)->set_alternate_stack("x");
+             }},
+        Flaw{"a thread's signal of a wrong size",
+             [](auto& image) {
+               mutable_only_process(image).mutable_threads(0)->add_pending_signals("x");
+             }},
+        Flaw{"a fourth interval timer",
+             [](auto& image) {
+               for (int i = 0; i < 4; ++i) {
+                 mutable_only_process(image).add_interval_timers();
+               }
+             }},
+        Flaw{
+            "a timer whose number is none",
+            [](auto& image) { mutable_only_process(image).add_posix_timers()->set_id(1U << 31U); }},
+        Flaw{"more control groups than a process is in",
+             [](auto& image) {
+               for (int i = 0; i < 65; ++i) {
+                 mutable_only_process(image).mutable_control_groups()->add_places("memory:/a");
+               }
+             }},
+        Flaw{"a control group whose name has no end", [](auto& image) {
+               mutable_only_process(image).mutable_control_groups()->add_places(
+                   std::string(65537, 'x'));
+             }}));
+
+INSTANTIATE_TEST_SUITE_P(
+    Memory, ImageFlaws,
+    testing::Values(
+        Flaw{"an offset between pages",
+             [](auto& image) { mutable_only_process(image).mutable_mappings(0)->set_offset(1); }},
+        Flaw{"a protection that is none",
+             [](auto& image) {
+               mutable_only_process(image).mutable_mappings(0)->set_protection(1U << 3U);
+             }},
+        Flaw{"a guard between pages",
+             [](auto& image) {
+               wire::AddressRange& guard = *mutable_only_process(image).add_guards();
+               guard.set_start(0x10001);
+               guard.set_end(0x12000);
+             }},
+        Flaw{"a guard of the kernel's addresses",
+             [](auto& image) {
+               wire::AddressRange& guard = *mutable_only_process(image).add_guards();
+               guard.set_start(0x10000);
+               guard.set_end(~0xfffULL);
+             }},
+        Flaw{"a starter page of the kernel's",
+             [](auto& image) {
+               wire::StarterPage& page = *mutable_only_process(image).add_starter_pages();
+               page.set_address(1ULL << 63U);
+               page.set_content(std::string(4096, 'x'));
+             }},
+        Flaw{"a memory file that would be set-user-id",
+             [](auto& image) { image.mutable_objects()->add_shared_memories()->set_mode(04755); }},
+        Flaw{"a memory file whose name has a zero",
+             [](auto& image) {
+               image.mutable_objects()->add_shared_memories()->set_name(std::string("a\0b", 3));
+             }},
+        Flaw{"a memory file without end",
+             [](auto& image) {
+               image.mutable_objects()->add_shared_memories()->set_size_bytes(1ULL << 62U);
+             }},
+        Flaw{"a pipe that would be set-user-id",
+             [](auto& image) { image.mutable_objects()->mutable_pipes(0)->set_mode(04755); }},
+        Flaw{"a descriptor that is there twice", [](auto& image) {
+               *mutable_only_process(image).add_descriptors() = only_process(image).descriptors(0);
              }}));
 
 }  // namespace
