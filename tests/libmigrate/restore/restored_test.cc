@@ -54,7 +54,8 @@ class Restored : public test::RestoredTest {
 TEST_F(Restored, RunsOnWithTheSameImageUnderItsOwnId) {
   start([] { ::prctl(PR_SET_NAME, "the same"); });
   expect_rest(here());
-  ::kill(here(), SIGUSR1);  // As there later: a call that is interrupted leaves traces in registers.
+  ::kill(here(),
+         SIGUSR1);  // As there later: a call that is interrupted leaves traces in registers.
   ASSERT_TRUE(test::comes_true([&] { return counted(here(), SIGUSR1) == 1; }));
   expect_rest(here());
   ASSERT_NO_FATAL_FAILURE(move());
