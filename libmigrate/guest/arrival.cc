@@ -12,9 +12,11 @@
 #include "libmigrate/guest/guest_setup.h"
 #include "libmigrate/guest/offer_refusals.h"
 #include "libmigrate/image/image_form.h"
+#include "libmigrate/image/only_process.h"
 #include "libmigrate/links/home_network.h"
 #include "libmigrate/move/link_probe.h"
 #include "libmigrate/move/page_transport.h"
+#include "libmigrate/rules/bounding_set.h"
 #include "libmigrate/rules/host_facts.h"
 #include "libmigrate/rules/host_memory.h"
 
@@ -130,6 +132,7 @@ void Arrival::tell_unkept(wire::OfferReply& reply) const {
   wire::Unkept& unkept = *reply.mutable_unkept();
   unkept.mutable_limits()->Assign(groups_.lost().begin(), groups_.lost().end());
   unkept.set_login(!keeps_login(offer_, context_.policy.allows(source_, 0)));
+  unkept.set_bounding_set(bounding_sets_of(only_process(offer_.draft())) & ~own_bounding_set());
 }
 
 Result<void> Arrival::answer(const std::vector<wire::Refusal>& refusals) {

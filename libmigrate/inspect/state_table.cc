@@ -76,7 +76,12 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"status", "CapInh", kCarried, "where the destination's rules let root's processes in"},
     {"status", "CapPrm", kCarried, "where the destination's rules let root's processes in"},
     {"status", "CapEff", kCarried, "where the destination's rules let root's processes in"},
-    {"status", "CapBnd", kCarried, ""},
+    {"status", "CapBnd", kLost,
+     "carried but for what the destination's daemon has not itself, which programs that the "
+     "process "
+     "starts there cannot gain",
+     "BOUNDING_SET", inspect::find_what_is_told_there,
+     "give the daemon's unit at the destination those capabilities (CapabilityBoundingSet)"},
     {"status", "CapAmb", kCarried, "where the destination's rules let root's processes in"},
     {"status", "NoNewPrivs", kCarried, ""},
     {"status", "Seccomp", kRefused, "SECCOMP"},

@@ -19,6 +19,7 @@
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/park/room.h"
 #include "libmigrate/proc/proc_text.h"
+#include "libmigrate/rules/bounding_set.h"
 #include "libmigrate/rules/host_facts.h"
 
 namespace migrate {
@@ -217,6 +218,7 @@ Result<void> FrozenSource::heed_destination(const std::optional<wire::Unkept>& s
   wire::Unkept unkept = said.value_or(wire::Unkept());
   if (!said) {
     unkept.set_login(process.has_login_user());
+    unkept.set_bounding_set(bounding_sets_of(process));
     for (const wire::GroupLimit& limit : process.control_groups().limits()) {
       unkept.add_limits(limit.name() + " " + limit.value());
     }
@@ -230,6 +232,10 @@ Result<void> FrozenSource::heed_destination(const std::optional<wire::Unkept>& s
   if (unkept.login() && process.has_login_user()) {
     losses_there_.push_back(
         loss_there("loginuid", fmt::format("login user {}", process.login_user())));
+  }
+  if (unkept.bounding_set() != 0) {
+    losses_there_.push_back(
+        loss_there("CapBnd", fmt::format("capabilities {:#x}", unkept.bounding_set())));
   }
   losses_->insert(losses_->end(), losses_there_.begin(), losses_there_.end());
   refuse_losses(losses_there_);

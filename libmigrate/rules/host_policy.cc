@@ -4,7 +4,6 @@
 #include <pwd.h>
 #include <sched.h>
 #include <sys/epoll.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <time.h>
 
@@ -17,6 +16,7 @@
 #include "base/file.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
+#include "libmigrate/rules/bounding_set.h"
 
 namespace migrate {
 namespace {
@@ -56,16 +56,6 @@ std::set<gid_t> groups_of(uid_t user) {
     return {entry.pw_gid};
   }
   return {groups.begin(), groups.begin() + count};
-}
-
-/// That of this process, which users' processes have too. All where the kernel does not tell.
-std::uint64_t own_bounding_set() {
-  std::uint64_t set = 0;
-  for (unsigned capability = 0; capability < 64; ++capability) {
-    const int held = ::prctl(PR_CAPBSET_READ, capability, 0, 0, 0);
-    set |= held > 0 ? std::uint64_t{1} << capability : 0;
-  }
-  return set;
 }
 
 std::string thread_name(const wire::Thread& thread) {

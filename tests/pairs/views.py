@@ -21,6 +21,7 @@ LOSSES = {
     "MEMORY_NODES": r"(status|thread\d+)\.Mems_allowed",
     "CONTROL_GROUP": None,
     "RESOURCE_GROUP": r"cpu_resctrl_groups",
+    "BOUNDING_SET": r"(status|thread\d+)\.CapBnd",
     "LOGIN": r"(loginuid|sessionid)\.",
     "MEMORY_POLICY": r"mempolicy|numa\.",
     "IO_FLUSHER": r"prctl\.io_flusher",

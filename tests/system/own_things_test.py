@@ -241,7 +241,7 @@ def login_can_be_set():
 
 
 @unittest.skipUnless(login_can_be_set(), "this kernel lets nobody say who has logged in")
-class Logins(Travels):
+class Logins(TravelCase):
     """The audit log goes on to name who has logged in."""
 
     CHECK = "assert open('/proc/self/loginuid').read() == '{}'"
@@ -280,6 +280,28 @@ class Logins(Travels):
                 self.assertTrue(wait_until(lambda: not [
                     each for each in testbed.control("hostB", "ps").object["processes"]
                     if each["state"] == "running-here"]))
+
+
+class BoundingSets(TravelCase):
+    """Nobody can give what he has not, so that a daemon without a capability takes it from them."""
+
+    def test_what_the_daemon_has_not_is_told(self):
+        with Testbed(2) as testbed:
+            testbed.command("kill-daemon", "hostB", check=True)
+            daemon = testbed.start("hostB", "setpriv", "--bounding-set=-sys_nice", "--inh-caps=-sys_nice",
+                                   harness.BIN / "migrated", "--listen", "tcp://10.213.0.2:7070",
+                                   "--insecure", "--allow", "*@*")
+            self.assertTrue(wait_until(lambda: testbed.run("hostB", "migratectl", "ps").status
+                                       == DONE), bytes(daemon.output))
+            for prefix, is_lost in (((), True), (("setpriv", "--bounding-set=-sys_nice"), False)):
+                process = testbed.start_keeper("hostA", prefix=[*prefix, *Senders.AS_NOBODY])
+                checked = testbed.control("hostA", "check", process.pid, "--to", "hostB")
+                self.assertEqual(checked.status, DONE, checked)
+                self.assertEqual("BOUNDING_SET" in codes(checked.object["losses"]), is_lost, checked)
+                moved = testbed.move("hostA", process.pid, "hostB")
+                self.assertEqual(moved.status, DONE, moved)
+                self.assertEqual("BOUNDING_SET" in codes(moved.object["losses"]), is_lost, moved)
+                self.assertEqual(harness.finish(process), "")
 
 
 class Changing(FaithfulCase):
