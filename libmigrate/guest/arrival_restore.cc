@@ -15,6 +15,7 @@
 #include "libmigrate/guest/arrival.h"
 #include "libmigrate/guest/guest_seat.h"
 #include "libmigrate/guest/guest_setup.h"
+#include "libmigrate/guest/offer_refusals.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/image_form.h"
 #include "libmigrate/image/only_process.h"
@@ -123,7 +124,7 @@ Result<CellOptions> Arrival::cell_options() {
     options.login_user = only_process(offer_.draft()).login_user();
   }
   options.highest_descriptor = highest_descriptor(only_process(offer_.draft()));
-  if (offer_.network().addresses_size() > 0 && !offer_.uses_place_network()) {
+  if (network_of(offer_) == NetworkOf::kHome) {
     options.network = offer_.network();
   }
   options.socket_path = cell_socket(context_, session_);

@@ -6,7 +6,6 @@
 #include <utility>
 
 #include "base/clock.h"
-#include "base/log.h"
 #include "libmigrate/guest/guest_record.h"
 #include "libmigrate/move/not_moved.h"
 #include "libmigrate/park/parked_process.h"
@@ -16,35 +15,17 @@
 namespace migrate {
 namespace {
 
-struct CellWithNetwork {
-  Cell cell;
-  std::optional<Gateway> gateway;
-};
-
-// A host that cannot give it a network of its own (capabilities, /dev/net/tun) lets it use its own.
-Result<CellWithNetwork> make_cell_with_network(CellOptions options) {
-  if (options.network) {
-    auto cell = Cell::create(options);
-    auto gateway = cell ? Gateway::create(cell->init(), *options.network)
-                        : Result<Gateway>(fail(cell.error()));
-    if (gateway) {
-      return CellWithNetwork{std::move(*cell), std::move(*gateway)};
-    }
-    log::warn("new connections of a process are made from this host, not its home: {}",
-              gateway.error().message());
-    if (cell) {
-      cell->end_and_wait();
-    }
-    options.network.reset();
-  }
-  return CellWithNetwork{MIGRATE_TRY(Cell::create(options)), std::nullopt};
-}
-
 Result<NewCell> make_new_cell(const CellOptions& options) {
-  CellWithNetwork parts = MIGRATE_TRY(make_cell_with_network(options));
-  auto cell = std::make_unique<Cell>(std::move(parts.cell));
+  auto cell = std::make_unique<Cell>(MIGRATE_TRY(Cell::create(options)));
   NewCell made;
-  made.gateway = std::move(parts.gateway);
+  if (options.network) {
+    auto gateway = Gateway::create(cell->init(), *options.network);
+    if (!gateway) {
+      cell->end_and_wait();
+      return fail(std::move(gateway).error());
+    }
+    made.gateway = std::move(*gateway);
+  }
   made.init = cell->init();
   made.userfault = cell->take_userfault();
   made.make_restorer = [&borrowed = *cell](bool trusted) -> Result<std::unique_ptr<SeedRestorer>> {

@@ -9,6 +9,7 @@
 #include "base/log.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
+#include "libmigrate/links/gateway.h"
 #include "libmigrate/restore/file_user.h"
 #include "libmigrate/restore/mappings.h"
 #include "libmigrate/rules/destination_rules.h"
@@ -42,6 +43,23 @@ Result<void> check_room(const WorkerContext& context, const wire::Offer& offer,
     refusals.push_back(std::move(refusal));
   }
   return {};
+}
+
+/// A network for its cell. What could be made when the daemon started is not tried again.
+void check_network(const WorkerContext& context, NetworkOf network, Refusals& refusals) {
+  if (network == NetworkOf::kPlace) {
+    if (context.only_home_network) {
+      refusals.push_back(make_refusal("NO_PLACE_NETWORK", "the network of the place"));
+    }
+    return;
+  }
+  if (context.gives_home_network) {
+    return;
+  }
+  if (const auto tried = Gateway::try_out(); !tried) {
+    refusals.push_back(
+        make_refusal("NO_HOME_NETWORK", "the network of its home", tried.error().message()));
+  }
 }
 
 /// What the process's user may not open here, though it is there: the restorer will do so in his
@@ -103,12 +121,18 @@ Refusals check_files(const WorkerContext& context, const PeerIdentity& source,
 
 }  // namespace
 
+NetworkOf network_of(const wire::Offer& offer) {
+  return offer.uses_place_network() || offer.network().addresses_size() == 0 ? NetworkOf::kPlace
+                                                                             : NetworkOf::kHome;
+}
+
 Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
                                                const PeerIdentity& source, const wire::Offer& offer,
                                                const wire::HostFacts& own) {
   Refusals refusals = check_policy(context.policy, source, offer.user(), offer.draft());
   if (refusals.empty()) {
     refusals = check_files(context, source, offer, own);
+    check_network(context, network_of(offer), refusals);
     MIGRATE_TRY(check_room(context, offer, refusals));
   }
   for (const wire::Refusal& refusal : refusals) {

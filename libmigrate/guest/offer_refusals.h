@@ -5,9 +5,13 @@
 #include "base/result.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/proto/control.pb.h"
+#include "libmigrate/requests/move_words.h"
 #include "transport/peer_identity.h"
 
 namespace migrate {
+
+/// Which network the process is to have here: this host's, too, if its home tells of none.
+NetworkOf network_of(const wire::Offer& offer);
 
 /// Why this host does not take what `source` offers; empty if it does. Who may not bring it learns
 /// nothing else. Refusals are logged. Blocks: reads files, the registry and the user database.

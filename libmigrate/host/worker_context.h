@@ -41,6 +41,8 @@ struct WorkerContext {
   std::uint32_t max_sessions = 0;   ///< Processes of other hosts that it takes at a time.
   std::uint64_t reserve_bytes = 0;  ///< Memory that they must leave free.
   bool overcommits = false;         ///< Theirs may be more than there is.
+  bool gives_home_network = false;  ///< It can (Gateway::try_out()); else that is tried each time.
+  bool only_home_network = false;   ///< Nothing of theirs may use this host's own.
   /// Most that is pushed to each process that went away, 0: as fast as can be.
   std::uint64_t push_bytes_per_second = 0;
 

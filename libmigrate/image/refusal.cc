@@ -100,8 +100,16 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "move"},
     {"NOT_READABLE", "the daemon may not look into this process",
      "name another process, or give the daemon the right (CAP_SYS_PTRACE, security modules)"},
+    {"NO_HOME_NETWORK",
+     "the destination cannot give it the network of its home, from which it would connect",
+     "move it with --network place, so that it connects from the destination, or give migrated "
+     "there /dev/net/tun, CAP_NET_ADMIN and CAP_NET_RAW (docs/links.md)"},
     {"NO_LINKS", "the destination cannot make connections of TCP for it",
      "choose a destination whose daemon has CAP_SYS_ADMIN and CAP_NET_ADMIN"},
+    {"NO_PLACE_NETWORK",
+     "the destination does not let processes of other hosts use its own network",
+     "move it with --network home, or ask its administrator (only_home_network, in the "
+     "configuration of migrated)"},
     {"NO_POINT", "the program has no points at which it could be moved (migrate_point)",
      "move it wherever it is: without --at-point"},
     {"NO_TERMINALS", "the destination cannot make a terminal",

@@ -5,6 +5,7 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <sched.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@
 #include <optional>
 #include <random>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "base/file.h"
@@ -148,12 +150,26 @@ Result<UniqueFd> make_sender(int family) {
 Result<Gateway> Gateway::create(pid_t process, const wire::HomeNetwork& network) {
   Gateway gateway;
   gateway.space_ = MIGRATE_TRY(open_file("/proc/" + std::to_string(process) + "/ns/net", O_RDONLY));
-  MIGRATE_TRY(run_in_network_namespace(gateway.space_.get(), [&]() -> Result<void> {
-    gateway.device_ = MIGRATE_TRY(make_device());
-    MIGRATE_TRY(set_up_network(network));
-    return gateway.open_sockets();
-  }));
+  MIGRATE_TRY(
+      run_in_network_namespace(gateway.space_.get(), [&] { return gateway.set_up(network); }));
   return gateway;
+}
+
+Result<void> Gateway::try_out() {
+  const wire::HomeNetwork network = home_network();
+  Result<void> tried;
+  std::thread([&] {
+    tried = ::unshare(CLONE_NEWNET) == 0
+                ? Gateway().set_up(network)
+                : Result<void>(fail(system_error("make", "a network namespace")));
+  }).join();
+  return tried;
+}
+
+Result<void> Gateway::set_up(const wire::HomeNetwork& network) {
+  device_ = MIGRATE_TRY(make_device());
+  MIGRATE_TRY(set_up_network(network));
+  return open_sockets();
 }
 
 Result<Gateway> Gateway::adopt(UniqueFd device) {

@@ -27,6 +27,9 @@ class Gateway {
   /// Sets up the network namespace of `process`, which is new. Needs CAP_NET_ADMIN,
   /// CAP_NET_RAW, CAP_SYS_ADMIN and /dev/net/tun. Blocks for some milliseconds. Errors: kSystem.
   static Result<Gateway> create(pid_t process, const wire::HomeNetwork& network);
+  /// Whether create() can do that here, by doing it to a namespace of which nothing is left. Blocks
+  /// for some milliseconds. Errors: kSystem.
+  static Result<void> try_out();
   /// Goes on where another worker ended, by its device. Errors: kSystem.
   static Result<Gateway> adopt(UniqueFd device);
 
@@ -52,6 +55,7 @@ class Gateway {
 
  private:
   Gateway() = default;
+  Result<void> set_up(const wire::HomeNetwork& network);
   Result<void> open_sockets();
   bool is_own(const SocketName& name) const;
 

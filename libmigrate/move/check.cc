@@ -13,6 +13,7 @@
 #include "libmigrate/host/refusals_json.h"
 #include "libmigrate/host/worker_context.h"
 #include "libmigrate/image/only_process.h"
+#include "libmigrate/links/home_network.h"
 #include "libmigrate/move/links_json.h"
 #include "libmigrate/policy/travel.h"
 #include "libmigrate/requests/requests.h"
@@ -26,6 +27,7 @@ MoveRequest request_of(const CheckRequest& check) {
   request.asker = check.asker;
   request.strict = check.strict;
   request.policy = check.policy;
+  request.network = check.network;
   request.starts = check.starts;
   return request;
 }
@@ -41,6 +43,7 @@ Result<SourceMoveOptions> options_of(const WorkerContext& context, const CheckRe
   }
   options.request = request_of(request);
   options.home = context.own_address;
+  options.network = home_network();
   options.host_clocks = MIGRATE_TRY(clock_offsets(0));
   options.context = &context;
   return options;

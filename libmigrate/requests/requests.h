@@ -37,6 +37,7 @@ struct CheckRequest {
   MovePlan plan;        ///< How it would be moved.
   ModeWish wish;        ///< As of a move.
   PolicyRules policy;   ///< As of a move.
+  NetworkOf network = NetworkOf::kHome;
   bool starts = false;  ///< As of a move.
   Detail detail = Detail::kVerdict;
 
@@ -48,6 +49,7 @@ struct CheckRequest {
     members.word("wish", self.wish.best, kWishes);
     members.seconds("sample_seconds", self.wish.sample);
     members.rules("policy", self.policy);
+    members.word("network", self.network, kNetworkWords);
     members.flag("starts", self.starts);
     members.word("detail", self.detail, kDetails);
   }

@@ -74,10 +74,10 @@ class Destination(unittest.TestCase):
                 self.assertEqual(outcome.codes(), [])
             self.assertEqual(finish(process), "")
 
-    def expect(self, testbed, process, *codes):
-        checked = testbed.control("hostA", "check", process.pid, "--to", "hostB:7070")
+    def expect(self, testbed, process, *codes, to="hostB:7070", options=()):
+        checked = testbed.control("hostA", "check", process.pid, "--to", to, *options)
         self.assertEqual(verdict_problem(checked, codes, "check --to"), "", testbed.logs())
-        moved = testbed.move("hostA", process.pid, "hostB", patience=0)
+        moved = testbed.move("hostA", process.pid, to, patience=0, options=options)
         self.assertEqual(verdict_problem(moved, codes, "move"), "", testbed.logs())
 
     def test_file_missing(self):
@@ -125,6 +125,66 @@ class Destination(unittest.TestCase):
 
     def test_same_program_by_build_id(self):
         self.with_own_program('cp "$1" "$1.new" && mv "$1.new" "$1"')
+
+    def start_daemon(self, testbed, port, *options, by=()):
+        """Another one in hostB."""
+        daemon = testbed.start(
+            "hostB", *by, "migrated", "--listen", f"tcp://0.0.0.0:{port}", "--insecure", "--state",
+            f"/var/lib/migrate/{port}", "--socket", f"/run/migrate/{port}.sock", "--allow", "root@*",
+            *options)
+        self.assertTrue(daemon.wait_output(b"state in", 10), bytes(daemon.output))
+        return daemon
+
+    def expect_taken(self, testbed, process, to, *options):
+        checked = testbed.control("hostA", "check", process.pid, "--to", to, *options)
+        self.assertEqual(checked.status, DONE, checked)
+        moved = testbed.move("hostA", process.pid, to, options=options)
+        self.assertEqual(moved.status, DONE, f"{moved}\n{testbed.logs()}")
+        self.assertEqual(finish(process), "")
+
+    def test_no_network_of_home(self):
+        without = ("/usr/bin/setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw")
+        with Testbed() as testbed:
+            self.start_daemon(testbed, 7171, by=without)
+            process = testbed.start_program("hostA", *without, harness.PROGRAMS / "threads", "ids")
+            self.expect(testbed, process, "NO_HOME_NETWORK", to="hostB:7171")
+            run = (*without, "migratectl", "run", "--on", "hostB:7171")
+            refused = testbed.run("hostA", *run, "/bin/true")
+            self.assertEqual(refused.status, 125, refused)
+            self.assertIn("--network place", refused.errors)
+            copied = testbed.control("hostA", "fork", process.pid, "--to", "hostB:7171")
+            self.assertNotEqual(copied.status, DONE, copied)
+            ran = testbed.run("hostA", *run, "--network", "place", "/bin/true")
+            self.assertEqual(ran.status, 0, f"{ran}\n{testbed.logs()}")
+            self.expect_taken(testbed, process, "hostB:7171", "--network", "place")
+
+    def test_a_network_device_that_comes_and_goes(self):
+        """A daemon that had none when it started looks again; one that had loses no process."""
+        def change(daemon, *command):
+            outcome = testbed.run("hostB", "nsenter", f"--mount=/proc/{daemon.pid}/ns/mnt", *command)
+            self.assertEqual(outcome.status, 0, outcome)
+
+        hide = ("mount", "-t", "tmpfs", "none", "/dev/net")
+        with Testbed() as testbed:
+            later = self.start_daemon(testbed, 7171, by=(
+                "unshare", "--mount", "sh", "-c", " ".join(hide) + ' && exec "$@"', "sh"))
+            process = testbed.start_program("hostA", "threads", "ids")
+            self.expect(testbed, process, "NO_HOME_NETWORK", to="hostB:7171")
+            once = self.start_daemon(testbed, 7272, by=("unshare", "--mount"))
+            change(once, *hide)
+            moved = testbed.move("hostA", process.pid, "hostB:7272", patience=0)
+            self.assertEqual(moved.status, harness.FAILED, moved)
+            self.assertIn("/dev/net/tun", str(moved))
+            change(later, "umount", "/dev/net")
+            self.expect_taken(testbed, process, "hostB:7171")
+
+    def test_no_network_of_the_place(self):
+        with Testbed() as testbed:
+            self.start_daemon(testbed, 7171, "--only-home-network")
+            process = testbed.start_program("hostA", "threads", "ids")
+            self.expect(testbed, process, "NO_PLACE_NETWORK", to="hostB:7171",
+                        options=("--network", "place"))
+            self.expect_taken(testbed, process, "hostB:7171")
 
     def test_no_such_host(self):
         with Testbed() as testbed:

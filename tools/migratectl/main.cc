@@ -73,12 +73,18 @@ std::string dump(const json& value) {
   return value.dump(-1, ' ', false, json::error_handler_t::replace);
 }
 
-void add_policy(CLI::App& command, Options& options) {
+/// What of it travels, and to which network it belongs then.
+void add_policy_and_network(CLI::App& command, Options& options) {
   command
       .add_option("--policy", options.policy_file,
                   "TOML file of rules: which of its memory and files is sent, when, and what is "
                   "taken from the destination's own; within what its host allows")
       ->type_name("FILE");
+  command
+      .add_option(
+          "--network", options.network,
+          "From where it connects to others from then on: its home, or the place where it is")
+      ->check(CLI::IsMember(words_in(kNetworkWords)));
 }
 
 /// What mode auto goes by.
@@ -93,14 +99,6 @@ void add_wish(CLI::App& command, Options& options) {
                   "The same: for so many seconds it is watched first how much of its memory it "
                   "writes, while it runs (default: 0.2)")
       ->check(up_to(kMostSampleSeconds, "seconds"));
-}
-
-void add_network(CLI::App& command, Options& options) {
-  command
-      .add_option(
-          "--network", options.network,
-          "From where it connects to others from then on: its home, or the place where it is")
-      ->check(CLI::IsMember(words_in(kNetworkWords)));
 }
 
 void add_fork(CLI::App& app, Options& options) {
@@ -118,7 +116,7 @@ void add_fork(CLI::App& app, Options& options) {
       ->check(CLI::IsMember(mode_words()));
   fork->add_flag("--strict", options.strict,
                  "Refuse what would lose something that a move does not carry");
-  add_policy(*fork, options);
+  add_policy_and_network(*fork, options);
 }
 
 /// inspect and run.
@@ -134,7 +132,7 @@ void add_programs(CLI::App& app, Options& options) {
       ->type_name("HOST");
   inspect->add_option("--mode", options.mode, "In which mode it would move")
       ->check(CLI::IsMember(mode_words()));
-  add_policy(*inspect, options);
+  add_policy_and_network(*inspect, options);
   inspect->positionals_at_end();
 
   CLI::App* run = app.add_subcommand(
@@ -149,7 +147,7 @@ void add_programs(CLI::App& app, Options& options) {
       ->check(CLI::IsMember(mode_words()));
   run->add_option("--report", options.report, "Write what it came to into this file, as JSON")
       ->type_name("FILE");
-  add_policy(*run, options);
+  add_policy_and_network(*run, options);
   run->positionals_at_end();
 }
 
@@ -167,7 +165,7 @@ void add_moving(CLI::App& app, Options& options) {
       ->check(CLI::IsMember(mode_words()));
 
   add_wish(*check, options);
-  add_policy(*check, options);
+  add_policy_and_network(*check, options);
 
   CLI::App* move = app.add_subcommand("move", "Move a running process to another host");
   move->add_option("PID", options.target, target_help)->required();
@@ -188,7 +186,7 @@ void add_moving(CLI::App& app, Options& options) {
                    "Seconds to wait for transient reasons against the move to pass")
       ->check(up_to(kMostSeconds, "seconds"));
   move->add_flag("--strict", options.strict, strict_help);
-  add_policy(*move, options);
+  add_policy_and_network(*move, options);
 
   move->add_option("--bandwidth", options.bandwidth_mib,
                    "MiB a second of its memory that are pushed (default: the daemon's setting; 0: "
@@ -209,7 +207,6 @@ void add_moving(CLI::App& app, Options& options) {
           "(default: 10000)")
       ->check(up_to(kMostSeconds, "microseconds"));
   add_wish(*move, options);
-  add_network(*move, options);
   move->add_flag("--at-point", options.at_point,
                  "Move it where the program says that it may be (migrate_point)");
   move->add_option("--point-wait", options.point_seconds,
@@ -288,6 +285,7 @@ Result<CheckRequest> check_request_of(const Options& options) {
   check.plan = MIGRATE_TRY(parse_mode(options.mode));
   check.wish = MIGRATE_TRY(wish_of(options));
   check.policy = MIGRATE_TRY(policy_of(options));
+  check.network = MIGRATE_TRY(value_of(options.network, "network", kNetworkWords));
   check.detail = options.command == "inspect" ? Detail::kFiles
                  : options.links              ? Detail::kLinks
                                               : Detail::kRules;
@@ -299,6 +297,7 @@ Result<MoveRequest> run_request_of(const Options& options) {
   move.destination = options.destination;
   move.plan = MIGRATE_TRY(parse_mode(options.mode));
   move.policy = MIGRATE_TRY(policy_of(options));
+  move.network = MIGRATE_TRY(value_of(options.network, "network", kNetworkWords));
   return move;
 }
 

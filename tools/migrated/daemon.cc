@@ -28,6 +28,7 @@
 #include "libmigrate/groups/guest_groups.h"
 #include "libmigrate/host/mailbox_path.h"
 #include "libmigrate/inspect/process_inspector.h"
+#include "libmigrate/links/gateway.h"
 #include "libmigrate/state/registry.h"
 #include "libmigrate/state/session_file.h"
 #include "tools/migrated/local_request.h"
@@ -99,6 +100,7 @@ Result<Daemon> Daemon::create(const DaemonOptions& options) {
   daemon.context_.max_sessions = options.max_sessions;
   daemon.context_.reserve_bytes = std::uint64_t{options.reserve_mib} << 20U;
   daemon.context_.overcommits = options.overcommit;
+  daemon.context_.only_home_network = options.only_home_network;
   daemon.context_.push_bytes_per_second = std::uint64_t{options.bandwidth_mib} << 20U;
   daemon.context_.trust = MIGRATE_TRY(peer_trust(options, daemon.context_.host_name));
   daemon.context_.end_waiting_s = options.end_waiting_s;
@@ -110,6 +112,12 @@ Result<Daemon> Daemon::create(const DaemonOptions& options) {
   // root's processes may have any capability, and only who has it can give it to them.
   if (!daemon.context_.policy.names_root()) {
     MIGRATE_TRY(drop_capabilities());
+  }
+  const auto tried = Gateway::try_out();
+  daemon.context_.gives_home_network = tried.has_value();
+  if (!tried) {
+    log::warn("processes that are to connect from their home are refused: {}",
+              tried.error().message());
   }
 
   (void)std::signal(SIGPIPE, SIG_IGN);

@@ -120,7 +120,7 @@ class Settings {
   std::vector<Binding> bindings_;
 };
 
-void add_settings(Settings& settings, DaemonOptions& options) {
+void add_address_settings(Settings& settings, DaemonOptions& options) {
   std::string listen = "tcp://ADDR:PORT for other hosts";
   for (const PageTransport* const each : page_transports()) {
     listen += std::string(", ") + each->word + "://ADDR for their pages";
@@ -153,6 +153,9 @@ void add_settings(Settings& settings, DaemonOptions& options) {
   settings.add("insecure", options.insecure,
                "Listen where other machines can connect without keys: whoever reaches the port can "
                "read the memory of moved processes and run programs here as any user");
+}
+
+void add_guest_settings(Settings& settings, DaemonOptions& options) {
   settings.add("allow", options.allow,
                "USERS@HOSTS whose processes are taken, such as alice,1000-1999@hostA or root@hostB "
                "(repeatable; default *@*: all users but root, from all hosts)");
@@ -175,6 +178,14 @@ void add_settings(Settings& settings, DaemonOptions& options) {
       "Take processes whose memory together is more than there is, as Linux lets processes "
       "fork: for copies that touch little of theirs; if they touch more, the kernel ends "
       "one");
+  settings.add("only_home_network", options.only_home_network,
+               "Refuse processes that are to connect from this host and not from their home (move "
+               "--network place)");
+}
+
+void add_settings(Settings& settings, DaemonOptions& options) {
+  add_address_settings(settings, options);
+  add_guest_settings(settings, options);
   settings.add("bandwidth_mib", options.bandwidth_mib,
                "MiB a second pushed to each process that went away (0: as fast as can be); pages "
                "that it asks for are not limited");

@@ -35,6 +35,7 @@ struct DaemonOptions {
   std::uint32_t max_sessions = 1024;  ///< Processes of other hosts at a time.
   std::uint32_t reserve_mib = 64;     ///< Memory that they must leave free.
   bool overcommit = false;            ///< Theirs may be more than there is.
+  bool only_home_network = false;     ///< None of them may use the network of this host.
   std::uint32_t bandwidth_mib = 0;    ///< Pushed a second to each process that went away; 0: all.
   std::uint32_t spin_us = 200;
   std::uint32_t max_connections = 256;  ///< Requests and peers served at once, workers apart.

@@ -364,13 +364,14 @@ TEST(Requests, EachMemberOfAMoveComesBack) {
 TEST(Requests, EachMemberOfACheckComesBack) {
   for (const auto& [word, detail] : kDetails) {
     json written = json::parse(R"({"command":"check","destination":"b:7070","strict":true,
-        "mode":"auto","wish":"exposure","sample_seconds":0.25,"starts":true,
+        "mode":"auto","wish":"exposure","sample_seconds":0.25,"network":"place","starts":true,
         "policy":[{"place":"p:1","action":"ship","name":"/a","min_bytes":0,"max_bytes":9,
         "known":false}]})");
     written["detail"] = word;
     const CheckRequest check = request_as<CheckRequest>(written).value();
     EXPECT_EQ(check.detail, detail);
     EXPECT_EQ(check.wish.best, Wish::kExposure);
+    EXPECT_EQ(check.network, NetworkOf::kPlace);
     EXPECT_EQ(check.policy.front().known, false);
     EXPECT_EQ(request_for(check), written);
   }
