@@ -55,21 +55,16 @@ bool is_caller(pid_t pid) {
   return pid == 0 || pid == getpid();
 }
 
-std::string check_members(const char* destination) {
-  return "\"command\":\"check\",\"destination\":" + quote(or_default(destination, ""));
-}
-
-Answer check_self(const migrate_options& options, const char* destination) {
-  return ask_about_self(options, check_members(destination));
-}
-
 Answer check(const migrate_options& options, pid_t pid, const char* destination) {
   if (pid < 0) {
     return answer_of(MIGRATE_USAGE, "a pid cannot be negative");
   }
-  return is_caller(pid) ? check_self(options, destination)
-                        : ask(options, "{\"pid\":" + std::to_string(pid) + "," +
-                                           check_members(destination) + "}");
+  std::string members;
+  if (auto wrong = check_members(options, destination, members)) {
+    return *std::move(wrong);
+  }
+  return is_caller(pid) ? ask_about_self(options, members)
+                        : ask(options, "{\"pid\":" + std::to_string(pid) + "," + members + "}");
 }
 
 Answer vetoed(const std::string& why) {
@@ -187,9 +182,8 @@ extern "C" int migrate_check(pid_t pid, const char* destination,
 
 extern "C" int migrate_check_self(const char* destination, const struct migrate_options* options,
                                   migrate_result** result) {
-  return with_options(options, result, [&](const migrate_options& chosen) {
-    return check_self(chosen, destination);
-  });
+  return with_options(options, result,
+                      [&](const migrate_options& chosen) { return check(chosen, 0, destination); });
 }
 
 extern "C" int migrate_list(int all, const struct migrate_options* options,

@@ -13,6 +13,17 @@ bool is_empty(const char* destination) {
   return destination == nullptr || *destination == '\0';
 }
 
+/// From where it connects then.
+std::optional<Answer> network_member(const migrate_options& options, std::string& members) {
+  const std::string network = or_default(options.network, kNetworkWords.front().first.data());
+  if (!find_word(network, kNetworkWords)) {
+    return answer_of(MIGRATE_USAGE,
+                     "network \"" + network + "\" is none of " + list_words(kNetworkWords));
+  }
+  members += ",\"network\":" + quote(network);
+  return std::nullopt;
+}
+
 /// Those of how it goes there.
 std::optional<Answer> way_members(const migrate_options& options, const char* wait,
                                   std::string& members) {
@@ -30,10 +41,16 @@ std::optional<Answer> way_members(const migrate_options& options, const char* wa
   }
   members += ",\"mode\":" + quote(mode) + ",\"wish\":" + quote(wish) + ",\"wait\":" + quote(wait) +
              ",\"retry_seconds\":" + std::to_string(options.retry_seconds);
-  return std::nullopt;
+  return network_member(options, members);
 }
 
 }  // namespace
+
+std::optional<Answer> check_members(const migrate_options& options, const char* destination,
+                                    std::string& members) {
+  members = "\"command\":\"check\",\"destination\":" + quote(or_default(destination, ""));
+  return network_member(options, members);
+}
 
 std::optional<Answer> move_members(const migrate_options& options, const char* destination,
                                    const char* wait, std::string& members) {

@@ -13,6 +13,10 @@ namespace migrate::client {
 std::optional<Answer> move_members(const migrate_options& options, const char* destination,
                                    const char* wait, std::string& members);
 
+/// The same of a check; no destination: by the rules of this host.
+std::optional<Answer> check_members(const migrate_options& options, const char* destination,
+                                    std::string& members);
+
 /// The same of copies; `count` 0: one for each destination.
 std::optional<Answer> fork_members(const migrate_options& options,
                                    std::span<const char* const> destinations, std::size_t count,

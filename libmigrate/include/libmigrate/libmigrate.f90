@@ -67,6 +67,7 @@ module libmigrate
     type(c_funptr) :: progress = c_null_funptr
     type(c_ptr) :: progress_data = c_null_ptr
     type(c_ptr) :: wish = c_null_ptr
+    type(c_ptr) :: network = c_null_ptr
   end type
 
   type, bind(C) :: c_identity

@@ -61,7 +61,8 @@ struct migrate_options {
   /* Called now and then while another process is moved, by the calling thread. */
   void (*progress)(const struct migrate_progress* progress, void* data);
   void* progress_data;
-  const char* wish; /* Mode "auto": best in "stop" (the default), "exposure" or "bytes". */
+  const char* wish;    /* Mode "auto": best in "stop" (the default), "exposure" or "bytes". */
+  const char* network; /* From where it connects to others then: "home" (the default), "place". */
 };
 
 /* ---- Where and what ---- */

@@ -60,6 +60,7 @@ struct options {
   seconds retry{0};
   seconds time_limit{0};
   std::function<void(const migrate_progress&)> progress{};
+  std::string network{};
 };
 
 /// What a call came to; true if that is MIGRATE_DONE. Move-only. Const-thread-safe.
@@ -160,6 +161,7 @@ result call(const options& wanted, const Call& function) {
   given.socket = wanted.socket.c_str();
   given.mode = wanted.mode.c_str();
   given.wait = wanted.wait.c_str();
+  given.network = wanted.network.c_str();
   given.retry_seconds = wanted.retry.count();
   given.time_limit_seconds = wanted.time_limit.count();
   if (wanted.progress) {

@@ -120,6 +120,7 @@ TEST(Client, MovesAnotherProcess) {
   migrate_options options = daemon.options();
   options.mode = "eager";
   options.wish = "exposure";
+  options.network = "place";
   options.wait = "done";
   options.retry_seconds = 1.5;
   std::vector<std::string> phases;
@@ -149,6 +150,7 @@ TEST(Client, MovesAnotherProcess) {
   EXPECT_EQ(move.destination, "hostB:7071");
   EXPECT_EQ(move.plan.word, "eager");
   EXPECT_EQ(move.wish.best, migrate::Wish::kExposure);
+  EXPECT_EQ(move.network, migrate::NetworkOf::kPlace);
   EXPECT_EQ(move.wait, migrate::MoveWait::kDone);
   EXPECT_EQ(move.retry_seconds, 1.5);
   EXPECT_FALSE(move.push.bytes_per_second);
@@ -161,10 +163,14 @@ TEST(Client, ReportsRefusals) {
       "{\"event\":\"refused\",\"refusals\":[{\"code\":\"DEVICE\",\"object\":\"descriptor 3\","
       "\"reason\":\"it stays\",\"remedy\":\"close it\"},{\"code\":\"SOCKET\"}]}\n"
       "{\"event\":\"result\",\"exit\":3}\n");
-  const migrate_options options = daemon.options();
+  migrate_options options = daemon.options();
+  options.network = "place";
   Held result;
   EXPECT_EQ(migrate_check(17, nullptr, &options, &result), MIGRATE_REFUSED);
-  EXPECT_TRUE(migrate::request_as<migrate::CheckRequest>(migrate::parse_object(daemon.request())));
+  const auto check =
+      migrate::request_as<migrate::CheckRequest>(migrate::parse_object(daemon.request()));
+  ASSERT_TRUE(check);
+  EXPECT_EQ(check->network, migrate::NetworkOf::kPlace);
   ASSERT_EQ(migrate_result_refusal_count(result.get()), 2U);
   migrate_refusal refusal = {};
   EXPECT_EQ(migrate_result_refusal(result.get(), 0, &refusal), -1);  // It has no size.
@@ -337,6 +343,12 @@ TEST(Client, TakesOptionsOfTheFirstVersionAndNothingBehindThem) {
   EXPECT_NE(std::string(migrate_last_error()).find("exposure"), std::string::npos);
   options.wish = "bytes";
   EXPECT_EQ(migrate_move(17, "hostB", &options, nullptr), MIGRATE_ERROR);
+  options.network = "of nobody";
+  for (const int status : {migrate_move(17, "hostB", &options, nullptr),
+                           migrate_check(17, "hostB", &options, nullptr)}) {
+    EXPECT_EQ(status, MIGRATE_USAGE);
+    EXPECT_NE(std::string(migrate_last_error()).find("place"), std::string::npos);
+  }
 }
 
 TEST(Client, NothingComesOfNoResult) {
