@@ -20,6 +20,7 @@ MAY_INCLUDE = {
     "transport": {"base"},
     "pager": {"base"},
     "libmigrate": {"base", "transport", "pager"},
+    "mpi": set(),
     "tools": {"base", "transport", "pager", "libmigrate"},
 }
 MAY_INCLUDE["tests"] = set(MAY_INCLUDE) | {"tests"}

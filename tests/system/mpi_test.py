@@ -5,15 +5,12 @@ The job is started by migmpirun on two hosts of a testbed; its ranks go to a thi
 """
 
 import concurrent.futures
-import itertools
 import re
 import unittest
 
 import harness
-from harness import BIN, DONE, Testbed, program, wait_until
-
-MIGMPIRUN = BIN / "migmpirun"
-PATIENCE = 180
+from harness import program
+from mpi_jobs import PATIENCE, MpiCase
 
 # Lennard-Jones liquid, as LAMMPS' own benchmark in.lj; digits of each line depend on all atoms.
 MELT = """
@@ -72,67 +69,11 @@ HPL.out      output file name (if any)
 THERMO = re.compile(rb"^ +\d+ +-?[0-9.e+-]+ .*$", re.MULTILINE)
 
 
-class Job:
-    """A job of MPI in a testbed."""
-
-    _names = itertools.count()
-
-    def __init__(self, testbed, agent, ranks, *words, hosts="hostA:2,hostB:2"):
-        self.testbed = testbed
-        self.name = f"job{next(self._names)}"
-        self.ranks = ranks
-        self.agent = agent
-        self.process = testbed.start("hostA", MIGMPIRUN, "--job", self.name, "--hosts", hosts, "-np", ranks,
-                                     "--agent", agent, *words)
-
-    def check(self):
-        """What `migmpirun --check` says."""
-        return self.testbed.run("hostA", MIGMPIRUN, "--check", self.name, "--hosts", "hostA,hostB",
-                                "--agent", self.agent)
-
-    def wait_ranks(self):
-        """{rank: (host, pid)} once all are there."""
-        found = {}
-
-        def all_there():
-            found.update({int(rank): (host, int(pid)) for rank, host, pid in
-                          re.findall(r"^rank (\d+) on (\w+) \(\w+, pid (\d+)\)", self.check().text, re.M)})
-            return len(found) == self.ranks
-        if not wait_until(all_there, PATIENCE):
-            raise AssertionError(f"only {found} of {self.ranks} ranks: {bytes(self.process.output[-2000:])}")
-        return found
-
-
-class Mpi(unittest.TestCase):
-    def setUp(self):
-        self.testbed = Testbed(3)
-        self.addCleanup(self.testbed.down)
-        # What ssh would be: the host's namespaces are those of a program that waits there.
-        waiting = {host: self.testbed.start(host, "sleep", "infinity").pid for host in harness.HOSTS}
-        self.agent = self.testbed.work / "agent"
-        lines = "\n".join(f"{host}) pid={pid} ;;" for host, pid in waiting.items())
-        self.agent.write_text(f'#!/bin/sh\ncase $1 in\n{lines}\nesac\nshift\n'
-                              f'export PATH="{BIN}:$PATH"\n'
-                              'exec nsenter --target "$pid" --net --mount --uts -- sh -c "$*"\n')
-        self.agent.chmod(0o755)
-
-    def start(self, ranks, *words, mpi="openmpi", **options):
-        if mpi == "mpich":
-            return Job(self.testbed, self.agent, ranks, "--mpi", mpi, "--", "-iface", "eth0", *words,
-                       **options)
-        # More ranks than processors: who waits leaves the processor to others.
-        return Job(self.testbed, self.agent, ranks, "--mpi", mpi, "--", "--allow-run-as-root",
-                   "--mca", "mpi_yield_when_idle", "1", *words, **options)
-
+class Mpi(MpiCase):
     def lammps(self, size=10, steps=1500, ranks=4):
         path = self.testbed.new_path("melt")
         path.write_text(MELT.format(size=size, steps=steps))
         return self.start(ranks, program("lmp"), "-in", path, "-log", "none")
-
-    def move(self, job, rank, place):
-        home, pid = job.where[rank]
-        outcome = self.testbed.move(home, pid, place, patience=20)
-        self.assertEqual(outcome.status, DONE, f"rank {rank} to {place}: {outcome}\n{self.testbed.logs()}")
 
     def finished(self, job):
         self.assertEqual(job.process.wait(PATIENCE * max(harness.SCALE, 1)), 0, bytes(job.process.output[-3000:]))
