@@ -36,7 +36,7 @@ constexpr std::size_t index_of() {
   return index;
 }
 
-/// The measured call of a function. `kNames` is its name in MPI, behind "P".
+/// The measured call of a function, of which `Name` has the name.
 template <typename Function, typename Name, Kind kKind, Sends kSends>
 struct Measured;
 
@@ -47,17 +47,17 @@ struct Measured<int(Arguments...), Name, kKind, kSends> {
   static constexpr std::size_t kCommunicator = index_of<MPI_Comm, Arguments...>();
 
   static int call(Arguments... arguments) {
-    Function next = next_.load(std::memory_order_relaxed);
+    Function next = known.load(std::memory_order_relaxed);
     if (next == nullptr) {
       next = reinterpret_cast<Function>(find_function(Name::kText));
-      next_.store(next, std::memory_order_relaxed);
+      known.store(next, std::memory_order_relaxed);
     }
     Meter& meter = Meter::get();
     if (!meter.is_on()) {
       return next(arguments...);
     }
     const std::tuple<Arguments...> all(arguments...);
-    Site site{&next_, __builtin_return_address(0), nullptr,
+    Site site{&known, __builtin_return_address(0), nullptr,
               kKind == Kind::kWaits || kKind == Kind::kCollective, kKind == Kind::kCollective};
     if constexpr (kCommunicator < sizeof...(Arguments)) {
       site.communicator = std::get<kCommunicator>(all);
@@ -91,7 +91,8 @@ struct Measured<int(Arguments...), Name, kKind, kSends> {
     }
   }
 
-  static inline std::atomic<Function> next_{nullptr};
+  // Found by the first call.
+  static inline std::atomic<Function> known{nullptr};
 };
 
 }  // namespace

@@ -59,7 +59,7 @@ std::uint64_t signature_of(const Site& site) {
   hash = hash * kSpread + reinterpret_cast<std::uintptr_t>(site.caller);
   hash = hash * kSpread + reinterpret_cast<std::uintptr_t>(site.communicator);
   hash *= kSpread;
-  return ((hash >> 32) ^ hash) | 1;
+  return (hash >> 32) ^ hash;
 }
 
 }  // namespace

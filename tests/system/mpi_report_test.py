@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What migmpirun --report tells of a job whose imbalance is known, and that measuring changes nothing else."""
 
+import json
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from mpi_jobs import MIGMPIRUN, PATIENCE, MpiCase
 RANKS = 3
 TIMES = 6  # So many times as much has rank 0 to compute as each of the others.
 MESSAGE_BYTES = 800
+BALANCE_CASES = harness.BUILD / "bench" / "balance_cases"
 BUILT = (harness.BUILD / "mpi" / "libmigrate-mpi-openmpi.so").exists() and program("mpirun")
 
 
@@ -140,6 +142,32 @@ class Report(MpiCase):
         self.move(job, 0, "hostA")
         self.wait_steps(job, max(each["steps"] for each in moved["measured"]) + 50)
         self.finished(job)
+
+    @unittest.skipUnless(BALANCE_CASES.exists(), "balance_cases is not built")
+    def test_records_what_policies_are_tried_with(self):
+        job = self.ranks()
+        self.wait_steps(job, 20)
+        file = self.testbed.new_path("json")
+        recorder = self.testbed.start("hostA", MIGMPIRUN, "--report", job.name, "--hosts", "hostA,hostB,hostC",
+                                      "--agent", self.agent, "--record", file, "--interval", "2")
+        self.assertTrue(wait_until(lambda: file.exists() and len(json.loads(file.read_text())["work_s"]) >= 3,
+                                   PATIENCE), bytes(recorder.output))
+        self.finished(job)
+        self.assertEqual(recorder.wait(), 0, bytes(recorder.output))
+        recorded = json.loads(file.read_text())
+        self.assertEqual([each["name"] for each in recorded["hosts"]], ["hostA", "hostB"])
+        self.assertEqual([each["host"] for each in recorded["ranks"]], [0, 0, 1])
+        # Each has sent to each other, once in a step, one way.
+        self.assertEqual([pair[:2] for pair in recorded["traffic"]], [[0, 1], [0, 2], [1, 2]])
+        for *_, sent in recorded["traffic"]:
+            self.assertLess(abs(sent - MESSAGE_BYTES), MESSAGE_BYTES / 4, recorded["traffic"])
+        for row in recorded["work_s"]:
+            self.assertEqual(len(row), RANKS)
+        works = [sum(column) for column in zip(*recorded["work_s"], strict=True)]
+        self.assertGreater(works[0], 1.5 * max(works[1:]), recorded)
+        played = subprocess.run([BALANCE_CASES, "--job", file, "--seconds", "100"], check=True,
+                                capture_output=True, text=True)
+        self.assertIn("greedy-refine", json.loads(played.stdout)["cases"][str(file)]["policies"])
 
     @unittest.skipUnless((PROGRAMS / "ranks_fortran").exists(), "no Fortran compiler")
     def test_measures_fortran(self):
