@@ -94,6 +94,9 @@ class Report(MpiCase):
         self.hold_imbalance(told)
         self.assertEqual({each["step_source"] for each in told["measured"]}, {"recurrence"})
         self.assertEqual([each["host"] for each in told["measured"]], ["hostA", "hostA", "hostB"])
+        listed = self.testbed.run("hostA", MIGMPIRUN, "--list", "--hosts", "hostA,hostB,hostC",
+                                  "--agent", self.agent)
+        self.assertEqual(listed.text, f"{job.name}: {RANKS} ranks of ranks on hostA, hostB\n", listed)
         # For a person, and of a second alone.
         text = job.report("--interval", "1").text
         self.assertRegex(text, rf"job {job.name}: {RANKS} of {RANKS} ranks, .*load balance [0-9.]+%")
