@@ -17,7 +17,8 @@
 namespace migrate {
 namespace {
 
-// It blocked in its call, and was stopped in it: anything else is more.
+// It blocked in its call, and was stopped in it: anything else is more. One that had not come to
+// block when it was stopped has only the second.
 constexpr std::uint64_t kSwitchesOfOneWait = 2;
 
 std::optional<std::uint64_t> milliseconds(std::uint64_t argument) {
@@ -54,6 +55,22 @@ std::uint64_t voluntary_switches(pid_t host_thread) {
 // over by the time it is let go ends without a switch, and the next may wait in its place.)
 bool is_new_wait(const arch::GeneralRegisters& registers) {
   return arch::interrupted_call(registers).restart_block && !arch::is_restarted_call(registers);
+}
+
+// A call that the kernel keeps in a restart block is told from a later one by its number. Others
+// are repeated whole: the later one may be stopped before it blocks, which looks like the first,
+// but not before the first has come to its end.
+bool goes_on(pid_t process, const FrozenThread& thread, const WaitRecord& record) {
+  const std::uint64_t switches = voluntary_switches(thread.host_id);
+  if (arch::is_restarted_call(thread.registers)) {
+    return switches <= record.switches + kSwitchesOfOneWait;
+  }
+  if (is_new_wait(thread.registers) || switches != record.switches + kSwitchesOfOneWait) {
+    return false;
+  }
+  const auto whole = relative_timeout(process, arch::interrupted_call(thread.registers));
+  return !whole || !*whole ||
+         clock_ns(CLOCK_MONOTONIC) < record.let_go_ns + static_cast<std::int64_t>(**whole);
 }
 
 }  // namespace
@@ -137,8 +154,7 @@ std::vector<WaitRecord> waits_that_go_on(const FrozenProcess& frozen,
     const auto thread =
         std::find_if(frozen.threads().begin(), frozen.threads().end(),
                      [&](const FrozenThread& other) { return other.id == record.thread; });
-    if (thread != frozen.threads().end() && !is_new_wait(thread->registers) &&
-        voluntary_switches(thread->host_id) == record.switches + kSwitchesOfOneWait) {
+    if (thread != frozen.threads().end() && goes_on(frozen.process(), *thread, record)) {
       waits.push_back(record);
     }
   }
@@ -194,8 +210,8 @@ std::vector<WaitRecord> record_waits(const wire::ProcessImage& image,
     record.thread = thread.id();
     record.number = call.number;
     std::copy(std::begin(call.arguments), std::end(call.arguments), record.arguments.begin());
-    record.deadline_ns =
-        clock_ns(CLOCK_MONOTONIC) + static_cast<std::int64_t>(thread.wait_remaining_ns());
+    record.let_go_ns = clock_ns(CLOCK_MONOTONIC);
+    record.deadline_ns = record.let_go_ns + static_cast<std::int64_t>(thread.wait_remaining_ns());
     record.switches = voluntary_switches(host_threads[i]);
   }
   return records;
@@ -224,6 +240,7 @@ std::vector<WaitRecord> record_waits(const FrozenProcess& frozen,
     } else {
       continue;
     }
+    record.let_go_ns = clock_ns(CLOCK_MONOTONIC);
     record.switches = voluntary_switches(thread.host_id);
     records.push_back(record);
   }

@@ -22,7 +22,8 @@ struct WaitRecord {
   std::int64_t number = -1;
   std::array<std::uint64_t, 6> arguments{};
   std::int64_t deadline_ns = 0;  ///< CLOCK_MONOTONIC of this host.
-  std::uint64_t switches = 0;    ///< Voluntary context switches when the thread was let go.
+  std::int64_t let_go_ns = 0;    ///< The same: when the thread was.
+  std::uint64_t switches = 0;    ///< Its voluntary context switches then.
 };
 
 /// Where the kernel writes what is left of an interrupted sleep, a timespec; 0: nowhere.

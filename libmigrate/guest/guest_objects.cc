@@ -26,6 +26,7 @@ Result<void> GuestObjects::note(wire::CellSession& noted, CellControl& cell) con
     each.set_number(wait.number);
     each.mutable_arguments()->Assign(wait.arguments.begin(), wait.arguments.end());
     each.set_deadline_ns(wait.deadline_ns);
+    each.set_let_go_ns(wait.let_go_ns);
     each.set_switches(wait.switches);
   }
   return {};
@@ -42,6 +43,7 @@ void GuestObjects::adopt(const wire::CellSession& noted) {
     WaitRecord wait{.thread = each.thread(),
                     .number = each.number(),
                     .deadline_ns = each.deadline_ns(),
+                    .let_go_ns = each.let_go_ns(),
                     .switches = each.switches()};
     std::copy_n(each.arguments().begin(),
                 std::min<std::size_t>(each.arguments().size(), wait.arguments.size()),

@@ -206,6 +206,22 @@ TEST_F(WaitRecords, OfAWaitThatGoesOnAreKept) {
   EXPECT_EQ(still[0].deadline_ns, records[0].deadline_ns);
 }
 
+// Before it has come to block again, or even to run.
+TEST_F(WaitRecords, AreKeptHoweverSoonItIsStoppedAgain) {
+  std::vector<WaitRecord> records = arrive();
+  ASSERT_EQ(records.size(), 1U);
+  const std::int64_t deadline_ns = records[0].deadline_ns;
+  for (int stop = 0; stop < 300; ++stop) {
+    FrozenProcess frozen = freeze();
+    const std::vector<WaitRecord> still = waits_that_go_on(frozen, records);
+    ASSERT_EQ(still.size(), 1U) << "at stop " << stop;
+    records = record_waits(frozen, still);
+    ASSERT_EQ(records.size(), 1U);
+    EXPECT_EQ(records[0].deadline_ns, deadline_ns);
+    ASSERT_TRUE(frozen.thaw());
+  }
+}
+
 TEST_F(WaitRecords, OfAWaitAfterwardsWithTheSameArgumentsAreNot) {
   const std::vector<WaitRecord> records = arrive();
   ::kill(process_.pid(), SIGUSR1);  // Ends the sleep, and the next one begins.
