@@ -146,9 +146,11 @@ TEST_F(SourceDepartureTest, ASocketThatCannotBeFetchedIsNotLeftInTheDeputy) {
   Departed departed = leaving->depart();
   ASSERT_TRUE(departed.deputy->settle({}));
   there_.stop();
-  const auto make = [&] {
+  // UndefinedBehaviorSanitizer looks at an object by means of a pipe, for which there is no room.
+  const auto make = [&]() __attribute__((no_sanitize("vptr"))) {
     return departed.deputy->make_socket(SOCK_DGRAM, SocketName::loopback(0), nullptr, {});
   };
+  ASSERT_TRUE(make());  // What it has seen it does not look at again.
   const std::string folder = "/proc/" + std::to_string(process_.pid()) + "/fd";
   rlimit limit{};
   ASSERT_EQ(::getrlimit(RLIMIT_NOFILE, &limit), 0);
