@@ -41,6 +41,15 @@ class TravelCase(FaithfulCase):
             del lines[at]
         return super().start(prepare, *words, change="\n".join(lines), prefix=prefix)
 
+    def moves_and_tells(self, testbed, process, code, is_lost):
+        """A process is moved; whether the loss `code` is told, before and then, is as it should be."""
+        checked = testbed.control("hostA", "check", process.pid, "--to", "hostB")
+        self.assertEqual(checked.status, DONE, checked)
+        self.assertEqual(code in codes(checked.object["losses"]), is_lost, checked)
+        moved = testbed.move("hostA", process.pid, "hostB")
+        self.assertEqual(moved.status, DONE, moved)
+        self.assertEqual(code in codes(moved.object["losses"]), is_lost, moved)
+
 
 class Travels(TravelCase):
     def test_paths(self):
@@ -265,12 +274,7 @@ class Logins(TravelCase):
             for login, is_lost in ((65534, False), (1000, True)):
                 process = testbed.start_keeper("hostA", prefix=[
                     *AS_LOGIN, str(login), *Senders.AS_NOBODY])
-                checked = testbed.control("hostA", "check", process.pid, "--to", "hostB")
-                self.assertEqual(checked.status, DONE, checked)
-                self.assertEqual("LOGIN" in codes(checked.object["losses"]), is_lost, checked)
-                moved = testbed.move("hostA", process.pid, "hostB")
-                self.assertEqual(moved.status, DONE, moved)
-                self.assertEqual("LOGIN" in codes(moved.object["losses"]), is_lost, moved)
+                self.moves_and_tells(testbed, process, "LOGIN", is_lost)
                 there = next(each["pid"] for each in
                              testbed.control("hostB", "ps").object["processes"]
                              if each["state"] == "running-here")
@@ -295,12 +299,7 @@ class BoundingSets(TravelCase):
                                        == DONE), bytes(daemon.output))
             for prefix, is_lost in (((), True), (("setpriv", "--bounding-set=-sys_nice"), False)):
                 process = testbed.start_keeper("hostA", prefix=[*prefix, *Senders.AS_NOBODY])
-                checked = testbed.control("hostA", "check", process.pid, "--to", "hostB")
-                self.assertEqual(checked.status, DONE, checked)
-                self.assertEqual("BOUNDING_SET" in codes(checked.object["losses"]), is_lost, checked)
-                moved = testbed.move("hostA", process.pid, "hostB")
-                self.assertEqual(moved.status, DONE, moved)
-                self.assertEqual("BOUNDING_SET" in codes(moved.object["losses"]), is_lost, moved)
+                self.moves_and_tells(testbed, process, "BOUNDING_SET", is_lost)
                 self.assertEqual(harness.finish(process), "")
 
 
