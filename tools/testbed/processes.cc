@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 #include <linux/magic.h>
+#include <poll.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -138,7 +139,10 @@ Result<void> end_process(const ProcessIdentity& process, int signal,
     return pidfd.error().code == ErrorCode::kNotFound ? Result<void>() : fail(pidfd.error());
   }
   send_signal(pidfd->get(), signal);
-  while (process.is_alive()) {
+  // Its pidfd is readable once its last thread has ended, which is when its ports are free; its
+  // first thread may long be a zombie then.
+  pollfd ended{pidfd->get(), POLLIN, 0};
+  while (::poll(&ended, 1, static_cast<int>(kPollInterval.count())) <= 0) {
     const auto waited = Clock::now() - start;
     if (waited > patience + kKillPatience) {
       return fail(
@@ -147,7 +151,6 @@ Result<void> end_process(const ProcessIdentity& process, int signal,
     if (waited > patience) {
       send_signal(pidfd->get(), SIGKILL);
     }
-    std::this_thread::sleep_for(kPollInterval);
   }
   return {};
 }
