@@ -21,7 +21,7 @@ void tell_cancelled(EventSink& sink, const std::string& process) {
 
 void tell_not_moved(EventSink& sink, const SourceMove& move, MoveOutcome outcome, pid_t pid,
                     const std::string& command) {
-  if (outcome == MoveOutcome::kFailed && has_ended(pid)) {
+  if (outcome == MoveOutcome::kFailed && is_ending(pid)) {
     sink.finish_failed(MIGRATE_ERROR,
                        make_error(ErrorCode::kNotFound, "move", "process " + command,
                                   "it ended meanwhile (" + move.error().message() + ")"));

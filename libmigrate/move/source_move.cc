@@ -245,7 +245,7 @@ Result<void> SourceMove::choose() {
 Result<void> SourceMove::advise(const std::optional<LinkSpeed>& link) {
   MoveFacts facts;
   auto sampled = source_.sample(options_.request.wish.sample, [this] { return still_wanted(); });
-  if (!sampled && sampled.error().code == ErrorCode::kNotFound && !has_ended(options_.pid)) {
+  if (!sampled && sampled.error().code == ErrorCode::kNotFound && !is_ending(options_.pid)) {
     sampled.error().code = ErrorCode::kRetry;  // It runs another program now (execve).
   }
   facts.memory = MIGRATE_TRY(std::move(sampled));
@@ -308,7 +308,7 @@ Result<void> SourceMove::copy_ahead() {
   options_.context->stops.reach("source.watched");
   auto sent = handover_->copy_ahead(*source_.ahead());
   report_.end_phase("rounds", start, report_.phase_us("watch"));
-  if (!sent && sent.error().code == ErrorCode::kNotFound && !has_ended(options_.pid)) {
+  if (!sent && sent.error().code == ErrorCode::kNotFound && !is_ending(options_.pid)) {
     sent.error().code = ErrorCode::kRetry;  // It runs another program now (execve).
   }
   return sent;
@@ -317,7 +317,7 @@ Result<void> SourceMove::copy_ahead() {
 Result<void> SourceMove::freeze_and_run(const ClockOffsets& offsets) {
   auto ran = freeze_and_hand_over(offsets);
   source_.end_freeze();
-  if (!ran && !handover_->run_sent() && has_ended(options_.pid)) {
+  if (!ran && !handover_->run_sent() && is_ending(options_.pid)) {
     source_.clear_refusals();
     ran.error().code = ErrorCode::kNotFound;
   }

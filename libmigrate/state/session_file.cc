@@ -12,7 +12,6 @@
 #include <cstring>
 #include <new>
 #include <span>
-#include <sstream>
 #include <thread>
 
 #include "base/file.h"
@@ -35,26 +34,6 @@ constexpr unsigned kStatusShift = 32;
 
 static_assert(sizeof(SessionMark) <= kFirstText);
 static_assert(std::atomic<std::uint64_t>::is_always_lock_free);
-
-// Killed, and not yet reaped.
-bool is_dying(pid_t process) {
-  constexpr std::uint64_t kExiting = 4;  // PF_EXITING
-  constexpr int kFlagsField = 9;
-  const auto stat = read_file("/proc/" + std::to_string(process) + "/stat");
-  if (!stat) {
-    return false;
-  }
-  std::istringstream fields(stat->substr(stat->rfind(')') + 1));
-  std::string state;
-  fields >> state;
-  std::uint64_t flags = 0;
-  for (int field = 4; field <= kFlagsField; ++field) {
-    std::int64_t value = 0;
-    fields >> value;
-    flags = static_cast<std::uint64_t>(value);
-  }
-  return state == "Z" || state == "X" || (flags & kExiting) != 0 || is_pending(process, SIGKILL);
-}
 
 // By a descriptor of its own: a lock lives as long as any mapping made by the locked one, and
 // children have copies of all mappings.

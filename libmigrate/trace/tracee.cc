@@ -11,6 +11,7 @@
 #include <array>
 #include <cerrno>
 #include <chrono>
+#include <sstream>
 #include <thread>
 
 #include "base/file.h"
@@ -188,6 +189,29 @@ bool has_ended(pid_t process) {
   const auto status = read_file("/proc/" + std::to_string(process) + "/status");
   return !status || status->find("\nState:\tZ") != std::string::npos ||
          status->find("\nState:\tX") != std::string::npos;
+}
+
+bool is_dying(pid_t process) {
+  constexpr std::uint64_t kExiting = 4;  // PF_EXITING
+  constexpr int kFlagsField = 9;
+  const auto stat = read_file("/proc/" + std::to_string(process) + "/stat");
+  if (!stat) {
+    return false;
+  }
+  std::istringstream fields(stat->substr(stat->rfind(')') + 1));
+  std::string state;
+  fields >> state;
+  std::uint64_t flags = 0;
+  for (int field = 4; field <= kFlagsField; ++field) {
+    std::int64_t value = 0;
+    fields >> value;
+    flags = static_cast<std::uint64_t>(value);
+  }
+  return state == "Z" || state == "X" || (flags & kExiting) != 0 || is_pending(process, SIGKILL);
+}
+
+bool is_ending(pid_t process) {
+  return has_ended(process) || is_dying(process);
 }
 
 Result<std::uint64_t> read_signal_mask(pid_t thread) {

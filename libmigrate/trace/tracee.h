@@ -70,6 +70,13 @@ void reap(pid_t thread);
 /// Whether a process, which need not be traced, is gone, or nobody has asked for its end yet.
 bool has_ended(pid_t process);
 
+/// Whether it was killed, and nobody has asked for its end yet; false once it is gone. Its first
+/// thread may still be seen to run, or to stand in a stop.
+bool is_dying(pid_t process);
+
+/// Either of both: there is nothing left of it to be moved.
+bool is_ending(pid_t process);
+
 /// Waits until a process that nobody traces has come to the job control stop that it was sent into.
 /// Errors: kSystem (not within two seconds: it was let go on, or has ended), kNotFound (it is
 /// gone).

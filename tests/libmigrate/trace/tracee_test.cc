@@ -65,5 +65,16 @@ TEST_F(TraceeTest, AnInterruptOutlivesAStopForAnotherReason) {
   EXPECT_EQ(stop->event, PTRACE_EVENT_STOP);
 }
 
+TEST_F(TraceeTest, WhatIsKilledIsEndingUntilNobodyKnowsOfIt) {
+  EXPECT_FALSE(is_dying(process_));
+  EXPECT_FALSE(is_ending(process_));
+  ::kill(process_, SIGKILL);
+  EXPECT_TRUE(is_dying(process_));
+  EXPECT_TRUE(is_ending(process_));
+  ::waitpid(process_, nullptr, __WALL);
+  EXPECT_FALSE(is_dying(process_));
+  EXPECT_TRUE(is_ending(process_));
+}
+
 }  // namespace
 }  // namespace migrate
