@@ -44,7 +44,22 @@ def declared():
     return found
 
 
+def constants_of_c():
+    """{name: value} of the enumerators of statuses and advice."""
+    found = {}
+    for name in ("migrate_result.h", "migrate_advice.h"):
+        text = (ROOT / "libmigrate/include/libmigrate" / name).read_text()
+        found |= {word: int(value) for word, value in re.findall(r"^ *(MIGRATE_\w+) = (\d+)", text,
+                                                                 re.MULTILINE)}
+    return found
+
+
 class Library(unittest.TestCase):
+    def test_fortran_has_the_constants_of_c(self):
+        text = (ROOT / "libmigrate/include/libmigrate/libmigrate.f90").read_text()
+        constants = re.findall(r"parameter, public :: (MIGRATE_\w+) = (\d+)", text)
+        self.assertEqual({word: int(value) for word, value in constants}, constants_of_c())
+
     def test_exports_what_the_headers_declare_and_nothing_else(self):
         exported = {name for name, section in dynamic_symbols() if section not in ("UND", "ABS")}
         self.assertEqual(exported, {f"{name}@@LIBMIGRATE_1" for name in declared()})
