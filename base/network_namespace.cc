@@ -3,8 +3,9 @@
 #include <sched.h>
 #include <sys/ioctl.h>
 
-#include <thread>
 #include <utility>
+
+#include "base/thread.h"
 
 namespace migrate {
 
@@ -18,13 +19,12 @@ Result<UniqueFd> network_namespace_of(int socket) {
 }
 
 Result<void> run_in_network_namespace(int space, const std::function<Result<void>()>& work) {
-  Result<void> done;
-  std::thread([&] {
-    done = ::setns(space, CLONE_NEWNET) == 0
-               ? work()
-               : Result<void>(fail(system_error("enter", "a network namespace")));
-  }).join();
-  return done;
+  return run_in_thread([&]() -> Result<void> {
+    if (::setns(space, CLONE_NEWNET) != 0) {
+      return fail(system_error("enter", "a network namespace"));
+    }
+    return work();
+  });
 }
 
 }  // namespace migrate

@@ -32,4 +32,13 @@ Result<std::thread> start_thread(Function&& function) {
   return started;
 }
 
+/// Runs `work` in such a thread and waits for it; what it does to its own namespaces ends with it.
+/// Errors: those of the work, kSystem (no thread).
+template <class Work>
+Result<void> run_in_thread(Work&& work) {
+  Result<void> done;
+  MIGRATE_TRY(start_thread([&] { done = work(); })).join();
+  return done;
+}
+
 }  // namespace migrate

@@ -16,12 +16,12 @@
 #include <optional>
 #include <random>
 #include <string>
-#include <thread>
 #include <utility>
 
 #include "base/file.h"
 #include "base/log.h"
 #include "base/network_namespace.h"
+#include "base/thread.h"
 #include "libmigrate/links/home_network.h"
 #include "libmigrate/links/internal/link_namespace.h"
 #include "libmigrate/links/internal/network_setup.h"
@@ -157,13 +157,12 @@ Result<Gateway> Gateway::create(pid_t process, const wire::HomeNetwork& network)
 
 Result<void> Gateway::try_out() {
   const wire::HomeNetwork network = home_network();
-  Result<void> tried;
-  std::thread([&] {
-    tried = ::unshare(CLONE_NEWNET) == 0
-                ? Gateway().set_up(network)
-                : Result<void>(fail(system_error("make", "a network namespace")));
-  }).join();
-  return tried;
+  return run_in_thread([&]() -> Result<void> {
+    if (::unshare(CLONE_NEWNET) != 0) {
+      return fail(system_error("make", "a network namespace"));
+    }
+    return Gateway().set_up(network);
+  });
 }
 
 Result<void> Gateway::set_up(const wire::HomeNetwork& network) {

@@ -5,10 +5,10 @@
 #include <poll.h>
 
 #include <algorithm>
-#include <thread>
 #include <utility>
 
 #include "base/network_namespace.h"
+#include "base/thread.h"
 #include "libmigrate/links/internal/link_namespace.h"
 
 namespace migrate {
@@ -73,9 +73,12 @@ Result<UniqueFd> bind_caller(const SocketName& local, const SocketName& peer) {
 }  // namespace
 
 Result<std::vector<LinkListener>> make_tcp_listeners(std::span<const TcpListenerNames> wanted) {
-  Result<std::vector<LinkListener>> made;
+  std::vector<LinkListener> made;
   if (!wanted.empty()) {
-    std::thread([&] { made = listen_in_namespace(wanted); }).join();
+    MIGRATE_TRY(run_in_thread([&]() -> Result<void> {
+      made = MIGRATE_TRY(listen_in_namespace(wanted));
+      return {};
+    }));
   }
   return made;
 }

@@ -3,9 +3,9 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <thread>
 #include <utility>
 
+#include "base/thread.h"
 #include "libmigrate/links/internal/link_namespace.h"
 #include "libmigrate/links/internal/repaired_socket.h"
 
@@ -81,9 +81,7 @@ Result<std::vector<TcpPair>> make_tcp_pairs(std::span<const TcpPairNames> wanted
   const auto spaces = MIGRATE_TRY(share_out(wanted));
   std::vector<TcpPair> made(wanted.size());
   for (const std::vector<std::size_t>& space : spaces) {
-    Result<void> done;
-    std::thread([&] { done = make_in_namespace(wanted, space, made); }).join();
-    MIGRATE_TRY(std::move(done));
+    MIGRATE_TRY(run_in_thread([&] { return make_in_namespace(wanted, space, made); }));
   }
   return made;
 }
