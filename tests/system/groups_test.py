@@ -265,6 +265,31 @@ class Ruled(GroupsCase):
                 if each["state"] == "running-here"]))
 
 
+class Quotas(unittest.TestCase):
+    """Hosts with processors of their own."""
+
+    def test_a_moved_process_has_those_of_the_place_where_it_is(self):
+        if "cpu" not in places("self"):
+            self.skipTest("no hierarchy of version 1 for processors alone is mounted here")
+        testbed = Testbed(2, ["--cpus", "0.25,0.5"])
+        self.addCleanup(testbed.down)
+        process = testbed.start_keeper("hostA")
+
+        def host_of(pid):
+            return places(pid)["cpu"].split("/")[-2:]
+
+        self.assertEqual(host_of(process.pid), [f"testbed-{testbed.name}-hostA", "programs"])
+        checked = testbed.control("hostA", "check", process.pid, "--to", "hostB")
+        self.assertEqual(checked.status, DONE, checked)
+        self.assertNotIn("CONTROL_GROUP", codes(checked.object["losses"]))
+        outcome = testbed.move("hostA", process.pid, "hostB", wait="done")
+        self.assertEqual(outcome.status, DONE, f"{outcome}\n{testbed.logs()}")
+        there = testbed.control("hostB", "ps").object["processes"][0]["pid"]
+        # In the daemon's group itself: it has taken no quota along.
+        self.assertEqual(host_of(there), [f"testbed-{testbed.name}-hostB", "daemon"])
+        self.assertEqual(harness.finish(process), "", testbed.logs())
+
+
 class Lost(GroupsCase):
     """At a destination that can make none."""
 

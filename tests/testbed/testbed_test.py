@@ -44,6 +44,15 @@ def wait_until(condition, seconds=5.0):
     return True
 
 
+def groups(controller):
+    """Where groups of this process's children with that controller are made; None if it cannot be seen."""
+    for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return pathlib.Path("/sys/fs/cgroup") / controllers / path.lstrip("/")
+    return None
+
+
 class TestbedCase(unittest.TestCase):
     """Each test has testbeds of its own name, which never outlive it."""
 
@@ -111,6 +120,40 @@ class Hosts(TestbedCase):
             result = self.run_in(here, sys.executable, "-c", script, there)
             self.assertEqual(result.stdout, there + "\n")
         self.run_in("hostA", "getent", "hosts", "localhost")
+
+    @unittest.skipUnless(groups("cpu"), "no hierarchy of version 1 with quotas of processors")
+    def test_have_processors_of_their_own(self):
+        self.up(3, "--cpus", "1,0.5,0.25")
+        self.assertEqual([host["cpus"] for host in self.hosts()], [1, 0.5, 0.25])
+        self.assertIn("cpus 0.25", self.call("list").stdout)
+        for number, host in enumerate(self.hosts()):
+            made = groups("cpu") / f"testbed-{self.name}-{host['name']}"
+            quota, period = (int((made / f"cpu.cfs_{what}_us").read_text()) for what in ("quota", "period"))
+            self.assertEqual(quota / period, 2 ** -number)
+            # Programs and daemon, and what they start, share it.
+            child = self.run_in(host["name"], "sh", "-c", "cat /proc/self/cgroup; :").stdout
+            daemon = pathlib.Path(f"/proc/{host['daemon_pid']}/cgroup").read_text()
+            for words, role in ((child, "programs"), (daemon, "daemon")):
+                self.assertRegex(words, rf"(?m)^\d+:([a-z]+,)*cpu(,[a-z]+)*:.*/{made.name}/{role}$")
+            # As quotas of machines are: nobody in it has that limit.
+            seen = self.run_in(host["name"], "cat", f"/sys/fs/cgroup/{made.parent.name}/cpu.cfs_quota_us").stdout
+            self.assertEqual(int(seen), quota)
+        self.call("down")
+        self.assertEqual(list(groups("cpu").glob(f"testbed-{self.name}-*")), [])
+
+    def test_have_as_many_quotas_as_there_are_hosts(self):
+        for words in (("2", "--cpus", "1"), ("1", "--cpus", "0")):
+            self.assertEqual(self.call("up", *words, check=False).returncode, 2, words)
+
+    @unittest.skipUnless(groups("cpu"), "no hierarchy of version 1 with quotas of processors")
+    def test_say_that_there_are_no_quotas(self):
+        hidden = subprocess.run(
+            ["unshare", "--mount", "sh", "-c", f"mount -o remount,bind,ro {groups('cpu')}; exec \"$@\"", "sh", TESTBED,
+             "--name", self.name, "up", "2", "--no-daemon", "--cpus", "1,1"],
+            capture_output=True, text=True, timeout=60, check=False)
+        self.assertEqual(hidden.returncode, 1, hidden)
+        self.assertIn("without --cpus", hidden.stderr)
+        self.assertEqual(self.call("list", check=False).returncode, 2)
 
     def test_twenty_six(self):
         self.up(26)

@@ -6,8 +6,14 @@
 #include <sys/xattr.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
+#include <cstdint>
+#include <iterator>
 #include <sstream>
+#include <string_view>
+#include <thread>
 #include <vector>
 
 #include "base/file.h"
@@ -22,9 +28,24 @@ std::string list_path(const Host& host) {
   return host.directory + "/groups";
 }
 
-/// Folders of the groups of this process, but for hierarchies that limit nothing.
-std::vector<std::string> own_groups() {
-  std::vector<std::string> found;
+constexpr std::chrono::seconds kEmptyPatience{2};
+constexpr std::uint64_t kPeriodUs = 20000;
+
+/// A group of this process.
+struct OwnGroup {
+  std::string directory;
+  std::string mount;        ///< Where its hierarchy is mounted.
+  std::string controllers;  ///< Empty: version 2.
+
+  bool has(std::string_view controller) const {
+    return fmt::format(",{},", controllers).find(fmt::format(",{},", controller)) !=
+           std::string::npos;
+  }
+};
+
+/// Those in all hierarchies but such that limit nothing.
+std::vector<OwnGroup> own_groups() {
+  std::vector<OwnGroup> found;
   std::istringstream groups(read_file("/proc/self/cgroup").value_or(""));
   for (std::string line; std::getline(groups, line);) {  // "4:memory:/path", "0::/path"
     const std::size_t first = line.find(':') + 1;
@@ -42,12 +63,59 @@ std::vector<std::string> own_groups() {
               : type == "cgroup" &&
                     ("," + options + ",").find("," + controllers + ",") != std::string::npos;
       if (fits && !controllers.starts_with("name=")) {
-        found.push_back(where + (path == "/" ? "" : path));
+        found.push_back({where + (path == "/" ? "" : path), where, controllers});
         break;
       }
     }
   }
   return found;
+}
+
+bool has_word(const std::string& path, std::string_view wanted) {
+  std::istringstream words(read_file(path).value_or(""));
+  return std::find(std::istream_iterator<std::string>(words), {}, wanted) !=
+         std::istream_iterator<std::string>();
+}
+
+/// Of version 2, the nearest group from this process's upwards whose children can be limited. A
+/// group that holds processes gives its children no controller, but for the first of all.
+std::optional<std::string> parent_of_limited(const OwnGroup& own) {
+  for (std::string each = own.directory;; each.erase(each.rfind('/'))) {
+    const std::string given = each + "/cgroup.subtree_control";
+    if (has_word(given, "cpu") ||
+        (has_word(each + "/cgroup.controllers", "cpu") && write_file(given, "+cpu").has_value())) {
+      return each;
+    }
+    if (each.size() <= own.mount.size()) {
+      return std::nullopt;
+    }
+  }
+}
+
+/// Where a host's groups that limit its processors, or count what they do, are to be made. Without
+/// the first nothing can be limited.
+std::vector<OwnGroup> parents_of_limited() {
+  std::vector<OwnGroup> found;
+  for (OwnGroup& own : own_groups()) {
+    if (own.has("cpu")) {
+      found.insert(found.begin(), std::move(own));
+    } else if (own.has("cpuacct")) {
+      found.push_back(std::move(own));
+    } else if (auto parent = own.controllers.empty() ? parent_of_limited(own) : std::nullopt) {
+      own.directory = *parent;
+      found.insert(found.begin(), std::move(own));
+    }
+  }
+  return found;
+}
+
+Result<void> limit_processors(const std::string& group, double processors) {
+  const auto runs_us = static_cast<std::uint64_t>(processors * kPeriodUs);
+  if (read_file(group + "/cpu.max")) {
+    return write_file(group + "/cpu.max", fmt::format("{} {}", runs_us, kPeriodUs));
+  }
+  MIGRATE_TRY(write_file(group + "/cpu.cfs_period_us", std::to_string(kPeriodUs)));
+  return write_file(group + "/cpu.cfs_quota_us", std::to_string(runs_us));
 }
 
 /// A new group of version 1 may use no processor, and nobody may enter it.
@@ -76,7 +144,12 @@ void remove_with_all_below(const std::string& group) {
       remove_with_all_below(path);
     }
   }
-  (void)::rmdir(group.c_str());
+  // Processes that have ended are still in it until the kernel is done with them.
+  const auto deadline = std::chrono::steady_clock::now() + kEmptyPatience;
+  while (::rmdir(group.c_str()) != 0 && errno == EBUSY &&
+         std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
 }
 
 std::vector<std::string> groups_of(const Host& host) {
@@ -90,23 +163,68 @@ std::vector<std::string> groups_of(const Host& host) {
 
 }  // namespace
 
-Result<void> make_groups(const Host& host, const std::string& testbed) {
-  std::string list;
-  for (const std::string& above : own_groups()) {
-    const std::string group = fmt::format("{}/testbed-{}-{}", above, testbed, host.name);
+Result<std::vector<GroupView>> make_groups(const Host& host, const std::string& testbed,
+                                           const HostLimits& limits) {
+  std::vector<GroupView> made;
+  const auto make_below = [&](const OwnGroup& above, bool is_root) {
+    const std::string group = fmt::format("{}/testbed-{}-{}", above.directory, testbed, host.name);
     if (make_group(group) && make_group(group + kRoles[0]) && make_group(group + kRoles[1])) {
       // As systemd marks what it leaves to a service.
       (void)::setxattr((group + kRoles[1]).c_str(), "trusted.delegate", "1", 1, 0);
-      list += group + "\n";
+      made.push_back({group, is_root ? above.mount : ""});
+    }
+  };
+  std::vector<OwnGroup> limiting;
+  if (limits.processors) {
+    limiting = parents_of_limited();
+    for (const OwnGroup& above : limiting) {
+      make_below(above, true);
+    }
+    if (made.empty() || !limit_processors(made.front().group, *limits.processors)) {
+      for (const GroupView& each : made) {
+        remove_with_all_below(each.group);
+      }
+      return fail(make_error(
+          ErrorCode::kUnsupported, "limit processors", host.name,
+          "bring the testbed up without --cpus: no control group that has quotas of processors "
+          "(the controller cpu) can be made here"));
     }
   }
-  if (list.empty()) {
+  for (const OwnGroup& own : limits.groups ? own_groups() : std::vector<OwnGroup>()) {
+    if (std::ranges::find(limiting, own.mount, &OwnGroup::mount) == limiting.end()) {
+      make_below(own, false);
+    }
+  }
+  if (made.empty()) {
     return fail(
         make_error(ErrorCode::kUnsupported, "make control groups", host.name,
                    "bring the testbed up without --groups: no hierarchy may be changed here"));
   }
+  std::string list;
+  for (const GroupView& each : made) {
+    list += each.group + "\n";
+  }
   const UniqueFd file = MIGRATE_TRY(open_file(list_path(host), O_WRONLY | O_CREAT | O_EXCL, 0644));
-  return write_all(file.get(), std::as_bytes(std::span(list)));
+  MIGRATE_TRY(write_all(file.get(), std::as_bytes(std::span(list))));
+  std::erase_if(made, [](const GroupView& each) { return each.mount.empty(); });
+  return made;
+}
+
+std::optional<double> processors_of(const Host& host) {
+  for (const std::string& group : groups_of(host)) {
+    std::istringstream quota(read_file(group + "/cpu.max").value_or(""));
+    double runs_us = 0;
+    double period_us = 0;
+    if (quota >> runs_us >> period_us) {
+      return runs_us / period_us;
+    }
+    std::istringstream runs(read_file(group + "/cpu.cfs_quota_us").value_or(""));
+    std::istringstream period(read_file(group + "/cpu.cfs_period_us").value_or(""));
+    if (runs >> runs_us && runs_us > 0 && period >> period_us) {
+      return runs_us / period_us;
+    }
+  }
+  return std::nullopt;
 }
 
 Result<void> enter_groups(const Host& host, GroupRole role) {

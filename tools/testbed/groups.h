@@ -1,6 +1,8 @@
 #pragma once
 
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "tools/testbed/host.h"
@@ -10,9 +12,21 @@ namespace migrate::testbed {
 /// What of a host a process is.
 enum class GroupRole { kPrograms, kDaemon };
 
-/// Makes control groups for `host` below those of this process, one for its programs and one for
-/// its daemon, in each hierarchy that lets it. Errors: kUnsupported (none does), kSystem.
-Result<void> make_groups(const Host& host, const std::string& testbed);
+/// What a host is to have of its own.
+struct HostLimits {
+  bool groups = false;               ///< Groups in each hierarchy that lets us make some.
+  std::optional<double> processors;  ///< All that runs in it gets no more of these together.
+};
+
+/// Makes control groups for `host`, one for its programs and one for its daemon. Those that limit
+/// processors are to be seen in the host as the first of their hierarchy, as a quota of a machine
+/// is none of its processes': these are what is returned. The host's directory must exist.
+/// Errors: kUnsupported (no hierarchy lets us, or none has quotas of processors), kSystem.
+Result<std::vector<GroupView>> make_groups(const Host& host, const std::string& testbed,
+                                           const HostLimits& limits);
+
+/// What make_groups() gave it, as the kernel has it.
+std::optional<double> processors_of(const Host& host);
 
 /// Puts this process into those of `host`, if it has some. Before it enters the host's namespaces.
 /// Errors: kSystem.

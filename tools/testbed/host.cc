@@ -54,6 +54,18 @@ void forget_testbeds(const HostView& view) {
   }
 }
 
+/// The hierarchy itself is taken away: whoever reads the table of mounts is to find one of it.
+Result<void> place_groups(const std::vector<GroupView>& groups) {
+  for (const GroupView& each : groups) {
+    const UniqueFd group = MIGRATE_TRY(clone_mount(each.group));
+    if (::umount2(each.mount.c_str(), MNT_DETACH) != 0) {
+      return fail(system_error("unmount", each.mount));
+    }
+    MIGRATE_TRY(place_mount(group, each.mount));
+  }
+  return {};
+}
+
 /// A file or folder of the machine's /tmp or /run, taken before these are hidden.
 struct Share {
   std::string path;
@@ -84,6 +96,7 @@ Result<void> set_up_host(const Host& host, const HostView& view) {
       shares.push_back({path, std::filesystem::is_directory(path), MIGRATE_TRY(clone_mount(path))});
     }
   }
+  MIGRATE_TRY(place_groups(view.groups));
   MIGRATE_TRY(mount_overlays(host, view));
   MIGRATE_TRY(make_directories(kDaemonState));
   MIGRATE_TRY(mount_at(host.state_path().c_str(), kDaemonState, nullptr, MS_BIND));

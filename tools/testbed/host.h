@@ -23,12 +23,19 @@ struct Host {
   std::string pid_path() const { return directory + "/migrated.pid"; }
 };
 
+/// A control group that a host sees as the first one of its hierarchy.
+struct GroupView {
+  std::string group;
+  std::string mount;  ///< Of the hierarchy.
+};
+
 /// What the mount namespace of a host differs in from the machine's.
 struct HostView {
   std::string testbeds_directory;     ///< Hidden: the folder of all testbeds.
   std::string hosts_file;             ///< Seen as /etc/hosts.
   std::vector<std::string> overlays;  ///< Folders with a private overlay.
   std::vector<std::string> shares;    ///< Files and folders under /tmp or /run, seen all the same.
+  std::vector<GroupView> groups;
 };
 
 /// Makes the network, mount and UTS namespaces of `host`, whose directory must exist. Inside: its

@@ -24,6 +24,8 @@ constexpr int kFailed = 1;
 constexpr int kUsage = 2;
 constexpr int kNotExecutable = 126;
 constexpr int kCommandNotFound = 127;
+constexpr double kFewestProcessors = 0.05;  // A kernel gives no less than a millisecond at a time.
+constexpr double kMostProcessors = 1024;
 
 struct Arguments {
   std::string name = "default";
@@ -67,6 +69,12 @@ std::filesystem::path tree_of(const std::filesystem::path& bin) {
 
 int run_up(Testbed& testbed, Arguments& arguments) {
   UpOptions& options = arguments.up;
+  if (!options.processors.empty() &&
+      options.processors.size() != static_cast<std::size_t>(options.host_count)) {
+    return report(make_error(
+        ErrorCode::kInvalid, "read --cpus",
+        fmt::format("{} numbers for {} hosts", options.processors.size(), options.host_count)));
+  }
   options.shares.push_back(tree_of(own_directory()).string());
   options.migratectl = (own_directory() / "migratectl").string();
   std::error_code error;
@@ -100,12 +108,14 @@ int run_list(const Testbed& testbed, const Arguments& arguments) {
          {"address", line.host.address},
          {"daemon_pid", line.daemon_pid ? nlohmann::json(*line.daemon_pid) : nlohmann::json()},
          {"processes", line.process_count},
+         {"cpus", line.processors ? nlohmann::json(*line.processors) : nlohmann::json()},
          {"directory", line.host.directory},
          {"state", line.host.state_path()},
          {"log", line.host.log_path()}});
     if (!arguments.json) {
-      fmt::print("{:<8}{:<14}daemon {:<9}processes {}\n", line.host.name, line.host.address,
-                 line.daemon_pid ? std::to_string(*line.daemon_pid) : "none", line.process_count);
+      fmt::print("{:<8}{:<14}daemon {:<9}processes {}{}\n", line.host.name, line.host.address,
+                 line.daemon_pid ? std::to_string(*line.daemon_pid) : "none", line.process_count,
+                 line.processors ? fmt::format("  cpus {}", *line.processors) : "");
     }
   }
   if (arguments.json) {
@@ -170,6 +180,13 @@ void add_up(CLI::App& app, Arguments& arguments) {
       ->allow_extra_args(false);
   up->add_flag("--groups", arguments.up.groups,
                "Give each host control groups of its own: one for its daemon, one for programs");
+  up->add_option(
+        "--cpus", arguments.up.processors,
+        "Processors of each host (1,1,0.5): all that runs in it, moved processes too, gets "
+        "no more, by control groups (default: those of the machine)")
+      ->delimiter(',')
+      ->check(CLI::Range(kFewestProcessors, kMostProcessors))
+      ->allow_extra_args(false);
   up->add_option("--overlay", arguments.up.overlays,
                  "Folders of which each host has a private, writable view")
       ->delimiter(',')

@@ -104,7 +104,7 @@ Result<void> Testbed::build(const UpOptions& options) {
     hosts.push_back(Host::at(directory_, index));
   }
   MIGRATE_TRY(write_files(hosts, options.daemon));
-  HostView view{kTestbeds, directory_ + "/hosts", {}, {}};
+  HostView view{kTestbeds, directory_ + "/hosts", {}, {}, {}};
   for (const std::string& path : options.overlays) {
     view.overlays.push_back(MIGRATE_TRY(overlay_folder(path)));
   }
@@ -116,10 +116,14 @@ Result<void> Testbed::build(const UpOptions& options) {
   MIGRATE_TRY(create_namespaces(CLONE_NEWNET, bridge, [] { return Result<void>(); }));
   for (const Host& host : hosts) {
     MIGRATE_TRY(make_directories(host.state_path()));
-    MIGRATE_TRY(create_host(host, view));
-    if (options.groups) {
-      MIGRATE_TRY(make_groups(host, name_));
+    HostLimits limits{.groups = options.groups, .processors = {}};
+    if (!options.processors.empty()) {
+      limits.processors = options.processors[static_cast<std::size_t>(&host - hosts.data())];
     }
+    if (limits.groups || limits.processors) {
+      view.groups = MIGRATE_TRY(make_groups(host, name_, limits));
+    }
+    MIGRATE_TRY(create_host(host, view));
   }
   MIGRATE_TRY(connect_hosts(bridge, hosts));
   if (options.daemon.program.empty()) {
@@ -210,7 +214,8 @@ Result<std::vector<HostStatus>> Testbed::list() const {
   for (const Host& host : MIGRATE_TRY(hosts())) {
     const NamespaceId network = MIGRATE_TRY(namespace_id(host.network_path()));
     const NamespaceId name = MIGRATE_TRY(namespace_id(host.directory + "/uts"));
-    lines.push_back({host, daemon_pid(host), processes_in({network, name}).size()});
+    lines.push_back(
+        {host, daemon_pid(host), processes_in({network, name}).size(), processors_of(host)});
   }
   return lines;
 }

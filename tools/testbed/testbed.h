@@ -20,6 +20,7 @@ struct UpOptions {
   DaemonSettings daemon;
   std::string migratectl;  ///< Path of the program that makes keys, where daemon.tls is set.
   bool groups = false;     ///< Hosts have control groups of their own.
+  std::vector<double> processors;  ///< Of each host; empty: all have those of the machine.
   std::vector<std::string> overlays;
   std::vector<std::string> shares;
 };
@@ -28,7 +29,8 @@ struct UpOptions {
 struct HostStatus {
   Host host;
   std::optional<pid_t> daemon_pid;
-  std::size_t process_count = 0;  ///< Processes inside, the daemon included.
+  std::size_t process_count = 0;     ///< Processes inside, the daemon included.
+  std::optional<double> processors;  ///< Its quota, if it has one.
 };
 
 /// Several hosts on one machine, by name. All state is in the kernel and in a folder under /run,
@@ -39,7 +41,8 @@ class Testbed {
   static Result<Testbed> create(const std::string& name);
 
   /// Makes the hosts and starts their daemons. On errors nothing is left.
-  /// Errors: kRefused if the testbed exists; kInvalid for an overlay that cannot be.
+  /// Errors: kRefused if the testbed exists; kInvalid for an overlay that cannot be; kUnsupported
+  /// for control groups that cannot be.
   Result<void> up(const UpOptions& options);
 
   /// Ends every process in the hosts and removes all. Success if there is no such testbed; also
