@@ -2,7 +2,9 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <ctime>
+
 namespace migrate::mpi {
 namespace {
 
@@ -15,9 +17,9 @@ constinit Meter meter;
 [[gnu::tls_model("initial-exec")]] thread_local bool inside = false;
 [[gnu::tls_model("initial-exec")]] thread_local bool is_main = false;
 
-std::uint64_t now() {
+std::uint64_t now(clockid_t clock = CLOCK_MONOTONIC) {
   timespec time{};
-  clock_gettime(CLOCK_MONOTONIC, &time);
+  clock_gettime(clock, &time);
   return static_cast<std::uint64_t>(time.tv_sec) * 1'000'000'000 +
          static_cast<std::uint64_t>(time.tv_nsec);
 }
@@ -81,6 +83,8 @@ void Meter::start() {
   step_began_ns_ = now();
   page.began_ns.set(step_began_ns_);
   page.left_ns.set(step_began_ns_);
+  page.processor_ns.set(now(CLOCK_THREAD_CPUTIME_ID));
+  page.read_at_ns.set(step_began_ns_);
   page.state.store(State::kRunning, std::memory_order_release);
 }
 
@@ -135,6 +139,7 @@ std::uint64_t Meter::begin() {
   inside = true;
   const std::uint64_t begun_ns = now();
   if (is_main) {
+    read_processor_time(begun_ns, true);
     page.entered_ns.set(begun_ns);
   }
   return begun_ns;
@@ -148,6 +153,7 @@ void Meter::end(const Site& site, std::uint64_t begun_ns) {
     page.other_inside_ns.add_shared(now_ns - begun_ns);
     return;
   }
+  read_processor_time(now_ns, false);
   const Change change;
   page.inside_ns.add(now_ns - begun_ns);
   page.calls.add(1);
@@ -158,6 +164,27 @@ void Meter::end(const Site& site, std::uint64_t begun_ns) {
     const bool of_all = site.is_collective && ranks_.is_of_all(site.communicator);
     change_step(finder_.ended(signature_of(site), of_all, now_ns), StepSource::kRecurrence, now_ns);
   }
+}
+
+// That clock takes a system call, so it is read no more often than this. Who has lost a processor
+// gets none for longer, so that all of what was lost since the last reading was lost in what has
+// just ended: in a call, or between two of them.
+void Meter::read_processor_time(std::uint64_t now_ns, bool was_outside) {
+  constexpr std::uint64_t kEachNs = 100'000;
+  const std::uint64_t elapsed_ns = now_ns - page.read_at_ns.get();
+  if (elapsed_ns < kEachNs) {
+    return;
+  }
+  const std::uint64_t before_ns = page.processor_ns.get();
+  const std::uint64_t processor_ns = now(CLOCK_THREAD_CPUTIME_ID);
+  const Change change;
+  // Where it was moved to, that clock is another.
+  if (was_outside && processor_ns >= before_ns && processor_ns - before_ns < elapsed_ns) {
+    page.waited_ns.add(
+        std::min(elapsed_ns - (processor_ns - before_ns), now_ns - page.left_ns.get()));
+  }
+  page.processor_ns.set(processor_ns);
+  page.read_at_ns.set(now_ns);
 }
 
 void Meter::mark() {

@@ -52,6 +52,7 @@ class Meter {
   static constexpr int kStepLevel = 3;
 
  private:
+  void read_processor_time(std::uint64_t now_ns, bool was_outside);
   void change_step(StepChange change, StepSource source, std::uint64_t now_ns);
 
   Library library_{};

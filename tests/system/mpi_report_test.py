@@ -57,6 +57,9 @@ class Report(MpiCase):
             self.assertEqual(each["state"], "running")
             self.assertAlmostEqual(each["outside_s"] + each["inside_s"], each["elapsed_s"], places=6)
             self.assertGreater(each["calls"], 2 * each["steps"])
+            self.assertGreaterEqual(each["waited_s"], 0)
+            self.assertLess(each["waited_s"], each["outside_s"])
+            self.assertGreater(each["processor_s"], 0)
             # In its communicator the next rank is the one before it in the world.
             (to, sent, messages), = each["partners"]
             self.assertEqual(to, (each["rank"] - 1) % RANKS, each)
@@ -142,6 +145,12 @@ class Report(MpiCase):
                 self.assertGreater(new[name], old[name], name)
         lately = self.told(job, "--interval", "4")
         self.hold_imbalance(lately)
+        self.assertGreater(lately["steps"], 0)
+        self.assertEqual([each["asked_as"] for each in lately["hosts"]], harness.HOSTS)
+        for each in lately["hosts"]:
+            self.assertEqual(each["name"], each["asked_as"])
+            for name in ("elapsed_s", "processors", "used_s", "memory_available_bytes", "rate"):
+                self.assertGreater(each[name], 0, each)
         self.move(job, 0, "hostA")
         self.wait_steps(job, max(each["steps"] for each in moved["measured"]) + 50)
         self.finished(job)
