@@ -135,25 +135,29 @@ Job Balancer::smoothed(const Job& measured) {
 }
 
 // With the works of now: a job that became larger since, or whose load drifts, has broken no
-// promise.
-void Balancer::hold_against(const Job& measured) {
+// promise. What the model did not know of the step then, it is taken not to know of it now.
+std::optional<Word> Balancer::hold_against(const Job& measured) {
   if (!promise_) {
-    return;
+    return std::nullopt;
   }
   const Promise promise = *std::exchange(promise_, std::nullopt);
   if (promise.before.size() != measured.ranks.size()) {
-    return;
+    return std::nullopt;
   }
-  const double now_s =
-      measured.step_s > 0 ? measured.step_s : step_seconds(measured, current_placement(measured));
-  const bool kept = share_gained(step_seconds(measured, promise.before), now_s) >= promise.gain / 2;
-  broken_promises_ = kept ? 0 : broken_promises_ + 1;
+  const double modelled_s = step_seconds(measured, current_placement(measured));
+  const double now_s = measured.step_s > 0 ? measured.step_s : modelled_s * promise.unknown;
+  Word word{.promised = promise.gain};
+  word.came = share_gained(step_seconds(measured, promise.before) * promise.unknown, now_s);
+  word.kept = word.came >= promise.gain / 2;
+  broken_promises_ = word.kept ? 0 : broken_promises_ + 1;
+  return word;
 }
 
 Plan Balancer::decide(const Job& measured) {
-  hold_against(measured);
+  const std::optional<Word> word = hold_against(measured);
   const Job job = smoothed(measured);
   Plan plan = best_of(job);
+  plan.word = word;
   plan.bound_s = step_bound(job);
   plan.step_s = step_seconds(job, current_placement(job));
   const std::size_t leaving = must_leave(job);
@@ -176,7 +180,9 @@ Plan Balancer::decide(const Job& measured) {
         "less; at best {:.4g} s), for {:.4g} s once",
         plan.moves.size(), plan.step_s, plan.step_after_s, gain * 100, plan.bound_s, plan.cost_s);
     if (leaving == 0) {
-      promise_ = {current_placement(job), gain};
+      const double modelled_s = step_seconds(measured, current_placement(measured));
+      const bool is_known = measured.step_s > 0 && modelled_s > 0 && !std::isinf(modelled_s);
+      promise_ = {current_placement(job), gain, is_known ? measured.step_s / modelled_s : 1};
     }
   }
   return plan;

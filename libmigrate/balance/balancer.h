@@ -7,21 +7,10 @@
 #include <vector>
 
 #include "libmigrate/balance/job.h"
+#include "libmigrate/balance/move_costs.h"
 #include "libmigrate/balance/policy.h"
 
 namespace migrate::balance {
-
-/// What a move takes from its job, as the last moves told.
-struct MoveCosts {
-  double stop_s = 0.005;     ///< The rank stands still.
-  double bytes_per_s = 1e9;  ///< Its memory follows so fast.
-  double slowdown = 0.1;     ///< So much of its speed it lacks meanwhile.
-
-  /// Seconds that a rank with so much memory falls behind.
-  double seconds(double memory_bytes) const {
-    return stop_s + slowdown * memory_bytes / bytes_per_s;
-  }
-};
 
 struct BalancerSettings {
   double min_gain = 0.05;      ///< Of a step's time: less is left alone.
@@ -38,14 +27,22 @@ struct PlannedMove {
   std::uint32_t to = 0;
 };
 
+/// What a plan had promised, and what came of it: shares of a step's time.
+struct Word {
+  double promised = 0;
+  double came = 0;
+  bool kept = false;
+};
+
 /// What is to be done, and why.
 struct Plan {
   std::vector<PlannedMove> moves;  ///< All at once; none contradicts another.
   double step_s = 0;               ///< Of the job as it is,
   double step_after_s = 0;         ///< and as it is expected to be.
   double bound_s = 0;              ///< No placement would be better.
-  double cost_s = 0;   ///< Of the moves: the job waits for the rank that falls behind most.
-  std::string reason;  ///< For people, also if nothing is to be done.
+  double cost_s = 0;         ///< Of the moves: the job waits for the rank that falls behind most.
+  std::string reason;        ///< For people, also if nothing is to be done.
+  std::optional<Word> word;  ///< Of the plan before, if it had moves.
 };
 
 /// Decides for one job when ranks are to be moved, and which: by what a policy proposes, what moves
@@ -61,6 +58,11 @@ class Balancer {
   /// nobody.
   Plan decide(const Job& measured);
 
+  /// The last plan was not carried out, or not all of it: it is not held to its word.
+  void withdraw() { promise_.reset(); }
+  /// What moves turned out to cost.
+  void set_costs(const MoveCosts& costs) { settings_.costs = costs; }
+
   /// Plans in succession that brought less than half of what they had promised: what the job would
   /// have come to since, without them, against what it did.
   int broken_promises() const { return broken_promises_; }
@@ -71,16 +73,17 @@ class Balancer {
  private:
   struct Promise {
     Placement before;
-    double gain = 0;  // share of a step
+    double gain = 0;     // share of a step
+    double unknown = 1;  // measured step by that of the model, which does not know all
   };
 
   Job smoothed(const Job& measured);
-  void hold_against(const Job& measured);
+  std::optional<Word> hold_against(const Job& measured);
   Plan best_of(const Job& job) const;
   Plan plan_towards(const Job& job, const Placement& placement) const;
 
   const Policy& policy_;
-  const BalancerSettings settings_;
+  BalancerSettings settings_;
   std::vector<double> works_;  // of each rank, averaged
   std::optional<Promise> promise_;
   int broken_promises_ = 0;

@@ -50,16 +50,22 @@ class Job:
 class MpiCase(unittest.TestCase):
     """Three hosts, and what starts commands on each of them."""
 
+    arguments = ()
+
     def setUp(self):
-        self.testbed = Testbed(3)
+        self.testbed = Testbed(3, self.arguments)
         self.addCleanup(self.testbed.down)
-        # What ssh would be: the host's namespaces are those of a program that waits there.
+        # What ssh would be: the host's namespaces are those of a program that waits there, and its groups, if it
+        # has some, are seen in them.
         waiting = {host: self.testbed.start(host, "sleep", "infinity").pid for host in harness.HOSTS}
         self.agent = self.testbed.work / "agent"
         lines = "\n".join(f"{host}) pid={pid} ;;" for host, pid in waiting.items())
         self.agent.write_text(f'#!/bin/sh\ncase $1 in\n{lines}\nesac\nshift\n'
                               f'export PATH="{BIN}:$PATH"\n'
-                              'exec nsenter --target "$pid" --net --mount --uts -- sh -c "$*"\n')
+                              'exec nsenter --target "$pid" --net --mount --uts -- sh -c \''
+                              'for group in /sys/fs/cgroup/programs /sys/fs/cgroup/*/programs; do '
+                              '[ ! -e "$group" ] || echo $$ >"$group/cgroup.procs"; done; '
+                              'exec sh -c "$1"\' sh "$*"\n')
         self.agent.chmod(0o755)
 
     def start(self, ranks, *words, mpi="openmpi", **options):

@@ -19,6 +19,7 @@
 #include "libmigrate/requests/status_words.h"
 #include "libmigrate/requests/words.h"
 #include "tools/manual/describe.h"
+#include "tools/migratectl/balance.h"
 #include "tools/migratectl/connection.h"
 #include "tools/migratectl/keys.h"
 #include "tools/migratectl/number_limits.h"
@@ -67,6 +68,7 @@ struct Options {
   std::string report;
   std::string command;
   KeysOptions keys;
+  BalanceOptions balance;
 };
 
 std::string dump(const json& value) {
@@ -215,21 +217,12 @@ void add_moving(CLI::App& app, Options& options) {
       ->check(up_to(kMostSeconds, "seconds"));
 }
 
-/// For the manual page: what each exit code means.
-json exit_statuses() {
-  json statuses = json::array();
-  for (const StatusWords& each : kStatusWords) {
-    statuses.push_back({{"status", static_cast<int>(each.status)}, {"meaning", each.meaning}});
-  }
-  return statuses;
-}
-
 void add_options(CLI::App& app, Options& options) {
   const char* from_environment = std::getenv("MIGRATE_SOCKET");
   options.socket = from_environment != nullptr ? from_environment : "/run/migrate/migrated.sock";
   app.add_option("--socket", options.socket, "Socket of this host's daemon (or MIGRATE_SOCKET)")
       ->type_name("FILE");
-  app.add_flag("--json", options.json, "Print one JSON object");
+  app.add_flag("--json", options.json, "Print one JSON object (balance: one a line)");
   app.set_version_flag("--version", MIGRATE_VERSION);
   app.require_subcommand(1);
   app.fallthrough();
@@ -259,6 +252,7 @@ void add_options(CLI::App& app, Options& options) {
   app.add_subcommand("hosts", "List this host and the hosts that it knows");
   app.add_subcommand("ping", "Tell whether the daemon answers");
   add_keys(app, options.keys);
+  add_balance(app, options.balance);
   let_describe(app, {{"exit_statuses", exit_statuses()}});
 }
 
@@ -577,6 +571,9 @@ int parse_and_run(int argc, char** argv) {
   options.command = app.get_subcommands().front()->get_name();
   if (options.command == "run" || (options.command == "inspect" && !is_pid(options.program))) {
     return run_program(options);
+  }
+  if (options.command == "balance") {
+    return run_balance(options.balance, options.json);
   }
   if (options.command == "inspect") {
     options.target = options.program.front();

@@ -495,6 +495,14 @@ std::string move_text(const nlohmann::json& result) {
   return table(rows);
 }
 
+json exit_statuses() {
+  json statuses = json::array();
+  for (const StatusWords& each : kStatusWords) {
+    statuses.push_back({{"status", static_cast<int>(each.status)}, {"meaning", each.meaning}});
+  }
+  return statuses;
+}
+
 std::string error_text(const nlohmann::json& event) {
   const auto error = event.find("error");
   if (error == event.end() || error->is_null()) {

@@ -44,6 +44,9 @@ std::string hosts_text(const nlohmann::json& hosts);
 /// What a finished move came to.
 std::string move_text(const nlohmann::json& result);
 
+/// For the manual page: what each exit code means.
+nlohmann::json exit_statuses();
+
 /// The message of an event's "error" member, a string or an object with a message.
 std::string error_text(const nlohmann::json& event);
 

@@ -113,6 +113,51 @@ TEST_F(BalancerTest, ThreeBrokenPromisesStopIt) {
   EXPECT_NE(plan.reason.find("greedy-refine"), std::string::npos) << plan.reason;
 }
 
+TEST_F(BalancerTest, TellsWhatCameOfThePlanBefore) {
+  BalancerSettings settings;
+  settings.rest_s = 0;
+  Balancer balancer = this->balancer(settings);
+  const Plan plan = balancer.decide(job_);
+  EXPECT_FALSE(plan.word);
+  carry_out(plan);
+  const Plan next = balancer.decide(job_);
+  ASSERT_TRUE(next.word);
+  EXPECT_TRUE(next.word->kept);
+  EXPECT_DOUBLE_EQ(next.word->promised, 0.5);
+  EXPECT_DOUBLE_EQ(next.word->came, 0.5);
+  EXPECT_FALSE(balancer.decide(job_).word);
+}
+
+TEST_F(BalancerTest, WhatNoModelKnowsBreaksNoPromise) {
+  Balancer balancer = this->balancer();
+  job_.step_s = 8;  // Twice what the works make of it,
+  carry_out(balancer.decide(job_));
+  job_.step_s = 4;  // before and after.
+  const Plan next = balancer.decide(job_);
+  ASSERT_TRUE(next.word);
+  EXPECT_DOUBLE_EQ(next.word->came, 0.5);
+  EXPECT_EQ(balancer.broken_promises(), 0);
+}
+
+TEST_F(BalancerTest, APlanThatWasNotCarriedOutIsNotHeldToItsWord) {
+  Balancer balancer = this->balancer();
+  for (int i = 0; i <= Balancer::kMostBrokenPromises; ++i) {
+    EXPECT_FALSE(balancer.decide(job_).moves.empty());
+    balancer.withdraw();
+  }
+  EXPECT_EQ(balancer.broken_promises(), 0);
+}
+
+TEST_F(BalancerTest, GoesByWhatMovesTurnedOutToCost) {
+  BalancerSettings settings;
+  settings.horizon_s = 1;
+  Balancer balancer = this->balancer(settings);
+  EXPECT_FALSE(balancer.decide(job_).moves.empty());
+  balancer.withdraw();
+  balancer.set_costs({.stop_s = 10});
+  EXPECT_TRUE(balancer.decide(job_).moves.empty());
+}
+
 TEST_F(BalancerTest, AKeptPromiseMakesUpForBrokenOnes) {
   BalancerSettings settings;
   settings.rest_s = 0;

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "base/unique_fd.h"
+
+namespace migrate {
+
+/// SIGINT and SIGTERM, which end nothing from here on but are asked for. One for a process; its
+/// children get both again.
+class StopSignals {
+ public:
+  /// Errors: kSystem.
+  static Result<StopSignals> take();
+
+  /// Whether one came, at once or within that time.
+  bool came(std::chrono::milliseconds within = {});
+  int descriptor() const { return signals_.get(); }
+
+ private:
+  explicit StopSignals(UniqueFd signals) : signals_(std::move(signals)) {}
+
+  UniqueFd signals_;
+  bool came_ = false;
+};
+
+using Command = std::vector<std::string>;
+
+/// What a command came to.
+struct Ended {
+  int status = 0;      ///< As a shell has it: 128 and the number of the signal; 127: not executed.
+  std::string output;  ///< Its standard output; what it says on standard error is seen by people.
+};
+
+/// What a signal does while commands run.
+enum class OnStop { kEndThem, kWaitForThem };
+
+/// Runs commands at the same time, to their end, each in a process group of its own, so that an
+/// interrupt of a terminal is not theirs. Blocks.
+std::vector<Ended> run_commands(const std::vector<Command>& commands, StopSignals& stop,
+                                OnStop on_stop);
+
+}  // namespace migrate
