@@ -33,6 +33,20 @@ double share_gained(double before_s, double after_s) {
   return before_s > 0 ? 1 - after_s / before_s : 0;
 }
 
+// Of a step: waiting for messages, above all.
+double unknown_seconds(const Job& job) {
+  const double modelled_s = step_seconds(job, current_placement(job));
+  return std::isinf(modelled_s) ? 0 : std::max(job.step_s - modelled_s, 0.0);
+}
+
+double work_of_all(const Job& job) {
+  double work_s = 0;
+  for (const Rank& rank : job.ranks) {
+    work_s += rank.work_s;
+  }
+  return work_s;
+}
+
 /// Takes moves towards a placement one by one, each from the host that is slowest then.
 class Selection {
  public:
@@ -131,36 +145,42 @@ Job Balancer::smoothed(const Job& measured) {
     works_[i] += settings_.newest * (measured.ranks[i].work_s - works_[i]);
     job.ranks[i].work_s = works_[i];
   }
+  // What was not known of the step that was measured is not known of that one.
+  job.step_s = step_seconds(job, current_placement(job)) + unknown_seconds(measured);
   return job;
 }
 
 // With the works of now: a job that became larger since, or whose load drifts, has broken no
-// promise. What the model did not know of the step then, it is taken not to know of it now.
-std::optional<Word> Balancer::hold_against(const Job& measured) {
-  if (!promise_) {
-    return std::nullopt;
-  }
-  const Promise promise = *std::exchange(promise_, std::nullopt);
+// promise. What the model did not know of the step then has grown as the works have.
+std::optional<Word> Balancer::hold_against(const Promise& promise, const Job& measured) {
   if (promise.before.size() != measured.ranks.size()) {
     return std::nullopt;
   }
-  const double modelled_s = step_seconds(measured, current_placement(measured));
-  const double now_s = measured.step_s > 0 ? measured.step_s : modelled_s * promise.unknown;
+  const double unknown_s =
+      promise.work_s > 0 ? promise.unknown_s * work_of_all(measured) / promise.work_s : 0;
+  const double now_s = measured.step_s > 0
+                           ? measured.step_s
+                           : step_seconds(measured, current_placement(measured)) + unknown_s;
   Word word{.promised = promise.gain};
-  word.came = share_gained(step_seconds(measured, promise.before) * promise.unknown, now_s);
+  word.came = share_gained(step_seconds(measured, promise.before) + unknown_s, now_s);
   word.kept = word.came >= promise.gain / 2;
   broken_promises_ = word.kept ? 0 : broken_promises_ + 1;
+  lacking_ = word.kept ? 0 : word.promised - word.came;
   return word;
 }
 
 Plan Balancer::decide(const Job& measured) {
-  const std::optional<Word> word = hold_against(measured);
+  const std::optional<Promise> promise = std::exchange(promise_, std::nullopt);
+  const std::optional<Word> word = promise ? hold_against(*promise, measured) : std::nullopt;
   const Job job = smoothed(measured);
+  const std::size_t leaving = must_leave(job);
+  if (word && word->came < -settings_.min_gain && leaving == 0) {
+    return taken_back(job, promise->before, *word);
+  }
   Plan plan = best_of(job);
   plan.word = word;
   plan.bound_s = step_bound(job);
-  plan.step_s = step_seconds(job, current_placement(job));
-  const std::size_t leaving = must_leave(job);
+  plan.step_s = job.step_s;
   const double gain = share_gained(plan.step_s, plan.step_after_s);
   if (plan.moves.empty()) {
     plan.step_after_s = plan.step_s;
@@ -170,6 +190,7 @@ Plan Balancer::decide(const Job& measured) {
         plan.step_s, plan.bound_s, settings_.horizon_s);
   } else if (leaving == 0 && has_stopped()) {
     plan.moves.clear();
+    plan.step_after_s = plan.step_s;
     plan.reason = fmt::format(
         "{} plans in succession did not keep their word: policy {} does "
         "nothing more for this job",
@@ -180,26 +201,48 @@ Plan Balancer::decide(const Job& measured) {
         "less; at best {:.4g} s), for {:.4g} s once",
         plan.moves.size(), plan.step_s, plan.step_after_s, gain * 100, plan.bound_s, plan.cost_s);
     if (leaving == 0) {
-      const double modelled_s = step_seconds(measured, current_placement(measured));
-      const bool is_known = measured.step_s > 0 && modelled_s > 0 && !std::isinf(modelled_s);
-      promise_ = {current_placement(job), gain, is_known ? measured.step_s / modelled_s : 1};
+      promise_ = {current_placement(job), gain, unknown_seconds(measured), work_of_all(measured)};
     }
   }
   return plan;
 }
 
+// Whatever it costs: what made it slower is nothing that the model knows.
+Plan Balancer::taken_back(const Job& job, const Placement& before, const Word& word) const {
+  Plan plan;
+  plan.word = word;
+  const Placement now = current_placement(job);
+  for (std::uint32_t rank = 0; rank < now.size(); ++rank) {
+    if (now[rank] != before[rank] && job.ranks[rank].movable && job.hosts[before[rank]].usable) {
+      plan.moves.push_back({rank, now[rank], before[rank]});
+      plan.cost_s = std::max(plan.cost_s, settings_.costs.seconds(job.ranks[rank].memory_bytes));
+    }
+  }
+  plan.bound_s = step_bound(job);
+  plan.step_s = job.step_s;
+  plan.step_after_s = plan.step_s / (1 - word.came);
+  plan.reason = fmt::format(
+      "a step takes {:.4g} s, {:.0f} % more than it would without the last plan: {} moves take it "
+      "back",
+      plan.step_s, -word.came * 100, plan.moves.size());
+  return plan;
+}
+
 // What is gained within the horizon, less what the moves cost.
 Plan Balancer::best_of(const Job& job) const {
-  const double now_s = step_seconds(job, current_placement(job));
+  const double unknown_s = unknown_seconds(job);
+  const double now_s = job.step_s;
+  const double least = settings_.min_gain + lacking_ / 2;
   const bool must = must_leave(job) > 0;
   Plan best;
   double most = 0;
   const Job awake = without_resting(job, settings_.rest_s);
   for (const Placement& placement : policy_.propose(awake)) {
     Plan plan = plan_towards(job, placement);
+    plan.step_after_s += unknown_s;
     const double gain = share_gained(now_s, plan.step_after_s);
     const double utility = gain * settings_.horizon_s - plan.cost_s;
-    const bool worthwhile = gain >= settings_.min_gain && utility > most;
+    const bool worthwhile = gain >= least && utility > most;
     if (!plan.moves.empty() && fits(job, plan.moves) &&
         (worthwhile || (must && (best.moves.empty() || utility > most)))) {
       most = utility;

@@ -38,7 +38,7 @@ struct Word {
 struct Plan {
   std::vector<PlannedMove> moves;  ///< All at once; none contradicts another.
   double step_s = 0;               ///< Of the job as it is,
-  double step_after_s = 0;         ///< and as it is expected to be.
+  double step_after_s = 0;         ///< and as it is expected to be; both with what no model knows.
   double bound_s = 0;              ///< No placement would be better.
   double cost_s = 0;         ///< Of the moves: the job waits for the rank that falls behind most.
   std::string reason;        ///< For people, also if nothing is to be done.
@@ -64,7 +64,8 @@ class Balancer {
   void set_costs(const MoveCosts& costs) { settings_.costs = costs; }
 
   /// Plans in succession that brought less than half of what they had promised: what the job would
-  /// have come to since, without them, against what it did.
+  /// have come to since, without them, against what it did. One that made the job slower is taken
+  /// back, and whatever is planned next must promise more by half of what the last one lacked.
   int broken_promises() const { return broken_promises_; }
   /// So many, and it proposes nothing any more.
   static constexpr int kMostBrokenPromises = 3;
@@ -73,13 +74,15 @@ class Balancer {
  private:
   struct Promise {
     Placement before;
-    double gain = 0;     // share of a step
-    double unknown = 1;  // measured step by that of the model, which does not know all
+    double gain = 0;       // share of a step
+    double unknown_s = 0;  // of the step then, and
+    double work_s = 0;     // the work of all ranks in it
   };
 
   Job smoothed(const Job& measured);
-  std::optional<Word> hold_against(const Job& measured);
+  std::optional<Word> hold_against(const Promise& promise, const Job& measured);
   Plan best_of(const Job& job) const;
+  Plan taken_back(const Job& job, const Placement& before, const Word& word) const;
   Plan plan_towards(const Job& job, const Placement& placement) const;
 
   const Policy& policy_;
@@ -87,6 +90,7 @@ class Balancer {
   std::vector<double> works_;  // of each rank, averaged
   std::optional<Promise> promise_;
   int broken_promises_ = 0;
+  double lacking_ = 0;  // of the last promise
 };
 
 }  // namespace migrate::balance

@@ -194,7 +194,7 @@ Measurement Measurer::measurement_of(const Reading& reading) {
   found.has_ended = reading.has_ended;
   found.has_steps = reading.steps > 0;
   const double steps = found.has_steps ? reading.steps : std::max(reading.elapsed_s, kLeast);
-  found.job.step_s = found.has_steps ? reading.elapsed_s / steps : 0;
+  found.job.step_s = reading.elapsed_s / steps;
   std::map<std::string, std::uint32_t> numbers;
   for (const Known& known : hosts_) {
     numbers[known.name] = static_cast<std::uint32_t>(found.job.hosts.size());

@@ -128,15 +128,41 @@ TEST_F(BalancerTest, TellsWhatCameOfThePlanBefore) {
   EXPECT_FALSE(balancer.decide(job_).word);
 }
 
-TEST_F(BalancerTest, WhatNoModelKnowsBreaksNoPromise) {
+TEST_F(BalancerTest, WhatNoModelKnowsStaysAsItIs) {
   Balancer balancer = this->balancer();
-  job_.step_s = 8;  // Twice what the works make of it,
-  carry_out(balancer.decide(job_));
-  job_.step_s = 4;  // before and after.
+  job_.step_s = 8;  // Twice what the works make of it.
+  const Plan plan = balancer.decide(job_);
+  EXPECT_DOUBLE_EQ(plan.step_s, 8);
+  EXPECT_DOUBLE_EQ(plan.step_after_s, 6);
+  carry_out(plan);
+  job_.step_s = 6;
   const Plan next = balancer.decide(job_);
   ASSERT_TRUE(next.word);
-  EXPECT_DOUBLE_EQ(next.word->came, 0.5);
+  EXPECT_DOUBLE_EQ(next.word->came, 0.25);
   EXPECT_EQ(balancer.broken_promises(), 0);
+}
+
+TEST_F(BalancerTest, LeavesAloneWhoWaitsForMessagesNearlyAlways) {
+  job_.step_s = 100;
+  EXPECT_TRUE(balancer().decide(job_).moves.empty());
+}
+
+TEST_F(BalancerTest, TakesBackWhatMadeTheJobSlower) {
+  job_.step_s = 4;
+  Balancer balancer = this->balancer();
+  const Placement before = current_placement(job_);
+  carry_out(balancer.decide(job_));
+  job_.step_s = 10;  // Messages to those that were moved take longer than all else.
+  const Plan back = balancer.decide(job_);
+  EXPECT_EQ(back.moves.size(), 4U) << back.reason;
+  carry_out(back);
+  EXPECT_EQ(current_placement(job_), before);
+  job_.step_s = 4;
+  for (Rank& rank : job_.ranks) {
+    rank.rest_s = 1000;
+  }
+  EXPECT_TRUE(balancer.decide(job_).moves.empty()) << "what lacked so much is not tried again";
+  EXPECT_EQ(balancer.broken_promises(), 1);
 }
 
 TEST_F(BalancerTest, APlanThatWasNotCarriedOutIsNotHeldToItsWord) {

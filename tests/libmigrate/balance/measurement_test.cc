@@ -113,7 +113,7 @@ TEST_F(MeasurementTest, WithoutStepsASecondStandsForOne) {
   report_["steps"] = 0;
   const Measurement found = read();
   EXPECT_FALSE(found.has_steps);
-  EXPECT_DOUBLE_EQ(found.job.step_s, 0);
+  EXPECT_DOUBLE_EQ(found.job.step_s, 1);
   EXPECT_DOUBLE_EQ(found.job.ranks[0].work_s, 0.2);
 }
 
