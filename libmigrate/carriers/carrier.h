@@ -171,7 +171,8 @@ struct Carrier {
   /// restore: adds the call that makes the object in the process itself, with the ids of its user,
   /// to whom the kernel counts it: a user has no more of them anywhere than he may. Returns the
   /// call's index. make() gets what it has made by MakeContext::created().
-  std::size_t (*create)(Script& script) = nullptr;
+  std::size_t (*create)(Script& script, const wire::Objects& objects,
+                        const wire::OpenFile& file) = nullptr;
   /// restore: opens or makes the object in this process.
   Result<UniqueFd> (*make)(MakeContext& context, const wire::OpenFile& file) = nullptr;
   /// restore: make() runs with the rights of the process's user, and before all that does not.

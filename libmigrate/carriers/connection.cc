@@ -230,7 +230,8 @@ constinit const Carrier kConnection{
     .name = "connection",
     .claims_link =
         [](const FindContext& context, const Sighting& seen) {
-          return is_of_network(context, seen) && !is_listening(context, seen);
+          return is_of_network(context, seen) && !is_listening(context, seen) &&
+                 !is_open_socket(context, seen);
         },
     .find = find_connection,
     .settle = settle_connection,

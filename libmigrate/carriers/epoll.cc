@@ -122,7 +122,7 @@ constinit const Carrier kEpoll{
     .has_state = [](const wire::OpenFile& /*file*/) { return true; },
     .flaw = flaw_of_epoll,
     .create =
-        [](Script& script) {
+        [](Script& script, const wire::Objects& /*objects*/, const wire::OpenFile& /*file*/) {
           return script.must("make an epoll set", SYS_epoll_create1, {EPOLL_CLOEXEC});
         },
     .make = [](MakeContext& context, const wire::OpenFile& /*file*/) -> Result<UniqueFd> {

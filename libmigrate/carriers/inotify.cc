@@ -247,7 +247,7 @@ constinit const Carrier kInotify{
     .flaw = flaw_of_inotify,
     .compare = compare_inotify,
     .create =
-        [](Script& script) {
+        [](Script& script, const wire::Objects& /*objects*/, const wire::OpenFile& /*file*/) {
           return script.must("make an inotify descriptor", SYS_inotify_init1,
                              {IN_CLOEXEC | IN_NONBLOCK});
         },

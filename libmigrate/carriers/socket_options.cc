@@ -104,6 +104,36 @@ constexpr std::array kNetworkOptions = std::to_array<NetworkOption>({
     {IPPROTO_IPV6, IPV6_MTU_DISCOVER},
 });
 
+// The same of one that is neither connected nor listens, to which the destination's kernel pays
+// heed when it does.
+constexpr int kBindNoPort = 24;          // IP_BIND_ADDRESS_NO_PORT
+constexpr int kFastOpenConnect = 30;     // TCP_FASTOPEN_CONNECT
+constexpr int kMulticastAll = 49;        // IP_MULTICAST_ALL
+constexpr int kReceiveDestination = 74;  // IPV6_RECVORIGDSTADDR
+constexpr int kUncheckedSend = 101;      // UDP_NO_CHECK6_TX
+constexpr int kUncheckedReceive = 102;   // UDP_NO_CHECK6_RX
+constexpr int kSegment = 103;            // UDP_SEGMENT
+constexpr int kCoalesce = 104;           // UDP_GRO
+constexpr std::array kOpenOptions = std::to_array<NetworkOption>({
+    {IPPROTO_TCP, TCP_MAXSEG},
+    {IPPROTO_TCP, TCP_DEFER_ACCEPT},
+    {IPPROTO_TCP, kFastOpenConnect},
+    {IPPROTO_IP, kBindNoPort},
+    {IPPROTO_IP, IP_PKTINFO},
+    {IPPROTO_IP, IP_RECVORIGDSTADDR},
+    {IPPROTO_IP, IP_MULTICAST_TTL},
+    {IPPROTO_IP, IP_MULTICAST_LOOP},
+    {IPPROTO_IP, kMulticastAll},
+    {IPPROTO_IPV6, IPV6_RECVHOPLIMIT},
+    {IPPROTO_IPV6, IPV6_MULTICAST_HOPS},
+    {IPPROTO_IPV6, IPV6_MULTICAST_LOOP},
+    {IPPROTO_IPV6, kReceiveDestination},
+    {IPPROTO_UDP, kUncheckedSend},
+    {IPPROTO_UDP, kUncheckedReceive},
+    {IPPROTO_UDP, kSegment},
+    {IPPROTO_UDP, kCoalesce},
+});
+
 std::optional<std::string> read_option(int fd, int level, int name) {
   std::array<char, kMostBytes> value{};
   socklen_t size = value.size();
@@ -163,34 +193,41 @@ Result<SocketOptions> changed_from(int fd, int fresh, std::span<const int> other
 
 // Where it is among all that are carried; as many as there are: nowhere.
 std::size_t rank_of(const wire::SocketOption& option) {
-  const auto network = std::ranges::find_if(kNetworkOptions, [&](const NetworkOption& each) {
+  const auto is_it = [&](const NetworkOption& each) {
     return static_cast<std::uint32_t>(each.level) == option.level() &&
            static_cast<std::uint32_t>(each.name) == option.name();
-  });
+  };
+  const auto network = std::ranges::find_if(kNetworkOptions, is_it);
   const auto general = std::ranges::find_if(kOptions, [&](const KnownOption& each) {
     return option.level() == SOL_SOCKET && each.is_carried &&
            static_cast<std::uint32_t>(each.name) == option.name();
   });
-  return general != kOptions.end()
-             ? static_cast<std::size_t>(general - kOptions.begin())
-             : kOptions.size() + static_cast<std::size_t>(network - kNetworkOptions.begin());
-}
-
-}  // namespace
-
-Result<SocketOptions> changed_options(int fd, int type) {
-  std::array<int, 2> ends{};
-  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0) {
-    return fail(system_error("make a socket pair"));
+  if (general != kOptions.end()) {
+    return static_cast<std::size_t>(general - kOptions.begin());
   }
-  const UniqueFd fresh(ends[0]);
-  const UniqueFd other(ends[1]);
-  return changed_from(fd, fresh.get(), {});
+  if (network != kNetworkOptions.end()) {
+    return kOptions.size() + static_cast<std::size_t>(network - kNetworkOptions.begin());
+  }
+  return kOptions.size() + kNetworkOptions.size() +
+         static_cast<std::size_t>(std::ranges::find_if(kOpenOptions, is_it) - kOpenOptions.begin());
 }
 
-Result<SocketOptions> changed_tcp_options(int fd, int family) {
+// Of those in the table, what `fd` has otherwise than `fresh`.
+void add_changed(int fd, int fresh, std::span<const NetworkOption> table, SocketOptions& changed) {
+  for (const NetworkOption& each : table) {
+    auto value = read_option(fd, each.level, each.name);
+    if (!value || value == read_option(fresh, each.level, each.name)) {
+      continue;
+    }
+    wire::SocketOption& kept = *changed.Add();
+    kept.set_level(static_cast<std::uint32_t>(each.level));
+    kept.set_name(static_cast<std::uint32_t>(each.name));
+    kept.set_value(std::move(*value));
+  }
+}
+
+Result<SocketOptions> changed_from_new(int fd, const UniqueFd& fresh) {
   constexpr int kTransmitHash = 74;  // SO_TXREHASH, which connecting sets.
-  const UniqueFd fresh(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fresh.valid()) {
     return fail(system_error("make a socket"));
   }
@@ -207,16 +244,30 @@ Result<SocketOptions> changed_tcp_options(int fd, int family) {
     others.push_back(SO_RCVBUF);
   }
   SocketOptions changed = MIGRATE_TRY(changed_from(fd, fresh.get(), others));
-  for (const NetworkOption& each : kNetworkOptions) {
-    auto value = read_option(fd, each.level, each.name);
-    if (!value || value == read_option(fresh.get(), each.level, each.name)) {
-      continue;
-    }
-    wire::SocketOption& kept = *changed.Add();
-    kept.set_level(static_cast<std::uint32_t>(each.level));
-    kept.set_name(static_cast<std::uint32_t>(each.name));
-    kept.set_value(std::move(*value));
+  add_changed(fd, fresh.get(), kNetworkOptions, changed);
+  return changed;
+}
+
+}  // namespace
+
+Result<SocketOptions> changed_options(int fd, int type) {
+  std::array<int, 2> ends{};
+  if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, ends.data()) != 0) {
+    return fail(system_error("make a socket pair"));
   }
+  const UniqueFd fresh(ends[0]);
+  const UniqueFd other(ends[1]);
+  return changed_from(fd, fresh.get(), {});
+}
+
+Result<SocketOptions> changed_tcp_options(int fd, int family) {
+  return changed_from_new(fd, UniqueFd(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0)));
+}
+
+Result<SocketOptions> changed_open_options(int fd, int family, int type) {
+  const UniqueFd fresh(::socket(family, type | SOCK_CLOEXEC, 0));
+  SocketOptions changed = MIGRATE_TRY(changed_from_new(fd, fresh));
+  add_changed(fd, fresh.get(), kOpenOptions, changed);
   return changed;
 }
 
@@ -235,7 +286,7 @@ Result<void> set_options(int fd, const SocketOptions& options) {
 
 bool are_sound(const SocketOptions& options) {
   return std::ranges::all_of(options, [](const wire::SocketOption& option) {
-    return rank_of(option) < kOptions.size() + kNetworkOptions.size() &&
+    return rank_of(option) < kOptions.size() + kNetworkOptions.size() + kOpenOptions.size() &&
            option.value().size() <= kMostBytes;
   });
 }

@@ -24,7 +24,6 @@ namespace migrate {
 namespace {
 
 constexpr int kOfferTimeoutMs = 10000;
-constexpr int kFinalTimeoutMs = 60000;
 // The process waits for this processor, if there is no other; to yield is no help where the kernel
 // weighs this session against the process's (autogroup, control groups).
 constexpr std::chrono::microseconds kFirstSteps{200};

@@ -41,6 +41,8 @@ class Arrival {
   std::optional<Arrived> take_in();
 
  private:
+  static constexpr int kFinalTimeoutMs = 60000;
+
   Result<bool> receive_offer();
   Result<std::vector<wire::Refusal>> judge();
   void tell_unkept(wire::OfferReply& reply) const;
@@ -62,6 +64,7 @@ class Arrival {
   Result<std::vector<StreamEndpoint>> make_relay(const wire::RelayState& state,
                                                  const wire::Image& image);
   Result<std::vector<TerminalParts>> make_terminals(const wire::Objects& objects);
+  Result<void> bring_datagrams(const wire::Objects& objects);
   static Result<NetworkParts> make_network(const wire::Objects& objects);
   static Result<std::vector<ConnectionParts>> make_connections(const wire::Objects& objects);
   Result<void> check_untouched(const PageSet& pages) const;

@@ -207,6 +207,7 @@ Result<void> Arrival::restore(wire::Final final) {
   advance_timers(*image.mutable_objects(), mutable_only_process(image),
                  clock_ns(CLOCK_MONOTONIC) + cell_offset_ns_);
   MIGRATE_TRY(restorer_->finish(image, relays));
+  MIGRATE_TRY(bring_datagrams(image.objects()));
   MIGRATE_TRY(groups_.enter(cell_->seed(), GuestGroups::Step::kLate));
   note_places(cell_->seed(), record().noted());
   GuestObjects& objects = arrived_.guest->objects();
@@ -277,6 +278,20 @@ Result<std::vector<TerminalParts>> Arrival::make_terminals(const wire::Objects& 
   return all;
 }
 
+// What waited in its sockets where it has been a guest.
+Result<void> Arrival::bring_datagrams(const wire::Objects& objects) {
+  wire::RelayDatagram brought;
+  for (const wire::OpenSocket& socket : objects.open_sockets()) {
+    for (const wire::OpenSocket::Datagram& datagram : socket.unread()) {
+      brought.set_local(datagram.local());
+      brought.set_peer(datagram.peer());
+      brought.set_content(datagram.content());
+      MIGRATE_TRY(arrived_.guest->home().relay()->bring(brought));
+    }
+  }
+  return {};
+}
+
 Result<NetworkParts> Arrival::make_network(const wire::Objects& objects) {
   NetworkParts parts;
   parts.connections = MIGRATE_TRY(make_connections(objects));
@@ -331,8 +346,13 @@ Result<void> Arrival::check_untouched(const PageSet& pages) const {
   return {};
 }
 
-// What was taken on was the draft: nobody may have become someone else since.
+// What was taken on was the draft: nobody may have become someone else since, or taken a name that
+// would be this host's own.
 Result<void> Arrival::check_final(const wire::Image& image) const {
+  if (!check_bound_sockets(network_of(offer_), image.objects()).empty()) {
+    return fail(make_error(ErrorCode::kRetry, "take in", "process " + arrived_.guest->name(),
+                           "it has given a socket a name while it was being moved; try again"));
+  }
   if (trusted_ || same_rights(offer_.draft(), image)) {
     return {};
   }

@@ -10,6 +10,7 @@
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/links/gateway.h"
+#include "libmigrate/links/tcp_socket.h"
 #include "libmigrate/restore/file_user.h"
 #include "libmigrate/restore/mappings.h"
 #include "libmigrate/rules/destination_rules.h"
@@ -46,8 +47,11 @@ Result<void> check_room(const WorkerContext& context, const wire::Offer& offer,
 }
 
 /// A network for its cell. What could be made when the daemon started is not tried again.
-void check_network(const WorkerContext& context, NetworkOf network, Refusals& refusals) {
-  if (network == NetworkOf::kPlace) {
+void check_network(const WorkerContext& context, const wire::Offer& offer, Refusals& refusals) {
+  if (network_of(offer) == NetworkOf::kPlace) {
+    for (wire::Refusal& refusal : check_bound_sockets(network_of(offer), offer.draft().objects())) {
+      refusals.push_back(std::move(refusal));
+    }
     if (context.only_home_network) {
       refusals.push_back(make_refusal("NO_PLACE_NETWORK", "the network of the place"));
     }
@@ -126,13 +130,24 @@ NetworkOf network_of(const wire::Offer& offer) {
                                                                              : NetworkOf::kHome;
 }
 
+Refusals check_bound_sockets(NetworkOf network, const wire::Objects& objects) {
+  Refusals refusals;
+  for (const wire::OpenSocket& socket : objects.open_sockets()) {
+    if (network == NetworkOf::kPlace && !socket.local().empty()) {
+      const auto name = SocketName::from_bytes(socket.local());
+      refusals.push_back(make_refusal("SOCKET_BOUND", name ? name->to_string() : "a socket"));
+    }
+  }
+  return refusals;
+}
+
 Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
                                                const PeerIdentity& source, const wire::Offer& offer,
                                                const wire::HostFacts& own) {
   Refusals refusals = check_policy(context.policy, source, offer.user(), offer.draft());
   if (refusals.empty()) {
     refusals = check_files(context, source, offer, own);
-    check_network(context, network_of(offer), refusals);
+    check_network(context, offer, refusals);
     MIGRATE_TRY(check_room(context, offer, refusals));
   }
   for (const wire::Refusal& refusal : refusals) {

@@ -4,6 +4,7 @@
 
 #include "base/result.h"
 #include "libmigrate/host/worker_context.h"
+#include "libmigrate/image/refusal.h"
 #include "libmigrate/proto/control.pb.h"
 #include "libmigrate/requests/move_words.h"
 #include "transport/peer_identity.h"
@@ -19,6 +20,9 @@ NetworkOf network_of(const wire::Offer& offer);
 Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
                                                const PeerIdentity& source, const wire::Offer& offer,
                                                const wire::HostFacts& own);
+
+/// Why sockets that have names of their home's cannot be made in `network`: only home's has these.
+Refusals check_bound_sockets(NetworkOf network, const wire::Objects& objects);
 
 /// Adds to a reply that refuses an offer which files of the program are not here, if that is all
 /// that is in the way: its source may send what they hold. Blocks as judge_offer().

@@ -59,6 +59,7 @@ Deputy::Deputy(const HomeSurroundings& around, HomeRecord& record, Asking& askin
     where.session = to_hex(departed_.move->session());
   }
   relay_ = std::make_unique<HomeRelay>(files_.take_streams(), record_.pid(), relay_handlers());
+  relay_->keep(files_.take_datagrams());
   const wire::HomeRelayState& noted = record_.text().relay();
   relay_->adopt(noted);
   record_.enter(departed_.move->done() ? HomePhase::kIndependent : HomePhase::kServing,

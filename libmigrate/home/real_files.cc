@@ -36,6 +36,15 @@ bool is_relayed(const wire::OpenFile& file) {
          file.kind() == wire::OpenFile::CONNECTION || file.kind() == wire::OpenFile::LISTENER;
 }
 
+// To such a socket somebody may be writing. Null: it is none.
+const wire::OpenSocket* datagrams_of(const wire::Objects& objects, const wire::OpenFile& file) {
+  if (file.kind() != wire::OpenFile::OPEN_SOCKET) {
+    return nullptr;
+  }
+  const wire::OpenSocket& socket = objects.open_sockets(static_cast<int>(file.object()));
+  return socket.is_datagram() && !socket.local().empty() ? &socket : nullptr;
+}
+
 // A side of the terminal of the session that the process leads: closed, it would hang up the
 // deputy, and the deputy's signals are the process's.
 bool is_of_own_session(const wire::Objects& objects, const wire::OpenFile& file) {
@@ -192,7 +201,30 @@ Result<void> RealFiles::fetch(pid_t holder, const wire::Image& image, bool must_
                         directions_of(stream), found_terminal(stream), start_of(stream),
                         stream.file->kind() == wire::OpenFile::LISTENER});
   }
+  fetch_datagrams(pidfd, image);
   return {};
+}
+
+// What cannot be had is as closed: another is made for it when it is used.
+void RealFiles::fetch_datagrams(const UniqueFd& pidfd, const wire::Image& image) {
+  std::map<std::uint32_t, KeptDatagrams> found;  // by the index of the file
+  for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
+    const auto* const socket = datagrams_of(image.objects(), file_of(image, descriptor));
+    UniqueFd real = socket == nullptr ? UniqueFd() : descriptor_of(pidfd, descriptor.number());
+    const auto name =
+        socket == nullptr ? SocketName() : SocketName::of(real.get()).value_or(SocketName());
+    if (name == SocketName()) {
+      continue;
+    }
+    KeptDatagrams& kept = found[descriptor.file()];
+    kept.descriptors.push_back(descriptor.number());
+    kept.name = name;
+    kept.real = std::move(real);
+  }
+  datagrams_.clear();
+  for (auto& [file, kept] : found) {
+    datagrams_.push_back(std::move(kept));
+  }
 }
 
 void RealFiles::fetch_accepted(pid_t holder, const wire::HomeRelayState& noted) {
@@ -297,6 +329,7 @@ std::set<std::uint32_t> descriptors_to_keep(const wire::Image& image, bool with_
   for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
     const wire::OpenFile& file = file_of(image, descriptor);
     if (is_relayed(file) || (with_shared && file.shared_id() != 0) ||
+        datagrams_of(image.objects(), file) != nullptr ||
         is_of_own_session(image.objects(), file)) {
       kept.insert(descriptor.number());
     }

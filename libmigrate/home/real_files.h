@@ -38,6 +38,10 @@ class RealFiles {
   /// The streams, to be given to the relay; there are none here afterwards.
   std::vector<HomeRelay::Stream> take_streams() { return std::move(streams_); }
 
+  /// The sockets of UDP that the process had when it left, the same. They are fetched with the
+  /// streams.
+  std::vector<KeptDatagrams> take_datagrams() { return std::move(datagrams_); }
+
   /// Fetches the files that an ancestor has open too.
   void fetch_shared(pid_t holder, const wire::Image& image);
   /// Who goes on with such a file goes on where the process, `name`, left it; they are closed then,
@@ -47,7 +51,10 @@ class RealFiles {
  private:
   Result<void> fetch(pid_t holder, const wire::Image& image, bool must_be_there);
 
+  void fetch_datagrams(const UniqueFd& pidfd, const wire::Image& image);
+
   std::vector<HomeRelay::Stream> streams_;
+  std::vector<KeptDatagrams> datagrams_;
   std::map<std::uint64_t, UniqueFd> shared_;  // by OpenFile.shared_id
 };
 
@@ -60,8 +67,9 @@ Result<UniqueFd> fetch_descriptor(pid_t holder, std::uint32_t number);
 
 /// The descriptors of `image` that lead to the relayed stream `id`.
 std::vector<std::uint32_t> descriptors_of_stream(const wire::Image& image, std::uint32_t id);
-/// The descriptors of `image` that a deputy keeps open: relayed ones, a terminal of its own
-/// session, and where `with_shared` those of files that an ancestor has open too.
+/// The descriptors of `image` that a deputy keeps open: relayed ones, sockets of UDP that
+/// have a name, a terminal of its own session, and where `with_shared` those of files that an
+/// ancestor has open too.
 std::set<std::uint32_t> descriptors_to_keep(const wire::Image& image, bool with_shared);
 
 }  // namespace migrate

@@ -353,6 +353,11 @@ constexpr std::array kTable = std::to_array<StateEntry>({
      "SOCKET_SETTING, SOCKET_SHARED, SOCKET_CONNECTING, SOCKET_UNREAD, SOCKET_URGENT"},
     {"other", "listeners of TCP", kCarried,
      "the same; who waits to be accepted, too; SOCKET_ABROAD, SOCKET_SETTING, SOCKET_SHARED"},
+    {"other", "sockets of TCP that are neither connected nor listen", kCarried,
+     "made anew; SOCKET_SETTING, SOCKET_SHARED, SOCKET_BOUND"},
+    {"other", "sockets of UDP", kCarried,
+     "made anew; what waits comes after it; SOCKET_SETTING, SOCKET_SHARED, SOCKET_BOUND, "
+     "SOCKET_UNSENT"},
     {"other", "other sockets", kRefused,
      "SOCKET, SOCKET_KIND, but for pairs with both ends inside"},
     {"other", "named pipes", kLost,

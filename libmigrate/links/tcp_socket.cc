@@ -18,6 +18,8 @@
 namespace migrate {
 namespace {
 
+constexpr std::string_view kMappedPrefix("\0\0\0\0\0\0\0\0\0\0\xff\xff", 12);
+
 using NameCall = int (*)(int, sockaddr*, socklen_t*);
 
 Result<SocketName> name_by(NameCall call, int fd, const char* operation) {
@@ -155,6 +157,19 @@ SocketName SocketName::nobody_beside(const SocketName& local, std::uint16_t port
   SocketName name;
   name.bytes_ = std::string(reinterpret_cast<const char*>(&six), sizeof(six));
   return name;
+}
+
+SocketName SocketName::unmapped() const {
+  const std::string_view address = address_bytes();
+  return family() == AF_INET6 && address.starts_with(kMappedPrefix)
+             ? of_address(address.substr(kMappedPrefix.size()), port())
+             : *this;
+}
+
+SocketName SocketName::mapped() const {
+  return family() == AF_INET
+             ? of_address(std::string(kMappedPrefix) + std::string(address_bytes()), port())
+             : *this;
 }
 
 Result<TcpInfo> read_tcp_info(int fd) {

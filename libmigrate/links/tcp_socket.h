@@ -4,6 +4,7 @@
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#include <compare>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -47,7 +48,12 @@ class SocketName {
   /// A name that can be the peer of `local`, for one that has none any more; another for each
   /// `port`.
   static SocketName nobody_beside(const SocketName& local, std::uint16_t port);
-  bool operator==(const SocketName& other) const = default;
+  /// The same in version 4, if it is an address of that in version 6 (::ffff:10.0.0.1); else
+  /// itself.
+  SocketName unmapped() const;
+  /// The other way round, for a socket of version 6.
+  SocketName mapped() const;
+  auto operator<=>(const SocketName& other) const = default;
 
  private:
   std::string bytes_;

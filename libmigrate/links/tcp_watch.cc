@@ -48,6 +48,14 @@ bool may_wait(std::uint8_t state) {
   return state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT || state == TCP_SYN_RECV;
 }
 
+SocketName name_in(const inet_diag_msg& message) {
+  constexpr std::size_t kFourBytes = 4;
+  const std::string_view address(
+      reinterpret_cast<const char*>(message.id.idiag_src),
+      message.idiag_family == AF_INET ? kFourBytes : sizeof(message.id.idiag_src));
+  return SocketName::of_address(address, ntohs(message.id.idiag_sport));
+}
+
 std::optional<TcpWatch::Seen> read_answer(const nlmsghdr* header) {
   const auto* const message = static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(header));
   std::optional<TcpInfo> info;
@@ -103,6 +111,52 @@ Result<std::optional<TcpWatch::Seen>> TcpWatch::look(const SocketName& local,
 Result<bool> TcpWatch::takes_datagrams(const SocketName& local, const SocketName& peer) {
   alignas(nlmsghdr) AnswerBuffer buffer{};
   return MIGRATE_TRY(ask(IPPROTO_UDP, peer, local, buffer)) != nullptr;
+}
+
+Result<std::set<SocketName>> TcpWatch::names_of_datagrams() {
+  std::set<SocketName> names;
+  MIGRATE_TRY(list(IPPROTO_UDP, AF_INET, names));
+  MIGRATE_TRY(list(IPPROTO_UDP, AF_INET6, names));
+  return names;
+}
+
+Result<void> TcpWatch::list(int protocol, int family, std::set<SocketName>& names) {
+  alignas(nlmsghdr) std::array<std::byte, 32768> buffer{};
+  nlmsghdr* const header = mnl_nlmsg_put_header(buffer.data());
+  header->nlmsg_type = SOCK_DIAG_BY_FAMILY;
+  header->nlmsg_flags = NLM_F_REQUEST | NLM_F_DUMP;
+  const std::uint32_t sequence = header->nlmsg_seq = ++sequence_;
+  auto* const request =
+      static_cast<inet_diag_req_v2*>(mnl_nlmsg_put_extra_header(header, sizeof(inet_diag_req_v2)));
+  request->sdiag_family = static_cast<__u8>(family);
+  request->sdiag_protocol = static_cast<__u8>(protocol);
+  request->idiag_states = ~0U;
+  if (::send(netlink_.get(), header, header->nlmsg_len, 0) < 0) {
+    return fail(system_error("ask for", "sockets"));
+  }
+  for (;;) {
+    const ssize_t size = ::recv(netlink_.get(), buffer.data(), buffer.size(), MSG_DONTWAIT);
+    if (size < 0) {
+      return fail(system_error("learn of", "sockets"));
+    }
+    int left = static_cast<int>(size);
+    for (const auto* each = reinterpret_cast<const nlmsghdr*>(buffer.data());
+         mnl_nlmsg_ok(each, left); each = mnl_nlmsg_next(each, &left)) {
+      if (each->nlmsg_seq != sequence) {
+        continue;
+      }
+      if (each->nlmsg_type == NLMSG_DONE) {
+        return {};
+      }
+      if (each->nlmsg_type == NLMSG_ERROR) {
+        const int error = -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(each))->error;
+        return fail(system_error_from(error, "learn of", "sockets",
+                                      "the kernel needs CONFIG_INET_UDP_DIAG (modprobe udp_diag)"));
+      }
+      names.insert(
+          name_in(*static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(each))).unmapped());
+    }
+  }
 }
 
 // Null: there is none.

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <set>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -41,7 +42,12 @@ class TcpWatch {
   /// the kernel cannot tell (CONFIG_INET_UDP_DIAG). Errors: kSystem. Does not block.
   Result<bool> takes_datagrams(const SocketName& local, const SocketName& peer);
 
+  /// The names of all sockets of UDP there that have one, in ascending order. Errors: kSystem (also
+  /// where the kernel cannot tell). Does not block.
+  Result<std::set<SocketName>> names_of_datagrams();
+
  private:
+  Result<void> list(int protocol, int family, std::set<SocketName>& names);
   using AnswerBuffer = std::array<std::byte, 4096>;
   Result<const nlmsghdr*> ask(int protocol, const SocketName& source, const SocketName& destination,
                               AnswerBuffer& buffer);

@@ -40,6 +40,14 @@ nlohmann::json link_of(const wire::Objects& objects, const wire::OpenFile& file)
                                   {"local", name_text(found->name())},
                                   {"backlog", found->backlog()}};
     }
+    case wire::OpenFile::OPEN_SOCKET: {
+      const auto& socket = objects.open_sockets(static_cast<int>(file.object()));
+      nlohmann::json link = {{"kind", "socket"}, {"way", "home"}};
+      if (!socket.local().empty()) {
+        link["local"] = name_text(socket.local());
+      }
+      return link;
+    }
     case wire::OpenFile::RELAY:
       return {{"kind", "stream"}, {"way", "home"}};
     case wire::OpenFile::TERMINAL:

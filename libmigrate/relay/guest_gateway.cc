@@ -16,6 +16,7 @@ constexpr std::size_t kMostCalls = 256;
 constexpr std::size_t kMostDatagrams = 256;  // In one turn; more are lost.
 constexpr std::size_t kMostQueuedBytes = std::size_t{4} << 20U;
 constexpr int kCallLookMs = 200;
+constexpr int kNamesLookMs = 250;
 
 struct Names {
   SocketName local;
@@ -35,7 +36,7 @@ Result<Names> names_of(const std::string& local, const std::string& peer, const 
 
 int GuestGateway::collect(std::vector<pollfd>& descriptors) const {
   descriptors.push_back({gateway_.device(), POLLIN, 0});
-  return calls_.empty() ? -1 : kCallLookMs;
+  return calls_.empty() ? kNamesLookMs : kCallLookMs;
 }
 
 void GuestGateway::pump(bool is_frozen) {
@@ -48,6 +49,9 @@ void GuestGateway::pump(bool is_frozen) {
     take(packet, is_frozen);
   }
   look_at_calls();
+  if (!is_frozen && std::chrono::steady_clock::now() >= next_look_at_names_) {
+    look_at_names();
+  }
 }
 
 void GuestGateway::take(std::string_view bytes, bool is_frozen) {
@@ -60,10 +64,36 @@ void GuestGateway::take(std::string_view bytes, bool is_frozen) {
   } else if (packet.kind == Packet::Kind::kCall && !is_frozen) {
     take_call(packet, bytes);
   } else if (packet.kind == Packet::Kind::kDatagram && datagrams_.size() < kMostDatagrams) {
+    if (!is_frozen) {
+      know_sender(packet.from);
+    }
     wire::RelayDatagram& datagram = *datagrams_.emplace_back().mutable_datagram();
     datagram.set_local(packet.from.to_bytes());
     datagram.set_peer(packet.to.to_bytes());
     datagram.set_content(packet.content.data(), packet.content.size());
+  }
+}
+
+// Home is to have a socket of the very name before it sends anything for it: of that for all
+// addresses it would not have one otherwise.
+void GuestGateway::know_sender(const SocketName& from) {
+  if (names_ && std::ranges::none_of(*names_, [&](const SocketName& name) {
+        return name.port() == from.port() && (name == from || name.is_any());
+      })) {
+    look_at_names();
+  }
+}
+
+void GuestGateway::look_at_names() {
+  next_look_at_names_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(kNamesLookMs);
+  auto names = watch()->names_of_datagrams();
+  if (!names) {
+    log::debug("{}", names.error().message());
+    return;
+  }
+  if (!names_ || *names_ != *names) {
+    names_ = std::move(*names);
+    are_names_told_ = false;
   }
 }
 
@@ -116,6 +146,15 @@ void GuestGateway::pump_link(Link& link) {
       link.send(message);
     }
   }
+  if (names_ && !std::exchange(are_names_told_, true)) {
+    wire::RelayBound& bound = *message.mutable_bound();
+    for (const SocketName& name : *names_) {
+      if (static_cast<std::size_t>(bound.names_size()) < kMostDatagramNames) {
+        bound.add_names(name.to_bytes());
+      }
+    }
+    link.send(message);
+  }
   for (const wire::RelayMessage& datagram : std::exchange(datagrams_, {})) {
     if (link.queued_bytes() < kMostQueuedBytes) {
       link.send(datagram);
@@ -124,6 +163,7 @@ void GuestGateway::pump_link(Link& link) {
 }
 
 void GuestGateway::begin_again() {
+  are_names_told_ = false;
   ended_.clear();
   for (auto& [number, call] : calls_) {
     call.is_sent = false;

@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,6 +65,8 @@ class GuestGateway {
 
   void take(std::string_view bytes, bool is_frozen);
   void take_call(const Packet& packet, std::string_view bytes);
+  void know_sender(const SocketName& from);
+  void look_at_names();
   void look_at_calls();
 
   Gateway gateway_;
@@ -73,6 +76,10 @@ class GuestGateway {
   std::vector<Answer> answers_;                // not given yet
   std::vector<wire::RelayMessage> datagrams_;  // for home
   std::chrono::steady_clock::time_point next_look_;
+  // Of the sockets of UDP in the cell. Nothing: not looked yet, or the kernel does not tell.
+  std::optional<std::set<SocketName>> names_;
+  bool are_names_told_ = false;
+  std::chrono::steady_clock::time_point next_look_at_names_;
 };
 
 }  // namespace migrate

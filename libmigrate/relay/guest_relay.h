@@ -68,6 +68,12 @@ class GuestRelay {
   /// all.
   void set_gateway(Gateway gateway) { gateway_.emplace(std::move(gateway)); }
 
+  /// Brings a datagram to a socket in the cell, as what has come to it before it was moved. Errors:
+  /// kCorrupt.
+  Result<void> bring(const wire::RelayDatagram& datagram) {
+    return gateway_ ? gateway_->accept_datagram(datagram) : Result<void>();
+  }
+
   /// Takes a new link to home in place of any older one.
   void attach(std::unique_ptr<Channel> channel);
   /// The stream of the connection that the process has as a socket with this inode, of those that

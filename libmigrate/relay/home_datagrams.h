@@ -4,9 +4,9 @@
 
 #include <chrono>
 #include <cstdint>
-#include <map>
+#include <list>
+#include <optional>
 #include <set>
-#include <string>
 #include <utility>
 #include <vector>
 
@@ -17,17 +17,30 @@
 
 namespace migrate {
 
-/// The sockets of UDP, at home, of a process that is away: one for each that has sent something
-/// there, with its name, for as long as it is used. Nothing is lost that the network would not lose
-/// as well. Part of HomeRelay; the owner's thread only; nothing blocks but `by`.
+/// A socket of UDP that the process has had at home, and its deputy has still.
+struct KeptDatagrams {
+  SocketName name;
+  UniqueFd real;
+  std::vector<std::uint32_t> descriptors = {};  ///< What the deputy has it as.
+};
+
+/// The sockets of UDP, at home, of a process that is away: those that it has had there, and one for
+/// each other of its that has a name or has sent something, with that name. Nothing is lost that
+/// the network would not lose as well. Part of HomeRelay; the owner's thread only; nothing blocks
+/// but `by`.
 class HomeDatagrams {
  public:
+  /// Before anything else.
+  void keep(std::vector<KeptDatagrams> kept);
+
   /// Sends one. Errors: kCorrupt.
   Result<void> send(const wire::RelayDatagram& datagram, const MakeSocket& by, Link& link);
+  /// Closes what the process has no more, and makes what it has. Errors: kCorrupt.
+  Result<void> follow(const wire::RelayBound& bound, const MakeSocket& by);
   void collect(std::vector<pollfd>& descriptors, const Link& link) const;
   /// Queues what has come.
   void pump(Link& link);
-  /// Closes those that nobody has used for some minutes.
+  /// Closes those that the process is not known to have, and that nobody has used for some minutes.
   void forget_idle();
 
   /// As those of HomeCaller.
@@ -36,15 +49,27 @@ class HomeDatagrams {
 
  private:
   struct Socket {
-    AcceptedSocket made;
+    SocketName name;  // that the process knows; never a mapped one
+    UniqueFd real;
+    std::vector<std::uint32_t> descriptors;
     std::chrono::steady_clock::time_point used;
+    bool was_had_at_home = false;
+    bool is_had = false;     // by the process, as it has been told
+    bool was_asked = false;  // for the error that had come before the process left
+    SocketName sender;       // of the last datagram
+    std::optional<SocketName> peer = std::nullopt;  // from whom alone it hears
   };
-  Result<Socket*> find(const SocketName& local, const MakeSocket& by);
+  Socket* find(const SocketName& local);
+  Result<Socket*> make(const SocketName& local, const MakeSocket& by);
   void close_oldest();
-  static void receive(const std::string& local, Socket& socket, Link& link);
-  static void receive_errors(const std::string& local, const Socket& socket, Link& link);
+  void leave(const Socket& socket);
+  static void hear_all(Socket& socket);
+  static void receive(Socket& socket, Link& link);
+  static void tell_earlier_error(Socket& socket, Link& link);
+  static void receive_errors(const Socket& socket, Link& link);
 
-  std::map<std::string, Socket> sockets_;  // by the name that the process has
+  std::list<Socket> sockets_;
+  std::size_t made_ = 0;  // of them, here
   std::vector<std::uint32_t> left_;
 };
 

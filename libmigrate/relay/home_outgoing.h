@@ -25,6 +25,7 @@ class HomeOutgoing {
   Result<void> send(const wire::RelayDatagram& datagram, const MakeSocket& by, Link& link) {
     return datagrams_.send(datagram, by, link);
   }
+  HomeDatagrams& datagrams() { return datagrams_; }
   void collect(std::vector<pollfd>& descriptors, const Link& link) const;
   /// Queues the datagrams that have come; returns what has come of calls.
   std::vector<HomeCaller::Outcome> pump(const MakeSocket& by, Link& link);

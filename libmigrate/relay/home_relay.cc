@@ -344,6 +344,9 @@ Result<void> HomeRelay::dispatch(const wire::RelayMessage& message) {
     case Body::kDatagram:
       return may_accept() ? outgoing_.send(message.datagram(), handlers_.on_call, active_->link)
                           : Result<void>();
+    case Body::kBound:
+      return may_accept() ? outgoing_.datagrams().follow(message.bound(), handlers_.on_call)
+                          : Result<void>();
     case Body::kUnlistened:
       close_listener(message.unlistened().listener());
       return {};

@@ -82,6 +82,9 @@ class HomeRelay {
   void adopt(const wire::HomeRelayState& state);
   wire::HomeRelayState note() const;
 
+  /// The sockets of UDP that the process had when it left, which the deputy has. Call first.
+  void keep(std::vector<KeptDatagrams> kept) { outgoing_.datagrams().keep(std::move(kept)); }
+
   /// Takes a new link, which stays pending until its side activates it. At most 8 wait; an older
   /// one gives way. One that waits is told when a later place than its own has called.
   void attach(std::unique_ptr<Channel> channel);

@@ -15,6 +15,9 @@
 
 namespace migrate {
 
+/// Most names of sockets of UDP of which a place tells home.
+inline constexpr std::size_t kMostDatagramNames = 4096;
+
 /// One channel of relay messages whose sending never blocks the caller: a thread of its own sends,
 /// so that two sides that both have much to say cannot wait for each other.
 /// Thread: the owner's only. The destructor breaks the channel and joins the sender.

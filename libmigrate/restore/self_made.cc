@@ -58,9 +58,10 @@ SelfMaking::SelfMaking(Script& script, const wire::Objects& objects,
     at += sizeof(Ends);
   }
   for (int i = 0; i < objects.files_size(); ++i) {
-    const carriers::Carrier& carrier = carriers::carrier_of(objects.files(i).kind());
+    const wire::OpenFile& file = objects.files(i);
+    const carriers::Carrier& carrier = carriers::carrier_of(file.kind());
     if (carrier.create != nullptr) {
-      files_.push_back({static_cast<std::size_t>(i), carrier.create(script)});
+      files_.push_back({static_cast<std::size_t>(i), carrier.create(script, objects, file)});
     }
   }
   if (another) {

@@ -139,14 +139,31 @@ bool send_descriptor(Random& /*random*/) {
   return ::sendmsg(ends[0], &message, 0) == 1;
 }
 
+// Options, and a name that nobody else has.
+void name_some(int fd, int domain, Random& random) {
+  constexpr int kOptions[] = {SO_SNDBUF,    SO_RCVBUF,    SO_PRIORITY,  SO_KEEPALIVE,
+                              SO_BROADCAST, SO_OOBINLINE, SO_REUSEADDR, SO_MARK};
+  for (std::uint64_t count = random.below(3); count > 0; --count) {
+    const int option = one_of(random, kOptions);
+    const int value = option == SO_SNDBUF || option == SO_RCVBUF ? 10000 : 1;
+    ::setsockopt(fd, SOL_SOCKET, option, &value, sizeof value);
+  }
+  if (chance(random, 50)) {
+    sockaddr_in6 any{};  // As far as it is of version 4, too, all the same.
+    any.sin6_family = static_cast<sa_family_t>(domain);
+    ::bind(fd, reinterpret_cast<const sockaddr*>(&any),
+           domain == AF_INET ? sizeof(sockaddr_in) : sizeof any);
+  }
+}
+
 bool make_other_socket(Random& random) {
   struct Kind {
     int domain, type;
   };
-  constexpr Kind kKinds[] = {{AF_INET, SOCK_STREAM},  {AF_INET6, SOCK_DGRAM},
-                             {AF_NETLINK, SOCK_RAW},  {AF_UNIX, SOCK_STREAM},
-                             {AF_UNIX, SOCK_DGRAM},   {AF_PACKET, SOCK_RAW},
-                             {AF_ALG, SOCK_SEQPACKET}};
+  constexpr Kind kKinds[] = {
+      {AF_INET, SOCK_STREAM},  {AF_INET6, SOCK_DGRAM}, {AF_INET, SOCK_DGRAM},
+      {AF_INET6, SOCK_STREAM}, {AF_NETLINK, SOCK_RAW}, {AF_UNIX, SOCK_STREAM},
+      {AF_UNIX, SOCK_DGRAM},   {AF_PACKET, SOCK_RAW},  {AF_ALG, SOCK_SEQPACKET}};
   const Kind& kind = one_of(random, kKinds);
   const int fd = ::socket(kind.domain, kind.type, 0);
   if (kind.domain == AF_UNIX && chance(random, 60)) {
@@ -157,7 +174,10 @@ bool make_other_socket(Random& random) {
     ::bind(fd, reinterpret_cast<const sockaddr*>(&address),
            static_cast<socklen_t>(sizeof(sa_family_t) + (named ? path.size() + 1 : 0)));
   }
-  if (kind.type == SOCK_STREAM && chance(random, 50)) {
+  if (kind.domain == AF_INET || kind.domain == AF_INET6) {
+    name_some(fd, kind.domain, random);
+  }
+  if (kind.type == SOCK_STREAM && chance(random, 30)) {
     ::listen(fd, 5);
   }
   return fd >= 0;

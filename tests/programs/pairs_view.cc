@@ -297,6 +297,12 @@ void show_socket(int fd) {
     const int result = ::getsockopt(fd, SOL_SOCKET, option, value.data(), &length);
     put("fd%d.option%d=%d %ld %ld", fd, option, result, value[0], value[1]);
   }
+  std::array<unsigned char, 28> name{};
+  socklen_t name_length = name.size();
+  if (::getsockname(fd, reinterpret_cast<sockaddr*>(name.data()), &name_length) == 0 &&
+      (name[0] == AF_INET || name[0] == AF_INET6)) {
+    put("fd%d.name=%d %x%02x", fd, name[0], name[2], name[3]);
+  }
   ucred peer{};
   socklen_t length = sizeof peer;
   if (::getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &length) == 0) {

@@ -10,6 +10,7 @@
 #include <linux/seccomp.h>
 #include <mqueue.h>
 #include <netinet/in.h>
+#include <netinet/udp.h>
 #include <sched.h>
 #include <sys/eventfd.h>
 #include <sys/fanotify.h>
@@ -118,22 +119,25 @@ Verify device() {
   return still_open(available(::open("/dev/kmsg", O_RDONLY), "/dev/kmsg"));
 }
 
-sockaddr_in loopback() {
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  return address;
+Verify raw() {
+  return still_open(called(::socket(AF_INET, SOCK_RAW, IPPROTO_UDP), "socket"));
 }
 
-Verify tcp() {
-  const int fd = called(::socket(AF_INET, SOCK_STREAM, 0), "socket");
-  const sockaddr_in address = loopback();
-  called(::bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address), "bind");
+/// One that has joined a group of multicast.
+Verify member() {
+  const int fd = called(::socket(AF_INET, SOCK_DGRAM, 0), "socket");
+  const ip_mreqn group{.imr_multiaddr = {htonl(INADDR_ALLHOSTS_GROUP)},
+                       .imr_address = {htonl(INADDR_LOOPBACK)},
+                       .imr_ifindex = 0};
+  called(::setsockopt(fd, IPPROTO_IP, IP_ADD_MEMBERSHIP, &group, sizeof group), "setsockopt");
   return still_open(fd);
 }
 
-Verify udp() {
-  return still_open(called(::socket(AF_INET6, SOCK_DGRAM, 0), "socket"));
+Verify corked() {
+  const int fd = called(::socket(AF_INET, SOCK_DGRAM, 0), "socket");
+  const int yes = 1;
+  called(::setsockopt(fd, IPPROTO_UDP, UDP_CORK, &yes, sizeof yes), "setsockopt");
+  return still_open(fd);
 }
 
 Verify unix_socket() {
@@ -478,7 +482,7 @@ Verify unborn_namespace() {
 
 /// Everything at once: a verdict names all, not the first.
 Verify several() {
-  std::array<Verify, 4> parts = {inotify(), tcp(), flock_held(), proc_file()};
+  std::array<Verify, 4> parts = {inotify(), netlink(), flock_held(), proc_file()};
   return [parts] {
     for (const Verify& part : parts) {
       part();
@@ -493,8 +497,9 @@ constexpr Refused kRefused[] = {
     {"device", "DEVICE", device},
     {"terminal_unopened", "TERMINAL_PAIR", refused::terminal_unopened},
     {"terminal_packet", "TERMINAL_BUSY", refused::terminal_packet},
-    {"tcp", "SOCKET_KIND", tcp},
-    {"udp", "SOCKET_KIND", udp},
+    {"raw", "SOCKET_KIND", raw},
+    {"member", "SOCKET_SETTING", member},
+    {"corked", "SOCKET_UNSENT", corked},
     {"unix_socket", "SOCKET", unix_socket},
     {"netlink", "SOCKET_KIND", netlink},
     {"descriptor_under_way", "SOCKET", descriptor_under_way},

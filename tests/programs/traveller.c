@@ -94,7 +94,7 @@ static void travel(char** hosts) {
 }
 
 static void ask_with_a_socket(const char* host) {
-  const int open_socket = socket(AF_INET, SOCK_DGRAM, 0);
+  const int open_socket = socket(AF_NETLINK, SOCK_RAW, 0);
   move_to(host, 0, 0);
   migrate_result* result = NULL;
   int status = migrate_check_self(host, NULL, &result);
@@ -227,7 +227,7 @@ static const char* go;
 
 static void open_both(void) {
   device = open("/dev/kmsg", O_RDONLY);
-  open_socket = socket(AF_INET, SOCK_DGRAM, 0);
+  open_socket = socket(AF_NETLINK, SOCK_RAW, 0);
 }
 
 static void close_both(void) {

@@ -583,7 +583,7 @@ for _ in range({count}):
         self.ends_well(process)
 
     def test_of_several_kinds(self):
-        process = self.start("import socket; s = socket.socket()\n"
+        process = self.start("import socket; s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)\n"
                              "c = ctypes.CDLL(None)\n"
                              "c.inotify_add_watch(c.inotify_init1(0), b'/proc', 2)")
         said = self.testbed.run("hostA", "migratectl", "check", process.pid).text.splitlines()

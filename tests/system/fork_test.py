@@ -41,7 +41,7 @@ time.sleep(1000)
 
 CONNECTED = """
 import socket, time
-connection = socket.socket()
+connection = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)
 print("ready", flush=True)
 time.sleep(1000)
 """

@@ -343,7 +343,7 @@ class Listeners(unittest.TestCase):
         text = self.testbed.run("hostA", "migratectl", "check", "--links", ends["p"].process.pid).text
         self.assertIn("DESCRIPTOR", text)
         other = self.testbed.start("hostA", PYTHON, "-c", "import socket, time\n"
-                                   "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+                                   "s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)\n"
                                    "print('ready', flush=True); time.sleep(600)")
         self.assertTrue(other.wait_ready())
         outcome = self.testbed.control("hostA", "check", "--links", other.pid)

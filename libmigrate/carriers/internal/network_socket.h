@@ -25,6 +25,14 @@ struct Reason {
 /// Whether a socket listens for connections.
 bool is_listening(const FindContext& context, const Sighting& seen);
 
+/// Whether it is one of UDP, or one of TCP that is not connected, has not been, and does not
+/// listen.
+bool is_open_socket(const FindContext& context, const Sighting& seen);
+
+/// Whether a socket is of a kind, and has settings, that can be carried; false after a refusal.
+/// `fd` is a duplicate of it.
+bool find_network_socket(FindContext& context, const Sighting& seen, const UniqueFd& fd);
+
 /// What is to be known of a socket of TCP that can be carried whatever its state. Nothing after a
 /// refusal. `fd` is a duplicate of it.
 std::optional<TcpInfo> find_tcp_socket(FindContext& context, const Sighting& seen,

@@ -16,9 +16,11 @@ using SocketOptions = google::protobuf::RepeatedPtrField<wire::SocketOption>;
 /// Errors: kUnsupported (one of them cannot be carried; the error names it), kSystem.
 Result<SocketOptions> changed_options(int fd, int type);
 
-/// The same of a connected TCP socket of `family`. How large the kernel has made its buffers by
-/// itself is no option.
+/// The same of a socket of TCP of `family` that is connected, or listens. How large the kernel has
+/// made its buffers by itself is no option.
 Result<SocketOptions> changed_tcp_options(int fd, int family);
+/// The same of one of TCP that does neither, or of UDP (SOCK_DGRAM). IPV6_V6ONLY is not among them.
+Result<SocketOptions> changed_open_options(int fd, int family, int type);
 
 /// Sets them. Buffers become no larger than this host allows its users. Errors: kSystem.
 Result<void> set_options(int fd, const SocketOptions& options);

@@ -25,7 +25,8 @@
   CARRIER(kTerminal)              \
   CARRIER(kConnection)            \
   CARRIER(kListener)              \
-  CARRIER(kTerminalPair)
+  CARRIER(kTerminalPair)          \
+  CARRIER(kOpenSocket)
 
 #define MIGRATE_DECLARE_CARRIER(name) extern const Carrier name;
 

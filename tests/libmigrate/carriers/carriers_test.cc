@@ -77,7 +77,7 @@ TEST(Carriers, WhatNoneClaimsIsRefusedByItsName) {
   EXPECT_EQ(source.find(watch.get()), -1);
   const UniqueFd pidfd(static_cast<int>(::syscall(SYS_pidfd_open, ::getppid(), 0)));
   EXPECT_EQ(source.find(pidfd.get()), -1);
-  const UniqueFd socket(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const UniqueFd socket(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0));
   EXPECT_EQ(source.find(socket.get()), -1);
   EXPECT_EQ(source.refusals(), (Refusals{"INOTIFY", "PIDFD", "SOCKET_KIND"}));
 }

@@ -173,8 +173,8 @@ std::vector<std::string> Destination::compare(const wire::OpenFile& file, bool s
 
 Result<UniqueFd> Destination::make(const wire::OpenFile& file) {
   EXPECT_EQ(carriers::flaw_of(objects_, file), nullptr);
-  made_ = file.kind();
-  return carrier_of(made_).make(*this, file);
+  made_ = file;
+  return carrier_of(file.kind()).make(*this, file);
 }
 
 void Destination::refuse(std::string_view code, std::string_view /*detail*/) {
@@ -200,8 +200,14 @@ carriers::MadeSocketPair& Destination::socket_pair(std::uint64_t index) {
 
 // As the restorer has them made in the process.
 UniqueFd Destination::created() {
-  return UniqueFd(made_ == wire::OpenFile::EPOLL ? ::epoll_create1(EPOLL_CLOEXEC)
-                                                 : ::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
+  if (made_.kind() == wire::OpenFile::OPEN_SOCKET) {
+    const wire::OpenSocket& socket = objects_.open_sockets(static_cast<int>(made_.object()));
+    return UniqueFd(::socket(static_cast<int>(socket.domain()),
+                             (socket.is_datagram() ? SOCK_DGRAM : SOCK_STREAM) | SOCK_CLOEXEC, 0));
+  }
+  return UniqueFd(made_.kind() == wire::OpenFile::EPOLL
+                      ? ::epoll_create1(EPOLL_CLOEXEC)
+                      : ::inotify_init1(IN_CLOEXEC | IN_NONBLOCK));
 }
 
 // As the restorer makes them before any descriptor is there.

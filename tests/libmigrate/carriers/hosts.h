@@ -113,7 +113,7 @@ class Destination : private carriers::CompareContext, private carriers::MakeCont
   const wire::Objects& objects_;
   const std::string content_;
   bool same_kernel_ = false;
-  wire::OpenFile::Kind made_ = wire::OpenFile::REGULAR;  // What is being made.
+  wire::OpenFile made_;  // What is being made.
   std::vector<std::string> refusals_;
   std::map<std::uint64_t, carriers::MadePipe> pipes_;
   std::map<std::uint64_t, carriers::MadeTerminalPair> terminal_pairs_;

@@ -184,7 +184,7 @@ TEST(SocketPairCarrier, WhatOthersMayKnowIsRefused) {
   name.sun_family = AF_UNIX;
   ASSERT_EQ(::bind(named.get(), reinterpret_cast<sockaddr*>(&name), sizeof(sa_family_t)), 0);
   EXPECT_EQ(source.find(named.get()), -1);
-  const UniqueFd network(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const UniqueFd network(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, 0));
   EXPECT_EQ(source.find(network.get()), -1);
   EXPECT_EQ(source.refusals(), (Refusals{"SOCKET", "SOCKET", "SOCKET", "SOCKET_KIND"}));
 }

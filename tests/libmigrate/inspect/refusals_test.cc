@@ -100,7 +100,7 @@ pid_t fork_child() {
 }
 
 const std::array kCases = std::to_array<Case>({
-    {"Socket", {"SOCKET_KIND"}, [] { ::socket(AF_INET, SOCK_STREAM, 0); }},
+    {"Socket", {"SOCKET_KIND"}, [] { ::socket(AF_NETLINK, SOCK_RAW, 0); }},
     {"Inotify", {"INOTIFY"}, [] { ::inotify_add_watch(::inotify_init1(0), "/proc", IN_CREATE); }},
     {"Fanotify", {"FANOTIFY"}, [] { ::fanotify_init(0, 0); }},
     {"Pidfd", {"PIDFD"}, [] { ::syscall(SYS_pidfd_open, ::getppid(), 0); }},

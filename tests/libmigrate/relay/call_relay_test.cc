@@ -243,6 +243,32 @@ class CallRelay : public RelayWorld {
     EXPECT_EQ(text_of(client, 6), "answer");
   }
 
+  struct Datagram {
+    std::string content;
+    SocketName from;
+  };
+  Datagram received(const UniqueFd& socket) {
+    std::string room(1000, '\0');
+    sockaddr_in from{};
+    socklen_t size = sizeof(from);
+    ssize_t got = -1;
+    EXPECT_TRUE(turn_until([&] {
+      got = ::recvfrom(socket.get(), room.data(), room.size(), MSG_DONTWAIT,
+                       reinterpret_cast<sockaddr*>(&from), &size);
+      return got >= 0;
+    }));
+    room.resize(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
+    return {room, SocketName::from_bytes({reinterpret_cast<const char*>(&from), size})
+                      .value_or(SocketName())};
+  }
+  // Sends one, and gives what has come at the other end.
+  Datagram exchange(const UniqueFd& by, const SocketName& to, const UniqueFd& at) {
+    EXPECT_EQ(::sendto(by.get(), "text", 4, 0, to.address(), to.size()), 4);
+    Datagram datagram = received(at);
+    EXPECT_EQ(datagram.content, "text");
+    return datagram;
+  }
+
   void guest_dies() {
     guest_dies_ = true;
     EXPECT_THROW(turn_times(2), WorkerDied);
@@ -505,6 +531,41 @@ TEST_F(CallRelay, DatagramsGoAndCome) {
     EXPECT_EQ(room.substr(0, static_cast<std::size_t>(got)), "answer");
     EXPECT_EQ(*SocketName::from_bytes({reinterpret_cast<const char*>(&from), size}), name);
   }
+}
+
+// Who waits for others has not sent anything.
+TEST_F(CallRelay, WhoHasANameIsWrittenTo) {
+  const UniqueFd server = socket_inside(SOCK_DGRAM);
+  const SocketName any = SocketName::none_of(AF_INET);
+  ASSERT_EQ(::bind(server.get(), any.address(), any.size()), 0);
+  const std::uint16_t port = SocketName::of(server.get())->port();
+  ASSERT_TRUE(turn_until([&] { return made_ == 1; }));
+  const UniqueFd client = socket_here(SOCK_DGRAM);
+  const SocketName name = SocketName::loopback(port);
+  const Datagram asked = exchange(client, name, server);
+  EXPECT_EQ(asked.from, *SocketName::of(client.get()));
+  EXPECT_EQ(exchange(server, asked.from, client).from, name);
+  EXPECT_EQ(made_, 1);
+}
+
+TEST_F(CallRelay, ASocketOfBeforeIsUsedAndWhatWaitsInItComes) {
+  UniqueFd real = socket_here(SOCK_DGRAM);
+  const SocketName name = *SocketName::of(real.get());
+  const UniqueFd client = socket_here(SOCK_DGRAM);
+  ASSERT_EQ(::sendto(client.get(), "early", 5, 0, name.address(), name.size()), 5);
+  const int held = ::dup(real.get());
+  deputys_.insert(held);
+  std::vector<KeptDatagrams> kept(1);
+  kept[0] = {name, std::move(real), {static_cast<std::uint32_t>(held)}};
+  deputy_relay->keep(std::move(kept));
+  UniqueFd inside = socket_inside(SOCK_DGRAM);
+  ASSERT_EQ(::bind(inside.get(), name.address(), name.size()), 0);
+  EXPECT_EQ(received(inside).content, "early");
+  EXPECT_EQ(exchange(inside, *SocketName::of(client.get()), client).from, name);
+  EXPECT_EQ(exchange(client, name, inside).from, *SocketName::of(client.get()));
+  EXPECT_EQ(made_, 0);
+  inside.reset();
+  EXPECT_TRUE(turn_until([&] { return deputys_.empty(); }));
 }
 
 TEST_F(CallRelay, ADatagramIsRefused) {
