@@ -528,6 +528,11 @@ class Examples(ApiCase):
         self.assertEqual(self.sum_at_the_end(moved), self.sum_at_the_end(alone))
         self.assertIn("hostC", self.hosts_seen(moved), self.told(moved))
 
+    def test_the_kernel_is_told_why_it_stays(self):
+        stays = self.run_example("kernel", 100, 20, "nowhere")
+        self.sum_at_the_end(stays)
+        self.assertRegex(bytes(stays.output), rb"stays: .*nowhere", self.told(stays))
+
     def test_the_kernel_is_moved(self):
         self.check_is_moved("kernel", 300, 40000)
 

@@ -188,7 +188,9 @@ contains
 
     options = made_options(retry_seconds, time_limit_seconds)
     status = c_self(terminated(host), options, came_to)
-    call take(came_to, message, refusals)
+    if (present(message)) message = text_at(c_message(came_to))
+    call take_refusals(came_to, refusals)
+    call c_free(came_to)
   end function
 
   ! Registers hooks; `number` names them.
@@ -212,7 +214,9 @@ contains
 
     options = made_options()
     status = c_check_self(terminated(host), options, came_to)
-    call take(came_to, message, refusals)
+    if (present(message)) message = text_at(c_message(came_to))
+    call take_refusals(came_to, refusals)
+    call c_free(came_to)
   end function
 
   ! Where the caller is. `place` counts if that is MIGRATE_DONE.
@@ -235,7 +239,8 @@ contains
       place%serial = known%identity%serial
       place%epoch = known%identity%epoch
     end if
-    call take(came_to, message)
+    if (present(message)) message = text_at(c_message(came_to))
+    call c_free(came_to)
   end function
 
   ! The message of the last call that has one.
@@ -253,15 +258,14 @@ contains
     if (present(time_limit_seconds)) options%time_limit_seconds = time_limit_seconds
   end function
 
-  ! Takes out of a result what is wanted, and frees it.
-  subroutine take(came_to, message, refusals)
+  ! Takes the refusals out of a result. Messages are not taken here: gfortran 12 loses the length of an
+  ! optional allocatable string that is handed on.
+  subroutine take_refusals(came_to, refusals)
     type(c_ptr), intent(in) :: came_to
-    character(:), allocatable, intent(out), optional :: message
     type(migrate_refusal), allocatable, intent(out), optional :: refusals(:)
     type(c_refusal) :: known
     integer(c_size_t) :: number
 
-    if (present(message)) message = text_at(c_message(came_to))
     if (present(refusals)) then
       allocate(refusals(c_refusal_count(came_to)))
       known%size = c_sizeof(known)
@@ -273,7 +277,6 @@ contains
         refusals(number)%remedy = text_at(known%remedy)
       end do
     end if
-    call c_free(came_to)
   end subroutine
 
   function terminated(text) result(copy)

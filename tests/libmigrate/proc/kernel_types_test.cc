@@ -38,11 +38,10 @@ class Writer {
     header.type_len = static_cast<std::uint32_t>(types_.size());
     header.str_off = header.type_len;
     header.str_len = static_cast<std::uint32_t>(strings_.size());
-    std::vector<std::byte> bytes(sizeof(header));
+    std::vector<std::byte> bytes(sizeof(header) + types_.size() + strings_.size());
     std::memcpy(bytes.data(), &header, sizeof(header));
-    bytes.insert(bytes.end(), types_.begin(), types_.end());
-    const auto* const text = reinterpret_cast<const std::byte*>(strings_.data());
-    bytes.insert(bytes.end(), text, text + strings_.size());
+    std::memcpy(bytes.data() + sizeof(header), types_.data(), types_.size());
+    std::memcpy(bytes.data() + sizeof(header) + types_.size(), strings_.data(), strings_.size());
     return bytes;
   }
 
