@@ -18,7 +18,9 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"CAPABILITIES", "the process has capabilities that the destination's daemon has not",
      "give the daemon there these capabilities, or start the program with fewer (setpriv, capsh)"},
     {"CHILDREN", "the process has children, which would lose their parent",
-     "move when the children have ended, or move the children themselves"},
+     "try again when the children have ended (migratectl move --retry SECONDS), or move the "
+     "children themselves",
+     true},
     {"CHROOT", "the process has another root directory than the daemon",
      "run the program without chroot"},
     {"COPY_MOVED",

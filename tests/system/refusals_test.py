@@ -1,10 +1,13 @@
 #!/usr/bin/python3
 """What cannot be moved is refused, with its code, before anything is stopped, and goes on."""
 
+import os
 import pathlib
 import shutil
+import signal
 import sys
 import tempfile
+import time
 import unittest
 
 import harness
@@ -185,6 +188,32 @@ class Destination(unittest.TestCase):
             self.expect(testbed, process, "NO_PLACE_NETWORK", to="hostB:7171",
                         options=("--network", "place"))
             self.expect_taken(testbed, process, "hostB:7171")
+
+    def test_children_that_end_are_waited_for(self):
+        parent = """
+import os, subprocess, sys, time
+child = subprocess.Popen(["/usr/bin/sleep", "600"])
+print("ready", flush=True)
+child.wait()
+while not os.path.exists(sys.argv[1]):
+    time.sleep(0.05)
+print("ok")
+sys.exit(42)
+"""
+        with Testbed() as testbed:
+            stop = testbed.new_path()
+            process = testbed.start("hostA", "/usr/bin/python3", "-c", parent, stop)
+            process.stop_file = stop
+            self.assertTrue(process.wait_ready())
+            at_once = testbed.move("hostA", process.pid, "hostB", patience=0)
+            self.assertEqual((at_once.status, at_once.codes()), (REFUSED, ["CHILDREN"]), at_once)
+            move = testbed.start("hostA", "migratectl", "--json", "move", process.pid, "hostB", "--retry", "60")
+            time.sleep(0.5)  # It is refused meanwhile, some times.
+            self.assertIsNone(move.popen.poll())
+            child = int(pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text())
+            os.kill(child, signal.SIGKILL)
+            self.assertEqual(move.wait(60), DONE, bytes(move.output))
+            self.assertEqual(finish(process), "")
 
     def test_no_such_host(self):
         with Testbed() as testbed:
