@@ -269,7 +269,7 @@ TEST(Refusals, AllAreListed) {
   const HeldProcess process([] {
     ::socket(AF_UNIX, SOCK_STREAM, 0);
     ::inotify_add_watch(::inotify_init1(0), "/proc", IN_CREATE);
-    ::socket(AF_INET, SOCK_DGRAM, 0);
+    ::socket(AF_NETLINK, SOCK_RAW, 0);
     ::flock(::open("/tmp", O_RDONLY), LOCK_SH);
   });
   const Inspection inspection = test::inspect(process.pid());
