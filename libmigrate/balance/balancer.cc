@@ -182,6 +182,7 @@ Plan Balancer::decide(const Job& measured) {
   plan.bound_s = step_bound(job);
   plan.step_s = job.step_s;
   const double gain = share_gained(plan.step_s, plan.step_after_s);
+  worthwhile_ = plan.moves.empty() ? 0 : worthwhile_ + 1;
   if (plan.moves.empty()) {
     plan.step_after_s = plan.step_s;
     plan.reason = fmt::format(
@@ -195,7 +196,15 @@ Plan Balancer::decide(const Job& measured) {
         "{} plans in succession did not keep their word: policy {} does "
         "nothing more for this job",
         broken_promises_, policy_.word);
+  } else if (leaving == 0 && worthwhile_ < settings_.confirmations) {
+    plan.reason = fmt::format(
+        "a step takes {:.4g} s, and {} moves would make it {:.4g} s: they wait for the next "
+        "measurement to say so, too",
+        plan.step_s, plan.moves.size(), plan.step_after_s);
+    plan.moves.clear();
+    plan.step_after_s = plan.step_s;
   } else {
+    worthwhile_ = 0;
     plan.reason = fmt::format(
         "{} moves: a step takes {:.4g} s, afterwards {:.4g} s ({:.0f} % "
         "less; at best {:.4g} s), for {:.4g} s once",

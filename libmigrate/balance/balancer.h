@@ -18,6 +18,8 @@ struct BalancerSettings {
   std::size_t most_moves = 8;  ///< Of one plan. Leaving a host that is not usable is not limited.
   double rest_s = 10;          ///< Before a rank is moved again.
   double newest = 0.5;         ///< Weight of the newest measurement of a rank against those before.
+  /// In so many measurements in succession there must be something to gain before ranks are moved.
+  int confirmations = 1;
   MoveCosts costs;
 };
 
@@ -65,7 +67,8 @@ class Balancer {
 
   /// Plans in succession that brought less than half of what they had promised: what the job would
   /// have come to since, without them, against what it did. One that made the job slower is taken
-  /// back, and whatever is planned next must promise more by half of what the last one lacked.
+  /// back, and what is planned next must promise more by half of what the last one lacked, until
+  /// one is kept.
   int broken_promises() const { return broken_promises_; }
   /// So many, and it proposes nothing any more.
   static constexpr int kMostBrokenPromises = 3;
@@ -91,6 +94,7 @@ class Balancer {
   std::optional<Promise> promise_;
   int broken_promises_ = 0;
   double lacking_ = 0;  // of the last promise
+  int worthwhile_ = 0;  // measurements in succession
 };
 
 }  // namespace migrate::balance

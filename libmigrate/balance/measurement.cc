@@ -167,7 +167,12 @@ double Measurer::speed_of(const Known& known) const {
   return speed < kSlower ? speed : 1;
 }
 
+// A host where no rank has tried it is taken to serve them as the others do: one that is thought
+// to be better, only since nobody is there, would draw them.
 void Measurer::learn_hosts(const Reading& reading) {
+  std::vector<Known*> untried;
+  double served_by_all = 0;
+  std::size_t tried = 0;
   for (Known& known : hosts_) {
     const auto found = reading.hosts.find(known.name);
     if (found == reading.hosts.end() || found->second.elapsed_s <= 0) {
@@ -181,9 +186,18 @@ void Measurer::learn_hosts(const Reading& reading) {
     const double left = left_by(others, host.processors);
     known.rate = std::max(known.rate, host.rate);
     average(known.host.processors, left, !known.is_seen);
-    average(known.host.speed, served(share, left, host.elapsed_s), !known.is_seen);
     known.host.memory_bytes = host.memory_bytes + share.memory_bytes;
+    if (share.ranks == 0) {
+      untried.push_back(&known);
+    } else {
+      average(known.host.speed, served(share, left, host.elapsed_s), !known.is_seen);
+      served_by_all += known.host.speed;
+      ++tried;
+    }
     known.is_seen = true;
+  }
+  for (Known* known : untried) {
+    known->host.speed = tried > 0 ? served_by_all / static_cast<double>(tried) : 1;
   }
 }
 

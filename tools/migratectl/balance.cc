@@ -86,6 +86,7 @@ Result<UniqueFd> take_job(const std::string& job) {
 balance::BalancerSettings settings_of(const BalanceOptions& options) {
   balance::BalancerSettings settings;
   settings.min_gain = options.min_gain_percent / 100;
+  settings.confirmations = 2;
   return settings;
 }
 
@@ -286,7 +287,7 @@ void add_balance(CLI::App& app, BalanceOptions& options) {
       ->check(up_to(kMostIntervalSeconds, "seconds"));
   command
       ->add_option("--min-gain", options.min_gain_percent,
-                   "Percent of a step's time that a plan must gain (default: 5)")
+                   "Percent of a step's time that a plan must gain (default: 10)")
       ->check(up_to(100, "percent"));
   command
       ->add_option("--agent", options.agent,

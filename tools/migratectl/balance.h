@@ -14,7 +14,7 @@ struct BalanceOptions {
   std::vector<std::string> leave;
   std::string policy;
   double interval_s = 5;
-  double min_gain_percent = 5;
+  double min_gain_percent = 10;
   std::string agent = "ssh";
 };
 

@@ -147,6 +147,21 @@ TEST_F(BalancerTest, LeavesAloneWhoWaitsForMessagesNearlyAlways) {
   EXPECT_TRUE(balancer().decide(job_).moves.empty());
 }
 
+TEST_F(BalancerTest, MovesWhatLasts) {
+  BalancerSettings settings;
+  settings.confirmations = 2;
+  settings.newest = 1;
+  Balancer balancer = this->balancer(settings);
+  Job even = job_;
+  for (std::size_t rank = 4; rank < 8; ++rank) {
+    even.ranks[rank].host = 1;
+  }
+  EXPECT_TRUE(balancer.decide(job_).moves.empty());
+  EXPECT_TRUE(balancer.decide(even).moves.empty());
+  EXPECT_TRUE(balancer.decide(job_).moves.empty());
+  EXPECT_FALSE(balancer.decide(job_).moves.empty());
+}
+
 TEST_F(BalancerTest, TakesBackWhatMadeTheJobSlower) {
   job_.step_s = 4;
   Balancer balancer = this->balancer();

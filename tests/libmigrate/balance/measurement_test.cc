@@ -90,6 +90,16 @@ TEST_F(MeasurementTest, WhoIsHeldUpIsSlower) {
   EXPECT_DOUBLE_EQ(read().job.hosts[0].speed, 0.5);
 }
 
+TEST_F(MeasurementTest, AHostWithoutRanksIsThoughtToServeThemAsTheOthersDo) {
+  report_["hosts"].push_back(host("c"));
+  report_["hosts"][2]["used_s"] = 0;
+  measurer_ = Measurer({"a", "b", "c"});
+  for (int number = 0; number < 2; ++number) {
+    report_["measured"][number]["waited_s"] = 3;
+  }
+  EXPECT_DOUBLE_EQ(read().job.hosts[2].speed, 0.75);
+}
+
 TEST_F(MeasurementTest, OneMomentChangesHalf) {
   read();
   report_["hosts"][0]["used_s"] = 15;
