@@ -496,6 +496,19 @@ class Run(PolicyCase):
         self.assertEqual(shipped, inspected.object["shipped_bytes"])
         self.assertGreater(shipped, 4000000)
 
+    def test_it_runs_here_if_that_is_its_destination(self):
+        for where in ("hostA", "localhost"):
+            ran = self.testbed.run("hostA", "migratectl", "run", "--on", where, "--", "sh", "-c",
+                                   "echo here; exit 3")
+            self.assertEqual((ran.status, ran.text, ran.errors), (3, "here\n", ""), ran)
+        report = self.testbed.new_path("report")
+        ran = self.testbed.run("hostA", "migratectl", "run", "--on", "hostA", "--report", report,
+                               "--", "sh", "-c", "echo here; exit 3")
+        self.assertEqual((ran.status, ran.text), (3, "here\n"), ran)
+        self.assertIn("hostA is this host", ran.errors)
+        told = json.loads(report.read_text())
+        self.assertEqual((told["state"], told["exit_status"]), ("already there", 3 << 8), told)
+
     def test_signals_and_exit_status(self):
         process = self.testbed.start(
             "hostA", "migratectl", "run", "--on", "hostB", "--", "/usr/bin/python3.11", "-c",

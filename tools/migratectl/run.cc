@@ -100,6 +100,12 @@ json error_json(const Error& error) {
           {"error", {{"code", to_string(error.code)}, {"message", error.message()}}}};
 }
 
+/// What came of a program that was to run there.
+struct Start {
+  std::optional<json> why_not;  // it runs nowhere
+  bool is_here = false;         // that is this host: it is stopped still
+};
+
 /// Asks the daemon, and hears it to the end, in a thread of its own.
 class Asking {
  public:
@@ -109,8 +115,8 @@ class Asking {
   Asking& operator=(const Asking&) = delete;
   ~Asking() { thread_.join(); }
 
-  /// Until it runs there, or was not moved: then with the reason.
-  std::optional<json> await_start() { return started_.get_future().get(); }
+  /// Until it runs there, or was not moved.
+  Start await_start() { return started_.get_future().get(); }
   /// The last word.
   json result() { return ended_.get_future().get(); }
 
@@ -118,9 +124,9 @@ class Asking {
   void ask() {
     const json result = hear();
     if (!std::exchange(told_, true)) {
-      started_.set_value(static_cast<int>(number_of(result, "exit")) == MIGRATE_DONE
-                             ? std::nullopt
-                             : std::optional(result));
+      const bool done = static_cast<int>(number_of(result, "exit")) == MIGRATE_DONE;
+      started_.set_value({.why_not = done ? std::nullopt : std::optional(result),
+                          .is_here = done && text_of(result, "state") == "already there"});
     }
     ended_.set_value(result);
   }
@@ -152,7 +158,7 @@ class Asking {
       }
       progress.show(said);
       if (text_of(said, "phase") == "run" && !std::exchange(told_, true)) {
-        started_.set_value(std::nullopt);
+        started_.set_value({});
       }
     }
   }
@@ -160,7 +166,7 @@ class Asking {
   const RunOptions& options_;
   const json request_;
   bool told_ = false;  // of the thread
-  std::promise<std::optional<json>> started_;
+  std::promise<Start> started_;
   std::promise<json> ended_;
   std::thread thread_;  // the last, which uses the others
 };
@@ -215,17 +221,27 @@ int run_elsewhere(const RunOptions& options, MoveRequest move) {
   json request = request_for(move);
   name_process(request, {.id = std::to_string(pid)});
   Asking asking(options, std::move(request));
-  if (const std::optional<json> why = asking.await_start()) {
+  const Start start = asking.await_start();
+  if (start.why_not) {
     ::kill(pid, SIGKILL);
     await_end(pid);
-    tell_why(*why);
+    tell_why(*start.why_not);
     return kNotMoved;
   }
   started->guard.let_go();
+  if (start.is_here) {
+    if (!options.report.empty()) {
+      fmt::print(stderr, "migratectl: it runs here: {} is this host\n", move.destination);
+    }
+    ::kill(pid, SIGCONT);  // Nobody else ends its stop.
+  }
   const int status = await_end(pid);
   if (!options.report.empty()) {
     json result = asking.result();
     result.erase("event");
+    if (start.is_here) {
+      result["exit_status"] = status;
+    }
     std::ofstream(options.report) << result.dump() << '\n';
   }
   return end_as(status);

@@ -16,9 +16,10 @@ struct RunOptions {
   std::string report;  ///< A file that gets the result, as JSON, at the end; empty: none.
 };
 
-/// Starts the program, moves it before its first instruction, and waits until it has ended. Returns
-/// its exit status, or ends as it has ended, by a signal; 125 if it was not moved, 126 if it cannot
-/// be executed, 127 if there is none. Whoever reads standard error is told why.
+/// Starts the program, moves it before its first instruction, and waits until it has ended. If its
+/// destination is this host, it runs here. Returns its exit status, or ends as it has ended, by a
+/// signal; 125 if it was not moved, 126 if it cannot be executed, 127 if there is none. Whoever
+/// reads standard error is told why.
 int run_elsewhere(const RunOptions& options, MoveRequest move);
 
 /// The answer to a `check`, an object that has `exit`, of a program that is started for that alone

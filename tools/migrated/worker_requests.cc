@@ -139,8 +139,9 @@ struct PassedOn {
       return {};
     }
     MIGRATE_TRY(prepare(request, move));
+    // Whoever has started it sees its end, and lets it run now.
     if (MIGRATE_TRY(is_this_host(service.context, move.destination)) &&
-        move.wait != MoveWait::kExit) {
+        (move.starts || move.wait != MoveWait::kExit)) {
       client.finish(MIGRATE_DONE, already_there(move.pid, move.destination));
       return {};
     }
