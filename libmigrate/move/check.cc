@@ -29,6 +29,7 @@ MoveRequest request_of(const CheckRequest& check) {
   request.policy = check.policy;
   request.network = check.network;
   request.starts = check.starts;
+  request.tells_files = check.detail == Detail::kFiles;
   return request;
 }
 

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "libmigrate/image/only_process.h"
+
 namespace migrate {
 namespace {
 
@@ -30,7 +32,8 @@ void TravelPlan::begin() {
 void TravelPlan::see(wire::Image seen, std::vector<ProgramAdvice> advice) {
   seen_ = std::move(seen);
   advice_ = std::move(advice);
-  asks_ = ask_for_files(options_.context->travel) || ask_for_files(options_.request.policy);
+  asks_ = ask_for_files(options_.context->travel) || ask_for_files(options_.request.policy) ||
+          (options_.request.tells_files && !options_.destination.host.empty());
   draft_ = seen_;
   travels_ = apply_policy(policy(), not_there_, advice_, draft_);
   if (must_ask()) {
@@ -56,9 +59,11 @@ bool TravelPlan::ship(const std::optional<FilesNotThere>& not_there) {
     return false;
   }
   learn(*not_there);
-  return std::ranges::any_of(travels_->rows, [](const TravelRow& row) {
-    return !row.known && row.choice.travel != Travel::kLocal;
-  });
+  // Where all of it is sent, the destination looks for none but the executable.
+  return (not_there->executable && only_process(draft_).without_executable()) ||
+         std::ranges::any_of(travels_->rows, [](const TravelRow& row) {
+           return !row.known && row.choice.travel != Travel::kLocal;
+         });
 }
 
 bool TravelPlan::sends_as_memory() {

@@ -23,8 +23,9 @@ class TravelPlan {
   void begin();
   /// The running process, with what its program advises: makes the draft.
   void see(wire::Image seen, std::vector<ProgramAdvice> advice);
-  /// A rule asks whether files are known, and the destination has not said so: until it has, the
-  /// draft is the process as it was seen, and nobody knows which files are refused.
+  /// Which files the destination has counts for a rule or is told to who asks, and it has not said
+  /// so: until it has, the draft is the process as it was seen, and nobody knows which files are
+  /// refused.
   bool must_ask() const { return asks_ && !asked_; }
   /// The destination has not got these files: makes the draft anew.
   void learn(const FilesNotThere& not_there);
@@ -58,8 +59,8 @@ class TravelPlan {
   std::vector<ProgramAdvice> advice_;
   FilesNotThere not_there_;
   std::set<std::string> as_memory_;
-  bool asks_ = false;   // a rule asks whether files are known
-  bool asked_ = false;  // the destination has said which are
+  bool asks_ = false;   // must_ask() until then
+  bool asked_ = false;  // the destination has said which files it has
   std::optional<Travels> travels_;
 };
 

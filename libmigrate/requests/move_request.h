@@ -49,6 +49,8 @@ struct MoveRequest {
   /// Of files that the destination has not, pages are sent when they are touched, where no rule and
   /// no advice says otherwise: of a process that starts always.
   bool ships_unknown = false;
+  /// Of a check, which tells this alone: which files the destination has, whatever of them is sent.
+  bool tells_files = false;
 
   template <class Members, class Self>
   static void each(Members& members, Self& self) {

@@ -496,6 +496,27 @@ class Run(PolicyCase):
         self.assertEqual(shipped, inspected.object["shipped_bytes"])
         self.assertGreater(shipped, 4000000)
 
+    def test_all_files_are_sent(self):
+        """So that the destination looks for none but the executable, which it has not."""
+        for policy in (self.policy(rule(name="*", action="ship")),
+                       self.policy(rule(kind="code", action="eager"),
+                                   rule(kind="data", action="eager")),
+                       self.policy(rule(kind="code", action="lazy"),
+                                   rule(kind="data", action="lazy"))):
+            for mode in ("lazy", "eager"):
+                ran, _ = self.run_there("/tmp/own/main", mode=mode, options=["--policy", policy])
+                self.assertEqual((ran.status, ran.text), (7, "own library: 3000\n"),
+                                 f"{ran}\n{policy.read_text()}")
+            inspected = self.testbed.control("hostA", "inspect", "--to", "hostB", "--policy", policy,
+                                             "/tmp/own/main")
+            self.assertEqual(inspected.status, DONE, inspected)
+            known = {each["path"]: each["known"] for each in inspected.object["files"]}
+            self.assertFalse(known["/tmp/own/main"])
+            self.assertFalse(known["/tmp/own/libown.so"])
+            self.assertTrue(next(each for path, each in known.items()
+                                 if path.endswith("/libc.so.6")))
+            self.assertFalse(self.row(inspected, "code", "/tmp/own/libown.so")["known"])
+
     def test_it_runs_here_if_that_is_its_destination(self):
         for where in ("hostA", "localhost"):
             ran = self.testbed.run("hostA", "migratectl", "run", "--on", where, "--", "sh", "-c",

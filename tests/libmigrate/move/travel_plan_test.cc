@@ -103,5 +103,41 @@ TEST_F(TravelPlanTest, FilesThatAreNotThereAreSentIfThatIsAskedFor) {
   }
 }
 
+PolicyRule send_all() {
+  PolicyRule rule;
+  rule.travel = Travel::kShip;
+  return rule;
+}
+
+// Of files that are sent the destination looks for none, but it does for the executable.
+TEST_F(TravelPlanTest, ThatOnlyTheExecutableIsNotThereIsLearnt) {
+  context_.travel = {send_all()};
+  mutable_only_process(image_).mutable_executable()->set_path("/lib/one");
+  plan_.see(image_, {});
+  EXPECT_FALSE(only_process(plan_.draft()).without_executable());
+  EXPECT_TRUE(plan_.ship(FilesNotThere{.mapped = {}, .executable = true}));
+  EXPECT_TRUE(only_process(plan_.draft()).without_executable());
+}
+
+TEST_F(TravelPlanTest, AnExecutableOfWhichNothingIsSentMustBeThere) {
+  context_.travel = {send_all()};
+  mutable_only_process(image_).mutable_executable()->set_path("/bin/other");
+  plan_.see(image_, {});
+  EXPECT_FALSE(plan_.ship(FilesNotThere{.mapped = {}, .executable = true}));
+}
+
+TEST_F(TravelPlanTest, WhoWantsToKnowTheFilesHasThemAskedFor) {
+  context_.travel = {send_all()};
+  options_.request.tells_files = true;
+  options_.destination.host.clear();
+  plan_.see(image_, {});
+  EXPECT_FALSE(plan_.must_ask());  // Of whom?
+  options_.destination.host = "there";
+  plan_.see(image_, {});
+  EXPECT_TRUE(plan_.must_ask());
+  plan_.learn({.mapped = {0}});
+  EXPECT_FALSE(plan_.travels()->rows.front().known);
+}
+
 }  // namespace
 }  // namespace migrate
