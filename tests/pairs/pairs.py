@@ -150,7 +150,7 @@ class Lane:
         for _ in range(20):
             checked = self.ask(pair, "check", process.pid, "--to", host)
             moved = self.ask(pair, "move", process.pid, host, "--mode", pair.mode)
-            if "MEMORY" not in moved.codes() and checked.codes() != ["MEMORY"]:
+            if "MEMORY" not in checked.codes() + moved.codes():
                 break
             if moved.status == DONE:  # It found room where check had found none.
                 checked = moved
