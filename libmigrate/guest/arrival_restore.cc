@@ -35,6 +35,7 @@ constexpr int kHomeConnectMs = 10000;
 
 PageSet destinations_of(const std::vector<PagerRegion>& regions) {
   std::vector<PageRange> ranges;
+  ranges.reserve(regions.size());
   for (const PagerRegion& region : regions) {
     ranges.push_back(region.destination);
   }

@@ -228,11 +228,11 @@ Result<void> write_signal_mask(pid_t thread, std::uint64_t mask) {
 
 Result<void> await_job_stop(pid_t process) {
   constexpr int kLooks = 2000;
-  const std::string tasks = "/proc/" + std::to_string(process) + "/task";
+  const std::string tasks = "/proc/" + std::to_string(process) + "/task/";
   for (int look = 0; look < kLooks; ++look) {
     const std::vector<std::string> threads = MIGRATE_TRY(list_directory(tasks));
     const bool all_stopped = std::ranges::all_of(threads, [&tasks](const std::string& thread) {
-      const auto status = read_file(tasks + "/" + thread + "/status");
+      const auto status = read_file((tasks + thread).append("/status"));
       return status && status->find("State:\tT") != std::string::npos;
     });
     if (all_stopped) {

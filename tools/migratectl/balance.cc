@@ -44,6 +44,7 @@ constexpr int kEndedMeanwhile = 5;
 
 std::vector<std::string> policies() {
   std::vector<std::string> words;
+  words.reserve(balance::kPolicies.size() + 1);
   for (const balance::Policy* policy : balance::kPolicies) {
     words.emplace_back(policy->word);
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/printable.h"
+#include "libmigrate/requests/status_words.h"
 #include "pager/page_range.h"
 #include "transport/page_transport.h"
 
@@ -495,8 +496,8 @@ std::string move_text(const nlohmann::json& result) {
   return table(rows);
 }
 
-json exit_statuses() {
-  json statuses = json::array();
+nlohmann::json exit_statuses() {
+  nlohmann::json statuses = nlohmann::json::array();
   for (const StatusWords& each : kStatusWords) {
     statuses.push_back({{"status", static_cast<int>(each.status)}, {"meaning", each.meaning}});
   }

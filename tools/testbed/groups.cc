@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdint>
+#include <filesystem>
 #include <iterator>
 #include <sstream>
 #include <string_view>
@@ -139,7 +140,7 @@ bool make_group(const std::string& group) {
 void remove_with_all_below(const std::string& group) {
   for (const std::string& name : list_directory(group).value_or(std::vector<std::string>())) {
     struct stat status {};
-    const std::string path = group + "/" + name;
+    const std::string path = (std::filesystem::path(group) / name).string();
     if (::lstat(path.c_str(), &status) == 0 && S_ISDIR(status.st_mode)) {
       remove_with_all_below(path);
     }
