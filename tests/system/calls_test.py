@@ -10,7 +10,7 @@ import unittest
 
 import harness
 from harness import DONE, wait_until
-from links_test import HOSTS, PATIENCE, PYTHON, End
+from links_test import HOSTS, PATIENCE, PYTHON, End, add_cases
 
 # Calls others as it reads, one step a line, and says what came of it.
 CALLER = r"""
@@ -368,12 +368,7 @@ class Calls(unittest.TestCase):
         self.assertTrue(script.output.endswith(b"200"), bytes(script.output))
 
 
-def add_case(name):
-    setattr(Calls, "test_" + name, lambda self: self.compare(name))
-
-
-for case in CASES:
-    add_case(case)
+add_cases(Calls, CASES)
 
 
 if __name__ == "__main__":

@@ -394,12 +394,13 @@ class Links(unittest.TestCase):
         self.compare("both_ways", listens=True)
 
 
-def add_case(name):
-    setattr(Links, "test_" + name, lambda self: self.compare(name))
+def add_cases(tests, names):
+    """A test for each name, by which both a process that stays and one that moves are looked at."""
+    for name in names:
+        setattr(tests, "test_" + name, lambda self, name=name: self.compare(name))
 
 
-for case in CASES:
-    add_case(case)
+add_cases(Links, CASES)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import unittest
 
 import harness
 from harness import DONE, REFUSED, program, wait_until
-from links_test import HOSTS, PATIENCE, PYTHON, End
+from links_test import HOSTS, PATIENCE, PYTHON, End, add_cases
 
 # Either a server or several clients, which do what they read, one step a line, and say what came of
 # it. Of links each has a number, in the order in which they were made.
@@ -452,12 +452,7 @@ class Listeners(unittest.TestCase):
         server.kill()
 
 
-def add_case(name):
-    setattr(Listeners, "test_" + name, lambda self: self.compare(name))
-
-
-for case in CASES:
-    add_case(case)
+add_cases(Listeners, CASES)
 
 
 if __name__ == "__main__":

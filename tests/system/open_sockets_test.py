@@ -10,7 +10,7 @@ import unittest
 import harness
 from calls_test import ECHO
 from harness import DONE, REFUSED, wait_until
-from links_test import HOSTS, PYTHON, End
+from links_test import HOSTS, PYTHON, End, add_cases
 
 # Evaluates what it reads, one expression a line, and says what came of it.
 PROGRAM = r"""
@@ -223,12 +223,8 @@ class OpenSockets(unittest.TestCase):
         self.assertIn("SOCKET_SHARED", outcome.codes(), outcome)
 
 
-def add_case(name):
-    setattr(OpenSockets, "test_" + name, lambda self: self.compare(name))
+add_cases(OpenSockets, CASES)
 
-
-for case in CASES:
-    add_case(case)
 
 if __name__ == "__main__":
     harness.main()
