@@ -105,14 +105,11 @@ Result<std::unique_ptr<GuestRelay>> GuestRelay::adopt(const wire::GuestRelayStat
     relay->adopt_gateway(std::move(gateway));
   }
   relay->attempt_ = state.attempt();
-  relay->exit_acked_ = state.exit_acked();
   if (state.has_location()) {
     relay->location_ = state.location();
   }
-  if (state.has_exited()) {
-    relay->exited_ = state.exited();
-  }
-  relay->active_ = true;
+  relay->exit_.adopt(state);
+  relay->place_ = Place::kHere;
   return relay;
 }
 
@@ -127,13 +124,10 @@ wire::GuestRelayState GuestRelay::note() const {
   }
   note_listeners(state);
   state.set_attempt(attempt_);
-  state.set_exit_acked(exit_acked_);
   if (location_) {
     *state.mutable_location() = *location_;
   }
-  if (exited_) {
-    *state.mutable_exited() = *exited_;
-  }
+  exit_.note(state);
   return state;
 }
 
@@ -198,23 +192,34 @@ void GuestRelay::attach(std::unique_ptr<Channel> channel) {
     resume.add_listeners(id);
   }
   link_->send(message);
-  if (active_) {
-    active_ = false;
-    activate();
+  if (runs_here()) {
+    send_activate();
   }
 }
 
 void GuestRelay::activate() {
-  if (link_ && !active_) {
-    wire::RelayMessage message;
-    message.mutable_activate()->set_epoch(state_epoch_);
-    link_->send(message);
+  if (runs_here()) {
+    return;
   }
-  active_ = true;
+  place_ = Place::kHere;
+  if (link_) {
+    send_activate();
+  }
+}
+
+void GuestRelay::send_activate() {
+  wire::RelayMessage message;
+  message.mutable_activate()->set_epoch(state_epoch_);
+  link_->send(message);
+}
+
+void GuestRelay::drop_link() {
+  link_.reset();
+  established_ = false;
 }
 
 int GuestRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
-  if (frozen_) {
+  if (place_ == Place::kFrozen) {
     return -1;
   }
   int timeout_ms = -1;
@@ -231,12 +236,12 @@ int GuestRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
       timeout_ms = timeout_ms < 0 ? look_ms : std::min(timeout_ms, look_ms);
     }
   }
-  if (gateway_ && active_) {
+  if (gateway_ && runs_here()) {
     const int wanted_ms = gateway_->collect(descriptors);
     timeout_ms =
         wanted_ms >= 0 && (timeout_ms < 0 || wanted_ms < timeout_ms) ? wanted_ms : timeout_ms;
   }
-  if (active_ && !listeners_.empty()) {
+  if (runs_here() && !listeners_.empty()) {
     timeout_ms = timeout_ms < 0 ? GuestListener::kLookIntervalMs
                                 : std::min(timeout_ms, GuestListener::kLookIntervalMs);
   }
@@ -246,18 +251,17 @@ int GuestRelay::collect_poll_fds(std::vector<pollfd>& descriptors) {
 Result<void> GuestRelay::handle() {
   Result<void> outcome;
   receive_all(outcome);
-  if (frozen_) {
+  if (place_ == Place::kFrozen) {
     return outcome;
   }
-  if (gateway_ && active_) {
+  if (gateway_ && runs_here()) {
     gateway_->pump(false);
   }
   follow_calls();
   for (auto& [id, stream] : streams_) {
     if (auto pumped = pump_stream(stream); !pumped) {
       outcome = std::move(pumped);
-      link_.reset();
-      established_ = false;
+      drop_link();
     }
   }
   pump_listeners();
@@ -283,7 +287,7 @@ Result<void> GuestRelay::pump_stream(GuestStream& stream) {
 }
 
 void GuestRelay::receive_all(Result<void>& outcome) {
-  for (int i = 0; i < Link::kMessagesPerTurn && link_ && !frozen_; ++i) {
+  for (int i = 0; i < Link::kMessagesPerTurn && link_ && place_ != Place::kFrozen; ++i) {
     Result<std::optional<wire::RelayMessage>> message = link_->receive();
     if (message && !*message) {
       return;
@@ -295,8 +299,7 @@ void GuestRelay::receive_all(Result<void>& outcome) {
       done = fail(std::move(message).error());
     }
     if (!done) {
-      link_.reset();
-      established_ = false;
+      drop_link();
       if (done.error().code != ErrorCode::kPeerLost) {
         outcome = std::move(done);
       }
@@ -319,9 +322,7 @@ Result<void> GuestRelay::dispatch(const wire::RelayMessage& message) {
     return accept_resumed(message.resumed());
   }
   if (message.body_case() == Body::kExitedAck) {
-    home_over_ = home_over_ || !established_;  // Instead of an answer: home has ended already.
-    exit_acked_ = exited_ && (exited_->keep_streams() || message.exited_ack().descendants() ||
-                              home_over_ || exit_acked_);
+    exit_.accept_ack(message.exited_ack().descendants(), established_);
     return {};
   }
   if (!established_) {
@@ -346,7 +347,7 @@ Result<void> GuestRelay::dispatch(const wire::RelayMessage& message) {
 }
 
 Result<void> GuestRelay::accept_resumed(const wire::RelayResumed& resumed) {
-  if (!active_ || established_ || resumed.epoch() != state_epoch_ ||
+  if (!runs_here() || established_ || resumed.epoch() != state_epoch_ ||
       static_cast<std::size_t>(resumed.streams_size()) != streams_.size()) {
     return fail(corrupt_from_home("resume the link to home"));
   }
@@ -362,7 +363,7 @@ Result<void> GuestRelay::accept_resumed(const wire::RelayResumed& resumed) {
     gateway_->begin_again();
   }
   established_ = true;
-  exit_sent_ = false;
+  exit_.begin_again();
   send_job_state();
   send_location();
   send_owed();
@@ -387,7 +388,7 @@ Result<void> GuestRelay::accept_signal(const wire::RelaySignal& signal) {
 }
 
 void GuestRelay::pump_link() {
-  if (!link_ || !established_) {
+  if (!is_linked()) {
     return;
   }
   if (next_signal_ - 1 != acked_signal_) {
@@ -402,22 +403,26 @@ void GuestRelay::pump_link() {
   if (gateway_) {
     gateway_->pump_link(*link_);
   }
-  if (exited_ && !exit_sent_) {
-    for (const wire::RelayStreamEnd& end : exited_->ends()) {
-      const auto stream = streams_.find(end.id());
-      if (stream != streams_.end() && !stream->second.sent_to(end.out_end())) {
-        return;
-      }
-    }
-    wire::RelayMessage message;
-    *message.mutable_exited() = *exited_;
-    link_->send(message);
-    exit_sent_ = true;
+  if (exit_.is_due()) {
+    send_exit();
   }
 }
 
+void GuestRelay::send_exit() {
+  for (const wire::RelayStreamEnd& end : exit_.told().ends()) {
+    const auto stream = streams_.find(end.id());
+    if (stream != streams_.end() && !stream->second.sent_to(end.out_end())) {
+      return;
+    }
+  }
+  wire::RelayMessage message;
+  *message.mutable_exited() = exit_.told();
+  link_->send(message);
+  exit_.set_sent();
+}
+
 wire::RelayState GuestRelay::freeze_state() {
-  frozen_ = true;
+  place_ = Place::kFrozen;
   wire::RelayState state;
   state.set_epoch(state_epoch_ + 1);
   state.set_next_signal(next_signal_);
@@ -472,7 +477,7 @@ void GuestRelay::drain_all() {
 void GuestRelay::report_job_state(int stopped_signal) {
   stopped_signal_ = static_cast<std::uint32_t>(stopped_signal);
   for (auto& [id, stream] : streams_) {
-    if (stopped_signal != 0 && !frozen_) {
+    if (stopped_signal != 0 && place_ != Place::kFrozen) {
       stream.yield_terminal();
     }
   }
@@ -480,7 +485,7 @@ void GuestRelay::report_job_state(int stopped_signal) {
 }
 
 void GuestRelay::send_job_state() {
-  if (link_ && established_) {
+  if (is_linked()) {
     wire::RelayMessage message;
     wire::RelayJobState& state = *message.mutable_job_state();
     state.set_stopped_signal(stopped_signal_);
@@ -503,7 +508,7 @@ void GuestRelay::report_location(const std::string& host, const std::string& ses
 }
 
 void GuestRelay::send_location() {
-  if (link_ && established_ && location_) {
+  if (is_linked() && location_) {
     wire::RelayMessage message;
     *message.mutable_located() = *location_;
     link_->send(message);
@@ -520,7 +525,7 @@ void GuestRelay::report_owed(std::uint64_t pages, const std::string& by) {
 }
 
 void GuestRelay::send_owed() {
-  if (link_ && established_ && owed_) {
+  if (is_linked() && owed_) {
     wire::RelayMessage message;
     *message.mutable_owed() = *owed_;
     link_->send(message);
@@ -530,36 +535,22 @@ void GuestRelay::send_owed() {
 void GuestRelay::report_exit(int wait_status, bool keep_streams, const std::string& lost,
                              const std::map<std::uint64_t, std::uint64_t>& positions,
                              const IncompleteCore& core) {
-  if (exited_) {
-    return;
+  if (!exit_.has_begun()) {
+    exit_.begin(wait_status, keep_streams, lost, positions, core);
+    note_ends(!keep_streams);
   }
-  exited_.emplace();
-  exited_->set_wait_status(wait_status);
-  exited_->set_keep_streams(keep_streams);
-  exited_->set_lost(lost);
-  exited_->set_core_lacks_pages(core.lacks_pages);
-  exited_->set_core_file(core.file);
-  for (const auto& [id, offset] : positions) {
-    wire::RelayExited::Position& position = *exited_->add_positions();
-    position.set_shared_id(id);
-    position.set_offset(offset);
-  }
-  note_ends(!keep_streams);
 }
 
 void GuestRelay::report_descendants_ended() {
-  if (!exited_ || !exited_->keep_streams()) {
-    return;
+  if (exit_.keeps_streams()) {
+    exit_.end_descendants();
+    note_ends(true);
   }
-  exited_->set_keep_streams(false);
-  note_ends(true);
-  exit_sent_ = false;
-  exit_acked_ = home_over_;
 }
 
 // Takes out what was written: all of it, if it is `over`.
 void GuestRelay::note_ends(bool over) {
-  exited_->clear_ends();
+  exit_.told().clear_ends();
   if (over) {
     drain_all();
   }
@@ -570,17 +561,17 @@ void GuestRelay::note_ends(bool over) {
       stream.drain();
       stream.leave_to_children();
     }
-    wire::RelayStreamEnd& end = *exited_->add_ends();
+    wire::RelayStreamEnd& end = *exit_.told().add_ends();
     end.set_id(id);
     end.set_out_end(stream.out_end());
   }
 }
 
 bool GuestRelay::flushed() const {
-  if (exited_ && !exit_acked_) {
+  if (exit_.has_begun() && !exit_.is_acknowledged()) {
     return false;
   }
-  if (home_over_) {
+  if (exit_.is_home_over()) {
     return true;  // What it took, and did not come to confirm, nobody will confirm any more.
   }
   for (const auto& [id, stream] : streams_) {

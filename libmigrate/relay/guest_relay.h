@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/relay/guest_exit.h"
 #include "libmigrate/relay/guest_gateway.h"
 #include "libmigrate/relay/guest_listener.h"
 #include "libmigrate/relay/guest_stream.h"
@@ -99,7 +100,7 @@ class GuestRelay {
   /// process is stopped. The state is for the next place: its epoch is one more.
   wire::RelayState freeze_state();
   /// The move came to nothing: goes on as before freeze_state().
-  void thaw() { frozen_ = false; }
+  void thaw() { place_ = Place::kHere; }
 
   /// Tells home that the process was stopped by `signal`, or with 0 that it goes on. Once it has
   /// stopped, its terminals are home's again.
@@ -120,11 +121,18 @@ class GuestRelay {
 
   /// Home has everything: all output, and the exit if it was reported.
   bool flushed() const;
-  bool exit_acknowledged() const { return exit_acked_; }
+  bool exit_acknowledged() const { return exit_.is_acknowledged(); }
   /// Home has said that the process is over for it, and nobody there hears of it any more.
-  bool home_over() const { return home_over_; }
+  bool home_over() const { return exit_.is_home_over(); }
 
  private:
+  /// Where the process runs, as far as this relay is asked to know.
+  enum class Place : std::uint8_t {
+    kElsewhere,  // or nowhere yet: not activated
+    kHere,
+    kFrozen,  // here, between freeze_state() and thaw(): nothing is relayed
+  };
+
   explicit GuestRelay(Handlers handlers) : handlers_(std::move(handlers)) {}
 
   void receive_all(Result<void>& outcome);
@@ -152,6 +160,11 @@ class GuestRelay {
   Result<void> pump_stream(GuestStream& stream);
   void drain_all();
   void pump_link();
+  void drop_link();
+  bool is_linked() const { return link_ != nullptr && established_; }
+  bool runs_here() const { return place_ != Place::kElsewhere; }
+  void send_activate();
+  void send_exit();
   void note_ends(bool over);
   void send_job_state();
   void send_location();
@@ -170,13 +183,9 @@ class GuestRelay {
   std::uint32_t stopped_signal_ = 0;
   std::optional<wire::RelayLocated> location_;
   std::optional<wire::RelayOwed> owed_;
-  std::optional<wire::RelayExited> exited_;
-  bool active_ = false;
-  bool established_ = false;
-  bool frozen_ = false;
-  bool exit_sent_ = false;
-  bool exit_acked_ = false;
-  bool home_over_ = false;
+  GuestExit exit_;
+  Place place_ = Place::kElsewhere;
+  bool established_ = false;  // home has accepted link_ as the present one
 };
 
 }  // namespace migrate

@@ -183,7 +183,7 @@ void GuestRelay::adopt_gateway(UniqueFd device) {
 // would.
 void GuestRelay::begin_call(GuestStream& stream) {
   const auto listener = listeners_.find(stream.listener());
-  if (listener == listeners_.end() || exited_) {
+  if (listener == listeners_.end() || exit_.has_begun()) {
     stream.give_up_call();
   } else {
     stream.begin_call(listener->second.anchor());
@@ -192,7 +192,7 @@ void GuestRelay::begin_call(GuestStream& stream) {
 
 void GuestRelay::pump_calls() {
   for (auto& [id, stream] : streams_) {
-    if (!stream.is_calling() || !active_) {
+    if (!stream.is_calling() || !runs_here()) {
       continue;
     }
     const auto listener = listeners_.find(stream.listener());
@@ -206,7 +206,7 @@ void GuestRelay::pump_calls() {
 
 void GuestRelay::pump_listeners() {
   for (auto listener = listeners_.begin(); listener != listeners_.end();) {
-    if (active_ && listener->second.has_closed()) {
+    if (runs_here() && listener->second.has_closed()) {
       send_unlistened(listener->first);
       listener = listeners_.erase(listener);
     } else {
@@ -218,7 +218,7 @@ void GuestRelay::pump_listeners() {
 // What is reset can be found no more: it is looked at before anything is done to it.
 void GuestRelay::follow_calls() {
   for (auto& [id, stream] : streams_) {
-    if (stream.is_calling() && active_) {
+    if (stream.is_calling() && runs_here()) {
       if (const auto listener = listeners_.find(stream.listener()); listener != listeners_.end()) {
         stream.end_calling(listener->second.watch());
       }
@@ -229,7 +229,7 @@ void GuestRelay::follow_calls() {
 
 // Home hears of it by what is resumed, if this does not reach it.
 void GuestRelay::send_unlistened(std::uint32_t listener) {
-  if (link_ && established_) {
+  if (is_linked()) {
     wire::RelayMessage message;
     message.mutable_unlistened()->set_listener(listener);
     link_->send(message);
@@ -238,7 +238,7 @@ void GuestRelay::send_unlistened(std::uint32_t listener) {
 
 // Of the end of the process home is told with all that it had.
 void GuestRelay::retire_streams() {
-  if (!link_ || !established_ || exited_) {
+  if (!is_linked() || exit_.has_begun()) {
     return;
   }
   for (auto stream = streams_.begin(); stream != streams_.end();) {
