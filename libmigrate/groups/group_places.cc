@@ -47,6 +47,30 @@ std::optional<GroupHierarchy> find_hierarchy(std::string_view mounts,
   return std::nullopt;
 }
 
+// All of a hierarchy that is mounted; without a directory where the group itself is not seen.
+std::vector<GroupPlace> mounted_places(std::string_view groups, std::string_view mounts) {
+  std::vector<GroupPlace> places;
+  while (!groups.empty()) {  // "4:memory:/path", of version 2 "0::/path"
+    std::string_view group = take_line(groups);
+    group.remove_prefix(std::min(group.find(':') + 1, group.size()));
+    const std::string_view controllers = group.substr(0, group.find(':'));
+    group.remove_prefix(std::min(controllers.size() + 1, group.size()));
+    if (auto hierarchy = find_hierarchy(mounts, controllers)) {
+      std::string directory = hierarchy->directory(group).value_or("");
+      places.push_back({std::move(*hierarchy), std::string(group), std::move(directory)});
+    }
+  }
+  return places;
+}
+
+std::string own_groups() {
+  return read_file("/proc/self/cgroup").value_or("");
+}
+
+std::string own_mounts() {
+  return read_file("/proc/self/mountinfo").value_or("");
+}
+
 }  // namespace
 
 bool GroupHierarchy::has(std::string_view controller) const {
@@ -75,24 +99,23 @@ std::vector<std::string> GroupPlace::chain() const {
 }
 
 std::vector<GroupPlace> group_places(std::string_view groups, std::string_view mounts) {
-  std::vector<GroupPlace> places;
-  while (!groups.empty()) {  // "4:memory:/path", of version 2 "0::/path"
-    std::string_view group = take_line(groups);
-    group.remove_prefix(std::min(group.find(':') + 1, group.size()));
-    const std::string_view controllers = group.substr(0, group.find(':'));
-    group.remove_prefix(std::min(controllers.size() + 1, group.size()));
-    auto hierarchy = find_hierarchy(mounts, controllers);
-    auto directory = hierarchy ? hierarchy->directory(group) : std::nullopt;
-    if (directory) {
-      places.push_back({std::move(*hierarchy), std::string(group), std::move(*directory)});
-    }
-  }
+  std::vector<GroupPlace> places = mounted_places(groups, mounts);
+  std::erase_if(places, [](const GroupPlace& each) { return each.directory.empty(); });
+  return places;
+}
+
+std::vector<GroupPlace> unseen_group_places(std::string_view groups, std::string_view mounts) {
+  std::vector<GroupPlace> places = mounted_places(groups, mounts);
+  std::erase_if(places, [](const GroupPlace& each) { return !each.directory.empty(); });
   return places;
 }
 
 std::vector<GroupPlace> own_group_places() {
-  return group_places(read_file("/proc/self/cgroup").value_or(""),
-                      read_file("/proc/self/mountinfo").value_or(""));
+  return group_places(own_groups(), own_mounts());
+}
+
+std::vector<GroupPlace> own_unseen_group_places() {
+  return unseen_group_places(own_groups(), own_mounts());
 }
 
 }  // namespace migrate

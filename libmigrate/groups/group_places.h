@@ -35,7 +35,11 @@ struct GroupPlace {
 /// (as /proc/self/mountinfo) shows; those that are not seen are left out.
 std::vector<GroupPlace> group_places(std::string_view groups, std::string_view mounts);
 
+/// Those that are left out there, though something of their hierarchy is seen: without a directory.
+std::vector<GroupPlace> unseen_group_places(std::string_view groups, std::string_view mounts);
+
 /// Those of this process. Reads /proc.
 std::vector<GroupPlace> own_group_places();
+std::vector<GroupPlace> own_unseen_group_places();
 
 }  // namespace migrate

@@ -140,6 +140,9 @@ void GuestGroups::add_seat(const GroupPlace& own, const std::string& name, const
     base.path = rule;
     base.directory = *ruled;
   }
+  if (base.directory.empty()) {  // Nor is the daemon's own seen.
+    return;
+  }
   Seat seat{.place = base, .limits = {}, .is_made = true};
   seat.place.path = (base.path == "/" ? "" : base.path) + "/" + name;
   seat.place.directory = base.directory + "/" + name;
@@ -182,6 +185,9 @@ GuestGroups GuestGroups::make(const wire::ControlGroups& wanted, const Owner& ow
   }
   const std::string name = name_of(wanted, owner);
   for (const GroupPlace& own : own_group_places()) {
+    groups.add_seat(own, name, rule, wanted, owner);
+  }
+  for (const GroupPlace& own : own_unseen_group_places()) {
     groups.add_seat(own, name, rule, wanted, owner);
   }
   return groups;
@@ -247,14 +253,20 @@ void remove_groups(const std::vector<std::string>& directories) {
 }
 
 void prepare_groups(const GroupRules& rules) {
-  for (const GroupPlace& own : own_group_places()) {
-    const GroupPlace base = base_of(own);
-    clear_below(base.directory);
+  const auto clear_ruled = [&rules](const GroupHierarchy& hierarchy) {
     for (const std::string& group : rules.groups()) {
-      if (const auto directory = base.hierarchy.directory(group)) {
+      if (const auto directory = hierarchy.directory(group)) {
         clear_below(*directory);
       }
     }
+  };
+  for (const GroupPlace& own : own_unseen_group_places()) {
+    clear_ruled(own.hierarchy);
+  }
+  for (const GroupPlace& own : own_group_places()) {
+    const GroupPlace base = base_of(own);
+    clear_below(base.directory);
+    clear_ruled(base.hierarchy);
     if (!own.hierarchy.is_version_2() || base.directory != own.directory ||
         !is_delegated(own.directory)) {
       continue;

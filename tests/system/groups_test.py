@@ -285,8 +285,10 @@ class Quotas(unittest.TestCase):
         outcome = testbed.move("hostA", process.pid, "hostB", wait="done")
         self.assertEqual(outcome.status, DONE, f"{outcome}\n{testbed.logs()}")
         there = testbed.control("hostB", "ps").object["processes"][0]["pid"]
-        # In the daemon's group itself: it has taken no quota along.
-        self.assertEqual(host_of(there), [f"testbed-{testbed.name}-hostB", "daemon"])
+        # It has taken no quota along, and has none but that of all programs there.
+        group, own = host_of(there)
+        self.assertEqual(group, f"testbed-{testbed.name}-hostB")
+        self.assertRegex(own, "^migrate-[0-9a-f]{16}$")
         self.assertEqual(harness.finish(process), "", testbed.logs())
 
 

@@ -130,11 +130,11 @@ class Hosts(TestbedCase):
             made = groups("cpu") / f"testbed-{self.name}-{host['name']}"
             quota, period = (int((made / f"cpu.cfs_{what}_us").read_text()) for what in ("quota", "period"))
             self.assertEqual(quota / period, 2 ** -number)
-            # Programs and daemon, and what they start, share it.
+            # The daemon is beside it.
             child = self.run_in(host["name"], "sh", "-c", "cat /proc/self/cgroup; :").stdout
             daemon = pathlib.Path(f"/proc/{host['daemon_pid']}/cgroup").read_text()
-            for words, role in ((child, "programs"), (daemon, "daemon")):
-                self.assertRegex(words, rf"(?m)^\d+:([a-z]+,)*cpu(,[a-z]+)*:.*/{made.name}/{role}$")
+            for words, place in ((child, "/programs"), (daemon, "-daemon")):
+                self.assertRegex(words, rf"(?m)^\d+:([a-z]+,)*cpu(,[a-z]+)*:.*/{made.name}{place}$")
             # As quotas of machines are: nobody in it has that limit.
             seen = self.run_in(host["name"], "cat", f"/sys/fs/cgroup/{made.parent.name}/cpu.cfs_quota_us").stdout
             self.assertEqual(int(seen), quota)

@@ -146,6 +146,9 @@ Result<pid_t> start_daemon(const Host& host, const DaemonSettings& settings) {
   } else {
     arguments.emplace_back("--insecure");
   }
+  if (const std::string rule = rule_for_guests(host); !rule.empty()) {
+    arguments.insert(arguments.end(), {"--group-rules", rule});
+  }
   arguments.insert(arguments.end(), settings.arguments.begin(), settings.arguments.end());
   DaemonFiles files;
   files.log = MIGRATE_TRY(open_file(host.log_path(), O_WRONLY | O_CREAT | O_APPEND, 0644));

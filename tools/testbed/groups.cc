@@ -23,7 +23,14 @@
 namespace migrate::testbed {
 namespace {
 
-constexpr const char* kRoles[] = {"/programs", "/daemon"};
+constexpr const char* kPrograms = "/programs";
+
+/// What a host has of one hierarchy; a line of its list.
+struct HostGroup {
+  std::string group;   ///< Of its programs, and of processes that come to it.
+  std::string daemon;  ///< Below that, unless `group` limits processors.
+  std::string seen;    ///< `group` as /proc/PID/cgroup names it, if it limits processors.
+};
 
 std::string list_path(const Host& host) {
   return host.directory + "/groups";
@@ -153,26 +160,42 @@ void remove_with_all_below(const std::string& group) {
   }
 }
 
-std::vector<std::string> groups_of(const Host& host) {
-  std::vector<std::string> groups;
+std::vector<HostGroup> groups_of(const Host& host) {
+  std::vector<HostGroup> groups;
   std::istringstream lines(read_file(list_path(host)).value_or(""));
   for (std::string line; std::getline(lines, line);) {
-    groups.push_back(line);
+    std::istringstream words(line);
+    HostGroup each;
+    words >> each.group >> each.daemon >> each.seen;
+    groups.push_back(std::move(each));
   }
   return groups;
+}
+
+void remove_group(const HostGroup& each) {
+  remove_with_all_below(each.group);
+  remove_with_all_below(each.daemon);
 }
 
 }  // namespace
 
 Result<std::vector<GroupView>> make_groups(const Host& host, const std::string& testbed,
                                            const HostLimits& limits) {
-  std::vector<GroupView> made;
+  std::vector<HostGroup> made;
+  std::vector<GroupView> views;
   const auto make_below = [&](const OwnGroup& above, bool is_root) {
     const std::string group = fmt::format("{}/testbed-{}-{}", above.directory, testbed, host.name);
-    if (make_group(group) && make_group(group + kRoles[0]) && make_group(group + kRoles[1])) {
-      // As systemd marks what it leaves to a service.
-      (void)::setxattr((group + kRoles[1]).c_str(), "trusted.delegate", "1", 1, 0);
-      made.push_back({group, is_root ? above.mount : ""});
+    const std::string daemon = group + (is_root ? "-daemon" : "/daemon");
+    if (!make_group(group) || !make_group(group + kPrograms) || !make_group(daemon)) {
+      return;
+    }
+    // As systemd marks what it leaves to a service.
+    (void)::setxattr(daemon.c_str(), "trusted.delegate", "1", 1, 0);
+    made.push_back({group, daemon, is_root ? group.substr(above.mount.size()) : ""});
+    if (is_root) {
+      // Whoever has a process that comes here may have it there.
+      (void)::chmod((group + "/cgroup.procs").c_str(), 0666);
+      views.push_back({group, above.mount});
     }
   };
   std::vector<OwnGroup> limiting;
@@ -182,9 +205,7 @@ Result<std::vector<GroupView>> make_groups(const Host& host, const std::string& 
       make_below(above, true);
     }
     if (made.empty() || !limit_processors(made.front().group, *limits.processors)) {
-      for (const GroupView& each : made) {
-        remove_with_all_below(each.group);
-      }
+      std::ranges::for_each(made, remove_group);
       return fail(make_error(
           ErrorCode::kUnsupported, "limit processors", host.name,
           "bring the testbed up without --cpus: no control group that has quotas of processors "
@@ -202,17 +223,16 @@ Result<std::vector<GroupView>> make_groups(const Host& host, const std::string& 
                    "bring the testbed up without --groups: no hierarchy may be changed here"));
   }
   std::string list;
-  for (const GroupView& each : made) {
-    list += each.group + "\n";
+  for (const HostGroup& each : made) {
+    list += fmt::format("{} {} {}\n", each.group, each.daemon, each.seen);
   }
   const UniqueFd file = MIGRATE_TRY(open_file(list_path(host), O_WRONLY | O_CREAT | O_EXCL, 0644));
   MIGRATE_TRY(write_all(file.get(), std::as_bytes(std::span(list))));
-  std::erase_if(made, [](const GroupView& each) { return each.mount.empty(); });
-  return made;
+  return views;
 }
 
 std::optional<double> processors_of(const Host& host) {
-  for (const std::string& group : groups_of(host)) {
+  for (const auto& [group, daemon, seen] : groups_of(host)) {
     std::istringstream quota(read_file(group + "/cpu.max").value_or(""));
     double runs_us = 0;
     double period_us = 0;
@@ -229,17 +249,24 @@ std::optional<double> processors_of(const Host& host) {
 }
 
 Result<void> enter_groups(const Host& host, GroupRole role) {
-  for (const std::string& group : groups_of(host)) {
-    MIGRATE_TRY(write_file(group + kRoles[static_cast<int>(role)] + "/cgroup.procs",
-                           std::to_string(::getpid())));
+  for (const auto& [group, daemon, seen] : groups_of(host)) {
+    const std::string own = role == GroupRole::kDaemon ? daemon : group + kPrograms;
+    MIGRATE_TRY(write_file(own + "/cgroup.procs", std::to_string(::getpid())));
   }
   return {};
 }
 
 void remove_groups(const Host& host) {
-  for (const std::string& group : groups_of(host)) {
-    remove_with_all_below(group);
+  std::ranges::for_each(groups_of(host), remove_group);
+}
+
+std::string rule_for_guests(const Host& host) {
+  for (const auto& [group, daemon, seen] : groups_of(host)) {
+    if (!seen.empty()) {
+      return "/*=" + seen;
+    }
   }
+  return {};
 }
 
 }  // namespace migrate::testbed

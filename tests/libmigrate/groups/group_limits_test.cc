@@ -113,6 +113,16 @@ TEST_F(GroupLimitsTest, WhereOnlyAPartOfTheHierarchyIsSeen) {
   EXPECT_TRUE(group_places("0::/ab\n", mount("cgroup2", "x", "/a")).empty());
 }
 
+TEST_F(GroupLimitsTest, AGroupThatIsNotSeenHasNoDirectory) {
+  const std::string mounts = mount("cgroup", "cpu", "/a");
+  const auto places = unseen_group_places("4:cpu:/b\n5:pids:/b\n", mounts);
+  ASSERT_EQ(places.size(), 1U) << "of the other nothing at all is seen";
+  EXPECT_EQ(places[0].directory, "");
+  EXPECT_EQ(places[0].path, "/b");
+  EXPECT_EQ(places[0].hierarchy.directory("/a/c"), directory_.file("c"));
+  EXPECT_TRUE(unseen_group_places("4:cpu:/a/c\n", mounts).empty());
+}
+
 TEST_F(GroupLimitsTest, OthersThatNobodyHasByDefault) {
   set("a", "devices.list", "a *:* rwm");
   set("a/b", "devices.list", "c 1:3 rwm");
