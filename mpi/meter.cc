@@ -14,7 +14,8 @@ constinit Page page;
 constinit Meter meter;
 
 // Also in calls that MPI makes of itself, of which only the outermost is measured.
-[[gnu::tls_model("initial-exec")]] thread_local bool inside = false;
+// When the outermost call began in which this thread is; 0: it is in none.
+[[gnu::tls_model("initial-exec")]] thread_local std::uint64_t inside_since_ns = 0;
 [[gnu::tls_model("initial-exec")]] thread_local bool is_main = false;
 
 std::uint64_t now(clockid_t clock = CLOCK_MONOTONIC) {
@@ -95,7 +96,7 @@ void Meter::stop() {
 }
 
 bool Meter::is_on() const {
-  return !inside && page.state.load(std::memory_order_acquire) == State::kRunning;
+  return inside_since_ns == 0 && page.state.load(std::memory_order_acquire) == State::kRunning;
 }
 
 void Meter::sent(int count, MPI_Datatype type, int rank, MPI_Comm communicator) {
@@ -135,9 +136,13 @@ bool Meter::is_root(int rank, MPI_Comm communicator) const {
   return library_.comm_rank(communicator, &own) == MPI_SUCCESS && own == rank;
 }
 
+std::uint64_t Meter::waits_for_ns() {
+  return inside_since_ns == 0 ? 0 : now() - inside_since_ns;
+}
+
 std::uint64_t Meter::begin() {
-  inside = true;
   const std::uint64_t begun_ns = now();
+  inside_since_ns = begun_ns;
   if (is_main) {
     read_processor_time(begun_ns, true);
     page.entered_ns.set(begun_ns);
@@ -147,7 +152,7 @@ std::uint64_t Meter::begin() {
 
 void Meter::end(const Site& site, std::uint64_t begun_ns) {
   const std::uint64_t now_ns = now();
-  inside = false;
+  inside_since_ns = 0;
   if (!is_main) {
     page.other_calls.add_shared(1);
     page.other_inside_ns.add_shared(now_ns - begun_ns);

@@ -46,6 +46,10 @@ class Meter {
   std::uint64_t begin();
   void end(const Site& site, std::uint64_t begun_ns);
 
+  /// For how long this thread has been in the call in which it is; 0: it is in none that is
+  /// measured.
+  static std::uint64_t waits_for_ns();
+
   /// MPI_Pcontrol(kStepLevel): a step ends here, and the next begins. From the first on, no other
   /// steps are looked for. Of the main thread; in others without effect.
   void mark();

@@ -47,6 +47,22 @@ class Job:
         return found
 
 
+def make_agent(testbed):
+    """What ssh would be: the host's namespaces are those of a program that waits there, and its groups, if it has
+    some, are seen in them."""
+    waiting = {host: testbed.start(host, "sleep", "infinity").pid for host in harness.HOSTS}
+    agent = testbed.work / "agent"
+    lines = "\n".join(f"{host}) pid={pid} ;;" for host, pid in waiting.items())
+    agent.write_text(f'#!/bin/sh\ncase $1 in\n{lines}\nesac\nshift\n'
+                     f'export PATH="{BIN}:$PATH"\n'
+                     'exec nsenter --target "$pid" --net --mount --uts -- sh -c \''
+                     'for group in /sys/fs/cgroup/programs /sys/fs/cgroup/*/programs; do '
+                     '[ ! -e "$group" ] || echo $$ >"$group/cgroup.procs"; done; '
+                     'exec sh -c "$1"\' sh "$*"\n')
+    agent.chmod(0o755)
+    return agent
+
+
 class MpiCase(unittest.TestCase):
     """Three hosts, and what starts commands on each of them."""
 
@@ -55,26 +71,13 @@ class MpiCase(unittest.TestCase):
     def setUp(self):
         self.testbed = Testbed(3, self.arguments)
         self.addCleanup(self.testbed.down)
-        # What ssh would be: the host's namespaces are those of a program that waits there, and its groups, if it
-        # has some, are seen in them.
-        waiting = {host: self.testbed.start(host, "sleep", "infinity").pid for host in harness.HOSTS}
-        self.agent = self.testbed.work / "agent"
-        lines = "\n".join(f"{host}) pid={pid} ;;" for host, pid in waiting.items())
-        self.agent.write_text(f'#!/bin/sh\ncase $1 in\n{lines}\nesac\nshift\n'
-                              f'export PATH="{BIN}:$PATH"\n'
-                              'exec nsenter --target "$pid" --net --mount --uts -- sh -c \''
-                              'for group in /sys/fs/cgroup/programs /sys/fs/cgroup/*/programs; do '
-                              '[ ! -e "$group" ] || echo $$ >"$group/cgroup.procs"; done; '
-                              'exec sh -c "$1"\' sh "$*"\n')
-        self.agent.chmod(0o755)
+        self.agent = make_agent(self.testbed)
 
     def start(self, ranks, *words, mpi="openmpi", **options):
         if mpi == "mpich":
             return Job(self.testbed, self.agent, ranks, "--mpi", mpi, "--", "-iface", "eth0", *words,
                        **options)
-        # More ranks than processors: who waits leaves the processor to others.
-        return Job(self.testbed, self.agent, ranks, "--mpi", mpi, "--", "--allow-run-as-root",
-                   "--mca", "mpi_yield_when_idle", "1", *words, **options)
+        return Job(self.testbed, self.agent, ranks, "--mpi", mpi, "--", "--allow-run-as-root", *words, **options)
 
     def move(self, job, rank, place):
         home, pid = job.where[rank]
