@@ -124,6 +124,9 @@ int run(int argc, char** argv) {
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   app.add_option("--moves", settings.most_moves, "Most moves of one plan")->capture_default_str();
+  // As `migratectl balance` has them.
+  settings.confirmations = 2;
+  settings.intervals_to_judge = 2;
   CLI11_PARSE(app, argc, argv);
   const auto cases = play_all(options);
   if (!cases) {

@@ -47,6 +47,15 @@ double work_of_all(const Job& job) {
   return work_s;
 }
 
+std::vector<bool> those_by_home(const Job& job) {
+  std::vector<bool> all;
+  all.reserve(job.ranks.size());
+  for (const Rank& rank : job.ranks) {
+    all.push_back(rank.by_home);
+  }
+  return all;
+}
+
 /// Takes moves towards a placement one by one, each from the host that is slowest then.
 class Selection {
  public:
@@ -150,30 +159,93 @@ Job Balancer::smoothed(const Job& measured) {
   return job;
 }
 
+namespace {
+
+// What the model did not know of a step has grown as the works have.
+double unknown_now(double unknown_s, double work_s, const Job& measured) {
+  return work_s > 0 ? unknown_s * work_of_all(measured) / work_s : 0;
+}
+
+}  // namespace
+
 // With the works of now: a job that became larger since, or whose load drifts, has broken no
-// promise. What the model did not know of the step then has grown as the works have.
-std::optional<Word> Balancer::hold_against(const Promise& promise, const Job& measured) {
-  if (promise.before.size() != measured.ranks.size()) {
-    return std::nullopt;
-  }
-  const double unknown_s =
-      promise.work_s > 0 ? promise.unknown_s * work_of_all(measured) / promise.work_s : 0;
+// promise. Without moves, ranks that were moved by the plan would not send by way of home.
+double Balancer::share_come(const Promise& promise, const Job& measured) const {
+  const double unknown_s = unknown_now(promise.unknown_s, promise.work_s, measured);
   const double now_s = measured.step_s > 0
                            ? measured.step_s
                            : step_seconds(measured, current_placement(measured)) + unknown_s;
-  Word word{.promised = promise.gain};
-  word.came = share_gained(step_seconds(measured, promise.before) + unknown_s, now_s);
+  Job without = measured;
+  for (std::size_t rank = 0; rank < without.ranks.size(); ++rank) {
+    without.ranks[rank].host = promise.before[rank];
+    without.ranks[rank].by_home = promise.by_home[rank];
+  }
+  return share_gained(step_seconds(without, promise.before) + unknown_s, now_s);
+}
+
+// Whatever a step takes longer than works and what was unknown before explain, messages by home
+// are taken to be the reason for. One plan changes what is thought of them fourfold at most.
+void Balancer::learn_by_home(const Promise& promise, const Job& measured) {
+  constexpr double kMost = 4;
+  constexpr double kNewest = 0.5;
+  const Placement now = current_placement(measured);
+  const double expected_s = by_home_seconds(measured, now);
+  if (expected_s <= 0 || measured.step_s <= 0) {
+    return;
+  }
+  const double others_s = step_seconds(measured, now) - expected_s +
+                          unknown_now(promise.unknown_s, promise.work_s, measured);
+  const double ratio = std::clamp((measured.step_s - others_s) / expected_s, 1 / kMost, kMost);
+  const double factor = 1 + kNewest * (ratio - 1);
+  settings_.by_home.message_s *= factor;
+  settings_.by_home.byte_s *= factor;
+}
+
+// Nothing as long as it is too early to say.
+std::optional<Word> Balancer::judged(Promise& promise, const Job& measured) {
+  if (promise.before.size() != measured.ranks.size()) {
+    return std::nullopt;
+  }
+  Word& word = promise.so_far;
+  ++promise.measured;
+  word.promised = promise.gain;
+  word.came += (share_come(promise, measured) - word.came) / promise.measured;
+  if (promise.measured < settings_.intervals_to_judge && word.came >= -settings_.clearly_worse) {
+    promise_ = promise;
+    return std::nullopt;
+  }
   word.kept = word.came >= promise.gain / 2;
   broken_promises_ = word.kept ? 0 : broken_promises_ + 1;
   lacking_ = word.kept ? 0 : word.promised - word.came;
+  learn_by_home(promise, measured);
   return word;
 }
 
-Plan Balancer::decide(const Job& measured) {
-  const std::optional<Promise> promise = std::exchange(promise_, std::nullopt);
-  const std::optional<Word> word = promise ? hold_against(*promise, measured) : std::nullopt;
+Plan Balancer::waiting(const Job& job) const {
+  Plan plan;
+  plan.bound_s = step_bound(job);
+  plan.step_s = job.step_s;
+  plan.step_after_s = job.step_s;
+  plan.by_home_s = by_home_seconds(job, current_placement(job));
+  plan.reason = fmt::format(
+      "a step takes {:.4g} s, {:.0f} % less than without the last plan, of which the next "
+      "measurement is to tell, too",
+      job.step_s, promise_->so_far.came * 100);
+  return plan;
+}
+
+Plan Balancer::decide(const Job& latest) {
+  Job measured = latest;
+  measured.by_home = settings_.by_home;
+  std::optional<Promise> promise = std::exchange(promise_, std::nullopt);
+  const std::optional<Word> word = promise ? judged(*promise, measured) : std::nullopt;
+  measured.by_home = settings_.by_home;  // Which may be known better now.
   const Job job = smoothed(measured);
   const std::size_t leaving = must_leave(job);
+  if (promise_ && leaving == 0) {
+    return waiting(job);
+  }
+  promise_.reset();
   if (word && word->came < -settings_.min_gain && leaving == 0) {
     return taken_back(job, promise->before, *word);
   }
@@ -207,10 +279,15 @@ Plan Balancer::decide(const Job& measured) {
     worthwhile_ = 0;
     plan.reason = fmt::format(
         "{} moves: a step takes {:.4g} s, afterwards {:.4g} s ({:.0f} % "
-        "less; at best {:.4g} s), for {:.4g} s once",
-        plan.moves.size(), plan.step_s, plan.step_after_s, gain * 100, plan.bound_s, plan.cost_s);
+        "less; at best {:.4g} s; {:.4g} s of it messages by home), for {:.4g} s once",
+        plan.moves.size(), plan.step_s, plan.step_after_s, gain * 100, plan.bound_s, plan.by_home_s,
+        plan.cost_s);
     if (leaving == 0) {
-      promise_ = {current_placement(job), gain, unknown_seconds(measured), work_of_all(measured)};
+      promise_ = Promise{.before = current_placement(job),
+                         .by_home = those_by_home(job),
+                         .gain = gain,
+                         .unknown_s = unknown_seconds(measured),
+                         .work_s = work_of_all(measured)};
     }
   }
   return plan;
@@ -229,6 +306,7 @@ Plan Balancer::taken_back(const Job& job, const Placement& before, const Word& w
   }
   plan.bound_s = step_bound(job);
   plan.step_s = job.step_s;
+  plan.by_home_s = by_home_seconds(job, now);
   plan.step_after_s = plan.step_s / (1 - word.came);
   plan.reason = fmt::format(
       "a step takes {:.4g} s, {:.0f} % more than it would without the last plan: {} moves take it "
@@ -266,6 +344,7 @@ Plan Balancer::plan_towards(const Job& job, const Placement& placement) const {
   Selection selection(job, placement);
   plan.moves = selection.take(settings_.most_moves);
   plan.step_after_s = step_seconds(job, selection.placement());
+  plan.by_home_s = by_home_seconds(job, selection.placement());
   for (const PlannedMove& move : plan.moves) {
     plan.cost_s = std::max(plan.cost_s, settings_.costs.seconds(job.ranks[move.rank].memory_bytes));
   }

@@ -20,7 +20,12 @@ struct BalancerSettings {
   double newest = 0.5;         ///< Weight of the newest measurement of a rank against those before.
   /// In so many measurements in succession there must be something to gain before ranks are moved.
   int confirmations = 1;
+  /// So many measurements after a plan are taken together before it is judged. Meanwhile no other
+  /// is made, and it is taken back only if it has made a step longer by `clearly_worse` of it.
+  int intervals_to_judge = 1;
+  double clearly_worse = 0.3;
   MoveCosts costs;
+  MessageCosts by_home;  ///< Until plans have told what messages by home really cost.
 };
 
 struct PlannedMove {
@@ -42,6 +47,7 @@ struct Plan {
   double step_s = 0;               ///< Of the job as it is,
   double step_after_s = 0;         ///< and as it is expected to be; both with what no model knows.
   double bound_s = 0;              ///< No placement would be better.
+  double by_home_s = 0;            ///< Of step_after_s, what messages by way of home take longer.
   double cost_s = 0;         ///< Of the moves: the job waits for the rank that falls behind most.
   std::string reason;        ///< For people, also if nothing is to be done.
   std::optional<Word> word;  ///< Of the plan before, if it had moves.
@@ -58,12 +64,14 @@ class Balancer {
   /// The plan for a job that was measured just now, in whose placement the plan before has been
   /// carried out. Measurements of a rank are averaged with those before, so that noise moves
   /// nobody.
-  Plan decide(const Job& measured);
+  Plan decide(const Job& latest);
 
   /// The last plan was not carried out, or not all of it: it is not held to its word.
   void withdraw() { promise_.reset(); }
   /// What moves turned out to cost.
   void set_costs(const MoveCosts& costs) { settings_.costs = costs; }
+  /// What messages by home cost, as the last plans told.
+  const MessageCosts& by_home() const { return settings_.by_home; }
 
   /// Plans in succession that brought less than half of what they had promised: what the job would
   /// have come to since, without them, against what it did. One that made the job slower is taken
@@ -77,13 +85,19 @@ class Balancer {
  private:
   struct Promise {
     Placement before;
-    double gain = 0;       // share of a step
-    double unknown_s = 0;  // of the step then, and
-    double work_s = 0;     // the work of all ranks in it
+    std::vector<bool> by_home;  // of each rank, before it
+    double gain = 0;            // share of a step
+    double unknown_s = 0;       // of the step then, and
+    double work_s = 0;          // the work of all ranks in it
+    Word so_far{};              // the mean of what was measured since
+    int measured = 0;           // so often
   };
 
   Job smoothed(const Job& measured);
-  std::optional<Word> hold_against(const Promise& promise, const Job& measured);
+  std::optional<Word> judged(Promise& promise, const Job& measured);
+  double share_come(const Promise& promise, const Job& measured) const;
+  void learn_by_home(const Promise& promise, const Job& measured);
+  Plan waiting(const Job& job) const;
   Plan best_of(const Job& job) const;
   Plan taken_back(const Job& job, const Placement& before, const Word& word) const;
   Plan plan_towards(const Job& job, const Placement& placement) const;

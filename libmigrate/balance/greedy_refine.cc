@@ -20,22 +20,24 @@ constexpr int kLookedAt = 8;
 /// Who talks to whom.
 class Neighbours {
  public:
-  explicit Neighbours(const Job& job) : job_(job), of_(job.ranks.size()) {
+  explicit Neighbours(const Job& job)
+      : job_(job), of_(job.ranks.size()), prices_(prices_of_moving(job)) {
     for (const Traffic& each : job.traffic) {
       of_[each.one].push_back({each.other, each.bytes});
       of_[each.other].push_back({each.one, each.bytes});
     }
   }
 
-  /// Seconds that a step would take longer with `rank` on `host`, for what goes to other hosts: it
-  /// burdens both ends.
+  /// Seconds that a step would take longer with `rank` on `host`, for what goes to other hosts,
+  /// which burdens both ends, and by way of home.
   double seconds(std::uint32_t rank, std::uint32_t host, const Placement& placement) const {
     double bytes = 0;
     for (const auto& [other, each] : of_[rank]) {
       bytes += placement[other] != host ? each : 0;
     }
-    return 2 * bytes / job_.link_bytes_per_s;
+    return 2 * bytes / job_.link_bytes_per_s + (host != job_.ranks[rank].host ? prices_[rank] : 0);
   }
+  double price_of_moving(std::uint32_t rank) const { return prices_[rank]; }
 
   /// The hosts of those it talks to.
   std::set<std::uint32_t> hosts(std::uint32_t rank, const Placement& placement) const {
@@ -49,6 +51,7 @@ class Neighbours {
  private:
   const Job& job_;
   std::vector<std::vector<std::pair<std::uint32_t, double>>> of_;
+  std::vector<double> prices_;
 };
 
 /// Puts ranks onto empty hosts, one after the other.
@@ -67,13 +70,13 @@ class Refinement {
     }
   }
 
-  Placement place(const std::vector<std::uint32_t>& largest_first) {
-    for (const std::uint32_t rank : largest_first) {
+  Placement place(const std::vector<std::uint32_t>& in_turn) {
+    for (const std::uint32_t rank : in_turn) {
       if (!job_.ranks[rank].movable) {
         put(rank, placement_[rank]);
       }
     }
-    for (const std::uint32_t rank : largest_first) {
+    for (const std::uint32_t rank : in_turn) {
       if (job_.ranks[rank].movable) {
         put(rank, stays(rank) ? placement_[rank] : best_for(rank));
       }
@@ -117,6 +120,9 @@ class Refinement {
     for (const std::uint32_t host : neighbours_.hosts(rank, placement_)) {
       look(host);
     }
+    if (neighbours_.price_of_moving(rank) > 0) {
+      look(placement_[rank]);
+    }
     return best;
   }
 
@@ -138,16 +144,25 @@ class Refinement {
 };
 
 std::vector<Placement> refine(const Job& job) {
-  std::vector<std::uint32_t> largest_first(job.ranks.size());
-  std::iota(largest_first.begin(), largest_first.end(), 0U);
-  std::ranges::stable_sort(largest_first, [&job](std::uint32_t one, std::uint32_t other) {
+  std::vector<std::uint32_t> in_turn(job.ranks.size());
+  std::iota(in_turn.begin(), in_turn.end(), 0U);
+  std::ranges::stable_sort(in_turn, [&job](std::uint32_t one, std::uint32_t other) {
     return job.ranks[one].work_s > job.ranks[other].work_s;
   });
   const Neighbours neighbours(job);
   const double bound = step_bound(job);
   std::vector<Placement> found;
-  for (const double tolerance : kTolerances) {
-    found.push_back(Refinement(job, neighbours, bound * (1 + tolerance)).place(largest_first));
+  const auto place_all = [&] {
+    for (const double tolerance : kTolerances) {
+      found.push_back(Refinement(job, neighbours, bound * (1 + tolerance)).place(in_turn));
+    }
+  };
+  place_all();
+  // Or whoever talks most takes its place first, and so stays rather than others.
+  const auto price = [&](std::uint32_t rank) { return neighbours.price_of_moving(rank); };
+  if (std::ranges::any_of(in_turn, [&](std::uint32_t rank) { return price(rank) > 0; })) {
+    std::ranges::stable_sort(in_turn, std::ranges::greater(), price);
+    place_all();
   }
   std::ranges::reverse(found);
   return found;

@@ -54,7 +54,33 @@ double step_seconds(const Job& job, const Placement& placement) {
     longest = std::max(
         longest, step_on(job.hosts[host], loads[host]) + sent_bytes[host] / job.link_bytes_per_s);
   }
+  return longest + by_home_seconds(job, placement);
+}
+
+double by_home_seconds(const Job& job, const Placement& placement) {
+  const auto goes_by_home = [&](std::uint32_t rank) {
+    return job.ranks[rank].by_home || placement[rank] != job.ranks[rank].host;
+  };
+  std::vector<double> seconds(job.ranks.size());
+  double longest = 0;
+  for (const Traffic& each : job.traffic) {
+    const int homes = (goes_by_home(each.one) ? 1 : 0) + (goes_by_home(each.other) ? 1 : 0);
+    for (const std::uint32_t rank : {each.one, each.other}) {
+      seconds[rank] += homes * job.by_home.seconds(each);
+      longest = std::max(longest, seconds[rank]);
+    }
+  }
   return longest;
+}
+
+std::vector<double> prices_of_moving(const Job& job) {
+  std::vector<double> prices(job.ranks.size());
+  for (const Traffic& each : job.traffic) {
+    for (const std::uint32_t rank : {each.one, each.other}) {
+      prices[rank] += job.ranks[rank].by_home ? 0 : job.by_home.seconds(each);
+    }
+  }
+  return prices;
 }
 
 double step_bound(const Job& job) {

@@ -13,6 +13,8 @@ struct Rank {
   double memory_bytes = 0;  ///< Resident.
   std::uint32_t host = 0;   ///< Where it runs: an index of Job::hosts.
   bool movable = true;      ///< `check` has nothing against a move.
+  /// It has been moved: its connections go by way of home, and will.
+  bool by_home = false;
   /// Since it was moved, seconds.
   double rest_s = std::numeric_limits<double>::infinity();
 };
@@ -30,6 +32,17 @@ struct Traffic {
   std::uint32_t one = 0;
   std::uint32_t other = 0;
   double bytes = 0;
+  double messages = 0;
+};
+
+/// What a message takes longer that goes by way of the home of one of both ranks.
+struct MessageCosts {
+  double message_s = 1e-4;  ///< Each.
+  double byte_s = 1e-8;
+
+  double seconds(const Traffic& each) const {
+    return each.messages * message_s + each.bytes * byte_s;
+  }
 };
 
 /// A job between two decisions. All ranks wait for the slowest in every step.
@@ -38,6 +51,7 @@ struct Job {
   std::vector<Host> hosts;
   std::vector<Traffic> traffic;
   double link_bytes_per_s = 1e9;  ///< Between two hosts.
+  MessageCosts by_home;
   double step_s = 0;  ///< As the ranks saw it, with all that no model knows; 0: not measured.
 };
 
@@ -62,8 +76,16 @@ double step_on(const Host& host, const Load& load);
 /// Of each host.
 std::vector<Load> loads_of(const Job& job, const Placement& placement);
 
-/// Seconds of one step: the slowest host's, and what it sends to others meanwhile.
+/// Seconds of one step: the slowest host's, and what it sends to others meanwhile; and what its
+/// messages by home take longer.
 double step_seconds(const Job& job, const Placement& placement);
+
+/// Of these, what messages by home take longer: those of the rank that has most of them, as each
+/// waits for the one before. A message between two moved ranks goes by way of both homes.
+double by_home_seconds(const Job& job, const Placement& placement);
+
+/// Of each rank: what its messages of a step would take longer if it were moved; 0 if it has been.
+std::vector<double> prices_of_moving(const Job& job);
 
 /// No placement has a shorter step: the largest of what all usable processors together need for all
 /// work, and of what the fastest needs for the largest rank.

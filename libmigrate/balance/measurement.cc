@@ -37,7 +37,13 @@ struct Measurer::Reading {
     double worked_s = 0;  // Outside calls of MPI, with a processor.
     double used_s = 0;    // Processor seconds of all its threads, inside too.
     double memory_bytes = 0;
-    std::vector<std::pair<std::uint32_t, double>> sent;  // Rank and bytes.
+    bool by_home = false;
+    struct Sent {
+      std::uint32_t to = 0;
+      double bytes = 0;
+      double messages = 0;
+    };
+    std::vector<Sent> sent;
 
     static RankReading of(const json& each) {
       RankReading rank{.host = each.at("host"),
@@ -46,10 +52,11 @@ struct Measurer::Reading {
                        .worked_s = 0,
                        .used_s = std::max(each.at("processor_s").get<double>(), 0.0),
                        .memory_bytes = each.at("memory_bytes"),
+                       .by_home = each.at("has_moved"),
                        .sent = {}};
       rank.worked_s = std::max(rank.outside_s - each.at("waited_s").get<double>(), 0.0);
       for (const json& partner : each.at("partners")) {
-        rank.sent.emplace_back(partner.at(0), partner.at(1));
+        rank.sent.push_back({partner.at(0), partner.at(1), partner.at(2)});
       }
       return rank;
     }
@@ -215,21 +222,24 @@ Measurement Measurer::measurement_of(const Reading& reading) {
     found.job.hosts.push_back(known.host);
     found.job.hosts.back().speed *= speed_of(known);
   }
-  std::map<std::pair<std::uint32_t, std::uint32_t>, double> pairs;
+  std::map<std::pair<std::uint32_t, std::uint32_t>, Traffic> pairs;
   for (const auto& [number, rank] : reading.ranks) {
     const std::uint32_t host = numbers.at(rank.host);
     found.job.ranks.push_back({.work_s = rank.worked_s / steps * speed_of(hosts_[host]),
                                .memory_bytes = rank.memory_bytes,
-                               .host = host});
+                               .host = host,
+                               .by_home = rank.by_home});
     found.pids.push_back(rank.pid);
-    for (const auto& [other, bytes] : rank.sent) {
-      if (other != number && other < reading.expected_ranks && bytes > 0) {
-        pairs[std::minmax(number, other)] += bytes / steps;
+    for (const Reading::RankReading::Sent& sent : rank.sent) {
+      if (sent.to != number && sent.to < reading.expected_ranks && sent.messages > 0) {
+        const auto& [one, other] = std::minmax(number, sent.to);
+        Traffic& both = pairs[{one, other}];
+        both = {one, other, both.bytes + sent.bytes / steps, both.messages + sent.messages / steps};
       }
     }
   }
-  for (const auto& [pair, bytes] : pairs) {
-    found.job.traffic.push_back({pair.first, pair.second, bytes});
+  for (const auto& [pair, both] : pairs) {
+    found.job.traffic.push_back(both);
   }
   return found;
 }

@@ -126,14 +126,26 @@ Scenario stencil(const Size& size, std::uint64_t) {
     const std::uint32_t column = rank % width;
     const std::uint32_t row = rank / width;
     if (column + 1 < width && rank + 1 < size.ranks) {
-      scenario.job.traffic.push_back({rank, rank + 1, 64 << 10});
+      scenario.job.traffic.push_back({rank, rank + 1, 16 << 10, 0});
     }
     if (rank + width < size.ranks) {
-      scenario.job.traffic.push_back({rank, rank + width, 64 << 10});
+      scenario.job.traffic.push_back({rank, rank + width, 16 << 10, 0});
     }
     scenario.job.ranks[rank].work_s = column < width / 3 && row < width / 3 ? 2 * kWork : kWork;
   }
   scenario.job.link_bytes_per_s = 5e9;
+  return scenario;
+}
+
+// On a slow host one half of the ranks talks so much that moving one of them costs more than it
+// brings; the other half says nothing.
+Scenario talkers(const Size& size, std::uint64_t) {
+  Scenario scenario{.job = fine_job(size)};
+  scenario.job.hosts.back().speed = 0.5;
+  scenario.job.by_home.message_s *= 4;  // Dearer than a balancer is to think at first.
+  for (std::uint32_t rank = 0; rank + 2 < size.ranks; rank += 2) {
+    scenario.job.traffic.push_back({rank, rank + 2, 8 << 10, rank % 4 == 0 ? 200.0 : 1.0});
+  }
   return scenario;
 }
 
@@ -155,6 +167,7 @@ constexpr std::array kMadeUp{
     MadeUp{"busy-loop", "another program takes half of a host for a while", busy_loop},
     MadeUp{"drift", "a region with three times as much to do wanders over the ranks", drift},
     MadeUp{"stencil", "ranks that talk to neighbours, more to do in one corner", stencil},
+    MadeUp{"talkers", "a slow host, where half of the ranks send hundreds of messages", talkers},
     MadeUp{"drained", "a host must be left", drained},
 };
 
@@ -171,7 +184,8 @@ Scenario scenario_of(const json& object) {
         {.memory_bytes = each.value("memory_bytes", 0.0), .host = each.at("host")});
   }
   for (const json& each : object.value("traffic", json::array())) {
-    scenario.job.traffic.push_back({each.at(0), each.at(1), each.at(2)});
+    scenario.job.traffic.push_back(
+        {each.at(0), each.at(1), each.at(2), each.size() > 3 ? each.at(3).get<double>() : 0});
   }
   auto works = std::make_shared<std::vector<std::vector<double>>>(object.at("work_s"));
   scenario.at = [works](double when, Job& job) {

@@ -33,8 +33,8 @@ struct MadeUp {
 std::span<const MadeUp> made_up();
 
 /// A job that was recorded: a JSON object with "hosts" (processors, speed), "ranks" (host,
-/// memory_bytes), "traffic" ([rank, rank, bytes]) and "work_s" (of each measurement, that of each
-/// rank). Errors: kInvalid (not such an object).
+/// memory_bytes), "traffic" ([rank, rank, bytes, messages]) and "work_s" (of each measurement, that
+/// of each rank). Errors: kInvalid (not such an object).
 Result<Scenario> recorded(const std::string& text);
 
 }  // namespace migrate::balance

@@ -40,6 +40,7 @@ Outcome simulate(Scenario scenario, const SimulationOptions& options) {
       for (const PlannedMove& move : plan.moves) {
         job.ranks[move.rank].host = move.to;
         job.ranks[move.rank].rest_s = 0;
+        job.ranks[move.rank].by_home = true;
       }
       interval.moves = plan.moves.size();
       lost_s = std::min(plan.cost_s, options.interval_s);

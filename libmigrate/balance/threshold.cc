@@ -77,7 +77,8 @@ class Without {
 
 // The rank of the slowest host after whose move the later of the two hosts is done first.
 std::optional<std::uint32_t> best_rank(const Job& job, const Without& slowest,
-                                       const std::vector<Load>& loads, const Extremes& extremes) {
+                                       const std::vector<Load>& loads, const Extremes& extremes,
+                                       const std::vector<double>& prices) {
   std::optional<std::uint32_t> best;
   double shortest = extremes.longest_s;
   const Host& to = job.hosts[extremes.quickest];
@@ -90,7 +91,7 @@ std::optional<std::uint32_t> best_rank(const Job& job, const Without& slowest,
     const double here_s = std::isinf(extremes.longest_s)
                               ? 0
                               : step_on(job.hosts[extremes.slowest], slowest.rest(rank));
-    const double later = std::max(step_on(to, there), here_s);
+    const double later = std::max(step_on(to, there), here_s) + prices[rank];
     if (later < shortest) {
       shortest = later;
       best = rank;
@@ -103,6 +104,7 @@ std::vector<Placement> level(const Job& job) {
   constexpr int kMostMoves = 256;
   Placement placement = current_placement(job);
   std::vector<Load> loads = loads_of(job, placement);
+  const std::vector<double> prices = prices_of_moving(job);
   const double enough = step_bound(job) * kThresholdRatio;
   for (int moves = 0; moves < kMostMoves; ++moves) {
     const auto extremes = extremes_of(job, loads);
@@ -110,7 +112,7 @@ std::vector<Placement> level(const Job& job) {
       break;
     }
     const Without slowest(job, placement, extremes->slowest);
-    const auto rank = best_rank(job, slowest, loads, *extremes);
+    const auto rank = best_rank(job, slowest, loads, *extremes, prices);
     if (!rank) {
       break;
     }

@@ -171,8 +171,9 @@ class Report(MpiCase):
         self.assertEqual([each["host"] for each in recorded["ranks"]], [0, 0, 1])
         # Each has sent to each other, once in a step, one way.
         self.assertEqual([pair[:2] for pair in recorded["traffic"]], [[0, 1], [0, 2], [1, 2]])
-        for *_, sent in recorded["traffic"]:
+        for *_, sent, messages in recorded["traffic"]:
             self.assertLess(abs(sent - MESSAGE_BYTES), MESSAGE_BYTES / 4, recorded["traffic"])
+            self.assertAlmostEqual(sent / messages, MESSAGE_BYTES)
         for row in recorded["work_s"]:
             self.assertEqual(len(row), RANKS)
         works = [sum(column) for column in zip(*recorded["work_s"], strict=True)]

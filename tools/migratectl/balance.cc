@@ -88,6 +88,7 @@ balance::BalancerSettings settings_of(const BalanceOptions& options) {
   balance::BalancerSettings settings;
   settings.min_gain = options.min_gain_percent / 100;
   settings.confirmations = 2;
+  settings.intervals_to_judge = 2;
   return settings;
 }
 

@@ -88,6 +88,7 @@ void BalanceLog::decision(const balance::Plan& plan, const balance::Measurement&
                  {"step_s", finite(measured.job.step_s)},
                  {"expected_step_s", finite(plan.step_s)},
                  {"expected_step_after_s", finite(plan.step_after_s)},
+                 {"expected_by_home_s", plan.by_home_s},
                  {"best_step_s", finite(plan.bound_s)},
                  {"cost_s", plan.cost_s},
                  {"reason", plan.reason},

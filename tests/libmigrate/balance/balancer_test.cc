@@ -180,6 +180,88 @@ TEST_F(BalancerTest, TakesBackWhatMadeTheJobSlower) {
   EXPECT_EQ(balancer.broken_promises(), 1);
 }
 
+TEST_F(BalancerTest, IsJudgedByTwoMeasurements) {
+  BalancerSettings settings;
+  settings.intervals_to_judge = 2;
+  settings.rest_s = 0;
+  Balancer balancer = this->balancer(settings);
+  job_.step_s = 4;
+  carry_out(balancer.decide(job_));
+  job_.step_s = 4;  // As if nothing had come of it,
+  Plan plan = balancer.decide(job_);
+  EXPECT_FALSE(plan.word);
+  EXPECT_TRUE(plan.moves.empty());
+  job_.step_s = 2;  // but that was a moment.
+  plan = balancer.decide(job_);
+  ASSERT_TRUE(plan.word);
+  EXPECT_DOUBLE_EQ(plan.word->came, 0.25);
+  EXPECT_TRUE(plan.word->kept);
+}
+
+TEST_F(BalancerTest, WhatIsClearlyWorseIsTakenBackAtOnce) {
+  BalancerSettings settings;
+  settings.intervals_to_judge = 2;
+  Balancer balancer = this->balancer(settings);
+  job_.step_s = 4;
+  carry_out(balancer.decide(job_));
+  job_.step_s = 10;
+  const Plan plan = balancer.decide(job_);
+  ASSERT_TRUE(plan.word);
+  EXPECT_EQ(plan.moves.size(), 4U) << plan.reason;
+}
+
+TEST_F(BalancerTest, WhoIsToLeaveDoesNotWaitForAPlanToBeJudged) {
+  BalancerSettings settings;
+  settings.intervals_to_judge = 2;
+  Balancer balancer = this->balancer(settings);
+  carry_out(balancer.decide(job_));
+  job_.hosts[1].usable = false;
+  EXPECT_EQ(balancer.decide(job_).moves.size(), 4U);
+}
+
+TEST_F(BalancerTest, RanksThatTalkTooMuchStay) {
+  // All even ones talk, so that a move of one would cost more than it brings.
+  for (std::uint32_t rank = 0; rank + 2 < 8; rank += 2) {
+    job_.traffic.push_back({rank, rank + 2, 0, 1e5});
+  }
+  for (const Policy* policy : kPolicies) {
+    const Plan plan = Balancer(*policy, {}).decide(job_);
+    EXPECT_FALSE(plan.moves.empty()) << policy->word;
+    for (const PlannedMove& move : plan.moves) {
+      EXPECT_EQ(move.rank % 2, 1U) << policy->word;
+    }
+    EXPECT_DOUBLE_EQ(plan.by_home_s, 0);
+  }
+}
+
+TEST_F(BalancerTest, LeavesAloneAJobInWhichAllTalkTooMuch) {
+  for (std::uint32_t rank = 0; rank < 8; ++rank) {
+    job_.traffic.push_back({rank, (rank + 1) % 8, 0, 1e5});
+  }
+  EXPECT_TRUE(balancer().decide(job_).moves.empty());
+}
+
+TEST_F(BalancerTest, LearnsWhatMessagesByHomeCost) {
+  for (std::uint32_t rank = 0; rank < 8; ++rank) {
+    job_.traffic.push_back({rank, (rank + 1) % 8, 0, 1000});
+  }
+  BalancerSettings settings;
+  settings.by_home = {.message_s = 1e-5, .byte_s = 1e-9};
+  Balancer balancer = this->balancer(settings);
+  job_.step_s = 4;
+  const Plan plan = balancer.decide(job_);
+  ASSERT_FALSE(plan.moves.empty());
+  EXPECT_GT(plan.by_home_s, 0);
+  carry_out(plan);
+  for (const PlannedMove& move : plan.moves) {
+    job_.ranks[move.rank].by_home = true;
+  }
+  job_.step_s = plan.step_after_s + plan.by_home_s;  // They cost twice as much as was thought.
+  balancer.decide(job_);
+  EXPECT_NEAR(balancer.by_home().message_s, 1.5e-5, 1e-9);
+  EXPECT_NEAR(balancer.by_home().byte_s, 1.5e-9, 1e-13);
+}
+
 TEST_F(BalancerTest, APlanThatWasNotCarriedOutIsNotHeldToItsWord) {
   Balancer balancer = this->balancer();
   for (int i = 0; i <= Balancer::kMostBrokenPromises; ++i) {

@@ -15,6 +15,8 @@ Outcome play(const Scenario& scenario, const Policy* policy) {
   SimulationOptions options;
   options.policy = policy;
   options.settings.most_moves = 50;
+  options.settings.confirmations = 2;
+  options.settings.intervals_to_judge = 2;
   return simulate(scenario, options);
 }
 

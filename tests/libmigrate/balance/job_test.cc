@@ -41,9 +41,28 @@ TEST(BalancedJob, AStepTakesAsLongAsTheSlowestHost) {
 TEST(BalancedJob, WhatIsSentToOtherHostsTakesTime) {
   Job job = two_hosts();
   job.link_bytes_per_s = 100;
+  job.by_home = {.message_s = 0, .byte_s = 0};
   job.traffic = {{0, 1, 1000}, {1, 2, 50}};
   EXPECT_DOUBLE_EQ(step_seconds(job, {0, 0, 1}), 2.5);
   EXPECT_DOUBLE_EQ(step_seconds(job, {0, 0, 0}), 1.5);
+}
+
+TEST(BalancedJob, MessagesOfMovedRanksGoByHome) {
+  Job job = two_hosts();
+  job.by_home = {.message_s = 0.1, .byte_s = 0.01};
+  job.traffic = {{0, 1, 10, 1}, {1, 2, 0, 3}};
+  EXPECT_DOUBLE_EQ(by_home_seconds(job, current_placement(job)), 0);
+  Placement placement = current_placement(job);
+  placement[0] = 1 - placement[0];
+  EXPECT_DOUBLE_EQ(by_home_seconds(job, placement), 0.2);
+  Job silent = job;
+  silent.traffic.clear();
+  EXPECT_NEAR(step_seconds(job, placement), step_seconds(silent, placement) + 0.2, 1e-6);
+  job.ranks[1].by_home = true;
+  EXPECT_DOUBLE_EQ(by_home_seconds(job, placement), 0.7) << "of rank 1: 2 * 0.2 + 3 * 0.1";
+  const std::vector<double> prices = prices_of_moving(job);
+  EXPECT_DOUBLE_EQ(prices[0], 0.2);
+  EXPECT_DOUBLE_EQ(prices[1], 0) << "it has been moved";
 }
 
 TEST(BalancedJob, TheBoundIsThatOfAllProcessorsOrOfTheLargestRank) {

@@ -25,6 +25,7 @@ class MeasurementTest : public testing::Test {
                                      {"pid", 100 + number},
                                      {"state", "running"},
                                      {"memory_bytes", 1e6},
+                                     {"has_moved", number == 3},
                                      {"outside_s", 4},
                                      {"waited_s", 2},
                                      {"processor_s", 5},
@@ -133,7 +134,10 @@ TEST_F(MeasurementTest, WhoTalksToWhom) {
   for (const Traffic& each : found.job.traffic) {
     EXPECT_LT(each.one, each.other);
     EXPECT_DOUBLE_EQ(each.bytes, 5);
+    EXPECT_DOUBLE_EQ(each.messages, 0.05);
   }
+  EXPECT_FALSE(found.job.ranks[0].by_home);
+  EXPECT_TRUE(found.job.ranks[3].by_home);
 }
 
 TEST_F(MeasurementTest, AHostThatIsSilentTakesNobody) {
