@@ -123,7 +123,7 @@ class Mpi(MpiCase):
 
     @unittest.skipUnless(program("NPopenmpi") and program("mpirun"), "no NetPIPE or Open MPI")
     def test_netpipe_goes_through_all_lengths(self):
-        self.pipe(program("NPopenmpi"), "-i", "-u", 262144, "-o", self.testbed.new_path("np"))
+        self.pipe(program("NPopenmpi"), "-i", "-u", 16777216, "-o", self.testbed.new_path("np"))
 
     @unittest.skipUnless(program("NPmpich2") and program("mpiexec.mpich"), "no NetPIPE or MPICH")
     def test_check_says_why_ranks_of_mpich_stay(self):

@@ -12,6 +12,7 @@ SOCKET = "/run/migrate/migrated.sock"
 parser = argparse.ArgumentParser()
 parser.add_argument("--listen", required=True)
 parser.add_argument("--allow", action="append")
+parser.add_argument("--group-rules", default=argparse.SUPPRESS)
 parser.add_argument("--insecure", action="store_true")
 parser.add_argument("--fail", action="store_true")
 parser.add_argument("--stubborn", action="store_true", help="ignore SIGTERM")
