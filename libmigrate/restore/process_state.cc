@@ -247,6 +247,30 @@ void set_affinity(pid_t host_thread, const wire::Thread& thread) {
   }
 }
 
+Result<void> set_policy(pid_t host_thread, const wire::Thread& thread,
+                        const ProcessLimits& present) {
+  const std::string name = "thread " + std::to_string(thread.id());
+  const bool came_first = ::sched_getscheduler(host_thread) == SCHED_FIFO;
+  sched_param parameter{};
+  parameter.sched_priority = thread.priority();
+  if (::sched_setscheduler(host_thread, thread.policy(), &parameter) != 0) {
+    log::warn("{}", system_error("set the scheduling policy of", name).message());
+    parameter.sched_priority = 0;
+    if (came_first && ::sched_setscheduler(host_thread, SCHED_OTHER, &parameter) != 0) {
+      return fail(system_error("give its ordinary scheduling back to", name));
+    }
+  }
+  // A thread of real time has none, and none of what it set meanwhile.
+  if (came_first && thread.timer_slack_ns() != 0 &&
+      thread.timer_slack_ns() != present.timer_slack_ns) {
+    const std::string path = "/proc/" + std::to_string(host_thread) + "/timerslack_ns";
+    if (auto set = write_file(path, std::to_string(thread.timer_slack_ns())); !set) {
+      log::warn("{}", set.error().message());
+    }
+  }
+  return {};
+}
+
 }  // namespace
 
 void script_draft_process(Script& script, const wire::ProcessImage& draft, int executable,
@@ -349,15 +373,21 @@ void script_thread(Script& script, const wire::ProcessImage& image, const wire::
   script_settings(script, thread);
 }
 
-void set_scheduling(pid_t host_thread, const wire::Thread& thread) {
-  const std::string name = "thread " + std::to_string(thread.id());
-  const int policy = ::sched_getscheduler(host_thread);
-  if (policy != thread.policy()) {
+void run_first(pid_t host_thread, const wire::ProcessImage& image) {
+  const bool is_limited = image.resource_limits_size() > RLIMIT_RTTIME &&
+                          image.resource_limits(RLIMIT_RTTIME).soft() != RLIM64_INFINITY;
+  if (!is_limited && ::sched_getscheduler(host_thread) == SCHED_OTHER) {
     sched_param parameter{};
-    parameter.sched_priority = thread.priority();
-    if (::sched_setscheduler(host_thread, thread.policy(), &parameter) != 0) {
-      log::warn("{}", system_error("set the scheduling policy of", name).message());
-    }
+    parameter.sched_priority = ::sched_get_priority_min(SCHED_FIFO);
+    static_cast<void>(::sched_setscheduler(host_thread, SCHED_FIFO, &parameter));
+  }
+}
+
+Result<void> set_scheduling(pid_t host_thread, const wire::Thread& thread,
+                            const ProcessLimits& present) {
+  const std::string name = "thread " + std::to_string(thread.id());
+  if (thread.priority() != 0 || ::sched_getscheduler(host_thread) != thread.policy()) {
+    MIGRATE_TRY(set_policy(host_thread, thread, present));
   }
   if (thread.nice() != ::getpriority(PRIO_PROCESS, static_cast<id_t>(host_thread)) &&
       ::setpriority(PRIO_PROCESS, static_cast<id_t>(host_thread), thread.nice()) != 0) {
@@ -368,6 +398,7 @@ void set_scheduling(pid_t host_thread, const wire::Thread& thread) {
     log::warn("{}", system_error("set the I/O priority of", name).message());
   }
   set_affinity(host_thread, thread);
+  return {};
 }
 
 Result<ProcessLimits> read_limits(pid_t process) {
@@ -383,6 +414,9 @@ Result<ProcessLimits> read_limits(pid_t process) {
   text >> limits.oom_score_adjust;
   if (const auto filter = read_file("/proc/" + std::to_string(process) + "/coredump_filter")) {
     std::istringstream(*filter) >> std::hex >> limits.coredump_filter;
+  }
+  if (const auto slack = read_file("/proc/" + std::to_string(process) + "/timerslack_ns")) {
+    std::istringstream(*slack) >> limits.timer_slack_ns;
   }
   return limits;
 }

@@ -17,6 +17,7 @@ struct ProcessLimits {
   std::array<rlimit64, RLIM_NLIMITS> resources{};
   int oom_score_adjust = 0;
   std::uint32_t coredump_filter = 0;
+  std::uint64_t timer_slack_ns = 0;  // of its first thread; 0: the kernel does not tell
 };
 
 /// Adds the calls by which the leader takes on, while the process still runs at the source, what of
@@ -43,9 +44,17 @@ void script_timers_and_signals(Script& script, const wire::ProcessImage& image,
 void script_thread(Script& script, const wire::ProcessImage& image, const wire::Thread& thread,
                    const wire::Credentials& own);
 
-/// What this process can set for `thread` of `image` from outside: scheduling and affinity. What
-/// the system refuses is logged and left.
-void set_scheduling(pid_t host_thread, const wire::Thread& thread);
+/// Until set_scheduling(), a thread of a seed runs before all ordinary ones, as RealtimeScope does:
+/// beside busy processors each of its scripts would wait for several of them. It must end with this
+/// process. Makes no thread meanwhile: that would have no timer slack. Nothing, without the
+/// permission or where `image` has a limit on real time.
+void run_first(pid_t host_thread, const wire::ProcessImage& image);
+
+/// What this process can set for `thread` of `image` from outside: scheduling and affinity.
+/// `present` is the seed's, which run_first() was called for or not. What the system refuses is
+/// logged and left. Errors: kSystem (what run_first() has given cannot be taken back).
+Result<void> set_scheduling(pid_t host_thread, const wire::Thread& thread,
+                            const ProcessLimits& present);
 
 Result<ProcessLimits> read_limits(pid_t process);
 

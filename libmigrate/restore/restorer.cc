@@ -322,6 +322,9 @@ Result<void> Restorer::finish(const wire::Image& image,
   const wire::ProcessImage& process = only_process(image);
   stamp_shared_memories(image.objects(), memories_);
   MIGRATE_TRY(match_threads(process));
+  for (const RestoredThread& thread : threads_) {
+    run_first(thread.host_id, process);
+  }
   for (std::size_t i = 0; i < threads_.size(); ++i) {
     process.threads(static_cast<int>(i))
         .general_registers()
@@ -534,7 +537,7 @@ Result<void> Restorer::set_registers(const wire::ProcessImage& image) {
     MIGRATE_TRY(arch::write_extended_state(threads_[i].host_id, wanted.extended_state()));
     MIGRATE_TRY(arch::write_registers(threads_[i].host_id, threads_[i].registers));
     MIGRATE_TRY(write_signal_mask(threads_[i].host_id, wanted.signal_mask()));
-    set_scheduling(threads_[i].host_id, wanted);
+    MIGRATE_TRY(set_scheduling(threads_[i].host_id, wanted, limits_));
   }
   return {};
 }
