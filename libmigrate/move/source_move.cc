@@ -1,6 +1,7 @@
 #include "libmigrate/move/source_move.h"
 
 #include <algorithm>
+#include <chrono>
 #include <thread>
 #include <utility>
 
@@ -9,6 +10,7 @@
 #include "libmigrate/host/refusals_json.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
+#include "libmigrate/move/childless_moment.h"
 #include "libmigrate/trace/tracee.h"
 #include "transport/proof.h"
 
@@ -21,6 +23,7 @@ constexpr auto kRetryPause = std::chrono::milliseconds(20);
 // A process that changes (threads, mappings, its program) between the inspection and the freeze is
 // tried again for so long, asked for or not.
 constexpr std::int64_t kChangesUs = 2'000'000;
+constexpr auto kChildlessMoment = std::chrono::milliseconds(2000);
 
 /// Whether the program itself is in the way, for a moment; what else is seen then may be of that
 /// moment, too, such as its connection to the daemon.
@@ -133,6 +136,8 @@ SourceMove::Attempt SourceMove::attempt() {
     if (plan_.rounds) {
       MIGRATE_TRY(copy_ahead());
     }
+    MIGRATE_TRY(
+        await_childless_moment(options_.pid, kChildlessMoment, [this] { return still_wanted(); }));
     return freeze_and_run(offsets);
   }();
   if (moved || handover_->run_sent()) {

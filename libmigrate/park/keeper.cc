@@ -10,14 +10,13 @@
 
 #include <charconv>
 #include <chrono>
-#include <sstream>
 #include <thread>
 #include <utility>
 
-#include "base/file.h"
 #include "base/log.h"
 #include "libmigrate/park/internal/parking.h"
 #include "libmigrate/park/parked_process.h"
+#include "libmigrate/proc/children.h"
 #include "libmigrate/proc/proc_text.h"
 #include "libmigrate/trace/tracee.h"
 
@@ -87,10 +86,7 @@ Result<void> ParkedProcess::prepare_keeper(const arch::GeneralRegisters& registe
 }
 
 void ParkedProcess::end_children(pid_t process) {
-  const std::string id = std::to_string(process);
-  std::istringstream children(
-      read_file("/proc/" + id + "/task/" + id + "/children").value_or(std::string()));
-  for (pid_t child = 0; children >> child;) {
+  for (const pid_t child : children_of(process)) {
     if (::syscall(SYS_kcmp, process, child, KCMP_VM, 0, 0) != 0) {
       continue;  // Not one of ours: its user made it, and it may have become another's.
     }

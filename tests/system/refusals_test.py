@@ -215,6 +215,26 @@ sys.exit(42)
             self.assertEqual(move.wait(60), DONE, bytes(move.output))
             self.assertEqual(finish(process), "")
 
+    def test_a_program_that_has_children_nearly_always_is_moved_between_two(self):
+        parent = """
+import os, subprocess, sys, time
+print("ready", flush=True)
+while not os.path.exists(sys.argv[1]):
+    subprocess.run(["/usr/bin/sleep", "0.25"])
+    time.sleep(0.03)  # Shorter than what comes between looking at it and freezing it.
+print("ok")
+sys.exit(42)
+"""
+        with Testbed() as testbed:
+            stop = testbed.new_path()
+            process = testbed.start("hostA", "/usr/bin/python3", "-c", parent, stop)
+            process.stop_file = stop
+            self.assertTrue(process.wait_ready())
+            for mode, host in (("lazy", "hostB"), ("precopy", "hostA")):
+                outcome = testbed.control("hostA", "move", process.pid, host, "--mode", mode, "--retry", "60")
+                self.assertEqual(outcome.status, DONE, outcome)
+            self.assertEqual(finish(process), "")
+
     def test_no_such_host(self):
         with Testbed() as testbed:
             process = testbed.start_program("hostA", "threads", "ids")
