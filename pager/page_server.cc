@@ -18,6 +18,8 @@ namespace {
 constexpr std::size_t kUrgentSlot = 0;
 constexpr std::size_t kBulkSlot = 1;
 constexpr int kControlPollMs = 20;
+// While nothing is to be pushed, each look for what is said takes twice as long as the one before.
+constexpr int kLongestControlPollMs = 320;
 constexpr std::chrono::milliseconds kOfOneReader{2};  // between requests of one thread
 constexpr int kUrgentNice = -10;
 // Of processor time that several want; within the worker, faults come first.
@@ -416,6 +418,7 @@ Result<void> PageServer::push_until_done(PageLink& link) {
   MIGRATE_TRY(scan());
   MIGRATE_TRY(send_presence(link));
   push_end_sent_ = false;
+  int idle_poll_ms = kControlPollMs;
   while (!stop_ && !done_) {
     if (all_wanted_) {
       release_all();
@@ -434,7 +437,8 @@ Result<void> PageServer::push_until_done(PageLink& link) {
       }
       MIGRATE_TRY(receive_control(link, 0));
     } else {
-      MIGRATE_TRY(receive_control(link, push_end_sent_ ? 1000 : kControlPollMs));
+      MIGRATE_TRY(receive_control(link, push_end_sent_ ? 1000 : idle_poll_ms));
+      idle_poll_ms = std::min(2 * idle_poll_ms, kLongestControlPollMs);
     }
   }
   return {};

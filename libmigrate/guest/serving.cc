@@ -31,7 +31,6 @@ GuestServing::~GuestServing() {
 
 int GuestServing::collect_poll_fds(std::vector<pollfd>& polled) {
   constexpr int kLongestPollMs = 1000;
-  constexpr int kOwedPollMs = 50;
   polled.push_back({guest_.cell_over() ? -1 : guest_.cell()->event_fd(), POLLIN, 0});
   polled.push_back({guest_.source().poll_fd(), POLLIN, 0});
   guest_.pages().collect_poll_fds(polled);
@@ -42,7 +41,7 @@ int GuestServing::collect_poll_fds(std::vector<pollfd>& polled) {
   }
   const int longest_ms = is_next                ? static_cast<int>(kPointPause.count())
                          : guest_.independent() ? kLongestPollMs
-                                                : kOwedPollMs;
+                                                : owed_pause_.next_ms(guest_.pages().owed());
   return wanted_ms >= 0 ? std::min(longest_ms, wanted_ms) : longest_ms;
 }
 

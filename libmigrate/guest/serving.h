@@ -5,6 +5,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/idle_pause.h"
 #include "libmigrate/guest/guest_letters.h"
 #include "libmigrate/guest/onward.h"
 #include "libmigrate/move/point_wait.h"
@@ -55,6 +56,7 @@ class GuestServing final : public GuestPhaseRunner {
   OnwardMoves& moves_;
   std::vector<PendingMove> pending_;
   std::unique_ptr<OnwardMove> onward_;
+  IdlePause owed_pause_{50, 400};  // Nothing wakes the worker when pages come.
 };
 
 /// What is said of `process`, as people know it, once Run was sent for a move on.

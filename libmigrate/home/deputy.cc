@@ -17,7 +17,8 @@ namespace migrate {
 namespace {
 
 constexpr int kOwesNothingMs = 1000;
-constexpr int kOwesPagesMs = 20;
+constexpr int kShortestLookMs = 20;  // At what the page server confirms, which wakes nobody.
+constexpr int kLongestLookMs = 320;
 
 // Sent by on_continued below, because the process goes on already.
 bool is_own_continue(const std::array<std::byte, kSiginfoBytes>& bytes) {
@@ -52,6 +53,7 @@ Deputy::Deputy(const HomeSurroundings& around, HomeRecord& record, Asking& askin
             return around_.send_request(where, request);
           },
           around.clock),
+      pause_(kShortestLookMs, kLongestLookMs),
       reported_done_(is_taken_over && departed_.move->done()) {
   Whereabouts& where = record_.where();
   if (where.session.empty()) {
@@ -125,14 +127,21 @@ Result<void> Deputy::settle() {
 }
 
 int Deputy::collect_poll_fds(std::vector<pollfd>& polled) {
-  int timeout_ms = departed_.move->done() ? kOwesNothingMs : kOwesPagesMs;
+  int timeout_ms = departed_.move->done() ? kOwesNothingMs : look_in_ms();
   polled.push_back({around_.child_signals, POLLIN, 0});
   polled.push_back({departed_.move->control_fd(), POLLIN, 0});
   for (const int wanted_ms :
        {forwards_.collect_poll_fds(polled), relay_->collect_poll_fds(polled)}) {
     timeout_ms = wanted_ms >= 0 ? std::min(timeout_ms, wanted_ms) : timeout_ms;
   }
-  return end_ ? std::min(timeout_ms, kOwesPagesMs) : timeout_ms;
+  return end_ ? std::min(timeout_ms, kShortestLookMs) : timeout_ms;
+}
+
+// Of a process that asks for few pages, many are served at little cost.
+int Deputy::look_in_ms() {
+  const int idle_ms = pause_.next_ms(departed_.move->owed_pages());
+  const bool is_waited_for = asking_.client.open() || departed_.move->control_fd() < 0;
+  return is_waited_for ? kShortestLookMs : idle_ms;
 }
 
 int Deputy::collect_poll_fds_of_deputy(std::vector<pollfd>& polled) {

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "base/idle_pause.h"
 #include "libmigrate/home/departed.h"
 #include "libmigrate/home/forwards.h"
 #include "libmigrate/home/process_end.h"
@@ -86,6 +87,7 @@ class Deputy {
   ParkedHere* parked() const;
   bool serves_children() const;
   void leave_to_keeper();
+  int look_in_ms();
   LastMove last_move() const;
   nlohmann::json outcome() const;
   void log_end() const;
@@ -101,6 +103,7 @@ class Deputy {
   std::vector<EndClient> end_clients_;
   std::optional<ProcessEnd> end_;
   std::int64_t next_progress_us_ = 0;
+  IdlePause pause_;
   bool reported_done_ = false;  // that nothing is owed
 };
 

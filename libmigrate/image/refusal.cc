@@ -14,6 +14,11 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "choose a destination of the same architecture"},
     {"ASYNC_IO", "the descriptor sends signals (O_ASYNC), which are not carried",
      "let the program clear O_ASYNC, or poll instead"},
+    {"BORN_AWAY",
+     "its parent was away from home when it was born: it lives in the cell of its parent, and has "
+     "no home that it could have left",
+     "begin it where its parent was started: a function that runs elsewhere returns what is to be "
+     "run next, and its caller runs that"},
     {"BPF", "BPF objects belong to this kernel", "let the program close its BPF objects"},
     {"CAPABILITIES", "the process has capabilities that the destination's daemon has not",
      "give the daemon there these capabilities, or start the program with fewer (setpriv, capsh)"},
@@ -175,7 +180,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "move when the other process has ended"},
     {"SHARED_FILE",
      "another process has the same open file, and with it the same state or position",
-     "let each program open the file itself, or append to it (>> in a shell)"},
+     "let each program open the file itself; if it is the output of a program and its children or "
+     "copies, append to it (>> in a shell), or write through a pipe (| cat >FILE)"},
     {"SHARED_MEMORY_OUTSIDE", "another process shares this memory",
      "move when the other process has ended or unmapped it"},
     {"SIGNALS_PENDING", "more signals wait for it than are sent anew in one go",

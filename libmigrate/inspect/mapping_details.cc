@@ -37,8 +37,14 @@ class Samples {
     for (const int flags : {MAP_PRIVATE, MAP_PRIVATE | MAP_NORESERVE, MAP_SHARED}) {
       for (const int protection : kProtections) {
         for (const int advice : kAdvices) {
-          add(protection, flags | MAP_ANONYMOUS, advice);
+          add(protection, flags | MAP_ANONYMOUS, advice, -1);
         }
+      }
+    }
+    // Shared, of a file that cannot be written by it: caches of the C library are.
+    if (const auto file = open_file("/proc/self/exe", O_RDONLY)) {
+      for (const int protection : kProtections) {
+        add(protection, MAP_SHARED, MADV_NORMAL, file->get());
       }
     }
   }
@@ -52,9 +58,9 @@ class Samples {
 
  private:
   // Made writable and then less, it is accounted for as memory that was written once.
-  void add(int protection, int flags, int advice) {
+  void add(int protection, int flags, int advice, int file) {
     for (const int first : {protection, PROT_READ | PROT_WRITE}) {
-      void* const page = ::mmap(nullptr, kPageBytes, first, flags, -1, 0);
+      void* const page = ::mmap(nullptr, kPageBytes, first, flags, file, 0);
       if (page != MAP_FAILED) {
         pages_.push_back(page);
         ::mprotect(page, kPageBytes, protection);

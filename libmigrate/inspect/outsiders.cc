@@ -8,12 +8,20 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include <algorithm>
+
 #include "base/file.h"
 #include "libmigrate/inspect/internal/shared_files.h"
+#include "libmigrate/proc/mapping_query.h"
 #include "libmigrate/proc/proc_text.h"
 
 namespace migrate::inspect {
 namespace {
+
+// As maps shows it.
+std::string shown_device(std::uint32_t device_major, std::uint32_t device_minor) {
+  return fmt::format("{:02x}:{:02x}", device_major, device_minor);
+}
 
 // What to look for in all other processes.
 struct Wanted {
@@ -40,9 +48,8 @@ struct Wanted {
   }
   void add_memory(const StatKey& key) {
     memories.insert(key);
-    mapped_memories.emplace(
-        std::pair(fmt::format("{:02x}:{:02x}", major(key.first), minor(key.first)), key.second),
-        key);
+    mapped_memories.emplace(std::pair(shown_device(major(key.first), minor(key.first)), key.second),
+                            key);
   }
 };
 
@@ -104,9 +111,34 @@ void search_descriptors(pid_t pid, const std::string& directory, const Wanted& w
   }
 }
 
+// A host has many processes, and few of them share what they map. False: this kernel does not tell.
+bool search_shared_mappings(pid_t pid, const std::string& directory, const Wanted& wanted,
+                            Outsiders& found) {
+  const auto maps = open_file(directory + "/maps", O_RDONLY);
+  if (!maps) {
+    return true;
+  }
+  for (std::uint64_t from = 0;;) {
+    const auto mapping = find_shared_file_mapping(maps->get(), from);
+    if (!mapping || !*mapping) {
+      return mapping || mapping.error().code != ErrorCode::kUnsupported;
+    }
+    const SharedFileMapping& shared = **mapping;
+    from = shared.end;
+    const auto match = wanted.mappings.find(
+        {shown_device(shared.device_major, shared.device_minor), shared.inode});
+    if (match != wanted.mappings.end() && (match->second || shared.writable)) {
+      found.mappings.emplace(match->first, pid);
+    }
+  }
+}
+
 void search_mappings(pid_t pid, const std::string& directory, const Wanted& wanted,
                      Outsiders& found) {
   if (wanted.mappings.empty() && wanted.mapped_memories.empty()) {
+    return;
+  }
+  if (wanted.mapped_memories.empty() && search_shared_mappings(pid, directory, wanted, found)) {
     return;
   }
   const auto text = read_file(directory + "/maps");
@@ -154,9 +186,14 @@ bool same_object(pid_t one, pid_t other, int type) {
   return ::syscall(SYS_kcmp, one, other, type, 0, 0) == 0;
 }
 
-void check_relative(const ProcessView& view, pid_t other, Refusals& refusals) {
+// `may_be_child`: it is not known that the process has none.
+void check_relative(const ProcessView& view, pid_t other, bool may_be_child, Refusals& refusals) {
   if (other == view.pid) {
     return;
+  }
+  if (!may_be_child && !same_object(view.pid, other, KCMP_VM) &&
+      !same_object(view.pid, other, KCMP_FILES) && !same_object(view.pid, other, KCMP_FS)) {
+    return;  // Of most processes there is no more to be asked.
   }
   const auto text = read_file("/proc/" + std::to_string(other) + "/stat");
   if (!text) {
@@ -180,6 +217,16 @@ void check_relative(const ProcessView& view, pid_t other, Refusals& refusals) {
   } else if (fields[0] != "Z" && fields[0] != "X" && same_object(view.pid, other, KCMP_FS)) {
     refuse(refusals, "SHARED_ADDRESS_SPACE", describe_process(other), "the working directory");
   }
+}
+
+// The kernel's list, of which one that ends meanwhile may hide another, but not itself. Whether
+// there is any child, also where the kernel has no such lists (CONFIG_PROC_CHILDREN).
+bool may_have_children(const ProcessView& view) {
+  const auto threads = numbered_entries(view.tasks.get(), "task");
+  return !threads || std::ranges::any_of(*threads, [&](std::uint32_t thread) {
+    const auto children = read_file_at(view.tasks.get(), std::to_string(thread) + "/children");
+    return !children || !children->empty();
+  });
 }
 
 Outsiders find_outsiders(const ProcessView& view, const Wanted& wanted) {
@@ -214,6 +261,13 @@ bool runs_our_program(const std::string& directory) {
          theirs.st_ino == own.st_ino;
 }
 
+// Root's, running our program, and the first of a PID namespace.
+bool is_init_of_cell(const std::string& directory, std::string_view status) {
+  constexpr std::uint64_t kNobody = ~std::uint64_t{0};
+  return last_number_field(status, "NSpid:") == 1 &&
+         number_field(status, "Uid:", 10, kNobody) == 0 && runs_our_program(directory);
+}
+
 // The seed of a cell of this same machine, into which the destination has mapped the files of the
 // draft: it has not run yet, and never will beside the process. It is told by its parent, the init
 // of the cell: root's, running our program, and first of a PID namespace that is not the process's,
@@ -228,9 +282,7 @@ bool is_seed(const ProcessView& view, const std::string& directory, std::string_
       *space == *own_space) {
     return false;
   }
-  constexpr std::uint64_t kNobody = ~std::uint64_t{0};
-  return last_number_field(*init_status, "NSpid:") == 1 &&
-         number_field(*init_status, "Uid:", 10, kNobody) == 0 && runs_our_program(init);
+  return is_init_of_cell(init, *init_status);
 }
 
 // Those of the terminals that somebody outside has.
@@ -381,8 +433,9 @@ void check_outsiders(const ProcessView& view, const SharedObjects& objects, Find
 }
 
 void check_relatives(const ProcessView& view, Refusals& refusals) {
+  const bool may_be_child = may_have_children(view);
   for (const pid_t pid : all_processes()) {
-    check_relative(view, pid, refusals);
+    check_relative(view, pid, may_be_child, refusals);
   }
 }
 
@@ -399,13 +452,16 @@ void check_newcomers(const ProcessView& view, const SharedObjects& objects, Find
   const std::set<pid_t> ancestors =
       findings.shared_files.empty() ? std::set<pid_t>() : ancestors_of(view.pid);
   const auto check_one = [&](pid_t pid) {
-    check_relative(view, pid, refusals);
+    check_relative(view, pid, true, refusals);
     check_newcomer(view, objects, wanted, pid,
                    ancestors.contains(pid) ? &findings.shared_files : nullptr, refusals);
   };
   if (before == 0 || now < before || now - before > kMaxSteps) {
+    const bool wrapped = before == 0 || now < before;
     for (const pid_t pid : all_processes()) {
-      check_one(pid);
+      if (wrapped || static_cast<std::uint64_t>(pid) > before) {
+        check_one(pid);
+      }
     }
   } else {
     for (std::uint64_t pid = before + 1; pid <= now; ++pid) {
@@ -415,6 +471,20 @@ void check_newcomers(const ProcessView& view, const SharedObjects& objects, Find
   if (refusals.size() == refused_before) {
     findings.newest_pid = now;
   }
+}
+
+bool is_in_cell(const ProcessView& view) {
+  auto pid = static_cast<std::uint64_t>(view.pid);
+  while (pid != 0) {
+    const std::string directory = fmt::format("/proc/{}", pid);
+    const std::string status = read_file(directory + "/status").value_or("");
+    if (is_init_of_cell(directory, status)) {
+      return true;
+    }
+    const std::uint64_t parent = number_field(status, "PPid:");
+    pid = parent == pid ? 0 : parent;
+  }
+  return false;
 }
 
 std::uint64_t newest_pid(const ProcessView& view) {

@@ -5,6 +5,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -163,6 +164,10 @@ Result<Inspection> ProcessInspector::inspect_running() {
   inspect::check_relatives(view, refusals);
   inspect::check_outsiders(view, shared, findings, refusals);
   inspect::check_shared_files(view, findings, objects, image, refusals);
+  const auto is_elsewhere = [](const wire::Refusal& each) { return each.code() == "NAMESPACE"; };
+  if (std::ranges::any_of(refusals, is_elsewhere) && inspect::is_in_cell(view)) {
+    refusals.assign(1, make_refusal("BORN_AWAY", inspect::describe_process(view.pid)));
+  }
   if (MIGRATE_TRY(reread(view.maps.get(), "/proc/PID/maps")).empty()) {
     return fail(another_program("inspect", view.pid));
   }

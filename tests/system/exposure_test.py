@@ -47,7 +47,7 @@ class Exposure(unittest.TestCase):
             self.assertTrue(0 < each["owed_pages"] < 2 * MIB * 256, each)
         for words in (["ps"], ["show", self.identity]):
             text = self.testbed.run("hostA", "migratectl", *words).text
-            self.assertRegex(text, r"\(.* s\)|independent in +\d", words)
+            self.assertRegex(text, r"\(.* m?s\)|independent in +\d", words)
         self.finish()
 
     def test_a_cut_link_shows_on_both_sides(self):

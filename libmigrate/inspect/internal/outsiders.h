@@ -25,6 +25,10 @@ void check_newcomers(const ProcessView& view, const SharedObjects& objects, Find
 /// The newest pid of this PID namespace; 0 if it cannot be told.
 std::uint64_t newest_pid(const ProcessView& view);
 
+/// Whether the process is in a cell of this daemon or another of this host: it came here, or is a
+/// descendant of one that did.
+bool is_in_cell(const ProcessView& view);
+
 /// How a process is called in refusals: "pid 17 (sh)".
 std::string describe_process(pid_t pid);
 

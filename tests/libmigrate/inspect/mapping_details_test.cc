@@ -1,5 +1,6 @@
 #include "libmigrate/inspect/internal/mapping_details.h"
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <linux/mempolicy.h>
 #include <sys/mman.h>
@@ -39,6 +40,15 @@ class MappingDetailsTest : public testing::Test {
 
   Result<MappingList> list_ = MappingList::create();
 };
+
+// As programs have of the C library's caches: without this, all pages of large ones are walked.
+TEST_F(MappingDetailsTest, TellOfAFileThatIsMappedSharedAndCannotBeWritten) {
+  const HeldProcess process([] {
+    const UniqueFd file = open_file("/etc/passwd", O_RDONLY).value();
+    ::mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, file.get(), 0);
+  });
+  EXPECT_TRUE(details(process));
+}
 
 TEST_F(MappingDetailsTest, AreThoseOfSmaps) {
   const HeldProcess process([] {
