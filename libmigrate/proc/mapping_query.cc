@@ -27,7 +27,7 @@ struct Query {
 };
 static_assert(sizeof(Query) == 104);
 constexpr std::uint64_t kWritable = 0x02;
-constexpr std::uint64_t kShared = 0x08;
+constexpr std::uint64_t kMappedShared = 0x08;
 constexpr std::uint64_t kCoveringOrNext = 0x10;
 constexpr std::uint64_t kOfFile = 0x20;
 constexpr unsigned long kProcmapQuery = _IOWR('f', 17, Query);
@@ -36,7 +36,7 @@ constexpr unsigned long kProcmapQuery = _IOWR('f', 17, Query);
 
 Result<std::optional<SharedFileMapping>> find_shared_file_mapping(int maps, std::uint64_t from) {
   Query query;
-  query.flags = kShared | kCoveringOrNext | kOfFile;
+  query.flags = kMappedShared | kCoveringOrNext | kOfFile;
   query.address = from;
   if (::ioctl(maps, kProcmapQuery, &query) != 0) {
     if (errno == ENOENT) {

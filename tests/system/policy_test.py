@@ -224,13 +224,22 @@ class Rules(PolicyCase):
                         ["run", "--on", "hostB", "/bin/true"]):
             words = [*command[:1], "--policy", policy, *command[1:]]
             outcome = self.testbed.control("hostA", *words)
-            self.assertEqual(outcome.status, USAGE, outcome)
+            self.assertEqual(outcome.status, 125 if command[0] == "run" else USAGE, outcome)
             self.assertIn(f"{policy}:4:10", outcome.object["error"]["message"])
         daemon = self.testbed.run("hostA", BUILD / "bin" / "migrated", "--policy", policy,
                                   "--socket", self.testbed.work / "socket", "--state",
                                   self.testbed.work / "state")
         self.assertEqual(daemon.status, USAGE, daemon)
         self.assertIn(f"{policy}:4:10", daemon.errors)
+
+    def test_a_file_that_never_ends_is_no_policy(self):
+        endless = self.testbed.control("hostA", "check", "--policy", "/dev/zero", 1)
+        self.assertEqual(endless.status, USAGE, endless)
+        self.assertIn("longer than 1 MiB", endless.object["error"]["message"])
+        piped = self.testbed.run("hostA", "bash", "-c",
+                                 "migratectl check --policy <(echo nonsense) 1")
+        self.assertEqual(piped.status, USAGE, piped)
+        self.assertIn(":1:", piped.errors)
 
     def test_so_is_one_in_what_a_daemon_allows(self):
         for words in (["--allow", "nonsense"], ["--group-rules", "nonsense"],
@@ -558,6 +567,24 @@ class Run(PolicyCase):
         nowhere = self.testbed.run("hostA", "migratectl", "run", "--on", "10.1.2.3:1", "--",
                                    "/bin/echo", "no")
         self.assertEqual((nowhere.status, nowhere.text), (125, ""), nowhere)
+        wrong = self.testbed.run("hostA", "migratectl", "run", "--no-such-option", "--on", "hostB",
+                                 "--", "/bin/echo", "no")
+        self.assertEqual((wrong.status, wrong.text), (125, ""), wrong)
+
+    def test_inspect_takes_options_after_a_pid(self):
+        process = self.testbed.start("hostA", "/bin/sleep", "60")
+        self.addCleanup(process.kill)
+        inspected = self.testbed.control("hostA", "inspect", process.pid, "--to", "hostB")
+        self.assertIn("known", inspected.object["files"][0], inspected)
+
+    def test_inspect_says_what_it_cannot_take(self):
+        after = self.testbed.control("hostA", "inspect", "/bin/true", "--to", "hostB")
+        self.assertEqual(after.status, USAGE, after)
+        self.assertIn("before the command", after.object["error"]["message"])
+        own = self.testbed.control("hostA", "inspect", "--", "/bin/true", "--to", "hostB")
+        self.assertEqual(own.status, DONE, own)
+        moved = self.testbed.control("hostA", "inspect", "0123456789abcdef")
+        self.assertIn("migratectl show", moved.object["error"]["message"])
 
     def test_known_files(self):
         """Whatever a later rule says of files that are sent, those that are not known were asked for."""

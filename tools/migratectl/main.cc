@@ -13,14 +13,15 @@
 #include <string_view>
 #include <vector>
 
-#include "base/file.h"
 #include "libmigrate/migrate.h"
+#include "libmigrate/requests/policy_file.h"
 #include "libmigrate/requests/request_json.h"
 #include "libmigrate/requests/status_words.h"
 #include "libmigrate/requests/words.h"
 #include "tools/manual/describe.h"
 #include "tools/migratectl/balance.h"
 #include "tools/migratectl/connection.h"
+#include "tools/migratectl/inspect_words.h"
 #include "tools/migratectl/keys.h"
 #include "tools/migratectl/number_limits.h"
 #include "tools/migratectl/print.h"
@@ -257,9 +258,8 @@ void add_options(CLI::App& app, Options& options) {
 }
 
 Result<PolicyRules> policy_of(const Options& options) {
-  return options.policy_file.empty()
-             ? Result<PolicyRules>(PolicyRules())
-             : parse_policy(MIGRATE_TRY(read_file(options.policy_file)), options.policy_file);
+  return options.policy_file.empty() ? Result<PolicyRules>(PolicyRules())
+                                     : read_policy(options.policy_file);
 }
 
 std::chrono::milliseconds milliseconds(double seconds) {
@@ -536,8 +536,7 @@ int run_program(const Options& options) {
   const RunOptions program{options.socket, options.program, options.report};
   if (options.command == "run") {
     const auto move = run_request_of(options);
-    return move ? run_elsewhere(program, *move)
-                : report_error(options, move.error(), MIGRATE_USAGE);
+    return move ? run_elsewhere(program, *move) : report_error(options, move.error(), kNotStarted);
   }
   const auto check = check_request_of(options);
   if (!check) {
@@ -548,28 +547,35 @@ int run_program(const Options& options) {
                 : report_error(options, result.error(), MIGRATE_ERROR);
 }
 
-bool is_pid(const std::vector<std::string>& program) {
-  return program.size() == 1 &&
-         program.front().find_first_not_of("0123456789") == std::string::npos;
-}
-
 int parse_and_run(int argc, char** argv) {
   CLI::App app("Moves running processes between hosts (libmigrate)");
   Options options;
   add_options(app, options);
   try {
     app.parse(argc, argv);
+    if (app.got_subcommand("inspect") && options.program.size() > 1 &&
+        is_pid(options.program.front())) {
+      app.parse(pid_last(argc, argv, std::string(options.program.front())));
+    }
   } catch (const CLI::ParseError& error) {
     for (int i = 1; i < argc; ++i) {
       options.json = options.json || std::string_view(argv[i]) == "--json";
     }
+    const int usage = app.got_subcommand("run") ? kNotStarted : MIGRATE_USAGE;
     if (error.get_exit_code() != 0 && options.json) {
-      return report_error(options, MIGRATE_USAGE, "usage", error.what());
+      return report_error(options, usage, "usage", error.what());
     }
-    return app.exit(error) == 0 ? MIGRATE_DONE : MIGRATE_USAGE;
+    return app.exit(error) == 0 ? MIGRATE_DONE : usage;
   }
   options.command = app.get_subcommands().front()->get_name();
-  if (options.command == "run" || (options.command == "inspect" && !is_pid(options.program))) {
+  const bool inspects_pid = options.command == "inspect" && options.program.size() == 1 &&
+                            is_pid(options.program.front());
+  if (options.command == "inspect" && !inspects_pid) {
+    if (auto own = check_own_options(options.program, argc, argv); !own) {
+      return report_error(options, own.error(), MIGRATE_USAGE);
+    }
+  }
+  if (options.command == "run" || (options.command == "inspect" && !inspects_pid)) {
     return run_program(options);
   }
   if (options.command == "balance") {

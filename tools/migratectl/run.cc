@@ -26,7 +26,7 @@ namespace {
 
 using nlohmann::json;
 
-constexpr int kNotMoved = 125;  // As env(1), nohup(1) and timeout(1) have these.
+// As env(1), nohup(1) and timeout(1) have these.
 constexpr int kNotExecutable = 126;
 constexpr int kNoProgram = 127;
 
@@ -174,7 +174,7 @@ class Asking {
 int complain(const Error& error) {
   fmt::print(stderr, "migratectl: {}\n", error.message());
   return error.code == ErrorCode::kNotFound  ? kNoProgram
-         : error.code == ErrorCode::kRefused ? kNotMoved
+         : error.code == ErrorCode::kRefused ? kNotStarted
                                              : kNotExecutable;
 }
 
@@ -226,7 +226,7 @@ int run_elsewhere(const RunOptions& options, MoveRequest move) {
     ::kill(pid, SIGKILL);
     await_end(pid);
     tell_why(*start.why_not);
-    return kNotMoved;
+    return kNotStarted;
   }
   started->guard.let_go();
   if (start.is_here) {
@@ -248,7 +248,13 @@ int run_elsewhere(const RunOptions& options, MoveRequest move) {
 }
 
 Result<json> inspect_program(const RunOptions& options, CheckRequest check) {
-  const StartedProgram started = MIGRATE_TRY(start_program(options.command, end_program_with_us));
+  auto begun = start_program(options.command, end_program_with_us);
+  if (!begun && begun.error().code == ErrorCode::kNotFound) {
+    begun.error().remedy =
+        "give a command or a pid of this host; of a process that was moved, `migratectl show ID` "
+        "tells";
+  }
+  const StartedProgram started = MIGRATE_TRY(std::move(begun));
   const pid_t pid = started.pid;
   check.starts = true;
   json request = request_for(check);

@@ -9,6 +9,10 @@
 
 namespace migrate {
 
+/// Exit status of `run` whose program was not started, whatever the reason; env(1), nohup(1) and
+/// timeout(1) have the same.
+inline constexpr int kNotStarted = 125;
+
 /// A program that is to run elsewhere.
 struct RunOptions {
   std::string socket;

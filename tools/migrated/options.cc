@@ -13,6 +13,7 @@
 #include <toml++/toml.h>
 
 #include "base/file.h"
+#include "libmigrate/requests/policy_file.h"
 #include "tools/manual/describe.h"
 #include "transport/page_transport.h"
 
@@ -240,11 +241,11 @@ Result<void> check_addresses(const DaemonOptions& options) {
 /// The rules of the file that `policy` names, or of the usual one if it is there.
 Result<PolicyRules> travel_rules(const std::string& policy) {
   const std::string path = policy.empty() ? "/etc/libmigrate/policy.toml" : policy;
-  const auto text = read_file(path);
-  if (!text && policy.empty() && text.error().sys_errno == ENOENT) {
+  auto rules = read_policy(path);
+  if (!rules && policy.empty() && rules.error().sys_errno == ENOENT) {
     return PolicyRules();
   }
-  return text ? parse_policy(*text, path) : fail(text.error());
+  return rules;
 }
 
 }  // namespace
