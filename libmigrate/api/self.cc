@@ -93,7 +93,7 @@ class Asking {
                                                     "something; ask when that has returned");
     }
     is_asking_ = true;
-    std::optional<Answer> answer = request();
+    std::optional<Answer> answer = request_from_a_daemon();
     while (!answer) {
       answer = await();
     }
@@ -143,6 +143,20 @@ class Asking {
     has_looked_ = false;
     patience_ = TimeLimit(kPatienceSeconds);
     return std::nullopt;
+  }
+
+  /// The same, of a daemon that may be starting anew just now: as long as reasons against the move
+  /// may last. What it says itself has JSON.
+  std::optional<Answer> request_from_a_daemon() {
+    constexpr int kPauseMs = 100;
+    const TimeLimit retry(options_.retry_seconds);
+    std::optional<Answer> answer = request();
+    while (answer && answer->status == MIGRATE_ERROR && answer->json == Answer().json &&
+           options_.retry_seconds > 0 && !retry.is_over() && !limit_.is_over() && !has_moved()) {
+      pause_for(block_.news, block_.news.load(std::memory_order_acquire), kPauseMs);
+      answer = request();
+    }
+    return answer && has_moved() ? std::optional(moved()) : answer;
   }
 
   /// Waits until there is an answer, or something is to be done first.

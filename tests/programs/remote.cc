@@ -9,7 +9,8 @@
 //   remote kill HOST             a function that kills its process
 //   remote threads HOST COUNT    functions, while other threads allocate, lock and end
 //   remote prints HOST           what is printed here and there
-//   remote nested HOST HOST      a function that moves itself on, and begins another one
+//   remote nested HOST HOST      a function that moves itself on
+//   remote within HOST HOST      a function that has another one run elsewhere, which cannot be
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -215,12 +216,25 @@ void nested(const Words& words) {
   std::printf("hosts %s\n", hosts.c_str());
 }
 
+void within(const Words& words) {
+  const auto said = at(words.at(0), [&words]() -> std::string {
+                      try {
+                        return migrate::async(words.at(1), here).get();
+                      } catch (const migrate::error& error) {
+                        return error.refusals().empty() ? error.what()
+                                                        : error.refusals().front().code;
+                      }
+                    }).get();
+  std::printf("said %s\n", said.c_str());
+}
+
 const std::map<std::string, void (*)(const Words&)> kWays = {
     {"values", values},         {"many", many},
     {"touch", touch},           {"refused", share_and_ask},
     {"unknown", print_refused}, {"cancel", cancel},
     {"kill", kill_itself},      {"threads", beside_threads},
-    {"prints", prints},         {"nested", nested}};
+    {"prints", prints},         {"nested", nested},
+    {"within", within}};
 
 }  // namespace
 

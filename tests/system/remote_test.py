@@ -114,6 +114,38 @@ class Functions(RemoteCase):
         self.assertEqual(lines(process, "hosts"), ["hostB hostC"], self.told(process))
         self.check_nothing_is_left()
 
+    def test_one_of_a_function_that_is_away_says_what_to_do(self):
+        process = self.run_remote("within", "hostB", "hostC")
+        self.assertEqual(lines(process, "said"), ["BORN_AWAY"], self.told(process))
+        self.check_nothing_is_left()
+
+    def test_output_into_a_file_that_all_write(self):
+        def run(into):
+            output = self.testbed.new_path("output")
+            ran = self.testbed.run("hostA", "sh", "-c", into, PROGRAMS / "remote", output)
+            return ran, output.read_text()
+        ran, written = run('"$0" many 20 hostB hostC >>"$1"')
+        self.assertEqual(ran.status, 0, f"{ran}{written}")
+        self.assertIn(f"sum {3 * 19 * 20 // 2}", written)
+        ran, written = run('"$0" many 20 hostB hostC | cat >"$1"')
+        self.assertIn(f"sum {3 * 19 * 20 // 2}", written)
+        # With one position for all of them it is refused, which says what to do.
+        ran, written = run('"$0" many 20 hostB hostC >"$1"')
+        self.assertIn("SHARED_FILE", written)
+        self.assertIn(">> in a shell", written)
+        self.check_nothing_is_left()
+
+    def test_a_daemon_that_starts_anew_is_waited_for(self):
+        self.testbed.command("kill-daemon", "hostA", check=True)
+        process = self.testbed.start("hostA", PROGRAMS / "remote", "values", "hostB")
+        self.addCleanup(process.kill)
+        # The first thing that it prints comes after its first function.
+        self.assertFalse(wait_until(lambda: process.output, 1))
+        self.testbed.command("restart", "hostA", check=True)
+        self.assertEqual(process.wait(60), 0, self.told(process))
+        self.assertEqual(lines(process, "number"), ["42"], self.told(process))
+        self.check_nothing_is_left()
+
     def test_a_program_that_ends_leaves_nothing(self):
         process = self.testbed.start("hostA", PROGRAMS / "remote", "cancel", "hostB")
         self.addCleanup(process.kill)
