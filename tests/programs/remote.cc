@@ -217,14 +217,14 @@ void nested(const Words& words) {
 }
 
 void within(const Words& words) {
-  const auto said = at(words.at(0), [&words]() -> std::string {
-                      try {
-                        return migrate::async(words.at(1), here).get();
-                      } catch (const migrate::error& error) {
-                        return error.refusals().empty() ? error.what()
-                                                        : error.refusals().front().code;
-                      }
-                    }).get();
+  const auto said =
+      at(words.at(0), [&words]() -> std::string {
+        try {
+          return migrate::async(words.at(1), here).get();
+        } catch (const migrate::error& error) {
+          return error.refusals().empty() ? error.what() : error.refusals().front().code;
+        }
+      }).get();
   std::printf("said %s\n", said.c_str());
 }
 
