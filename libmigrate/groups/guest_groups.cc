@@ -119,7 +119,7 @@ bool is_delegated(const std::string& directory) {
 void clear_below(const std::string& directory) {
   std::vector<std::string> left;
   for (const std::string& name : list_directory(directory).value_or(std::vector<std::string>())) {
-    left.push_back(directory + "/" + name);
+    left.push_back(fmt::format("{}/{}", directory, name));
   }
   remove_groups(left);
 }

@@ -1,5 +1,6 @@
 #include "libmigrate/inspect/internal/mapping_details.h"
 
+#include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
 

@@ -24,7 +24,9 @@ TEST(MappingQuery, FindsWhatTheTextShows) {
   ASSERT_NE(of_file, MAP_FAILED);
   ASSERT_NE(anonymous, MAP_FAILED);
   std::vector<std::string> expected;
-  for (const MapsEntry& entry : parse_maps(read_file("/proc/self/maps").value()).value()) {
+  const std::string text = read_file("/proc/self/maps").value();
+  const std::vector<MapsEntry> entries = parse_maps(text).value();
+  for (const MapsEntry& entry : entries) {
     if (entry.shared && entry.inode != 0) {
       expected.push_back(fmt::format("{:x} {} {}", entry.end, entry.device, entry.inode) +
                          ((entry.protection & PROT_WRITE) != 0 ? " w" : ""));
