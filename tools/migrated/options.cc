@@ -347,7 +347,7 @@ Result<std::vector<Address>> listen_addresses(const DaemonOptions& options,
       }
       std::string& given = for_pages[transport];
       if (!given.empty()) {
-        return fail(only_pages(*transport, given + ", " + text));
+        return fail(only_pages(*transport, fmt::format("{}, {}", given, text)));
       }
       given = text;
     }

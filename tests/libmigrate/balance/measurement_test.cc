@@ -13,23 +13,23 @@ using nlohmann::json;
 class MeasurementTest : public testing::Test {
  protected:
   MeasurementTest() {
-    report_ = {{"job", "melt"},
-               {"ranks", 4},
-               {"elapsed_s", 10},
-               {"steps", 100},
-               {"hosts", json::array({host("a"), host("b")})},
-               {"measured", json::array()}};
+    report = {{"job", "melt"},
+              {"ranks", 4},
+              {"elapsed_s", 10},
+              {"steps", 100},
+              {"hosts", json::array({host("a"), host("b")})},
+              {"measured", json::array()}};
     for (int number = 0; number < 4; ++number) {
-      report_["measured"].push_back({{"rank", number},
-                                     {"host", number < 2 ? "a" : "b"},
-                                     {"pid", 100 + number},
-                                     {"state", "running"},
-                                     {"memory_bytes", 1e6},
-                                     {"has_moved", number == 3},
-                                     {"outside_s", 4},
-                                     {"waited_s", 2},
-                                     {"processor_s", 5},
-                                     {"partners", json::array({json{(number + 1) % 4, 500, 5}})}});
+      report["measured"].push_back({{"rank", number},
+                                    {"host", number < 2 ? "a" : "b"},
+                                    {"pid", 100 + number},
+                                    {"state", "running"},
+                                    {"memory_bytes", 1e6},
+                                    {"has_moved", number == 3},
+                                    {"outside_s", 4},
+                                    {"waited_s", 2},
+                                    {"processor_s", 5},
+                                    {"partners", json::array({json{(number + 1) % 4, 500, 5}})}});
     }
   }
 
@@ -40,13 +40,13 @@ class MeasurementTest : public testing::Test {
   }
 
   Measurement read() {
-    auto found = measurer_.read(report_.dump());
+    auto found = measurer.read(report.dump());
     EXPECT_TRUE(found) << found.error().message();
     return found ? *found : Measurement();
   }
 
-  Measurer measurer_{{"a", "b"}};
-  json report_;
+  Measurer measurer{{"a", "b"}};
+  json report;
 };
 
 TEST_F(MeasurementTest, WorkIsWhatAProcessorDidOutsideCalls) {
@@ -64,64 +64,64 @@ TEST_F(MeasurementTest, WorkIsWhatAProcessorDidOutsideCalls) {
 
 TEST_F(MeasurementTest, AQuotaIsAllThereIs) {
   EXPECT_DOUBLE_EQ(read().job.hosts[0].processors, 1);
-  measurer_ = Measurer({"a", "b"});
-  report_["hosts"][0]["quota"] = nullptr;
+  measurer = Measurer({"a", "b"});
+  report["hosts"][0]["quota"] = nullptr;
   EXPECT_DOUBLE_EQ(read().job.hosts[0].processors, 4);
 }
 
 TEST_F(MeasurementTest, OthersLeaveTheRest) {
-  report_["hosts"][1]["used_s"] = 13;  // Ranks have used ten of them.
+  report["hosts"][1]["used_s"] = 13;  // Ranks have used ten of them.
   EXPECT_DOUBLE_EQ(read().job.hosts[1].processors, 0.7);
 }
 
 TEST_F(MeasurementTest, OthersWouldHaveToShare) {
-  report_["hosts"][1]["quota"] = 2;
-  report_["hosts"][1]["used_s"] = 20;
-  report_["measured"][2]["host"] = "a";
-  report_["measured"][3]["host"] = "a";
+  report["hosts"][1]["quota"] = 2;
+  report["hosts"][1]["used_s"] = 20;
+  report["measured"][2]["host"] = "a";
+  report["measured"][3]["host"] = "a";
   EXPECT_NEAR(read().job.hosts[1].processors, 2.0 / 3, 1e-9);
 }
 
 TEST_F(MeasurementTest, WhoIsHeldUpIsSlower) {
   EXPECT_DOUBLE_EQ(read().job.hosts[0].speed, 1) << "two ranks that share one processor";
-  measurer_ = Measurer({"a", "b"});
+  measurer = Measurer({"a", "b"});
   for (int number = 0; number < 2; ++number) {
-    report_["measured"][number]["waited_s"] = 3;
+    report["measured"][number]["waited_s"] = 3;
   }
   EXPECT_DOUBLE_EQ(read().job.hosts[0].speed, 0.5);
 }
 
 TEST_F(MeasurementTest, AHostWithoutRanksIsThoughtToServeThemAsTheOthersDo) {
-  report_["hosts"].push_back(host("c"));
-  report_["hosts"][2]["used_s"] = 0;
-  measurer_ = Measurer({"a", "b", "c"});
+  report["hosts"].push_back(host("c"));
+  report["hosts"][2]["used_s"] = 0;
+  measurer = Measurer({"a", "b", "c"});
   for (int number = 0; number < 2; ++number) {
-    report_["measured"][number]["waited_s"] = 3;
+    report["measured"][number]["waited_s"] = 3;
   }
   EXPECT_DOUBLE_EQ(read().job.hosts[2].speed, 0.75);
 }
 
 TEST_F(MeasurementTest, OneMomentChangesHalf) {
   read();
-  report_["hosts"][0]["used_s"] = 15;
+  report["hosts"][0]["used_s"] = 15;
   EXPECT_DOUBLE_EQ(read().job.hosts[0].processors, 0.75);
 }
 
 TEST_F(MeasurementTest, ASlowerProcessorDoesLessInASecond) {
-  report_["hosts"][1]["rate"] = 500;
+  report["hosts"][1]["rate"] = 500;
   const Measurement found = read();
   EXPECT_DOUBLE_EQ(found.job.hosts[1].speed, 0.5);
   EXPECT_DOUBLE_EQ(found.job.ranks[0].work_s, 0.02);
   EXPECT_DOUBLE_EQ(found.job.ranks[2].work_s, 0.01);
   // As fast as it ever was: a moment in which it was disturbed says nothing of the processor.
-  report_["hosts"][1]["rate"] = 1000;
+  report["hosts"][1]["rate"] = 1000;
   EXPECT_DOUBLE_EQ(read().job.hosts[1].speed, 1);
-  report_["hosts"][1]["rate"] = 500;
+  report["hosts"][1]["rate"] = 500;
   EXPECT_DOUBLE_EQ(read().job.hosts[1].speed, 1);
 }
 
 TEST_F(MeasurementTest, WithoutStepsASecondStandsForOne) {
-  report_["steps"] = 0;
+  report["steps"] = 0;
   const Measurement found = read();
   EXPECT_FALSE(found.has_steps);
   EXPECT_DOUBLE_EQ(found.job.step_s, 1);
@@ -141,9 +141,9 @@ TEST_F(MeasurementTest, WhoTalksToWhom) {
 }
 
 TEST_F(MeasurementTest, AHostThatIsSilentTakesNobody) {
-  report_["hosts"].erase(1);
-  report_["measured"].erase(3);
-  report_["measured"].erase(2);
+  report["hosts"].erase(1);
+  report["measured"].erase(3);
+  report["measured"].erase(2);
   const Measurement found = read();
   EXPECT_FALSE(found.is_complete());
   EXPECT_DOUBLE_EQ(found.job.hosts[1].processors, 0);
@@ -151,7 +151,7 @@ TEST_F(MeasurementTest, AHostThatIsSilentTakesNobody) {
 
 TEST_F(MeasurementTest, HasEndedWithItsLastRank) {
   EXPECT_FALSE(read().has_ended);
-  for (json& each : report_["measured"]) {
+  for (json& each : report["measured"]) {
     EXPECT_FALSE(read().has_ended);
     each["state"] = "ended";
   }
@@ -159,10 +159,10 @@ TEST_F(MeasurementTest, HasEndedWithItsLastRank) {
 }
 
 TEST_F(MeasurementTest, WhatIsNoReportIsRefused) {
-  EXPECT_FALSE(measurer_.read("no"));
-  EXPECT_FALSE(measurer_.read("{}"));
-  report_["measured"][0]["host"] = "c";
-  EXPECT_FALSE(measurer_.read(report_.dump()));
+  EXPECT_FALSE(measurer.read("no"));
+  EXPECT_FALSE(measurer.read("{}"));
+  report["measured"][0]["host"] = "c";
+  EXPECT_FALSE(measurer.read(report.dump()));
 }
 
 }  // namespace

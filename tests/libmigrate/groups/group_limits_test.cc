@@ -26,15 +26,15 @@ wire::GroupLimit limit_of(const std::string& name, const std::string& value) {
 class GroupLimitsTest : public testing::Test {
  protected:
   void set(const std::string& group, const std::string& file, const std::string& text) {
-    std::filesystem::create_directories(directory_.file(group));
-    std::ofstream(directory_.file(group + "/" + file)) << text << "\n";
+    std::filesystem::create_directories(directory.file(group));
+    std::ofstream(directory.file(group + "/" + file)) << text << "\n";
   }
   std::string get(const std::string& file) const {
-    return read_file(directory_.file(file)).value_or("none");
+    return read_file(directory.file(file)).value_or("none");
   }
   std::string mount(const std::string& type, const std::string& options,
                     const std::string& root = "/") const {
-    return "25 20 0:22 " + root + " " + directory_.path() + " rw,nosuid shared:3 - " + type +
+    return "25 20 0:22 " + root + " " + directory.path() + " rw,nosuid shared:3 - " + type +
            " cgroup rw," + options + "\n";
   }
   std::vector<GroupPlace> in_version_2(const std::string& path) const {
@@ -54,7 +54,7 @@ class GroupLimitsTest : public testing::Test {
     return limits;
   }
 
-  test::TemporaryDirectory directory_;
+  test::TemporaryDirectory directory;
 };
 
 TEST_F(GroupLimitsTest, TheStrictestOfAGroupAndThoseAboveIt) {
@@ -119,7 +119,7 @@ TEST_F(GroupLimitsTest, AGroupThatIsNotSeenHasNoDirectory) {
   ASSERT_EQ(places.size(), 1U) << "of the other nothing at all is seen";
   EXPECT_EQ(places[0].directory, "");
   EXPECT_EQ(places[0].path, "/b");
-  EXPECT_EQ(places[0].hierarchy.directory("/a/c"), directory_.file("c"));
+  EXPECT_EQ(places[0].hierarchy.directory("/a/c"), directory.file("c"));
   EXPECT_TRUE(unseen_group_places("4:cpu:/a/c\n", mounts).empty());
 }
 
@@ -162,7 +162,7 @@ TEST_F(GroupLimitsTest, AreSetInEitherVersion) {
 
 TEST_F(GroupLimitsTest, ThatThoseAboveAreStricterIsWell) {
   set("a", "memory.max", "4096");
-  std::filesystem::create_directories(directory_.file("a/b"));
+  std::filesystem::create_directories(directory.file("a/b"));
   const GroupPlace place = in_version_2("/a/b").front();
   EXPECT_TRUE(set_group_limit(place, limit_of("memory.max", "8192")));
   EXPECT_FALSE(set_group_limit(place, limit_of("memory.max", "2048")));

@@ -30,22 +30,22 @@ char* map_pages(std::size_t count) {
 class MappingDetailsTest : public testing::Test {
  protected:
   void SetUp() override {
-    if (!list_) {
-      GTEST_SKIP() << list_.error().message();
+    if (!list) {
+      GTEST_SKIP() << list.error().message();
     }
   }
   std::optional<MappingDetails> details(const HeldProcess& process) const {
-    return details_of(*list_, process.pid(), entries_of(process, "maps"));
+    return details_of(*list, process.pid(), entries_of(process, "maps"));
   }
 
-  Result<MappingList> list_ = MappingList::create();
+  Result<MappingList> list = MappingList::create();
 };
 
 // As programs have of the C library's caches: without this, all pages of large ones are walked.
 TEST_F(MappingDetailsTest, TellOfAFileThatIsMappedSharedAndCannotBeWritten) {
   const HeldProcess process([] {
     const UniqueFd file = open_file("/etc/passwd", O_RDONLY).value();
-    ::mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, file.get(), 0);
+    static_cast<void>(::mmap(nullptr, kPageBytes, PROT_READ, MAP_SHARED, file.get(), 0));
   });
   EXPECT_TRUE(details(process));
 }
@@ -113,14 +113,14 @@ TEST_F(MappingDetailsTest, TellThatTheProcessMayHaveAPolicy) {
 TEST_F(MappingDetailsTest, AreNotSaidOfOtherMappingsThanWereShown) {
   const HeldProcess process([] {});
   auto shown = entries_of(process, "maps");
-  EXPECT_TRUE(details_of(*list_, process.pid(), shown));
+  EXPECT_TRUE(details_of(*list, process.pid(), shown));
   shown.front().end += kPageBytes;
-  EXPECT_FALSE(details_of(*list_, process.pid(), shown));
+  EXPECT_FALSE(details_of(*list, process.pid(), shown));
   shown = entries_of(process, "maps");
   shown.erase(shown.begin());
-  EXPECT_FALSE(details_of(*list_, process.pid(), shown));
+  EXPECT_FALSE(details_of(*list, process.pid(), shown));
   shown.insert(shown.begin(), MapsEntry());
-  EXPECT_FALSE(details_of(*list_, process.pid(), shown));
+  EXPECT_FALSE(details_of(*list, process.pid(), shown));
 }
 
 TEST_F(MappingDetailsTest, OfMuchMemoryDecideTheSame) {
