@@ -10,8 +10,10 @@
 
 #include <algorithm>
 
+#include "base/clock.h"
 #include "base/file.h"
 #include "libmigrate/inspect/internal/shared_files.h"
+#include "libmigrate/proc/children.h"
 #include "libmigrate/proc/mapping_query.h"
 #include "libmigrate/proc/proc_text.h"
 
@@ -219,16 +221,6 @@ void check_relative(const ProcessView& view, pid_t other, bool may_be_child, Ref
   }
 }
 
-// The kernel's list, of which one that ends meanwhile may hide another, but not itself. Whether
-// there is any child, also where the kernel has no such lists (CONFIG_PROC_CHILDREN).
-bool may_have_children(const ProcessView& view) {
-  const auto threads = numbered_entries(view.tasks.get(), "task");
-  return !threads || std::ranges::any_of(*threads, [&](std::uint32_t thread) {
-    const auto children = read_file_at(view.tasks.get(), std::to_string(thread) + "/children");
-    return !children || !children->empty();
-  });
-}
-
 Outsiders find_outsiders(const ProcessView& view, const Wanted& wanted) {
   Outsiders found;
   if (wanted.empty()) {
@@ -283,6 +275,15 @@ bool is_seed(const ProcessView& view, const std::string& directory, std::string_
     return false;
   }
   return is_init_of_cell(init, *init_status);
+}
+
+// Whether all pids may have been given since, so that a newcomer may have any: there is none in a
+// microsecond, for which the kernel holds its lock of all processes longer.
+bool may_be_used_up(std::int64_t since_us) {
+  const std::string most = read_file("/proc/sys/kernel/pid_max").value_or("");
+  std::string_view text = most;
+  return now_us() - since_us >=
+         static_cast<std::int64_t>(parse_number(take_line(text)).value_or(0));
 }
 
 // Those of the terminals that somebody outside has.
@@ -433,7 +434,8 @@ void check_outsiders(const ProcessView& view, const SharedObjects& objects, Find
 }
 
 void check_relatives(const ProcessView& view, Refusals& refusals) {
-  const bool may_be_child = may_have_children(view);
+  const auto children = children_of(view.pid);
+  const bool may_be_child = !children || !children->empty();
   for (const pid_t pid : all_processes()) {
     check_relative(view, pid, may_be_child, refusals);
   }
@@ -443,6 +445,7 @@ void check_newcomers(const ProcessView& view, const SharedObjects& objects, Find
                      Refusals& refusals) {
   constexpr std::uint64_t kMaxSteps = 64;
   const std::uint64_t before = findings.newest_pid;
+  const std::int64_t looked_us = now_us();
   const std::uint64_t now = newest_pid(view);
   const std::size_t refused_before = refusals.size();
   if (before != 0 && now == before) {
@@ -457,9 +460,9 @@ void check_newcomers(const ProcessView& view, const SharedObjects& objects, Find
                    ancestors.contains(pid) ? &findings.shared_files : nullptr, refusals);
   };
   if (before == 0 || now < before || now - before > kMaxSteps) {
-    const bool wrapped = before == 0 || now < before;
+    const bool all = before == 0 || now < before || may_be_used_up(findings.newest_pid_us);
     for (const pid_t pid : all_processes()) {
-      if (wrapped || static_cast<std::uint64_t>(pid) > before) {
+      if (all || static_cast<std::uint64_t>(pid) > before) {
         check_one(pid);
       }
     }
@@ -470,6 +473,7 @@ void check_newcomers(const ProcessView& view, const SharedObjects& objects, Find
   }
   if (refusals.size() == refused_before) {
     findings.newest_pid = now;
+    findings.newest_pid_us = looked_us;
   }
 }
 

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <utility>
 
+#include "base/clock.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/inspect/internal/descriptors.h"
 #include "libmigrate/inspect/internal/losses.h"
@@ -148,6 +149,7 @@ Result<Inspection> ProcessInspector::inspect_running() {
   Findings findings;
   findings.streams = std::move(state_->findings.streams);
   // Before the relatives are looked at, so that none born meanwhile is missed later.
+  findings.newest_pid_us = now_us();
   findings.newest_pid = inspect::newest_pid(view);
   state_->threads = MIGRATE_TRY(inspect::read_threads(view, {}));
   SharedObjects shared;

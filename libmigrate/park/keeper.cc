@@ -12,6 +12,7 @@
 #include <chrono>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "base/log.h"
 #include "libmigrate/park/internal/parking.h"
@@ -86,7 +87,7 @@ Result<void> ParkedProcess::prepare_keeper(const arch::GeneralRegisters& registe
 }
 
 void ParkedProcess::end_children(pid_t process) {
-  for (const pid_t child : children_of(process)) {
+  for (const pid_t child : children_of(process).value_or(std::vector<pid_t>())) {
     if (::syscall(SYS_kcmp, process, child, KCMP_VM, 0, 0) != 0) {
       continue;  // Not one of ours: its user made it, and it may have become another's.
     }

@@ -1,5 +1,7 @@
 #include "libmigrate/proc/children.h"
 
+#include <fmt/core.h>
+
 #include <sstream>
 #include <string>
 
@@ -7,11 +9,12 @@
 
 namespace migrate {
 
-std::vector<pid_t> children_of(pid_t process) {
+Result<std::vector<pid_t>> children_of(pid_t process) {
   std::vector<pid_t> found;
   const std::string threads = "/proc/" + std::to_string(process) + "/task/";
-  for (const std::string& thread : list_directory(threads).value_or(std::vector<std::string>())) {
-    std::istringstream children(read_file(threads + thread + "/children").value_or(std::string()));
+  for (const std::string& thread : MIGRATE_TRY(list_directory(threads))) {
+    std::istringstream children(
+        MIGRATE_TRY(read_file(fmt::format("{}{}/children", threads, thread))));
     for (pid_t child = 0; children >> child;) {
       found.push_back(child);
     }

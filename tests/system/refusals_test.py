@@ -189,6 +189,13 @@ class Destination(unittest.TestCase):
                         options=("--network", "place"))
             self.expect_taken(testbed, process, "hostB:7171")
 
+    def start_parent(self, testbed, text):
+        stop = testbed.new_path()
+        process = testbed.start("hostA", "/usr/bin/python3", "-c", text, stop)
+        process.stop_file = stop
+        self.assertTrue(process.wait_ready())
+        return process
+
     def test_children_that_end_are_waited_for(self):
         parent = """
 import os, subprocess, sys, time
@@ -201,10 +208,7 @@ print("ok")
 sys.exit(42)
 """
         with Testbed() as testbed:
-            stop = testbed.new_path()
-            process = testbed.start("hostA", "/usr/bin/python3", "-c", parent, stop)
-            process.stop_file = stop
-            self.assertTrue(process.wait_ready())
+            process = self.start_parent(testbed, parent)
             at_once = testbed.move("hostA", process.pid, "hostB", patience=0)
             self.assertEqual((at_once.status, at_once.codes()), (REFUSED, ["CHILDREN"]), at_once)
             move = testbed.start("hostA", "migratectl", "--json", "move", process.pid, "hostB", "--retry", "60")
@@ -226,10 +230,7 @@ print("ok")
 sys.exit(42)
 """
         with Testbed() as testbed:
-            stop = testbed.new_path()
-            process = testbed.start("hostA", "/usr/bin/python3", "-c", parent, stop)
-            process.stop_file = stop
-            self.assertTrue(process.wait_ready())
+            process = self.start_parent(testbed, parent)
             for mode, host in (("lazy", "hostB"), ("precopy", "hostA")):
                 outcome = testbed.control("hostA", "move", process.pid, host, "--mode", mode, "--retry", "60")
                 self.assertEqual(outcome.status, DONE, outcome)

@@ -69,6 +69,7 @@ struct Findings {
   std::set<MappedKey> private_mappings;
   std::map<std::string, std::uint64_t> shared_files;  ///< By shared_file_key(), to the shared_id.
   std::uint64_t newest_pid = 0;
+  std::int64_t newest_pid_us = 0;  ///< now_us(), before it was asked for.
   // What it would lose, where finding that out again would cost too much.
   std::string groups_text;  ///< Of /proc/PID/cgroup.
   std::vector<std::string> group_limits;

@@ -1,50 +1,24 @@
 #include "libmigrate/move/childless_moment.h"
 
 #include <gtest/gtest.h>
-#include <signal.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
 
 #include "libmigrate/proc/children.h"
+#include "tests/libmigrate/inspect/held_process.h"
 
 namespace migrate {
 namespace {
 
 using std::chrono::milliseconds;
-
-/// A child of the thread that makes it.
-class Child {
- public:
-  Child() {
-    pid_ = ::fork();
-    if (pid_ == 0) {
-      for (;;) {
-        ::pause();
-      }
-    }
-  }
-  ~Child() { end(); }
-  Child(const Child&) = delete;
-  Child& operator=(const Child&) = delete;
-
-  void end() {
-    if (pid_ > 0) {
-      ::kill(pid_, SIGKILL);
-      ::waitpid(std::exchange(pid_, 0), nullptr, 0);
-    }
-  }
-  pid_t pid() const { return pid_; }
-
- private:
-  pid_t pid_ = 0;
-};
+using test::HeldProcess;
 
 TEST(ChildlessMoment, IsNotWaitedForByWhoHasNone) {
-  EXPECT_TRUE(children_of(::getpid()).empty());
+  EXPECT_TRUE(children_of(::getpid()).value().empty());
   EXPECT_TRUE(await_childless_moment(::getpid(), milliseconds(60'000), []() -> Result<void> {
     return fail(make_error(ErrorCode::kCancelled, "wait", "test"));
   }));
@@ -52,12 +26,12 @@ TEST(ChildlessMoment, IsNotWaitedForByWhoHasNone) {
 
 TEST(ChildlessMoment, ComesWhenTheChildOfAnyThreadHasEnded) {
   std::thread([] {
-    Child child;
-    EXPECT_EQ(children_of(::getpid()), std::vector<pid_t>{child.pid()});
+    std::optional<HeldProcess> child(std::in_place, [] {});
+    EXPECT_EQ(children_of(::getpid()).value(), std::vector<pid_t>{child->pid()});
     int asked = 0;
     EXPECT_TRUE(await_childless_moment(::getpid(), milliseconds(60'000), [&]() -> Result<void> {
       if (++asked == 3) {
-        child.end();
+        child.reset();
       }
       return {};
     }));
@@ -66,7 +40,7 @@ TEST(ChildlessMoment, ComesWhenTheChildOfAnyThreadHasEnded) {
 }
 
 TEST(ChildlessMoment, IsGivenUpWhenItIsNotWantedOrDoesNotCome) {
-  const Child child;
+  const HeldProcess child([] {});
   const auto waited = await_childless_moment(
       ::getpid(), milliseconds(60'000),
       []() -> Result<void> { return fail(make_error(ErrorCode::kCancelled, "wait", "test")); });
@@ -74,7 +48,7 @@ TEST(ChildlessMoment, IsGivenUpWhenItIsNotWantedOrDoesNotCome) {
   EXPECT_EQ(waited.error().code, ErrorCode::kCancelled);
   EXPECT_TRUE(
       await_childless_moment(::getpid(), milliseconds(5), []() -> Result<void> { return {}; }));
-  EXPECT_FALSE(children_of(::getpid()).empty());
+  EXPECT_FALSE(children_of(::getpid()).value().empty());
 }
 
 }  // namespace
