@@ -109,13 +109,19 @@ bool PageServer::served(PageRange range) const {
 }
 
 // Pages that were confirmed and may be freed by now have no answer: a request that was overtaken by
-// their push may name some, among others that it does need.
+// their push may name some, among others that it does need. The pages count as sent before they are
+// read, so that the push does not send them once more meanwhile; a new link begins anew with what
+// was not confirmed.
 Result<void> PageServer::read_request(PageRange range) {
   std::vector<PageRange> readable{range};
   {
     const MutexLock lock(mutex_);
+    order_.note_request(range);
     if (plan_ && plan_->taken(range)) {
       readable = plan_->not_taken(range);
+    }
+    if (plan_) {
+      plan_->mark_sent(range);
     }
   }
   const PageSet zeros = common(never_, {range});
@@ -177,12 +183,6 @@ Result<void> PageServer::answer(PageLink& link, const PageRequest& request) {
   statistics_.file_pages += count_file_pages(urgent_runs_);
   statistics_.zero_pages += count_pages(urgent_runs_, PageKind::kZero);
   statistics_.unreadable_pages += count_pages(urgent_runs_, PageKind::kError);
-  if (readable) {
-    order_.note_request(range);
-  }
-  if (plan_ && readable) {
-    plan_->mark_sent(range);
-  }
   return {};
 }
 

@@ -99,7 +99,7 @@ class PageServer {
              Mapping push_buffer, Mapping urgent_buffer);
 
   Result<void> answer(PageLink& link, const PageRequest& request);
-  /// Fills urgent_runs_ and urgent_buffer_ with the answer for served pages.
+  /// Fills urgent_runs_ and urgent_buffer_ with the answer for served pages, which count as sent.
   Result<void> read_request(PageRange range);
   Result<void> scan();
   /// Of the plan, as it was just made or begun anew.
