@@ -160,11 +160,7 @@ Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
 void tell_missing_files(const WorkerContext& context, const PeerIdentity& source,
                         const wire::Offer& offer, const wire::HostFacts& own,
                         wire::OfferReply& reply) {
-  const auto is_of_file = [](const wire::Refusal& refusal) {
-    return refusal.code() == "FILE_MISSING" || refusal.code() == "FILE_DIFFERS" ||
-           refusal.code() == "FILE_PERMISSION";
-  };
-  if (!std::ranges::all_of(reply.refusals(), is_of_file)) {
+  if (!std::ranges::all_of(reply.refusals(), is_about_files)) {
     return;
   }
   const FileUser user(only_process(offer.draft()).threads(0).credentials(),

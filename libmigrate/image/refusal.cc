@@ -329,4 +329,9 @@ bool all_transient(const std::vector<wire::Refusal>& refusals) {
   return !refusals.empty() && std::ranges::all_of(refusals, is_transient);
 }
 
+bool is_about_files(const wire::Refusal& refusal) {
+  return refusal.code() == "FILE_MISSING" || refusal.code() == "FILE_DIFFERS" ||
+         refusal.code() == "FILE_PERMISSION";
+}
+
 }  // namespace migrate

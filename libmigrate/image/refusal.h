@@ -32,4 +32,7 @@ bool is_transient(const wire::Refusal& refusal);
 /// Whether there are refusals, and all of them may pass by themselves.
 bool all_transient(const Refusals& refusals);
 
+/// Whether it is that the destination lacks a file, or has another one of that name.
+bool is_about_files(const wire::Refusal& refusal);
+
 }  // namespace migrate

@@ -76,7 +76,7 @@ nlohmann::json files_json(const SourceMove& move) {
     if (!file.build_id().empty()) {
       object["build_id"] = hex_of(file.build_id());
     }
-    if (move.destination_answered()) {
+    if (move.destination_told_files()) {
       object["known"] = known;
     }
     list.push_back(std::move(object));
@@ -116,7 +116,7 @@ void tell_verdict(EventSink& client, SourceMove& move, Detail detail) {
     result["choice"] = to_json(*move.choice());
   }
   if (move.travels() && detail != Detail::kVerdict) {
-    result["policy"] = to_json(move.travels()->rows);
+    result["policy"] = to_json(move.travels()->rows, move.destination_told_files());
     result["shipped_bytes"] = move.travels()->shipped_bytes;
   }
   if (detail == Detail::kLinks) {

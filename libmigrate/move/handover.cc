@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "libmigrate/image/refusal.h"
 #include "libmigrate/move/link_probe.h"
 #include "libmigrate/pages/channel_link.h"
 
@@ -49,7 +50,6 @@ Result<void> Handover::offer(wire::Offer offer, const ClockOffsets& offsets) {
   message.mutable_offer()->set_hurries(options_.push.deadline.count() > 0);
   MIGRATE_TRY(control_->send(message));
   const auto reply = MIGRATE_TRY(await_reply(offsets));
-  FilesNotThere& not_there = not_there_.emplace();
   incarnation_ = reply.offer_reply().incarnation();
   if (reply.offer_reply().has_unkept()) {
     unkept_ = reply.offer_reply().unkept();
@@ -57,10 +57,13 @@ Result<void> Handover::offer(wire::Offer offer, const ClockOffsets& offsets) {
   staged_pages_ = reply.offer_reply().staged_pages();
   answers_probes_ = reply.offer_reply().answers_probes();
   refusals_.assign(reply.offer_reply().refusals().begin(), reply.offer_reply().refusals().end());
-  if (!refusals_.empty()) {
+  if (std::ranges::all_of(refusals_, is_about_files)) {  // Otherwise it did not look for all.
+    FilesNotThere& not_there = not_there_.emplace();
     not_there.mapped.insert(reply.offer_reply().files_not_there().begin(),
                             reply.offer_reply().files_not_there().end());
     not_there.executable = reply.offer_reply().executable_not_there();
+  }
+  if (!refusals_.empty()) {
     return fail(make_error(ErrorCode::kRefused, "move the process to", name()));
   }
   return options_.plan.only_asks ? Result<void>() : pages_.settle(session_, reply.offer_reply());

@@ -128,7 +128,8 @@ class Handover {
   bool done() const { return phase_ == HandoverPhase::kOver && farewell_.over(); }
   const SessionId& session() const { return session_; }
   const std::vector<wire::Refusal>& refusals() const { return refusals_; }
-  /// Files that the destination lacks, if it refused for that alone; nothing: no answer yet.
+  /// Files that the destination lacks; nothing: it has not answered, or refused for other reasons,
+  /// and may not have looked for all of them.
   const std::optional<FilesNotThere>& not_there() const { return not_there_; }
   /// What the process would not have there; nothing: it does not say so.
   const std::optional<wire::Unkept>& unkept() const { return unkept_; }

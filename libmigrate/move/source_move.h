@@ -58,8 +58,8 @@ class SourceMove : public Departure {
   /// Only asks: the refusals of this side, and if there are none those of the destination.
   Result<std::vector<wire::Refusal>> check();
 
-  /// Tries until the time is over while all that is in the way is transient, and for two seconds at
-  /// least while the process changes too quickly.
+  /// Tries until the time is over while all that is in the way is transient or the destination's
+  /// daemon does not answer, and for two seconds at least while the process changes too quickly.
   MoveOutcome attempt_for(double seconds);
 
   /// What the process loses, so far as that is known (FrozenSource::losses()).
@@ -70,8 +70,8 @@ class SourceMove : public Departure {
   /// Of FrozenSource.
   const std::optional<Travels>& travels() const { return source_.travel().travels(); }
   const FilesNotThere& not_there() const { return source_.travel().not_there(); }
-  /// Whether the destination has said anything of the last offer.
-  bool destination_answered() const { return handover_->not_there().has_value(); }
+  /// Whether the destination has said which files those are.
+  bool destination_told_files() const { return source_.travel().asked(); }
   /// The mode that was chosen, or would be; nothing: that was not asked for.
   const std::optional<ModeChoice>& choice() const { return choice_; }
   const wire::Image& seen() const { return source_.travel().seen(); }

@@ -27,6 +27,8 @@ class TravelPlan {
   /// so: until it has, the draft is the process as it was seen, and nobody knows which files are
   /// refused.
   bool must_ask() const { return asks_ && !asked_; }
+  /// The destination has said which files it has not got.
+  bool asked() const { return asked_; }
   /// The destination has not got these files: makes the draft anew.
   void learn(const FilesNotThere& not_there);
   /// It has refused the draft for that alone: learns it. True: the policy has something of them

@@ -302,7 +302,7 @@ Travels apply_policy(const TravelPolicy& policy, const FilesNotThere& not_there,
   return Traveller(not_there, advice, image).run(policy);
 }
 
-nlohmann::json to_json(const std::vector<TravelRow>& rows) {
+nlohmann::json to_json(const std::vector<TravelRow>& rows, bool knows_files) {
   nlohmann::json list = nlohmann::json::array();
   for (const TravelRow& row : rows) {
     nlohmann::json object = {{"kind", word_for(row.kind, kMemoryKinds)},
@@ -312,7 +312,7 @@ nlohmann::json to_json(const std::vector<TravelRow>& rows) {
     if (!row.name.empty()) {
       object["name"] = row.name;
     }
-    if (is_of_file(row.kind)) {
+    if (knows_files && is_of_file(row.kind)) {
       object["known"] = row.known;
     }
     list.push_back(std::move(object));

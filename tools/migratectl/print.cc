@@ -324,7 +324,7 @@ std::string links_text(const nlohmann::json& result) {
 std::string files_text(const nlohmann::json& result) {
   std::vector<Row> rows = {{"ROLE", "FILE", "SIZE", "BUILD-ID", "DESTINATION"}};
   for (const nlohmann::json& file : result.value("files", nlohmann::json::array())) {
-    const char* known = !file.contains("known")      ? "not asked"
+    const char* known = !file.contains("known")      ? "not told"
                         : file.value("known", false) ? "has it"
                                                      : "has it not";
     rows.push_back({text_of(file, "role"), text_of(file, "path"),

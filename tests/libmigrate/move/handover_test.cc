@@ -50,6 +50,19 @@ TEST_F(OfferTest, IsRefusedWithReasons) {
   EXPECT_EQ(code_of({reply}), ErrorCode::kRefused);
   ASSERT_EQ(handover_->refusals().size(), 1U);
   EXPECT_EQ(handover_->refusals()[0].code(), "NO_MEMORY");
+  EXPECT_FALSE(handover_->not_there());  // Nobody looked for files.
+}
+
+TEST_F(OfferTest, IsRefusedForFilesOnly) {
+  wire::ControlMessage reply = offer_reply();
+  reply.mutable_offer_reply()->add_refusals()->set_code("FILE_MISSING");
+  reply.mutable_offer_reply()->add_files_not_there(2);
+  EXPECT_EQ(code_of({reply}), ErrorCode::kRefused);
+  ASSERT_TRUE(handover_->not_there());
+  EXPECT_EQ(handover_->not_there()->mapped, std::set<std::uint32_t>{2});
+  reply.mutable_offer_reply()->add_refusals()->set_code("NO_MEMORY");
+  EXPECT_EQ(code_of({reply}), ErrorCode::kRefused);
+  EXPECT_FALSE(handover_->not_there());
 }
 
 TEST_F(OfferTest, FailsThereWithAReason) {

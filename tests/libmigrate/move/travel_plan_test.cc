@@ -135,7 +135,9 @@ TEST_F(TravelPlanTest, WhoWantsToKnowTheFilesHasThemAskedFor) {
   options_.destination.host = "there";
   plan_.see(image_, {});
   EXPECT_TRUE(plan_.must_ask());
+  EXPECT_FALSE(plan_.asked());
   plan_.learn({.mapped = {0}});
+  EXPECT_TRUE(plan_.asked());
   EXPECT_FALSE(plan_.travels()->rows.front().known);
 }
 
