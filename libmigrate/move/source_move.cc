@@ -105,7 +105,10 @@ MoveOutcome SourceMove::attempt_for(double seconds) {
     const bool held = outcome == MoveOutcome::kRefused && is_held(refusals());
     const bool refused = held || (outcome == MoveOutcome::kRefused && all_transient(refusals()));
     const bool busy = outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kBusy;
-    const bool failed = outcome == MoveOutcome::kFailed && error_.code == ErrorCode::kRetry;
+    const bool failed =
+        outcome == MoveOutcome::kFailed &&
+        (error_.code == ErrorCode::kRetry ||
+         error_.code == ErrorCode::kPeerLost);  // The destination's daemon may be starting anew.
     const std::int64_t until_us =
         process_changed || busy || held ? changed_until_us : refused_until_us;
     if ((!refused && !failed && !busy) || now_us() >= until_us) {

@@ -201,6 +201,26 @@ TEST_F(WholeMove, IsTriedAgainWhileTheRefusalIsTransient) {
   EXPECT_EQ(there_.heard(), (std::vector{Body::kOffer, Body::kOffer, Body::kFinal, Body::kRun}));
 }
 
+TEST_F(WholeMove, IsTriedAgainWhileTheDestinationStartsAnew) {
+  there_.cut(Body::kOffer);
+  there_.when(Body::kOffer, [this, offers = 0]() mutable {
+    if (++offers == 3) {
+      there_.cut(Body::BODY_NOT_SET);
+    }
+  });
+  ASSERT_EQ(move(30), MoveOutcome::kCommitted);
+  EXPECT_EQ(there_.heard(),
+            (std::vector{Body::kOffer, Body::kOffer, Body::kOffer, Body::kFinal, Body::kRun}));
+}
+
+TEST_F(WholeMove, IsNotTriedAgainUnaskedWhenTheDestinationIsLost) {
+  there_.cut(Body::kOffer);
+  ASSERT_EQ(move(), MoveOutcome::kFailed);
+  EXPECT_EQ(move_->error().code, ErrorCode::kPeerLost);
+  EXPECT_EQ(there_.heard(), std::vector{Body::kOffer});
+  expect_taken_back();
+}
+
 TEST_F(WholeMove, ACheckOnlyOffers) {
   options_.request.plan = check_plan();
   there_.start();
