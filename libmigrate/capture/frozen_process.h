@@ -63,6 +63,8 @@ class FrozenProcess {
   Result<void> thaw();
   /// Leaves the process stopped and traced: from now on the caller decides.
   void release() { held_ = false; }
+  /// Neither parked, thawed nor released.
+  bool is_held() const { return held_; }
 
  private:
   FrozenProcess(pid_t process, std::uint64_t system_call, bool starts)

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <limits>
 #include <string>
 
 #include "base/clock.h"
@@ -20,6 +21,8 @@ namespace {
 // It blocked in its call, and was stopped in it: anything else is more. One that had not come to
 // block when it was stopped has only the second.
 constexpr std::uint64_t kSwitchesOfOneWait = 2;
+// Of a call that has its end among its arguments; only its number is to be known again.
+constexpr std::int64_t kUntilItsOwnTime = std::numeric_limits<std::int64_t>::max();
 
 std::optional<std::uint64_t> milliseconds(std::uint64_t argument) {
   const auto value = static_cast<std::int32_t>(argument);
@@ -57,13 +60,22 @@ bool is_new_wait(const arch::GeneralRegisters& registers) {
   return arch::interrupted_call(registers).restart_block && !arch::is_restarted_call(registers);
 }
 
-// A call that the kernel keeps in a restart block is told from a later one by its number. Others
-// are repeated whole: the later one may be stopped before it blocks, which looks like the first,
-// but not before the first has come to its end.
+bool has_arguments(const arch::InterruptedCall& call, const WaitRecord& record) {
+  return std::equal(record.arguments.begin(), record.arguments.end(), std::begin(call.arguments));
+}
+
+// A call that the kernel keeps in a restart block is told from a later one by its number, unless
+// that was interrupted, too, by somebody else. Before the time of the first is over, that counts
+// for less than what makes a thread switch more often within one call: a lock of its memory, a job
+// control stop, a freeze that came to nothing. Other calls are repeated whole: the later one may be
+// stopped before it blocks, which looks like the first, but not before the first has come to its
+// end.
 bool goes_on(pid_t process, const FrozenThread& thread, const WaitRecord& record) {
   const std::uint64_t switches = voluntary_switches(thread.host_id);
   if (arch::is_restarted_call(thread.registers)) {
-    return switches <= record.switches + kSwitchesOfOneWait;
+    return has_arguments(arch::interrupted_call(thread.registers), record) &&
+           (clock_ns(CLOCK_MONOTONIC) < record.deadline_ns ||
+            switches <= record.switches + kSwitchesOfOneWait);
   }
   if (is_new_wait(thread.registers) || switches != record.switches + kSwitchesOfOneWait) {
     return false;
@@ -138,8 +150,7 @@ Result<std::optional<std::uint64_t>> remaining_wait(pid_t process, std::uint32_t
   const auto record =
       std::find_if(records.begin(), records.end(), [&](const WaitRecord& candidate) {
         return candidate.thread == thread && candidate.number == call.number &&
-               std::equal(candidate.arguments.begin(), candidate.arguments.end(),
-                          std::begin(call.arguments));
+               has_arguments(call, candidate);
       });
   if (record == records.end()) {
     return timeout;
@@ -230,13 +241,13 @@ std::vector<WaitRecord> record_waits(const FrozenProcess& frozen,
                arch::is_repeated(thread.registers)) {
       const std::int64_t now_ns = clock_ns(CLOCK_MONOTONIC);
       const auto left = remaining_wait(frozen.process(), thread.id, call, {}, now_ns);
-      if (!left || !*left) {
+      if (!left || (!*left && !call.restart_block)) {
         continue;
       }
       record.thread = thread.id;
       record.number = call.number;
       std::copy(std::begin(call.arguments), std::end(call.arguments), record.arguments.begin());
-      record.deadline_ns = now_ns + static_cast<std::int64_t>(**left);
+      record.deadline_ns = *left ? now_ns + static_cast<std::int64_t>(**left) : kUntilItsOwnTime;
     } else {
       continue;
     }

@@ -438,6 +438,12 @@ void FrozenSource::unpark() {
 }
 
 void FrozenSource::end_freeze() {
+  if (freeze_ && freeze_->process && freeze_->process->is_held()) {
+    // It came to nothing, and hides from the next one what the process waits for.
+    FrozenProcess& frozen = *freeze_->process;
+    static_cast<void>(frozen.close_area());
+    waits_ = record_waits(frozen, waits_that_go_on(frozen, waits_));
+  }
   freeze_.reset();
   content_files_.clear();
   std::string().swap(image_bytes_);

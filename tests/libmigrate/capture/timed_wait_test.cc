@@ -4,6 +4,7 @@
 #include <linux/futex.h>
 #include <sys/sem.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -156,6 +157,21 @@ class WaitRecords : public testing::Test {
     }
   }
 
+  static void wait_until_a_time(int) {
+    static const timespec kLate{4'000'000'000, 0};  // Of CLOCK_MONOTONIC.
+    static std::uint32_t word = 0;
+    ::syscall(SYS_futex, &word, FUTEX_WAIT_BITSET_PRIVATE, 0, &kLate, nullptr,
+              FUTEX_BITSET_MATCH_ANY);
+  }
+  void stop_and_continue() const {
+    ::kill(process_.pid(), SIGSTOP);
+    int status = 0;
+    ASSERT_EQ(::waitpid(process_.pid(), &status, WUNTRACED), process_.pid());
+    ASSERT_TRUE(WIFSTOPPED(status));
+    ::kill(process_.pid(), SIGCONT);
+    ASSERT_TRUE(test::comes_true([this] { return is_in({SYS_restart_syscall}); }));
+  }
+
   bool is_in(std::initializer_list<int> calls) const {
     const std::string path = "/proc/" + std::to_string(process_.pid()) + "/syscall";
     const std::string call = read_file(path).value_or("");
@@ -190,6 +206,7 @@ class WaitRecords : public testing::Test {
   test::HeldProcess process_{[] {
     test::count({SIGUSR1});
     ::signal(SIGTERM, sleep_on_and_on);
+    ::signal(SIGUSR2, wait_until_a_time);
   }};
 };
 
@@ -229,6 +246,37 @@ TEST_F(WaitRecords, OfAWaitAfterwardsWithTheSameArgumentsAreNot) {
       [this] { return test::counted(process_.pid(), SIGUSR1) == 1 && is_in({SYS_nanosleep}); }));
   const FrozenProcess frozen = freeze();
   EXPECT_TRUE(waits_that_go_on(frozen, records).empty());
+}
+
+TEST_F(WaitRecords, AreKeptOverAJobControlStop) {
+  std::vector<WaitRecord> records = arrive();
+  stop_and_continue();
+  const FrozenProcess frozen = freeze();
+  EXPECT_EQ(waits_that_go_on(frozen, records).size(), 1U);
+  records[0].deadline_ns = clock_ns(CLOCK_MONOTONIC);  // It is over: this one is another.
+  EXPECT_TRUE(waits_that_go_on(frozen, records).empty());
+}
+
+TEST_F(WaitRecords, OfAnInterruptedWaitWithOtherArgumentsAreNot) {
+  std::vector<WaitRecord> records = arrive();
+  records[0].arguments[1] += 1;
+  const FrozenProcess frozen = freeze();
+  EXPECT_TRUE(waits_that_go_on(frozen, records).empty());
+}
+
+TEST_F(WaitRecords, KnowTheNumberOfACallWithAnAbsoluteTime) {
+  ::kill(process_.pid(), SIGUSR2);
+  ASSERT_TRUE(test::comes_true([this] { return is_in({SYS_futex}); }));
+  std::vector<WaitRecord> records;
+  {
+    const FrozenProcess frozen = freeze();
+    records = record_waits(frozen, {});
+    ASSERT_EQ(records.size(), 1U);
+    EXPECT_EQ(records[0].number, SYS_futex);
+  }
+  ASSERT_TRUE(test::comes_true([this] { return is_in({SYS_restart_syscall}); }));
+  const FrozenProcess frozen = freeze();
+  EXPECT_EQ(waits_that_go_on(frozen, records).size(), 1U);
 }
 
 TEST_F(WaitRecords, OfAThreadThatIsGoneAreNot) {

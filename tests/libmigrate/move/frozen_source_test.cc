@@ -2,8 +2,11 @@
 #include "libmigrate/move/frozen_source.h"
 
 #include <gtest/gtest.h>
+#include <linux/futex.h>
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <array>
@@ -13,6 +16,7 @@
 #include <thread>
 
 #include "base/file.h"
+#include "libmigrate/arch/arch.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/move/source_move.h"
 #include "libmigrate/pages/channel_link.h"
@@ -64,6 +68,12 @@ bool has(const std::vector<PushRun>& runs, PageRange range) {
     ranges.push_back(run.range());
   }
   return without({range}, page_set(std::move(ranges))).empty();
+}
+
+void wait_for_a_futex(int) {
+  static std::uint32_t word = 0;
+  const timespec length{1000, 0};
+  ::syscall(SYS_futex, &word, FUTEX_WAIT_PRIVATE, 0, &length, nullptr, 0);
 }
 
 class FrozenSourceTest : public testing::Test {
@@ -305,6 +315,30 @@ TEST_F(FrozenSourceTest, WhatStartsElsewhereStartsThereOrNowhere) {
   ASSERT_TRUE(source.resume());
   while (!has_ended(process_.pid())) {
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+}
+
+TEST_F(FrozenSourceTest, KnowsAWaitAgainAfterAFreezeThatCameToNothing) {
+  const test::HeldProcess waiting([] { ::signal(SIGTERM, wait_for_a_futex); });
+  options_.pid = waiting.pid();
+  const auto await_call = [&waiting](int call) {
+    const std::string path = "/proc/" + std::to_string(waiting.pid()) + "/syscall";
+    while (!read_file(path).value().starts_with(std::to_string(call) + " ")) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+  };
+  ::kill(waiting.pid(), SIGTERM);
+  await_call(SYS_futex);
+  FrozenSource source(options_, note_area(), report_);
+  for (int attempt = 0; attempt < 3; ++attempt) {
+    ASSERT_TRUE(capture(source)) << test::text(source.refusals());
+    const wire::Thread& thread = only_process(source.image()).threads(0);
+    arch::GeneralRegisters registers{};
+    thread.general_registers().copy(reinterpret_cast<char*>(&registers), sizeof(registers));
+    EXPECT_EQ(arch::interrupted_call(registers).number, SYS_futex);
+    EXPECT_GT(thread.wait_remaining_ns(), 0U);
+    source.end_freeze();
+    await_call(SYS_restart_syscall);
   }
 }
 
