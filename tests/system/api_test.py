@@ -265,7 +265,7 @@ class Points(ApiCase):
         self.addCleanup(asks.kill)
         self.assertTrue(wait_until(lambda: f"moves process {process.pid} " in self.testbed.logs()))
         asks.popen.send_signal(signal.SIGINT)
-        self.assertEqual(asks.wait(20), harness.FAILED, asks.output)
+        self.assertEqual(asks.wait(), harness.FAILED, asks.output)
         stop.touch()
         self.testbed.work.joinpath(stop.name + ".end").touch()
         self.end(process, 1)
@@ -297,7 +297,7 @@ class Places(ApiCase):
         self.assertEqual(self.testbed.control("hostA", "ping").status, DONE)
         # A place is free again when nobody waits any more, and when the process has come there.
         waiting[0].popen.send_signal(signal.SIGINT)
-        self.assertEqual(waiting[0].wait(20), harness.FAILED, waiting[0].output)
+        self.assertEqual(waiting[0].wait(), harness.FAILED, waiting[0].output)
         self.assertTrue(wait_until(lambda: self.testbed.run(
             "hostA", *NOBODY, "migratectl", "ping").status == DONE))
 

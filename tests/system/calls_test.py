@@ -301,7 +301,7 @@ class Calls(unittest.TestCase):
         daemon = self.testbed.start(
             "hostB", "migrated", "--listen", f"tcp://{HOSTS['hostB']}:7272", "--insecure", "--state",
             "/var/lib/migrate/users", "--socket", "/run/migrate/users.sock", "--allow", "nobody@*")
-        self.assertTrue(daemon.wait_output(b"state in", 10), bytes(daemon.output))
+        self.assertTrue(daemon.wait_output(b"state in"), bytes(daemon.output))
         end = End.__new__(End)
         end.process = self.testbed.start(
             "hostA", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", PYTHON, "-c", CALLER,

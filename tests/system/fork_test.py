@@ -335,7 +335,7 @@ class InTheFreeze(ForkCase):
         client = self.testbed.start("hostA", "migratectl", "--json", "fork", process.pid, "--to",
                                     "hostB")
         self.addCleanup(client.kill)
-        worker = wait_until(lambda: self.stopped_at(step), 20)
+        worker = wait_until(lambda: self.stopped_at(step))
         self.assertTrue(worker, self.told(process))
         self.assertTrue(copies_here(process))
         makers = [pid for pid in children(host["daemon_pid"]) if name_of(pid) == "migrated"]

@@ -51,7 +51,7 @@ def random_of(*words):
     return random.Random("/".join(map(str, (SEED, *words))))
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=30.0):
     """What `condition` returns once that is true, or at the end of the time."""
     end = time.monotonic() + seconds
     while True:

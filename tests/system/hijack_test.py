@@ -156,7 +156,7 @@ class LeftInACell(HijackCase):
         self.assertEqual(moved.status, DONE, moved)
         self.change(process)
         process.later_file.touch()
-        self.assertEqual(process.wait(10), harness.SURVIVED)
+        self.assertEqual(process.wait(), harness.SURVIVED)
         (host,) = [each for each in self.testbed.hosts() if each["name"] == "hostA"]
         keepers = wait_until(lambda: [pid for pid, name in processes_of(host).items()
                                       if name == "migrate-keeper"])
@@ -164,7 +164,7 @@ class LeftInACell(HijackCase):
         self.assertEqual(killed.status, 0, killed)
         self.assertTrue(wait_until(lambda: "are not ended" in self.log("hostB")))
         process.stop_file.touch()
-        self.assertTrue(process.wait_output(b"lives\n", 5), self.testbed.logs())
+        self.assertTrue(process.wait_output(b"lives\n"), self.testbed.logs())
 
 
 if __name__ == "__main__":

@@ -158,7 +158,7 @@ class LyingSource(unittest.TestCase):
             "hostB", "migrated", "--listen", f"tcp://{self.addresses['hostB']}:{ITS_PORT}",
             "--state", "/var/lib/migrate/strict", "--socket", "/run/migrate/strict.sock",
             "--insecure", "--allow", "*@*")
-        self.assertTrue(self.daemon.wait_output(b"state in", 20), bytes(self.daemon.output))
+        self.assertTrue(self.daemon.wait_output(b"state in"), bytes(self.daemon.output))
 
     def move(self, what):
         """A process of nobody's, and what came of its move by a host that says `what`."""

@@ -114,7 +114,7 @@ class Orphans(OrphansCase):
         self.assertEqual(end_parent(process), SURVIVED)
         time.sleep(2.5)  # Longer than anyone waits for a place to say good-bye.
         self.expect_whole_children(process, "background")
-        self.assertTrue(process.wait_output(b"child.0 whole\n", 10), process.output)
+        self.assertTrue(process.wait_output(b"child.0 whole\n"), process.output)
         process.wait(10)
         self.assertFalse(process._reader.is_alive(), "the pipe did not see its end")
         self.expect_nothing_left()
@@ -151,7 +151,7 @@ class Orphans(OrphansCase):
                 worker = self.records(host, "children-left")[0]["worker"]
                 os.kill(worker, signal.SIGKILL)
                 self.expect_whole_children(process, "background")
-                self.assertTrue(process.wait_output(b"child.0 whole\n", 10), process.output)
+                self.assertTrue(process.wait_output(b"child.0 whole\n"), process.output)
                 self.expect_nothing_left()
 
     def test_who_kills_the_keeper_ends_the_children(self):

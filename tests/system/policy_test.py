@@ -402,7 +402,7 @@ class Clients(unittest.TestCase):
     def test_inspect_ends_with_its_program(self):
         client, _, program = self.ask("inspect", "--to", "host", "/bin/true")
         client.send_signal(signal.SIGTERM)
-        self.assertEqual(client.wait(20), -signal.SIGTERM)
+        self.assertEqual(client.wait(), -signal.SIGTERM)
         self.assertTrue(wait_until(lambda: self.has_ended(program)))
 
     def test_one_that_is_killed_leaves_no_program(self):
@@ -418,7 +418,7 @@ class Clients(unittest.TestCase):
         self.assertTrue(wait_until(lambda: pending.search(self.status(program))))
         result = {"event": "result", "exit": 1, "error": {"code": "system", "message": "no such host"}}
         connection.sendall(json.dumps(result).encode() + b"\n")
-        self.assertEqual(client.wait(20), 125)
+        self.assertEqual(client.wait(), 125)
         self.assertIn(b"no such host", client.stderr.read())
         self.assertTrue(self.has_ended(program))
 
@@ -545,7 +545,7 @@ class Run(PolicyCase):
             "import time; print('ready', flush=True); time.sleep(60)")
         self.assertTrue(process.wait_ready(), process.output)
         os.kill(self.pid_of(process), signal.SIGTERM)  # To migratectl, which hands it on.
-        self.assertIn(process.wait(20), (-signal.SIGTERM, 128 + signal.SIGTERM))
+        self.assertIn(process.wait(), (-signal.SIGTERM, 128 + signal.SIGTERM))
 
     def pid_of(self, process):
         """That of migratectl, which testbed has become or started."""

@@ -74,7 +74,7 @@ class Recovery(StepCase):
         os.kill(home, signal.SIGCONT)
         self.expect_whole(process, "source.exit")
         sessions = self.states["hostB"] / "sessions"
-        self.assertTrue(wait_until(lambda: not list(sessions.glob("*.socket")), 14),
+        self.assertTrue(wait_until(lambda: not list(sessions.glob("*.socket"))),
                         self.testbed.logs())
 
     def test_a_process_killed_in_doubt_has_ended(self):
@@ -89,7 +89,7 @@ class Recovery(StepCase):
         mover.wait()
         self.assertTrue(self.in_doubt(process), self.testbed.logs())
         os.kill(process.pid, signal.SIGKILL)
-        self.assertEqual(process.wait(10), -signal.SIGKILL, self.testbed.logs())
+        self.assertEqual(process.wait(), -signal.SIGKILL, self.testbed.logs())
 
     def test_a_process_that_ends_during_its_move(self):
         """One with several threads; at its home, and where it has come to."""
@@ -110,9 +110,9 @@ class Recovery(StepCase):
                 worker = self.stopped_at(step, "hostA")
                 os.kill(pid, signal.SIGKILL)
                 os.kill(worker, signal.SIGCONT)
-                self.assertEqual(mover.wait(20), OTHER, self.testbed.logs())
+                self.assertEqual(mover.wait(), OTHER, self.testbed.logs())
                 self.assertIn("ended meanwhile", bytes(mover.output).decode())
-                self.assertEqual(process.wait(10), -signal.SIGKILL, self.testbed.logs())
+                self.assertEqual(process.wait(), -signal.SIGKILL, self.testbed.logs())
 
     def test_a_stop_on_the_way_is_kept(self):
         """SIGSTOP, which no mask holds back, while the process stands still for a move."""
@@ -161,7 +161,7 @@ class Recovery(StepCase):
         there = [record for record in self.records("hostB") if record["state"] == "running-here"]
         parent = pathlib.Path(f"/proc/{there[-1]['pid']}/stat").read_text()
         os.kill(int(parent.rpartition(")")[2].split()[1]), signal.SIGKILL)
-        self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
+        self.assertEqual(process.wait(), -signal.SIGKILL, self.testbed.logs())
         shown = self.testbed.control("hostA", "show", moved.object["process"])
         self.assertIn("killed", shown.object["last_move"]["lost"])
 

@@ -135,7 +135,7 @@ class Destination(unittest.TestCase):
             "hostB", *by, "migrated", "--listen", f"tcp://0.0.0.0:{port}", "--insecure", "--state",
             f"/var/lib/migrate/{port}", "--socket", f"/run/migrate/{port}.sock", "--allow", "root@*",
             *options)
-        self.assertTrue(daemon.wait_output(b"state in", 10), bytes(daemon.output))
+        self.assertTrue(daemon.wait_output(b"state in"), bytes(daemon.output))
         return daemon
 
     def expect_taken(self, testbed, process, to, *options):

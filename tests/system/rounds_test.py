@@ -223,7 +223,7 @@ class RoundsTest(unittest.TestCase):
         self.addCleanup(move.kill)
         self.assertTrue(wait_until(lambda: self.follows(process.pid)), "its writes are not followed")
         move.popen.terminate()
-        self.assertIsNotNone(move.wait(20))
+        self.assertIsNotNone(move.wait())
         self.assertTrue(wait_until(lambda: not self.follows(process.pid)),
                         "its memory is still registered")
         self.assertEqual(self.descriptors(process.pid), before)

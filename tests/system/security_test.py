@@ -51,7 +51,7 @@ class SecurityCase(unittest.TestCase):
         """A line of the host's log holds all of `words`."""
         def found():
             return any(all(word in line for word in words) for line in self.log(host).splitlines())
-        self.assertTrue(wait_until(found, 5), f"{words} not in\n{self.log(host)[-3000:]}")
+        self.assertTrue(wait_until(found), f"{words} not in\n{self.log(host)[-3000:]}")
 
     def peer(self, host, *words, **options):
         outcome = self.testbed.run(host, "/usr/bin/python3", HERE / "wire.py", *words, **options)
@@ -139,7 +139,7 @@ class Encrypted(SecurityCase):
             "hostB", "migrated", "--listen", f"tcp://{ADDRESSES['hostB']}:7171", "--keys", keys,
             "--state", "/run/migrate/7171-state", "--socket", "/run/migrate/7171.sock")
         self.addCleanup(daemon.kill)
-        self.assertTrue(daemon.wait_output(b"state in", 10), bytes(daemon.output))
+        self.assertTrue(daemon.wait_output(b"state in"), bytes(daemon.output))
         outcome = self.testbed.control("hostA", "check", process.pid, "--to", "hostB:7171")
         self.assertIn("not trusted", outcome.text)
         self.assert_logged("hostA", "hostB:7171", "not trusted", "ca.crt")
@@ -265,7 +265,7 @@ class Local(SecurityCase):
             "--host-name", f"local{port}", "--state", f"/run/migrate/{port}-state",
             "--socket", f"/run/migrate/{port}.sock")
         self.addCleanup(daemon.kill)
-        self.assertTrue(daemon.wait_output(b"state in", 10), bytes(daemon.output))
+        self.assertTrue(daemon.wait_output(b"state in"), bytes(daemon.output))
         return daemon
 
     def ask(self, port, purpose, source, prefix=()):
@@ -328,13 +328,13 @@ class Munge(SecurityCase):
             *[f"--{what}-file={base}.{what}" for what in ("log", "pid", "seed")],
             f"--socket={base}.munge")
         self.addCleanup(munged.kill)
-        self.assertTrue(munged.wait_output(b"Created socket", 10), bytes(munged.output))
+        self.assertTrue(munged.wait_output(b"Created socket"), bytes(munged.output))
         daemon = self.testbed.start(
             host, "migrated", "--munge", "--munge-socket", f"{base}.munge", "--allow", "root@*",
             "--listen", f"tcp://{ADDRESSES[host]}:{self.port}", "--state", f"{base}-state",
             "--socket", f"{base}.sock")
         self.addCleanup(daemon.kill)
-        self.assertTrue(daemon.wait_output(b"state in", 10), bytes(daemon.output))
+        self.assertTrue(daemon.wait_output(b"state in"), bytes(daemon.output))
         self.assertIn(b"by munge; nothing is encrypted", daemon.output)
         return ["--socket", f"{base}.sock"], f"{host}:{self.port}", daemon
 
@@ -352,7 +352,7 @@ class Munge(SecurityCase):
         (reach, _, _), (_, away, daemon) = self.daemon("hostA"), self.daemon("hostB", "theirs")
         outcome = self.testbed.control("hostA", *reach, "move", process.pid, away)
         self.assertEqual(outcome.status, FAILED, outcome)
-        self.assertTrue(daemon.wait_output(b"check a credential", 5), bytes(daemon.output))
+        self.assertTrue(daemon.wait_output(b"check a credential"), bytes(daemon.output))
         self.assertEqual(finish(process), "")
 
     def test_no_munge(self):
@@ -360,7 +360,7 @@ class Munge(SecurityCase):
         _, away, daemon = self.daemon("hostB")
         outcome = self.testbed.control("hostA", "move", process.pid, away)
         self.assertEqual(outcome.status, FAILED, outcome)
-        self.assertTrue(daemon.wait_output(b"refused", 5), bytes(daemon.output))
+        self.assertTrue(daemon.wait_output(b"refused"), bytes(daemon.output))
         self.assertEqual(finish(process), "")
 
 
@@ -377,7 +377,7 @@ class Strict(SecurityCase):
         daemon = self.testbed.start(
             "hostB", *prefix, "migrated", "--listen", f"tcp://{ADDRESSES['hostB']}:{self.port}",
             "--state", base, "--socket", f"/run/migrate/{self.port}.sock", "--keys", KEYS, *options)
-        self.assertTrue(daemon.wait_output(b"state in", 10), bytes(daemon.output))
+        self.assertTrue(daemon.wait_output(b"state in"), bytes(daemon.output))
         self.addCleanup(daemon.kill)
         return f"hostB:{self.port}", daemon
 
@@ -402,7 +402,7 @@ class Strict(SecurityCase):
             self.assertFalse(kept >> dropped & 1, dropped)
         roots = self.start()
         self.refused(roots, address, "NOT_ALLOWED")
-        self.assertTrue(daemon.wait_output(b"refused a process of user 0 that hostA offers", 5))
+        self.assertTrue(daemon.wait_output(b"refused a process of user 0 that hostA offers"))
         self.assertEqual(finish(roots), "")
         grouped = self.start_keeper("setpriv", "--reuid=65534", "--regid=65534",
                                     "--groups=65534,4", cwd="/")
@@ -463,7 +463,7 @@ class Strict(SecurityCase):
             limit = group / f"migrate-{os.getpid()}" / "memory.max"
         try:
             limit.parent.mkdir()
-            self.addCleanup(lambda: wait_until(lambda: not remove(limit.parent), 5))
+            self.addCleanup(lambda: wait_until(lambda: not remove(limit.parent)))
             limit.write_text(str(64 << 20))
         except OSError as error:
             self.skipTest(f"no control group for memory can be made: {error}")
@@ -506,7 +506,7 @@ class Strict(SecurityCase):
         self.peer("hostA", "plain", ADDRESSES["hostB"] + address.removeprefix("hostB"), wire.OFFER,
                   SESSION)
         self.assertLess(time.monotonic() - begun, wire.SECONDS)
-        self.assertTrue(daemon.wait_output(b"did not answer in the time given", 2),
+        self.assertTrue(daemon.wait_output(b"did not answer in the time given"),
                         bytes(daemon.output))
 
 

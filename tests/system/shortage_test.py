@@ -73,7 +73,7 @@ class Shortage(unittest.TestCase):
             records = self.testbed.control("hostA", "ps").object.get("processes", [])
             return not [each for each in records if each["pid"] == process.pid and
                         ("doubt" in each.get("waits_for", "") or not each.get("worker_alive"))]
-        self.assertTrue(wait_until(look, 20), self.testbed.logs())
+        self.assertTrue(wait_until(look), self.testbed.logs())
 
     def test_full_disk(self):
         for host in ("hostB", "hostA"):

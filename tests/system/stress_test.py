@@ -101,7 +101,7 @@ class Stress(unittest.TestCase):
             nonlocal problems
             problems = Footprint(testbed).more_than(before)
             return not problems
-        wait_until(clean, 15)
+        wait_until(clean)
         return problems
 
     def warm_up(self, testbed):

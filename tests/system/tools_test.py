@@ -306,10 +306,10 @@ class Signals(ToolsCase):
         process = self.count_start()
         for number in range(1, 21):
             os.kill(process.pid, signal.SIGUSR1)
-            self.assertTrue(process.wait_output(b"signal %d\n" % number, 5), number)
+            self.assertTrue(process.wait_output(b"signal %d\n" % number), number)
         for _ in range(50):
             os.kill(process.pid, signal.SIGRTMIN + 1)
-        self.assertTrue(process.wait_output(b"signal 70\n", 5))
+        self.assertTrue(process.wait_output(b"signal 70\n"))
         self.finish(process)
         self.assertIn(b"signals 70\n", process.output)
 
@@ -323,7 +323,7 @@ class Signals(ToolsCase):
                 sent += 1
                 time.sleep(0.001)
             self.assertEqual(mover.wait(), DONE, bytes(mover.output))
-        self.assertTrue(process.wait_output(b"signal %d\n" % sent, 10), self.testbed.logs())
+        self.assertTrue(process.wait_output(b"signal %d\n" % sent), self.testbed.logs())
         self.finish(process)
         self.assertIn(b"signals %d\n" % sent, process.output)
 
@@ -341,7 +341,7 @@ class Signals(ToolsCase):
         time.sleep(0.3)
         self.assertEqual(len(process.output), length)
         os.kill(process.pid, signal.SIGCONT)
-        self.assertTrue(wait_until(lambda: len(process.output) > length + 20, 5))
+        self.assertTrue(wait_until(lambda: len(process.output) > length + 20))
 
     def test_terminal_stops_it(self):
         """^Z reaches a process that does not mind it, and who handles it is asked."""
@@ -356,7 +356,7 @@ class Signals(ToolsCase):
                 self.move(process, "hostB", wait="done")
                 os.kill(process.pid, signal.SIGTSTP)
                 if handles:
-                    self.assertTrue(process.wait_output(b"handled", 5), self.testbed.logs())
+                    self.assertTrue(process.wait_output(b"handled"), self.testbed.logs())
                 else:
                     self.stands_still_until_continued(process)
 
@@ -381,7 +381,7 @@ class Signals(ToolsCase):
         for where in after:
             self.move(process, where)
         os.kill(process.pid, number)
-        self.assertEqual(process.wait(20), -number)
+        self.assertEqual(process.wait(), -number)
         wait_until(lambda: not [record for record in self.records("hostB", process=identity)
                                 if record.get("worker_alive")], 10)
 
@@ -532,8 +532,8 @@ class Lost(ToolsCase):
         (record,) = self.records("hostB", process=identity)
         status = pathlib.Path(f"/proc/{record['pid']}/stat").read_text()
         os.kill(int(status.rpartition(")")[2].split()[1]), signal.SIGKILL)
-        self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
-        wait_until(lambda: "lost" in self.shown("hostA", identity), 5)
+        self.assertEqual(process.wait(), -signal.SIGKILL, self.testbed.logs())
+        wait_until(lambda: "lost" in self.shown("hostA", identity))
         self.check_told(identity, "cell of process .* was killed")
         self.assertIn("was killed", self.shown("hostB", identity)["lost"])
 
@@ -542,14 +542,14 @@ class Lost(ToolsCase):
         identity = self.move(process, "hostB", mode="demand")["process"]
         self.addCleanup(self.testbed.set_link, "hostB", "up")
         self.testbed.set_link("hostB", "down")
-        self.assertTrue(wait_until(lambda: self.shown("hostA", identity).get("waits_for"), 20))
+        self.assertTrue(wait_until(lambda: self.shown("hostA", identity).get("waits_for")))
 
         def given_up():  # Refused until the relay, too, has noticed that nobody answers.
             return self.testbed.control("hostA", "resolve", identity, "--give-up",
                                         "--yes").status == DONE
-        self.assertTrue(wait_until(given_up, 20), self.testbed.logs())
-        self.assertEqual(process.wait(20), -signal.SIGKILL, self.testbed.logs())
-        wait_until(lambda: "lost" in self.shown("hostA", identity), 5)
+        self.assertTrue(wait_until(given_up), self.testbed.logs())
+        self.assertEqual(process.wait(), -signal.SIGKILL, self.testbed.logs())
+        wait_until(lambda: "lost" in self.shown("hostA", identity))
         self.check_told(identity, "an operator gave it up")
 
 
@@ -599,7 +599,7 @@ class Deputy(ToolsCase):
             return int(text.split("VmRSS:")[1].split()[0]) // 1024
         self.assertGreater(resident_mib(), 100)
         self.move(process, "hostB", wait="done")
-        self.assertTrue(wait_until(lambda: resident_mib() < 10, 5), resident_mib())
+        self.assertTrue(wait_until(lambda: resident_mib() < 10), resident_mib())
         self.assertEqual(len(os.listdir(f"/proc/{process.pid}/task")), 1)
         self.finish(process)
 
@@ -608,7 +608,7 @@ class Deputy(ToolsCase):
         self.move(process, "hostB")
         process.stdin.write(b"some words\n")
         process.stdin.close()
-        self.assertEqual(process.wait(20), harness.SURVIVED)
+        self.assertEqual(process.wait(), harness.SURVIVED)
         self.assertEqual(bytes(process.output), b"ready\nsome words\nok\n")
 
 

