@@ -437,12 +437,18 @@ void FrozenSource::unpark() {
   end_watch();
 }
 
+Result<void> FrozenSource::clear_away(FrozenProcess& frozen, const std::vector<WaitRecord>& waits) {
+  auto closed = frozen.close_area();
+  waits_ = record_waits(frozen, waits);
+  return closed;
+}
+
 void FrozenSource::end_freeze() {
   if (freeze_ && freeze_->process && freeze_->process->is_held()) {
-    // It came to nothing, and hides from the next one what the process waits for.
-    FrozenProcess& frozen = *freeze_->process;
-    static_cast<void>(frozen.close_area());
-    waits_ = record_waits(frozen, waits_that_go_on(frozen, waits_));
+    FrozenProcess& frozen = *freeze_->process;  // It came to nothing.
+    if (auto cleared = clear_away(frozen, waits_that_go_on(frozen, waits_)); !cleared) {
+      log::error("process {} keeps what moves it: {}", options_.pid, cleared.error().message());
+    }
   }
   freeze_.reset();
   content_files_.clear();

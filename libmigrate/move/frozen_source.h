@@ -157,6 +157,9 @@ class FrozenSource final : public KeptMemory {
   void make_room_for_image();
   Result<std::vector<WaitRecord>> stop(std::uint64_t system_call);
   Result<void> stop_to_watch(std::uint64_t system_call);
+  Result<void> watch(FrozenProcess& frozen);
+  /// Before the threads are let go on, which hides from the next stop what they wait for.
+  Result<void> clear_away(FrozenProcess& frozen, const std::vector<WaitRecord>& waits);
   Result<std::vector<ServedRegion>> regions_to_watch() const;
   Result<void> open_area(FrozenProcess& frozen, std::uint64_t record_bytes);
   Result<void> capture(const std::vector<WaitRecord>& waits);

@@ -69,6 +69,15 @@ Result<void> FrozenSource::stop_to_watch(std::uint64_t system_call) {
   }
   FrozenProcess frozen = MIGRATE_TRY(std::move(stopped));
   const std::vector<WaitRecord> waits = waits_that_go_on(frozen, waits_);
+  auto watched = watch(frozen);
+  auto cleared = clear_away(frozen, waits);
+  auto thawed = frozen.thaw();
+  MIGRATE_TRY(std::move(watched));
+  MIGRATE_TRY(std::move(cleared));
+  return thawed;
+}
+
+Result<void> FrozenSource::watch(FrozenProcess& frozen) {
   MIGRATE_TRY(stand_in_->ask_attach(frozen.host_ids()));
   check_scripts_can_run(frozen, refusals_);
   if (!refusals_.empty()) {
@@ -83,9 +92,7 @@ Result<void> FrozenSource::stop_to_watch(std::uint64_t system_call) {
       open_file("/proc/" + std::to_string(options_.pid) + "/pagemap", O_RDONLY | O_CLOEXEC));
   place.userfault = MIGRATE_TRY(borrow_userfault(frozen));
   ahead_ = MIGRATE_TRY(CopyAhead::create(std::move(place), MIGRATE_TRY(regions_to_watch())));
-  MIGRATE_TRY(frozen.close_area());
-  waits_ = record_waits(frozen, waits);  // What it waits for is hidden from the next stop.
-  return frozen.thaw();
+  return {};
 }
 
 Refusals FrozenSource::against_rounds() const {
