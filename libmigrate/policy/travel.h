@@ -46,8 +46,8 @@ struct Travels {
 Travels apply_policy(const TravelPolicy& policy, const FilesNotThere& not_there,
                      const std::vector<ProgramAdvice>& advice, wire::Image& image);
 
-/// Rows of a table for people and programs. Which files the destination has is among it only if that
-/// has told them (`knows_files`).
+/// Rows of a table for people and programs. Which files the destination has is among it only if
+/// that has told them (`knows_files`).
 nlohmann::json to_json(const std::vector<TravelRow>& rows, bool knows_files);
 
 }  // namespace migrate
