@@ -262,6 +262,18 @@ Result<UniqueFd> Gateway::make_mate(const Packet& call, Handshake& answer) {
   return mate;
 }
 
+Result<UniqueFd> Gateway::make_anchor(int family) const {
+  UniqueFd anchor;
+  MIGRATE_TRY(run_in_network_namespace(space_.get(), [&]() -> Result<void> {
+    anchor.reset(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    if (!anchor.valid()) {
+      return fail(system_error("make", "a socket"));
+    }
+    return set_number(anchor.get(), SOL_SOCKET, SO_MARK, kOwnMark);
+  }));
+  return anchor;
+}
+
 Result<void> Gateway::begin_mate(int mate) {
   return end_repair(mate);
 }

@@ -50,6 +50,9 @@ class Gateway {
   static Result<void> begin_mate(int mate);
   /// Its caller, who has not got the answer, hears nothing of it, and calls again.
   static void take_back_mate(int mate);
+  /// A socket of `family` in there, by which make_caller() connects to those that listen: what it
+  /// makes has the mark of what we send. Errors: kSystem.
+  Result<UniqueFd> make_anchor(int family) const;
   /// Looks at connections in there.
   const std::shared_ptr<TcpWatch>& watch() const { return watch_; }
 

@@ -42,4 +42,11 @@ Result<void> let_bind_anywhere(int fd, int family, bool may) {
                             : set_number(fd, IPPROTO_IP, IP_FREEBIND, may ? 1 : 0);
 }
 
+Result<void> send_marked(int fd, int family, int mark) {
+  constexpr int kIpv6Transparent = 75;  // IPV6_TRANSPARENT, which old headers lack.
+  MIGRATE_TRY(set_number(fd, SOL_SOCKET, SO_MARK, mark));
+  return family == AF_INET6 ? set_number(fd, IPPROTO_IPV6, kIpv6Transparent, 1)
+                            : set_number(fd, IPPROTO_IP, IP_TRANSPARENT, 1);
+}
+
 }  // namespace migrate

@@ -39,7 +39,6 @@ Result<void> set_sequence(int fd, int queue, std::uint32_t sequence) {
 }  // namespace
 
 Result<UniqueFd> connect_repaired(const RepairedSocket& wanted) {
-  constexpr int kIpv6Transparent = 75;  // IPV6_TRANSPARENT, which old headers lack.
   const int family = wanted.from.family();
   UniqueFd fd(::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0));
   if (!fd.valid()) {
@@ -50,9 +49,7 @@ Result<UniqueFd> connect_repaired(const RepairedSocket& wanted) {
     MIGRATE_TRY(set_number(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, wanted.only_ipv6 ? 1 : 0));
   }
   if (wanted.mark != 0) {
-    MIGRATE_TRY(set_number(fd.get(), SOL_SOCKET, SO_MARK, wanted.mark));
-    MIGRATE_TRY(family == AF_INET6 ? set_number(fd.get(), IPPROTO_IPV6, kIpv6Transparent, 1)
-                                   : set_number(fd.get(), IPPROTO_IP, IP_TRANSPARENT, 1));
+    MIGRATE_TRY(send_marked(fd.get(), family, wanted.mark));
   }
   MIGRATE_TRY(let_bind_anywhere(fd.get(), family, true));
   MIGRATE_TRY(set_sequence(fd.get(), TCP_SEND_QUEUE, wanted.sends_from));

@@ -48,7 +48,8 @@ Result<std::vector<LinkListener>> listen_in_namespace(std::span<const TcpListene
 }
 
 // What repairs a socket may give it a name that another has; it is repaired no more afterwards.
-Result<UniqueFd> bind_caller(const SocketName& local, const SocketName& peer) {
+// With a mark, in the network of the process: there it is in the way of nobody who shares names.
+Result<UniqueFd> bind_caller(const SocketName& local, const SocketName& peer, int mark) {
   constexpr int kOffWithoutProbe = -1;  // TCP_REPAIR_OFF_NO_WP
   UniqueFd fd(::socket(local.family(), SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!fd.valid()) {
@@ -61,12 +62,18 @@ Result<UniqueFd> bind_caller(const SocketName& local, const SocketName& peer) {
   if (local.family() == AF_INET6) {
     MIGRATE_TRY(set_number(fd.get(), IPPROTO_IPV6, IPV6_V6ONLY, 0));
   }
+  if (mark != 0) {
+    MIGRATE_TRY(send_marked(fd.get(), local.family(), mark));
+  }
   MIGRATE_TRY(let_bind_anywhere(fd.get(), local.family(), true));
   if (::bind(fd.get(), local.address(), local.size()) != 0) {
     return fail(system_error("bind", "a socket to the name of a peer"));
   }
   MIGRATE_TRY(let_bind_anywhere(fd.get(), local.family(), false));
   MIGRATE_TRY(set_number(fd.get(), IPPROTO_TCP, TCP_REPAIR, kOffWithoutProbe));
+  if (mark != 0) {
+    MIGRATE_TRY(set_number(fd.get(), SOL_SOCKET, SO_REUSEADDR, 1));
+  }
   return fd;
 }
 
@@ -85,9 +92,14 @@ Result<std::vector<LinkListener>> make_tcp_listeners(std::span<const TcpListener
 
 Result<UniqueFd> make_caller(int anchor, const SocketName& local, const SocketName& peer) {
   const UniqueFd space = MIGRATE_TRY(network_namespace_of(anchor));
+  int mark = 0;
+  socklen_t size = sizeof(mark);
+  if (::getsockopt(anchor, SOL_SOCKET, SO_MARK, &mark, &size) != 0) {
+    return fail(system_error("read the mark of", "a socket"));
+  }
   UniqueFd made;
   MIGRATE_TRY(run_in_network_namespace(space.get(), [&]() -> Result<void> {
-    made = MIGRATE_TRY(bind_caller(local, peer));
+    made = MIGRATE_TRY(bind_caller(local, peer, mark));
     return {};
   }));
   return made;

@@ -30,8 +30,8 @@ struct LinkListener {
 /// CAP_NET_ADMIN. Blocks for some milliseconds. Errors: kSystem.
 Result<std::vector<LinkListener>> make_tcp_listeners(std::span<const TcpListenerNames> wanted);
 
-/// A socket beside `anchor` that has the name `local`, whoever else has it there, and is to connect
-/// to `peer`. Blocks for less than a millisecond. Errors: kSystem.
+/// A socket beside `anchor`, and with its mark (SO_MARK), that has the name `local`, whoever else
+/// has it there, and is to connect to `peer`. Blocks for less than a millisecond. Errors: kSystem.
 Result<UniqueFd> make_caller(int anchor, const SocketName& local, const SocketName& peer);
 
 /// How far such a socket has come.

@@ -43,6 +43,13 @@ int find_info(const nlattr* attribute, void* data) {
   return MNL_CB_OK;
 }
 
+int find_only_ipv6(const nlattr* attribute, void* data) {
+  if (mnl_attr_get_type(attribute) == INET_DIAG_SKV6ONLY) {
+    *static_cast<bool*>(data) = mnl_attr_get_u8(attribute) != 0;
+  }
+  return MNL_CB_OK;
+}
+
 // Of what nobody has: who closes one ends it, and so it is in another state then.
 bool may_wait(std::uint8_t state) {
   return state == TCP_ESTABLISHED || state == TCP_CLOSE_WAIT || state == TCP_SYN_RECV;
@@ -115,12 +122,31 @@ Result<bool> TcpWatch::takes_datagrams(const SocketName& local, const SocketName
 
 Result<std::set<SocketName>> TcpWatch::names_of_datagrams() {
   std::set<SocketName> names;
-  MIGRATE_TRY(list(IPPROTO_UDP, AF_INET, names));
-  MIGRATE_TRY(list(IPPROTO_UDP, AF_INET6, names));
+  const auto take = [&](const nlmsghdr& each) {
+    names.insert(
+        name_in(*static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(&each))).unmapped());
+  };
+  MIGRATE_TRY(list(IPPROTO_UDP, AF_INET, ~0U, take));
+  MIGRATE_TRY(list(IPPROTO_UDP, AF_INET6, ~0U, take));
   return names;
 }
 
-Result<void> TcpWatch::list(int protocol, int family, std::set<SocketName>& names) {
+Result<std::vector<TcpWatch::Listener>> TcpWatch::listeners() {
+  std::vector<Listener> all;
+  const auto take = [&](const nlmsghdr& each) {
+    const auto& message = *static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(&each));
+    Listener& listener = all.emplace_back();
+    listener.inode = message.idiag_inode;
+    listener.local = name_in(message);
+    listener.backlog = message.idiag_wqueue;
+    mnl_attr_parse(&each, sizeof(inet_diag_msg), find_only_ipv6, &listener.only_ipv6);
+  };
+  MIGRATE_TRY(list(IPPROTO_TCP, AF_INET, 1U << TCP_LISTEN, take));
+  MIGRATE_TRY(list(IPPROTO_TCP, AF_INET6, 1U << TCP_LISTEN, take));
+  return all;
+}
+
+Result<void> TcpWatch::list(int protocol, int family, std::uint32_t states, const Take& take) {
   alignas(nlmsghdr) std::array<std::byte, 32768> buffer{};
   nlmsghdr* const header = mnl_nlmsg_put_header(buffer.data());
   header->nlmsg_type = SOCK_DIAG_BY_FAMILY;
@@ -130,7 +156,7 @@ Result<void> TcpWatch::list(int protocol, int family, std::set<SocketName>& name
       static_cast<inet_diag_req_v2*>(mnl_nlmsg_put_extra_header(header, sizeof(inet_diag_req_v2)));
   request->sdiag_family = static_cast<__u8>(family);
   request->sdiag_protocol = static_cast<__u8>(protocol);
-  request->idiag_states = ~0U;
+  request->idiag_states = states;
   if (::send(netlink_.get(), header, header->nlmsg_len, 0) < 0) {
     return fail(system_error("ask for", "sockets"));
   }
@@ -150,11 +176,11 @@ Result<void> TcpWatch::list(int protocol, int family, std::set<SocketName>& name
       }
       if (each->nlmsg_type == NLMSG_ERROR) {
         const int error = -static_cast<const nlmsgerr*>(mnl_nlmsg_get_payload(each))->error;
-        return fail(system_error_from(error, "learn of", "sockets",
-                                      "the kernel needs CONFIG_INET_UDP_DIAG (modprobe udp_diag)"));
+        return fail(system_error_from(
+            error, "learn of", "sockets",
+            "the kernel needs CONFIG_INET_TCP_DIAG and CONFIG_INET_UDP_DIAG (modprobe udp_diag)"));
       }
-      names.insert(
-          name_in(*static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(each))).unmapped());
+      take(*each);
     }
   }
 }

@@ -3,8 +3,10 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <set>
+#include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
@@ -46,8 +48,19 @@ class TcpWatch {
   /// where the kernel cannot tell). Does not block.
   Result<std::set<SocketName>> names_of_datagrams();
 
+  /// A socket of TCP there that listens.
+  struct Listener {
+    std::uint64_t inode = 0;
+    SocketName local;
+    bool only_ipv6 = false;
+    std::uint32_t backlog = 0;
+  };
+  /// All of them. Errors: kSystem. Does not block.
+  Result<std::vector<Listener>> listeners();
+
  private:
-  Result<void> list(int protocol, int family, std::set<SocketName>& names);
+  using Take = std::function<void(const nlmsghdr&)>;
+  Result<void> list(int protocol, int family, std::uint32_t states, const Take& take);
   using AnswerBuffer = std::array<std::byte, 4096>;
   Result<const nlmsghdr*> ask(int protocol, const SocketName& source, const SocketName& destination,
                               AnswerBuffer& buffer);

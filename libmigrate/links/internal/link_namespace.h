@@ -19,5 +19,8 @@ Result<void> write_network_setting(const std::string& name, const std::string& v
 Result<void> set_number(int fd, int level, int name, int value);
 /// Whether the socket, of `family`, may be bound to addresses that no interface has.
 Result<void> let_bind_anywhere(int fd, int family, bool may);
+/// Whatever the socket, of `family`, sends has this mark (SO_MARK), and goes out also if its name
+/// is another host's. Errors: kSystem.
+Result<void> send_marked(int fd, int family, int mark);
 
 }  // namespace migrate
