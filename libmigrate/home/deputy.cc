@@ -94,11 +94,18 @@ HomeRelay::Handlers Deputy::relay_handlers() {
   };
   handlers.on_owed = [this] { record_.show_progress(last_move()); };
   handlers.on_stream_closed = [this](std::uint32_t id, wire::RelayDirection) { close_stream(id); };
-  handlers.on_accept = [this](std::uint32_t listener) -> Result<AcceptedSocket> {
+  handlers.on_accept = [this](std::uint32_t listener,
+                              std::uint32_t descriptor) -> Result<AcceptedSocket> {
     if (parked() == nullptr) {
       return fail(make_error(ErrorCode::kNotFound, "accept a connection", "no deputy"));
     }
-    return parked()->accept(listener, relay_->accepted_descriptors());
+    return parked()->accept(listener, descriptor, relay_->accepted_descriptors());
+  };
+  handlers.on_listen = [this](const wire::RelayListening& wanted) -> Result<AcceptedSocket> {
+    if (parked() == nullptr) {
+      return fail(make_error(ErrorCode::kRetry, "make a listener", "no deputy"));
+    }
+    return parked()->listen(wanted, relay_->accepted_descriptors());
   };
   handlers.on_call = [this](int type, const SocketName& local,
                             const SocketName* peer) -> Result<AcceptedSocket> {

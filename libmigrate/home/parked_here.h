@@ -30,10 +30,14 @@ class ParkedHere {
   virtual Result<void> free_all() = 0;
   /// Closes its descriptors of the relayed stream `id`.
   virtual Result<void> close_stream(std::uint32_t id) = 0;
-  /// Accepts a connection that waits at its listener `id`, above all descriptors that the process
-  /// had; `accepted` are those that it has accepted and not closed. Errors: kRetry (its limit of
-  /// descriptors is reached), kSystem.
-  virtual Result<AcceptedSocket> accept(std::uint32_t id,
+  /// Accepts a connection that waits at its listener `id`, which it has as `descriptor` or, with 0,
+  /// as the process had it, above all descriptors that the process had; `accepted` are those that
+  /// it has accepted or made, and not closed. Errors: kRetry (its limit of descriptors is reached),
+  /// kSystem.
+  virtual Result<AcceptedSocket> accept(std::uint32_t id, std::uint32_t descriptor,
+                                        const std::set<std::uint32_t>& accepted) = 0;
+  /// Makes a listener, as HomeAcceptor::Listen says, whose descriptor is as those.
+  virtual Result<AcceptedSocket> listen(const wire::RelayListening& wanted,
                                         const std::set<std::uint32_t>& accepted) = 0;
   /// Makes a socket, as MakeSocket says, whose descriptor is as those.
   virtual Result<AcceptedSocket> make_socket(int type, const SocketName& local,

@@ -1,6 +1,7 @@
 #include "libmigrate/home/real_files.h"
 
 #include <fcntl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -139,25 +140,74 @@ std::optional<ConnectionEnd::Start> start_of(const Relayed& stream) {
                               .given = stream.connection->given_bytes()};
 }
 
-// That of which a connection has come; null: none.
-const wire::Listener* listener_of(const wire::Image& image, int fd) {
-  const auto local = SocketName::of(fd);
-  if (!local || !SocketName::of_peer(fd)) {
-    return nullptr;
+// What the process lets listen: the ids, by the bytes of the names.
+std::map<std::string, std::uint32_t> listeners_of(const wire::Image& image,
+                                                  const wire::HomeRelayState& noted) {
+  std::map<std::string, std::uint32_t> all;
+  for (const wire::HomeRelayState::Listener& listener : noted.listeners()) {
+    if (listener.has_made()) {
+      all.emplace(listener.name(), listener.id());
+    }
   }
-  const auto found =
-      std::ranges::find_if(image.objects().listeners(), [&](const wire::Listener& listener) {
-        const auto name = SocketName::from_bytes(listener.name());
-        return name && name->family() == local->family() && name->port() == local->port() &&
-               (name->is_any() || name->address_bytes() == local->address_bytes());
-      });
-  return found == image.objects().listeners().end() ? nullptr : &*found;
+  for (const wire::Listener& listener : image.objects().listeners()) {
+    const auto id = static_cast<std::uint32_t>(listener.stream());
+    if (std::ranges::find(noted.closed_listeners(), id) == noted.closed_listeners().end()) {
+      all.emplace(listener.name(), id);
+    }
+  }
+  return all;
 }
 
-// Whether the descriptor that a stream has had is not another's by now.
-bool is_its(pid_t holder, const wire::HomeRelayState::Stream& stream) {
-  const auto fetched = fetch_descriptor(holder, stream.deputy_descriptor());
-  return fetched && cookie_of(fetched->get()).value_or(0) == stream.cookie();
+// That of which a connection has come; 0: none.
+std::uint32_t listener_of(const std::map<std::string, std::uint32_t>& listeners, int fd) {
+  const auto local = SocketName::of(fd);
+  if (!local || !SocketName::of_peer(fd)) {
+    return 0;
+  }
+  const auto found = std::ranges::find_if(listeners, [&](const auto& listener) {
+    const auto name = SocketName::from_bytes(listener.first);
+    return name && name->family() == local->family() && name->port() == local->port() &&
+           (name->is_any() || name->address_bytes() == local->address_bytes());
+  });
+  return found == listeners.end() ? 0 : found->second;
+}
+
+// Whether the descriptor that a stream or a listener has had is not another's by now.
+template <class Noted>
+bool is_its(pid_t holder, const Noted& noted) {
+  const auto fetched = fetch_descriptor(holder, noted.deputy_descriptor());
+  return fetched && cookie_of(fetched->get()).value_or(0) == noted.cookie();
+}
+
+// The same, of all; `known` are those that it still has.
+template <class Noted>
+void take_out_closed(pid_t holder, google::protobuf::RepeatedPtrField<Noted>& all,
+                     std::set<std::uint32_t>& known) {
+  for (Noted& noted : all) {
+    if (noted.deputy_descriptor() != 0 && !is_its(holder, noted)) {
+      noted.set_deputy_descriptor(0);
+    }
+    known.insert(noted.deputy_descriptor());
+  }
+}
+
+// Notes a listener that is wanted, and was made. False: it is none.
+bool note_listener(std::uint32_t number, const UniqueFd& found, wire::HomeRelayState& noted) {
+  int listens = 0;
+  socklen_t size = sizeof(listens);
+  if (::getsockopt(found.get(), SOL_SOCKET, SO_ACCEPTCONN, &listens, &size) != 0 || listens == 0) {
+    return false;
+  }
+  const std::string name = SocketName::of(found.get()).value_or(SocketName()).to_bytes();
+  for (wire::HomeRelayState::Listener& listener : *noted.mutable_listeners()) {
+    if (listener.has_made() && listener.deputy_descriptor() == 0 && listener.name() == name) {
+      listener.set_deputy_descriptor(number);
+      listener.set_cookie(cookie_of(found.get()).value_or(0));
+      listener.set_error(0);
+      return true;
+    }
+  }
+  return false;
 }
 
 UniqueFd descriptor_of(const UniqueFd& pidfd, std::uint32_t number) {
@@ -236,6 +286,15 @@ void RealFiles::fetch_accepted(pid_t holder, const wire::HomeRelayState& noted) 
                           std::nullopt, ConnectionEnd::Start{}});
     }
   }
+  for (const wire::HomeRelayState::Listener& listener : noted.listeners()) {
+    auto real = listener.deputy_descriptor() == 0
+                    ? Result<UniqueFd>(UniqueFd())
+                    : fetch_descriptor(holder, listener.deputy_descriptor());
+    if (real && real->valid()) {
+      streams_.push_back(
+          {listener.id(), std::move(*real), wire::RELAY_BOTH, std::nullopt, std::nullopt, true});
+    }
+  }
 }
 
 void note_unnoted(pid_t holder, const wire::Image& image, wire::HomeRelayState& noted) {
@@ -245,20 +304,19 @@ void note_unnoted(pid_t holder, const wire::Image& image, wire::HomeRelayState& 
     next = std::max(next, static_cast<std::uint32_t>(stream.file->object()) + 1);
   }
   const std::uint32_t first = noted.first_accepted() == 0 ? next : noted.first_accepted();
-  for (wire::HomeRelayState::Stream& stream : *noted.mutable_streams()) {
-    if (stream.deputy_descriptor() != 0 && !is_its(holder, stream)) {
-      stream.set_deputy_descriptor(0);
-    }
-    known.insert(stream.deputy_descriptor());
-  }
+  take_out_closed(holder, *noted.mutable_streams(), known);
+  take_out_closed(holder, *noted.mutable_listeners(), known);
+  const auto listeners = listeners_of(image, noted);
   const std::string folder = "/proc/" + std::to_string(holder) + "/fd";
   for (const std::string& name : list_directory(folder).value_or(std::vector<std::string>())) {
     const auto number = static_cast<std::uint32_t>(parse_number(name).value_or(0));
     auto found =
         known.contains(number) ? UniqueFd() : fetch_descriptor(holder, number).value_or(UniqueFd());
-    const wire::Listener* const listener =
-        found.valid() ? listener_of(image, found.get()) : nullptr;
-    if (listener == nullptr) {
+    if (!found.valid() || note_listener(number, found, noted)) {
+      continue;
+    }
+    const std::uint32_t listener = listener_of(listeners, found.get());
+    if (listener == 0) {
       continue;
     }
     wire::HomeRelayState::Stream& stream = *noted.add_streams();
@@ -268,7 +326,7 @@ void note_unnoted(pid_t holder, const wire::Image& image, wire::HomeRelayState& 
     stream.set_cookie(cookie_of(found.get()).value_or(0));
     wire::RelayAccepted& accepted = *stream.mutable_accepted();
     accepted.set_stream(stream.id());
-    accepted.set_listener(static_cast<std::uint32_t>(listener->stream()));
+    accepted.set_listener(listener);
     accepted.set_local(SocketName::of(found.get()).value_or(SocketName()).to_bytes());
     accepted.set_peer(SocketName::of_peer(found.get()).value_or(SocketName()).to_bytes());
   }

@@ -31,7 +31,8 @@ class RealFiles {
   /// Fetches them from what is left of the process, its deputy or keeper, which has closed what the
   /// process has closed meanwhile.
   void fetch_streams_left(pid_t holder, const wire::Image& image);
-  /// And those that it has accepted while the process was away, as `noted`.
+  /// And those that it has accepted while the process was away, and the listeners that it has made,
+  /// as `noted`.
   void fetch_accepted(pid_t holder, const wire::HomeRelayState& noted);
   /// Of streams whose real ends nobody has any more: as `noted`.
   void note_streams(const wire::HomeRelayState& noted);
@@ -58,8 +59,9 @@ class RealFiles {
   std::map<std::uint64_t, UniqueFd> shared_;  // by OpenFile.shared_id
 };
 
-/// Adds to `noted` the connections that `holder` has accepted for a worker that died before it
-/// could note them, and takes out the descriptors that it has closed for it.
+/// Adds to `noted` the connections that `holder` has accepted, and the listeners that it has made,
+/// for a worker that died before it could note them, and takes out the descriptors that it has
+/// closed for it.
 void note_unnoted(pid_t holder, const wire::Image& image, wire::HomeRelayState& noted);
 
 /// A duplicate of a descriptor of `holder`. Errors: kSystem.

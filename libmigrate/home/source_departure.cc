@@ -24,14 +24,21 @@ class SourceParked : public Face {
   Result<void> close_stream(std::uint32_t id) override {
     return move_.parked().close(descriptors_of_stream(move_.image(), id));
   }
-  Result<AcceptedSocket> accept(std::uint32_t id,
+  Result<AcceptedSocket> accept(std::uint32_t id, std::uint32_t descriptor,
                                 const std::set<std::uint32_t>& accepted) override {
-    const auto listening = descriptors_of_stream(move_.image(), id);
+    const auto listening = descriptor != 0 ? std::vector<std::uint32_t>{descriptor}
+                                           : descriptors_of_stream(move_.image(), id);
     if (listening.empty()) {
       return fail(make_error(ErrorCode::kNotFound, "find", "a listener"));
     }
     return fetch_made(MIGRATE_TRY(
         move_.parked().accept(listening.front(), above_all_descriptors(), accepted.size())));
+  }
+  Result<AcceptedSocket> listen(const wire::RelayListening& wanted,
+                                const std::set<std::uint32_t>& accepted) override {
+    return fetch_made(MIGRATE_TRY(move_.parked().listen(wanted.name(), wanted.only_ipv6(),
+                                                        static_cast<int>(wanted.backlog()),
+                                                        above_all_descriptors(), accepted.size())));
   }
   Result<AcceptedSocket> make_socket(int type, const SocketName& local, const SocketName* peer,
                                      const std::set<std::uint32_t>& accepted) override {

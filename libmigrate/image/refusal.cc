@@ -191,7 +191,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "ends are inside",
      "move when the program has closed its connections"},
     {"SOCKET_ABROAD",
-     "the connection or listener was made where the process is a guest, not at its home",
+     "the connection or listener was made where the process is a guest, and its home does not know "
+     "it",
      "move when the program has closed it"},
     {"SOCKET_BOUND", "the socket has a name of its home's, which the network of the place has not",
      "move it with --network home, or when the program has closed the socket"},

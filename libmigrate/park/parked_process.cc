@@ -398,6 +398,48 @@ Result<ParkedProcess::MadeSocket> ParkedProcess::make_socket(int type, const std
                     result < 0 && result != -EINPROGRESS ? static_cast<int>(-result) : 0};
 }
 
+// In two scripts: what could not be bound would listen at another name.
+Result<std::uint32_t> ParkedProcess::listen(const std::string& name, bool only_ipv6, int backlog,
+                                            std::uint32_t from, std::size_t others) {
+  const std::string who = "process " + std::to_string(process_);
+  const std::uint64_t number = MIGRATE_TRY(number_for_another(from, others));
+  sockaddr any{};
+  std::memcpy(&any, name.data(), std::min(sizeof(any), name.size()));
+  const int yes = 1;
+  const int is_only = only_ipv6 ? 1 : 0;
+  Script script(area_);
+  script.must(
+      "make a socket in", SYS_socket,
+      {any.sa_family, static_cast<std::uint64_t>(SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK), 0},
+      who);
+  script.call(SYS_setsockopt,
+              {number, SOL_SOCKET, SO_REUSEADDR, script.put_value(yes), sizeof(yes)});
+  if (any.sa_family == AF_INET6) {
+    script.call(SYS_setsockopt,
+                {number, IPPROTO_IPV6, IPV6_V6ONLY, script.put_value(is_only), sizeof(is_only)});
+  }
+  const std::size_t bound =
+      script.call(SYS_bind, {number, script.put(std::as_bytes(std::span(name))), name.size()});
+  const std::size_t kept =
+      script.must("keep a socket of", SYS_fcntl, {number, F_DUPFD_CLOEXEC, from}, who);
+  script.call(SYS_close, {number});
+  MIGRATE_TRY(run_in_leader(script));
+  const auto descriptor = static_cast<std::uint32_t>(script.result(kept));
+  std::int64_t result = script.result(bound);
+  if (result == 0) {
+    Script second(area_);
+    const std::size_t listening =
+        second.call(SYS_listen, {descriptor, static_cast<std::uint64_t>(backlog)});
+    MIGRATE_TRY(run_in_leader(second));
+    result = second.result(listening);
+  }
+  if (result < 0) {
+    MIGRATE_TRY(close({descriptor}));
+    return fail(system_error_from(static_cast<int>(-result), "listen in the place of", who));
+  }
+  return descriptor;
+}
+
 Result<void> ParkedProcess::free(const std::vector<PageRange>& ranges) {
   for (std::size_t first = 0; first < ranges.size(); first += kRangesPerScript) {
     Script script(area_);

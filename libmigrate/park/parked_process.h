@@ -102,6 +102,10 @@ class ParkedProcess {
   };
   Result<MadeSocket> make_socket(int type, const std::string& local, const std::string& peer,
                                  std::uint32_t from, std::size_t others);
+  /// Makes a socket of TCP that listens, as the process would, at `name` (a sockaddr) and at no
+  /// other. The descriptor is as that of accept(). Errors: the same.
+  Result<std::uint32_t> listen(const std::string& name, bool only_ipv6, int backlog,
+                               std::uint32_t from, std::size_t others);
   /// Makes a second process that shares the memory and outlives this one: the keeper. It is a child
   /// of the deputy (when that has ended, its init's), holds no descriptors but `kept`, waits with
   /// all signals blocked, and is to be given to nobody but end(). After settle(). Errors: kSystem.

@@ -51,6 +51,7 @@ void GuestGateway::pump(bool is_frozen) {
   look_at_calls();
   if (!is_frozen && std::chrono::steady_clock::now() >= next_look_at_names_) {
     look_at_names();
+    look_at_listeners();
   }
 }
 
@@ -94,6 +95,14 @@ void GuestGateway::look_at_names() {
   if (!names_ || *names_ != *names) {
     names_ = std::move(*names);
     are_names_told_ = false;
+  }
+}
+
+void GuestGateway::look_at_listeners() {
+  if (auto seen = watch()->listeners()) {
+    listeners_ = std::move(*seen);
+  } else {
+    log::debug("{}", seen.error().message());
   }
 }
 

@@ -47,6 +47,15 @@ class GuestGateway {
   /// It could not.
   void fail_call(std::uint64_t call, int error);
 
+  /// Looks which sockets listen in the cell.
+  void look_at_listeners();
+  /// What the last look has seen, once.
+  std::optional<std::vector<TcpWatch::Listener>> take_listeners() {
+    return std::exchange(listeners_, std::nullopt);
+  }
+  /// As that of Gateway.
+  Result<UniqueFd> make_anchor(int family) const { return gateway_.make_anchor(family); }
+
   /// A datagram has come to home for the socket `local`. Errors: kCorrupt.
   Result<void> accept_datagram(const wire::RelayDatagram& datagram);
   Result<void> accept_unreachable(const wire::RelayUnreachable& unreachable);
@@ -79,6 +88,7 @@ class GuestGateway {
   // Of the sockets of UDP in the cell. Nothing: not looked yet, or the kernel does not tell.
   std::optional<std::set<SocketName>> names_;
   bool are_names_told_ = false;
+  std::optional<std::vector<TcpWatch::Listener>> listeners_;
   std::chrono::steady_clock::time_point next_look_at_names_;
 };
 

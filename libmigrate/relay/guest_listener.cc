@@ -13,9 +13,17 @@ Result<void> GuestListener::open(UniqueFd anchor, SocketName local) {
   return {};
 }
 
-bool GuestListener::has_closed() {
+void GuestListener::pump_link(Link& link) {
+  if (made_ && !std::exchange(is_told_, true)) {
+    wire::RelayMessage message;
+    *message.mutable_listening() = *made_;
+    link.send(message);
+  }
+}
+
+bool GuestListener::has_closed(bool at_once) {
   const auto now = std::chrono::steady_clock::now();
-  if (!is_open() || now < next_look_) {
+  if (!is_open() || (now < next_look_ && !at_once)) {
     return false;
   }
   next_look_ = now + std::chrono::milliseconds(kLookIntervalMs);

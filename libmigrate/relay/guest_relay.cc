@@ -61,12 +61,7 @@ Result<std::unique_ptr<GuestRelay>> GuestRelay::create(const wire::RelayState& s
                             "relay stream " + std::to_string(stream.id()) + " of the image"));
     }
   }
-  for (const std::uint32_t listener : state.listeners()) {
-    if (relay->streams_.contains(listener) || relay->listeners_.size() == kMaxRelayStreams) {
-      return fail(corrupt_from_home("read the state of a relay", "listeners of the image"));
-    }
-    relay->listeners_.try_emplace(listener);
-  }
+  MIGRATE_TRY(relay->load_listeners(state));
   relay->next_accepted_ = state.next_accepted();
   relay->state_epoch_ = state.epoch();
   relay->next_signal_ = state.next_signal();
@@ -362,6 +357,9 @@ Result<void> GuestRelay::accept_resumed(const wire::RelayResumed& resumed) {
   if (gateway_) {
     gateway_->begin_again();
   }
+  for (auto& [id, listener] : listeners_) {
+    listener.begin_again();
+  }
   established_ = true;
   exit_.begin_again();
   send_job_state();
@@ -403,6 +401,9 @@ void GuestRelay::pump_link() {
   if (gateway_) {
     gateway_->pump_link(*link_);
   }
+  for (auto& [id, listener] : listeners_) {
+    listener.pump_link(*link_);
+  }
   if (exit_.is_due()) {
     send_exit();
   }
@@ -433,9 +434,7 @@ wire::RelayState GuestRelay::freeze_state() {
     stream.take_unread();
     stream.save(*state.add_streams());
   }
-  for (const auto& [id, listener] : listeners_) {
-    state.add_listeners(id);
-  }
+  save_listeners(state);
   state.set_next_accepted(next_accepted_);
   return state;
 }

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/links/stream_ids.h"
 #include "libmigrate/relay/guest_exit.h"
 #include "libmigrate/relay/guest_gateway.h"
 #include "libmigrate/relay/guest_listener.h"
@@ -78,7 +79,7 @@ class GuestRelay {
   /// Takes a new link to home in place of any older one.
   void attach(std::unique_ptr<Channel> channel);
   /// The stream of the connection that the process has as a socket with this inode, of those that
-  /// home has accepted.
+  /// home has accepted, or the listener, of those that it has made here.
   std::optional<std::uint64_t> accepted_stream(std::uint64_t inode);
 
   /// The process runs here: home shall use this link from now on. Call once.
@@ -149,10 +150,14 @@ class GuestRelay {
                                 std::vector<StreamEndpoint>& endpoints);
   void adopt_listeners(const wire::GuestRelayState& state, std::vector<Adopted>& ends);
   void note_listeners(wire::GuestRelayState& state) const;
+  Result<void> load_listeners(const wire::RelayState& state);
+  void save_listeners(wire::RelayState& state) const;
   static Result<StreamEndpoint> end_of_nothing(ConnectionParts parts);
   void begin_call(GuestStream& stream);
   void pump_calls();
   void pump_listeners();
+  void find_listeners(const std::vector<TcpWatch::Listener>& seen);
+  void add_listener(const TcpWatch::Listener& seen);
   void follow_calls();
   void send_unlistened(std::uint32_t listener);
   void retire_streams();
@@ -175,6 +180,7 @@ class GuestRelay {
   std::map<std::uint32_t, GuestListener> listeners_;
   std::optional<GuestGateway> gateway_;  // if the cell has a network of its own
   std::uint32_t next_accepted_ = 0;  // the least id of a connection that home has yet to tell of
+  std::uint32_t next_listener_ = kFirstMadeListener;
   std::unique_ptr<Link> link_;
   std::uint64_t state_epoch_ = 1;
   std::uint64_t attempt_ = 0;

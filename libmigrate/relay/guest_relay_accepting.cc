@@ -37,12 +37,14 @@ Result<void> GuestRelay::create_listeners(std::vector<ListenerParts> parts,
                                           std::vector<StreamEndpoint>& endpoints) {
   std::map<std::uint32_t, GuestListener> open;
   for (ListenerParts& each : parts) {
-    if (!listeners_.contains(each.stream)) {
+    auto known = listeners_.extract(each.stream);
+    if (known.empty()) {
       return fail(make_error(ErrorCode::kCorrupt, "make a listener",
                              "relay stream " + std::to_string(each.stream)));
     }
     SocketName local = MIGRATE_TRY(SocketName::of(each.sockets.listener.get()));
-    MIGRATE_TRY(open[each.stream].open(std::move(each.sockets.anchor), std::move(local)));
+    MIGRATE_TRY(known.mapped().open(std::move(each.sockets.anchor), std::move(local)));
+    open.insert(std::move(known));
     endpoints.push_back(MIGRATE_TRY(endpoint_of(each.stream, std::move(each.sockets.listener))));
   }
   listeners_ = std::move(open);
@@ -75,17 +77,20 @@ Result<StreamEndpoint> GuestRelay::end_of_nothing(ConnectionParts parts) {
 }
 
 void GuestRelay::adopt_listeners(const wire::GuestRelayState& state, std::vector<Adopted>& ends) {
-  listeners_.clear();
+  std::map<std::uint32_t, GuestListener> known = std::exchange(listeners_, {});
   for (const wire::GuestRelayState::Listener& noted : state.listeners()) {
     const auto end = std::ranges::find(ends, noted.id(), &Adopted::id);
     auto local = SocketName::from_bytes(noted.name());
-    if (end == ends.end() || !local) {
+    auto listener = known.extract(noted.id());
+    if (end == ends.end() || !local || listener.empty()) {
       continue;  // As one that the process has closed.
     }
-    if (auto opened = listeners_[noted.id()].open(std::move(end->fd), std::move(*local)); !opened) {
+    if (auto opened = listener.mapped().open(std::move(end->fd), std::move(*local)); !opened) {
       log::error("{}", opened.error().message());
-      listeners_.erase(noted.id());
+      continue;
     }
+    listener.mapped().set_inode(noted.inode());
+    listeners_.insert(std::move(listener));
   }
   for (auto& [id, stream] : streams_) {
     if (stream.is_uncalled()) {  // The worker before had noted it, and no more.
@@ -95,14 +100,48 @@ void GuestRelay::adopt_listeners(const wire::GuestRelayState& state, std::vector
 }
 
 void GuestRelay::note_listeners(wire::GuestRelayState& state) const {
+  save_listeners(*state.mutable_relay());
   for (const auto& [id, listener] : listeners_) {
-    state.mutable_relay()->add_listeners(id);
     if (listener.is_open()) {
       wire::GuestRelayState::Listener& noted = *state.add_listeners();
       noted.set_id(id);
       noted.set_name(listener.local().to_bytes());
+      noted.set_inode(listener.inode());
     }
   }
+}
+
+Result<void> GuestRelay::load_listeners(const wire::RelayState& state) {
+  const auto corrupt = [] {
+    return fail(
+        make_error(ErrorCode::kCorrupt, "read the state of a relay", "listeners of the image"));
+  };
+  for (const std::uint32_t listener : state.listeners()) {
+    if (streams_.contains(listener) || listeners_.size() == kMaxRelayStreams) {
+      return corrupt();
+    }
+    listeners_.try_emplace(listener);
+  }
+  next_listener_ = std::max(kFirstMadeListener, state.next_listener());
+  for (const wire::RelayListening& made : state.made_listeners()) {
+    const auto listener = listeners_.find(made.listener());
+    if (listener == listeners_.end() || made.listener() < kFirstMadeListener ||
+        made.listener() >= next_listener_) {
+      return corrupt();
+    }
+    listener->second = GuestListener(made);
+  }
+  return {};
+}
+
+void GuestRelay::save_listeners(wire::RelayState& state) const {
+  for (const auto& [id, listener] : listeners_) {
+    state.add_listeners(id);
+    if (listener.made()) {
+      *state.add_made_listeners() = *listener.made();
+    }
+  }
+  state.set_next_listener(next_listener_);
 }
 
 std::optional<std::uint64_t> GuestRelay::accepted_stream(std::uint64_t inode) {
@@ -112,7 +151,13 @@ std::optional<std::uint64_t> GuestRelay::accepted_stream(std::uint64_t inode) {
       return id;
     }
   }
-  return std::nullopt;
+  if (gateway_) {
+    gateway_->look_at_listeners();
+  }
+  pump_listeners();
+  const auto listener = std::ranges::find_if(
+      listeners_, [&](const auto& each) { return inode != 0 && each.second.inode() == inode; });
+  return listener == listeners_.end() ? std::nullopt : std::optional(listener->first);
 }
 
 Result<void> GuestRelay::dispatch_to_stream(const wire::RelayMessage& message) {
@@ -204,15 +249,58 @@ void GuestRelay::pump_calls() {
   }
 }
 
+// Who closes a listener and makes another of its name has that again at home, too. On a link that
+// is about to be resumed home has been told of those that were open then, and cannot hear more yet.
 void GuestRelay::pump_listeners() {
+  if (!runs_here() || (link_ && !established_)) {
+    return;
+  }
+  const auto seen = gateway_ ? gateway_->take_listeners() : std::nullopt;
   for (auto listener = listeners_.begin(); listener != listeners_.end();) {
-    if (runs_here() && listener->second.has_closed()) {
+    if (listener->second.has_closed(seen.has_value())) {
       send_unlistened(listener->first);
       listener = listeners_.erase(listener);
     } else {
       ++listener;
     }
   }
+  if (seen && !exit_.has_begun()) {
+    find_listeners(*seen);
+  }
+}
+
+// Of several of one name (SO_REUSEPORT) home has one.
+void GuestRelay::find_listeners(const std::vector<TcpWatch::Listener>& seen) {
+  for (const TcpWatch::Listener& each : seen) {
+    const auto known = std::ranges::find_if(listeners_, [&](const auto& listener) {
+      return listener.second.inode() != 0 && listener.second.local() == each.local;
+    });
+    if (known != listeners_.end()) {
+      known->second.set_inode(each.inode);
+    } else if (listeners_.size() < kMaxRelayStreams && next_listener_ < kFirstOfNoStream &&
+               !each.local.is_link_local()) {
+      add_listener(each);
+    }
+  }
+}
+
+// From now on it is as one that the process had at home, but for being in the network of the cell.
+void GuestRelay::add_listener(const TcpWatch::Listener& seen) {
+  wire::RelayListening made;
+  made.set_listener(next_listener_);
+  made.set_name(seen.local.to_bytes());
+  made.set_only_ipv6(seen.only_ipv6);
+  made.set_backlog(seen.backlog);
+  GuestListener listener(std::move(made));
+  auto anchor = gateway_->make_anchor(seen.local.family());
+  const auto opened = anchor ? listener.open(std::move(*anchor), seen.local)
+                             : Result<void>(fail(std::move(anchor).error()));
+  if (!opened) {
+    log::warn("{}", opened.error().message());
+    return;
+  }
+  listener.set_inode(seen.inode);
+  listeners_.try_emplace(next_listener_++, std::move(listener));
 }
 
 // What is reset can be found no more: it is looked at before anything is done to it.

@@ -1,6 +1,8 @@
 #include "libmigrate/relay/home_acceptor.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <string>
 #include <utility>
 
 #include "base/log.h"
@@ -24,9 +26,50 @@ void HomeAcceptor::begin_at(std::uint32_t first) {
 }
 
 void HomeAcceptor::add(std::uint32_t listener, UniqueFd real) {
+  open(listeners_[listener], std::move(real));
+}
+
+void HomeAcceptor::open(Listener& listener, UniqueFd real) {
   const std::size_t backlog = backlog_of(real.get()).value_or(1);
-  listeners_.try_emplace(
-      listener, Listener{std::move(real), std::clamp<std::size_t>(backlog, 1, kMostWaiting)});
+  listener.real = std::move(real);
+  listener.most_waiting = std::clamp<std::size_t>(backlog, 1, kMostWaiting);
+}
+
+Result<void> HomeAcceptor::want(const wire::RelayListening& wanted) {
+  const std::uint32_t id = wanted.listener();
+  const auto name = SocketName::from_bytes(wanted.name());
+  const auto known = listeners_.find(id);
+  const bool is_new = known == listeners_.end();
+  if (id < kFirstMadeListener || id >= kFirstOfNoStream || !name || name->port() == 0 ||
+      name->is_link_local() || (is_new && listeners_.size() >= kMaxRelayStreams) ||
+      (!is_new && (!known->second.made || known->second.made->name() != wanted.name()))) {
+    return fail(make_error(ErrorCode::kCorrupt, "listen for the process",
+                           "listener " + std::to_string(id)));
+  }
+  if (is_new) {
+    listeners_[id].made = wanted;
+  } else {
+    known->second.error = 0;  // It may be had by now.
+  }
+  return {};
+}
+
+void HomeAcceptor::make_wanted(const Listen& by) {
+  for (auto& [id, listener] : listeners_) {
+    if (!listener.made || listener.real.valid() || listener.error != 0) {
+      continue;
+    }
+    auto made = by(*listener.made);
+    if (made) {
+      listener.descriptor = made->descriptor;
+      listener.cookie = cookie_of(made->real.get()).value_or(0);
+      open(listener, std::move(made->real));
+    } else {
+      listener.error = made.error().sys_errno == 0 ? EAGAIN : made.error().sys_errno;
+      log::warn("only who is where the process is reaches its listener: {}",
+                made.error().message());
+    }
+  }
 }
 
 void HomeAcceptor::adopt(const wire::HomeRelayState& state) {
@@ -37,6 +80,13 @@ void HomeAcceptor::adopt(const wire::HomeRelayState& state) {
     }
   }
   for (const wire::HomeRelayState::Listener& noted : state.listeners()) {
+    if (noted.has_made()) {
+      Listener& listener = listeners_[noted.id()];
+      listener.made = noted.made();
+      listener.descriptor = listener.real.valid() ? noted.deputy_descriptor() : 0;
+      listener.cookie = noted.cookie();
+      listener.error = static_cast<int>(noted.error());
+    }
     if (const auto found = listeners_.find(noted.id()); found != listeners_.end()) {
       found->second.accepted = noted.accepted();
     }
@@ -57,8 +107,16 @@ void HomeAcceptor::note(wire::HomeRelayState& state) const {
   for (const auto& [id, listener] : listeners_) {
     wire::HomeRelayState::Listener& noted = *state.add_listeners();
     noted.set_id(id);
-    noted.set_name(SocketName::of(listener.real.get()).value_or(SocketName()).to_bytes());
     noted.set_accepted(listener.accepted);
+    if (listener.made) {
+      noted.set_name(listener.made->name());
+      *noted.mutable_made() = *listener.made;
+      noted.set_deputy_descriptor(listener.descriptor);
+      noted.set_cookie(listener.cookie);
+      noted.set_error(static_cast<std::uint32_t>(listener.error));
+    } else {
+      noted.set_name(SocketName::of(listener.real.get()).value_or(SocketName()).to_bytes());
+    }
   }
 }
 
@@ -78,7 +136,7 @@ bool HomeAcceptor::may_accept(std::uint32_t id, const Listener& listener,
         return each.second.names.listener() == id && !each.second.is_taken;
       }));
   return waiting < listener.most_waiting && streams < std::size_t{kMaxRelayStreams} &&
-         next_ < kFirstOfNoStream;
+         next_ < kFirstMadeListener;
 }
 
 int HomeAcceptor::collect(std::vector<pollfd>& descriptors, std::size_t streams) const {
@@ -104,7 +162,7 @@ std::optional<HomeAcceptor::New> HomeAcceptor::accept(const Accept& by, std::siz
         (polled.revents & POLLIN) == 0) {
       continue;
     }
-    auto accepted = by(id);
+    auto accepted = by(id, listener.descriptor);
     if (!accepted) {
       log::warn("{}", accepted.error().message());
       rests_until_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(kRestMs);
@@ -134,7 +192,7 @@ std::uint32_t HomeAcceptor::add_called(std::uint64_t call, const AcceptedSocket&
                                        std::size_t streams) {
   const auto local = SocketName::of(made.real.get());
   const auto peer = SocketName::of_peer(made.real.get());
-  if (streams >= std::size_t{kMaxRelayStreams} || next_ >= kFirstOfNoStream || !local || !peer) {
+  if (streams >= std::size_t{kMaxRelayStreams} || next_ >= kFirstMadeListener || !local || !peer) {
     return 0;
   }
   const std::uint32_t stream = next_++;
@@ -194,15 +252,25 @@ std::set<std::uint32_t> HomeAcceptor::descriptors() const {
       all.insert(accepted.descriptor);
     }
   }
+  for (const auto& [id, listener] : listeners_) {
+    if (listener.descriptor != 0) {
+      all.insert(listener.descriptor);
+    }
+  }
   return all;
 }
 
-bool HomeAcceptor::close(std::uint32_t listener) {
-  if (listeners_.erase(listener) == 0) {
-    return false;
+std::optional<std::uint32_t> HomeAcceptor::close(std::uint32_t id) {
+  const auto listener = listeners_.extract(id);
+  if (listener.empty()) {
+    return std::nullopt;
   }
-  closed_.insert(listener);
-  return true;
+  if (listener.mapped().made) {
+    const std::uint32_t descriptor = listener.mapped().descriptor;
+    return descriptor == 0 ? std::nullopt : std::optional(descriptor);
+  }
+  closed_.insert(id);
+  return 0;
 }
 
 std::vector<std::uint32_t> HomeAcceptor::listeners() const {

@@ -16,7 +16,7 @@
 
 namespace migrate {
 
-/// A connection that the deputy has accepted.
+/// A connection that the deputy has accepted, or another socket that it has made.
 struct AcceptedSocket {
   UniqueFd real;
   std::uint32_t descriptor = 0;  ///< What the deputy has it as.
@@ -27,11 +27,20 @@ struct AcceptedSocket {
 /// those before them. Part of HomeRelay; the owner's thread only; nothing blocks.
 class HomeAcceptor {
  public:
-  using Accept = std::function<Result<AcceptedSocket>(std::uint32_t listener)>;
+  /// `descriptor`: of the deputy's, by which it has the listener; 0: as the process had it.
+  using Accept =
+      std::function<Result<AcceptedSocket>(std::uint32_t listener, std::uint32_t descriptor)>;
+  /// Has the deputy make a listener. Errors: kRetry, kSystem (as bind(2) and listen(2) say).
+  using Listen = std::function<Result<AcceptedSocket>(const wire::RelayListening& wanted)>;
 
   /// Streams that come have ids from `first` on. Before anything is accepted.
   void begin_at(std::uint32_t first);
   void add(std::uint32_t listener, UniqueFd real);
+  /// The process has made one where it is: there is to be one here. Errors: kCorrupt.
+  Result<void> want(const wire::RelayListening& wanted);
+  /// Makes them, by this. Call when it has been noted that they are wanted: what a worker made that
+  /// died is found by its name.
+  void make_wanted(const Listen& by);
 
   void adopt(const wire::HomeRelayState& state);
   void note(wire::HomeRelayState& state) const;
@@ -69,16 +78,21 @@ class HomeAcceptor {
   std::set<std::uint32_t> descriptors() const;
   void forget(std::uint32_t stream) { accepted_.erase(stream); }
 
-  /// The process has closed it. False: it has been known.
-  bool close(std::uint32_t listener);
+  /// The process has closed it, and so must the deputy: this descriptor, or with 0 those that the
+  /// process had. Nothing: that has been done, or there is none.
+  std::optional<std::uint32_t> close(std::uint32_t listener);
   std::vector<std::uint32_t> listeners() const;
   bool is_open() const { return !listeners_.empty(); }
 
  private:
   struct Listener {
-    UniqueFd real;
+    UniqueFd real;                 // Not valid: it is wanted, or cannot be had.
     std::size_t most_waiting = 0;  // Accepted here, and not yet by the process.
     std::uint64_t accepted = 0;    // So many.
+    std::optional<wire::RelayListening> made = std::nullopt;  // By the process where it is.
+    std::uint32_t descriptor = 0;                             // The deputy's, of those.
+    std::uint64_t cookie = 0;
+    int error = 0;  // Why it cannot be had: errno.
   };
   struct Accepted {
     wire::RelayAccepted names;
@@ -88,6 +102,7 @@ class HomeAcceptor {
     bool is_told = false;
   };
 
+  static void open(Listener& listener, UniqueFd real);
   bool may_accept(std::uint32_t id, const Listener& listener, std::size_t streams) const;
   bool is_resting() const { return std::chrono::steady_clock::now() < rests_until_; }
 

@@ -206,6 +206,9 @@ Result<void> HomeRelay::handle() {
   accept_waiting();
   stop_deputy();
   handlers_.on_change();
+  if (may_accept()) {
+    acceptor_.make_wanted(handlers_.on_listen);
+  }
   for (auto& [id, stream] : streams_) {
     stream.take();
   }
@@ -347,6 +350,8 @@ Result<void> HomeRelay::dispatch(const wire::RelayMessage& message) {
     case Body::kBound:
       return may_accept() ? outgoing_.datagrams().follow(message.bound(), handlers_.on_call)
                           : Result<void>();
+    case Body::kListening:
+      return may_accept() ? acceptor_.want(message.listening()) : Result<void>();
     case Body::kUnlistened:
       close_listener(message.unlistened().listener());
       return {};

@@ -62,6 +62,8 @@ class HomeRelay {
     std::function<void(std::uint32_t id, wire::RelayDirection direction)> on_stream_closed;
     /// Has the deputy accept a connection that waits at the listener.
     HomeAcceptor::Accept on_accept;
+    /// Has the deputy make a listener.
+    HomeAcceptor::Listen on_listen = no_listener;
     /// Has the deputy make a socket.
     MakeSocket on_call = no_deputy;
     /// The deputy is to close this descriptor, of those that it has accepted or made.
@@ -156,6 +158,7 @@ class HomeRelay {
   void tell_accepted();
   void pump_calls();
   void close_left();
+  static Result<AcceptedSocket> no_listener(const wire::RelayListening& wanted);
   static Result<AcceptedSocket> no_deputy(int type, const SocketName& local,
                                           const SocketName* peer);
   void retire(std::uint32_t id);

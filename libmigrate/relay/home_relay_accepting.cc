@@ -137,6 +137,10 @@ Result<AcceptedSocket> HomeRelay::no_deputy(int /*type*/, const SocketName& /*lo
   return fail(make_error(ErrorCode::kRetry, "make a socket for the process", "no deputy"));
 }
 
+Result<AcceptedSocket> HomeRelay::no_listener(const wire::RelayListening& /*wanted*/) {
+  return fail(make_error(ErrorCode::kRetry, "make a listener for the process", "no deputy"));
+}
+
 void HomeRelay::tell_accepted() {
   for (const auto& [id, stream] : streams_) {
     const wire::RelayAccepted* const news = retired_.contains(id) ? nullptr : acceptor_.news(id);
@@ -158,7 +162,10 @@ void HomeRelay::retire(std::uint32_t id) {
 }
 
 void HomeRelay::close_listener(std::uint32_t id) {
-  if (acceptor_.close(id) && handlers_.on_stream_closed) {
+  const auto descriptor = acceptor_.close(id);
+  if (descriptor && *descriptor != 0) {
+    handlers_.on_accepted_closed(*descriptor);
+  } else if (descriptor && handlers_.on_stream_closed) {
     handlers_.on_stream_closed(id, wire::RELAY_IN);
   }
 }

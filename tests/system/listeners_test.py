@@ -214,8 +214,8 @@ class Listeners(unittest.TestCase):
             ends[name] = end.ready()
         return ends
 
-    def move(self, process, destination):
-        outcome = self.testbed.move("hostA", process.pid, destination)
+    def move(self, process, destination, *options):
+        outcome = self.testbed.move("hostA", process.pid, destination, options=list(options))
         self.assertEqual(outcome.status, DONE, f"{outcome}\n{self.testbed.logs()}")
 
     def observe(self, steps, places, **options):
@@ -383,13 +383,13 @@ class Listeners(unittest.TestCase):
         text = self.testbed.run("hostA", "migratectl", "show", pid).text
         self.assertRegex(text, rf"links:\n  STREAM .*(\n.*)*connection +{name}")
 
-    def test_a_listener_made_abroad_is_refused(self):
+    def test_a_listener_made_in_the_network_of_the_place_is_refused(self):
         guest = self.testbed.start("hostA", PYTHON, "-c", "import socket\n"
                                    "print('ready', flush=True); input()\n"
                                    "l = socket.create_server(('127.0.0.1', 0))\n"
                                    "print('listens', flush=True); input()", stdin=subprocess.PIPE)
         self.assertTrue(guest.wait_ready())
-        self.move(guest, "hostB")
+        self.move(guest, "hostB", "--network", "place")
         guest.stdin.write(b"\n")
         guest.stdin.flush()
         self.assertTrue(guest.wait_output(b"listens", PATIENCE))

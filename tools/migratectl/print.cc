@@ -175,7 +175,9 @@ std::string traffic_text(const nlohmann::json& record) {
     };
     rows.push_back({"  " + count_of(link, "stream"), text_of(link, "kind"), text_of(link, "local"),
                     text_of(link, "peer"), bytes("in_bytes"), bytes("out_bytes"),
-                    link.contains("accepted") ? count_of(link, "accepted") : std::string()});
+                    link.contains("error")      ? text_of(link, "error")
+                    : link.contains("accepted") ? count_of(link, "accepted")
+                                                : std::string()});
   }
   return rows.size() == 1 ? "" : "links:\n" + table(rows);
 }

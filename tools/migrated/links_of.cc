@@ -1,5 +1,6 @@
 #include "tools/migrated/links_of.h"
 
+#include <cstring>
 #include <string_view>
 #include <utility>
 
@@ -44,6 +45,10 @@ json links_at_home(const wire::HomeRelayState& relay) {
   for (const wire::HomeRelayState::Listener& listener : relay.listeners()) {
     json link = listener_with(listener.id(), listener.name());
     link["accepted"] = listener.accepted();
+    if (listener.error() != 0) {
+      link["way"] = "inside";
+      link["error"] = std::strerror(static_cast<int>(listener.error()));
+    }
     links.push_back(std::move(link));
   }
   for (const wire::HomeRelayState::Stream& stream : relay.streams()) {

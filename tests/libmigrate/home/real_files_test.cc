@@ -144,6 +144,33 @@ TEST_F(AcceptedFilesTest, WhatWasNotNotedIsFound) {
   EXPECT_EQ(noted_.SerializeAsString(), before.SerializeAsString());
 }
 
+// Those that were wanted, and no others; who has come to one of them is known by it.
+TEST_F(AcceptedFilesTest, AListenerThatWasMadeAndNotNotedIsFound) {
+  constexpr std::uint32_t kMade = 1U << 30U;
+  const UniqueFd made(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::listen(made.get(), 2), 0);
+  const SocketName name = *SocketName::of(made.get());
+  wire::HomeRelayState::Listener& listener = *noted_.add_listeners();
+  listener.set_id(kMade);
+  listener.set_name(name.to_bytes());
+  listener.mutable_made()->set_name(name.to_bytes());
+  const UniqueFd peer(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  const SocketName to = SocketName::loopback(name.port());
+  ASSERT_EQ(::connect(peer.get(), to.address(), to.size()), 0);
+  const UniqueFd link(::accept4(made.get(), nullptr, nullptr, SOCK_CLOEXEC));
+  note_unnoted(::getpid(), image_, noted_);
+  EXPECT_EQ(noted_.listeners(0).deputy_descriptor(), static_cast<std::uint32_t>(made.get()));
+  ASSERT_EQ(noted_.streams_size(), 3);
+  EXPECT_EQ(noted_.streams(1).accepted().listener() + noted_.streams(2).accepted().listener(),
+            3 + kMade);
+  files_.fetch_accepted(::getpid(), noted_);
+  const auto streams = files_.take_streams();
+  ASSERT_EQ(streams.size(), 4U);
+  EXPECT_TRUE(streams[3].is_listener);
+  EXPECT_EQ(streams[3].id, kMade);
+  EXPECT_EQ(*SocketName::of(streams[3].real.get()), name);
+}
+
 TEST_F(AcceptedFilesTest, WhatIsOfAnotherAddressHasNotComeToTheListener) {
   const SocketName name = *SocketName::of(listener_.get());
   const SocketName elsewhere = SocketName::of_address({"\x7F\0\0\x02", 4}, name.port());

@@ -19,6 +19,7 @@
 
 #include "base/file.h"
 #include "base/mapping.h"
+#include "libmigrate/links/tcp_listener.h"
 #include "tests/libmigrate/inspect/held_process.h"
 #include "tests/libmigrate/move/held_state.h"
 #include "tests/libmigrate/move/loopback_destination.h"
@@ -173,6 +174,37 @@ TEST_F(SourceDepartureTest, ASocketThatCannotBeFetchedIsNotLeftInTheDeputy) {
   EXPECT_EQ(list_directory(folder).value().size(), before);
   EXPECT_TRUE(make());
   EXPECT_EQ(list_directory(folder).value().size(), before + 1);
+}
+
+TEST_F(SourceDepartureTest, TheDeputyListensInThePlaceOfTheProcess) {
+  there_.start();
+  auto leaving = create();
+  ASSERT_EQ(leaving->attempt(), MoveOutcome::kCommitted);
+  Departed departed = leaving->depart();
+  ASSERT_TRUE(departed.deputy->settle({}));
+  there_.stop();
+  const UniqueFd taken(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::listen(taken.get(), 1), 0);
+  const std::string folder = "/proc/" + std::to_string(process_.pid()) + "/fd";
+  const std::size_t before = list_directory(folder).value().size();
+  wire::RelayListening wanted;
+  wanted.set_name(SocketName::of(taken.get())->to_bytes());
+  wanted.set_backlog(7);
+  const auto refused = departed.deputy->listen(wanted, {});
+  ASSERT_FALSE(refused);
+  EXPECT_EQ(refused.error().sys_errno, EADDRINUSE) << refused.error().message();
+  EXPECT_EQ(list_directory(folder).value().size(), before);
+  wanted.set_name(SocketName::loopback(0).to_bytes());
+  const auto made = departed.deputy->listen(wanted, {});
+  ASSERT_TRUE(made) << made.error().message();
+  EXPECT_EQ(backlog_of(made->real.get()).value_or(0), 7U);
+  const SocketName name = *SocketName::of(made->real.get());
+  const UniqueFd peer(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  ASSERT_EQ(::connect(peer.get(), name.address(), name.size()), 0);
+  const auto accepted = departed.deputy->accept(1U << 30U, made->descriptor, {made->descriptor});
+  ASSERT_TRUE(accepted) << accepted.error().message();
+  EXPECT_EQ(*SocketName::of_peer(accepted->real.get()), *SocketName::of(peer.get()));
+  EXPECT_EQ(list_directory(folder).value().size(), before + 2);
 }
 
 TEST_F(SourceDepartureTest, LeavesADeputyWhichEndsWithIt) {

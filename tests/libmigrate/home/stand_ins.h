@@ -101,9 +101,13 @@ class StandInDeputy : public ParkedDeputy {
   void fetch_streams(RealFiles& files, wire::HomeRelayState& noted) const override;
   int signal_pipe() const override { return doings_.signal_pipe; }
   void send(int signal) const override;
-  Result<AcceptedSocket> accept(std::uint32_t /*id*/,
+  Result<AcceptedSocket> accept(std::uint32_t /*id*/, std::uint32_t /*descriptor*/,
                                 const std::set<std::uint32_t>& /*accepted*/) override {
     return fail(make_error(ErrorCode::kNotFound, "accept"));
+  }
+  Result<AcceptedSocket> listen(const wire::RelayListening& /*wanted*/,
+                                const std::set<std::uint32_t>& /*accepted*/) override {
+    return fail(make_error(ErrorCode::kRetry, "listen"));
   }
   Result<AcceptedSocket> make_socket(int /*type*/, const SocketName& /*local*/,
                                      const SocketName* /*peer*/,
@@ -133,9 +137,13 @@ class StandInKeeper : public ParkedKeeper {
   Result<void> free_all() override;
   Result<void> close_stream(std::uint32_t id) override;
   void fetch_streams(RealFiles& files, wire::HomeRelayState& noted) const override;
-  Result<AcceptedSocket> accept(std::uint32_t /*id*/,
+  Result<AcceptedSocket> accept(std::uint32_t /*id*/, std::uint32_t /*descriptor*/,
                                 const std::set<std::uint32_t>& /*accepted*/) override {
     return fail(make_error(ErrorCode::kNotFound, "accept"));
+  }
+  Result<AcceptedSocket> listen(const wire::RelayListening& /*wanted*/,
+                                const std::set<std::uint32_t>& /*accepted*/) override {
+    return fail(make_error(ErrorCode::kRetry, "listen"));
   }
   Result<AcceptedSocket> make_socket(int /*type*/, const SocketName& /*local*/,
                                      const SocketName* /*peer*/,

@@ -8,20 +8,13 @@
 #include <sys/stat.h>
 
 #include <cerrno>
-#include <future>
-#include <set>
-#include <stdexcept>
 #include <thread>
 
 #include "libmigrate/links/home_network.h"
-#include "tests/libmigrate/relay/relay_world.h"
+#include "tests/libmigrate/relay/cell_world.h"
 
 namespace migrate::relay_testing {
 namespace {
-
-struct WorkerDied : std::runtime_error {
-  WorkerDied() : std::runtime_error("a worker has died") {}
-};
 
 constexpr std::uint16_t kFarPort = 80;
 
@@ -29,83 +22,22 @@ SocketName far_away() {
   return SocketName::of_address("\xCB\x71\x71\x07", kFarPort);
 }
 
-class CallRelay : public RelayWorld {
+class CallRelay : public CellWorld {
  protected:
   void SetUp() override {
     if (::geteuid() != 0) {
       GTEST_SKIP() << "needs root";
     }
     start_deputy(nullptr);
-    place.relay = std::move(*GuestRelay::create(make_relay_state({}), place_handlers()));
-    ASSERT_TRUE(place.relay->create_endpoints(::getuid(), ::getgid()));
-    make_cell();
-    keep(*place.relay);
-    connection = connect(*place.relay);
-    place.relay->activate();
+    begin_in_cell();
   }
 
-  // A network namespace that is set up as this one.
-  void make_cell() {
-    std::promise<pid_t> entered;
-    std::promise<void> over;
-    std::thread cell([&] {
-      const int done = ::unshare(CLONE_NEWNET);
-      entered.set_value(done == 0 ? ::gettid() : 0);
-      over.get_future().wait();
-    });
-    const pid_t thread = entered.get_future().get();
-    space_.reset(::open(("/proc/" + std::to_string(thread) + "/ns/net").c_str(), O_RDONLY));
-    wire::HomeNetwork network;
-    add(network, SocketName::loopback(0), 8, false);
-    add(network, SocketName::of_address("\x0A\x09\x08\x07", 0), 24, true);
-    add(network, SocketName::of_address("\x0A\x09\x08\x07", 0), 24, true);  // On two interfaces.
-    auto gateway = Gateway::create(thread, network);
-    over.set_value();
-    cell.join();
-    ASSERT_TRUE(gateway) << gateway.error().message();
-    place.relay->set_gateway(std::move(*gateway));
-  }
-
-  static void add(wire::HomeNetwork& network, const SocketName& name, unsigned prefix,
-                  bool is_usual) {
-    wire::HomeNetwork::Address& address = *network.add_addresses();
-    address.set_name(name.to_bytes());
-    address.set_prefix(prefix);
-    address.set_is_usual(is_usual);
-  }
-
-  void start_deputy(const wire::HomeRelayState* noted) {
-    std::vector<HomeRelay::Stream> streams;
-    const wire::HomeRelayState nothing;
-    for (const auto& stream : (noted == nullptr ? nothing : *noted).streams()) {
-      HomeRelay::Stream called;
-      called.id = stream.id();
-      called.real.reset(stream.deputy_descriptor() == 0
-                            ? -1
-                            : ::dup(static_cast<int>(stream.deputy_descriptor())));
-      called.directions = wire::RELAY_BOTH;
-      called.connection = ConnectionEnd::Start{};
-      streams.push_back(std::move(called));
-    }
+  void start_deputy(const wire::HomeRelayState* noted) override {
     HomeRelay::Handlers handlers;
     handlers.on_call = [this](int type, const SocketName& local, const SocketName* peer) {
       return make_real(type, local, peer);
     };
-    handlers.on_accepted_closed = [this](std::uint32_t descriptor) {
-      EXPECT_EQ(deputys_.erase(static_cast<int>(descriptor)), 1U);
-      ::close(static_cast<int>(descriptor));
-    };
-    handlers.on_change = [this] {
-      home_note_ = deputy_relay->note();
-      if (std::exchange(home_dies_, false)) {
-        throw WorkerDied();
-      }
-    };
-    deputy_relay = std::make_unique<HomeRelay>(std::move(streams), 0, std::move(handlers));
-    if (noted != nullptr) {
-      deputy_relay->adopt(*noted);
-    }
-    home_note_ = deputy_relay->note();
+    begin_deputy(noted, std::move(handlers));
   }
 
   Result<AcceptedSocket> make_real(int type, const SocketName& local, const SocketName* peer) {
@@ -126,9 +58,7 @@ class CallRelay : public RelayWorld {
         errno != EINPROGRESS) {
       return fail(system_error("connect"));
     }
-    const int fd = made.release();
-    deputys_.insert(fd);
-    return AcceptedSocket{UniqueFd(::dup(fd)), static_cast<std::uint32_t>(fd)};
+    return had_by_deputy(std::move(made));
   }
 
   static void share_name(const UniqueFd& socket) {
@@ -151,37 +81,6 @@ class CallRelay : public RelayWorld {
       const UniqueFd netlink(::socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
       EXPECT_EQ(::send(netlink.get(), &request, sizeof(request), 0), ssize_t(sizeof(request)));
     }).join();
-  }
-
-  GuestRelay::Handlers place_handlers() {
-    GuestRelay::Handlers handlers;
-    handlers.on_change = [this] {
-      if (place.relay) {
-        keep(*place.relay);
-      }
-      if (std::exchange(guest_dies_, false)) {
-        throw WorkerDied();
-      }
-    };
-    return handlers;
-  }
-
-  void keep(const GuestRelay& relay) {
-    guest_note_ = relay.note();
-    kept_.clear();
-    for (const RelayEnd& end : relay.ends()) {
-      kept_.push_back({end.id, end.kind, UniqueFd(::dup(end.fd))});
-    }
-  }
-
-  UniqueFd socket_inside(int type, int family = AF_INET) {
-    UniqueFd made;
-    std::thread([&] {
-      EXPECT_EQ(::setns(space_.get(), CLONE_NEWNET), 0);
-      made.reset(::socket(family, type | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
-    }).join();
-    EXPECT_TRUE(made.valid());
-    return made;
   }
 
   static UniqueFd socket_here(int type) {
@@ -212,37 +111,6 @@ class CallRelay : public RelayWorld {
     return error;
   }
 
-  UniqueFd accept_at(const UniqueFd& listener) {
-    UniqueFd made;
-    EXPECT_TRUE(turn_until([&] {
-      made.reset(::accept4(listener.get(), nullptr, nullptr, SOCK_NONBLOCK | SOCK_CLOEXEC));
-      return made.valid();
-    }));
-    return made;
-  }
-
-  std::string text_of(const UniqueFd& socket, std::size_t size) {
-    std::string text;
-    EXPECT_TRUE(turn_until([&] {
-      std::string part(size - text.size(), '\0');
-      const ssize_t got = ::read(socket.get(), part.data(), part.size());
-      text.append(part, 0, static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
-      return got == 0 || text.size() == size;
-    }));
-    return text;
-  }
-
-  static void say(const UniqueFd& socket, std::string_view text) {
-    EXPECT_EQ(::send(socket.get(), text.data(), text.size(), MSG_NOSIGNAL), ssize_t(text.size()));
-  }
-
-  void expect_echo(const UniqueFd& client, const UniqueFd& server) {
-    say(client, "question");
-    EXPECT_EQ(text_of(server, 8), "question");
-    say(server, "answer");
-    EXPECT_EQ(text_of(client, 6), "answer");
-  }
-
   struct Datagram {
     std::string content;
     SocketName from;
@@ -269,39 +137,8 @@ class CallRelay : public RelayWorld {
     return datagram;
   }
 
-  void guest_dies() {
-    guest_dies_ = true;
-    EXPECT_THROW(turn_times(2), WorkerDied);
-    place.relay.reset();
-    place.relay =
-        std::move(*GuestRelay::adopt(guest_note_, std::exchange(kept_, {}), place_handlers()));
-    keep(*place.relay);
-    connection = connect(*place.relay);
-  }
-
-  void home_dies() {
-    home_dies_ = true;
-    EXPECT_THROW(turn_times(2), WorkerDied);
-    const wire::HomeRelayState noted = home_note_;
-    deputy_relay.reset();
-    start_deputy(&noted);
-    connection = connect(*place.relay);
-  }
-
-  bool nothing_left() const {
-    return deputy_relay->note().streams_size() == 0 && place.relay->note().streams_size() == 0 &&
-           deputys_.empty();
-  }
-
-  UniqueFd space_;
-  std::set<int> deputys_;
   int error_ = 0;
   int made_ = 0;
-  wire::HomeRelayState home_note_;
-  wire::GuestRelayState guest_note_;
-  std::vector<GuestRelay::Adopted> kept_;
-  bool home_dies_ = false;
-  bool guest_dies_ = false;
 };
 
 TEST_F(CallRelay, WhoIsCalledAtHomeAnswers) {

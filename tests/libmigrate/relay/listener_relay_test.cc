@@ -59,7 +59,7 @@ class ListenerRelay : public RelayWorld {
       streams.push_back(std::move(accepted));
     }
     HomeRelay::Handlers handlers;
-    handlers.on_accept = [this](std::uint32_t id) -> Result<AcceptedSocket> {
+    handlers.on_accept = [this](std::uint32_t id, std::uint32_t) -> Result<AcceptedSocket> {
       EXPECT_EQ(id, kListener);
       const int fd = ::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC);
       EXPECT_GE(fd, 0);
