@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 
@@ -21,6 +22,13 @@ struct Sighting {
   std::string link = {};     ///< /proc/PID/fd/NUMBER
   std::string details = {};  ///< /proc/PID/fdinfo/NUMBER
   std::uint32_t flags = 0;   ///< O_*, close-on-exec included
+};
+
+/// A line that /proc/PID/fdinfo has of this kind of file alone, for docs/state.md.
+struct ShownLine {
+  std::string_view name;   ///< As it is called there.
+  std::string_view how;    ///< How it is carried, or why it is not.
+  bool is_carried = true;  ///< Else the destination's own, for every process.
 };
 
 /// What an inspection has seen of one pipe.
@@ -136,6 +144,7 @@ class MakeContext {
 struct Carrier {
   wire::OpenFile::Kind kind = wire::OpenFile::REGULAR;
   std::string_view name;  ///< "eventfd"; empty: no such kind
+  std::span<const ShownLine> lines = {};
 
   /// inspect: whether a descriptor is of this kind, by its link alone. At most one kind's is.
   bool (*claims_link)(const FindContext& context, const Sighting& seen) = nullptr;

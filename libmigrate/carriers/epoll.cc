@@ -6,6 +6,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
 #include <map>
 
 #include "base/file.h"
@@ -110,11 +111,16 @@ void connect_epoll(Script& script, std::uint32_t number, const wire::OpenFile& f
   }
 }
 
+constexpr std::array kEpollLines = std::to_array<ShownLine>({
+    {.name = "tfd", .how = "watches of an epoll set; EPOLL_STALE"},
+});
+
 }  // namespace
 
 constinit const Carrier kEpoll{
     .kind = wire::OpenFile::EPOLL,
     .name = "epoll",
+    .lines = kEpollLines,
     .claims_link = [](const FindContext& /*context*/,
                       const Sighting& seen) { return seen.link == kEpollLink; },
     .find = find_epoll,

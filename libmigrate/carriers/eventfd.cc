@@ -2,6 +2,8 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
+#include <array>
+
 #include "libmigrate/carriers/internal/table.h"
 #include "libmigrate/carriers/internal/tools.h"
 #include "libmigrate/proc/proc_text.h"
@@ -36,11 +38,18 @@ Result<UniqueFd> make_eventfd(MakeContext& /*context*/, const wire::OpenFile& fi
   return fd;
 }
 
+constexpr std::array kEventfdLines = std::to_array<ShownLine>({
+    {.name = "eventfd-count", .how = ""},
+    {.name = "eventfd-id", .how = "a number of this kernel's", .is_carried = false},
+    {.name = "eventfd-semaphore", .how = ""},
+});
+
 }  // namespace
 
 constinit const Carrier kEventfd{
     .kind = wire::OpenFile::EVENTFD,
     .name = "eventfd",
+    .lines = kEventfdLines,
     .claims_link = [](const FindContext& /*context*/,
                       const Sighting& seen) { return seen.link == "anon_inode:[eventfd]"; },
     .find = find_eventfd,

@@ -233,11 +233,17 @@ Result<UniqueFd> make_inotify(MakeContext& context, const wire::OpenFile& file) 
   return made;
 }
 
+constexpr std::array kInotifyLines = std::to_array<ShownLine>({
+    {.name = "inotify wd",
+     .how = "by the paths; INOTIFY if one has none, INOTIFY_EVENTS if events wait"},
+});
+
 }  // namespace
 
 constinit const Carrier kInotify{
     .kind = wire::OpenFile::INOTIFY,
     .name = "inotify",
+    .lines = kInotifyLines,
     .claims_link =
         [](const FindContext& /*context*/, const Sighting& seen) {
           return seen.link == "anon_inode:inotify" || seen.link == "anon_inode:[inotify]";

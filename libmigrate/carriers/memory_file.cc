@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
 #include <string>
 #include <utility>
@@ -155,6 +156,10 @@ Result<UniqueFd> make_memory_file(MakeContext& context, const wire::OpenFile& fi
   return fd;
 }
 
+constexpr std::array kMemoryFileLines = std::to_array<ShownLine>({
+    {.name = "seals", .how = "of a memfd, by F_GET_SEALS"},
+});
+
 }  // namespace
 
 bool is_deleted(const FindContext& context, const Sighting& seen) {
@@ -176,6 +181,7 @@ bool find_deleted_file(FindContext& context, const Sighting& seen, wire::OpenFil
 constinit const Carrier kMemoryFile{
     .kind = wire::OpenFile::MEMFD,
     .name = "memory file",
+    .lines = kMemoryFileLines,
     .claims_link =
         [](const FindContext& /*context*/, const Sighting& seen) {
           return seen.link.starts_with("/memfd:") && seen.link.ends_with(" (deleted)");

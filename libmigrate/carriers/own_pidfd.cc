@@ -3,6 +3,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
+
 #include "libmigrate/carriers/internal/table.h"
 #include "libmigrate/carriers/internal/tools.h"
 #include "libmigrate/proc/proc_text.h"
@@ -27,11 +29,17 @@ Result<UniqueFd> make_pidfd(MakeContext& context, const wire::OpenFile& file) {
   return made;
 }
 
+constexpr std::array kPidfdLines = std::to_array<ShownLine>({
+    {.name = "Pid", .how = "its own; of others refused (PIDFD)"},
+    {.name = "NSpid", .how = "its own; of others refused (PIDFD)"},
+});
+
 }  // namespace
 
 constinit const Carrier kOwnPidfd{
     .kind = wire::OpenFile::PIDFD,
     .name = "pidfd",
+    .lines = kPidfdLines,
     .claims_link =
         [](const FindContext& /*context*/, const Sighting& seen) {
           return seen.link == "anon_inode:[pidfd]" || seen.link.starts_with("pidfd:");

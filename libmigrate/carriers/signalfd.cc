@@ -3,6 +3,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <array>
+
 #include "libmigrate/carriers/internal/table.h"
 #include "libmigrate/carriers/internal/tools.h"
 #include "libmigrate/proc/proc_text.h"
@@ -27,11 +29,16 @@ Result<UniqueFd> make_signalfd(MakeContext& /*context*/, const wire::OpenFile& f
   return made;
 }
 
+constexpr std::array kSignalfdLines = std::to_array<ShownLine>({
+    {.name = "sigmask", .how = "of a signalfd"},
+});
+
 }  // namespace
 
 constinit const Carrier kSignalfd{
     .kind = wire::OpenFile::SIGNALFD,
     .name = "signalfd",
+    .lines = kSignalfdLines,
     .claims_link = [](const FindContext& /*context*/,
                       const Sighting& seen) { return seen.link == "anon_inode:[signalfd]"; },
     .find = find_signalfd,

@@ -494,6 +494,10 @@ bool is_multiplexer(const wire::FileIdentity& identity) {
          identity.device_minor() == kMinor;
 }
 
+constexpr std::array kTerminalPairLines = std::to_array<ShownLine>({
+    {.name = "tty-index", .how = "of the master of a pseudo-terminal; above 255 refused"},
+});
+
 }  // namespace
 
 std::optional<bool> find_slave_of_pair(FindContext& context, const Sighting& seen,
@@ -531,6 +535,7 @@ std::optional<bool> find_slave_of_pair(FindContext& context, const Sighting& see
 constinit const Carrier kTerminalPair{
     .kind = wire::OpenFile::TERMINAL_PAIR,
     .name = "pseudo-terminal",
+    .lines = kTerminalPairLines,
     .claims_file = is_multiplexer,
     .find = find_master,
     .has_state = [](const wire::OpenFile& /*file*/) { return true; },

@@ -139,11 +139,20 @@ Result<UniqueFd> make_timerfd(MakeContext& /*context*/, const wire::OpenFile& fi
   return fd;
 }
 
+constexpr std::array kTimerfdLines = std::to_array<ShownLine>({
+    {.name = "clockid", .how = "of a timerfd"},
+    {.name = "ticks", .how = "of a timerfd"},
+    {.name = "settime flags", .how = "of a timerfd"},
+    {.name = "it_value", .how = "of a timerfd, less the time that has gone by"},
+    {.name = "it_interval", .how = "of a timerfd"},
+});
+
 }  // namespace
 
 constinit const Carrier kTimerfd{
     .kind = wire::OpenFile::TIMERFD,
     .name = "timerfd",
+    .lines = kTimerfdLines,
     .claims_link = [](const FindContext& /*context*/,
                       const Sighting& seen) { return seen.link == "anon_inode:[timerfd]"; },
     .find = find_timerfd,

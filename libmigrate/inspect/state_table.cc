@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <array>
 #include <utility>
+#include <vector>
 
+#include "libmigrate/carriers/carriers.h"
 #include "libmigrate/inspect/internal/losses.h"
 
 namespace migrate {
@@ -227,32 +229,16 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"VmFlags", "dp", kCarried, "MAP_DROPPABLE: mapped again, and empty"},
     {"VmFlags", "gu", kCarried, "guard regions of private memory; of files refused (GUARD_REGION)"},
 
-    // Lines of /proc/PID/fdinfo, of all kinds of descriptors.
+    // Lines of /proc/PID/fdinfo, of all kinds of descriptors; those of one kind its carrier has.
     {"fdinfo", "pos", kCarried, ""},
-    {"fdinfo", "tty-index", kCarried, "of the master of a pseudo-terminal; above 255 refused"},
     {"fdinfo", "flags", kCarried, "O_ASYNC is refused (ASYNC_IO)"},
     {"fdinfo", "mnt_id", kLostByAll, kHost},
     {"fdinfo", "ino", kLostByAll,
      "of files that both see, the same; of what is made anew, another"},
     {"fdinfo", "lock", kCarried,
      "shared ones of regular files, where both hosts see the same locks; else refused (FILE_LOCK)"},
-    {"fdinfo", "eventfd-count", kCarried, ""},
-    {"fdinfo", "eventfd-id", kLostByAll, "a number of this kernel's"},
-    {"fdinfo", "eventfd-semaphore", kCarried, ""},
-    {"fdinfo", "tfd", kCarried, "watches of an epoll set; EPOLL_STALE"},
-    {"fdinfo", "clockid", kCarried, "of a timerfd"},
-    {"fdinfo", "ticks", kCarried, "of a timerfd"},
-    {"fdinfo", "settime flags", kCarried, "of a timerfd"},
-    {"fdinfo", "it_value", kCarried, "of a timerfd, less the time that has gone by"},
-    {"fdinfo", "it_interval", kCarried, "of a timerfd"},
-    {"fdinfo", "sigmask", kCarried, "of a signalfd"},
     {"fdinfo", "scm_fds", kRefused, "SOCKET: descriptors under way"},
-    {"fdinfo", "inotify wd", kCarried,
-     "by the paths; INOTIFY if one has none, INOTIFY_EVENTS if events wait"},
     {"fdinfo", "fanotify flags", kRefused, "FANOTIFY"},
-    {"fdinfo", "Pid", kCarried, "its own; of others refused (PIDFD)"},
-    {"fdinfo", "NSpid", kCarried, "its own; of others refused (PIDFD)"},
-    {"fdinfo", "seals", kCarried, "of a memfd, by F_GET_SEALS"},
 
     // /proc/PID/limits; an unknown one is refused (UNKNOWN_ATTRIBUTE).
     {"limits", "Max cpu time", kCarried, "the time used begins again"},
@@ -398,6 +384,19 @@ constexpr std::string_view word_of(StateFate fate) {
   return {};
 }
 
+std::vector<StateEntry> with_lines_of_carriers() {
+  std::vector<StateEntry> lines;
+  for (const carriers::Carrier* carrier : carriers::all_carriers()) {
+    for (const carriers::ShownLine& line : carrier->lines) {
+      lines.push_back({"fdinfo", line.name, line.is_carried ? kCarried : kLostByAll, line.how});
+    }
+  }
+  std::vector<StateEntry> table(kTable.begin(), kTable.end());
+  const auto last = std::ranges::find(table.rbegin(), table.rend(), "fdinfo", &StateEntry::source);
+  table.insert(last.base(), lines.begin(), lines.end());
+  return table;
+}
+
 // How, and of what is told under which code.
 std::string text_of(const StateEntry& entry) {
   return entry.code.empty() ? std::string(entry.how) : fmt::format("{}: {}", entry.code, entry.how);
@@ -406,14 +405,15 @@ std::string text_of(const StateEntry& entry) {
 }  // namespace
 
 std::span<const StateEntry> state_table() {
-  return kTable;
+  static const std::vector<StateEntry> table = with_lines_of_carriers();
+  return table;
 }
 
 std::vector<std::string> unknown_state(std::string_view source,
                                        std::span<const std::string> names) {
   std::vector<std::string> unknown;
   std::copy_if(names.begin(), names.end(), std::back_inserter(unknown), [&](const auto& name) {
-    return std::none_of(kTable.begin(), kTable.end(), [&](const StateEntry& entry) {
+    return std::ranges::none_of(state_table(), [&](const StateEntry& entry) {
       return entry.source == source && entry.name == name;
     });
   });
@@ -422,7 +422,7 @@ std::vector<std::string> unknown_state(std::string_view source,
 
 std::vector<Loss> find_losses(const inspect::LossView& view) {
   std::vector<Loss> losses;
-  for (const StateEntry& entry : kTable) {
+  for (const StateEntry& entry : state_table()) {
     if (entry.find == nullptr) {
       continue;
     }
@@ -452,10 +452,13 @@ std::string state_document() {
       "*Lost by\n"
       "all*: it begins again, or is the destination's, for every process. *Lost unseen*: Linux "
       "shows to\n"
-      "nobody whether a process has it. Made from `libmigrate/inspect/state_table.cc` by\n"
-      "`state_table_test`, which compares it with what the kernel that it runs on shows.\n";
+      "nobody whether a process has it. Made from `libmigrate/inspect/state_table.cc`, and what "
+      "the\n"
+      "carriers say of their lines of fdinfo, by `state_table_test`, which compares it with what "
+      "the\n"
+      "kernel that it runs on shows.\n";
   std::string_view source;
-  for (const StateEntry& entry : kTable) {
+  for (const StateEntry& entry : state_table()) {
     if (entry.source != source) {
       source = entry.source;
       text += fmt::format("\n## {}\n\n| name | becomes | how |\n|---|---|---|\n", source);
