@@ -144,15 +144,15 @@ std::optional<ConnectionEnd::Start> start_of(const Relayed& stream) {
 std::map<std::string, std::uint32_t> listeners_of(const wire::Image& image,
                                                   const wire::HomeRelayState& noted) {
   std::map<std::string, std::uint32_t> all;
-  for (const wire::HomeRelayState::Listener& listener : noted.listeners()) {
-    if (listener.has_made()) {
-      all.emplace(listener.name(), listener.id());
-    }
-  }
   for (const wire::Listener& listener : image.objects().listeners()) {
     const auto id = static_cast<std::uint32_t>(listener.stream());
     if (std::ranges::find(noted.closed_listeners(), id) == noted.closed_listeners().end()) {
       all.emplace(listener.name(), id);
+    }
+  }
+  for (const wire::HomeRelayState::Listener& listener : noted.listeners()) {
+    if (listener.has_made() && listener.error() == 0) {  // Else it was never had.
+      all.emplace(listener.name(), listener.id());
     }
   }
   return all;
@@ -164,12 +164,18 @@ std::uint32_t listener_of(const std::map<std::string, std::uint32_t>& listeners,
   if (!local || !SocketName::of_peer(fd)) {
     return 0;
   }
-  const auto found = std::ranges::find_if(listeners, [&](const auto& listener) {
-    const auto name = SocketName::from_bytes(listener.first);
-    return name && name->family() == local->family() && name->port() == local->port() &&
-           (name->is_any() || name->address_bytes() == local->address_bytes());
-  });
-  return found == listeners.end() ? 0 : found->second;
+  std::uint32_t of_any = 0;  // One of the very name comes before that.
+  for (const auto& [bytes, id] : listeners) {
+    const auto name = SocketName::from_bytes(bytes);
+    if (!name || name->family() != local->family() || name->port() != local->port()) {
+      continue;
+    }
+    if (name->address_bytes() == local->address_bytes()) {
+      return id;
+    }
+    of_any = name->is_any() ? id : of_any;
+  }
+  return of_any;
 }
 
 // Whether the descriptor that a stream or a listener has had is not another's by now.

@@ -135,6 +135,9 @@ Result<std::vector<TcpWatch::Listener>> TcpWatch::listeners() {
   std::vector<Listener> all;
   const auto take = [&](const nlmsghdr& each) {
     const auto& message = *static_cast<const inet_diag_msg*>(mnl_nlmsg_get_payload(&each));
+    if (message.id.idiag_if != 0) {
+      return;
+    }
     Listener& listener = all.emplace_back();
     listener.inode = message.idiag_inode;
     listener.local = name_in(message);

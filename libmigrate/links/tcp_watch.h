@@ -55,7 +55,8 @@ class TcpWatch {
     bool only_ipv6 = false;
     std::uint32_t backlog = 0;
   };
-  /// All of them. Errors: kSystem. Does not block.
+  /// All of them, but for those of one interface (SO_BINDTODEVICE), which mean nothing elsewhere.
+  /// Errors: kSystem. Does not block.
   Result<std::vector<Listener>> listeners();
 
  private:

@@ -98,7 +98,17 @@ void GuestGateway::look_at_names() {
   }
 }
 
+bool GuestGateway::look_at_listeners_again() {
+  constexpr auto kMoment = std::chrono::milliseconds(2);
+  if (std::chrono::steady_clock::now() < looked_at_listeners_ + kMoment) {
+    return false;
+  }
+  look_at_listeners();
+  return true;
+}
+
 void GuestGateway::look_at_listeners() {
+  looked_at_listeners_ = std::chrono::steady_clock::now();
   if (auto seen = watch()->listeners()) {
     listeners_ = std::move(*seen);
   } else {

@@ -49,6 +49,8 @@ class GuestGateway {
 
   /// Looks which sockets listen in the cell.
   void look_at_listeners();
+  /// The same, unless that was a moment ago: of many descriptors it may be asked in turn.
+  bool look_at_listeners_again();
   /// What the last look has seen, once.
   std::optional<std::vector<TcpWatch::Listener>> take_listeners() {
     return std::exchange(listeners_, std::nullopt);
@@ -90,6 +92,7 @@ class GuestGateway {
   bool are_names_told_ = false;
   std::optional<std::vector<TcpWatch::Listener>> listeners_;
   std::chrono::steady_clock::time_point next_look_at_names_;
+  std::chrono::steady_clock::time_point looked_at_listeners_;
 };
 
 }  // namespace migrate

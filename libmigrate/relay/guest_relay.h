@@ -157,7 +157,7 @@ class GuestRelay {
   void pump_calls();
   void pump_listeners();
   void find_listeners(const std::vector<TcpWatch::Listener>& seen);
-  void add_listener(const TcpWatch::Listener& seen);
+  bool add_listener(const TcpWatch::Listener& seen);
   void follow_calls();
   void send_unlistened(std::uint32_t listener);
   void retire_streams();

@@ -18,6 +18,10 @@ Error corrupt_accepted(std::uint32_t id) {
                     "relay stream " + std::to_string(id));
 }
 
+bool lists(const std::vector<TcpWatch::Listener>& all, const SocketName& local) {
+  return std::ranges::find(all, local, &TcpWatch::Listener::local) != all.end();
+}
+
 Result<StreamEndpoint> endpoint_of(std::uint32_t id, UniqueFd fd) {
   struct stat status {};
   if (::fstat(fd.get(), &status) != 0) {
@@ -125,8 +129,10 @@ Result<void> GuestRelay::load_listeners(const wire::RelayState& state) {
   next_listener_ = std::max(kFirstMadeListener, state.next_listener());
   for (const wire::RelayListening& made : state.made_listeners()) {
     const auto listener = listeners_.find(made.listener());
+    const auto name = SocketName::from_bytes(made.name());
     if (listener == listeners_.end() || made.listener() < kFirstMadeListener ||
-        made.listener() >= next_listener_) {
+        made.listener() >= next_listener_ || next_listener_ > kFirstOfNoStream || !name ||
+        name->port() == 0 || name->is_link_local()) {
       return corrupt();
     }
     listener->second = GuestListener(made);
@@ -151,10 +157,9 @@ std::optional<std::uint64_t> GuestRelay::accepted_stream(std::uint64_t inode) {
       return id;
     }
   }
-  if (gateway_) {
-    gateway_->look_at_listeners();
+  if (gateway_ && gateway_->look_at_listeners_again()) {
+    pump_listeners();
   }
-  pump_listeners();
   const auto listener = std::ranges::find_if(
       listeners_, [&](const auto& each) { return inode != 0 && each.second.inode() == inode; });
   return listener == listeners_.end() ? std::nullopt : std::optional(listener->first);
@@ -257,7 +262,9 @@ void GuestRelay::pump_listeners() {
   }
   const auto seen = gateway_ ? gateway_->take_listeners() : std::nullopt;
   for (auto listener = listeners_.begin(); listener != listeners_.end();) {
-    if (listener->second.has_closed(seen.has_value())) {
+    const bool is_in_cell = gateway_ && listener->second.inode() != 0;
+    if (is_in_cell ? seen && !lists(*seen, listener->second.local())
+                   : listener->second.has_closed(seen.has_value())) {
       send_unlistened(listener->first);
       listener = listeners_.erase(listener);
     } else {
@@ -269,23 +276,30 @@ void GuestRelay::pump_listeners() {
   }
 }
 
-// Of several of one name (SO_REUSEPORT) home has one.
+// Of several of one name (SO_REUSEPORT) home has one. What home cannot have, since the process has
+// brought along one that is in the way, stays here: with both it could not be moved on.
 void GuestRelay::find_listeners(const std::vector<TcpWatch::Listener>& seen) {
   for (const TcpWatch::Listener& each : seen) {
+    const bool is_in_the_way = std::ranges::any_of(listeners_, [&](const auto& listener) {
+      const SocketName& other = listener.second.local();
+      return listener.second.is_open() && listener.second.inode() == 0 &&
+             other.port() == each.local.port() &&
+             (other.is_any() || each.local.is_any() || other == each.local);
+    });
     const auto known = std::ranges::find_if(listeners_, [&](const auto& listener) {
       return listener.second.inode() != 0 && listener.second.local() == each.local;
     });
     if (known != listeners_.end()) {
       known->second.set_inode(each.inode);
     } else if (listeners_.size() < kMaxRelayStreams && next_listener_ < kFirstOfNoStream &&
-               !each.local.is_link_local()) {
-      add_listener(each);
+               !each.local.is_link_local() && !is_in_the_way && !add_listener(each)) {
+      return;  // For want of descriptors or memory: another look may find more.
     }
   }
 }
 
 // From now on it is as one that the process had at home, but for being in the network of the cell.
-void GuestRelay::add_listener(const TcpWatch::Listener& seen) {
+bool GuestRelay::add_listener(const TcpWatch::Listener& seen) {
   wire::RelayListening made;
   made.set_listener(next_listener_);
   made.set_name(seen.local.to_bytes());
@@ -296,11 +310,12 @@ void GuestRelay::add_listener(const TcpWatch::Listener& seen) {
   const auto opened = anchor ? listener.open(std::move(*anchor), seen.local)
                              : Result<void>(fail(std::move(anchor).error()));
   if (!opened) {
-    log::warn("{}", opened.error().message());
-    return;
+    log::debug("{}", opened.error().message());
+    return false;
   }
   listener.set_inode(seen.inode);
   listeners_.try_emplace(next_listener_++, std::move(listener));
+  return true;
 }
 
 // What is reset can be found no more: it is looked at before anything is done to it.

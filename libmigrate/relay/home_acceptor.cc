@@ -17,6 +17,8 @@ namespace {
 
 constexpr std::size_t kMostWaiting = 128;
 constexpr int kRestMs = 100;
+constexpr int kAttemptsPerTurn = 16;  // Of listeners, each of which takes scripts of the deputy's.
+constexpr int kMostWarnings = 16;
 
 }  // namespace
 
@@ -47,27 +49,52 @@ Result<void> HomeAcceptor::want(const wire::RelayListening& wanted) {
                            "listener " + std::to_string(id)));
   }
   if (is_new) {
-    listeners_[id].made = wanted;
-  } else {
-    known->second.error = 0;  // It may be had by now.
+    // What is known of such a message, and no more: it is noted.
+    wire::RelayListening& made = listeners_[id].made.emplace();
+    made.set_listener(id);
+    made.set_name(wanted.name());
+    made.set_only_ipv6(wanted.only_ipv6());
+    made.set_backlog(wanted.backlog());
   }
   return {};
 }
 
-void HomeAcceptor::make_wanted(const Listen& by) {
+void HomeAcceptor::try_again() {
   for (auto& [id, listener] : listeners_) {
-    if (!listener.made || listener.real.valid() || listener.error != 0) {
+    listener.error = 0;
+  }
+}
+
+bool HomeAcceptor::is_to_be_made(const Listener& listener) {
+  return listener.made && !listener.real.valid() && listener.error == 0;
+}
+
+bool HomeAcceptor::is_open() const {
+  return std::ranges::any_of(listeners_, [](const auto& each) { return each.second.real.valid(); });
+}
+
+void HomeAcceptor::make_wanted(const Listen& by) {
+  int attempts = 0;
+  for (auto& [id, listener] : listeners_) {
+    if (!is_to_be_made(listener)) {
       continue;
+    }
+    if (is_resting() || ++attempts > kAttemptsPerTurn) {
+      return;
     }
     auto made = by(*listener.made);
     if (made) {
       listener.descriptor = made->descriptor;
       listener.cookie = cookie_of(made->real.get()).value_or(0);
       open(listener, std::move(made->real));
+    } else if (made.error().code == ErrorCode::kRetry) {
+      rests_until_ = std::chrono::steady_clock::now() + std::chrono::milliseconds(kRestMs);
     } else {
-      listener.error = made.error().sys_errno == 0 ? EAGAIN : made.error().sys_errno;
-      log::warn("only who is where the process is reaches its listener: {}",
-                made.error().message());
+      listener.error = made.error().sys_errno == 0 ? EIO : made.error().sys_errno;
+      if (warnings_++ < kMostWarnings) {
+        log::warn("only who is where the process is reaches its listener: {}",
+                  made.error().message());
+      }
     }
   }
 }
@@ -146,12 +173,15 @@ int HomeAcceptor::collect(std::vector<pollfd>& descriptors, std::size_t streams)
   if (is_resting()) {
     return kRestMs;
   }
+  int timeout_ms = -1;
   for (const auto& [id, listener] : listeners_) {
-    if (may_accept(id, listener, streams)) {
+    if (is_to_be_made(listener)) {
+      timeout_ms = 0;
+    } else if (may_accept(id, listener, streams)) {
       descriptors.push_back({listener.real.get(), POLLIN, 0});
     }
   }
-  return -1;
+  return timeout_ms;
 }
 
 // Who comes from an address that means something on one interface only cannot be named elsewhere.

@@ -38,8 +38,10 @@ class HomeAcceptor {
   void add(std::uint32_t listener, UniqueFd real);
   /// The process has made one where it is: there is to be one here. Errors: kCorrupt.
   Result<void> want(const wire::RelayListening& wanted);
-  /// Makes them, by this. Call when it has been noted that they are wanted: what a worker made that
-  /// died is found by its name.
+  /// What could not be made may be had by now.
+  void try_again();
+  /// Makes some of them, by this. Call when it has been noted that they are wanted: what a worker
+  /// made that died is found by its name.
   void make_wanted(const Listen& by);
 
   void adopt(const wire::HomeRelayState& state);
@@ -82,7 +84,8 @@ class HomeAcceptor {
   /// process had. Nothing: that has been done, or there is none.
   std::optional<std::uint32_t> close(std::uint32_t listener);
   std::vector<std::uint32_t> listeners() const;
-  bool is_open() const { return !listeners_.empty(); }
+  /// Whether there is one.
+  bool is_open() const;
 
  private:
   struct Listener {
@@ -103,6 +106,7 @@ class HomeAcceptor {
   };
 
   static void open(Listener& listener, UniqueFd real);
+  static bool is_to_be_made(const Listener& listener);
   bool may_accept(std::uint32_t id, const Listener& listener, std::size_t streams) const;
   bool is_resting() const { return std::chrono::steady_clock::now() < rests_until_; }
 
@@ -112,6 +116,7 @@ class HomeAcceptor {
   std::uint32_t first_ = 1;
   std::uint32_t next_ = 1;
   std::chrono::steady_clock::time_point rests_until_;  // There was no room for another.
+  int warnings_ = 0;  // Of listeners that cannot be had, which a place may cause without end.
 };
 
 }  // namespace migrate

@@ -308,6 +308,7 @@ void HomeRelay::activate(std::unique_ptr<Peer> peer) {
   epoch_ = resume.epoch();
   attempt_ = resume.attempt();
   outgoing_.calls().end_all();
+  acceptor_.try_again();
   wire::RelayMessage message;
   message.mutable_resumed()->set_epoch(epoch_);
   resume_streams(resume, *message.mutable_resumed());

@@ -1,8 +1,12 @@
 // Listeners that a process makes while it is away: who connects at home comes to them, and they go
 // on with the process.
+#include <netinet/in.h>
+#include <poll.h>
 #include <sys/stat.h>
 
 #include <cerrno>
+#include <chrono>
+#include <thread>
 
 #include "libmigrate/links/stream_ids.h"
 #include "libmigrate/links/tcp_listener.h"
@@ -207,13 +211,87 @@ TEST_F(AbroadListenerRelay, ItOutlivesWorkers) {
   EXPECT_TRUE(turn_until([this] { return nothing_left(); }));
 }
 
-TEST(HomeAcceptor, TakesNoListenerButOneOfTheProcess) {
-  const auto wanted = [](std::uint32_t id, const std::string& name) {
-    wire::RelayListening listening;
-    listening.set_listener(id);
-    listening.set_name(name);
-    return listening;
+// The kernel would find the second in place of the first.
+TEST_F(AbroadListenerRelay, OneOfAllAddressesTakesThePlaceOfOne) {
+  UniqueFd listener = listen_inside();
+  const SocketName name = name_of(listener);
+  ASSERT_TRUE(turn_until([this] { return is_made(); }));
+  listener = socket_inside(SOCK_STREAM);
+  sockaddr_in any{};
+  any.sin_family = AF_INET;
+  any.sin_port = htons(name.port());
+  ASSERT_EQ(::bind(listener.get(), reinterpret_cast<const sockaddr*>(&any), sizeof(any)), 0);
+  ASSERT_EQ(::listen(listener.get(), kBacklog), 0);
+  ASSERT_TRUE(turn_until(
+      [&] { return is_made() && home_note_.listeners(0).name() == name_of(listener).to_bytes(); }));
+  const UniqueFd peer = call(name);
+  expect_echo(peer, accept_at(listener));
+}
+
+wire::RelayListening wanted(std::uint32_t id, const std::string& name) {
+  wire::RelayListening listening;
+  listening.set_listener(id);
+  listening.set_name(name);
+  return listening;
+}
+
+TEST(HomeAcceptor, NotesNothingOfWhichItDoesNotKnow) {
+  const std::string unknown = "\xC2\x3E\x05other";  // Field 1000.
+  wire::RelayListening listening;
+  ASSERT_TRUE(listening.ParseFromString(
+      wanted(kFirstMadeListener, SocketName::loopback(80).to_bytes()).SerializeAsString() +
+      unknown));
+  HomeAcceptor acceptor;
+  ASSERT_TRUE(acceptor.want(listening));
+  wire::HomeRelayState noted;
+  acceptor.note(noted);
+  EXPECT_EQ(noted.SerializeAsString().find("other"), std::string::npos);
+}
+
+TEST(HomeAcceptor, WhatLacksForAMomentIsTriedAgain) {
+  HomeAcceptor acceptor;
+  ASSERT_TRUE(acceptor.want(wanted(kFirstMadeListener, SocketName::loopback(80).to_bytes())));
+  std::vector<pollfd> polled;
+  EXPECT_EQ(acceptor.collect(polled, 0), 0);
+  int asked = 0;
+  const HomeAcceptor::Listen lacks = [&](const wire::RelayListening&) -> Result<AcceptedSocket> {
+    ++asked;
+    return fail(make_error(ErrorCode::kRetry, "make a listener"));
   };
+  acceptor.make_wanted(lacks);
+  acceptor.make_wanted(lacks);
+  EXPECT_EQ(asked, 1);
+  const int rest_ms = acceptor.collect(polled, 0);
+  ASSERT_GT(rest_ms, 0);
+  std::this_thread::sleep_for(std::chrono::milliseconds(rest_ms));
+  acceptor.make_wanted([](const wire::RelayListening&) -> Result<AcceptedSocket> {
+    UniqueFd made(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(::listen(made.get(), 1), 0);
+    return AcceptedSocket{std::move(made), 7};
+  });
+  EXPECT_TRUE(acceptor.is_open());
+}
+
+TEST(HomeAcceptor, WhatCannotBeHadIsTriedOnceOnEachLink) {
+  HomeAcceptor acceptor;
+  ASSERT_TRUE(acceptor.want(wanted(kFirstMadeListener, SocketName::loopback(80).to_bytes())));
+  int asked = 0;
+  const HomeAcceptor::Listen taken = [&](const wire::RelayListening&) -> Result<AcceptedSocket> {
+    ++asked;
+    return fail(system_error_from(EADDRINUSE, "listen"));
+  };
+  for (int i = 0; i < 3; ++i) {
+    ASSERT_TRUE(acceptor.want(wanted(kFirstMadeListener, SocketName::loopback(80).to_bytes())));
+    acceptor.make_wanted(taken);
+  }
+  EXPECT_EQ(asked, 1);
+  EXPECT_FALSE(acceptor.is_open());
+  acceptor.try_again();
+  acceptor.make_wanted(taken);
+  EXPECT_EQ(asked, 2);
+}
+
+TEST(HomeAcceptor, TakesNoListenerButOneOfTheProcess) {
   const std::string name = SocketName::loopback(80).to_bytes();
   const std::string local_six =
       SocketName::of_address(std::string("\xFE\x80") + std::string(14, '\1'), 80).to_bytes();
