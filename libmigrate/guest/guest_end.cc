@@ -67,6 +67,8 @@ void Guest::report_end(int status, const std::string& lost) {
   const std::uint64_t owed = independent() ? 0 : pages_->owed_to_first();
   const IncompleteCore core =
       core_watch_.note_end(cell_->seed(), status, owed, record_.noted().credentials(), name());
+  source_.hurry();
+  tell_source();  // Its figures are whole when home hears of the end.
   home_->relay()->report_exit(status, children_left(), lost, objects_.positions(), core);
 }
 
