@@ -326,8 +326,10 @@ class Advice(PolicyCase):
         move = self.testbed.start("hostA", "migratectl", "--json", "move", process.pid, "hostB",
                                   "--wait", "exit", *options)
         self.addCleanup(move.kill)
-        self.assertTrue(wait_until(lambda: self.testbed.control("hostB", "ps").object["processes"]),
-                        self.testbed.logs())
+        # Until it runs there: what it goes through before, it has at home.
+        self.assertTrue(wait_until(lambda: [
+            each for each in self.testbed.control("hostB", "ps").object["processes"]
+            if each["state"] == "running-here"]), self.testbed.logs())
         self.finish(process)
         self.assertIn(b"True", process.output)
         move.wait()
