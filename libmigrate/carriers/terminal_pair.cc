@@ -163,7 +163,7 @@ std::string describe_slave(FindContext& context, int master, wire::TerminalPair&
   if (!slave || ::fstat(slave->get(), &status) != 0) {
     return slave ? "it answers no questions" : slave.error().message();
   }
-  if (const std::string peculiarity = peculiarity_of_terminal(slave->get()); !peculiarity.empty()) {
+  if (std::string peculiarity = peculiarity_of_terminal(slave->get()); !peculiarity.empty()) {
     return peculiarity;
   }
   pair.set_instance(status.st_dev);
@@ -321,7 +321,7 @@ Result<void> put_content(int slave, const wire::TerminalPair& pair, const Termin
     input.push_back({piece.content(), piece.is_complete()});
   }
   MIGRATE_TRY(write_modes(slave, raw_modes(modes)));
-  const Result<void> done = write_output(slave, pair.output());
+  Result<void> done = write_output(slave, pair.output());
   MIGRATE_TRY(put_input(slave, input, modes));
   MIGRATE_TRY(stop_flow(slave, pair.flow(), modes));
   return done;
@@ -373,7 +373,7 @@ Result<void> capture_pair(CaptureContext& context, std::uint32_t number,
   if (pair.has_packets()) {
     MIGRATE_TRY(set_packets(master.get(), false));
   }
-  const Result<void> done =
+  Result<void> done =
       pair.instance() == 0 ? capture_closed(master.get(), pair) : capture_open(master.get(), pair);
   if (pair.has_packets()) {
     MIGRATE_TRY(set_packets(master.get(), true));
@@ -383,7 +383,7 @@ Result<void> capture_pair(CaptureContext& context, std::uint32_t number,
 
 std::uint64_t most_pair_bytes(const wire::Objects& objects) {
   return static_cast<std::uint64_t>(objects.terminal_pairs_size()) *
-         (kMostOutput + 2 * kMostTerminalInput + kMostPieces * 8);
+         (kMostOutput + 2 * kMostTerminalInput + std::uint64_t{kMostPieces} * 8);
 }
 
 const char* flaw_of_pair(const wire::Objects& objects, const wire::OpenFile& file) {

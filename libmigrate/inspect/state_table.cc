@@ -405,8 +405,8 @@ std::string text_of(const StateEntry& entry) {
 }  // namespace
 
 std::span<const StateEntry> state_table() {
-  static const std::vector<StateEntry> table = with_lines_of_carriers();
-  return table;
+  static const std::vector<StateEntry> kWhole = with_lines_of_carriers();
+  return kWhole;
 }
 
 std::vector<std::string> unknown_state(std::string_view source,
