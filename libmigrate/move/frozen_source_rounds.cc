@@ -6,6 +6,7 @@
 #include "base/clock.h"
 #include "base/file.h"
 #include "libmigrate/capture/borrowed_userfault.h"
+#include "libmigrate/capture/capture.h"
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"

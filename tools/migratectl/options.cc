@@ -3,10 +3,10 @@
 #include <cstdlib>
 
 #include "libmigrate/requests/policy_file.h"
-#include "libmigrate/requests/request_json.h"
 #include "libmigrate/requests/status_words.h"
 #include "tools/manual/describe.h"
 #include "tools/migratectl/number_limits.h"
+#include "tools/migratectl/print.h"
 
 namespace migrate {
 namespace {

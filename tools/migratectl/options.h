@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/requests/request_json.h"
 #include "libmigrate/requests/requests.h"
 #include "libmigrate/requests/words.h"
 #include "tools/migratectl/balance.h"
