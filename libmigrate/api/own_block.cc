@@ -1,5 +1,6 @@
 #include "libmigrate/api/own_block.h"
 
+#include <libmigrate/migrate.h>
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
@@ -17,8 +18,10 @@ namespace {
 using program::Block;
 
 constinit std::atomic<Block*> current = nullptr;
-constinit const std::atomic<std::uint32_t> kNoBlockYet = 1;
-constinit const std::atomic<std::uint32_t> kNoPlace = 0;
+constinit const std::uint32_t kNoBlockYet = 1;
+constinit const std::uint32_t kNoPlace = 0;
+static_assert(sizeof(std::atomic<std::uint32_t>) == sizeof(std::uint32_t) &&
+              std::atomic<std::uint32_t>::is_always_lock_free);
 /// Whose turn it is to make the block, so that no thread sees one that is not whole.
 constinit std::atomic<pid_t> maker = 0;
 
@@ -48,6 +51,11 @@ Block* find_place() {
     }
   }
   return nullptr;
+}
+
+/// From now on migrate_point() asks `word` whether there is something to do.
+void look_at_for_points(const std::uint32_t& word) {
+  __atomic_store_n(&migrate_point_word, &word, __ATOMIC_RELEASE);
 }
 
 /// In a child: of what its parent asked for, it wants nothing.
@@ -87,7 +95,7 @@ Block* make_block() {
   }
   Block* const block = find_place();
   if (block == nullptr) {
-    point_word.store(&kNoPlace, std::memory_order_release);
+    look_at_for_points(kNoPlace);
     return nullptr;
   }
   block->process = static_cast<std::uint32_t>(::getpid());
@@ -96,13 +104,11 @@ Block* make_block() {
   block->magic = program::kBlockMagic;
   ::pthread_atfork(prepare_fork, go_on_in_parent, begin_anew_in_child);
   current.store(block, std::memory_order_release);
-  point_word.store(&block->point, std::memory_order_release);
+  look_at_for_points(reinterpret_cast<const std::uint32_t&>(block->point));
   return block;
 }
 
 }  // namespace
-
-constinit std::atomic<const std::atomic<std::uint32_t>*> point_word = &kNoBlockYet;
 
 program::Block* own_block() {
   Block* block = current.load(std::memory_order_acquire);
@@ -116,3 +122,6 @@ program::Block* own_block() {
 }
 
 }  // namespace migrate::client
+
+/// Until there is a block, it says that there is something to do.
+const std::uint32_t* migrate_point_word = &migrate::client::kNoBlockYet;

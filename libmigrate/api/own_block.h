@@ -8,10 +8,6 @@ namespace migrate::client {
 /// Thread-safe, and safe in a child of fork(2), which begins with a block that asks for nothing.
 program::Block* own_block();
 
-/// Whether the block's request for a point is there: what migrate_point() reads. Until there is a
-/// block, it says so.
-extern constinit std::atomic<const std::atomic<std::uint32_t>*> point_word;
-
 /// While it lives, the process is not moved: no move comes upon a connection that is open for a
 /// moment only. Null is allowed.
 class Holding {

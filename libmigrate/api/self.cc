@@ -363,9 +363,9 @@ Answer ask_about_self(const migrate_options& options, const std::string& members
 
 using namespace migrate::client;  // the functions below are C's
 
-extern "C" int migrate_point(void) {
-  const auto* const word = point_word.load(std::memory_order_acquire);
-  return word->load(std::memory_order_relaxed) == 0 ? 0 : come_to_point();
+extern "C" int(migrate_point)(void) {  // Not what the header makes of its name.
+  const std::uint32_t* const word = __atomic_load_n(&migrate_point_word, __ATOMIC_ACQUIRE);
+  return __atomic_load_n(word, __ATOMIC_RELAXED) == 0 ? 0 : come_to_point();
 }
 
 extern "C" int migrate_hold(void) {
