@@ -36,11 +36,12 @@ def dynamic_symbols():
 
 
 def declared():
-    """The functions that the public headers declare as exported."""
+    """What the public headers declare as exported: functions, and variables that they read themselves."""
     found = set()
     for header in (ROOT / "libmigrate/include/libmigrate").glob("*.h"):
         code = re.sub(r"/\*.*?\*/", "", header.read_text(), flags=re.DOTALL)
-        found |= set(re.findall(r"^MIGRATE_API\b[^;({]*?\b(migrate_\w+)\s*\(", code, re.MULTILINE))
+        found |= set(re.findall(r"^(?:extern )?MIGRATE_API\b[^;({]*?\b(migrate_\w+)\s*[(;]", code,
+                                re.MULTILINE))
     return found
 
 

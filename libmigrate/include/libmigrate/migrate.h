@@ -124,16 +124,20 @@ MIGRATE_API int migrate_self(const char* destination, const struct migrate_optio
  * call in C and C++. The first call of a program says that it has points.
  * Returns 1 where it was moved, else 0. If a move that it waited for came to nothing,
  * migrate_last_error() says why from then on. */
-MIGRATE_API MIGRATE_DIRECT_CALL int migrate_point(void);
+MIGRATE_API int migrate_point(void);
 
+#if defined(__GNUC__)
 /* Of migrate_point() alone: the library's word, not 0 where there is something to do. */
 extern MIGRATE_API const uint32_t* migrate_point_word;
 
-static inline int migrate_point_if_asked(void) {
+/* Never compiled by itself, so that inline functions of any linkage may come to points. */
+extern __inline __attribute__((__gnu_inline__, __always_inline__)) int migrate_point_if_asked(
+    void) {
   const uint32_t* const word = __atomic_load_n(&migrate_point_word, __ATOMIC_ACQUIRE);
   return __atomic_load_n(word, __ATOMIC_RELAXED) == 0 ? 0 : migrate_point();
 }
 #define migrate_point() migrate_point_if_asked()
+#endif
 
 /* From migrate_hold() until as many calls of migrate_release() the process is not moved: a move
  * waits for that, up to its deadline (`migratectl move --retry`), and is refused as HELD then. By

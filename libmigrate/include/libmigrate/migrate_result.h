@@ -11,15 +11,6 @@
 #else
 #define MIGRATE_API
 #endif
-/* A call that takes no detour by the linkage table, where the compiler can do that. */
-#if defined(__has_attribute)
-#if __has_attribute(noplt)
-#define MIGRATE_DIRECT_CALL __attribute__((noplt))
-#endif
-#endif
-#ifndef MIGRATE_DIRECT_CALL
-#define MIGRATE_DIRECT_CALL
-#endif
 
 #ifdef __cplusplus
 extern "C" {

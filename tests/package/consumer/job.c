@@ -33,15 +33,23 @@ static int handlers(void) {
   return count;
 }
 
+/* As a header of the job may have it: a function of any linkage comes to points. */
+int step(void);
+inline int step(void) {
+  return migrate_point();
+}
+int (*const same_step)(void) = migrate_point;
+
 int main(void) {
   const int descriptors = entries_of("/proc/self/fd");
   struct migrate_options options;
   memset(&options, 0, sizeof options);
   options.size = sizeof options;
   options.socket = "/nonexistent/migrated.sock";
+  const int points = step() + same_step();
   const int status = migrate_check(0, NULL, &options, NULL);
   printf("status %d: %s\n", status, migrate_strerror(status));
   printf("threads %d handlers %d descriptors %d\n", entries_of("/proc/self/task") - 2, handlers(),
          entries_of("/proc/self/fd") - descriptors);
-  return strlen(migrate_last_error()) > 0 ? 0 : 1;
+  return strlen(migrate_last_error()) > 0 && points == 0 ? 0 : 1;
 }
