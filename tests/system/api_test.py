@@ -313,6 +313,8 @@ class Holding(ApiCase):
         self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["HELD"]), outcome)
         self.assertIn("remedy", outcome.object["refusals"][0])
         self.assertEqual(self.testbed.control("hostA", "check", process.pid).codes(), ["HELD"])
+        said = self.testbed.run("hostA", "migratectl", "move", process.pid, "hostB", "--retry", "1").text
+        self.assertEqual(said.count("inspect "), 1, said)
         waits = self.testbed.start("hostA", "migratectl", "move", process.pid, "hostB",
                                    "--retry", "30")
         self.addCleanup(waits.kill)

@@ -24,6 +24,13 @@ void Progress::show(const nlohmann::json& event) {
   if (kind == "phase") {
     const std::string phase = text_of(event, "phase");
     committed_ = committed_ || phase == "run" || phase == "pages" || phase == "done";
+    if (phase == phase_) {  // It is tried again (--retry), many times a second.
+      return;
+    }
+    if (phase == "inspect") {
+      phases_.clear();
+    }
+    phase_ = phase;
     if (style_ == Style::kLines) {
       fmt::print("{:<8} {:>10}\n", phase, "+" + duration_text(number_of(event, "at_us")));
       (void)std::fflush(stdout);

@@ -26,7 +26,8 @@ class Progress {
   Style style_;
   bool committed_ = false;
   bool drawn_ = false;
-  std::string phases_;
+  std::string phase_;
+  std::string phases_;  ///< Of the attempt that is made.
 };
 
 }  // namespace migrate
