@@ -23,6 +23,7 @@
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <utility>
 #include <vector>
 
 #include "libmigrate/api/connection.h"
@@ -150,15 +151,22 @@ int open_process(pid_t pid) {
   return static_cast<int>(::syscall(SYS_pidfd_open, pid, 0));  // Has FD_CLOEXEC.
 }
 
+/// The same as none of the first three, which a child keeps, where the program has closed them.
+Descriptor beside_the_first(Descriptor made) {
+  constexpr int kFirst = STDERR_FILENO + 1;
+  return made.get() < 0 || made.get() >= kFirst
+             ? std::move(made)
+             : Descriptor(::fcntl(made.get(), F_DUPFD_CLOEXEC, kFirst));
+}
+
 Answer begin(const Call& call, const char* destination, migrate_task** task) {
   auto made = std::make_unique<migrate_task>();
-  std::array<int, 2> ends = {};
-  if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
-    return task_failed("make a pipe for a task");
-  }
-  made->output = Descriptor(ends[0]);
-  const Descriptor written(ends[1]);
-  if (::fcntl(ends[0], F_SETFL, O_NONBLOCK) != 0) {
+  std::array<int, 2> ends = {-1, -1};
+  const bool is_made = ::pipe2(ends.data(), O_CLOEXEC) == 0;
+  made->output = beside_the_first(Descriptor(ends[0]));
+  const Descriptor written = beside_the_first(Descriptor(ends[1]));
+  if (!is_made || made->output.get() < 0 || written.get() < 0 ||
+      ::fcntl(made->output.get(), F_SETFL, O_NONBLOCK) != 0) {
     return task_failed("make a pipe for a task");
   }
   made->end_mark = call.end_mark;
@@ -168,9 +176,9 @@ Answer begin(const Call& call, const char* destination, migrate_task** task) {
     return task_failed("fork for a task");
   }
   if (made->child == 0) {
-    run_child(call, ends[1]);
+    run_child(call, written.get());
   }
-  made->process = Descriptor(open_process(made->child));
+  made->process = beside_the_first(Descriptor(open_process(made->child)));
   if (made->process.get() < 0 && errno != ESRCH) {  // That it is over is no mistake.
     const Answer failed = task_failed("follow a task");
     ::kill(made->child, SIGKILL);

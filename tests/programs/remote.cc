@@ -10,7 +10,9 @@
 //   remote threads HOST COUNT    functions, while other threads allocate, lock and end
 //   remote prints HOST           what is printed here and there
 //   remote nested HOST HOST      a function that moves itself on
+//   remote closed HOST           functions of a program that has closed its standard input
 //   remote within HOST HOST      a function that has another one run elsewhere, which cannot be
+#include <fcntl.h>
 #include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -201,6 +203,14 @@ void beside_threads(const Words& words) {
   std::printf("sum %d\n", sum);
 }
 
+void print_closed(const Words& words) {
+  const auto is_open = [] { return fcntl(STDIN_FILENO, F_GETFD) >= 0; };
+  close(STDIN_FILENO);
+  auto first = at(words.at(0), is_open);  // While it runs, its descriptors are there.
+  auto second = at(words.at(0), is_open);
+  std::printf("open %d %d %d\n", is_open(), first.get(), second.get());
+}
+
 void prints(const Words& words) {
   std::printf("before\n");  // Not flushed.
   at(words.at(0), [] { std::printf("there %s\n", here().c_str()); }).get();
@@ -234,7 +244,7 @@ const std::map<std::string, void (*)(const Words&)> kWays = {
     {"unknown", print_refused}, {"cancel", cancel},
     {"kill", kill_itself},      {"threads", beside_threads},
     {"prints", prints},         {"nested", nested},
-    {"within", within}};
+    {"closed", print_closed},   {"within", within}};
 
 }  // namespace
 

@@ -109,6 +109,10 @@ class Functions(RemoteCase):
         self.assertEqual(sorted(process.output.decode().splitlines()),
                          ["after", "before", "end", "there hostB"])
 
+    def test_of_a_program_without_standard_input(self):
+        process = self.run_remote("closed", "hostB")
+        self.assertEqual(lines(process, "open"), ["0 0 0"], self.told(process))
+
     def test_a_function_moves_on(self):
         process = self.run_remote("nested", "hostB", "hostC")
         self.assertEqual(lines(process, "hosts"), ["hostB hostC"], self.told(process))

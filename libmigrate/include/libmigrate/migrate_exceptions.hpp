@@ -125,6 +125,18 @@ inline thrown current_thrown() {
   return value;
 }
 
+/// `what` ends with the message of the code, which is put there again.
+[[noreturn]] inline void throw_system_error(std::error_code code, std::string what) {
+  const std::string message = code.message();
+  if (what == message) {
+    throw std::system_error(code);
+  }
+  if (what.ends_with(": " + message)) {
+    what.resize(what.size() - message.size() - 2);
+  }
+  throw std::system_error(code, what);
+}
+
 [[noreturn]] inline void rethrow(const thrown& value) {
   if (value.standard >= 0 &&
       value.standard < static_cast<std::int32_t>(standard_exceptions.size())) {
@@ -132,7 +144,7 @@ inline thrown current_thrown() {
   }
   for (const std::error_category* each : {&std::generic_category(), &std::system_category()}) {
     if (value.category == each->name()) {
-      throw std::system_error(value.code, *each, value.what);
+      throw_system_error({value.code, *each}, value.what);
     }
   }
   throw remote_error(value.what, value.type);

@@ -198,6 +198,10 @@ TEST(Task, ExceptionsComeHome) {
   const auto system = thrown_by<std::system_error>(
       [] { throw std::system_error(ENOENT, std::generic_category(), "open"); });
   EXPECT_EQ(system.code(), std::errc::no_such_file_or_directory);
+  EXPECT_STREQ(system.what(), std::system_error(system.code(), "open").what());
+  const auto bare = thrown_by<std::system_error>(
+      [] { throw std::system_error(std::make_error_code(std::errc::io_error)); });
+  EXPECT_STREQ(bare.what(), std::system_error(bare.code()).what());
   const auto own = thrown_by<migrate::remote_error>([] { throw Diverged("after 7 steps"); });
   EXPECT_STREQ(own.what(), "after 7 steps");
   EXPECT_NE(own.type().find("Diverged"), std::string::npos);
