@@ -158,6 +158,16 @@ Result<Program> Program::adopt(UniqueFd memory) {
   return Program(std::move(memory), *address);
 }
 
+Result<void> Program::disown(pid_t copy) {
+  constexpr std::uint32_t kSomeRequest = 1;
+  UniqueFd memory =
+      MIGRATE_TRY(open_file("/proc/" + std::to_string(copy) + "/mem", O_RDWR | O_CLOEXEC));
+  const auto address = find_block(memory.get(), 0);
+  return address ? Program(std::move(memory), *address)
+                       .write(offsetof(Block, point), &kSomeRequest, sizeof kSomeRequest)
+                 : Result<void>();
+}
+
 Result<ProgramWish> Program::read() const {
   BlockWords words{};
   if (!has_own_page(memory_.get(), address_) || !read_words(memory_.get(), address_, words) ||

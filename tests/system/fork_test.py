@@ -210,6 +210,18 @@ class Copies(ForkCase):
         self.assertEqual(moved.status, DONE, f"{moved}{self.told(process)}")
         self.assertEqual({end.host for end in self.end(process, 2)}, {"hostA", "hostC"})
 
+    def test_one_that_was_sent_moves_on_at_its_points(self):
+        process = self.testbed.start("hostA", harness.PROGRAMS / "traveller", "points", 400)
+        self.addCleanup(process.kill)
+        self.assertTrue(process.wait_ready(), process.output)
+        copies = self.fork(process, "--to", "hostB").object["processes"]
+        time.sleep(0.5)  # It comes to a point every 10 ms.
+        moved = self.testbed.control("hostA", "move", copies[0]["process"], "hostC", "--at-point")
+        self.assertEqual(moved.status, DONE, f"{moved}{self.told(process)}")
+        self.assertEqual(process.wait(), SURVIVED, self.told(process))
+        self.check_nothing_is_left()
+        self.assertIn(b"place hostC", process.output)
+
 
 class Ends(ForkCase):
     """What harms one copy harms nobody else."""
