@@ -272,7 +272,8 @@ Result<void> FrozenSource::heed_wish() {
     refusals_.push_back(make_refusal("HELD", name()));
     return fail(refused());
   }
-  if (wish_ && wish_->hooks != 0 && options_.request.asked == 0 && options_.request.at_point == 0) {
+  const bool calls_hooks = options_.request.asked != 0 || options_.request.at_point != 0;
+  if (wish_ && wish_->hooks != 0 && !calls_hooks && !options_.request.starts) {
     refusals_.push_back(make_refusal("HOOKS", name()));  // It has got them since it was asked.
     return fail(refused());
   }

@@ -158,14 +158,32 @@ Result<Program> Program::adopt(UniqueFd memory) {
   return Program(std::move(memory), *address);
 }
 
-Result<void> Program::disown(pid_t copy) {
-  constexpr std::uint32_t kSomeRequest = 1;
+Result<void> Program::begin_anew(pid_t copy) {
+  struct Words {
+    std::size_t offset;
+    std::size_t bytes;
+  };
+  constexpr Words kAsked[] = {{offsetof(Block, holds), sizeof Block::holds},
+                              {offsetof(Block, at_point), sizeof Block::at_point},
+                              {offsetof(Block, asked), sizeof Block::asked},
+                              {offsetof(Block, point), sizeof Block::point},
+                              {offsetof(Block, answered), sizeof Block::answered},
+                              {offsetof(Block, hooking), sizeof Block::hooking},
+                              {offsetof(Block, vetoed), sizeof Block::vetoed}};
+  constexpr std::uint64_t kNothing = 0;
   UniqueFd memory =
       MIGRATE_TRY(open_file("/proc/" + std::to_string(copy) + "/mem", O_RDWR | O_CLOEXEC));
   const auto address = find_block(memory.get(), 0);
-  return address ? Program(std::move(memory), *address)
-                       .write(offsetof(Block, point), &kSomeRequest, sizeof kSomeRequest)
-                 : Result<void>();
+  if (!address) {
+    return {};
+  }
+  const Program program(std::move(memory), *address);
+  const std::uint32_t own = own_pid(copy);
+  MIGRATE_TRY(program.write(offsetof(Block, process), &own, sizeof own));
+  for (const Words& words : kAsked) {
+    MIGRATE_TRY(program.write(words.offset, &kNothing, words.bytes));
+  }
+  return {};
 }
 
 Result<ProgramWish> Program::read() const {

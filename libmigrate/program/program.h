@@ -47,10 +47,10 @@ class Program {
   static Result<Program> open(pid_t process);
   /// Of memory that open() gave another process of ours. Errors: as open().
   static Result<Program> adopt(UniqueFd memory);
-  /// Has a copy of another process, which runs nothing yet, find out at its first point that the
-  /// block is not its own, as a child of fork(2) is told by the C library: it begins anew there.
-  /// Does nothing if there is no block. Errors: kSystem.
-  static Result<void> disown(pid_t copy);
+  /// Makes the block of a copy of another process, which runs nothing yet, its own: it asks for
+  /// nothing, as the library has it in a child of fork(2). Does nothing if there is no block.
+  /// Errors: kSystem.
+  static Result<void> begin_anew(pid_t copy);
 
   /// What it says now. Errors: kNotFound (its memory is gone, or the block).
   Result<ProgramWish> read() const;

@@ -359,6 +359,9 @@ class Advice(PolicyCase):
         outcome = self.testbed.control("hostA", "check", process.pid, "--policy", policy)
         self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["POLICY"]), outcome)
         self.assertIn("arena area l", outcome.text)
+        copied = self.testbed.control("hostA", "fork", process.pid, "--to", "hostB", "--policy", policy)
+        self.assertEqual(copied.status, REFUSED, copied)
+        self.assertIn("arena area l", copied.text)
         self.finish(process)
 
 

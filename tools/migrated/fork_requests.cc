@@ -119,7 +119,7 @@ class Sending {
   /// Forks the worker. Errors: kNotFound (the copy was killed), kSystem; the copy has ended then,
   /// or ends with the snapshot.
   static Result<Sending> begin(const LocalService& service, Snapshot& snapshot, MoveRequest move) {
-    MIGRATE_TRY(Program::disown(move.pid));
+    MIGRATE_TRY(Program::begin_anew(move.pid));
     Sending sending(move.pid, move.destination);
     const long process = ::syscall(SYS_pidfd_open, move.pid, 0);
     if (process < 0) {

@@ -81,6 +81,22 @@ TEST_F(ProgramTest, ABlockOfAnotherProcessIsNotItsOwn) {
   EXPECT_EQ(code(), ErrorCode::kNotFound);
 }
 
+TEST_F(ProgramTest, ACopyBeginsAnewWithTheHooksOfTheOther) {
+  EXPECT_TRUE(Program::begin_anew(::getpid())) << "it has no block";
+  Block* block = map_own(kFirst);
+  ASSERT_NE(block, nullptr);
+  begin(*block);
+  block->process += 1;
+  block->holds = 2;
+  block->asked = 77;
+  block->hooks = 1;
+  ASSERT_TRUE(Program::begin_anew(::getpid()));
+  const ProgramWish wish = Program::open(::getpid()).value().read().value();
+  EXPECT_EQ(wish.holds, 0U);
+  EXPECT_EQ(wish.asked, 0U);
+  EXPECT_EQ(wish.hooks, 1U);
+}
+
 // Reading a file could wait for whoever serves it: its page is not even looked at.
 TEST_F(ProgramTest, AFileIsNoBlockWhateverIsInIt) {
   Block* shared = map_file(kFirst, MAP_SHARED);
