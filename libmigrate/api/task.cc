@@ -180,7 +180,7 @@ Answer begin(const Call& call, const char* destination, migrate_task** task) {
   }
   made->process = beside_the_first(Descriptor(open_process(made->child)));
   if (made->process.get() < 0 && errno != ESRCH) {  // That it is over is no mistake.
-    const Answer failed = task_failed("follow a task");
+    Answer failed = task_failed("follow a task");
     ::kill(made->child, SIGKILL);
     ::waitpid(made->child, nullptr, 0);
     return failed;
