@@ -34,7 +34,7 @@ enum class Purpose : std::uint8_t {
 };
 
 /// The version of all that is spoken after the preamble.
-inline constexpr std::uint16_t kProtocolVersion = 14;
+inline constexpr std::uint16_t kProtocolVersion = 15;
 inline constexpr std::size_t kPreambleBytes = 32;
 
 /// The first bytes on every connection, before encryption and framing, so that a daemon can hand

@@ -71,6 +71,8 @@ class FindContext {
 
   /// The same for each sighting of the pipe with this inode.
   virtual PipeSeen& pipe(std::uint64_t inode) = 0;
+  /// Whether some descriptor of the process is the socket with this inode.
+  virtual bool has_socket(std::uint64_t inode) const = 0;
   /// Nobody outside may hold the pipe; `object` names it in the refusal otherwise.
   virtual void expect_private_pipe(std::uint64_t inode, std::string object) = 0;
   /// Nobody outside may have the slave side of a pseudo-terminal open, by st_dev of its node and

@@ -62,7 +62,7 @@ constinit const Carrier kRelay{
     .name = "relayed stream",
     .claims_link =
         [](const FindContext& context, const Sighting& seen) {
-          return is_known_relay(context, seen) && !is_of_network(context, seen);
+          return seen.link.starts_with("pipe:[") && is_known_relay(context, seen);
         },
     .claims_file = [](const wire::FileIdentity& identity) { return S_ISFIFO(identity.mode()); },
     .find = find_relay,

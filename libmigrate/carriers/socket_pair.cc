@@ -380,8 +380,8 @@ constinit const Carrier kSocketPair{
     .name = "socket pair",
     .claims_link =
         [](const FindContext& context, const Sighting& seen) {
-          return seen.link.starts_with("socket:[") && !is_known_relay(context, seen) &&
-                 !is_of_network(context, seen);
+          return seen.link.starts_with("socket:[") && !is_of_network(context, seen) &&
+                 !is_unix_connection(context, seen);
         },
     .find = find_socket,
     .settle = settle_socket,

@@ -66,6 +66,8 @@ class Arrival {
   Result<std::vector<TerminalParts>> make_terminals(const wire::Objects& objects);
   Result<void> bring_datagrams(const wire::Objects& objects);
   static Result<NetworkParts> make_network(const wire::Objects& objects);
+  static Result<std::vector<UnixConnectionParts>> make_unix_connections(
+      const wire::Objects& objects);
   static Result<std::vector<ConnectionParts>> make_connections(const wire::Objects& objects);
   Result<void> check_untouched(const PageSet& pages) const;
   Result<void> check_final(const wire::Image& image) const;

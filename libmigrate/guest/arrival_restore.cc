@@ -296,6 +296,7 @@ Result<void> Arrival::bring_datagrams(const wire::Objects& objects) {
 Result<NetworkParts> Arrival::make_network(const wire::Objects& objects) {
   NetworkParts parts;
   parts.connections = MIGRATE_TRY(make_connections(objects));
+  parts.unix_connections = MIGRATE_TRY(make_unix_connections(objects));
   std::vector<TcpListenerNames> names;
   for (const wire::Listener& listener : objects.listeners()) {
     names.push_back({MIGRATE_TRY(SocketName::from_bytes(listener.name())), listener.only_ipv6(),
@@ -307,6 +308,27 @@ Result<NetworkParts> Arrival::make_network(const wire::Objects& objects) {
     parts.listeners.push_back({static_cast<std::uint32_t>(listener.stream()), std::move(made[i])});
   }
   return parts;
+}
+
+Result<std::vector<UnixConnectionParts>> Arrival::make_unix_connections(
+    const wire::Objects& objects) {
+  if (objects.unix_connections_size() > kMaxRelayStreams) {
+    return fail(make_error(ErrorCode::kCorrupt, "make connections", "too many of them"));
+  }
+  std::vector<UnixPairNames> names;
+  for (const wire::UnixConnection& connection : objects.unix_connections()) {
+    names.push_back({.local = connection.local(),
+                     .peer = connection.peer(),
+                     .peer_user = connection.peer_user(),
+                     .peer_group = connection.peer_group()});
+  }
+  std::vector<UnixPair> pairs = MIGRATE_TRY(make_unix_pairs(names));
+  std::vector<UnixConnectionParts> all;
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const auto stream = objects.unix_connections(static_cast<int>(i)).stream();
+    all.push_back({static_cast<std::uint32_t>(stream), std::move(pairs[i])});
+  }
+  return all;
 }
 
 Result<std::vector<ConnectionParts>> Arrival::make_connections(const wire::Objects& objects) {

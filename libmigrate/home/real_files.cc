@@ -34,7 +34,8 @@ wire::RelayDirection directions_of(std::uint32_t flags) {
 
 bool is_relayed(const wire::OpenFile& file) {
   return file.kind() == wire::OpenFile::RELAY || file.kind() == wire::OpenFile::TERMINAL ||
-         file.kind() == wire::OpenFile::CONNECTION || file.kind() == wire::OpenFile::LISTENER;
+         file.kind() == wire::OpenFile::CONNECTION || file.kind() == wire::OpenFile::LISTENER ||
+         file.kind() == wire::OpenFile::UNIX_CONNECTION;
 }
 
 // To such a socket somebody may be writing. Null: it is none.
@@ -73,6 +74,16 @@ const wire::Connection* connection_of(const wire::Objects& objects, const wire::
       std::ranges::find(objects.connections(), file.object(), &wire::Connection::stream);
   const bool is_one = file.kind() == wire::OpenFile::CONNECTION;
   return is_one && found != objects.connections().end() ? &*found : nullptr;
+}
+
+// The process had ended its output when it left home.
+bool has_ended_output(const wire::Objects& objects, const Relayed& stream) {
+  if (stream.file->kind() != wire::OpenFile::UNIX_CONNECTION) {
+    return stream.connection != nullptr && stream.connection->send_ended();
+  }
+  const auto found = std::ranges::find(objects.unix_connections(), stream.file->object(),
+                                       &wire::UnixConnection::stream);
+  return found != objects.unix_connections().end() && found->send_ended();
 }
 
 // Of a terminal the best: for both directions, and by its own name.
@@ -231,7 +242,7 @@ wire::RelayState RealFiles::fresh_relay(const wire::Image& image) {
   for (const Relayed& stream : relayed(image)) {
     specs.push_back({static_cast<std::uint32_t>(stream.file->object()), directions_of(stream),
                      stream.terminal != nullptr, stream.connection != nullptr,
-                     stream.connection != nullptr && stream.connection->send_ended(),
+                     has_ended_output(image.objects(), stream),
                      stream.file->kind() == wire::OpenFile::LISTENER});
   }
   return make_relay_state(specs);

@@ -187,7 +187,7 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"SIGNALS_PENDING", "more signals wait for it than are sent anew in one go",
      "let the program take signals that it blocks; try again in a moment"},
     {"SOCKET",
-     "of Unix domain sockets, only connected ones without names are carried, if both "
+     "of Unix domain sockets, connected streams are carried, and pairs without names whose both "
      "ends are inside",
      "move when the program has closed its connections"},
     {"SOCKET_ABROAD",

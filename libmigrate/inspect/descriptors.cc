@@ -187,6 +187,21 @@ Result<std::uint32_t> DescriptorReader::add_memory(const Sighting& seen, int fd)
                              findings_, shared_, objects_);
 }
 
+// Read once: of a process that runs, what it makes meanwhile is seen in the freeze.
+bool DescriptorReader::has_socket(std::uint64_t inode) const {
+  if (!sockets_) {
+    sockets_.emplace();
+    for (const std::uint32_t number : numbered_entries(view_.descriptors.get(), "/proc/PID/fd")
+                                          .value_or(std::vector<std::uint32_t>())) {
+      auto link = read_link_at(view_.descriptors.get(), std::to_string(number));
+      if (link && link->starts_with("socket:[")) {
+        sockets_->insert(std::move(*link));
+      }
+    }
+  }
+  return sockets_->contains(fmt::format("socket:[{}]", inode));
+}
+
 void DescriptorReader::expect_private_pipe(std::uint64_t inode, std::string object) {
   shared_.pipes.emplace(inode, std::move(object));
 }

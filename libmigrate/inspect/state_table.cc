@@ -344,6 +344,8 @@ constexpr std::array kTable = std::to_array<StateEntry>({
     {"other", "sockets of UDP", kCarried,
      "made anew; what waits comes after it; SOCKET_SETTING, SOCKET_SHARED, SOCKET_BOUND, "
      "SOCKET_UNSENT"},
+    {"other", "connections of Unix domain stream sockets", kCarried,
+     "by a pair of sockets there, which is fed from home (docs/links.md); SOCKET, SOCKET_ABROAD"},
     {"other", "other sockets", kRefused,
      "SOCKET, SOCKET_KIND, but for pairs with both ends inside"},
     {"other", "named pipes", kLost,

@@ -17,6 +17,12 @@ std::string name_text(const std::string& bytes) {
   return name ? name->to_string() : std::string();
 }
 
+// As ss(8) shows it.
+std::string unix_name_text(std::string name) {
+  std::ranges::replace(name, '\0', '@');
+  return name;
+}
+
 // How a file goes; null: it is no link.
 nlohmann::json link_of(const wire::Objects& objects, const wire::OpenFile& file) {
   switch (file.kind()) {
@@ -29,6 +35,16 @@ nlohmann::json link_of(const wire::Objects& objects, const wire::OpenFile& file)
                                   {"way", "home"},
                                   {"local", name_text(found->local())},
                                   {"peer", name_text(found->peer())}};
+    }
+    case wire::OpenFile::UNIX_CONNECTION: {
+      const auto found = std::ranges::find(objects.unix_connections(), file.object(),
+                                           &wire::UnixConnection::stream);
+      return found == objects.unix_connections().end()
+                 ? nlohmann::json()
+                 : nlohmann::json{{"kind", "unix connection"},
+                                  {"way", "home"},
+                                  {"local", unix_name_text(found->local())},
+                                  {"peer", unix_name_text(found->peer())}};
     }
     case wire::OpenFile::LISTENER: {
       const auto found =

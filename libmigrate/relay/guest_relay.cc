@@ -39,8 +39,8 @@ wire::RelayState make_relay_state(std::span<const RelayStreamSpec> streams) {
     }
     if (spec.is_connection) {
       stream.mutable_connection();
-      stream.set_out_eof(spec.send_ended);
     }
+    stream.set_out_eof(spec.send_ended);
   }
   return state;
 }
@@ -152,7 +152,11 @@ Result<std::vector<StreamEndpoint>> GuestRelay::create_endpoints(
       continue;
     }
     if (!stream.is_terminal()) {
-      endpoints.push_back(MIGRATE_TRY(stream.open(owner, group)));
+      const auto pair =
+          std::ranges::find(network.unix_connections, id, &UnixConnectionParts::stream);
+      endpoints.push_back(MIGRATE_TRY(pair == network.unix_connections.end()
+                                          ? stream.open(owner, group)
+                                          : stream.open_pair(std::move(pair->pair))));
       continue;
     }
     const auto parts = std::ranges::find(terminals, id, &TerminalParts::stream);
@@ -453,7 +457,7 @@ void GuestRelay::drain_all() {
       stream.drain();
     }
     if (std::ranges::none_of(streams_,
-                             [](const auto& stream) { return stream.second.is_connection(); })) {
+                             [](const auto& stream) { return stream.second.copies_first(); })) {
       return;
     }
     handlers_.on_change();

@@ -28,6 +28,14 @@ Result<void> set_nonblocking(int fd) {
   return {};
 }
 
+Result<std::uint64_t> inode_of(int fd, std::uint32_t stream) {
+  struct stat status {};
+  if (fstat(fd, &status) != 0) {
+    return fail(system_error("fstat", "relay stream " + std::to_string(stream)));
+  }
+  return status.st_ino;
+}
+
 }  // namespace
 
 GuestStream::GuestStream(const wire::RelayStreamState& state)
@@ -70,6 +78,11 @@ void GuestStream::adopt(const wire::GuestRelayState::Stream& noted, UniqueFd in,
   if (connection_ && in.valid()) {
     in_ = StreamBuffer(connection_->adopt(noted, in.get(), out_, in_.first()));
   }
+  if (noted.has_socket() && in.valid()) {
+    inode_ = noted.inode();
+    socket_.emplace();
+    in_ = StreamBuffer(socket_->adopt(noted.socket(), in.get(), std::move(unread), in_.first()));
+  }
   in_fd_ = std::move(in);
   out_fd_ = std::move(out);
   unread_fd_ = std::move(unread);
@@ -86,6 +99,10 @@ void GuestStream::note(wire::RelayStreamState& state, wire::GuestRelayState::Str
     noted.set_in_eof(in_finished_);  // Otherwise home tells it again, and how it ends.
     connection_->note(noted);
   }
+  if (socket_) {
+    noted.set_inode(inode_);
+    socket_->note(*noted.mutable_socket());
+  }
 }
 
 void GuestStream::add_ends(std::vector<RelayEnd>& ends) const {
@@ -96,45 +113,36 @@ void GuestStream::add_ends(std::vector<RelayEnd>& ends) const {
   };
   add(RelayEnd::Kind::kIn, terminal_ ? terminal_->master() : in_fd_.get());
   add(RelayEnd::Kind::kOut, out_fd_.get());
-  add(RelayEnd::Kind::kUnread, terminal_ ? terminal_->slave() : unread_fd_.get());
+  add(RelayEnd::Kind::kUnread, terminal_ ? terminal_->slave()
+                               : socket_ ? socket_->journal()
+                                         : unread_fd_.get());
 }
 
 Result<StreamEndpoint> GuestStream::open(uid_t owner, gid_t group) {
-  StreamEndpoint endpoint;
-  endpoint.id = id_;
   std::array<int, 2> ends{};
-  if (is_socket()) {
+  if (directions_ == wire::RELAY_BOTH) {
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends.data()) != 0) {
       return fail(system_error("socketpair", "relay stream " + std::to_string(id_)));
     }
-    in_fd_.reset(ends[0]);
-    endpoint.process_end.reset(ends[1]);
-    MIGRATE_TRY(set_nonblocking(ends[0]));
-    unread_fd_ = MIGRATE_TRY(endpoint.process_end.duplicate());
-    if (in_gone_ || out_gone_) {
-      shutdown(ends[0], in_gone_ && out_gone_ ? SHUT_RDWR : in_gone_ ? SHUT_WR : SHUT_RD);
-    }
-  } else {
-    const OwnerScope as_owner(owner, group);
-    if (pipe2(ends.data(), O_CLOEXEC) != 0) {
-      return fail(system_error("pipe2", "relay stream " + std::to_string(id_)));
-    }
-    const bool in = (directions_ & wire::RELAY_IN) != 0;
-    UniqueFd ours(ends[in ? 1 : 0]);
-    endpoint.process_end.reset(ends[in ? 0 : 1]);
-    MIGRATE_TRY(set_nonblocking(ours.get()));
-    if (in) {
-      fcntl(ours.get(), F_SETPIPE_SZ, kInPipeBytes);  // Best effort.
-    }
-    if (in ? !in_gone_ : !out_gone_) {
-      (in ? in_fd_ : out_fd_) = std::move(ours);
-    }
+    return open_pair({UniqueFd(ends[0]), UniqueFd(ends[1])});
   }
-  struct stat status {};
-  if (fstat(endpoint.process_end.get(), &status) != 0) {
-    return fail(system_error("fstat", "relay stream " + std::to_string(id_)));
+  StreamEndpoint endpoint;
+  endpoint.id = id_;
+  const OwnerScope as_owner(owner, group);
+  if (pipe2(ends.data(), O_CLOEXEC) != 0) {
+    return fail(system_error("pipe2", "relay stream " + std::to_string(id_)));
   }
-  endpoint.inode = status.st_ino;
+  const bool in = (directions_ & wire::RELAY_IN) != 0;
+  UniqueFd ours(ends[in ? 1 : 0]);
+  endpoint.process_end.reset(ends[in ? 0 : 1]);
+  MIGRATE_TRY(set_nonblocking(ours.get()));
+  if (in) {
+    fcntl(ours.get(), F_SETPIPE_SZ, kInPipeBytes);  // Best effort.
+  }
+  if (in ? !in_gone_ : !out_gone_) {
+    (in ? in_fd_ : out_fd_) = std::move(ours);
+  }
+  endpoint.inode = MIGRATE_TRY(inode_of(endpoint.process_end.get(), id_));
   return endpoint;
 }
 
@@ -177,16 +185,18 @@ void GuestStream::collect(std::vector<pollfd>& descriptors) const {
     }
     return;
   }
-  short in_events = -1;  // -1: not polled, as a hang-up would wake us again and again.
-  if (in_fd_.valid() && reads_in() && !in_finished_) {
-    in_events = in_.empty() ? 0 : POLLOUT;
-  }
   const bool room = writes_out() && !out_eof_ && out_.size() < kRelayWindowBytes;
-  if (is_socket() && in_fd_.valid() && room) {
-    in_events = static_cast<short>((in_events < 0 ? 0 : in_events) | POLLIN);
+  if (socket_) {
+    const short events =
+        static_cast<short>((room ? POLLIN : 0) | (reads_in() && !in_.empty() ? POLLOUT : 0));
+    if (in_fd_.valid() && (events != 0 || looks_for_hang_up())) {
+      descriptors.push_back({in_fd_.get(), events, 0});
+    }
+    return;
   }
-  if (in_events >= 0) {
-    descriptors.push_back({in_fd_.get(), in_events, 0});
+  // Not polled otherwise, as a hang-up would wake us again and again.
+  if (in_fd_.valid() && reads_in() && !in_finished_) {
+    descriptors.push_back({in_fd_.get(), static_cast<short>(in_.empty() ? 0 : POLLOUT), 0});
   }
   if (out_fd_.valid() && room) {
     descriptors.push_back({out_fd_.get(), POLLIN, 0});
@@ -229,6 +239,9 @@ std::uint64_t GuestStream::consumed() const {
     return in_gone_ || !in_fd_.valid() ? in_.first()
                                        : connection_->consumed(in_acked_, in_.first());
   }
+  if (socket_) {
+    return consumed_of_socket();
+  }
   const int fd = unread_fd_.valid() ? unread_fd_.get() : in_fd_.get();
   int unread = 0;
   if (in_gone_ || fd < 0) {
@@ -247,6 +260,10 @@ Result<void> GuestStream::pump_process() {
   }
   if (connection_) {
     pump_connection();
+    return {};
+  }
+  if (socket_) {
+    pump_socket();
     return {};
   }
   if (reads_in() && in_fd_.valid()) {
@@ -293,9 +310,7 @@ void GuestStream::leave_to_children() {
 void GuestStream::write_in() {
   while (!in_.empty()) {
     const std::string_view bytes = in_.view(in_.first(), kRelayChunkBytes);
-    const ssize_t count =
-        is_socket() ? ::send(in_fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT)
-                    : ::write(in_fd_.get(), bytes.data(), bytes.size());
+    const ssize_t count = ::write(in_fd_.get(), bytes.data(), bytes.size());
     if (count > 0) {
       in_.drop_to(in_.first() + static_cast<std::uint64_t>(count));
     } else if (errno == EPIPE || errno == ECONNRESET) {
@@ -310,18 +325,13 @@ void GuestStream::write_in() {
     return;
   }
   pollfd ours{in_fd_.get(), 0, 0};
-  if (!is_socket() && !in_finished_ && poll(&ours, 1, 0) == 1 && (ours.revents & POLLERR) != 0) {
+  if (!in_finished_ && poll(&ours, 1, 0) == 1 && (ours.revents & POLLERR) != 0) {
     drop_reader();
   }
 }
 
 /// Lets the process see the end of file, and keeps a way to learn how much it has yet to read.
 void GuestStream::finish_in() {
-  if (is_socket()) {
-    shutdown(in_fd_.get(), SHUT_WR);
-    in_finished_ = true;
-    return;
-  }
   const std::string path = "/proc/self/fd/" + std::to_string(in_fd_.get());
   unread_fd_.reset(::open(path.c_str(), O_RDONLY | O_NONBLOCK | O_CLOEXEC));
   if (unread_fd_.valid()) {
@@ -339,7 +349,7 @@ void GuestStream::finish_in() {
 void GuestStream::drop_reader() {
   in_gone_ = true;
   in_.drop_to(in_.end());
-  if (!is_socket()) {
+  if (!socket_ && !connection_) {
     in_fd_.reset();
     unread_fd_.reset();
   }
@@ -358,7 +368,12 @@ void GuestStream::read_out(std::uint64_t limit) {
     }
     return;
   }
-  const int fd = is_socket() ? in_fd_.get() : out_fd_.get();
+  if (socket_) {
+    out_eof_ = socket_->read(in_fd_.get(), out_, limit - std::min(limit, out_.size())) ==
+               SocketEnd::Read::kEnded;
+    return;
+  }
+  const int fd = out_fd_.get();
   std::array<char, kRelayChunkBytes> bytes;
   while (fd >= 0 && out_.size() < limit) {
     const std::size_t room = std::min<std::uint64_t>(bytes.size(), limit - out_.size());
@@ -383,13 +398,13 @@ void GuestStream::drain() {
     }
     return;
   }
-  if (connection_) {
+  if (connection_ || socket_) {
     if (writes_out() && !out_eof_ && in_fd_.valid() && !is_calling()) {
       read_out(out_.size() + kRelayWindowBytes);
     }
     return;
   }
-  const int fd = is_socket() ? in_fd_.get() : out_fd_.get();
+  const int fd = out_fd_.get();
   int unread = 0;
   if (!writes_out() || out_eof_ || fd < 0 || ioctl(fd, FIONREAD, &unread) != 0) {
     return;
@@ -412,7 +427,7 @@ void GuestStream::drop_out() {
   out_sent_ = out_.end();
   if (terminal_) {
     terminal_->hang_up();
-  } else if (is_socket() && !connection_) {  // That of a connection ends with the reset that comes.
+  } else if (socket_) {  // That of a connection of TCP ends with the reset that comes.
     shutdown(in_fd_.get(), SHUT_RD);
   }
   out_fd_.reset();

@@ -8,9 +8,11 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "libmigrate/links/unix_pair.h"
 #include "libmigrate/relay/guest_connection.h"
 #include "libmigrate/relay/guest_terminal.h"
 #include "libmigrate/relay/link.h"
+#include "libmigrate/relay/socket_end.h"
 #include "libmigrate/relay/stream_buffer.h"
 
 namespace migrate {
@@ -55,6 +57,8 @@ class GuestStream {
 
   /// Makes the pipe or socket pair. Once. Errors: kSystem.
   Result<StreamEndpoint> open(uid_t owner, gid_t group);
+  /// The same of a connection of Unix domain sockets. `pair`: its end is the process's.
+  Result<StreamEndpoint> open_pair(UnixPair pair);
   /// The same of a stream that is_terminal().
   Result<StreamEndpoint> open_terminal(TerminalParts parts, uid_t owner, gid_t group);
   bool is_terminal() const { return terminal_.has_value(); }
@@ -104,10 +108,10 @@ class GuestStream {
   /// Takes everything out of the process's output, over the window if need be; of a connection, a
   /// part of it.
   void drain();
+  /// What is read must be noted, and take() called, before more can be.
+  bool copies_first() const { return connection_ || socket_; }
   /// Whether drain() is to be called again, after take(), when poll_fd() can be read.
-  bool has_more() const {
-    return connection_ && writes_out() && !out_eof_ && connection_->has_more(out_.end());
-  }
+  bool has_more() const;
   int poll_fd() const { return in_fd_.get(); }
   /// What was read has been noted.
   void take();
@@ -140,10 +144,12 @@ class GuestStream {
  private:
   bool reads_in() const { return (directions_ & wire::RELAY_IN) != 0 && !in_gone_; }
   bool writes_out() const { return (directions_ & wire::RELAY_OUT) != 0 && !out_gone_; }
-  bool is_socket() const { return directions_ == wire::RELAY_BOTH; }
   bool wants_look() const;
   bool wants_timer() const;
   void pump_connection();
+  void pump_socket();
+  bool looks_for_hang_up() const;
+  std::uint64_t consumed_of_socket() const;
   void finish_connection();
   void send_close(Link& link);
   void send_taken(Link& link);
@@ -166,6 +172,8 @@ class GuestStream {
   UniqueFd unread_fd_;  // tells (FIONREAD) what the process has not read yet; else in_fd_ does
   std::optional<GuestTerminal> terminal_;  // has all of them, if it is one
   std::optional<GuestConnection> connection_;
+  std::optional<SocketEnd> socket_;  // the same of a Unix domain socket
+  std::uint64_t inode_ = 0;          // of the process's end of that
 
   StreamBuffer in_;             // arrived, not yet written to in_fd_
   std::uint64_t in_acked_ = 0;  // last acknowledgement that home knows or will know

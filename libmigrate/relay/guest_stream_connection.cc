@@ -180,6 +180,9 @@ void GuestStream::take() {
   if (connection_ && in_fd_.valid() && !is_calling()) {
     connection_->take(in_fd_.get());
   }
+  if (socket_ && in_fd_.valid()) {
+    socket_->take(in_fd_.get());
+  }
 }
 
 void GuestStream::give_up_output() {

@@ -64,7 +64,10 @@ void HomeStream::reopen() {
   if (fstat(fd_.get(), &status) != 0) {
     return;
   }
-  socket_ = S_ISSOCK(status.st_mode);
+  if (S_ISSOCK(status.st_mode) && !connection_) {
+    SocketEnd::prepare(fd_.get());
+    socket_.emplace();
+  }
   device_ = terminal_ ? terminal_device_of(fd_.get(), status) : 0;
   const bool pipe = S_ISFIFO(status.st_mode);
   if (!pipe && !(terminal_ && may_reopen_terminal(fd_.get(), status))) {
@@ -106,6 +109,9 @@ void HomeStream::adopt(const wire::HomeRelayState::Stream& noted) {
   if (connection_ && fd_.valid()) {
     adopt_connection(noted);
   }
+  if (socket_ && fd_.valid()) {
+    static_cast<void>(socket_->adopt(noted.socket(), fd_.get(), {}, noted.out_first()));
+  }
   close_if_done();
 }
 
@@ -142,6 +148,9 @@ void HomeStream::note(wire::HomeRelayState::Stream& noted) const {
     noted.mutable_connection()->set_local(local_);
     noted.mutable_connection()->set_peer(peer_);
   }
+  if (socket_) {
+    socket_->note(*noted.mutable_socket());
+  }
 }
 
 void HomeStream::follow_terminal(bool in_foreground, bool may_take) {
@@ -170,7 +179,7 @@ void HomeStream::collect(std::vector<pollfd>& descriptors, bool may_read) const 
   if (fd_.valid() && has_out() && !out_gone_ && !out_closed_) {
     if (!out_.empty()) {
       events = static_cast<short>((events < 0 ? 0 : events) | POLLOUT);
-    } else if (events < 0 && (!has_in() || (connection_ && in_eof_))) {
+    } else if (events < 0 && (!has_in() || (is_two_way() && in_eof_))) {
       events = 0;  // To learn that the reader has gone.
     }
   }
@@ -186,8 +195,9 @@ void HomeStream::pump_real(short events, bool may_read) {
   if (!has_in() && has_out() && !out_gone_ && (events & POLLERR) != 0) {
     drop_out();
   }
-  if (connection_ && in_eof_ && !out_gone_ && !out_closed_ && (events & (POLLERR | POLLHUP)) != 0) {
-    drop_out();  // The peer, which had ended its half, has reset the other.
+  if (is_two_way() && in_eof_ && !out_gone_ && !out_closed_ &&
+      (events & (POLLERR | POLLHUP)) != 0) {
+    drop_out();  // The peer, which had ended its half, has reset the other, or closed it.
   }
   if (may_read && reads_in() && has_room() && (!terminal_ || terminal_->is_taken()) &&
       (events & (POLLIN | POLLERR | POLLHUP)) != 0) {
@@ -204,13 +214,16 @@ void HomeStream::read_in() {
               ConnectionEnd::Read::kGoesOn;
     return;
   }
+  if (socket_) {
+    in_eof_ = socket_->read(fd_.get(), in_, most_input() - in_.size()) != SocketEnd::Read::kGoesOn;
+    return;
+  }
   std::array<char, kRelayChunkBytes> bytes;
   do {
     constexpr std::size_t kMostOfTerminal = 1024;
     const std::size_t room = std::min<std::uint64_t>(terminal_ ? kMostOfTerminal : bytes.size(),
                                                      most_input() - in_.size());
-    const ssize_t count = socket_ ? recv(fd_.get(), bytes.data(), room, MSG_DONTWAIT)
-                                  : read(fd_.get(), bytes.data(), room);
+    const ssize_t count = read(fd_.get(), bytes.data(), room);
     const std::string_view read_bytes(bytes.data(),
                                       static_cast<std::size_t>(std::max(count, ssize_t{0})));
     if (count > 0 && terminal_) {
@@ -223,7 +236,7 @@ void HomeStream::read_in() {
     } else if (errno == EAGAIN) {
       return;
     }
-  } while ((nonblocking_ || socket_) && has_room() && !terminal_);
+  } while (nonblocking_ && has_room() && !terminal_);
 }
 
 void HomeStream::write_out() {
@@ -237,12 +250,16 @@ void HomeStream::write_out() {
     }
     return;
   }
+  if (socket_) {
+    if (socket_->write(fd_.get(), out_) == SocketEnd::Written::kBroken) {
+      drop_out();
+    }
+    return;
+  }
   while (!out_.empty() && fd_.valid()) {
-    const bool bold = nonblocking_ || socket_;
-    const auto bytes = out_.view(out_.first(), bold ? kRelayChunkBytes : kBlockingWriteBytes);
-    const ssize_t count =
-        socket_ ? ::send(fd_.get(), bytes.data(), bytes.size(), MSG_NOSIGNAL | MSG_DONTWAIT)
-                : ::write(fd_.get(), bytes.data(), bytes.size());
+    const auto bytes =
+        out_.view(out_.first(), nonblocking_ ? kRelayChunkBytes : kBlockingWriteBytes);
+    const ssize_t count = ::write(fd_.get(), bytes.data(), bytes.size());
     if (count > 0) {
       out_.drop_to(out_.first() + static_cast<std::uint64_t>(count));
     } else if (count < 0 && errno != EAGAIN && errno != EINTR && errno != ENOMEM &&
@@ -252,7 +269,7 @@ void HomeStream::write_out() {
     } else if (count == 0 || errno != EINTR) {
       return;
     }
-    if (!bold) {
+    if (!nonblocking_) {
       return;  // Poll again before the next bite.
     }
   }
@@ -296,6 +313,9 @@ void HomeStream::take() {
   if (connection_ && fd_.valid()) {
     connection_->take(fd_.get());
   }
+  if (socket_ && fd_.valid()) {
+    socket_->take(fd_.get());
+  }
 }
 
 // As the process's end was left: who has not read all has said so to the peer by a reset.
@@ -315,6 +335,9 @@ void HomeStream::drop_in() {
   if (connection_ && fd_.valid() && (out_closed_ || out_gone_)) {
     leave_connection();
   }
+  if (socket_ && fd_.valid()) {
+    ::shutdown(fd_.get(), SHUT_RD);
+  }
   in_gone_ = true;
   in_.drop_to(in_.end());
   in_sent_ = in_.end();
@@ -331,7 +354,7 @@ void HomeStream::finish_out() {
   if (connection_ && (out_reset_ || in_gone_ || leaves_)) {
     leave_connection();
     in_gone_ = true;
-  } else if (connection_) {
+  } else if (is_two_way()) {
     ::shutdown(fd_.get(), SHUT_WR);
   }
   out_closed_ = true;

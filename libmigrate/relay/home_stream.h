@@ -12,6 +12,7 @@
 #include "libmigrate/relay/connection_end.h"
 #include "libmigrate/relay/home_terminal.h"
 #include "libmigrate/relay/link.h"
+#include "libmigrate/relay/socket_end.h"
 #include "libmigrate/relay/stream_buffer.h"
 
 namespace migrate {
@@ -64,9 +65,9 @@ class HomeStream {
   bool written_to(std::uint64_t offset) const {
     return !has_out() || out_gone_ || out_.first() >= offset;
   }
-  /// The deputy is to close its descriptors, too. A connection has the same for both directions.
-  bool in_closed() const { return in_gone_ && (!connection_ || !open()); }
-  bool out_closed() const { return out_closed_ && (!connection_ || !open()); }
+  /// The deputy is to close its descriptors, too. A socket has the same for both directions.
+  bool in_closed() const { return in_gone_ && (!is_two_way() || !open()); }
+  bool out_closed() const { return out_closed_ && (!is_two_way() || !open()); }
   bool open() const { return fd_.valid(); }
   /// The process has ended, and with it what it has not read; then as close(). `was_lost`: not by
   /// itself, so that its peers must not take it for the end of what it had to say.
@@ -77,6 +78,7 @@ class HomeStream {
  private:
   bool has_in() const { return (directions_ & wire::RELAY_IN) != 0; }
   bool has_out() const { return (directions_ & wire::RELAY_OUT) != 0; }
+  bool is_two_way() const { return connection_ || socket_; }
   bool reads_in() const { return has_in() && !in_gone_ && !in_eof_ && fd_.valid(); }
   bool has_room() const { return in_.size() < most_input(); }
   std::uint64_t most_input() const;
@@ -98,10 +100,10 @@ class HomeStream {
   const std::uint32_t directions_;
   UniqueFd fd_;
   bool nonblocking_ = false;  // reads and writes of fd_ never block
-  bool socket_ = false;
   std::optional<HomeTerminal> terminal_;
   std::optional<ConnectionEnd> connection_;
-  std::string local_;  // its names, as SocketName has them
+  std::optional<SocketEnd> socket_;  // of a Unix domain socket
+  std::string local_;                // its names, as SocketName has them
   std::string peer_;
   bool out_reset_ = false;  // of a connection: the process's output ends with a reset
   bool leaves_ = false;     // and the process has closed it

@@ -17,7 +17,7 @@ struct RelayStreamSpec {
   wire::RelayDirection directions = wire::RELAY_NONE;
   bool is_terminal = false;
   bool is_connection = false;
-  bool send_ended = false;   ///< Of a connection: the process has ended its output.
+  bool send_ended = false;   ///< The process has ended its output.
   bool is_listener = false;  ///< No stream, but it has the id of one.
 };
 
@@ -29,10 +29,17 @@ struct ConnectionParts {
   bool has_error = false;
 };
 
-/// Sockets of the process's network, as they are to be made.
+/// The same of Unix domain sockets.
+struct UnixConnectionParts {
+  std::uint32_t stream = 0;
+  UnixPair pair;
+};
+
+/// Sockets of the process that lead outside, as they are to be made.
 struct NetworkParts {
-  std::vector<ConnectionParts> connections;
-  std::vector<ListenerParts> listeners;
+  std::vector<ConnectionParts> connections = {};
+  std::vector<ListenerParts> listeners = {};
+  std::vector<UnixConnectionParts> unix_connections = {};
 };
 
 /// A core dump in which pages are missing that had not come when it was written.

@@ -9,7 +9,7 @@ import unittest
 
 import harness
 from harness import DONE, wait_until
-from links_test import HOSTS, PATIENCE, PYTHON, End, add_cases
+from link_ends import HOSTS, PATIENCE, PYTHON, End, add_cases
 from listeners_test import CALLERS, ECHO
 from open_sockets_test import PROGRAM
 

@@ -10,7 +10,7 @@ import unittest
 
 import harness
 from harness import DONE, wait_until
-from links_test import HOSTS, PATIENCE, PYTHON, End, add_cases
+from link_ends import HOSTS, PATIENCE, PYTHON, End, add_cases
 
 # Calls others as it reads, one step a line, and says what came of it.
 CALLER = r"""

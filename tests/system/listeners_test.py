@@ -10,7 +10,7 @@ import unittest
 
 import harness
 from harness import DONE, REFUSED, program, wait_until
-from links_test import HOSTS, PATIENCE, PYTHON, End, add_cases
+from link_ends import HOSTS, PATIENCE, PYTHON, End, add_cases
 
 # Either a server or several clients, which do what they read, one step a line, and say what came of
 # it. Of links each has a number, in the order in which they were made.

@@ -10,7 +10,7 @@ import unittest
 import harness
 from calls_test import ECHO
 from harness import DONE, REFUSED, wait_until
-from links_test import HOSTS, PYTHON, End, add_cases
+from link_ends import HOSTS, PYTHON, End, add_cases
 
 # Evaluates what it reads, one expression a line, and says what came of it.
 PROGRAM = r"""

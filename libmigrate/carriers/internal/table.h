@@ -26,7 +26,8 @@
   CARRIER(kConnection)            \
   CARRIER(kListener)              \
   CARRIER(kTerminalPair)          \
-  CARRIER(kOpenSocket)
+  CARRIER(kOpenSocket)            \
+  CARRIER(kUnixConnection)
 
 #define MIGRATE_DECLARE_CARRIER(name) extern const Carrier name;
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -59,6 +60,7 @@ class DescriptorReader : private carriers::FindContext {
   std::uint64_t shared_id(const Sighting& seen) const override;
   Result<std::uint32_t> add_memory(const Sighting& seen, int fd) override;
   carriers::PipeSeen& pipe(std::uint64_t inode) override { return pipes_[inode]; }
+  bool has_socket(std::uint64_t inode) const override;
   void expect_private_pipe(std::uint64_t inode, std::string object) override;
   void expect_private_terminal(std::uint64_t instance, std::uint64_t device, bool is_of_session,
                                std::string object) override;
@@ -78,6 +80,8 @@ class DescriptorReader : private carriers::FindContext {
   // By link, in the kernel's order of kcmp.
   std::map<std::string, std::vector<Representative>> representatives_;
   std::map<std::uint64_t, carriers::PipeSeen> pipes_;
+  mutable std::optional<std::set<std::string>>
+      sockets_;  // The links of all, once somebody has asked.
   std::uint64_t next_stream_ = 1;
 };
 

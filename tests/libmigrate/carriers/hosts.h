@@ -42,6 +42,7 @@ class Source : private carriers::FindContext {
   std::map<std::uint64_t, std::uint64_t> known_terminals;  ///< st_rdev to stream id.
   std::set<std::uint64_t> private_pipes;                   ///< Those expected to be private.
   std::set<std::uint64_t> private_terminals;               ///< The same, by st_rdev.
+  std::set<std::uint64_t> strangers;                       ///< Sockets that somebody else has.
   bool guest = false;                                      ///< The process is away from home.
   bool huge_pages = false;                                 ///< Memories are of huge pages.
 
@@ -58,6 +59,7 @@ class Source : private carriers::FindContext {
   std::uint64_t shared_id(const carriers::Sighting& seen) const override;
   Result<std::uint32_t> add_memory(const carriers::Sighting& seen, int fd) override;
   carriers::PipeSeen& pipe(std::uint64_t inode) override { return pipes_[inode]; }
+  bool has_socket(std::uint64_t inode) const override { return !strangers.contains(inode); }
   void expect_private_pipe(std::uint64_t inode, std::string object) override;
   void expect_private_terminal(std::uint64_t instance, std::uint64_t device, bool is_of_session,
                                std::string object) override;

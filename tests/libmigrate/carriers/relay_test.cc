@@ -1,6 +1,5 @@
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -43,22 +42,6 @@ TEST(RelayCarrier, ANamedPipeThatAGuestHasOpenedIsRefused) {
 }
 
 TEST(RelayCarrier, AnEndOfAnEarlierMoveKeepsItsStream) {
-  std::array<int, 2> ends{};
-  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, ends.data()), 0);
-  const UniqueFd socket(ends[0]);
-  const UniqueFd other(ends[1]);
-  test::Source source;
-  source.known_relays[inode_of(socket.get())] = 17;
-  ASSERT_EQ(source.find(socket.get()), 0);
-  source.settle();
-  EXPECT_EQ(source.file(0).kind(), wire::OpenFile::RELAY);
-  EXPECT_EQ(source.file(0).object(), 17U);
-  EXPECT_EQ(source.find(other.get()), 1) << "a socket like any other";
-  source.settle();
-  EXPECT_EQ(source.refusals(), Refusals{"SOCKET"});
-}
-
-TEST(RelayCarrier, SoDoesAPipe) {
   std::array<int, 2> ends{};
   ASSERT_EQ(::pipe(ends.data()), 0);
   const UniqueFd reader(ends[0]);

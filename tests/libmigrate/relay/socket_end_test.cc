@@ -1,0 +1,195 @@
+#include "libmigrate/relay/socket_end.h"
+
+#include <fcntl.h>
+#include <gtest/gtest.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <string>
+
+namespace migrate {
+namespace {
+
+/// A relay's end, the other side's, and what a worker that dies leaves.
+class SocketEnds : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    std::array<int, 2> ends{};
+    ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends.data()), 0);
+    ours.reset(ends[0]);
+    theirs.reset(ends[1]);
+    SocketEnd::prepare(ours.get());
+    ASSERT_TRUE(end.open_journal());
+  }
+
+  void say(const std::string& text) {
+    ASSERT_EQ(::send(theirs.get(), text.data(), text.size(), 0), static_cast<ssize_t>(text.size()));
+  }
+  std::string hear() const {
+    std::string text(1U << 20U, '\0');
+    const ssize_t count = ::recv(theirs.get(), text.data(), text.size(), MSG_DONTWAIT);
+    return count < 0 ? "nothing" : text.substr(0, static_cast<std::size_t>(count));
+  }
+  void note() {
+    noted.Clear();
+    end.note(noted);
+    noted_read = read;
+  }
+  /// The worker dies; another one goes on with what was noted.
+  void die() {
+    UniqueFd journal(::dup(end.journal()));
+    end = SocketEnd();
+    read = noted_read;
+    written = end.adopt(noted, ours.get(), std::move(journal), written);
+  }
+  void read_some(std::uint64_t most = 100) {
+    EXPECT_EQ(end.read(ours.get(), read, most), SocketEnd::Read::kGoesOn);
+  }
+  std::string text() const { return std::string(read.view(read.first(), read.size())); }
+
+  UniqueFd ours;
+  UniqueFd theirs;
+  SocketEnd end;
+  StreamBuffer read;
+  StreamBuffer noted_read;
+  wire::SocketPlace noted;
+  std::uint64_t written = 0;
+};
+
+TEST_F(SocketEnds, WhatWasCopiedAndNotNotedIsReadAgain) {
+  note();
+  say("abc");
+  read_some();
+  die();
+  EXPECT_EQ(text(), "");
+  read_some();
+  EXPECT_EQ(text(), "abc");
+}
+
+TEST_F(SocketEnds, WhatWasNotedAndNotTakenIsTaken) {
+  say("abc");
+  read_some();
+  note();
+  say("def");
+  die();
+  EXPECT_EQ(text(), "abc");
+  read_some();
+  EXPECT_EQ(text(), "abcdef");
+}
+
+TEST_F(SocketEnds, WhatWasTakenIsNotTakenAgain) {
+  say("abc");
+  read_some();
+  note();
+  end.take(ours.get());
+  say("def");
+  die();
+  read_some();
+  EXPECT_EQ(text(), "abcdef");
+}
+
+TEST_F(SocketEnds, WhatWasCopiedSinceIsNotTakenForIt) {
+  say("abc");
+  read_some();
+  note();
+  end.take(ours.get());
+  say("def");
+  read_some();  // As much as before.
+  die();
+  EXPECT_EQ(text(), "abc");
+  read_some();
+  EXPECT_EQ(text(), "abcdef");
+}
+
+TEST_F(SocketEnds, EveryTurnGoesOnWhereTheWorkerDied) {
+  std::string all;
+  for (int turn = 0; turn < 200; ++turn) {
+    const std::string part(static_cast<std::size_t>(turn % 7 + 1),
+                           static_cast<char>('a' + turn % 26));
+    say(part);
+    all += part;
+    read_some(turn % 3 == 0 ? 2 : 100);
+    if (turn % 2 == 0) {
+      note();
+    }
+    if (turn % 5 == 0) {
+      die();
+    } else {
+      note();
+      end.take(ours.get());
+    }
+    if (turn % 11 == 0) {
+      die();
+    }
+  }
+  for (int turn = 0; turn < 500; ++turn) {
+    read_some();
+    note();
+    end.take(ours.get());
+  }
+  EXPECT_EQ(text(), all);
+}
+
+TEST_F(SocketEnds, WhatWasWrittenIsNotWrittenAgain) {
+  StreamBuffer out;
+  out.append("abc");
+  ASSERT_EQ(end.write(ours.get(), out), SocketEnd::Written::kFine);
+  EXPECT_TRUE(out.empty());
+  die();  // It had noted nothing.
+  EXPECT_EQ(written, 3U);
+  EXPECT_EQ(hear(), "abc");
+  StreamBuffer next(written);
+  next.append("def");
+  ASSERT_EQ(end.write(ours.get(), next), SocketEnd::Written::kFine);
+  EXPECT_EQ(hear(), "def");
+}
+
+TEST_F(SocketEnds, ManyBytesGoInPieces) {
+  std::string sent;
+  std::string heard;
+  StreamBuffer out;
+  for (int turn = 0; turn < 400; ++turn) {
+    std::string part(10'000, '\0');
+    for (std::size_t i = 0; i < part.size(); ++i) {
+      part[i] = static_cast<char>((sent.size() + i) * 2654435761U >> 13U);
+    }
+    out.append(part);
+    sent += part;
+    ASSERT_EQ(end.write(ours.get(), out), SocketEnd::Written::kFine);
+    if (turn % 9 == 0) {
+      const std::string rest(out.view(out.first(), out.size()));
+      written = out.first();
+      die();
+      ASSERT_EQ(written, out.first());
+    }
+    if (turn % 4 == 0) {
+      const std::string more = hear();
+      heard += more == "nothing" ? "" : more;
+    }
+  }
+  while (!out.empty()) {
+    ASSERT_EQ(end.write(ours.get(), out), SocketEnd::Written::kFine);
+    heard += hear();
+  }
+  for (std::string more = hear(); more != "nothing"; more = hear()) {
+    heard += more;
+  }
+  EXPECT_TRUE(heard == sent);
+}
+
+TEST_F(SocketEnds, AnEndThatIsClosedIsTold) {
+  say("abc");
+  theirs.reset();
+  read_some();
+  EXPECT_EQ(end.read(ours.get(), read, 100), SocketEnd::Read::kGoesOn) << "it is not taken yet";
+  end.take(ours.get());
+  EXPECT_EQ(end.read(ours.get(), read, 100), SocketEnd::Read::kEnded);
+  EXPECT_EQ(text(), "abc");
+  StreamBuffer out;
+  out.append("x");
+  EXPECT_EQ(end.write(ours.get(), out), SocketEnd::Written::kBroken);
+}
+
+}  // namespace
+}  // namespace migrate
