@@ -187,7 +187,11 @@ void GuestStream::take() {
 
 void GuestStream::give_up_output() {
   out_eof_ = true;
-  connection_->give_up();
+  if (connection_) {
+    connection_->give_up();
+  } else {
+    log::error("{}", corrupt("wait for the output of a socket,").message());
+  }
 }
 
 }  // namespace migrate

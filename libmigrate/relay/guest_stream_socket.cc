@@ -28,7 +28,6 @@ Result<StreamEndpoint> GuestStream::open_pair(UnixPair pair) {
   endpoint.process_end = std::move(pair.end);
   inode_ = status.st_ino;
   in_fd_ = std::move(pair.mate);
-  SocketEnd::prepare(mate);
   socket_.emplace();
   MIGRATE_TRY(socket_->open_journal());
   if (in_gone_ || out_gone_) {

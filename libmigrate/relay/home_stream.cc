@@ -65,7 +65,6 @@ void HomeStream::reopen() {
     return;
   }
   if (S_ISSOCK(status.st_mode) && !connection_) {
-    SocketEnd::prepare(fd_.get());
     socket_.emplace();
   }
   device_ = terminal_ ? terminal_device_of(fd_.get(), status) : 0;

@@ -66,10 +66,13 @@ std::uint64_t bytes_in(int fd) {
 
 }  // namespace
 
+// An urgent byte apart would be waiting without end: it can be polled, but not copied.
 void SocketEnd::prepare(int fd) {
+  remember(fd, kTakings, is_odd_ ? 1 : 0);
   set_socket_number(fd, SO_PEEK_OFF, 0);
   set_socket_number(fd, SO_RCVLOWAT, 1);
-  remember(fd, kTakings, 0);
+  set_socket_number(fd, SO_OOBINLINE, 1);
+  is_prepared_ = true;
 }
 
 Result<void> SocketEnd::open_journal() {
@@ -92,44 +95,49 @@ void SocketEnd::note(wire::SocketPlace& place) const {
   place.set_odd(is_odd_);
 }
 
-// Taking is one call, which is done as a whole or not at all, and takes off as much of what the
-// socket says was copied. Only then, before anything else is copied, it is told that it was done.
+// Taking takes off as much of what the socket says was copied, so that, should a part be left, that
+// is what it says. Only then, before anything else is copied, it is told that it was done.
 std::uint64_t SocketEnd::adopt(const wire::SocketPlace& place, int fd, UniqueFd journal,
                                std::uint64_t written) {
   untaken_ = place.untaken();
   is_odd_ = place.odd();
-  const bool was_taken =
-      remembered(fd, kTakings) != (is_odd_ ? 1 : 0) || socket_number(fd, SO_PEEK_OFF) <= 0;
+  const int copied = socket_number(fd, SO_PEEK_OFF);
+  const bool was_taken = remembered(fd, kTakings) != (is_odd_ ? 1 : 0) || copied <= 0;
   if (untaken_ > 0 && was_taken) {
     untaken_ = 0;
     is_odd_ = !is_odd_;
+  } else if (untaken_ > 0) {
+    untaken_ = std::min(untaken_, static_cast<std::uint64_t>(copied));
   }
   take(fd);
-  remember(fd, kTakings, is_odd_ ? 1 : 0);
-  set_socket_number(fd, SO_PEEK_OFF, 0);
+  prepare(fd);
   journal_ = std::move(journal);
   return journal_.valid() ? std::max(written, empty_journal(fd)) : written;
 }
 
-// What is in the journal comes again: of what was about to be filled in nothing has gone on.
+// What is in the journal comes again: of what was about to be filled in nothing has gone on. That
+// is remembered before it is emptied, as the next worker may find it in either state.
 std::uint64_t SocketEnd::empty_journal(int fd) {
   const std::uint64_t left = bytes_in(journal_.get());
   const std::uint64_t filling = remembered(fd, kFilling);
   const std::uint64_t offset = filling / 2;
   const std::uint64_t written =
       filling == begins_at(offset) ? offset : offset - std::min(offset, left);
+  remember(fd, kFilling, begins_at(written));
   if (left > 0) {
     const auto bytes = std::make_unique_for_overwrite<char[]>(left);
     static_cast<void>(::read(journal_.get(), bytes.get(), left));
   }
   in_journal_ = 0;
-  remember(fd, kFilling, is_filled_to(written));
   return written;
 }
 
 SocketEnd::Read SocketEnd::read(int fd, StreamBuffer& into, std::uint64_t most) {
   if (untaken_ > 0 || most == 0) {
     return Read::kGoesOn;
+  }
+  if (!is_prepared_) {
+    prepare(fd);
   }
   const std::size_t room = std::min(most, kRelayWindowBytes);
   const auto bytes = std::make_unique_for_overwrite<char[]>(room);

@@ -17,9 +17,6 @@ namespace migrate {
 /// (splice(2)). The socket is the owner's, who passes it to each call. One thread; nothing blocks.
 class SocketEnd {
  public:
-  /// Sets what reading and writing here needs of the socket, of which nobody else makes use.
-  static void prepare(int fd);
-
   /// Makes the journal. Without one, what a worker wrote just when it died is written again.
   /// Errors: kSystem.
   Result<void> open_journal();
@@ -32,7 +29,9 @@ class SocketEnd {
                       std::uint64_t written);
 
   enum class Read { kGoesOn, kEnded };
-  /// Appends what waits, up to `most` bytes, unless take() is due.
+  /// Appends what waits, up to `most` bytes, unless take() is due. First of all sets what that
+  /// needs of the socket, of which nobody else may make use from then on; so an urgent byte
+  /// (MSG_OOB) is one as any other.
   Read read(int fd, StreamBuffer& into, std::uint64_t most);
   /// Takes what was read out of the socket. Call when it has been noted.
   void take(int fd);
@@ -44,6 +43,7 @@ class SocketEnd {
   Written write(int fd, StreamBuffer& from);
 
  private:
+  void prepare(int fd);
   std::uint64_t empty_journal(int fd);
   bool fill_journal(int fd, const StreamBuffer& from);
   std::int64_t send(int fd, const StreamBuffer& from);
@@ -51,6 +51,7 @@ class SocketEnd {
   std::uint64_t untaken_ = 0;
   bool is_odd_ = false;  // So many times something was taken; the socket knows it, too.
   bool has_lost_ = false;
+  bool is_prepared_ = false;
   UniqueFd journal_;  // Both ends.
   std::uint64_t in_journal_ = 0;
 };

@@ -2,11 +2,16 @@
 
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <poll.h>
+#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include <array>
+#include <optional>
 #include <string>
+
+#include "libmigrate/relay/home_stream.h"
 
 namespace migrate {
 namespace {
@@ -15,11 +20,11 @@ namespace {
 class SocketEnds : public ::testing::Test {
  protected:
   void SetUp() override {
+    ::signal(SIGPIPE, SIG_IGN);  // As in every worker: splice(2) knows no MSG_NOSIGNAL.
     std::array<int, 2> ends{};
     ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends.data()), 0);
     ours.reset(ends[0]);
     theirs.reset(ends[1]);
-    SocketEnd::prepare(ours.get());
     ASSERT_TRUE(end.open_journal());
   }
 
@@ -102,6 +107,34 @@ TEST_F(SocketEnds, WhatWasCopiedSinceIsNotTakenForIt) {
   EXPECT_EQ(text(), "abcdef");
 }
 
+TEST_F(SocketEnds, OfWhatWasTakenInPartTheRestIsTaken) {
+  say("abcdef");
+  read_some();
+  note();
+  std::array<char, 2> part{};
+  ASSERT_EQ(::recv(ours.get(), part.data(), part.size(), MSG_DONTWAIT), 2);
+  say("ghi");
+  die();
+  read_some();
+  EXPECT_EQ(text(), "abcdefghi");
+}
+
+TEST_F(SocketEnds, AnUrgentByteIsOneAsAnyOther) {
+  say("ab");
+  if (::send(theirs.get(), "c", 1, MSG_OOB) != 1) {
+    GTEST_SKIP() << "the kernel has none (CONFIG_AF_UNIX_OOB)";
+  }
+  for (int turn = 0; turn < 2; ++turn) {
+    read_some();
+    note();
+    end.take(ours.get());
+  }
+  EXPECT_EQ(text(), "abc");
+  EXPECT_FALSE(end.has_more(ours.get()));
+  pollfd polled{ours.get(), POLLIN, 0};
+  EXPECT_EQ(::poll(&polled, 1, 0), 0);
+}
+
 TEST_F(SocketEnds, EveryTurnGoesOnWhereTheWorkerDied) {
   std::string all;
   for (int turn = 0; turn < 200; ++turn) {
@@ -143,6 +176,38 @@ TEST_F(SocketEnds, WhatWasWrittenIsNotWrittenAgain) {
   next.append("def");
   ASSERT_EQ(end.write(ours.get(), next), SocketEnd::Written::kFine);
   EXPECT_EQ(hear(), "def");
+}
+
+TEST_F(SocketEnds, WhatIsInTheJournalIsWrittenWhicheverWorkerEmptiesIt) {
+  StreamBuffer out;
+  out.append(std::string(1U << 19U, 'x'));  // More than the socket takes.
+  while (end.write(ours.get(), out) == SocketEnd::Written::kFine && hear() != "nothing" &&
+         out.size() > 400'000) {
+  }
+  ASSERT_FALSE(out.empty());
+  const UniqueFd journal(::dup(end.journal()));
+  const std::string path = "/proc/self/fd/" + std::to_string(journal.get());
+  SocketEnd interrupted;  // It dies before it has emptied what it cannot read.
+  EXPECT_EQ(interrupted.adopt({}, ours.get(), UniqueFd(::open(path.c_str(), O_WRONLY)), 0),
+            out.first());
+  die();
+  EXPECT_EQ(written, out.first());
+}
+
+/// Its worker has the real socket, and dies between noting what it has read and taking it.
+TEST_F(SocketEnds, HomeTakesWhatItHasNoted) {
+  HomeStream first(1, wire::RELAY_BOTH, UniqueFd(::dup(ours.get())), std::nullopt);
+  say("abc");
+  first.pump_real(POLLIN, true);
+  wire::HomeRelayState::Stream state;
+  first.note(state);
+  ASSERT_EQ(state.in_content(), "abc");
+  HomeStream second(1, wire::RELAY_BOTH, UniqueFd(::dup(ours.get())), std::nullopt);
+  second.adopt(state);
+  say("def");
+  second.pump_real(POLLIN, true);
+  second.note(state);
+  EXPECT_EQ(state.in_content(), "abcdef");
 }
 
 TEST_F(SocketEnds, ManyBytesGoInPieces) {
