@@ -81,9 +81,9 @@ void find_known(const ProcessView& view, std::multimap<std::string, Candidate>& 
 }
 
 std::string_view code_of_shared(const wire::OpenFile& file) {
-  const bool is_network = file.kind() == wire::OpenFile::CONNECTION ||
-                          file.kind() == wire::OpenFile::LISTENER ||
-                          file.kind() == wire::OpenFile::OPEN_SOCKET;
+  const bool is_network =
+      file.kind() == wire::OpenFile::CONNECTION || file.kind() == wire::OpenFile::LISTENER ||
+      file.kind() == wire::OpenFile::OPEN_SOCKET || file.kind() == wire::OpenFile::UNIX_CONNECTION;
   return is_network ? "SOCKET_SHARED" : "SHARED_FILE";
 }
 

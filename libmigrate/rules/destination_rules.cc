@@ -24,6 +24,7 @@
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
 #include "libmigrate/links/tcp_pair.h"
+#include "libmigrate/links/unix_pair.h"
 
 namespace migrate {
 namespace {
@@ -149,6 +150,18 @@ void check_links(const wire::Objects& objects, Refusals& refusals) {
   }
 }
 
+// Tried out, too.
+void check_unix_links(const wire::Objects& objects, Refusals& refusals) {
+  if (objects.unix_connections_size() == 0) {
+    return;
+  }
+  const UnixPairNames names{.local = std::string("\0one", 4), .peer = "/two"};
+  if (const auto made = make_unix_pairs({&names, 1}); !made) {
+    refusals.push_back(
+        make_refusal("NO_LINKS", "a pair of Unix domain sockets", made.error().message()));
+  }
+}
+
 std::uint64_t own_capabilities() {
   __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
   std::array<__user_cap_data_struct, 2> sets{};
@@ -244,6 +257,7 @@ std::vector<wire::Refusal> check_against_host(const wire::Image& image,
   check_open_files(image.objects(), process, same_kernel, refusals);
   check_terminals(image.objects(), refusals);
   check_links(image.objects(), refusals);
+  check_unix_links(image.objects(), refusals);
   struct stat status {};
   const std::string& directory = process.working_directory();
   if (!directory.empty() && (::stat(directory.c_str(), &status) != 0 || !S_ISDIR(status.st_mode))) {

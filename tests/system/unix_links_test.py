@@ -103,7 +103,9 @@ class UnixLinks(LinkCase):
                  "b.close()", "SOCKET", "stream"),
                 ("a, b = socket.socketpair()\nb.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)\n"
                  "if os.fork() == 0: os.setsid(); b.close(); time.sleep(600)\n"
-                 "a.close()", "SOCKET", "SO_PASSCRED")):
+                 "a.close()", "SOCKET", "SO_PASSCRED"),
+                ("a, b = socket.socketpair()\nif os.fork() == 0: os.setsid(); time.sleep(600)\n"
+                 "b.close()", "SOCKET_SHARED", "")):
             outcome = self.refusal(program)
             self.assertIn(code, outcome.codes(), outcome)
             self.assertIn(word, str(outcome))
