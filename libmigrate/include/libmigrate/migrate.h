@@ -12,7 +12,9 @@
  * it depends on nothing but the C++ runtime. In programs that never call it, it does nothing.
  *
  * Structs begin with their size, which the caller sets, so that later versions may add members:
+ *
  *   struct migrate_options options = {.size = sizeof options};
+ *
  * Strings given are borrowed for the call; those in structs that a result fills in are the
  * result's and are never NULL.
  */
