@@ -82,6 +82,8 @@ void GuestStream::adopt(const wire::GuestRelayState::Stream& noted, UniqueFd in,
     inode_ = noted.inode();
     socket_.emplace();
     in_ = StreamBuffer(socket_->adopt(noted.socket(), in.get(), std::move(unread), in_.first()));
+    in_fd_ = std::move(in);
+    return;
   }
   in_fd_ = std::move(in);
   out_fd_ = std::move(out);
