@@ -2,12 +2,11 @@
 """Connections of moved programs: what both ends see is what they would see without a move."""
 
 import os
-import signal
 import subprocess
 
 import harness
 from harness import DONE, REFUSED, wait_until
-from link_ends import HOSTS, PATIENCE, PYTHON, LinkCase, add_cases
+from link_ends import HOSTS, PATIENCE, PYTHON, End, LinkCase, add_cases
 
 # Steps of the process (p), the peer (q); "move" where it moves on, if it is to be moved. Each step
 # waits for what the end says.

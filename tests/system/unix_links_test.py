@@ -1,8 +1,6 @@
 #!/usr/bin/python3
 """Connections of Unix domain sockets of moved programs: both ends see what they would without a move."""
 
-import os
-import signal
 import socket
 
 import harness
