@@ -9,7 +9,7 @@ import unittest
 
 import harness
 from harness import DONE, wait_until
-from link_ends import HOSTS, PATIENCE, PYTHON, End, add_cases
+from link_ends import HOSTS, PATIENCE, PYTHON, End, add_cases, worker_of
 from listeners_test import CALLERS, ECHO
 from open_sockets_test import PROGRAM
 
@@ -187,13 +187,6 @@ class AbroadListeners(unittest.TestCase):
         self.assertEqual(self.listener_of(end.process)["error"], "Permission denied")
         self.assertEqual(self.ask(self.start("hostA"), "attempt(1, ('127.0.0.1', 99))"), "111")
 
-    def worker(self, host, process):
-        rows = wait_until(lambda: [row for row in self.testbed.control(host, "ps").object["processes"]
-                                   if row.get("worker_alive") and (
-                                       row["pid"] == process.pid or row["state"] == "running-here")],
-                          PATIENCE)
-        return rows[0]["worker"]
-
     def start_echo(self, stay, rounds):
         """A server that listens in hostB, and clients of its home."""
         port = self.next_port()
@@ -232,7 +225,7 @@ class AbroadListeners(unittest.TestCase):
         server, callers = self.start_echo(5, 300)
         for mark in range(50, 300, 50):
             self.wait_at(callers, mark)
-            os.kill(self.worker("hostA" if mark % 100 else "hostB", server), signal.SIGKILL)
+            os.kill(worker_of(self.testbed, "hostA" if mark % 100 else "hostB", server), signal.SIGKILL)
         self.check_callers(callers, 300)
 
 

@@ -10,7 +10,7 @@ import unittest
 
 import harness
 from harness import DONE, wait_until
-from link_ends import HOSTS, PATIENCE, PYTHON, End, add_cases
+from link_ends import HOSTS, PATIENCE, PYTHON, End, add_cases, worker_of
 
 # Calls others as it reads, one step a line, and says what came of it.
 CALLER = r"""
@@ -242,13 +242,6 @@ class Calls(unittest.TestCase):
                 seen = self.observe(CASES[name], places)
                 self.assertEqual(seen, expected, self.testbed.logs(15))
 
-    def worker(self, host, process):
-        rows = wait_until(lambda: [row for row in self.testbed.control(host, "ps").object["processes"]
-                                   if row.get("worker_alive") and (
-                                       row["pid"] == process.pid or row["state"] == "running-here")],
-                          PATIENCE)
-        return rows[0]["worker"]
-
     def start_traffic(self, stay, rounds):
         process = self.testbed.start("hostA", PYTHON, "-c", TRAFFIC, HOSTS["hostC"], self.port, stay,
                                      rounds)
@@ -272,20 +265,20 @@ class Calls(unittest.TestCase):
         for mark in range(20, 180, 20):
             self.wait_at(process, mark)
             host = "hostA" if mark % 40 else "hostB"
-            os.kill(self.worker(host, process), signal.SIGKILL)
+            os.kill(worker_of(self.testbed, host, process), signal.SIGKILL)
         self.assertEqual(process.wait(), 0, bytes(process.output[-2000:]))
 
     def test_nothing_is_left(self):
         end = self.begin()
         self.move(end.process, "hostB")
-        worker = self.worker("hostB", end.process)
+        worker = worker_of(self.testbed, "hostB", end.process)
         before = None
         for _ in range(2):
             for step in (f"connect 1 {HOSTS['hostC']} {self.port}", "send 1 x", "receive 1 1", "close 1",
                          f"connect 1 {HOSTS['hostC']} 9", "close 1"):
                 end.tell(step)
                 end.answer()
-            parts = (end.process.pid, self.worker("hostA", end.process), worker)
+            parts = (end.process.pid, worker_of(self.testbed, "hostA", end.process), worker)
 
             def count(parts=parts):
                 return [len(os.listdir(f"/proc/{pid}/fd")) for pid in parts]

@@ -172,6 +172,15 @@ class End:
         return line.decode()
 
 
+def worker_of(testbed, host, process):
+    """The pid of the process's worker in this host, once there is one."""
+    rows = wait_until(lambda: [row for row in testbed.control(host, "ps").object["processes"]
+                               if row.get("worker_alive") and (
+                                   row["pid"] == process.pid or row["state"] == "running-here")],
+                      PATIENCE)
+    return rows[0]["worker"]
+
+
 class LinkCase(unittest.TestCase):
     """The process begins in hostA, its peer is in hostC, or in hostA where addresses are its own."""
 
@@ -230,14 +239,6 @@ class LinkCase(unittest.TestCase):
                     expected = [line for line in expected if "names" not in line]
                 self.assertEqual(seen, expected)
 
-    def worker(self, host, process):
-        """That of the process in this host, once there is one."""
-        rows = wait_until(lambda: [row for row in self.testbed.control(host, "ps").object["processes"]
-                                   if row.get("worker_alive") and (
-                                       row["pid"] == process.pid or row["state"] == "running-here")],
-                          PATIENCE)
-        return rows[0]["worker"]
-
     def pump(self, **options):
         """Data both ways while the process moves on, there and home."""
         process, peer = self.connect(**options)
@@ -258,7 +259,7 @@ class LinkCase(unittest.TestCase):
             self.assertTrue(process.process.wait_output(b"at %d\n" % mark, PATIENCE),
                             self.testbed.logs())
             for host in ("hostA", "hostB") if mark % 2 else ("hostB", "hostA"):
-                os.kill(self.worker(host, process.process), signal.SIGKILL)
+                os.kill(worker_of(self.testbed, host, process.process), signal.SIGKILL)
         self.check_sums(process, peer)
 
     def check_sums(self, process, peer):

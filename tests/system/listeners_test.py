@@ -10,7 +10,7 @@ import unittest
 
 import harness
 from harness import DONE, REFUSED, program, wait_until
-from link_ends import HOSTS, PATIENCE, PYTHON, End, add_cases
+from link_ends import HOSTS, PATIENCE, PYTHON, End, add_cases, worker_of
 
 # Either a server or several clients, which do what they read, one step a line, and say what came of
 # it. Of links each has a number, in the order in which they were made.
@@ -261,13 +261,6 @@ class Listeners(unittest.TestCase):
     def test_loopback(self):
         self.compare("queue_abroad_is_carried", address="127.0.0.1", host="hostA")
 
-    def worker(self, host, process):
-        rows = wait_until(lambda: [row for row in self.testbed.control(host, "ps").object["processes"]
-                                   if row.get("worker_alive") and (
-                                       row["pid"] == process.pid or row["state"] == "running-here")],
-                          PATIENCE)
-        return rows[0]["worker"]
-
     def start_echo(self, stay, rounds):
         port = self.next_port()
         server = self.testbed.start("hostA", PYTHON, "-c", ECHO, HOSTS["hostA"], port)
@@ -295,7 +288,7 @@ class Listeners(unittest.TestCase):
             self.assertTrue(callers.wait_output(b"at %d\n" % mark, PATIENCE),
                             f"{bytes(callers.output[-2000:])}\n{self.testbed.logs()}")
             host = "hostA" if mark % 100 else "hostB"
-            os.kill(self.worker(host, server), signal.SIGKILL)
+            os.kill(worker_of(self.testbed, host, server), signal.SIGKILL)
         self.check_callers(callers, 500)
         server.kill()
 
@@ -303,7 +296,7 @@ class Listeners(unittest.TestCase):
         server, callers = self.start_echo(0, 50)
         self.move(server, "hostB")
         self.check_callers(callers, 50)
-        parts = (server.pid, self.worker("hostA", server), self.worker("hostB", server))
+        parts = (server.pid, worker_of(self.testbed, "hostA", server), worker_of(self.testbed, "hostB", server))
 
         def open_descriptors():
             return [len(os.listdir(f"/proc/{pid}/fd")) for pid in parts]

@@ -10,7 +10,7 @@ import unittest
 import harness
 from calls_test import ECHO
 from harness import DONE, REFUSED, wait_until
-from link_ends import HOSTS, PYTHON, End, add_cases
+from link_ends import HOSTS, PYTHON, End, add_cases, worker_of
 
 # Evaluates what it reads, one expression a line, and says what came of it.
 PROGRAM = r"""
@@ -178,12 +178,6 @@ class OpenSockets(unittest.TestCase):
         end.tell(f"s[2].connect(('{HOSTS['hostC']}', {self.echo})) or s[2].getsockname()[0]")
         self.assertEqual(end.answer(), repr(HOSTS["hostB"]))
 
-    def worker(self, host, process):
-        rows = wait_until(lambda: [row for row in self.testbed.control(host, "ps").object["processes"]
-                                   if row.get("worker_alive") and (
-                                       row["pid"] == process.pid or row["state"] == "running-here")], 20)
-        return rows[0]["worker"]
-
     def test_its_datagrams_come_whoever_dies(self):
         end, far = self.start("hostA"), self.start("hostC")
         end.tell("make(1, SOCK_DGRAM), s[1].bind(('', 6197))")
@@ -191,7 +185,7 @@ class OpenSockets(unittest.TestCase):
         end.answer(), far.answer()
         self.move(end.process, "hostB")
         for host in ("hostA", "hostB", "hostA"):
-            os.kill(self.worker(host, end.process), signal.SIGKILL)
+            os.kill(worker_of(self.testbed, host, end.process), signal.SIGKILL)
             end.tell(f"s[1].recvfrom(9), s[1].sendto(b'back', ('{HOSTS['hostC']}', 6196)), drained(1)")
             far.tell(f"tries(1, b'x', ('{HOSTS['hostA']}', 6197), 6) or s[1].recv(9)")
             self.assertIn("b'x'", end.answer(), self.testbed.logs(15))
