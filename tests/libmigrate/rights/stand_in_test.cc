@@ -18,7 +18,6 @@ namespace {
 
 constexpr uid_t kUser = 64011;
 constexpr uid_t kStranger = 64012;
-constexpr uid_t kSignaller = 64013;  // Of one test only: it stops all that is its own.
 
 /// A child that has done `change`, and waits to be killed.
 class Child {
@@ -60,6 +59,13 @@ class Child {
   pid_t pid_ = 0;
   pid_t ended_ = 0;
 };
+
+/// The child that this process has had for the shortest time.
+pid_t last_child() {
+  const std::string id = std::to_string(::getpid());
+  const std::string children = read_file("/proc/" + id + "/task/" + id + "/children").value();
+  return std::stoi(children.substr(children.rfind(' ', children.size() - 2) + 1));
+}
 
 bool become(uid_t id) {
   return ::setresgid(id, id, id) == 0 && ::setresuid(id, id, id) == 0;
@@ -137,20 +143,17 @@ TEST_F(StandInTest, WhatHasEndedIsNotFound) {
 }
 
 TEST_F(StandInTest, NoAnswerIsNone) {
-  const Child child([] { return become(kSignaller) && show(); });
-  auto stand_in = StandIn::create(user(kSignaller));
+  const Child child([] { return become(kUser) && show(); });
+  auto stand_in = StandIn::create(user(kUser));
   ASSERT_TRUE(stand_in);
   EXPECT_EQ(code_of(stand_in->answer()), ErrorCode::kInvalid);
-  // What its user may do to it.
-  const Child killer([] {
-    become(kSignaller);
-    const auto names = list_directory("/proc").value();
-    for (const std::string& name : names) {
-      if (read_file("/proc/" + name + "/comm").value_or("") == "migrate-asks\n") {
-        ::kill(std::stoi(name), SIGSTOP);
-      }
+  // What its user may do to it, once it is his.
+  const Child stopper([asks = last_child()] {
+    const bool is_user = become(kUser);
+    while (is_user && ::kill(asks, SIGSTOP) != 0) {
+      ::usleep(1000);
     }
-    return true;
+    return is_user;
   });
   const std::array<pid_t, 1> threads{child.pid()};
   ASSERT_TRUE(stand_in->ask_attach(threads));
@@ -162,9 +165,7 @@ TEST_F(StandInTest, AnAnswerMayComeLate) {
   const Child child([] { return become(kUser) && show(); });
   auto stand_in = StandIn::create(user(kUser));
   ASSERT_TRUE(stand_in);
-  const std::string id = std::to_string(::getpid());
-  const std::string children = read_file("/proc/" + id + "/task/" + id + "/children").value();
-  const pid_t asks = std::stoi(children.substr(children.rfind(' ', children.size() - 2) + 1));
+  const pid_t asks = last_child();
   while (read_file("/proc/" + std::to_string(asks) + "/comm").value() != "migrate-asks\n") {
     ::usleep(1000);  // It is about to take that name.
   }
