@@ -34,8 +34,8 @@ TlsOptions tls_options(const Preamble& preamble, int timeout_ms) {
 
 /// What its peer cannot know yet, it should not take for a user's of this host.
 SourcePort source_port(Purpose purpose) {
-  const bool begins =
-      purpose == Purpose::kOffer || purpose == Purpose::kQuery || purpose == Purpose::kResume;
+  const bool begins = purpose == Purpose::kOffer || purpose == Purpose::kQuery ||
+                      purpose == Purpose::kResume || purpose == Purpose::kAsk;
   return begins ? SourcePort::kReserved : SourcePort::kAny;
 }
 

@@ -117,7 +117,7 @@ Result<Preamble> decode_preamble(const std::array<std::byte, kPreambleBytes>& by
   }
   const auto purpose = std::to_integer<unsigned>(bytes[kPurposeOffset]);
   if (purpose < static_cast<unsigned>(Purpose::kOffer) ||
-      purpose > static_cast<unsigned>(Purpose::kResume)) {
+      purpose > static_cast<unsigned>(Purpose::kAsk)) {
     return fail(malformed("unknown purpose " + std::to_string(purpose)));
   }
   preamble.purpose = static_cast<Purpose>(purpose);

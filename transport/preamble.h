@@ -31,10 +31,11 @@ enum class Purpose : std::uint8_t {
   kQuery = 5,    ///< From daemon to daemon: state and verdicts, no session.
   kCommand = 6,  ///< From a deputy to the worker where its process lives: a request, JSON.
   kResume = 7,   ///< Control messages of a move again, after the connection broke.
+  kAsk = 8,      ///< From any daemon to the home of a process: a request, JSON.
 };
 
 /// The version of all that is spoken after the preamble.
-inline constexpr std::uint16_t kProtocolVersion = 15;
+inline constexpr std::uint16_t kProtocolVersion = 16;
 inline constexpr std::size_t kPreambleBytes = 32;
 
 /// The first bytes on every connection, before encryption and framing, so that a daemon can hand

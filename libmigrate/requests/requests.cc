@@ -1,6 +1,8 @@
 #include "libmigrate/requests/requests.h"
 
 #include <algorithm>
+#include <cctype>
+#include <string>
 
 #include "transport/address.h"
 
@@ -35,6 +37,21 @@ Result<void> CheckRequest::settle() const {
   } else if (plan.decides) {
     return fail(make_error(ErrorCode::kInvalid, "check", "mode " + std::string(plan.word),
                            "say where it would go to: that decides, too"));
+  }
+  return {};
+}
+
+Result<void> NameRequest::settle() const {
+  const bool is_name = !name.empty() && name.size() <= kLongest && name.front() != '-' &&
+                       name.find_first_not_of("0123456789") != name.npos &&
+                       std::all_of(name.begin(), name.end(), [](unsigned char c) {
+                         return std::isalnum(c) != 0 || c == '.' || c == '_' || c == '-';
+                       });
+  if (action != NameAction::kList && !is_name) {
+    return fail(make_error(ErrorCode::kInvalid, "name", "\"" + name + "\"",
+                           "write 1 to " + std::to_string(kLongest) +
+                               " letters, digits, \".\", \"_\" or \"-\", not digits alone, and "
+                               "no \"-\" first"));
   }
   return {};
 }

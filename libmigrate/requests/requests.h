@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/requests/identity_requests.h"
 #include "libmigrate/requests/members.h"
 #include "libmigrate/requests/move_plan.h"
 #include "libmigrate/requests/move_request.h"
@@ -103,9 +104,11 @@ struct ShowRequest {
 struct WaitRequest {
   static constexpr std::string_view kWord = "wait";
   WaitFor wait_for = WaitFor::kDone;
+  bool at_once = false;  ///< Answered now, with MIGRATE_TIMEOUT if there is still to be waited.
   template <class Members, class Self>
   static void each(Members& members, Self& self) {
     members.word("for", self.wait_for, kWaitWords);
+    members.flag("at_once", self.at_once);
   }
 };
 
@@ -152,8 +155,11 @@ struct HereRequest {
 /// What the worker of a process carries out, where it has one.
 using WorkerRequest = std::variant<MoveRequest, CheckRequest, ResolveRequest, EndRequest>;
 /// What a daemon carries out.
-using DaemonRequest = std::variant<PsRequest, ShowRequest, WaitRequest, ForkRequest, HostsRequest,
-                                   PingRequest, HereRequest>;
+using DaemonRequest =
+    std::variant<PsRequest, ShowRequest, WaitRequest, ForkRequest, HostsRequest, PingRequest,
+                 HereRequest, IdentityRequest, WatchRequest, KillRequest, NameRequest, LinkRequest>;
+/// What a daemon asks another one, about a process whose home that is.
+using HomeRequest = std::variant<ShowRequest, WaitRequest, KillRequest, NameRequest, LinkRequest>;
 using AnyRequest = std::variant<WorkerRequest, DaemonRequest>;
 
 }  // namespace migrate

@@ -17,6 +17,8 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdio>
+#include <functional>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -93,15 +95,19 @@ bool become(const Asker& asker) {
          ::prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) == 0 && ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0;
 }
 
-[[noreturn]] void serve(int socket, const Asker& asker) {
+void leave_all_but(int descriptor) {
   ::prctl(PR_SET_NAME, kName);
   for (int signal = 1; signal < NSIG; ++signal) {
     ::signal(signal, SIG_DFL);
   }
-  if (socket > 0) {
-    ::syscall(SYS_close_range, 0U, static_cast<unsigned>(socket) - 1, 0);
+  if (descriptor > 0) {
+    ::syscall(SYS_close_range, 0U, static_cast<unsigned>(descriptor) - 1, 0);
   }
-  ::syscall(SYS_close_range, static_cast<unsigned>(socket) + 1, ~0U, 0);
+  ::syscall(SYS_close_range, static_cast<unsigned>(descriptor) + 1, ~0U, 0);
+}
+
+[[noreturn]] void serve(int socket, const Asker& asker) {
+  leave_all_but(socket);
   const bool ready = become(asker);
   const int problem = errno;
   Inquiry inquiry;
@@ -124,6 +130,40 @@ bool become(const Asker& asker) {
   __builtin_unreachable();
 }
 
+// Its exit status is what the kernel said.
+[[noreturn]] void signal_and_end(int process, int signal, const Asker& asker) {
+  leave_all_but(process);
+  const bool sent =
+      become(asker) && ::syscall(SYS_pidfd_send_signal, process, signal, nullptr, 0) == 0;
+  ::syscall(SYS_exit_group, sent ? 0 : errno);
+  __builtin_unreachable();
+}
+
+/// Forks; in the child the pidfd is not there. Errors: kSystem.
+Result<UniqueFd> fork_as(const Asker& asker, const std::function<void()>& act) {
+  int pidfd = -1;
+  clone_args arguments{};
+  // No signal at its end: whoever waits for other children hears nothing of it.
+  arguments.flags = CLONE_PIDFD;
+  arguments.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
+  const long child = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
+  if (child < 0) {
+    return fail(system_error("fork a process that stands in for", asker.name()));
+  }
+  if (child == 0) {
+    act();
+  }
+  return UniqueFd(pidfd);
+}
+
+/// Ends it, if it has not ended. Its exit status; nothing if a signal ended it.
+std::optional<int> take_end(int process) {
+  ::syscall(SYS_pidfd_send_signal, process, SIGKILL, nullptr, 0);
+  siginfo_t end{};
+  ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(process), &end, WEXITED | __WALL);
+  return end.si_code == CLD_EXITED ? std::optional(end.si_status) : std::nullopt;
+}
+
 std::vector<pid_t> threads_of(pid_t process) {
   std::vector<pid_t> threads;
   const auto names = list_directory("/proc/" + std::to_string(process) + "/task");
@@ -135,6 +175,27 @@ std::vector<pid_t> threads_of(pid_t process) {
   return threads;
 }
 
+/// Of what the kernel said to something that `asker` did to a process.
+Result<void> outcome(int problem, pid_t process, const Asker& asker) {
+  const std::string object = "process " + std::to_string(process) + " as " + asker.name();
+  if (problem == ESRCH || problem == ENOENT) {
+    return fail(make_error(ErrorCode::kNotFound, "use", object, "it has ended"));
+  }
+  if (problem == EPERM || problem == EACCES) {
+    Error error = make_error(ErrorCode::kRefused, "use", object,
+                             "the kernel would not allow it as that process is now: it is another "
+                             "user's or group's, has more capabilities, may not be looked into "
+                             "(PR_SET_DUMPABLE, set-id programs), or a security module forbids it; "
+                             "ask its owner or root");
+    error.sys_errno = problem;
+    return fail(std::move(error));
+  }
+  if (problem != 0) {
+    return fail(system_error_from(problem, "stand in for", asker.name()));
+  }
+  return {};
+}
+
 }  // namespace
 
 Result<StandIn> StandIn::create(const Asker& asker) {
@@ -144,19 +205,8 @@ Result<StandIn> StandIn::create(const Asker& asker) {
   }
   UniqueFd ours(ends[0]);
   const UniqueFd theirs(ends[1]);
-  int pidfd = -1;
-  clone_args arguments{};
-  // No signal at its end: whoever waits for other children hears nothing of it.
-  arguments.flags = CLONE_PIDFD;
-  arguments.pidfd = reinterpret_cast<std::uintptr_t>(&pidfd);
-  const long child = ::syscall(SYS_clone3, &arguments, sizeof(arguments));
-  if (child < 0) {
-    return fail(system_error("fork a process that stands in for", asker.name()));
-  }
-  if (child == 0) {
-    serve(theirs.get(), asker);
-  }
-  return StandIn(asker, UniqueFd(pidfd), std::move(ours));
+  UniqueFd process = MIGRATE_TRY(fork_as(asker, [&] { serve(theirs.get(), asker); }));
+  return StandIn(asker, std::move(process), std::move(ours));
 }
 
 StandIn& StandIn::operator=(StandIn&& other) noexcept {
@@ -176,10 +226,7 @@ void StandIn::end() {
   if (!process_.valid()) {
     return;
   }
-  ::syscall(SYS_pidfd_send_signal, process_.get(), SIGKILL, nullptr, 0);
-  siginfo_t ignored{};
-  ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(process_.get()), &ignored,
-           WEXITED | __WALL);
+  take_end(process_.get());
   process_.reset();
 }
 
@@ -243,23 +290,7 @@ Result<void> StandIn::answer() {
     }
     first = first.sys_errno == 0 ? reply : first;
   }
-  const std::string object = "process " + std::to_string(first.id) + " as " + asker_.name();
-  if (first.sys_errno == ESRCH || first.sys_errno == ENOENT) {
-    return fail(make_error(ErrorCode::kNotFound, "use", object, "it has ended"));
-  }
-  if (first.sys_errno == EPERM || first.sys_errno == EACCES) {
-    Error error = make_error(ErrorCode::kRefused, "use", object,
-                             "the kernel would not allow it as that process is now: it is another "
-                             "user's or group's, has more capabilities, may not be looked into "
-                             "(PR_SET_DUMPABLE, set-id programs), or a security module forbids it; "
-                             "ask its owner or root");
-    error.sys_errno = first.sys_errno;
-    return fail(std::move(error));
-  }
-  if (first.sys_errno != 0) {
-    return fail(system_error_from(first.sys_errno, "stand in for", asker_.name()));
-  }
-  return {};
+  return outcome(first.sys_errno, first.id, asker_);
 }
 
 Result<void> may_attach(const Asker& asker, pid_t process) {
@@ -277,6 +308,27 @@ Result<void> may_signal(const Asker& asker, pid_t process) {
   StandIn stand_in = MIGRATE_TRY(StandIn::create(asker));
   MIGRATE_TRY(stand_in.ask_signal(process));
   return stand_in.answer();
+}
+
+Result<void> send_signal_as(const Asker& asker, const ProcessIdentity& process, int signal) {
+  const auto found = process.open();
+  if (!found) {
+    return found.error().code == ErrorCode::kNotFound ? outcome(ESRCH, process.pid, asker)
+                                                      : Result<void>(fail(found.error()));
+  }
+  const UniqueFd& target = *found;
+  const UniqueFd sender =
+      MIGRATE_TRY(fork_as(asker, [&] { signal_and_end(target.get(), signal, asker); }));
+  pollfd polled{sender.get(), POLLIN, 0};
+  while (::poll(&polled, 1, kAnswerMs) < 0 && errno == EINTR) {
+  }
+  const std::optional<int> problem = take_end(sender.get());
+  if (!problem) {
+    return fail(make_error(ErrorCode::kRefused, "send a signal in the name of", asker.name(),
+                           "the process migrate-asks, which sends it, was signalled itself; "
+                           "nobody knows whether it was sent"));
+  }
+  return outcome(*problem, process.pid, asker);
 }
 
 }  // namespace migrate

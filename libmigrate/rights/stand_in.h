@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <span>
 
+#include "base/process_identity.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "libmigrate/rights/asker.h"
@@ -59,5 +60,11 @@ class StandIn {
 /// is to be moved it is asked again once it is frozen.
 Result<void> may_attach(const Asker& asker, pid_t process);
 Result<void> may_signal(const Asker& asker, pid_t process);
+
+/// Sends the process a signal as `asker` would by kill(2): the kernel judges that, and whoever gets
+/// it is told his user id. Signal 0 sends nothing. Blocks for a millisecond or so, up to 30 s on a
+/// busy host. Errors: kRefused (he may not, or a signal of his user's kept it from being sent),
+/// kNotFound (the process has ended), kSystem.
+Result<void> send_signal_as(const Asker& asker, const ProcessIdentity& process, int signal);
 
 }  // namespace migrate

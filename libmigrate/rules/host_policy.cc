@@ -11,6 +11,7 @@
 #include <charconv>
 #include <cstdlib>
 #include <limits>
+#include <optional>
 #include <set>
 
 #include "base/file.h"
@@ -42,20 +43,30 @@ Error bad_rule(const std::string& rule, std::string remedy) {
   return make_error(ErrorCode::kInvalid, "read the rule", "\"" + rule + "\"", std::move(remedy));
 }
 
-/// All groups that this host's user database gives to `user`; nothing for a user it does not know.
-std::set<gid_t> groups_of(uid_t user) {
+/// A user as this host's user database has him.
+struct KnownUser {
+  gid_t group = 0;
+  std::set<gid_t> groups;  ///< With that one.
+};
+
+std::optional<KnownUser> find_user(uid_t user) {
   std::vector<char> text(kMaxPasswdBytes);
   passwd entry{};
   passwd* found = nullptr;
   if (::getpwuid_r(user, &entry, text.data(), text.size(), &found) != 0 || found == nullptr) {
-    return {};
+    return std::nullopt;
   }
   std::vector<gid_t> groups(NGROUPS_MAX);
   int count = NGROUPS_MAX;
   if (::getgrouplist(entry.pw_name, entry.pw_gid, groups.data(), &count) < 0) {
-    return {entry.pw_gid};
+    return KnownUser{entry.pw_gid, {entry.pw_gid}};
   }
-  return {groups.begin(), groups.begin() + count};
+  return KnownUser{entry.pw_gid, {groups.begin(), groups.begin() + count}};
+}
+
+/// All groups of a user; nothing for one whom the user database does not know.
+std::set<gid_t> groups_of(uid_t user) {
+  return find_user(user).value_or(KnownUser()).groups;
 }
 
 std::string thread_name(const wire::Thread& thread) {
@@ -260,6 +271,26 @@ bool HostPolicy::allows(const PeerIdentity& source, uid_t user) const {
              return host == "*" || source.is_host(host);
            });
   });
+}
+
+Result<Asker> HostPolicy::believed(const PeerIdentity& source, const Asker& told) const {
+  Asker asker = told;
+  asker.is_target = false;
+  if (allows(source, 0)) {
+    return asker;
+  }
+  const auto known =
+      told.user != 0 && allows(source, told.user) ? find_user(told.user) : std::nullopt;
+  if (!known) {
+    return fail(make_error(ErrorCode::kRefused, "believe that someone asks",
+                           told.name() + " by " + source.to_string(),
+                           "this host takes no process of that user from there (allow in "
+                           "migrated.toml), or does not know the user"));
+  }
+  asker.group = known->group;
+  asker.groups.assign(known->groups.begin(), known->groups.end());
+  asker.capabilities = 0;
+  return asker;
 }
 
 std::vector<wire::Refusal> check_policy(const HostPolicy& policy, const PeerIdentity& source,

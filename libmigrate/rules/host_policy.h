@@ -7,6 +7,7 @@
 
 #include "base/result.h"
 #include "libmigrate/proto/image.pb.h"
+#include "libmigrate/rights/asker.h"
 #include "transport/peer_identity.h"
 
 namespace migrate {
@@ -29,6 +30,11 @@ class HostPolicy {
   bool allows(const PeerIdentity& source, uid_t user) const;
   /// Whether root's processes are taken from any host.
   bool names_root() const;
+  /// As whom a request counts of which `source` says that `told` makes it: as he is told, from a
+  /// host from which root's processes are taken; else as the user alone, with the groups that this
+  /// host's user database gives him and no capability, as who could have brought a process of his
+  /// here to ask. Blocks as allows(), and on the user database. Errors: kRefused.
+  Result<Asker> believed(const PeerIdentity& source, const Asker& told) const;
 
  private:
   struct Users {

@@ -1,26 +1,23 @@
 #include "libmigrate/state/registry.h"
 
-#include <sqlite3.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstdio>
-#include <thread>
 #include <utility>
 
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/process_identity.h"
+#include "libmigrate/state/database.h"
 #include "libmigrate/state/session_file.h"
 
 namespace migrate {
 namespace {
 
-constexpr std::chrono::milliseconds kOpenPause{5};
 constexpr int kSchemaVersion = 5;
 
 constexpr const char* kSchema =
@@ -84,19 +81,6 @@ constexpr std::array<std::string_view, 2> kRoleNames = {"home", "resident"};
 constexpr std::array<std::string_view, 8> kStateNames = {
     "moving", "running-here", "away", "done", "exited", "failed", "lost", "children-left"};
 
-/// Renames the database and what SQLite keeps beside it.
-Result<std::string> move_aside(const std::string& path) {
-  const std::string aside = path + ".damaged-" + std::to_string(calendar_us() / 1'000'000);
-  for (const char* suffix : {"", "-wal", "-shm"}) {
-    const std::string from = path + suffix;
-    const std::string target = aside + suffix;
-    if (std::rename(from.c_str(), target.c_str()) != 0 && errno != ENOENT) {
-      return fail(system_error("rename", from, "move the damaged registry away by hand"));
-    }
-  }
-  return aside;
-}
-
 }  // namespace
 
 std::string_view to_string(ProcessRole role) {
@@ -112,53 +96,38 @@ bool is_live(ProcessState state) {
   return state <= ProcessState::kDone || state == ProcessState::kChildrenLeft;
 }
 
-/// One prepared statement; its first failure is kept and reported by step().
-class Statement {
- public:
-  Statement(const Registry& registry, const char* sql) : registry_(registry) {
-    status_ = sqlite3_prepare_v2(registry.database_.get(), sql, -1, &statement_, nullptr);
-  }
-  Statement(const Statement&) = delete;
-  Statement& operator=(const Statement&) = delete;
-  ~Statement() { sqlite3_finalize(statement_); }
-
-  Statement& bind(int index, const std::string& text) {
-    return note(sqlite3_bind_text(statement_, index, text.data(), static_cast<int>(text.size()),
-                                  nullptr));  // null destructor: borrowed (SQLITE_STATIC)
-  }
-  Statement& bind(int index, std::int64_t number) {
-    return note(sqlite3_bind_int64(statement_, index, number));
-  }
-  /// True if a row is there, false at the end.
-  Result<bool> step() {
-    if (status_ == SQLITE_OK) {
-      const int stepped = sqlite3_step(statement_);
-      if (stepped == SQLITE_ROW || stepped == SQLITE_DONE) {
-        return stepped == SQLITE_ROW;
-      }
-    }
-    return fail(registry_.database_error("use the registry"));
-  }
-  std::string text(int column) const {
-    const void* bytes = sqlite3_column_blob(statement_, column);
-    const auto length = static_cast<std::size_t>(sqlite3_column_bytes(statement_, column));
-    return bytes == nullptr ? std::string() : std::string(static_cast<const char*>(bytes), length);
-  }
-  std::int64_t number(int column) const { return sqlite3_column_int64(statement_, column); }
-  bool is_null(int column) const { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
-
- private:
-  Statement& note(int status) {
-    status_ = status_ == SQLITE_OK ? status : status_;
-    return *this;
-  }
-
-  const Registry& registry_;
-  sqlite3_stmt* statement_ = nullptr;
-  int status_ = SQLITE_OK;
-};
-
 namespace {
+
+/// Makes the tables, or adds what they lack since an older version.
+Result<void> bring_up_to_date(Database& database) {
+  int version = 0;
+  {
+    Statement query(database, "PRAGMA user_version");
+    MIGRATE_TRY(query.step());
+    version = static_cast<int>(query.number(0));
+  }
+  if (version > kSchemaVersion) {
+    return fail(make_error(ErrorCode::kUnsupported, "open the registry",
+                           database.path() + ": written by a newer version of migrated",
+                           "use that version, or another --state directory"));
+  }
+  if (version == 0) {
+    MIGRATE_TRY(database.execute(kSchema));
+  }
+  if (version == 1) {
+    MIGRATE_TRY(database.execute(kUpgradeFrom1));
+  }
+  if (version == 1 || version == 2) {
+    MIGRATE_TRY(database.execute(kUpgradeFrom2));
+  }
+  if (version >= 1 && version <= 3) {
+    MIGRATE_TRY(database.execute(kUpgradeFrom3));
+  }
+  if (version >= 1 && version <= 4) {
+    MIGRATE_TRY(database.execute(kUpgradeFrom4));
+  }
+  return {};
+}
 
 ProcessRecord record_from(const Statement& row) {
   ProcessRecord record;
@@ -201,106 +170,17 @@ std::string Registry::path(const std::string& state_directory) {
   return state_directory + "/registry.sqlite";
 }
 
-void Registry::Closer::operator()(sqlite3* database) const {
-  sqlite3_close(database);
-}
-
-Error Registry::database_error(const char* operation) const {
-  const int status = sqlite3_errcode(database_.get());
-  ErrorCode code = ErrorCode::kSystem;
-  std::string remedy = "check space and permissions of the state directory";
-  if (status == SQLITE_CORRUPT || status == SQLITE_NOTADB) {
-    code = ErrorCode::kCorrupt;
-    remedy = "restart migrated: it moves the damaged file aside and begins a new registry";
-  } else if (status == SQLITE_BUSY || status == SQLITE_LOCKED) {
-    code = ErrorCode::kRetry;
-    remedy = "another process holds the registry; try again";
-  }
-  return make_error(code, operation, path_ + ": " + sqlite3_errmsg(database_.get()),
-                    std::move(remedy));
-}
-
-Result<void> Registry::execute(const char* sql) {
-  if (sqlite3_exec(database_.get(), sql, nullptr, nullptr, nullptr) != SQLITE_OK) {
-    return fail(database_error("open the registry"));
-  }
-  return {};
-}
-
 Result<Registry> Registry::open(const std::string& state_directory, int patience_ms) {
-  // While another process switches to WAL, recovers it or closes as the last one, SQLite reports
-  // the database as locked without waiting, whatever the busy timeout.
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(patience_ms);
-  for (;;) {
-    Result<Registry> registry = try_open(state_directory, patience_ms);
-    if (registry || registry.error().code != ErrorCode::kRetry ||
-        std::chrono::steady_clock::now() >= deadline) {
-      return registry;
-    }
-    std::this_thread::sleep_for(kOpenPause);
-  }
-}
-
-Result<Registry> Registry::try_open(const std::string& state_directory, int patience_ms) {
-  const std::string file = path(state_directory);
-  sqlite3* raw = nullptr;
-  const int status =
-      sqlite3_open_v2(file.c_str(), &raw,
-                      SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, nullptr);
-  Registry registry(raw, file);
-  if (status != SQLITE_OK) {
-    return fail(registry.database_error("open the registry"));
-  }
-  sqlite3_busy_timeout(raw, patience_ms);
-  // A row lost by a crash of the whole machine is lost with the process it tells of, so that the
-  // database need not be synchronised at each write (WAL with NORMAL keeps it whole).
-  MIGRATE_TRY(registry.execute("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;"));
-  int version = 0;
-  {
-    Statement query(registry, "PRAGMA user_version");
-    MIGRATE_TRY(query.step());
-    version = static_cast<int>(query.number(0));
-  }
-  if (version > kSchemaVersion) {
-    return fail(make_error(ErrorCode::kUnsupported, "open the registry",
-                           file + ": written by a newer version of migrated",
-                           "use that version, or another --state directory"));
-  }
-  if (version == 0) {
-    MIGRATE_TRY(registry.execute(kSchema));
-  }
-  if (version == 1) {
-    MIGRATE_TRY(registry.execute(kUpgradeFrom1));
-  }
-  if (version == 1 || version == 2) {
-    MIGRATE_TRY(registry.execute(kUpgradeFrom2));
-  }
-  if (version >= 1 && version <= 3) {
-    MIGRATE_TRY(registry.execute(kUpgradeFrom3));
-  }
-  if (version >= 1 && version <= 4) {
-    MIGRATE_TRY(registry.execute(kUpgradeFrom4));
-  }
-  return registry;
+  return Registry(
+      MIGRATE_TRY(Database::open(path(state_directory), patience_ms, bring_up_to_date)));
 }
 
 Result<Registry> Registry::open_or_repair(const std::string& state_directory) {
+  MIGRATE_TRY(Database::move_aside_if_damaged(path(state_directory)));
   Result<Registry> registry = open(state_directory);
-  bool damaged = !registry && registry.error().code == ErrorCode::kCorrupt;
-  if (registry) {
-    Statement check(*registry, "PRAGMA quick_check(1)");
-    const Result<bool> row = check.step();
-    damaged = !row || check.text(0) != "ok" || !registry->list();
-  }
-  if (damaged) {
-    registry = fail(make_error(ErrorCode::kCorrupt, "open the registry"));  // closes it
-    const std::string aside = MIGRATE_TRY(move_aside(path(state_directory)));
-    log::error("the registry was damaged; moved aside to {}, beginning a new one", aside);
-    registry = open(state_directory);
-  }
   if (registry) {
     const std::string boot = boot_id();
-    Statement retire(*registry,
+    Statement retire(registry->database_,
                      "UPDATE processes SET state=CASE WHEN state=?5 THEN ?6 ELSE ?1 END,"
                      " updated_us=?2 WHERE (state<=?3 OR state=?5) AND boot<>?4");
     retire.bind(1, static_cast<std::int64_t>(ProcessState::kLost)).bind(2, calendar_us());
@@ -313,13 +193,13 @@ Result<Registry> Registry::open_or_repair(const std::string& state_directory) {
 }
 
 void Registry::set_patience(int milliseconds) {
-  sqlite3_busy_timeout(database_.get(), milliseconds);
+  database_.set_patience(milliseconds);
 }
 
 Result<void> Registry::write(const char* sql, const ProcessRecord& record) {
   const std::int64_t now = calendar_us();
   const std::string boot = boot_id();
-  Statement row(*this, sql);
+  Statement row(database_, sql);
   row.bind(1, record.process).bind(2, static_cast<std::int64_t>(record.role));
   row.bind(3, std::int64_t{record.pid}).bind(4, record.home).bind(5, record.where);
   row.bind(6, record.session).bind(7, record.mode);
@@ -350,11 +230,11 @@ Result<void> Registry::upsert(const ProcessRecord& record) {
 Result<bool> Registry::upsert_own(const ProcessRecord& record) {
   const std::string sql = std::string(kUpsert) + " WHERE worker=?16";
   MIGRATE_TRY(write(sql.c_str(), record));
-  return sqlite3_changes(database_.get()) != 0;
+  return database_.changes() != 0;
 }
 
 Result<void> Registry::remove(const std::string& process, ProcessRole role, pid_t worker) {
-  Statement row(*this,
+  Statement row(database_,
                 "DELETE FROM processes WHERE process=?1 AND role=?2 AND (?3=0 OR worker=?3)");
   row.bind(1, process).bind(2, static_cast<std::int64_t>(role)).bind(3, std::int64_t{worker});
   MIGRATE_TRY(row.step());
@@ -364,7 +244,7 @@ Result<void> Registry::remove(const std::string& process, ProcessRole role, pid_
 Result<std::vector<ProcessRecord>> Registry::select(const char* rest, const std::string& text,
                                                     std::int64_t number) {
   const std::string sql = std::string(kColumns) + rest;
-  Statement query(*this, sql.c_str());
+  Statement query(database_, sql.c_str());
   query.bind(1, text).bind(2, number);
   std::vector<ProcessRecord> records;
   while (MIGRATE_TRY(query.step())) {
@@ -404,6 +284,10 @@ Result<std::vector<ProcessRecord>> Registry::find_process(
     }
   }
   return records;
+}
+
+Result<std::vector<ProcessRecord>> Registry::find_identity(const std::string& identity) {
+  return select("WHERE identity=?1 AND ?2=?2 ORDER BY updated_us DESC", identity, 0);
 }
 
 Result<std::vector<ProcessRecord>> Registry::list(bool only_live) {

@@ -4,15 +4,14 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
-
-struct sqlite3;
+#include "libmigrate/state/database.h"
 
 namespace migrate {
 
@@ -114,26 +113,19 @@ class Registry {
   Result<std::vector<ProcessRecord>> find_process(
       const std::string& id_or_prefix, const std::function<bool(const ProcessRecord&)>& is_visible =
                                            [](const ProcessRecord&) { return true; });
+  /// The rows of the processes with this global name, as to_string() gives it, most recently
+  /// updated first: several of one role if moves have failed.
+  Result<std::vector<ProcessRecord>> find_identity(const std::string& identity);
   /// Every row, oldest first; only the live ones if `only_live`.
   Result<std::vector<ProcessRecord>> list(bool only_live = false);
 
  private:
-  struct Closer {
-    void operator()(sqlite3* database) const;
-  };
-  explicit Registry(sqlite3* database, std::string path)
-      : database_(database), path_(std::move(path)) {}
-  static Result<Registry> try_open(const std::string& state_directory, int patience_ms);
+  explicit Registry(Database database) : database_(std::move(database)) {}
   Result<std::vector<ProcessRecord>> select(const char* rest, const std::string& text,
                                             std::int64_t number);
   Result<void> write(const char* sql, const ProcessRecord& record);
-  Result<void> execute(const char* sql);
-  Error database_error(const char* operation) const;
 
-  std::unique_ptr<sqlite3, Closer> database_;
-  std::string path_;
-
-  friend class Statement;
+  Database database_;
 };
 
 }  // namespace migrate

@@ -4,11 +4,13 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <chrono>
 #include <cstdio>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include "libmigrate/migrate.h"
@@ -62,8 +64,8 @@ void print_text(const Options& options, const json& result, int exit_code) {
     fmt::print("{}{}{}", not_movable_text(refusals), hooks_text(result), links_text(result));
   } else if (exit_code != MIGRATE_DONE) {
     const std::string error = error_text(result);
-    const bool says_all =
-        exit_code == MIGRATE_ERROR || exit_code == MIGRATE_USAGE || options.command == "wait";
+    const bool says_all = exit_code == MIGRATE_ERROR || exit_code == MIGRATE_USAGE ||
+                          options.command == "wait" || is_identity_command(options.command);
     fmt::print(stderr, "migratectl: {}\n",
                error.empty() ? meaning_of(exit_code)
                : says_all    ? error
@@ -88,6 +90,8 @@ void print_text(const Options& options, const json& result, int exit_code) {
   } else if (options.command == "wait") {
     const std::string how = text_of(result, "exit_text");
     fmt::print("{}{}\n", text_of(result, "state"), how.empty() ? "" : " (" + how + ")");
+  } else if (is_identity_command(options.command)) {
+    fmt::print("{}", identity_text(options.command, result));
   } else if (options.command == "ping") {
     fmt::print("migrated answers (pid {})\n", text_of(result, "pid"));
   } else {
@@ -164,7 +168,33 @@ bool confirmed(const Options& options) {
          std::string_view(answer) == "yes\n";
 }
 
-int run(const Options& options) {
+Result<DaemonConnection> ask(const Options& options, const json& request) {
+  DaemonConnection connection =
+      MIGRATE_TRY(DaemonConnection::open(options.socket, DaemonConnection::Signals::kOfEvents));
+  MIGRATE_TRY(connection.send(request));
+  return connection;
+}
+
+/// Whoever watches goes on when the daemon has been started again.
+Result<DaemonConnection> ask_again(const Options& options, const json& request) {
+  constexpr std::chrono::seconds kRestartedWithin{60};
+  constexpr std::chrono::milliseconds kPause{200};
+  const auto deadline = std::chrono::steady_clock::now() + kRestartedWithin;
+  for (;;) {
+    auto connection = ask(options, request);
+    if (connection || std::chrono::steady_clock::now() > deadline) {
+      return connection;
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+void print_watched(const Options& options, const json& event) {
+  fmt::print("{}", options.json ? dump(event) + "\n" : watch_text(event));
+  std::fflush(stdout);
+}
+
+int run(const CLI::App& app, const Options& options) {
   if (options.command == "resolve") {
     if (options.resume_source == options.give_up) {
       return report_error(options, MIGRATE_USAGE, "usage", "give --resume-source or --give-up");
@@ -174,17 +204,13 @@ int run(const Options& options) {
                           "nothing was done: say yes on a terminal, or give --yes");
     }
   }
-  Result<DaemonConnection> connection =
-      DaemonConnection::open(options.socket, DaemonConnection::Signals::kOfEvents);
-  if (!connection) {
-    return report_error(options, connection.error(), MIGRATE_ERROR);
-  }
-  const Result<json> request = request_of(options);
+  const Result<json> request = request_of(app, options);
   if (!request) {
     return report_error(options, request.error(), MIGRATE_USAGE);
   }
-  if (const Result<void> sent = connection->send(*request); !sent) {
-    return report_error(options, sent.error(), MIGRATE_ERROR);
+  Result<DaemonConnection> connection = ask(options, *request);
+  if (!connection) {
+    return report_error(options, connection.error(), MIGRATE_ERROR);
   }
   const bool terminal = isatty(STDOUT_FILENO) == 1;
   const bool is_move = options.command == "move";
@@ -194,6 +220,9 @@ int run(const Options& options) {
   json refusals;
   for (int interrupts = 0;;) {
     Result<std::optional<json>> event = connection->next_event();
+    if (!event && options.command == "watch" && (connection = ask_again(options, *request))) {
+      continue;
+    }
     if (!event) {
       progress.clear();
       return report_error(options, event.error(),
@@ -217,7 +246,11 @@ int run(const Options& options) {
     if (kind == "refused") {
       refusals = (*event)->value("refusals", json::array());
     }
-    progress.show(**event);
+    if (options.command == "watch") {
+      print_watched(options, **event);
+    } else {
+      progress.show(**event);
+    }
   }
 }
 
@@ -274,7 +307,7 @@ int parse_and_run(int argc, char** argv) {
   if (options.command == "inspect") {
     options.target = options.program.front();
   }
-  return options.command == "keys" ? run_keys(app, options.keys) : run(options);
+  return options.command == "keys" ? run_keys(app, options.keys) : run(app, options);
 }
 
 }  // namespace

@@ -224,9 +224,9 @@ void add_options(CLI::App& app, Options& options) {
   add_fork(app, options);
   app.add_subcommand("ps", "List the processes that came here or went away");
   CLI::App* show = app.add_subcommand("show", "Show everything about one of them");
-  show->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
+  show->add_option("ID", options.target, "Global name, id or its beginning, or a pid")->required();
   CLI::App* wait = app.add_subcommand("wait", "Wait for one of them");
-  wait->add_option("ID", options.target, "Id, its beginning, or a pid")->required();
+  wait->add_option("ID", options.target, "Global name, id or its beginning, or a pid")->required();
   wait->add_option("--for", options.wait_for,
                    "Until nothing is owed any more, or it has ended: then with its exit status")
       ->check(CLI::IsMember(wait_for_words()));
@@ -241,6 +241,7 @@ void add_options(CLI::App& app, Options& options) {
                         "It is lost: end what is left of it here (wrong: it loses its memory)");
   resume->excludes(give_up);
   resolve->add_flag("--yes", options.yes, "Do not ask");
+  add_identity_commands(app, options.identity, options.target);
   app.add_subcommand("hosts", "List this host and the hosts that it knows");
   app.add_subcommand("ping", "Tell whether the daemon answers");
   add_keys(app, options.keys);
@@ -271,9 +272,11 @@ Result<MoveRequest> run_request_of(const Options& options) {
   return move;
 }
 
-Result<json> request_of(const Options& options) {
+Result<json> request_of(const CLI::App& app, const Options& options) {
   json request = {{"command", options.command}};  // What follows is for those with members.
-  if (options.command == MoveRequest::kWord) {
+  if (is_identity_command(options.command)) {
+    request = MIGRATE_TRY(identity_request_of(app, options.identity));
+  } else if (options.command == MoveRequest::kWord) {
     request = MIGRATE_TRY(move_request_of(options));
   } else if (options.command == CheckRequest::kWord || options.command == "inspect") {
     request = request_for(MIGRATE_TRY(check_request_of(options)));

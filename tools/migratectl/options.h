@@ -13,6 +13,7 @@
 #include "libmigrate/requests/requests.h"
 #include "libmigrate/requests/words.h"
 #include "tools/migratectl/balance.h"
+#include "tools/migratectl/identity_commands.h"
 #include "tools/migratectl/keys.h"
 
 namespace migrate {
@@ -49,6 +50,7 @@ struct Options {
   std::string report;
   std::string command;
   KeysOptions keys;
+  IdentityOptions identity;
   BalanceOptions balance;
 };
 
@@ -56,8 +58,9 @@ struct Options {
 /// as `app`.
 void add_options(CLI::App& app, Options& options);
 
-/// What is asked of the daemon, as a line of JSON. Errors: kInvalid (a word or a policy file).
-Result<nlohmann::json> request_of(const Options& options);
+/// What is asked of the daemon by what `app` has parsed, as a line of JSON. Errors: kInvalid (a
+/// word or a policy file).
+Result<nlohmann::json> request_of(const CLI::App& app, const Options& options);
 /// The same of check, or of inspect. Errors: as request_of().
 Result<CheckRequest> check_request_of(const Options& options);
 /// How the program that is run elsewhere is moved. Errors: as request_of().

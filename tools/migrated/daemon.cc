@@ -31,6 +31,7 @@
 #include "libmigrate/links/gateway.h"
 #include "libmigrate/state/registry.h"
 #include "libmigrate/state/session_file.h"
+#include "tools/migrated/ask_home.h"
 #include "tools/migrated/local_request.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/privileges.h"
@@ -49,6 +50,9 @@ constexpr const char* kNoDescriptorsReply =
 /// Waited after a failure that would come again at once (no memory).
 constexpr std::chrono::milliseconds kPause{50};
 constexpr int kLookForOrphansMs = 500;
+/// Between looks for links of processes that have ended; doubles while another home is waited for.
+constexpr std::chrono::milliseconds kLinksPause{500};
+constexpr std::chrono::milliseconds kLongestLinksPause{30'000};
 /// Between attempts to take over a session: begins with Adoption::pause and doubles up to this.
 constexpr std::chrono::milliseconds kLongestAdoptionPause{5'000};
 
@@ -176,6 +180,7 @@ Result<void> Daemon::take_state(const DaemonOptions& options) {
   MIGRATE_TRY(write_all(lock_.get(), std::as_bytes(std::span(pid))));
   // Opened only to repair it: children open it for themselves.
   MIGRATE_TRY(Registry::open_or_repair(context_.state_directory));
+  MIGRATE_TRY(Database::move_aside_if_damaged(NameBook::path(context_.state_directory)));
   return {};
 }
 
@@ -289,6 +294,7 @@ Result<void> Daemon::run() {
   bool more = false;
   for (;;) {
     adopt_orphans();
+    follow_links();
     waits = {
         {signals_.get(), POLLIN, 0}, {promoted_read_.get(), POLLIN, 0}, {local_->fd(), POLLIN, 0}};
     for (const TcpListener& listener : listeners_) {
@@ -365,6 +371,23 @@ void Daemon::adopt_orphans() {
     fork_child({}, [&] {
       become_worker({});
       run_adopted_worker(context_, name);
+      return 0;
+    });
+  }
+}
+
+// Links live in a file, so that they outlive whoever serves them.
+void Daemon::follow_links() {
+  const auto now = std::chrono::steady_clock::now();
+  if (now < next_links_) {
+    return;
+  }
+  const bool is_due = has_due_links(context_.state_directory);
+  links_pause_ = is_due ? std::min(2 * links_pause_, kLongestLinksPause) : kLinksPause;
+  next_links_ = now + links_pause_;
+  if (is_due) {
+    fork_child({}, [&] {
+      migrate::follow_links({context_, peers_, {}});
       return 0;
     });
   }

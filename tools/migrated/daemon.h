@@ -61,6 +61,7 @@ class Daemon {
   void reap();
   void note_promoted();
   void adopt_orphans();
+  void follow_links();
   void turn_away(int listener, const Error& error, std::string_view reply);
   void open_spare();
   void accept_local();
@@ -102,10 +103,12 @@ class Daemon {
     std::chrono::milliseconds pause{1000};
   };
 
-  std::set<std::string> closed_sessions_;            ///< Seen to be closed.
-  std::map<std::string, Adoption> adoptions_;        ///< By session, while it is without a worker.
-  std::chrono::steady_clock::time_point next_look_;  ///< For orphaned sessions.
-  std::unordered_map<pid_t, Client> connecting_;     ///< Children that are not (yet) workers.
+  std::set<std::string> closed_sessions_;             ///< Seen to be closed.
+  std::map<std::string, Adoption> adoptions_;         ///< By session, while it is without a worker.
+  std::chrono::steady_clock::time_point next_look_;   ///< For orphaned sessions.
+  std::chrono::steady_clock::time_point next_links_;  ///< For links of what has ended.
+  std::chrono::milliseconds links_pause_{0};
+  std::unordered_map<pid_t, Client> connecting_;  ///< Children that are not (yet) workers.
 };
 
 }  // namespace migrate

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <nlohmann/json.hpp>
 #include <optional>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -15,7 +14,9 @@
 #include "libmigrate/state/registry.h"
 #include "tools/migrated/find_process.h"
 #include "tools/migrated/fork_requests.h"
-#include "tools/migrated/links_of.h"
+#include "tools/migrated/home_answers.h"
+#include "tools/migrated/identity_requests.h"
+#include "tools/migrated/known_hosts.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/record_json.h"
 #include "transport/wait.h"
@@ -34,31 +35,24 @@ Result<json> list_processes(const LocalService& service, const Request& request,
   json processes = json::array();
   for (const ProcessRecord& record : MIGRATE_TRY(registry.list())) {
     const bool shown = wants_all || is_live(record.state) || record.state == ProcessState::kLost;
-    if (shown && may_see(request, record)) {
+    if (shown && may_see(request.asker, record)) {
       processes.push_back(record_json(record, service.context.host_name));
     }
   }
   return json{{"processes", std::move(processes)}};
 }
 
-Result<json> show_process(const LocalService& service, const Request& request) {
+Result<void> show_process(const LocalService& service, const Request& request, EventSink& client) {
   Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
   const std::vector<ProcessRecord> records = MIGRATE_TRY(find_records(registry, request));
+  if (records.empty() && is_global_name(request.process.id)) {
+    return show_by_home(service, request, client);
+  }
   if (records.empty()) {
     return fail(unknown_process(request));
   }
-  const auto with_links = [&](const ProcessRecord& record) {
-    json object = record_json(record, service.context.host_name);
-    if (json links = links_of(service.context.state_directory, record); !links.empty()) {
-      object["links"] = std::move(links);
-    }
-    return object;
-  };
-  json shown = with_links(records.front());
-  for (std::size_t i = 1; i < records.size(); ++i) {
-    shown["other_roles"].push_back(with_links(records[i]));
-  }
-  return shown;
+  client.finish(MIGRATE_DONE, shown(service.context, records));
+  return {};
 }
 
 /// What the client is told of itself: where it is, and what names it everywhere. What was found by
@@ -95,18 +89,8 @@ Result<json> list_hosts(const LocalService& service) {
   json own = host_facts(service.context);
   own["state"] = "this host";
   json hosts = json::array({std::move(own)});
-  std::set<std::string> addresses(service.peers.begin(), service.peers.end());
-  Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
-  for (const ProcessRecord& record : MIGRATE_TRY(registry.list())) {
-    addresses.insert(record.home);
-    addresses.insert(record.where);
-  }
-  std::set<std::string> asked = {service.context.own_address.to_string()};
-  for (const std::string& text : addresses) {
+  for (const std::string& text : MIGRATE_TRY(known_addresses(service))) {
     const Result<Address> address = Address::parse(text);
-    if (text.empty() || (address && !asked.insert(address->to_string()).second)) {
-      continue;
-    }
     const Result<json> facts = address
                                    ? query_host(service.context.trust, *address, kQueryTimeoutMs)
                                    : Result<json>(fail(address.error()));
@@ -116,46 +100,6 @@ Result<json> list_hosts(const LocalService& service) {
     hosts.push_back(std::move(host));
   }
   return json{{"hosts", std::move(hosts)}};
-}
-
-/// How a wait ends, if it does now: exit code and an error text.
-struct WaitEnd {
-  int exit_code = MIGRATE_DONE;
-  std::string error;
-};
-
-std::optional<WaitEnd> wait_end(const ProcessRecord& record, bool for_exit) {
-  if (const std::string reason = lost_reason(record); !reason.empty()) {
-    return WaitEnd{MIGRATE_LOST, "the process was lost: " + reason};
-  }
-  switch (record.state) {
-    case ProcessState::kExited:
-      return WaitEnd{};
-    case ProcessState::kChildrenLeft:
-      if (for_exit) {
-        return WaitEnd{};
-      }
-      break;
-    case ProcessState::kFailed:
-      return WaitEnd{MIGRATE_FAILED, "the move failed; the process runs on as if never moved"};
-    case ProcessState::kMoving:
-    case ProcessState::kRunningHere:
-    case ProcessState::kAway:
-    case ProcessState::kDone:
-    case ProcessState::kLost:  // Told above.
-      break;
-  }
-  const bool is_owed_nothing =
-      record.state == ProcessState::kDone ||
-      (record.state == ProcessState::kRunningHere && record.owed_pages == 0);
-  if (!for_exit && is_owed_nothing) {
-    return WaitEnd{};
-  }
-  if (!record.has_worker()) {
-    return WaitEnd{MIGRATE_ERROR, "its worker " + std::to_string(record.worker) +
-                                      " has ended; the log of migrated says why"};
-  }
-  return std::nullopt;
 }
 
 /// The row that knows most of a process's fate: home's.
@@ -168,7 +112,7 @@ const ProcessRecord& fate_of(const std::vector<ProcessRecord>& records) {
   return records.front();
 }
 
-Result<void> wait_process(const LocalService& service, Request& request, bool for_exit,
+Result<void> wait_process(const LocalService& service, Request& request, const WaitRequest& wait,
                           EventSink& client) {
   Registry registry = MIGRATE_TRY(Registry::open(service.context.state_directory));
   for (int pause_ms = kShortestPollMs;; pause_ms = std::min(pause_ms * 2, kLongestPollMs)) {
@@ -178,12 +122,12 @@ Result<void> wait_process(const LocalService& service, Request& request, bool fo
     }
     const ProcessRecord& record = fate_of(records);
     request.process = {.id = record.process};  // a pid may be someone else's by and by
-    if (const auto end = wait_end(record, for_exit)) {
-      json result = record_json(record, service.context.host_name);
-      if (!end->error.empty()) {
-        result["error"] = {{"code", "state"}, {"message", end->error}};
-      }
-      client.finish(end->exit_code, std::move(result));
+    auto end = wait_end(record, wait.wait_for == WaitFor::kExit, service.context.host_name);
+    if (!end && wait.at_once) {
+      end = Answer{MIGRATE_TIMEOUT, record_json(record, service.context.host_name)};
+    }
+    if (end) {
+      client.finish(end->exit_code, std::move(end->result));
       return {};
     }
     if (MIGRATE_TRY(wait_for(client.descriptor(), POLLIN | POLLRDHUP, Deadline(pause_ms)))) {
@@ -202,10 +146,11 @@ struct DaemonAnswers {
     return answer(list_processes(service, request, ps.all));
   }
   Result<void> operator()(const ShowRequest& /*show*/) const {
-    return answer(show_process(service, request));
+    return show_process(service, request, client);
   }
   Result<void> operator()(const WaitRequest& wait) const {
-    return wait_process(service, request, wait.wait_for == WaitFor::kExit, client);
+    return is_global_name(request.process.id) ? wait_by_home(service, request, wait, client)
+                                              : wait_process(service, request, wait, client);
   }
   Result<void> operator()(const ForkRequest& fork) const {
     return fork_process(service, request, fork, client);
@@ -218,6 +163,21 @@ struct DaemonAnswers {
   }
   Result<void> operator()(const HereRequest& /*here*/) const {
     return answer(where_it_is(service, request));
+  }
+  Result<void> operator()(const IdentityRequest& /*identity*/) const {
+    return answer(tell_identity(service, request));
+  }
+  Result<void> operator()(const WatchRequest& /*watch*/) const {
+    return watch_process(service, request, client);
+  }
+  Result<void> operator()(const KillRequest& kill) const {
+    return kill_process(service, request, kill, client);
+  }
+  Result<void> operator()(const NameRequest& name) const {
+    return use_name(service, request, name, client);
+  }
+  Result<void> operator()(const LinkRequest& link) const {
+    return link_processes(service, request, link, client);
   }
 
  private:

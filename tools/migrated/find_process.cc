@@ -5,6 +5,8 @@
 #include <cerrno>
 #include <utility>
 
+#include "libmigrate/state/global_name.h"
+
 namespace migrate {
 namespace {
 
@@ -15,8 +17,8 @@ Error not_permitted(const std::string& object) {
 
 }  // namespace
 
-bool may_see(const Request& request, const ProcessRecord& record) {
-  return request.asker.is_root() || record.uid == request.asker.user;
+bool may_see(const Asker& asker, const ProcessRecord& record) {
+  return asker.is_root() || record.uid == asker.user;
 }
 
 Result<std::vector<ProcessRecord>> find_records(Registry& registry, const Request& request) {
@@ -38,12 +40,20 @@ Result<std::vector<ProcessRecord>> find_records(Registry& registry, const Reques
       return std::vector<ProcessRecord>();
     }
   }
+  if (is_global_name(id)) {
+    std::vector<ProcessRecord> named =
+        MIGRATE_TRY(registry.find_identity(to_string(MIGRATE_TRY(parse_global_name(id)))));
+    std::erase_if(named, [&](const ProcessRecord& record) {
+      return record.state == ProcessState::kFailed || !may_see(request.asker, record);
+    });
+    return named;
+  }
   // Ids of others are not told, nor how they begin; pids everybody knows.
   const bool by_pid = request.process.id.empty();
   std::vector<ProcessRecord> records = MIGRATE_TRY(registry.find_process(
-      id, [&](const ProcessRecord& record) { return by_pid || may_see(request, record); }));
+      id, [&](const ProcessRecord& record) { return by_pid || may_see(request.asker, record); }));
   for (const ProcessRecord& record : records) {
-    if (!may_see(request, record)) {
+    if (!may_see(request.asker, record)) {
       return fail(not_permitted("process " + (by_pid ? std::to_string(pid) : id)));
     }
   }
@@ -65,7 +75,7 @@ Error unknown_process(const Request& request) {
 Result<std::optional<ProcessRecord>> find_keeper(Registry& registry, const Request& request) {
   if (request.process.id.empty()) {
     std::optional<ProcessRecord> live = MIGRATE_TRY(registry.find_pid(request.pid()));
-    if (live && !may_see(request, *live)) {
+    if (live && !may_see(request.asker, *live)) {
       return fail(not_permitted("process " + std::to_string(request.pid())));
     }
     return live;

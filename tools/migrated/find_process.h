@@ -12,7 +12,7 @@ namespace migrate {
 
 /// What of processes users see: their own rows, as of when they were moved. That is no right to do
 /// anything with the process, which is asked of the kernel where it is.
-bool may_see(const Request& request, const ProcessRecord& record);
+bool may_see(const Asker& asker, const ProcessRecord& record);
 
 /// The rows of the process that the request names, the one to act on first; empty if the registry
 /// does not know it. Errors: kRefused for processes of others, kInvalid (none is named).

@@ -11,6 +11,7 @@
 #include "libmigrate/host/mailbox_path.h"
 #include "libmigrate/requests/json_member.h"
 #include "libmigrate/state/registry.h"
+#include "tools/migrated/ask_home.h"
 #include "transport/page_transport.h"
 #include "transport/preamble.h"
 
@@ -38,6 +39,10 @@ Result<void> serve_newcomer(const PeerService& service, PeerQueue::Newcomer& new
       newcomer.must_hurry ? kHurriedHandshakeMs : kHandshakeTimeoutMs));
   if (preamble.purpose == Purpose::kQuery) {
     return answer_query(service.context, *peer.channel);
+  }
+  if (preamble.purpose == Purpose::kAsk) {
+    answer_host(service.context, std::move(peer));
+    return {};
   }
   log::info("{} offers a process, session {}", peer.identity.to_string(), to_hex(preamble.session));
   run_destination_worker(service.context, std::move(peer), preamble, service.become_worker);
@@ -101,7 +106,8 @@ bool serve_peer(const PeerService& service, PeerQueue::Newcomer newcomer) {
     refuse_version(newcomer.connection.get());
     return false;
   }
-  if (preamble->purpose != Purpose::kOffer && preamble->purpose != Purpose::kQuery) {
+  if (preamble->purpose != Purpose::kOffer && preamble->purpose != Purpose::kQuery &&
+      preamble->purpose != Purpose::kAsk) {
     pass_on(service, newcomer, *preamble);
     return false;
   }

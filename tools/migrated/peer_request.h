@@ -26,7 +26,8 @@ struct PeerService {
 };
 
 /// Does what a connection from another host is for, by its preamble: becomes the worker of an
-/// offer, hands the connection to the worker of its session, or answers a query. Failures are
+/// offer, hands the connection to the worker of its session, answers a query, or a question about a
+/// process whose home this is. Failures are
 /// logged with the peer's name and end the connection. True if the peer has proved who it is, as
 /// far as the kind of trust goes. Blocks: up to 5 s (1 s if it must hurry) for what it has to
 /// prove, then as long as a destination worker lives.

@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <charconv>
 #include <chrono>
@@ -140,7 +141,11 @@ Result<pid_t> start_daemon(const Host& host, const DaemonSettings& settings) {
   std::vector<std::string> arguments{settings.program, "--listen",
                                      fmt::format("tcp://{}:{}", host.address, kPort)};
   // Tests run as root, and so do most of the programs that they move.
-  arguments.insert(arguments.end(), {"--allow=*@*", "--allow=root@*"});
+  const bool says_whom = std::ranges::any_of(
+      settings.arguments, [](const std::string& each) { return each.starts_with("--allow="); });
+  if (!says_whom) {
+    arguments.insert(arguments.end(), {"--allow=*@*", "--allow=root@*"});
+  }
   if (settings.tls) {
     arguments.insert(arguments.end(), {"--keys", kKeysDirectory});
   } else {

@@ -70,8 +70,8 @@ TEST(MovePlan, WhatAWorkerNotedIsGoneOnWith) {
 }
 
 TEST(Requests, TellsWhatIsWanted) {
-  for (const char* word :
-       {"move", "check", "resolve", "end", "ps", "show", "wait", "hosts", "ping", "here"}) {
+  for (const char* word : {"move", "check", "resolve", "end", "ps", "show", "wait", "hosts", "ping",
+                           "here", "identity", "watch", "kill", "link"}) {
     EXPECT_EQ(command_of({{"command", word}}).value(), word);
     const auto asked =
         parse_any({{"command", word}, {"destination", "b:7070"}, {"action", "give-up"}});
@@ -79,6 +79,31 @@ TEST(Requests, TellsWhatIsWanted) {
     EXPECT_EQ(std::visit([](const auto& each) { return word_of(each); }, *asked), word);
     EXPECT_EQ(request_for(parse_any(request_for(*asked)).value()), request_for(*asked));
   }
+}
+
+TEST(Requests, AGivenNameIsAWordThatIsNoPidAndNoOption) {
+  const auto named = [](const std::string& name) {
+    return request_as<NameRequest>({{"action", "get"}, {"name", name}});
+  };
+  for (const char* good : {"solver", "a", "0x", "3d-solver_2.run"}) {
+    EXPECT_TRUE(named(good)) << good;
+  }
+  for (const char* bad : {"", "12", "-x", "a b", "a/b", "a@b", "a\n", "n\xc3\xa4me"}) {
+    EXPECT_EQ(named(bad).error().code, ErrorCode::kInvalid) << bad;
+  }
+  EXPECT_TRUE(named(std::string(64, 'x')));
+  EXPECT_FALSE(named(std::string(65, 'x')));
+  EXPECT_TRUE(request_as<NameRequest>({{"action", "list"}}));
+  EXPECT_FALSE(request_as<NameRequest>({{"action", "give"}, {"name", "solver"}}));
+}
+
+TEST(Requests, ASignalIsOneThatThereIs) {
+  EXPECT_EQ(request_as<KillRequest>(json::object()).value().signal, 15U);
+  EXPECT_TRUE(request_as<KillRequest>({{"signal", 0}}));
+  for (const json& bad : {json(65), json(-1), json("TERM"), json(1.5)}) {
+    EXPECT_EQ(request_as<KillRequest>({{"signal", bad}}).error().code, ErrorCode::kInvalid);
+  }
+  EXPECT_FALSE(request_as<LinkRequest>({{"signal", 0}}));
 }
 
 TEST(Requests, WhatIsNotKnownIsAnError) {

@@ -135,6 +135,22 @@ TEST_F(StandInTest, SignalsAreJudgedAsByKill) {
   EXPECT_EQ(code_of(may_signal(user(kStranger), child.pid())), ErrorCode::kRefused);
 }
 
+TEST_F(StandInTest, SignalsAreSentAsByHim) {
+  Child child([] { return become(kUser); });
+  const ProcessIdentity process = ProcessIdentity::of(child.pid());
+  EXPECT_TRUE(send_signal_as(user(kUser), process, 0));
+  EXPECT_EQ(code_of(send_signal_as(user(kStranger), process, SIGKILL)), ErrorCode::kRefused);
+  EXPECT_TRUE(send_signal_as(root(), process, 0));
+  EXPECT_TRUE(process.is_alive());
+  EXPECT_EQ(code_of(send_signal_as(user(kUser), {process.pid, process.start + 1}, SIGKILL)),
+            ErrorCode::kNotFound);  // Another that has its pid.
+  EXPECT_TRUE(send_signal_as(user(kUser), process, SIGTERM));
+  int status = 0;
+  ASSERT_EQ(::waitpid(child.pid(), &status, 0), child.pid());
+  EXPECT_TRUE(WIFSIGNALED(status) && WTERMSIG(status) == SIGTERM);
+  EXPECT_EQ(code_of(send_signal_as(user(kUser), process, SIGTERM)), ErrorCode::kNotFound);
+}
+
 TEST_F(StandInTest, WhatHasEndedIsNotFound) {
   Child child([] { return true; });
   child.end();

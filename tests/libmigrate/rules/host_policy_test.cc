@@ -63,6 +63,26 @@ TEST(HostPolicy, NamesUsersAndHosts) {
   EXPECT_FALSE(policy({"*@*"}).allows(kHostA, 0));
 }
 
+TEST(HostPolicy, BelievesWhoAsksAsFarAsItsProcessesAreTaken) {
+  const HostPolicy rules = policy({"root@hosta", "nobody@*"});
+  Asker told{.user = 0, .group = 7, .groups = {7, 8}, .capabilities = 5, .is_target = true};
+  const auto root = rules.believed(kHostA, told);
+  ASSERT_TRUE(root);
+  EXPECT_EQ(root->groups, told.groups);
+  EXPECT_EQ(root->capabilities, 5U);
+  EXPECT_FALSE(root->is_target);  // No process of this host asks from another one.
+  EXPECT_FALSE(rules.believed(kHostB, told));
+  told.user = kNobody;
+  const auto nobody = rules.believed(kHostB, told);
+  ASSERT_TRUE(nobody);
+  EXPECT_EQ(nobody->user, kNobody);
+  EXPECT_EQ(nobody->group, 65534U);  // As the user database has him, whatever was told.
+  EXPECT_EQ(nobody->groups, std::vector<gid_t>{65534});
+  EXPECT_EQ(nobody->capabilities, 0U);
+  told.user = 4'000'000;  // Whom nobody here knows.
+  EXPECT_FALSE(policy({"*@*"}).believed(kHostB, told));
+}
+
 TEST(HostPolicy, RefusesWhatIsNoRule) {
   for (const char* rule :
        {"", "alice", "@hosta", "root@", "no such user@hosta", "-5@*", ",@*", "20-10@hosta"}) {
