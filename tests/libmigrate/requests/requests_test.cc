@@ -420,7 +420,8 @@ TEST(Requests, ACommandThatIsNotKnownIsToldAllThatAre) {
   const Error error = command_of({{"command", "moves"}}).error();
   EXPECT_EQ(error.object, "command \"moves\"");
   EXPECT_EQ(error.remedy,
-            "use one of: move, check, resolve, end, ps, show, wait, fork, hosts, ping, here");
+            "use one of: move, check, resolve, end, ps, show, wait, fork, hosts, ping, here, "
+            "identity, watch, kill, name, link");
   EXPECT_EQ(command_of({{"command", 7}}).error().object, "command of type number");
   EXPECT_FALSE(command_of(json::parse(kCancel)));  // A line that takes back is no request.
 }
