@@ -73,6 +73,15 @@ std::string system_host_name() {
   return gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "localhost";
 }
 
+Error would_mislead(const PageTransport& transport, const std::string& host,
+                    const std::string& own) {
+  const std::string scheme = std::string(transport.word) + "://";
+  return make_error(ErrorCode::kInvalid, "listen on", scheme + host,
+                    "other hosts would be told to connect to " + own +
+                        "; give the address of the " + transport.name + " port (" + scheme +
+                        "ADDRESS), or --advertise one that leads to it");
+}
+
 /// Signals as a program expects them that was not started by this daemon; but SIGPIPE stays
 /// ignored, so that a connection lost is an error and not the end.
 void reset_signals() {
@@ -241,15 +250,11 @@ Result<void> Daemon::take_addresses(const DaemonOptions& options) {
 Result<void> Daemon::check_page_addresses() const {
   const std::string& own = context_.own_address.host;
   for (const auto& [transport, host] : context_.page_addresses) {
-    const std::string scheme = std::string(transport->word) + "://";
     const Address address{.scheme = transport->word, .host = host};
     MIGRATE_TRY(transport->check(address));
     if (address.is_any() && own != context_.host_name &&
         MIGRATE_TRY(context_.own_address.is_loopback())) {
-      return fail(make_error(ErrorCode::kInvalid, "listen on", scheme + host,
-                             "other hosts would be told to connect to " + own +
-                                 "; give the address of the " + transport->name + " port (" +
-                                 scheme + "ADDRESS), or --advertise one that leads to it"));
+      return fail(would_mislead(*transport, host, own));
     }
   }
   return {};

@@ -50,7 +50,8 @@ Result<std::optional<Address>> find_host(const LocalService& service, const std:
     }
   }
   // Whose address says so first: one that does not answer is waited for.
-  std::ranges::stable_partition(known, [&](const Address& each) { return each.host == name; });
+  std::stable_partition(known.begin(), known.end(),
+                        [&](const Address& each) { return each.host == name; });
   const auto found = std::ranges::find_if(
       known, [&](const Address& each) { return calls_itself(service, each, name); });
   if (found != known.end()) {
