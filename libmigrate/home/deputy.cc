@@ -114,6 +114,12 @@ HomeRelay::Handlers Deputy::relay_handlers() {
     }
     return parked()->make_socket(type, local, peer, relay_->accepted_descriptors());
   };
+  handlers.on_journal = [this]() -> Result<AcceptedSocket> {
+    if (parked() == nullptr) {
+      return fail(make_error(ErrorCode::kNotFound, "make a journal", "no deputy"));
+    }
+    return parked()->make_journal(relay_->accepted_descriptors());
+  };
   handlers.on_accepted_closed = [this](std::uint32_t descriptor) { close_accepted(descriptor); };
   return handlers;
 }

@@ -43,6 +43,8 @@ class ParkedHere {
   virtual Result<AcceptedSocket> make_socket(int type, const SocketName& local,
                                              const SocketName* peer,
                                              const std::set<std::uint32_t>& accepted) = 0;
+  /// Makes a pipe, of which it keeps an end, as a descriptor that is as those.
+  virtual Result<AcceptedSocket> make_journal(const std::set<std::uint32_t>& accepted) = 0;
   /// Closes one of those.
   virtual Result<void> close_accepted(std::uint32_t descriptor) = 0;
   /// Has `files` fetch the real ends of the streams that it still has, and of those that it has

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -314,6 +315,20 @@ void RealFiles::fetch_accepted(pid_t holder, const wire::HomeRelayState& noted) 
   }
 }
 
+void RealFiles::fetch_journals(pid_t holder, const wire::HomeRelayState& noted) {
+  for (const wire::HomeRelayState::Stream& stream : noted.streams()) {
+    const auto found = std::ranges::find(streams_, stream.id(), &HomeRelay::Stream::id);
+    auto journal = stream.journal_descriptor() == 0
+                       ? Result<UniqueFd>(UniqueFd())
+                       : fetch_descriptor(holder, stream.journal_descriptor());
+    struct stat status {};
+    if (found != streams_.end() && journal && ::fstat(journal->get(), &status) == 0 &&
+        S_ISFIFO(status.st_mode) && status.st_ino == stream.journal_inode()) {
+      found->journal = std::move(*journal);
+    }
+  }
+}
+
 void note_unnoted(pid_t holder, const wire::Image& image, wire::HomeRelayState& noted) {
   std::uint32_t next = std::max<std::uint32_t>(noted.next_accepted(), 1);
   std::set<std::uint32_t> known = descriptors_to_keep(image, true);
@@ -323,6 +338,9 @@ void note_unnoted(pid_t holder, const wire::Image& image, wire::HomeRelayState& 
   const std::uint32_t first = noted.first_accepted() == 0 ? next : noted.first_accepted();
   take_out_closed(holder, *noted.mutable_streams(), known);
   take_out_closed(holder, *noted.mutable_listeners(), known);
+  for (const wire::HomeRelayState::Stream& stream : noted.streams()) {
+    known.insert(stream.journal_descriptor());
+  }
   const auto listeners = listeners_of(image, noted);
   const std::string folder = "/proc/" + std::to_string(holder) + "/fd";
   for (const std::string& name : list_directory(folder).value_or(std::vector<std::string>())) {

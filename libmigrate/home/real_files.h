@@ -34,6 +34,8 @@ class RealFiles {
   /// And those that it has accepted while the process was away, and the listeners that it has made,
   /// as `noted`.
   void fetch_accepted(pid_t holder, const wire::HomeRelayState& noted);
+  /// And the journals of Unix domain sockets, which are the deputy's alone.
+  void fetch_journals(pid_t holder, const wire::HomeRelayState& noted);
   /// Of streams whose real ends nobody has any more: as `noted`.
   void note_streams(const wire::HomeRelayState& noted);
   /// The streams, to be given to the relay; there are none here afterwards.

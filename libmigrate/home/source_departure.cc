@@ -51,6 +51,10 @@ class SourceParked : public Face {
     }
     return fetch_made(socket.descriptor);
   }
+  Result<AcceptedSocket> make_journal(const std::set<std::uint32_t>& accepted) override {
+    return fetch_made(
+        MIGRATE_TRY(move_.parked().make_pipe(above_all_descriptors(), accepted.size())));
+  }
   Result<void> close_accepted(std::uint32_t descriptor) override {
     return move_.parked().close({descriptor});
   }
@@ -58,6 +62,7 @@ class SourceParked : public Face {
     files.fetch_streams_left(process(), move_.image());
     note_unnoted(process(), move_.image(), noted);
     files.fetch_accepted(process(), noted);
+    files.fetch_journals(process(), noted);
   }
 
  protected:

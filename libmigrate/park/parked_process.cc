@@ -54,14 +54,14 @@ void script_hide(Script& script) {
   script.call(SYS_prctl, {PR_SET_DUMPABLE, 0, 0, 0, 0});
 }
 
-// The lowest number that is free in a process, which the next descriptor gets.
-Result<std::uint32_t> lowest_free_descriptor(pid_t process) {
+// The lowest number from `from` that is free in a process, which the next descriptor gets.
+Result<std::uint32_t> lowest_free_descriptor(pid_t process, std::uint32_t from = 0) {
   std::set<std::uint64_t> taken;
   for (const std::string& name :
        MIGRATE_TRY(list_directory("/proc/" + std::to_string(process) + "/fd"))) {
     taken.insert(parse_number(name).value_or(0));
   }
-  std::uint32_t number = 0;
+  std::uint32_t number = from;
   while (taken.contains(number)) {
     ++number;
   }
@@ -355,6 +355,22 @@ Result<std::uint32_t> ParkedProcess::accept(std::uint32_t listener, std::uint32_
   const std::size_t kept =
       script.must("keep a connection of", SYS_fcntl, {number, F_DUPFD_CLOEXEC, from}, who);
   script.call(SYS_close, {number});
+  MIGRATE_TRY(run_in_leader(script));
+  return static_cast<std::uint32_t>(script.result(kept));
+}
+
+Result<std::uint32_t> ParkedProcess::make_pipe(std::uint32_t from, std::size_t others) {
+  const std::string who = "process " + std::to_string(process_);
+  const std::uint64_t reader = MIGRATE_TRY(number_for_another(from, others));
+  const std::uint64_t writer =
+      MIGRATE_TRY(lowest_free_descriptor(process_, static_cast<std::uint32_t>(reader) + 1));
+  Script script(area_);
+  script.must("make a pipe in", SYS_pipe2,
+              {script.put_value(std::array<int, 2>{}), O_CLOEXEC | O_NONBLOCK}, who);
+  const std::size_t kept =
+      script.must("keep a pipe of", SYS_fcntl, {reader, F_DUPFD_CLOEXEC, from}, who);
+  script.call(SYS_close, {reader});
+  script.call(SYS_close, {writer});
   MIGRATE_TRY(run_in_leader(script));
   return static_cast<std::uint32_t>(script.result(kept));
 }

@@ -106,6 +106,9 @@ class ParkedProcess {
   /// other. The descriptor is as that of accept(). Errors: the same.
   Result<std::uint32_t> listen(const std::string& name, bool only_ipv6, int backlog,
                                std::uint32_t from, std::size_t others);
+  /// Makes a pipe, of which it keeps the end for reading. The descriptor is as that of accept().
+  /// Errors: the same.
+  Result<std::uint32_t> make_pipe(std::uint32_t from, std::size_t others);
   /// Makes a second process that shares the memory and outlives this one: the keeper. It is a child
   /// of the deputy (when that has ended, its init's), holds no descriptors but `kept`, waits with
   /// all signals blocked, and is to be given to nobody but end(). After settle(). Errors: kSystem.

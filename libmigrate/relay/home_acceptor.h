@@ -16,7 +16,7 @@
 
 namespace migrate {
 
-/// A connection that the deputy has accepted, or another socket that it has made.
+/// A connection that the deputy has accepted, or another socket, or a pipe, that it has made.
 struct AcceptedSocket {
   UniqueFd real;
   std::uint32_t descriptor = 0;  ///< What the deputy has it as.

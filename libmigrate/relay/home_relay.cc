@@ -69,6 +69,7 @@ HomeRelay::HomeRelay(std::vector<Stream> streams, pid_t deputy, Handlers handler
     }
     streams_.try_emplace(stream.id, stream.id, stream.directions, std::move(stream.real),
                          stream.terminal, stream.connection);
+    streams_.at(stream.id).set_found_journal(std::move(stream.journal));
   }
   acceptor_.begin_at(last_id + 1);
   std::signal(SIGPIPE, SIG_IGN);  // A write to a pipe has no MSG_NOSIGNAL.
@@ -201,6 +202,7 @@ Result<void> HomeRelay::handle() {
   receive_pending(outcome);
   tell_superseded();
   follow_terminals();
+  make_journals();
   pump_streams();
   pump_calls();
   accept_waiting();
@@ -525,7 +527,10 @@ void HomeRelay::deliver_exit() {
 }
 
 void HomeRelay::tell_closed() {
-  for (const auto& [id, stream] : streams_) {
+  for (auto& [id, stream] : streams_) {
+    if (const std::uint32_t journal = stream.take_closed_journal(); journal != 0) {
+      handlers_.on_accepted_closed(journal);
+    }
     const std::uint32_t closed = (stream.in_closed() ? std::uint32_t{wire::RELAY_IN} : 0U) |
                                  (stream.out_closed() ? std::uint32_t{wire::RELAY_OUT} : 0U);
     const std::uint32_t news = closed & ~told_closed_[id];

@@ -44,6 +44,7 @@ class HomeRelay {
     std::optional<HomeTerminal::Found> terminal = std::nullopt;     ///< If it is one.
     std::optional<ConnectionEnd::Start> connection = std::nullopt;  ///< The same.
     bool is_listener = false;                                       ///< Of which streams come.
+    UniqueFd journal = {};  ///< Of a Unix domain socket: an end of it, if another worker made one.
   };
 
   /// Called from handle(). They may call the relay, but not destroy it.
@@ -66,6 +67,8 @@ class HomeRelay {
     HomeAcceptor::Listen on_listen = no_listener;
     /// Has the deputy make a socket.
     MakeSocket on_call = no_deputy;
+    /// Has the deputy make a pipe and keep it, the journal of a Unix domain socket.
+    std::function<Result<AcceptedSocket>()> on_journal = no_journal;
     /// The deputy is to close this descriptor, of those that it has accepted or made.
     std::function<void(std::uint32_t descriptor)> on_accepted_closed = [](std::uint32_t) {};
     /// The state may have changed: note() is to be kept now, before the other side is told of it.
@@ -159,6 +162,8 @@ class HomeRelay {
   void pump_calls();
   void close_left();
   static Result<AcceptedSocket> no_listener(const wire::RelayListening& wanted);
+  static Result<AcceptedSocket> no_journal();
+  void make_journals();
   static Result<AcceptedSocket> no_deputy(int type, const SocketName& local,
                                           const SocketName* peer);
   void retire(std::uint32_t id);

@@ -129,7 +129,29 @@ void HomeRelay::close_left() {
 std::set<std::uint32_t> HomeRelay::accepted_descriptors() const {
   std::set<std::uint32_t> all = acceptor_.descriptors();
   outgoing_.add_descriptors(all);
+  for (const auto& [id, stream] : streams_) {
+    if (stream.journal_descriptor() != 0) {
+      all.insert(stream.journal_descriptor());
+    }
+  }
   return all;
+}
+
+// Each is noted before anything is written by it.
+void HomeRelay::make_journals() {
+  bool has_made = false;
+  for (auto& [id, stream] : streams_) {
+    if (stream.needs_journal()) {
+      has_made = stream.begin_journal(handlers_.on_journal()) || has_made;
+    }
+  }
+  if (has_made) {
+    handlers_.on_change();
+  }
+}
+
+Result<AcceptedSocket> HomeRelay::no_journal() {
+  return fail(make_error(ErrorCode::kRetry, "make a journal for the process", "no deputy"));
 }
 
 Result<AcceptedSocket> HomeRelay::no_deputy(int /*type*/, const SocketName& /*local*/,

@@ -109,9 +109,57 @@ void HomeStream::adopt(const wire::HomeRelayState::Stream& noted) {
     adopt_connection(noted);
   }
   if (socket_ && fd_.valid()) {
-    static_cast<void>(socket_->adopt(noted.socket(), fd_.get(), {}, noted.out_first()));
+    adopt_socket(noted);
   }
   close_if_done();
+}
+
+void HomeStream::adopt_socket(const wire::HomeRelayState::Stream& noted) {
+  UniqueFd journal;
+  if (found_journal_.valid()) {
+    auto opened = SocketEnd::open_journal_of(found_journal_.get());
+    if (opened) {
+      journal = std::move(*opened);
+      journal_descriptor_ = noted.journal_descriptor();
+      journal_inode_ = noted.journal_inode();
+    } else {
+      log::error("{}", opened.error().message());
+    }
+    found_journal_.reset();
+  }
+  set_nonblocking();
+  const std::uint64_t written =
+      socket_->adopt(noted.socket(), fd_.get(), std::move(journal), noted.out_first());
+  if (!out_gone_ && !out_closed_) {
+    out_ = StreamBuffer(written);
+    out_acked_ = written;
+  }
+}
+
+bool HomeStream::needs_journal() const {
+  return socket_ && fd_.valid() && has_out() && !out_gone_ && !out_closed_ &&
+         journal_descriptor_ == 0 && !does_without_journal_;
+}
+
+bool HomeStream::begin_journal(Result<AcceptedSocket> made) {
+  struct stat status {};
+  const auto kept = made ? socket_->keep_journal(made->real.get(), fd_.get(), out_.first())
+                         : Result<void>(fail(made.error()));
+  if (!kept || fstat(made->real.get(), &status) != 0) {
+    log::warn("relay stream {} does without a journal: {}", id_,
+              kept ? "its inode is not known" : kept.error().message());
+    does_without_journal_ = true;
+    return false;
+  }
+  set_nonblocking();
+  journal_descriptor_ = made->descriptor;
+  journal_inode_ = status.st_ino;
+  return true;
+}
+
+// splice(2) waits for room where this is not set, and the deputy does not use the socket.
+void HomeStream::set_nonblocking() {
+  fcntl(fd_.get(), F_SETFL, fcntl(fd_.get(), F_GETFL) | O_NONBLOCK);
 }
 
 void HomeStream::adopt_connection(const wire::HomeRelayState::Stream& noted) {
@@ -149,6 +197,8 @@ void HomeStream::note(wire::HomeRelayState::Stream& noted) const {
   }
   if (socket_) {
     socket_->note(*noted.mutable_socket());
+    noted.set_journal_descriptor(journal_descriptor_);
+    noted.set_journal_inode(journal_inode_);
   }
 }
 
@@ -250,6 +300,9 @@ void HomeStream::write_out() {
     return;
   }
   if (socket_) {
+    if (needs_journal()) {
+      return;
+    }
     if (socket_->write(fd_.get(), out_) == SocketEnd::Written::kBroken) {
       drop_out();
     }

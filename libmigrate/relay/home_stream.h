@@ -5,11 +5,13 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "libmigrate/relay/connection_end.h"
+#include "libmigrate/relay/home_acceptor.h"
 #include "libmigrate/relay/home_terminal.h"
 #include "libmigrate/relay/link.h"
 #include "libmigrate/relay/socket_end.h"
@@ -29,6 +31,18 @@ class HomeStream {
              const std::optional<ConnectionEnd::Start>& connection = std::nullopt);
 
   std::uint32_t id() const { return id_; }
+
+  /// Of a Unix domain socket: an end of the journal that another worker's stream had. Call before
+  /// adopt().
+  void set_found_journal(UniqueFd end) { found_journal_ = std::move(end); }
+  /// Of one that has none yet, without which nothing is written: to be given by begin_journal().
+  bool needs_journal() const;
+  /// False if there is to be none: what a worker writes just when it dies is written again then.
+  bool begin_journal(Result<AcceptedSocket> made);
+  /// What the deputy has it as; 0: none.
+  std::uint32_t journal_descriptor() const { return journal_descriptor_; }
+  /// The same, once, when it is not needed any more.
+  std::uint32_t take_closed_journal() { return open() ? 0 : std::exchange(journal_descriptor_, 0); }
 
   /// Goes on where another worker's stream ended, as its note() says.
   void adopt(const wire::HomeRelayState::Stream& noted);
@@ -86,6 +100,8 @@ class HomeStream {
   void write_terminal();
   void read_in();
   void write_out();
+  void set_nonblocking();
+  void adopt_socket(const wire::HomeRelayState::Stream& noted);
   void adopt_connection(const wire::HomeRelayState::Stream& noted);
   void leave_connection();
   void drop_in();
@@ -103,7 +119,11 @@ class HomeStream {
   std::optional<HomeTerminal> terminal_;
   std::optional<ConnectionEnd> connection_;
   std::optional<SocketEnd> socket_;  // of a Unix domain socket
-  std::string local_;                // its names, as SocketName has them
+  UniqueFd found_journal_;
+  std::uint32_t journal_descriptor_ = 0;
+  std::uint64_t journal_inode_ = 0;
+  bool does_without_journal_ = false;
+  std::string local_;  // its names, as SocketName has them
   std::string peer_;
   bool out_reset_ = false;  // of a connection: the process's output ends with a reset
   bool leaves_ = false;     // and the process has closed it

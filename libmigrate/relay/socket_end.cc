@@ -82,12 +82,24 @@ Result<void> SocketEnd::open_journal() {
   }
   const UniqueFd reader(ends[0]);
   const UniqueFd writer(ends[1]);
-  const std::string path = "/proc/self/fd/" + std::to_string(reader.get());
-  journal_.reset(::open(path.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
-  if (!journal_.valid()) {
+  journal_ = MIGRATE_TRY(open_journal_of(reader.get()));
+  return {};
+}
+
+// What the socket had been told for its own sake would be taken for an offset.
+Result<void> SocketEnd::keep_journal(int end, int fd, std::uint64_t written) {
+  journal_ = MIGRATE_TRY(open_journal_of(end));
+  remember(fd, kFilling, begins_at(written));
+  return {};
+}
+
+Result<UniqueFd> SocketEnd::open_journal_of(int end) {
+  const std::string path = "/proc/self/fd/" + std::to_string(end);
+  UniqueFd journal(::open(path.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
+  if (!journal.valid()) {
     return fail(system_error("open", "a journal of a Unix domain socket"));
   }
-  return {};
+  return journal;
 }
 
 void SocketEnd::note(wire::SocketPlace& place) const {

@@ -20,6 +20,11 @@ class SocketEnd {
   /// Makes the journal. Without one, what a worker wrote just when it died is written again.
   /// Errors: kSystem.
   Result<void> open_journal();
+  /// The same, with a pipe that somebody else has made, of which `end` is one end (borrowed), for a
+  /// socket that others had before: nothing beyond `written` has been written to it.
+  Result<void> keep_journal(int end, int fd, std::uint64_t written);
+  /// A descriptor by which that pipe is read and written. Errors: kSystem.
+  static Result<UniqueFd> open_journal_of(int end);
   int journal() const { return journal_.get(); }
 
   void note(wire::SocketPlace& place) const;

@@ -76,6 +76,7 @@ class UnixLinks(LinkCase):
 
     def test_no_byte_is_lost_by_deaths_of_workers(self):
         self.pump_over_deaths()
+        self.assertNotIn("without a journal", self.testbed.logs(5000))
 
     def test_stdio_that_is_a_socket(self):
         """As programs have that a superserver or an editor starts."""

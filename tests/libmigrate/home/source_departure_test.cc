@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -24,6 +25,7 @@
 #include "base/file.h"
 #include "base/mapping.h"
 #include "libmigrate/links/tcp_listener.h"
+#include "libmigrate/relay/socket_end.h"
 #include "tests/libmigrate/inspect/held_process.h"
 #include "tests/libmigrate/move/held_state.h"
 #include "tests/libmigrate/move/loopback_destination.h"
@@ -203,6 +205,44 @@ TEST_F(SourceDepartureTest, TheDeputyListensInThePlaceOfTheProcess) {
   ASSERT_TRUE(accepted) << accepted.error().message();
   EXPECT_EQ(*SocketName::of_peer(accepted->real.get()), *SocketName::of(peer.get()));
   EXPECT_EQ(list_directory(folder).value().size(), before + 2);
+}
+
+TEST_F(SourceDepartureTest, TheDeputyKeepsAJournal) {
+  const std::string folder = "/proc/" + std::to_string(process_.pid()) + "/fd";
+  std::uint32_t descriptor = 0;
+  move_and_die(MoveOutcome::kCommitted, [&](Departed& departed) {
+    ASSERT_TRUE(departed.deputy->settle({}));
+    const std::size_t before = list_directory(folder).value().size();
+    const auto made = departed.deputy->make_journal({});
+    ASSERT_TRUE(made) << made.error().message();
+    descriptor = made->descriptor;
+    EXPECT_EQ(list_directory(folder).value().size(), before + 1);
+    const UniqueFd journal = SocketEnd::open_journal_of(made->real.get()).value();
+    ASSERT_EQ(::write(journal.get(), "abc", 3), 3);
+    ASSERT_TRUE(departed.deputy->settle({descriptor}));  // It is kept with what was accepted.
+    there_.stop();
+  });
+  // What was in it is there when the worker has died.
+  const UniqueFd end = fetch_descriptor(process_.pid(), descriptor).value();
+  const UniqueFd journal = SocketEnd::open_journal_of(end.get()).value();
+  std::array<char, 8> bytes{};
+  EXPECT_EQ(::read(journal.get(), bytes.data(), bytes.size()), 3);
+  EXPECT_STREQ(bytes.data(), "abc");
+  struct stat status {};
+  ASSERT_EQ(::fstat(end.get(), &status), 0);
+  // Of what was noted it is found by its number, if it is that one.
+  wire::HomeRelayState noted;
+  wire::HomeRelayState::Stream& stream = *noted.add_streams();
+  stream.set_id(1);
+  stream.set_journal_descriptor(descriptor);
+  for (const std::uint64_t inode :
+       {std::uint64_t{status.st_ino}, std::uint64_t{status.st_ino} + 1}) {
+    stream.set_journal_inode(inode);
+    RealFiles files;
+    files.note_streams(noted);
+    files.fetch_journals(process_.pid(), noted);
+    EXPECT_EQ(files.take_streams().front().journal.valid(), inode == status.st_ino);
+  }
 }
 
 TEST_F(SourceDepartureTest, LeavesADeputyWhichEndsWithIt) {

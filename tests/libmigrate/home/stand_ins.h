@@ -114,6 +114,9 @@ class StandInDeputy : public ParkedDeputy {
                                      const std::set<std::uint32_t>& /*accepted*/) override {
     return fail(make_error(ErrorCode::kRetry, "make a socket"));
   }
+  Result<AcceptedSocket> make_journal(const std::set<std::uint32_t>& /*accepted*/) override {
+    return fail(make_error(ErrorCode::kRetry, "make a journal"));
+  }
   Result<void> close_accepted(std::uint32_t /*descriptor*/) override { return {}; }
   Result<void> settle(const std::set<std::uint32_t>& accepted) override;
   void fetch_shared(RealFiles& /*files*/) const override {}
@@ -149,6 +152,9 @@ class StandInKeeper : public ParkedKeeper {
                                      const SocketName* /*peer*/,
                                      const std::set<std::uint32_t>& /*accepted*/) override {
     return fail(make_error(ErrorCode::kRetry, "make a socket"));
+  }
+  Result<AcceptedSocket> make_journal(const std::set<std::uint32_t>& /*accepted*/) override {
+    return fail(make_error(ErrorCode::kRetry, "make a journal"));
   }
   Result<void> close_accepted(std::uint32_t /*descriptor*/) override { return {}; }
   void end() override { doings_.take_step("keeper ends"); }

@@ -210,6 +210,126 @@ TEST_F(SocketEnds, HomeTakesWhatItHasNoted) {
   EXPECT_EQ(state.in_content(), "abcdef");
 }
 
+/// A worker at home, which has the real socket, and the deputy's end of the journal.
+struct HomeWorker {
+  HomeWorker(int real, int journal)
+      : stream(1, wire::RELAY_BOTH, UniqueFd(::dup(real)), std::nullopt) {
+    stream.set_found_journal(UniqueFd(::dup(journal)));
+  }
+  void put(const std::string& bytes) {
+    wire::RelayData data;
+    data.set_stream(1);
+    data.set_offset(next());
+    data.set_content(bytes);
+    EXPECT_TRUE(stream.accept_data(data));
+  }
+  std::uint64_t next() {
+    wire::RelayResumed::Stream resumed;
+    stream.describe(resumed);
+    return resumed.out_next();
+  }
+  wire::HomeRelayState::Stream note() const {
+    wire::HomeRelayState::Stream noted;
+    stream.note(noted);
+    return noted;
+  }
+  HomeStream stream;
+};
+
+TEST_F(SocketEnds, WhatHomeHasWrittenIsNotWrittenAgain) {
+  const timeval own{.tv_sec = 30, .tv_usec = 0};  // The process's, which is no offset.
+  ::setsockopt(ours.get(), SOL_SOCKET, SO_SNDTIMEO, &own, sizeof(own));
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  const UniqueFd deputys(ends[0]);
+  wire::HomeRelayState::Stream state;
+  {
+    HomeWorker first(ours.get(), -1);
+    EXPECT_TRUE(first.stream.needs_journal());
+    first.put("a");
+    first.stream.pump_real(POLLOUT, true);
+    EXPECT_EQ(hear(), "nothing");  // It waits for the journal.
+    EXPECT_TRUE(first.stream.begin_journal(AcceptedSocket{UniqueFd(::dup(ends[0])), 77}));
+    ::close(ends[1]);
+    state = first.note();
+    EXPECT_EQ(state.journal_descriptor(), 77U);
+  }
+  {
+    HomeWorker idle(ours.get(), deputys.get());
+    idle.stream.adopt(state);
+    EXPECT_EQ(idle.next(), 0U);
+  }
+  {
+    HomeWorker second(ours.get(), deputys.get());
+    second.stream.adopt(state);
+    second.put("abc");
+    second.stream.pump_real(POLLOUT, true);
+    EXPECT_EQ(hear(), "abc");  // And dies before it has state that.
+  }
+  HomeWorker third(ours.get(), deputys.get());
+  third.stream.adopt(state);
+  EXPECT_EQ(third.next(), 3U);
+  EXPECT_FALSE(third.stream.needs_journal());
+  third.put("def");
+  third.stream.pump_real(POLLOUT, true);
+  EXPECT_EQ(hear(), "def");
+  third.stream.close();
+  EXPECT_EQ(third.stream.take_closed_journal(), 77U);
+  EXPECT_EQ(third.stream.take_closed_journal(), 0U);
+}
+
+TEST_F(SocketEnds, OfWhatHomeWasWritingTheRestComesAgain) {
+  ASSERT_EQ(::fcntl(ours.get(), F_SETFL, 0), 0);  // As most programs have them: nobody may wait.
+  std::array<int, 2> ends{};
+  ASSERT_EQ(::pipe(ends.data()), 0);
+  const UniqueFd deputys(ends[0]);
+  std::string sent;
+  std::string heard;
+  wire::HomeRelayState::Stream state;
+  for (int worker = 0; worker < 20; ++worker) {
+    HomeWorker home(ours.get(), worker == 0 ? -1 : deputys.get());
+    if (worker == 0) {
+      ASSERT_TRUE(home.stream.begin_journal(AcceptedSocket{UniqueFd(::dup(ends[0])), 77}));
+      ::close(ends[1]);
+      state = home.note();
+    } else {
+      home.stream.adopt(state);
+      sent.resize(home.next());
+    }
+    for (int i = 0; i < 2; ++i) {
+      const std::string bytes(30'000, static_cast<char>('a' + (worker * 2 + i) % 26));
+      home.put(bytes);
+      sent += bytes;
+    }
+    home.stream.pump_real(POLLOUT, true);
+    if (worker % 3 == 0) {
+      state = home.note();
+    }
+    if (worker % 4 == 3) {  // Else the peer reads nothing, and the socket fills.
+      for (std::string more = hear(); more != "nothing"; more = hear()) {
+        heard += more;
+      }
+    }
+  }
+  HomeWorker last(ours.get(), deputys.get());
+  last.stream.adopt(state);
+  sent.resize(last.next());
+  for (std::string more = hear(); more != "nothing"; more = hear()) {
+    heard += more;
+  }
+  EXPECT_EQ(heard, sent);
+}
+
+/// Without a deputy.
+TEST_F(SocketEnds, HomeWritesWithoutAJournalWhereThereIsNone) {
+  HomeWorker home(ours.get(), -1);
+  EXPECT_FALSE(home.stream.begin_journal(fail(make_error(ErrorCode::kRetry, "make a journal"))));
+  EXPECT_FALSE(home.stream.needs_journal());
+  home.put("abc");
+  home.stream.pump_real(POLLOUT, true);
+  EXPECT_EQ(hear(), "abc");
+}
+
 TEST_F(SocketEnds, ManyBytesGoInPieces) {
   std::string sent;
   std::string heard;
