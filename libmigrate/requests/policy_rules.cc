@@ -32,6 +32,10 @@ std::string fault_of(const PolicyRule& rule) {
   if (rule.min_bytes > rule.max_bytes) {
     return "min_bytes is more than max_bytes: it fits nothing";
   }
+  if (rule.kind && is_of_file(*rule.kind) && !rule.name.empty() &&
+      std::string_view("/*?[").find(rule.name.front()) == std::string_view::npos) {
+    return "it fits nothing: paths of files begin with /, and so must their pattern, or with *";
+  }
   const bool never_of_file = rule.kind && !is_of_file(*rule.kind);
   if (never_of_file && rule.travel == Travel::kLocal) {
     return "only files can be local; a heap, a stack and an arena are nowhere else";

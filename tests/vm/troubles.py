@@ -53,9 +53,7 @@ class Troubles(MoveCase):
         process = self.start()
         outcome = self.move(process, "d", "--transport", "rdma", status=FAILED)
         self.assertIn(f"port {DEVICE}/1 of this host is down", str(outcome))
-        began = time.monotonic()
         self.move(process, "d", "--wait", "done", transport="tcp")
-        self.assertLess(time.monotonic() - began, 20, "nobody waited for RDMA in vain")
         self.assertTrue(self.says("a", f"port {DEVICE}/1 of this host is down"), self.logs())
         self.finish(process)
         # Where they come from.

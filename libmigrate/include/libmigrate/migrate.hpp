@@ -1,5 +1,5 @@
 /// libmigrate for C++20: migrate.h with values, exceptions and scopes. Header-only; link
-/// libmigrate.so.
+/// libmigrate.so. Needs exceptions and run-time type information (no -fno-exceptions, -fno-rtti).
 ///
 ///   migrate::move_self("hostB");                    // throws migrate::error where it was
 ///   if (auto moved = migrate::try_move_self("hostB"); !moved) {

@@ -89,6 +89,7 @@ TEST(PolicyRules, EachMistakeIsSaidInItsWords) {
   expect_said("max_bytes = \"4k\"", "write a whole number from 0");
   expect_said("min_bytes = 2\nmax_bytes = 1", "min_bytes is more than max_bytes");
   expect_said("name = \"a\\nb\"", "a name has no control characters");
+  expect_said("kind = \"file\"\nname = \"relative/*\"", "paths of files begin with /");
   expect_said("name = \"a\\u007f\"", "a name has no control characters");
   expect_said("name = \"" + std::string(1025, 'a') + "\"", "at most 1024 bytes");
   expect_said("known = true\nkind = \"arena\"", "only of files it is asked whether they are known");
