@@ -1,5 +1,6 @@
 #include <unistd.h>
 
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -142,6 +143,54 @@ Answer wait_for(const migrate_options& options, const char* process, const char*
                           ",\"for\":" + quote(what) + "}");
 }
 
+/// Whether the daemon went away before it had said anything about the request's end.
+bool was_left(const Answer& answer) {
+  return answer.status == MIGRATE_ERROR && answer.json == "{}";
+}
+
+Answer watch(const migrate_options& options, const char* process,
+             const std::function<bool(const migrate_sighting&)>& seen) {
+  if (process == nullptr || *process == '\0') {
+    return answer_of(MIGRATE_USAGE, "watch needs a process: its global name, id or pid");
+  }
+  constexpr double kRestartedWithinSeconds = 60;
+  constexpr unsigned kPauseUs = 200'000;
+  const std::string request = "{\"command\":\"watch\",\"process\":" + quote(process) + "}";
+  const TimeLimit limit(options.time_limit_seconds);
+  std::optional<TimeLimit> restart;  // Nothing: the daemon answers, or has not answered yet.
+  bool was_seen = false;
+  for (;;) {
+    Answer answer = exchange(options, request, limit, [&](const std::string& event) {
+      const ObjectScanner scanner(event);
+      if (scanner.string("event").value_or("") != "process") {
+        return true;
+      }
+      was_seen = true;
+      restart.reset();
+      const auto text = [&](const char* name) { return scanner.string(name).value_or(""); };
+      const std::string identity = text("identity");
+      const std::string state = text("state");
+      const std::string where = text("where");
+      return seen({sizeof(migrate_sighting), identity.c_str(), state.c_str(), where.c_str()});
+    });
+    if (was_seen && was_left(answer) && !restart) {
+      restart.emplace(kRestartedWithinSeconds);
+    }
+    if (!was_seen || !was_left(answer) || restart->is_over() || limit.is_over()) {
+      return answer;
+    }
+    ::usleep(kPauseUs);
+  }
+}
+
+Answer kill_process(const migrate_options& options, const char* process, int signal) {
+  if (process == nullptr || *process == '\0') {
+    return answer_of(MIGRATE_USAGE, "kill needs a process: its global name, id or pid");
+  }
+  return ask_briefly(options, "{\"command\":\"kill\",\"process\":" + quote(process) +
+                                  ",\"signal\":" + std::to_string(signal) + "}");
+}
+
 Answer state_of(const migrate_options& options, const char* process) {
   if (process == nullptr || *process == '\0') {
     return answer_of(MIGRATE_USAGE, "state needs a process: its id or pid");
@@ -204,6 +253,24 @@ extern "C" int migrate_wait(const char* process, const char* condition,
                             const struct migrate_options* options, migrate_result** result) {
   return with_options(options, result, [&](const migrate_options& chosen) {
     return wait_for(chosen, process, condition);
+  });
+}
+
+extern "C" int migrate_watch(const char* process,
+                             int (*seen)(const struct migrate_sighting* sighting, void* data),
+                             void* data, const struct migrate_options* options,
+                             migrate_result** result) {
+  return with_options(options, result, [&](const migrate_options& chosen) {
+    return watch(chosen, process, [&](const migrate_sighting& sighting) {
+      return seen == nullptr || seen(&sighting, data) == 0;
+    });
+  });
+}
+
+extern "C" int migrate_kill(const char* process, int signal, const struct migrate_options* options,
+                            migrate_result** result) {
+  return with_options(options, result, [&](const migrate_options& chosen) {
+    return kill_process(chosen, process, signal);
   });
 }
 

@@ -26,6 +26,7 @@
 #include <libmigrate/migrate_hooks.h>
 #include <libmigrate/migrate_result.h>
 #include <libmigrate/migrate_task.h>
+#include <libmigrate/migrate_watch.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -82,7 +83,7 @@ MIGRATE_API int migrate_check_self(const char* destination, const struct migrate
                                    migrate_result** result);
 
 /* The processes that this host knows, those that are over only if `all` is not 0; or one of them.
- * `process` is a pid of this host in decimal or an id, or the beginning of one. */
+ * `process` is a pid of this host in decimal, an id, or the beginning of one, or a global name. */
 MIGRATE_API int migrate_list(int all, const struct migrate_options* options,
                              migrate_result** result);
 MIGRATE_API int migrate_state(const char* process, const struct migrate_options* options,

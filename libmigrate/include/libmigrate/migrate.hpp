@@ -17,6 +17,7 @@
 #include <libmigrate/migrate_map.hpp>
 #include <libmigrate/migrate_result.hpp>
 #include <libmigrate/migrate_task.hpp>
+#include <libmigrate/migrate_watch.hpp>
 #include <optional>
 #include <stdexcept>
 #include <string>

@@ -263,6 +263,69 @@ TEST(Client, AWaitHasALimit) {
   EXPECT_EQ(open_descriptors(), before);
 }
 
+TEST(Client, WatchTellsWhereAProcessIs) {
+  PretendedDaemon daemon(
+      "{\"event\":\"process\",\"identity\":\"a/1/2\",\"state\":\"not-moved\",\"where\":\"a\"}\n"
+      "{\"event\":\"unreachable\",\"message\":\"x\"}\n"
+      "{\"event\":\"process\",\"identity\":\"a/1/2\",\"state\":\"done\",\"where\":\"tcp://"
+      "b:7070\"}\n"
+      "{\"event\":\"result\",\"exit\":0,\"exit_status\":9}\n");
+  const migrate_options options = daemon.options();
+  std::vector<std::string> seen;
+  const auto note = [](const migrate_sighting* sighting, void* data) {
+    static_cast<std::vector<std::string>*>(data)->push_back(
+        std::string(sighting->identity) + " " + sighting->state + " " + sighting->where);
+    return 0;
+  };
+  Held result;
+  EXPECT_EQ(migrate_watch("a/1/2", note, &seen, &options, &result), MIGRATE_DONE);
+  EXPECT_EQ(seen, (std::vector<std::string>{"a/1/2 not-moved a", "a/1/2 done tcp://b:7070"}));
+  double status = 0;
+  EXPECT_EQ(migrate_result_number(result.get(), "exit_status", &status), 0);
+  EXPECT_EQ(status, 9);
+  const auto request = migrate::parse_object(daemon.request());
+  EXPECT_EQ(migrate::command_of(request).value(), "watch");
+  EXPECT_EQ(migrate::parse_process(request).value().id, "a/1/2");
+}
+
+TEST(Client, WhoeverWatchesMayStop) {
+  PretendedDaemon daemon(
+      "{\"event\":\"process\",\"identity\":\"a/1/2\",\"state\":\"away\",\"where\":\"b\"}\n");
+  const migrate_options options = daemon.options();
+  EXPECT_EQ(
+      migrate_watch(
+          "a/1/2", [](const migrate_sighting*, void*) { return 1; }, nullptr, &options, nullptr),
+      MIGRATE_DONE);
+}
+
+TEST(Client, WatchGoesOnWithTheNextDaemonAsLongAsItMay) {
+  migrate_options options = {};
+  {
+    PretendedDaemon daemon(
+        "{\"event\":\"process\",\"identity\":\"a/1/2\",\"state\":\"away\",\"where\":\"b\"}\n");
+    options = daemon.options();
+    options.time_limit_seconds = 0.5;
+    int seen = 0;
+    EXPECT_NE(migrate_watch(
+                  "a/1/2",
+                  [](const migrate_sighting*, void* data) { return ++*static_cast<int*>(data), 0; },
+                  &seen, &options, nullptr),
+              MIGRATE_DONE);
+    EXPECT_EQ(seen, 1);
+  }
+}
+
+TEST(Client, KillSaysWhichSignal) {
+  PretendedDaemon daemon(
+      "{\"event\":\"result\",\"exit\":0,\"identity\":\"a/1/2\",\"signal\":10}\n");
+  const migrate_options options = daemon.options();
+  EXPECT_EQ(migrate_kill("a/1/2", 10, &options, nullptr), MIGRATE_DONE);
+  const auto request = migrate::parse_object(daemon.request());
+  EXPECT_EQ(migrate::request_as<migrate::KillRequest>(request).value().signal, 10U);
+  EXPECT_EQ(migrate_kill("", 10, &options, nullptr), MIGRATE_USAGE);
+  EXPECT_EQ(migrate_watch(nullptr, nullptr, nullptr, &options, nullptr), MIGRATE_USAGE);
+}
+
 TEST(Client, ErrorsSayWhatAndWhy) {
   {
     PretendedDaemon daemon(

@@ -103,6 +103,38 @@ TEST(Cpp, WhatAProgressFunctionThrowsComesWhenTheCallIsOver) {
   EXPECT_EQ(heard, std::vector<std::string>{"offer"});
 }
 
+TEST(Cpp, WatchTellsWhereAProcessIs) {
+  const std::string seen_at_b =
+      R"({"event":"process","identity":"a/1/2","state":"done","where":"b"})"
+      "\n";
+  {
+    const PretendedDaemon daemon(seen_at_b +
+                                 "{\"event\":\"result\",\"exit\":0,\"exit_status\":9}\n");
+    std::vector<std::string> seen;
+    const migrate::result ended = migrate::try_watch(
+        "a/1/2",
+        [&](const migrate::sighting& each) {
+          seen.push_back(each.identity + " " + each.state + " " + each.where);
+          return true;
+        },
+        daemon.options());
+    EXPECT_EQ(seen, std::vector<std::string>{"a/1/2 done b"});
+    EXPECT_EQ(ended.number("exit_status").value_or(0), 9);
+  }
+  {
+    const PretendedDaemon daemon(seen_at_b);
+    EXPECT_THROW(
+        migrate::try_watch(
+            "a/1/2", [](const migrate::sighting&) -> bool { throw std::length_error("enough"); },
+            daemon.options()),
+        std::length_error);
+  }
+  const PretendedDaemon daemon(
+      R"({"event":"result","exit":3,"error":{"code":"refused","message":"not yours"}})"
+      "\n");
+  EXPECT_THROW(migrate::send_signal("a/1/2", 15, daemon.options()), migrate::error);
+}
+
 TEST(Cpp, AHoldIsAScope) {
   const auto holds = [] { return migrate::Program::open(getpid()).value().read().value().holds; };
   {
