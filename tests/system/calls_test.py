@@ -121,7 +121,7 @@ asyncio.run(main())
 # New connections all the time, beside some that stay: each byte must come back.
 TRAFFIC = r"""
 import asyncio, os, sys
-address, port, stay, rounds = sys.argv[1], *map(int, sys.argv[2:5])
+address, port, stay, stop = sys.argv[1], *map(int, sys.argv[2:4]), sys.argv[4]
 async def ask(reader, writer, text):
     writer.write(text)
     await writer.drain()
@@ -147,7 +147,9 @@ async def refused():
 async def main():
     over = asyncio.Event()
     staying = [asyncio.create_task(stays(over)) for _ in range(stay)]
-    for number in range(rounds):
+    number = -1
+    while not os.path.exists(stop):
+        number += 1
         await comes()
         if number % 10 == 9:
             await refused()
@@ -242,9 +244,11 @@ class Calls(unittest.TestCase):
                 seen = self.observe(CASES[name], places)
                 self.assertEqual(seen, expected, self.testbed.logs(15))
 
-    def start_traffic(self, stay, rounds):
-        process = self.testbed.start("hostA", PYTHON, "-c", TRAFFIC, HOSTS["hostC"], self.port, stay,
-                                     rounds)
+    def start_traffic(self, stay):
+        """It goes on until its stop file is there."""
+        stop = self.testbed.new_path()
+        process = self.testbed.start("hostA", PYTHON, "-c", TRAFFIC, HOSTS["hostC"], self.port, stay, stop)
+        process.stop_file = stop
         self.assertTrue(process.wait_ready(), bytes(process.output))
         return process
 
@@ -253,19 +257,21 @@ class Calls(unittest.TestCase):
                         f"{bytes(process.output[-2000:])}\n{self.testbed.logs()}")
 
     def test_a_client_moves_in_traffic(self):
-        process = self.start_traffic(10, 250)
+        process = self.start_traffic(10)
         for place, mark in (("hostB", 20), ("hostC", 80), ("hostA", 140), ("hostB", 200)):
             self.wait_at(process, mark)
             self.move(process, place)
+        process.stop_file.touch()
         self.assertEqual(process.wait(), 0, bytes(process.output[-2000:]))
 
     def test_no_connection_is_lost_by_deaths_of_workers(self):
-        process = self.start_traffic(5, 200)
+        process = self.start_traffic(5)
         self.move(process, "hostB")
         for mark in range(20, 180, 20):
             self.wait_at(process, mark)
             host = "hostA" if mark % 40 else "hostB"
             os.kill(worker_of(self.testbed, host, process), signal.SIGKILL)
+        process.stop_file.touch()
         self.assertEqual(process.wait(), 0, bytes(process.output[-2000:]))
 
     def test_nothing_is_left(self):

@@ -232,7 +232,8 @@ sys.exit(42)
         with Testbed() as testbed:
             process = self.start_parent(testbed, parent)
             for mode, host in (("lazy", "hostB"), ("precopy", "hostA")):
-                outcome = testbed.control("hostA", "move", process.pid, host, "--mode", mode, "--retry", "60")
+                outcome = testbed.control("hostA", "move", process.pid, host, "--mode", mode, "--retry", "180",
+                                          seconds=200)  # Chance, on a busy host.
                 self.assertEqual(outcome.status, DONE, outcome)
             self.assertEqual(finish(process), "")
 
