@@ -49,9 +49,10 @@ Result<UniqueFd> make_device() {
   if (::ioctl(device.get(), TUNSETIFF, &wanted) != 0) {
     return fail(system_error("make", "a network device"));
   }
-  // It goes with the namespace, by the kernel's own thread, and not with the descriptor: whoever has
-  // the last one, the init of a cell at its end, would wait for all processors to be done with the
-  // device (rcu_barrier in tun_chr_close), on a busy host for seconds, one cell after the other.
+  // It goes with the namespace, by the kernel's own thread, and not with the descriptor: whoever
+  // has the last one, the init of a cell at its end, would wait for all processors to be done with
+  // the device (rcu_barrier in tun_chr_close), on a busy host for seconds, one cell after the
+  // other.
   if (::ioctl(device.get(), TUNSETPERSIST, 1) != 0) {
     return fail(system_error("keep", "a network device"));
   }
