@@ -56,7 +56,7 @@ TEST_F(PreambleTest, HasTheDocumentedLayout) {
 TEST_F(PreambleTest, RefusesOtherProtocolsAndVersions) {
   EXPECT_EQ(receive_changed(0, 'G').error().code, ErrorCode::kCorrupt);
   EXPECT_EQ(receive_changed(6, 0).error().code, ErrorCode::kCorrupt);
-  EXPECT_EQ(receive_changed(6, 8).error().code, ErrorCode::kCorrupt);
+  EXPECT_EQ(receive_changed(6, 9).error().code, ErrorCode::kCorrupt);
   EXPECT_EQ(receive_changed(7, 1).error().code, ErrorCode::kCorrupt);
   EXPECT_EQ(receive_changed(31, 1).error().code, ErrorCode::kCorrupt);
   const auto other = receive_changed(4, 1);
