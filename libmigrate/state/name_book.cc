@@ -1,6 +1,10 @@
 #include "libmigrate/state/name_book.h"
 
+#include <fcntl.h>
+
 #include <utility>
+
+#include "base/file.h"
 
 namespace migrate {
 namespace {
@@ -28,10 +32,15 @@ std::string NameBook::path(const std::string& state_directory) {
   return state_directory + "/names.sqlite";
 }
 
+std::string NameBook::links_mark(const std::string& state_directory) {
+  return state_directory + "/links";
+}
+
 Result<NameBook> NameBook::open(const std::string& state_directory, int patience_ms) {
   return NameBook(
       MIGRATE_TRY(Database::open(path(state_directory), patience_ms,
-                                 [](Database& database) { return database.execute(kTables); })));
+                                 [](Database& database) { return database.execute(kTables); })),
+      links_mark(state_directory));
 }
 
 Result<std::size_t> NameBook::count(const char* table, uid_t user) {
@@ -91,6 +100,11 @@ Result<void> NameBook::link(const EndLink& link) {
   row.bind(1, link.process).bind(2, link.other).bind(3, std::int64_t{link.signal});
   row.bind(4, std::int64_t{link.user}).bind(5, link.asker);
   MIGRATE_TRY(row.step());
+  return mark_links();
+}
+
+Result<void> NameBook::mark_links() {
+  MIGRATE_TRY(open_file(links_mark_, O_WRONLY | O_CREAT, 0600));
   return {};
 }
 

@@ -4,6 +4,7 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/result.h"
@@ -39,6 +40,8 @@ class NameBook {
   /// Creates it if missing. Waits up to `patience_ms` for others, now and in each call.
   static Result<NameBook> open(const std::string& state_directory, int patience_ms = 5000);
   static std::string path(const std::string& state_directory);
+  /// A file that is there if there may be links; whoever finds none removes it, and looks again.
+  static std::string links_mark(const std::string& state_directory);
 
   NameBook(NameBook&&) noexcept = default;
   NameBook& operator=(NameBook&&) noexcept = default;
@@ -56,14 +59,18 @@ class NameBook {
   Result<void> link(const EndLink& link);
   /// Whether there was one of these two.
   Result<bool> unlink(const std::string& process, const std::string& other);
+  /// Sets the mark: see links_mark().
+  Result<void> mark_links();
   /// All of them, oldest first; those of one process only, if it is given.
   Result<std::vector<EndLink>> links(const std::string& process = {});
 
  private:
-  explicit NameBook(Database database) : database_(std::move(database)) {}
+  NameBook(Database database, std::string links_mark)
+      : database_(std::move(database)), links_mark_(std::move(links_mark)) {}
   Result<std::size_t> count(const char* table, uid_t user);
 
   Database database_;
+  std::string links_mark_;
 };
 
 }  // namespace migrate

@@ -202,6 +202,24 @@ class Identities(Case):
         self.testbed.command("restart", "hostB", check=True)
         self.assertEqual(second.wait(), -signal.SIGKILL)
 
+    def test_links_to_nowhere_hold_up_nobody(self):
+        """One child of the daemon follows all links, whoever made how many to hosts that never answer."""
+        first, second, ends = self.start(), self.start("hostB"), self.start()
+        for number in range(20):
+            self.answer("hostA", "link", "--one-way", ends.identity, f"192.0.2.{number + 1}/1/2")
+        ends.popen.kill()
+        time.sleep(2)
+        self.answer("hostA", "link", first.identity, second.identity)
+        first.popen.kill()
+        self.assertEqual(second.wait(), -signal.SIGKILL)
+        keepers = [pid for pid, name in harness.processes_of(self.testbed.hosts()[0]).items()
+                   if name == "migrated-links"]
+        self.assertEqual(len(keepers), 1)
+        for number in range(20):
+            self.answer("hostA", "link", "--remove", "--one-way", ends.identity, f"192.0.2.{number + 1}/1/2")
+        self.assertTrue(wait_until(lambda: "migrated-links" not in harness.processes_of(
+            self.testbed.hosts()[0]).values()))
+
     def test_names_are_of_living_processes(self):
         process, other = self.start(), self.start("hostB")
         given = self.answer("hostC", "name", "set", "solver", process.identity)

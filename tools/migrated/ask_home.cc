@@ -1,8 +1,5 @@
 #include "tools/migrated/ask_home.h"
 
-#include <unistd.h>
-
-#include <algorithm>
 #include <optional>
 #include <span>
 #include <utility>
@@ -70,27 +67,6 @@ Result<HomeQuestion> read_question(const WorkerContext& context, const PeerIdent
   return question;
 }
 
-/// Whether nothing is to be done about it any more.
-bool follow(const LocalService& service, const EndLink& link) {
-  const auto asker = asker_from(parse_object(link.asker));
-  const auto answer =
-      asker ? ask_home(service, {.asker = *asker,
-                                 .identity = link.other,
-                                 .wanted = KillRequest{static_cast<std::uint32_t>(link.signal)}})
-            : Result<Answer>(fail(asker.error()));
-  const bool is_told =
-      answer && (answer->exit_code == MIGRATE_DONE || answer->exit_code == MIGRATE_REFUSED ||
-                 answer->error_code() == to_string(ErrorCode::kNotFound));
-  const std::string problem =
-      !answer ? answer.error().message()
-      : answer->exit_code == MIGRATE_DONE
-          ? "signal " + std::to_string(link.signal) + " sent"
-          : text_member(answer->result.value("error", json::object()), "message");
-  log::info("{} has ended, and {} is linked to it: {}{}", link.process, link.other, problem,
-            is_told || !asker ? "" : "; tried again");
-  return is_told || !asker;
-}
-
 }  // namespace
 
 Result<Answer> ask_host(const PeerTrust& trust, const Address& address,
@@ -139,32 +115,6 @@ void answer_host(const WorkerContext& context, PeerTrust::Peer peer) {
               text_member(answer.result.value("error", json::object()), "message"));
   }
   EventSink(std::move(peer.channel)).finish(answer.exit_code, std::move(answer.result));
-}
-
-bool has_due_links(const std::string& state_directory) {
-  if (::access(NameBook::path(state_directory).c_str(), F_OK) != 0) {
-    return false;
-  }
-  auto book = NameBook::open(state_directory, 0);
-  const auto links = book ? book->links() : Result<std::vector<EndLink>>(fail(book.error()));
-  return links &&
-         std::ranges::any_of(*links, [](const EndLink& link) { return is_over(link.process); });
-}
-
-void follow_links(const LocalService& service) {
-  auto book = NameBook::open(service.context.state_directory);
-  const auto links = book ? book->links() : Result<std::vector<EndLink>>(fail(book.error()));
-  if (!links) {
-    log::warn("{}", links.error().message());
-    return;
-  }
-  for (const EndLink& link : *links) {
-    if (is_over(link.process) && follow(service, link)) {
-      if (const auto gone = book->unlink(link.process, link.other); !gone) {
-        log::warn("{}", gone.error().message());
-      }
-    }
-  }
 }
 
 }  // namespace migrate

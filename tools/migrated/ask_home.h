@@ -25,10 +25,4 @@ Result<Answer> ask_host(const PeerTrust& trust, const Address& address,
 /// for the question.
 void answer_host(const WorkerContext& context, PeerTrust::Peer peer);
 
-/// Sends the signals of all links of which a process has ended, and forgets these links; those
-/// whose other home does not answer are kept.
-void follow_links(const LocalService& service);
-/// Whether there are any such links. Blocks hardly ever; false if it would.
-bool has_due_links(const std::string& state_directory);
-
 }  // namespace migrate

@@ -31,7 +31,7 @@
 #include "libmigrate/links/gateway.h"
 #include "libmigrate/state/registry.h"
 #include "libmigrate/state/session_file.h"
-#include "tools/migrated/ask_home.h"
+#include "tools/migrated/link_keeper.h"
 #include "tools/migrated/local_request.h"
 #include "tools/migrated/peer_request.h"
 #include "tools/migrated/privileges.h"
@@ -50,9 +50,6 @@ constexpr const char* kNoDescriptorsReply =
 /// Waited after a failure that would come again at once (no memory).
 constexpr std::chrono::milliseconds kPause{50};
 constexpr int kLookForOrphansMs = 500;
-/// Between looks for links of processes that have ended; doubles while another home is waited for.
-constexpr std::chrono::milliseconds kLinksPause{500};
-constexpr std::chrono::milliseconds kLongestLinksPause{30'000};
 /// Between attempts to take over a session: begins with Adoption::pause and doubles up to this.
 constexpr std::chrono::milliseconds kLongestAdoptionPause{5'000};
 
@@ -299,7 +296,7 @@ Result<void> Daemon::run() {
   bool more = false;
   for (;;) {
     adopt_orphans();
-    follow_links();
+    start_link_keeper();
     waits = {
         {signals_.get(), POLLIN, 0}, {promoted_read_.get(), POLLIN, 0}, {local_->fd(), POLLIN, 0}};
     for (const TcpListener& listener : listeners_) {
@@ -381,18 +378,16 @@ void Daemon::adopt_orphans() {
   }
 }
 
-// Links live in a file, so that they outlive whoever serves them.
-void Daemon::follow_links() {
+// One child for all of them, so that they are followed by one and hold up nobody.
+void Daemon::start_link_keeper() {
   const auto now = std::chrono::steady_clock::now();
   if (now < next_links_) {
     return;
   }
-  const bool is_due = has_due_links(context_.state_directory);
-  links_pause_ = is_due ? std::min(2 * links_pause_, kLongestLinksPause) : kLinksPause;
-  next_links_ = now + links_pause_;
-  if (is_due) {
+  next_links_ = now + std::chrono::milliseconds(kLookForOrphansMs);
+  if (auto taken = take_links(context_.state_directory)) {
     fork_child({}, [&] {
-      migrate::follow_links({context_, peers_, {}});
+      keep_links({context_, peers_, {}}, std::move(*taken));
       return 0;
     });
   }

@@ -61,7 +61,7 @@ class Daemon {
   void reap();
   void note_promoted();
   void adopt_orphans();
-  void follow_links();
+  void start_link_keeper();
   void turn_away(int listener, const Error& error, std::string_view reply);
   void open_spare();
   void accept_local();
@@ -106,9 +106,8 @@ class Daemon {
   std::set<std::string> closed_sessions_;             ///< Seen to be closed.
   std::map<std::string, Adoption> adoptions_;         ///< By session, while it is without a worker.
   std::chrono::steady_clock::time_point next_look_;   ///< For orphaned sessions.
-  std::chrono::steady_clock::time_point next_links_;  ///< For links of what has ended.
-  std::chrono::milliseconds links_pause_{0};
-  std::unordered_map<pid_t, Client> connecting_;  ///< Children that are not (yet) workers.
+  std::chrono::steady_clock::time_point next_links_;  ///< For links without a keeper.
+  std::unordered_map<pid_t, Client> connecting_;      ///< Children that are not (yet) workers.
 };
 
 }  // namespace migrate

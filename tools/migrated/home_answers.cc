@@ -188,6 +188,11 @@ struct HomeAnswers {
     if (held) {
       MIGRATE_TRY(must_own("give the name", name, held->user));
     }
+    for (const GivenName& each : MIGRATE_TRY(book.names())) {
+      if (each.user == question.asker.user && is_over(each.identity)) {
+        MIGRATE_TRY(book.take_away(each));  // It would count for him.
+      }
+    }
     const GivenName given{.name = name, .identity = identity, .user = question.asker.user};
     MIGRATE_TRY(book.give(given));
     return Answer{MIGRATE_DONE, told_of(given, context.host_name)};

@@ -55,9 +55,11 @@ TEST_F(NameBookTest, AUserHasSoManyNamesAndNoMore) {
 }
 
 TEST_F(NameBookTest, LinksOutliveWhoeverMadeThem) {
+  EXPECT_FALSE(std::filesystem::exists(NameBook::links_mark(directory_)));
   EXPECT_TRUE(book().link(a_link("a/1/2", "b/1/2")));
   EXPECT_TRUE(book().link(a_link("a/1/2", "b/1/2")));
   EXPECT_TRUE(book().link(a_link("a/3/2", "b/1/2")));
+  EXPECT_TRUE(std::filesystem::exists(NameBook::links_mark(directory_)));
   EXPECT_EQ(book().links().value(),
             (std::vector{a_link("a/1/2", "b/1/2"), a_link("a/3/2", "b/1/2")}));
   EXPECT_EQ(book().links("a/3/2").value(), std::vector{a_link("a/3/2", "b/1/2")});
