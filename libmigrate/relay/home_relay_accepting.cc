@@ -141,8 +141,15 @@ std::set<std::uint32_t> HomeRelay::accepted_descriptors() const {
 void HomeRelay::make_journals() {
   bool has_made = false;
   for (auto& [id, stream] : streams_) {
-    if (stream.needs_journal()) {
-      has_made = stream.begin_journal(handlers_.on_journal()) || has_made;
+    if (!stream.needs_journal()) {
+      continue;
+    }
+    auto made = handlers_.on_journal();
+    const std::uint32_t descriptor = made ? made->descriptor : 0;
+    if (stream.begin_journal(std::move(made))) {
+      has_made = true;
+    } else if (descriptor != 0) {
+      handlers_.on_accepted_closed(descriptor);
     }
   }
   if (has_made) {

@@ -143,11 +143,15 @@ bool HomeStream::needs_journal() const {
 
 bool HomeStream::begin_journal(Result<AcceptedSocket> made) {
   struct stat status {};
-  const auto kept = made ? socket_->keep_journal(made->real.get(), fd_.get(), out_.first())
-                         : Result<void>(fail(made.error()));
-  if (!kept || fstat(made->real.get(), &status) != 0) {
-    log::warn("relay stream {} does without a journal: {}", id_,
-              kept ? "its inode is not known" : kept.error().message());
+  Result<void> kept = made ? Result<void>() : Result<void>(fail(made.error()));
+  if (kept && fstat(made->real.get(), &status) != 0) {
+    kept = fail(system_error("look at", "a journal of a Unix domain socket"));
+  }
+  if (kept) {
+    kept = socket_->keep_journal(made->real.get(), fd_.get(), out_.first());
+  }
+  if (!kept) {
+    log::warn("relay stream {} does without a journal: {}", id_, kept.error().message());
     does_without_journal_ = true;
     return false;
   }

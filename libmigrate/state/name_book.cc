@@ -74,11 +74,16 @@ Result<std::optional<GivenName>> NameBook::find(const std::string& name) {
   return MIGRATE_TRY(query.step()) ? std::optional(name_from(query)) : std::nullopt;
 }
 
-Result<bool> NameBook::take_away(const GivenName& given) {
-  Statement row(database_, "DELETE FROM names WHERE name=?1 AND identity=?2");
-  row.bind(1, given.name).bind(2, given.identity);
+Result<bool> NameBook::remove(const char* sql, const std::string& first,
+                              const std::string& second) {
+  Statement row(database_, sql);
+  row.bind(1, first).bind(2, second);
   MIGRATE_TRY(row.step());
   return database_.changes() != 0;
+}
+
+Result<bool> NameBook::take_away(const GivenName& given) {
+  return remove("DELETE FROM names WHERE name=?1 AND identity=?2", given.name, given.identity);
 }
 
 Result<std::vector<GivenName>> NameBook::names() {
@@ -109,10 +114,7 @@ Result<void> NameBook::mark_links() {
 }
 
 Result<bool> NameBook::unlink(const std::string& process, const std::string& other) {
-  Statement row(database_, "DELETE FROM links WHERE process=?1 AND other=?2");
-  row.bind(1, process).bind(2, other);
-  MIGRATE_TRY(row.step());
-  return database_.changes() != 0;
+  return remove("DELETE FROM links WHERE process=?1 AND other=?2", process, other);
 }
 
 Result<std::vector<EndLink>> NameBook::links(const std::string& process) {

@@ -68,6 +68,7 @@ class NameBook {
   NameBook(Database database, std::string links_mark)
       : database_(std::move(database)), links_mark_(std::move(links_mark)) {}
   Result<std::size_t> count(const char* table, uid_t user);
+  Result<bool> remove(const char* sql, const std::string& first, const std::string& second);
 
   Database database_;
   std::string links_mark_;
