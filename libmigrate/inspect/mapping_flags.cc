@@ -88,6 +88,15 @@ void MappingReader::keep_guards(std::uint64_t start, std::uint64_t end) {
   }
 }
 
+// One that was mapped anew elsewhere is not: the kernel takes over what watches its neighbour only
+// where the two become one.
+bool MappingReader::may_be_watched(const MapsEntry& entry) const {
+  return view_.known.watches_writes && draft_ != nullptr &&
+         std::ranges::any_of(draft_->mappings(), [&](const wire::Mapping& before) {
+           return before.start() < entry.end && entry.start < before.end();
+         });
+}
+
 void MappingReader::check_flags(const MapsEntry& entry, const wire::Mapping& mapping) {
   if (entry.protection_key != 0) {
     refuse_mapping("PROTECTION_KEY", entry);
@@ -101,6 +110,7 @@ void MappingReader::check_flags(const MapsEntry& entry, const wire::Mapping& map
     if (refused != kRefusedFlags.end()) {
       const bool known =
           (refused->code == "USERFAULTFD" && view_.known.own_userfaultfd) ||
+          (flag == "uw" && may_be_watched(entry)) ||
           (refused->code == "GUARD_REGION" && mapping.kind() == wire::Mapping::ANONYMOUS);
       if (!known) {
         refuse_mapping(refused->code, entry);

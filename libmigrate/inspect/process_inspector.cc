@@ -125,6 +125,10 @@ Result<ProcessInspector> ProcessInspector::create(pid_t pid, KnownObjects known)
   return ProcessInspector(std::move(state));
 }
 
+void ProcessInspector::note_watched() {
+  state_->view.known.watches_writes = true;
+}
+
 void ProcessInspector::carry_as_memory(std::set<std::string> files) {
   state_->view.files_as_memory = std::move(files);
 }

@@ -28,7 +28,8 @@ struct KnownObjects {
   std::function<std::optional<std::uint64_t>(std::uint64_t inode)> accepted_stream;
   std::set<std::string> own_namespaces;       ///< Links such as "pid:[4026531836]" of its cell.
   std::map<std::uint64_t, int> shared_files;  ///< OpenFile.shared_id to our own descriptor.
-  bool own_userfaultfd = false;               ///< Mappings may be registered with our own pager.
+  bool own_userfaultfd = false;               ///< Mappings may be registered with our own pager,
+  bool watches_writes = false;                ///< or those of the draft with our WriteTracker.
   /// The control groups of its home, while its text of /proc/PID/cgroup is still `group_places`.
   wire::ControlGroups home_groups;
   std::string group_places;
@@ -64,6 +65,10 @@ class ProcessInspector {
   /// Files, by their paths, of which the destination gets memory instead where they are mapped
   /// shared. For the inspections that follow.
   void carry_as_memory(std::set<std::string> files);
+
+  /// What was mapped at the last inspection is watched for writes by us from now on: where it has
+  /// grown since, that is no other pager's work.
+  void note_watched();
 
   /// Everything that can be learned without stopping the process, and all refusals. The image lacks
   /// what only the process itself can tell (see capture_state). Blocks: hashes files without

@@ -93,6 +93,7 @@ Result<void> FrozenSource::watch(FrozenProcess& frozen) {
       open_file("/proc/" + std::to_string(options_.pid) + "/pagemap", O_RDONLY | O_CLOEXEC));
   place.userfault = MIGRATE_TRY(borrow_userfault(frozen));
   ahead_ = MIGRATE_TRY(CopyAhead::create(std::move(place), MIGRATE_TRY(regions_to_watch())));
+  inspector_->note_watched();
   return {};
 }
 

@@ -2,6 +2,8 @@
 """Modes precopy and hybrid: what is sent while the program runs, when that ends, what counts of it."""
 
 import os
+import pathlib
+import time
 import unittest
 
 import harness
@@ -63,6 +65,33 @@ while not os.path.exists(sys.argv[1]):
     short.close()
     time.sleep(0.0005)
 if first.count(b"f") == len(first) and all(set(each) == {97} for each in held):
+    print("ok")
+    sys.exit(42)
+"""
+
+# Two mappings beside each other, of which one has huge pages where that can be, become one while they are sent
+# (as in a heap of numpy's), and with them what watches them.
+ADVISED = """
+import ctypes, mmap, os, sys, time
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+size = int(sys.argv[2]) << 20
+at = libc.mmap(None, ctypes.c_size_t(2 * size), 3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS, -1, ctypes.c_long(0))
+HUGE_PAGE, NO_HUGE_PAGE = 14, 15
+def advise(to, advice):
+    assert libc.madvise(ctypes.c_void_p(to), ctypes.c_size_t(size), advice) == 0
+ctypes.memset(at, 7, 2 * size)
+advise(at, NO_HUGE_PAGE)
+advise(at + size, HUGE_PAGE)
+print("ready", flush=True)
+advised = False
+while not os.path.exists(sys.argv[1]):
+    if not advised and os.path.exists(sys.argv[1] + ".advise"):
+        advise(at + size, NO_HUGE_PAGE)
+        advised = True
+        print("advised", flush=True)
+    time.sleep(0.001)
+if advised and ctypes.string_at(at, 2 * size).count(7) == 2 * size:
     print("ok")
     sys.exit(42)
 """
@@ -194,6 +223,18 @@ class RoundsTest(unittest.TestCase):
                 for destination in ("hostB", "hostA", "hostB"):
                     self.move(process, mode, "--downtime", "0", "--rounds", "3", "--retry", "10",
                               to=destination)
+                self.finish(process)
+
+    def test_what_becomes_one_mapping_is_still_watched_by_nobody_else(self):
+        for mode in ("precopy", "hybrid"):
+            with self.subTest(mode):
+                process = self.start(ADVISED, MIB)
+                moving = self.testbed.start("hostA", "migratectl", "--json", "move", process.pid, "hostB", "--mode",
+                                            mode, "--bandwidth", MIB)
+                time.sleep(0.8)  # The rounds have begun, and take two seconds.
+                pathlib.Path(f"{process.stop_file}.advise").touch()
+                self.assertTrue(process.wait_output(b"advised"), bytes(moving.output))
+                self.assertEqual(moving.wait(), DONE, bytes(moving.output))
                 self.finish(process)
 
     def test_what_is_one_mapping_is_one_there(self):

@@ -47,6 +47,7 @@ class MappingReader {
   bool was_copy(const MapsEntry& entry) const;
   bool find_file(const MapsEntry& entry, std::uint32_t& index);
   void check_flags(const MapsEntry& entry, const wire::Mapping& mapping);
+  bool may_be_watched(const MapsEntry& entry) const;
   void add_guards(std::uint64_t start, std::uint64_t end);
   void keep_guards(std::uint64_t start, std::uint64_t end);
   void refresh_files();
