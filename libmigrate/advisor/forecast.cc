@@ -16,6 +16,9 @@ constexpr double kUsualFreezeUs = 6000;
 constexpr double kUsualBytesPerSecond = 400e6;
 // The walk of the page tables at the freeze that finds what of the pages sent ahead still counts.
 constexpr double kKeptUsPerPage = 3000.0 / (1U << 18U);
+// What faults and prefetches ask for crosses what is pushed: 2 to 30 % of lazy moves
+// (docs/benchmarks.md).
+constexpr double kSentTwice = 0.1;
 // Headers of pages that travel in runs.
 constexpr double kBytesPerPage = 4096 + 8;
 
@@ -144,11 +147,14 @@ Speeds Speeds::completed(const LinkSpeed& link, double limit) const {
     return known == ways.end() ? kUsualBytesPerSecond : *known;
   };
   const auto bounded = [limit](double speed) { return limit > 0 ? std::min(speed, limit) : speed; };
-  return {
-      .behind = bounded(first({behind, ahead, stopped, link.bytes_per_second})),
-      .stopped = bounded(first({stopped, ahead, behind, link.bytes_per_second})),
-      .ahead = bounded(first({ahead, stopped, behind, link.bytes_per_second})),
-      .freeze_us = freeze_us > 0 ? freeze_us : kUsualFreezeUs + kRoundTrips * link.round_trip_us};
+  return {.behind = bounded(first({behind, ahead, stopped, link.bytes_per_second})),
+          .stopped = bounded(first({stopped, ahead, behind, link.bytes_per_second})),
+          .ahead = bounded(first({ahead, stopped, behind, link.bytes_per_second})),
+          .freeze_us = freeze_us > 0 ? freeze_us
+                       : freeze_after_rounds_us > 0
+                           ? freeze_after_rounds_us
+                           : kUsualFreezeUs + kRoundTrips * link.round_trip_us,
+          .freeze_after_rounds_us = freeze_after_rounds_us};
 }
 
 Forecast forecast(const MovePlan& plan, const MoveFacts& facts) {
@@ -166,12 +172,16 @@ Forecast forecast(const MovePlan& plan, const MoveFacts& facts) {
     }
   }
   const double left = after.left_pages * kBytesPerPage;
-  double stop_us = facts.speeds.freeze_us + kFreezeUsPerThread * (std::max(facts.threads, 1U) - 1) +
+  const double freeze_us = plan.rounds && facts.speeds.freeze_after_rounds_us > 0
+                               ? facts.speeds.freeze_after_rounds_us
+                               : facts.speeds.freeze_us;
+  double stop_us = freeze_us + kFreezeUsPerThread * (std::max(facts.threads, 1U) - 1) +
                    us_for(static_cast<double>(facts.content_bytes), facts.speeds.stopped);
   stop_us += plan.rounds ? pages * kKeptUsPerPage : 0;
   stop_us += plan.all_before_run ? us_for(left, facts.speeds.stopped) : 0;
   one.stop_us = std::llround(stop_us);
-  one.bytes = rounded(after.bytes + left) + facts.content_bytes;
+  const double twice = plan.push && !plan.all_before_run ? kSentTwice * left : 0;
+  one.bytes = rounded(after.bytes + left + twice) + facts.content_bytes;
   const bool asks = !plan.push && !plan.all_before_run;
   // What it writes it touches first; of what it reads nothing is known.
   one.least_bytes =

@@ -60,7 +60,8 @@ struct Speeds {
   double behind = 0;     ///< Pushed while the process runs at the destination.
   double stopped = 0;    ///< Pushed while it stands still.
   double ahead = 0;      ///< Sent in rounds while it runs at the source.
-  double freeze_us = 0;  ///< For which a process of one thread stands still, pages left aside.
+  double freeze_us = 0;  ///< For which a process of one thread stands still, pages left aside,
+  double freeze_after_rounds_us = 0;  ///< and after rounds, of which is found what still counts.
 
   bool knows_pages() const { return behind > 0 || stopped > 0 || ahead > 0; }
   /// With what is not known taken from what is, and at last from `link` and what is usual; none

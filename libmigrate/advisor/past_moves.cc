@@ -23,11 +23,12 @@ constexpr std::uint64_t kLeastBytes = std::uint64_t{4} << 20U;
 constexpr double kLeastFreezeUs = 500;
 constexpr std::size_t kLongestName = 200;
 
-constexpr std::array<std::pair<const char*, double Speeds::*>, 4> kMembers{
+constexpr std::array<std::pair<const char*, double Speeds::*>, 5> kMembers{
     {{"behind", &Speeds::behind},
      {"stopped", &Speeds::stopped},
      {"ahead", &Speeds::ahead},
-     {"freeze_us", &Speeds::freeze_us}}};
+     {"freeze_us", &Speeds::freeze_us},
+     {"freeze_after_rounds_us", &Speeds::freeze_after_rounds_us}}};
 
 double speed(std::uint64_t bytes, std::int64_t us) {
   return bytes < kLeastBytes || us <= 0
@@ -67,7 +68,7 @@ Speeds speeds_of(const MoveFigures& move) {
   }
   if (!move.plan.all_before_run && move.freeze_us > 0) {
     const double threads_us = kFreezeUsPerThread * (std::max(move.threads, 1U) - 1);
-    speeds.freeze_us =
+    (move.plan.rounds ? speeds.freeze_after_rounds_us : speeds.freeze_us) =
         std::max(static_cast<double>(move.freeze_us - move.kept_us - move.files_us) - threads_us,
                  kLeastFreezeUs);
   }

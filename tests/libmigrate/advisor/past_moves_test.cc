@@ -91,7 +91,8 @@ TEST(SpeedsOfAMove, AreOfWhatItsModeDoes) {
   hybrid.kept_us = 4000;
   EXPECT_DOUBLE_EQ(speeds_of(hybrid).ahead, 80.0 * kMib);
   EXPECT_DOUBLE_EQ(speeds_of(hybrid).behind, 200.0 * kMib);
-  EXPECT_EQ(speeds_of(hybrid).freeze_us, 6000);
+  EXPECT_EQ(speeds_of(hybrid).freeze_after_rounds_us, 6000);
+  EXPECT_EQ(speeds_of(hybrid).freeze_us, 0);
 }
 
 TEST(SpeedsOfAMove, SayNothingOfWhatDoesNotTell) {
