@@ -196,6 +196,9 @@ pid_t start(const std::function<void()>& body) {
   }
   if (child == 0) {
     ::prctl(PR_SET_PDEATHSIG, SIGKILL);
+    // Of a session of its own, as each process of the engine: where the kernel groups tasks by
+    // session (CONFIG_SCHED_AUTOGROUP), sched_yield() lets no other one run.
+    ::setsid();
     body();
     ::_exit(0);
   }
