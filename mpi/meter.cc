@@ -16,6 +16,7 @@ constinit Meter meter;
 // Also in calls that MPI makes of itself, of which only the outermost is measured.
 // When the outermost call began in which this thread is; 0: it is in none.
 [[gnu::tls_model("initial-exec")]] thread_local std::uint64_t inside_since_ns = 0;
+[[gnu::tls_model("initial-exec")]] thread_local std::uint64_t slept_ns = 0;  // in it
 [[gnu::tls_model("initial-exec")]] thread_local bool is_main = false;
 
 std::uint64_t now(clockid_t clock = CLOCK_MONOTONIC) {
@@ -140,9 +141,14 @@ std::uint64_t Meter::waits_for_ns() {
   return inside_since_ns == 0 ? 0 : now() - inside_since_ns;
 }
 
+void Meter::note_sleep(std::uint64_t nanoseconds) {
+  slept_ns += nanoseconds;
+}
+
 std::uint64_t Meter::begin() {
   const std::uint64_t begun_ns = now();
   inside_since_ns = begun_ns;
+  slept_ns = 0;
   if (is_main) {
     read_processor_time(begun_ns, true);
     page.entered_ns.set(begun_ns);
@@ -184,9 +190,14 @@ void Meter::read_processor_time(std::uint64_t now_ns, bool was_outside) {
   const std::uint64_t processor_ns = now(CLOCK_THREAD_CPUTIME_ID);
   const Change change;
   // Where it was moved to, that clock is another.
-  if (was_outside && processor_ns >= before_ns && processor_ns - before_ns < elapsed_ns) {
-    page.waited_ns.add(
-        std::min(elapsed_ns - (processor_ns - before_ns), now_ns - page.left_ns.get()));
+  if (processor_ns >= before_ns && processor_ns - before_ns < elapsed_ns) {
+    const std::uint64_t lost_ns = elapsed_ns - (processor_ns - before_ns);
+    if (was_outside) {
+      page.waited_ns.add(std::min(lost_ns, now_ns - page.left_ns.get()));
+    } else {
+      const std::uint64_t in_call_ns = std::min(lost_ns, now_ns - page.entered_ns.get());
+      page.held_up_ns.add(in_call_ns - std::min(in_call_ns, slept_ns));
+    }
   }
   page.processor_ns.set(processor_ns);
   page.read_at_ns.set(now_ns);

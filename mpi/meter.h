@@ -49,6 +49,8 @@ class Meter {
   /// For how long this thread has been in the call in which it is; 0: it is in none that is
   /// measured.
   static std::uint64_t waits_for_ns();
+  /// That it has slept in it, since there was nothing to do.
+  static void note_sleep(std::uint64_t nanoseconds);
 
   /// MPI_Pcontrol(kStepLevel): a step ends here, and the next begins. From the first on, no other
   /// steps are looked for. Of the main thread; in others without effect.

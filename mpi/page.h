@@ -41,7 +41,7 @@ enum class StepSource : std::uint64_t { kNone = 0, kRecurrence = 1, kMarks = 2 }
 /// "Main thread": the one that called MPI_Init, which alone writes what is not said to be of all.
 struct alignas(4096) Page {
   std::array<char, 16> magic{'l', 'i', 'b', 'm', 'i', 'g', 'r', 'a',
-                             't', 'e', '-', 'm', 'p', 'i', ' ', '2'};
+                             't', 'e', '-', 'm', 'p', 'i', ' ', '3'};
   std::atomic<State> state{State::kNotBegun};
   std::uint32_t pid = 0;   ///< As the process sees it: a child that it forks has another.
   std::uint32_t rank = 0;  ///< Of MPI_COMM_WORLD.
@@ -70,6 +70,8 @@ struct alignas(4096) Page {
   Counter waited_ns;
   Counter processor_ns;  ///< The clock of the main thread's processor time when it was read last,
   Counter read_at_ns;    ///< and when that was.
+  /// Of the time inside calls: the main thread had no processor, and did not sleep by itself.
+  Counter held_up_ns;
   std::array<Partner, 128> partners;  ///< By all threads.
 };
 static_assert(sizeof(Page) == 4096);

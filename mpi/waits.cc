@@ -21,6 +21,8 @@ constexpr std::uint64_t kShare = 16;
 /// but not less, which would cost more than it saves, nor more.
 constexpr std::uint64_t kShortestNs = 10'000;
 constexpr std::uint64_t kLongestNs = 200'000;
+/// By so much a timer may be late where nothing else runs (prctl(2), PR_SET_TIMERSLACK: 50 us).
+constexpr std::uint64_t kSlackNs = 100'000;
 
 }  // namespace
 }  // namespace migrate::mpi
@@ -34,6 +36,10 @@ extern "C" [[gnu::visibility("default")]] int sched_yield() noexcept {
   const timespec pause{
       .tv_sec = 0,
       .tv_nsec = static_cast<long>(std::clamp(waited_ns / kShare, kShortestNs, kLongestNs))};
+  const std::uint64_t before_ns = Meter::waits_for_ns();
   (void)nanosleep(&pause, nullptr);
+  // What it takes beyond that, and the slack of timers, the sleeper was held up.
+  Meter::note_sleep(std::min(Meter::waits_for_ns() - before_ns,
+                             static_cast<std::uint64_t>(pause.tv_nsec) + kSlackNs));
   return 0;
 }

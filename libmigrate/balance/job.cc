@@ -27,7 +27,8 @@ double step_on(const Host& host, const Load& load) {
     return std::numeric_limits<double>::infinity();
   }
   const double of_one = host.speed * std::min(host.processors, 1.0);
-  return std::max(load.work_s / (host.processors * host.speed), load.largest_s / of_one);
+  return std::max(load.work_s / (host.processors * host.speed), load.largest_s / of_one) +
+         host.delay_s;
 }
 
 std::vector<Load> loads_of(const Job& job, const Placement& placement) {

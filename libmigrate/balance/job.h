@@ -24,6 +24,9 @@ struct Host {
   double processors = 1;  ///< That the job may use: what quotas and other programs leave of them.
   double speed = 1;       ///< Of one of them; that of the fastest host of the job is 1.
   double memory_bytes = std::numeric_limits<double>::infinity();  ///< That ranks may use.
+  /// For so long in a step ranks there wait for a processor within calls of MPI, longer than ranks
+  /// of other hosts do: until then they do not see that a message has come.
+  double delay_s = 0;
   bool usable = true;  ///< Takes ranks. One that is drained does not, and those on it must leave.
 };
 
@@ -69,8 +72,8 @@ struct Load {
   void add(const Rank& rank);
 };
 
-/// Seconds that `host` takes for a step of `load`; infinite if there is work and it has no
-/// processor.
+/// Seconds that `host` takes for a step of `load`, and what ranks are held up there; infinite if
+/// there is work and it has no processor.
 double step_on(const Host& host, const Load& load);
 
 /// Of each host.

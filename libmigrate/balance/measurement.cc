@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
@@ -15,6 +16,9 @@ constexpr double kNewest = 0.5;  // Weight of what was seen last of a host.
 constexpr double kSlower = 0.9;  // Processors that differ by less count as equal.
 // Of the time, that ranks must have worked for a host to be judged.
 constexpr double kLeast = 0.01;
+// Ranks wait everywhere: those of a host that wait so much longer than where it is shortest are
+// held up by that host.
+constexpr double kHeldUp = 2;
 // No host is thought to be slower than that because of one moment.
 constexpr double kSlowest = 0.1;
 
@@ -24,6 +28,7 @@ struct Share {
   double outside_s = 0;
   double worked_s = 0;
   double memory_bytes = 0;
+  double held_up_s = 0;
   std::size_t ranks = 0;
 };
 
@@ -34,8 +39,9 @@ struct Measurer::Reading {
     std::string host;
     std::int64_t pid = 0;
     double outside_s = 0;
-    double worked_s = 0;  // Outside calls of MPI, with a processor.
-    double used_s = 0;    // Processor seconds of all its threads, inside too.
+    double worked_s = 0;   // Outside calls of MPI, with a processor.
+    double used_s = 0;     // Processor seconds of all its threads, inside too.
+    double held_up_s = 0;  // Inside, without a processor.
     double memory_bytes = 0;
     bool by_home = false;
     struct Sent {
@@ -51,6 +57,7 @@ struct Measurer::Reading {
                        .outside_s = each.at("outside_s"),
                        .worked_s = 0,
                        .used_s = std::max(each.at("processor_s").get<double>(), 0.0),
+                       .held_up_s = std::max(each.at("held_up_s").get<double>(), 0.0),
                        .memory_bytes = each.at("memory_bytes"),
                        .by_home = each.at("has_moved"),
                        .sent = {}};
@@ -117,6 +124,7 @@ struct Measurer::Reading {
         share.outside_s += rank.outside_s;
         share.worked_s += rank.worked_s;
         share.memory_bytes += rank.memory_bytes;
+        share.held_up_s += rank.held_up_s;
         ++share.ranks;
       }
     }
@@ -150,7 +158,7 @@ void average(double& value, double newest, bool is_first) {
 
 Measurer::Measurer(const std::vector<std::string>& hosts) {
   for (const std::string& name : hosts) {
-    hosts_.push_back({.name = name, .rate = 0, .is_seen = false, .host = {}});
+    hosts_.push_back({.name = name, .rate = 0, .is_seen = false, .held_up_s = {}, .host = {}});
   }
 }
 
@@ -208,6 +216,25 @@ void Measurer::learn_hosts(const Reading& reading) {
   }
 }
 
+// Within a step. A host where no rank is holds up none, as far as is known.
+void Measurer::learn_delays(const Reading& reading, double steps) {
+  double least = std::numeric_limits<double>::infinity();
+  for (Known& known : hosts_) {
+    const Share share = reading.share_of(known.name);
+    if (share.ranks == 0) {
+      known.held_up_s.reset();
+      continue;
+    }
+    const double now = share.held_up_s / static_cast<double>(share.ranks) / steps;
+    known.held_up_s = known.held_up_s ? *known.held_up_s + kNewest * (now - *known.held_up_s) : now;
+    least = std::min(least, *known.held_up_s);
+  }
+  for (Known& known : hosts_) {
+    const double held_up = known.held_up_s.value_or(0);
+    known.host.delay_s = held_up > kHeldUp * least ? held_up - least : 0;
+  }
+}
+
 Measurement Measurer::measurement_of(const Reading& reading) {
   learn_hosts(reading);
   Measurement found;
@@ -216,6 +243,7 @@ Measurement Measurer::measurement_of(const Reading& reading) {
   found.has_steps = reading.steps > 0;
   const double steps = found.has_steps ? reading.steps : std::max(reading.elapsed_s, kLeast);
   found.job.step_s = reading.elapsed_s / steps;
+  learn_delays(reading, steps);
   std::map<std::string, std::uint32_t> numbers;
   for (const Known& known : hosts_) {
     numbers[known.name] = static_cast<std::uint32_t>(found.job.hosts.size());

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,12 +38,14 @@ class Measurer {
     std::string name;
     double rate = 0;  // the best that was seen of it
     bool is_seen = false;
+    std::optional<double> held_up_s;  // a rank there, in a step; none: no rank is there
     Host host;
   };
   struct Reading;
 
   Measurement measurement_of(const Reading& reading);
   void learn_hosts(const Reading& reading);
+  void learn_delays(const Reading& reading, double steps);
   double speed_of(const Known& known) const;
 
   std::vector<Known> hosts_;

@@ -59,6 +59,8 @@ class Report(MpiCase):
             self.assertGreater(each["calls"], 2 * each["steps"])
             self.assertGreaterEqual(each["waited_s"], 0)
             self.assertLess(each["waited_s"], each["outside_s"])
+            self.assertGreaterEqual(each["held_up_s"], 0)
+            self.assertLess(each["held_up_s"], each["inside_s"])
             self.assertGreater(each["processor_s"], 0)
             # In its communicator the next rank is the one before it in the world.
             (to, sent, messages), = each["partners"]

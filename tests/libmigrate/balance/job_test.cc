@@ -38,6 +38,14 @@ TEST(BalancedJob, AStepTakesAsLongAsTheSlowestHost) {
   EXPECT_DOUBLE_EQ(step_seconds(job, {0, 0, 0}), 1.5);
 }
 
+TEST(BalancedJob, AHostThatHoldsUpRanksIsBestLeftByAll) {
+  Job job = two_hosts();
+  job.hosts[0].delay_s = 3;
+  EXPECT_DOUBLE_EQ(step_seconds(job, {0, 0, 1}), 4);
+  EXPECT_DOUBLE_EQ(step_seconds(job, {0, 1, 1}), 4);
+  EXPECT_DOUBLE_EQ(step_seconds(job, {1, 1, 1}), 3);
+}
+
 TEST(BalancedJob, WhatIsSentToOtherHostsTakesTime) {
   Job job = two_hosts();
   job.link_bytes_per_s = 100;

@@ -28,6 +28,7 @@ class MeasurementTest : public testing::Test {
                                     {"has_moved", number == 3},
                                     {"outside_s", 4},
                                     {"waited_s", 2},
+                                    {"held_up_s", 0.1},
                                     {"processor_s", 5},
                                     {"partners", json::array({json{(number + 1) % 4, 500, 5}})}});
     }
@@ -60,6 +61,25 @@ TEST_F(MeasurementTest, WorkIsWhatAProcessorDidOutsideCalls) {
   }
   EXPECT_EQ(found.pids, (std::vector<std::int64_t>{100, 101, 102, 103}));
   EXPECT_EQ(current_placement(found.job), (Placement{0, 0, 1, 1}));
+}
+
+// Each of a host waits for a processor as long as its ranks do on average.
+TEST_F(MeasurementTest, AHostHoldsUpWhomItDoesNotLetSee) {
+  EXPECT_EQ(read().job.hosts[1].delay_s, 0);  // As everywhere.
+  measurer = Measurer({"a", "b"});
+  report["measured"][2]["held_up_s"] = 3;
+  report["measured"][3]["held_up_s"] = 5;
+  const Measurement found = read();
+  EXPECT_EQ(found.job.hosts[0].delay_s, 0);
+  EXPECT_DOUBLE_EQ(found.job.hosts[1].delay_s, 0.04 - 0.001);
+}
+
+TEST_F(MeasurementTest, AHostWithoutRanksIsTakenToHoldUpNone) {
+  report["measured"][2]["held_up_s"] = 5;
+  read();
+  report["measured"][2]["host"] = "a";
+  report["measured"][3]["host"] = "a";
+  EXPECT_EQ(read().job.hosts[1].delay_s, 0);
 }
 
 TEST_F(MeasurementTest, AQuotaIsAllThereIs) {
