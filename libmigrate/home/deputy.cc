@@ -6,12 +6,17 @@
 
 #include <algorithm>
 #include <array>
+#include <cerrno>
 #include <cstring>
+#include <string>
 #include <utility>
 
+#include "base/file.h"
 #include "base/log.h"
+#include "libmigrate/relay/connection_end.h"
 #include "libmigrate/requests/json_member.h"
 #include "libmigrate/requests/request_json.h"
+#include "libmigrate/state/global_name.h"
 
 namespace migrate {
 namespace {
@@ -19,6 +24,7 @@ namespace {
 constexpr int kOwesNothingMs = 1000;
 constexpr int kShortestLookMs = 20;  // At what the page server confirms, which wakes nobody.
 constexpr int kLongestLookMs = 320;
+constexpr std::int64_t kRulesNotedEveryUs = 1'000'000;
 
 // Sent by on_continued below, because the process goes on already.
 bool is_own_continue(const std::array<std::byte, kSiginfoBytes>& bytes) {
@@ -26,6 +32,20 @@ bool is_own_continue(const std::array<std::byte, kSiginfoBytes>& bytes) {
   std::memcpy(&information, bytes.data(), sizeof(information));
   return information.si_signo == SIGCONT && information.si_code == SI_USER &&
          information.si_pid == ::getpid();
+}
+
+// The process as it was when it left, which the deputy is still.
+Firewall firewall_of(const HomeSurroundings& around, const HomeRecord& record) {
+  const wire::HomeSession& text = record.text();
+  Firewall firewall(
+      around.links,
+      {.user = text.user(),
+       .program = read_link("/proc/" + std::to_string(record.pid()) + "/exe").value_or(""),
+       .identity = to_string(text.name())});
+  for (const wire::HomeSession::LinkRule& noted : text.link_rules()) {
+    firewall.adopt(noted.place(), noted.count());
+  }
+  return firewall;
 }
 
 }  // namespace
@@ -54,6 +74,7 @@ Deputy::Deputy(const HomeSurroundings& around, HomeRecord& record, Asking& askin
           },
           around.clock),
       pause_(kShortestLookMs, kLongestLookMs),
+      firewall_(firewall_of(around, record)),
       reported_done_(is_taken_over && departed_.move->done()) {
   Whereabouts& where = record_.where();
   if (where.session.empty()) {
@@ -64,6 +85,9 @@ Deputy::Deputy(const HomeSurroundings& around, HomeRecord& record, Asking& askin
   relay_->keep(files_.take_datagrams());
   const wire::HomeRelayState& noted = record_.text().relay();
   relay_->adopt(noted);
+  if (!firewall_.rules().empty()) {
+    note_rules();
+  }
   record_.enter(departed_.move->done() ? HomePhase::kIndependent : HomePhase::kServing,
                 last_move());
   if (noted.exit_delivered()) {  // To a worker that died before it had ended the deputy.
@@ -99,7 +123,14 @@ HomeRelay::Handlers Deputy::relay_handlers() {
     if (parked() == nullptr) {
       return fail(make_error(ErrorCode::kNotFound, "accept a connection", "no deputy"));
     }
-    return parked()->accept(listener, descriptor, relay_->accepted_descriptors());
+    auto accepted =
+        MIGRATE_TRY(parked()->accept(listener, descriptor, relay_->accepted_descriptors()));
+    const auto local = SocketName::of(accepted.real.get());
+    const auto peer = SocketName::of_peer(accepted.real.get());
+    if (local && peer && !lets(LinkDirection::kIn, LinkProtocol::kTcp, *local, *peer)) {
+      ConnectionEnd::reset(accepted.real.get());  // As one that is reset while it waits.
+    }
+    return accepted;
   };
   handlers.on_listen = [this](const wire::RelayListening& wanted) -> Result<AcceptedSocket> {
     if (parked() == nullptr) {
@@ -112,7 +143,13 @@ HomeRelay::Handlers Deputy::relay_handlers() {
     if (parked() == nullptr) {
       return fail(make_error(ErrorCode::kRetry, "make a socket", "no deputy"));
     }
+    if (peer != nullptr && !lets(LinkDirection::kOut, LinkProtocol::kTcp, local, *peer)) {
+      return fail(system_error_from(EACCES, "connect", peer->to_string()));
+    }
     return parked()->make_socket(type, local, peer, relay_->accepted_descriptors());
+  };
+  handlers.on_datagram = [this](bool is_out, const SocketName& local, const SocketName& peer) {
+    return lets(is_out ? LinkDirection::kOut : LinkDirection::kIn, LinkProtocol::kUdp, local, peer);
   };
   handlers.on_journal = [this]() -> Result<AcceptedSocket> {
     if (parked() == nullptr) {
@@ -226,6 +263,9 @@ void Deputy::pump() {
   if (auto handled = relay_->handle(); !handled) {
     log::warn("link to {}: {}", record_.where().host, handled.error().message());
   }
+  if (firewall_.applied() != rules_noted_ && around_.clock() >= next_rules_us_) {
+    note_rules();
+  }
 }
 
 void Deputy::pump_forwards() {
@@ -277,6 +317,27 @@ bool Deputy::place_answers() const {
   constexpr std::uint32_t kHeardLatelyMs = 6000;  // Its kernel is asked when silent for five.
   return (relay_->connected() && relay_->silent_ms() < kHeardLatelyMs) ||
          around_.connect(record_.where()).has_value();
+}
+
+bool Deputy::lets(LinkDirection direction, LinkProtocol protocol, const SocketName& local,
+                  const SocketName& peer) {
+  return firewall_.lets(
+      {.direction = direction, .protocol = protocol, .local = local, .peer = peer});
+}
+
+// What `show` tells of them, and whoever takes over goes on counting from.
+void Deputy::note_rules() {
+  auto* const noted = record_.text().mutable_link_rules();
+  noted->Clear();
+  for (const Firewall::Counted& each : firewall_.rules()) {
+    wire::HomeSession::LinkRule& rule = *noted->Add();
+    rule.set_place(each.rule.place);
+    rule.set_text(to_string(each.rule));
+    rule.set_count(each.count);
+  }
+  rules_noted_ = firewall_.applied();
+  next_rules_us_ = around_.clock() + kRulesNotedEveryUs;
+  record_.keep();
 }
 
 void Deputy::note_relay() {

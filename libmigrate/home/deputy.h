@@ -12,6 +12,7 @@
 #include "libmigrate/home/forwards.h"
 #include "libmigrate/home/process_end.h"
 #include "libmigrate/home/real_files.h"
+#include "libmigrate/policy/firewall.h"
 #include "libmigrate/relay/home_relay.h"
 
 namespace migrate {
@@ -78,6 +79,9 @@ class Deputy {
 
  private:
   HomeRelay::Handlers relay_handlers();
+  bool lets(LinkDirection direction, LinkProtocol protocol, const SocketName& local,
+            const SocketName& peer);
+  void note_rules();
   void read_signals();
   void pump_forwards();
   void note_relay();
@@ -104,6 +108,9 @@ class Deputy {
   std::optional<ProcessEnd> end_;
   std::int64_t next_progress_us_ = 0;
   IdlePause pause_;
+  Firewall firewall_;
+  std::uint64_t rules_noted_ = 0;  // how often they had been applied
+  std::int64_t next_rules_us_ = 0;
   bool reported_done_ = false;  // that nothing is owed
 };
 

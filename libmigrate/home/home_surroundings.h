@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "libmigrate/home/forwards.h"
 #include "libmigrate/host/stop_points.h"
+#include "libmigrate/requests/link_rules.h"
 #include "transport/channel.h"
 
 namespace migrate {
@@ -22,6 +23,7 @@ struct HomeSurroundings {
   StopPoints stops;
   /// After so many seconds of silence children of a process are given up; 0: never.
   std::uint32_t end_waiting_s = 0;
+  LinkRules links;         ///< Which ones of the process's are made.
   int child_signals = -1;  ///< A signalfd for SIGCHLD, borrowed; -1: none.
   Connect connect;
   std::function<std::int64_t()> clock = now_us;  ///< Microseconds that only grow.

@@ -56,6 +56,7 @@ class HomePost {
     HomeSurroundings around;
     around.stops = context.stops;
     around.end_waiting_s = context.end_waiting_s;
+    around.links = context.links;
     around.child_signals = child_signals_.get();
     around.connect = [&context, token = record.token()](const Whereabouts& where) {
       return connect_to_place(context, token, where);

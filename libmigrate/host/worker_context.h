@@ -8,6 +8,7 @@
 
 #include "libmigrate/groups/group_rules.h"
 #include "libmigrate/host/stop_points.h"
+#include "libmigrate/requests/link_rules.h"
 #include "libmigrate/requests/policy_rules.h"
 #include "libmigrate/rules/host_policy.h"
 #include "transport/address.h"
@@ -38,6 +39,7 @@ struct WorkerContext {
   HostPolicy policy;                ///< Whose processes this host takes.
   GroupPolicy groups;               ///< Into which control groups.
   PolicyRules travel;               ///< What of a process that leaves comes how.
+  LinkRules links;                  ///< Which links of it are made.
   std::uint32_t max_sessions = 0;   ///< Processes of other hosts that it takes at a time.
   std::uint64_t reserve_bytes = 0;  ///< Memory that they must leave free.
   bool overcommits = false;         ///< Theirs may be more than there is.

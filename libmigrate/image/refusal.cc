@@ -47,6 +47,8 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
      "what "
      "follows writes",
      "move it lazily (--mode lazy), or let the program open the file without O_DIRECT"},
+    {"DRAINED", "the destination takes no processes: all are to leave it",
+     "choose another destination, or let it take some again (migratectl undrain HOST)"},
     {"EPOLL_STALE", "it watches a file that is open under this number no more",
      "let the program remove the watch, or close every duplicate of what it watches"},
     {"FANOTIFY", "file notifications belong to this kernel", "let the program close it"},
@@ -92,6 +94,12 @@ constexpr std::array kKinds = std::to_array<RefusalKind>({
     {"LARGE_MEMFD",
      "a memory file or deleted file that is open has its data in more than 65,536 pieces",
      "let the program close the descriptor of its memfd or deleted file when it has mapped it"},
+    {"LINK_DENIED", "a rule of this host denies the connection to processes that are moved",
+     "let the program close it, or ask the administrator of its home about the rule (policy of "
+     "migrated)"},
+    {"LINK_RULES", "rules of its home about its links are not kept there",
+     "move it with --network home, or ask the administrator of its home for a rule (action = "
+     "\"place\")"},
     {"LOSS", "the process would lose it, and is to be moved without loss (strict)",
      "move it without --strict if it can do without"},
     {"MEMORY", "the destination has too little memory for it",

@@ -94,6 +94,16 @@ nlohmann::json files_json(const SourceMove& move) {
   return list;
 }
 
+/// Of its home, about its links.
+nlohmann::json rules_json(const SourceMove& move) {
+  nlohmann::json list = nlohmann::json::array();
+  const Firewall rules = move.link_rules();
+  for (const Firewall::Counted& each : rules.rules()) {
+    list.push_back({{"place", each.rule.place}, {"text", to_string(each.rule)}});
+  }
+  return list;
+}
+
 }  // namespace
 
 void tell_verdict(EventSink& client, SourceMove& move, Detail detail) {
@@ -121,6 +131,7 @@ void tell_verdict(EventSink& client, SourceMove& move, Detail detail) {
   }
   if (detail == Detail::kLinks) {
     result["links"] = links_json(move.seen(), *refusals);
+    result["link_rules"] = rules_json(move);
   }
   if (move.travels() && detail == Detail::kFiles) {
     result["files"] = files_json(move);

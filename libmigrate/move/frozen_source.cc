@@ -17,6 +17,7 @@
 #include "libmigrate/image/address_space.h"
 #include "libmigrate/image/only_process.h"
 #include "libmigrate/image/refusal.h"
+#include "libmigrate/move/link_refusals.h"
 #include "libmigrate/park/room.h"
 #include "libmigrate/proc/proc_text.h"
 #include "libmigrate/rules/bounding_set.h"
@@ -99,6 +100,9 @@ Result<void> FrozenSource::inspect(bool in_rounds) {
   const Refusals& refused_by_policy = travel_.travels()->refusals;
   refusals_.insert(refusals_.end(), refused_by_policy.begin(), refused_by_policy.end());
   for (wire::Refusal& refusal : check_room_to_park(options_.pid, travel_.draft())) {
+    refusals_.push_back(std::move(refusal));
+  }
+  for (wire::Refusal& refusal : refusals_of_links(options_, travel_.draft())) {
     refusals_.push_back(std::move(refusal));
   }
   losses_there_.clear();
@@ -357,6 +361,8 @@ Result<void> FrozenSource::capture(const std::vector<WaitRecord>& waits) {
   image_ = std::move(inspection.image);
   refusals_ = std::move(inspection.refusals);
   refusals_.insert(refusals_.end(), unseen.begin(), unseen.end());
+  const Refusals denied = refusals_of_links(options_, image_);
+  refusals_.insert(refusals_.end(), denied.begin(), denied.end());
   if (user_of(image_) != user_of(travel_.draft())) {  // In whose name the destination has prepared.
     return fail(make_error(ErrorCode::kRetry, "freeze", name(), "it has become another user's"));
   }

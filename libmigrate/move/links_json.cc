@@ -75,14 +75,18 @@ nlohmann::json link_of(const wire::Objects& objects, const wire::OpenFile& file)
   }
 }
 
-// Of "descriptor 7 -> socket:[12]".
-std::optional<std::uint64_t> socket_descriptor(std::string_view object) {
+// Of "descriptor 7 -> socket:[12]", or of a link that is known, "descriptor 7 -> 10.0.0.1:80".
+std::optional<std::uint64_t> descriptor_of(std::string_view object, std::string_view arrow) {
   constexpr std::string_view kBefore = "descriptor ";
-  const std::size_t arrow = object.find(" -> socket:[");
-  if (!object.starts_with(kBefore) || arrow == std::string_view::npos) {
+  const std::size_t at = object.find(arrow);
+  if (!object.starts_with(kBefore) || at == std::string_view::npos) {
     return std::nullopt;
   }
-  return parse_number(object.substr(kBefore.size(), arrow - kBefore.size()));
+  return parse_number(object.substr(kBefore.size(), at - kBefore.size()));
+}
+
+std::optional<std::uint64_t> socket_descriptor(std::string_view object) {
+  return descriptor_of(object, " -> socket:[");
 }
 
 }  // namespace
@@ -91,16 +95,21 @@ nlohmann::json links_json(const wire::Image& image, std::span<const wire::Refusa
   nlohmann::json list = nlohmann::json::array();
   const auto refusal_of = [&](std::uint64_t descriptor) {
     return std::ranges::find_if(refusals, [&](const wire::Refusal& refusal) {
-      return socket_descriptor(refusal.object()) == descriptor;
+      return descriptor_of(refusal.object(), " -> ") == descriptor;
     });
   };
   for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {
     const auto& file = image.objects().files(static_cast<int>(descriptor.file()));
     nlohmann::json link = link_of(image.objects(), file);
-    if (link.is_null() || refusal_of(descriptor.number()) != refusals.end()) {
+    const auto refusal = refusal_of(descriptor.number());
+    if (link.is_null() || (refusal != refusals.end() && socket_descriptor(refusal->object()))) {
       continue;
     }
     link["descriptor"] = descriptor.number();
+    if (refusal != refusals.end()) {
+      link["way"] = "refused";
+      link["code"] = refusal->code();
+    }
     list.push_back(std::move(link));
   }
   for (const wire::Refusal& refusal : refusals) {

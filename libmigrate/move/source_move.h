@@ -15,6 +15,7 @@
 #include "libmigrate/move/departure.h"
 #include "libmigrate/move/frozen_source.h"
 #include "libmigrate/move/handover.h"
+#include "libmigrate/move/link_refusals.h"
 #include "libmigrate/move/move_outcome.h"
 #include "libmigrate/move/move_report.h"
 #include "libmigrate/move/source_move_options.h"
@@ -75,6 +76,8 @@ class SourceMove : public Departure {
   /// The mode that was chosen, or would be; nothing: that was not asked for.
   const std::optional<ModeChoice>& choice() const { return choice_; }
   const wire::Image& seen() const { return source_.travel().seen(); }
+  /// Rules of its home about its links, if that is here.
+  Firewall link_rules() const { return rules_of_links(options_, seen()); }
   /// Of this side, or else those of the destination.
   const std::vector<wire::Refusal>& refusals() const;
   /// Before Run was sent: why the last attempt failed.

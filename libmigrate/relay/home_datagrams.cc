@@ -23,6 +23,8 @@ constexpr int kDatagramsPerTurn = 64;
 constexpr std::size_t kMostDatagramBytes = 65'535;
 constexpr std::size_t kMostBytesWaiting = std::size_t{4} << 20U;
 constexpr std::chrono::minutes kIdleTime{5};
+// Whom a socket has sent to is known of so many; whether others may answer, rules say.
+constexpr std::size_t kMostAnswering = 1024;
 // Several in one, which the process's own kernel does: UDP_SEGMENT, UDP_GRO.
 constexpr int kSegment = 103;
 constexpr int kCoalesce = 104;
@@ -288,6 +290,10 @@ Result<void> HomeDatagrams::send(const wire::RelayDatagram& datagram, const Make
   if (!local || !peer || local->family() != peer->family()) {
     return fail(make_error(ErrorCode::kCorrupt, "send a datagram", "names of a socket"));
   }
+  if (!lets_(true, *local, *peer)) {
+    tell_unreachable(datagram.local(), datagram.peer(), EACCES, link);
+    return {};
+  }
   Socket* socket = find(*local);
   if (socket == nullptr) {
     const auto made = make(*local, by);
@@ -299,6 +305,9 @@ Result<void> HomeDatagrams::send(const wire::RelayDatagram& datagram, const Make
   }
   socket->used = std::chrono::steady_clock::now();
   socket->sender = *local;
+  if (socket->sent_to.size() < kMostAnswering) {
+    socket->sent_to.insert(peer->unmapped());
+  }
   if (socket->peer && socket->peer != *peer) {
     hear_all(*socket);
   }
@@ -345,7 +354,7 @@ void HomeDatagrams::tell_earlier_error(Socket& socket, Link& link) {
   }
 }
 
-void HomeDatagrams::receive(Socket& socket, Link& link) {
+void HomeDatagrams::receive(Socket& socket, Link& link) const {
   const auto room = std::make_unique_for_overwrite<char[]>(kMostDatagramBytes);
   for (int i = 0; i < kDatagramsPerTurn && link.queued_bytes() < kMostBytesWaiting; ++i) {
     Arrived arrived;
@@ -359,7 +368,8 @@ void HomeDatagrams::receive(Socket& socket, Link& link) {
     socket.used = std::chrono::steady_clock::now();
     const auto from = arrived.other();
     const SocketName local = local_of(socket.name, read_beside(arrived.message), {});
-    if (!from || local == SocketName()) {
+    if (!from || local == SocketName() ||
+        (socket.peer != *from && !socket.sent_to.contains(*from) && !lets_(false, local, *from))) {
       continue;
     }
     wire::RelayMessage message;

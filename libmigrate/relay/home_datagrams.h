@@ -4,6 +4,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <optional>
 #include <set>
@@ -32,6 +33,11 @@ class HomeDatagrams {
  public:
   /// Before anything else.
   void keep(std::vector<KeptDatagrams> kept);
+  /// Whether a datagram is to be let through. Those that come from whom the process has sent one to
+  /// are answers, of which this is not asked.
+  using LetsThrough =
+      std::function<bool(bool is_out, const SocketName& local, const SocketName& peer)>;
+  void guard(LetsThrough lets) { lets_ = std::move(lets); }
 
   /// Sends one. Errors: kCorrupt.
   Result<void> send(const wire::RelayDatagram& datagram, const MakeSocket& by, Link& link);
@@ -58,16 +64,18 @@ class HomeDatagrams {
     bool was_asked = false;  // for the error that had come before the process left
     SocketName sender;       // of the last datagram
     std::optional<SocketName> peer = std::nullopt;  // from whom alone it hears
+    std::set<SocketName> sent_to = {};              // some of those who may answer
   };
   Socket* find(const SocketName& local);
   Result<Socket*> make(const SocketName& local, const MakeSocket& by);
   void close_oldest();
   void leave(const Socket& socket);
   static void hear_all(Socket& socket);
-  static void receive(Socket& socket, Link& link);
+  void receive(Socket& socket, Link& link) const;
   static void tell_earlier_error(Socket& socket, Link& link);
   static void receive_errors(const Socket& socket, Link& link);
 
+  LetsThrough lets_ = [](bool, const SocketName&, const SocketName&) { return true; };
   std::list<Socket> sockets_;
   std::size_t made_ = 0;  // of them, here
   std::vector<std::uint32_t> left_;

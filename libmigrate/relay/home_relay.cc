@@ -72,6 +72,9 @@ HomeRelay::HomeRelay(std::vector<Stream> streams, pid_t deputy, Handlers handler
     streams_.at(stream.id).set_found_journal(std::move(stream.journal));
   }
   acceptor_.begin_at(last_id + 1);
+  if (handlers_.on_datagram) {
+    outgoing_.datagrams().guard(handlers_.on_datagram);
+  }
   std::signal(SIGPIPE, SIG_IGN);  // A write to a pipe has no MSG_NOSIGNAL.
 }
 

@@ -67,6 +67,7 @@ class HomeRelay {
     HomeAcceptor::Listen on_listen = no_listener;
     /// Has the deputy make a socket.
     MakeSocket on_call = no_deputy;
+    HomeDatagrams::LetsThrough on_datagram;  ///< None: all are let through.
     /// Has the deputy make a pipe and keep it, the journal of a Unix domain socket.
     std::function<Result<AcceptedSocket>()> on_journal = no_journal;
     /// The deputy is to close this descriptor, of those that it has accepted or made.

@@ -9,8 +9,10 @@
 
 namespace migrate {
 
+namespace {
+
 // Not by its size: it may be a pipe (<(command) of a shell), or a device that never ends.
-Result<PolicyRules> read_policy(const std::string& path) {
+Result<std::string> read_text(const std::string& path) {
   constexpr std::size_t kMostBytes = std::size_t{1} << 20U;
   const UniqueFd file = MIGRATE_TRY(open_file(path, O_RDONLY));
   std::string text(kMostBytes + 1, '\0');
@@ -25,12 +27,24 @@ Result<PolicyRules> read_policy(const std::string& path) {
     }
     if (count == 0) {
       text.resize(length);
-      return parse_policy(text, path);
+      return text;
     }
     length += static_cast<std::size_t>(count);
   }
   return fail(make_error(ErrorCode::kInvalid, "read the policy", path,
                          "it is longer than 1 MiB: name a file of rules"));
+}
+
+}  // namespace
+
+Result<PolicyRules> read_policy(const std::string& path) {
+  return parse_policy(MIGRATE_TRY(read_text(path)), path);
+}
+
+Result<HostRules> read_host_policy(const std::string& path) {
+  const std::string text = MIGRATE_TRY(read_text(path));
+  return HostRules{MIGRATE_TRY(parse_host_policy(text, path)),
+                   MIGRATE_TRY(parse_link_rules(text, path))};
 }
 
 }  // namespace migrate

@@ -49,12 +49,19 @@ std::string fault_of(const PolicyRule& rule) {
 /// Reads one file.
 class PolicyReader {
  public:
-  explicit PolicyReader(const std::string& file) : file_(file) {}
+  PolicyReader(const std::string& file, bool is_of_host) : file_(file), is_of_host_(is_of_host) {}
 
-  Result<PolicyRules> read(const toml::table& table) {
+  Result<PolicyRules> read(const toml::table& table) const {
     PolicyRules rules;
     for (const auto& [key, node] : table) {
       const toml::array* list = node.as_array();
+      if (key.str() == "link" && is_of_host_) {
+        continue;
+      }
+      if (key.str() == "link") {
+        return fail(wrong(key.source(),
+                          "rules of links are the host's alone, in the policy of its migrated"));
+      }
       if (key.str() != "rule" || list == nullptr) {
         return fail(wrong(key.source(), "here are only [[rule]] tables"));
       }
@@ -81,7 +88,7 @@ class PolicyReader {
   }
 
  private:
-  Result<PolicyRule> read_rule(const toml::table& table) {
+  Result<PolicyRule> read_rule(const toml::table& table) const {
     PolicyRule rule;
     rule.place = file_ + ":" + std::to_string(table.source().begin.line);
     for (const auto& [key, node] : table) {
@@ -96,7 +103,7 @@ class PolicyReader {
     return rule;
   }
 
-  Result<void> read_key(const toml::key& key, const toml::node& node, PolicyRule& rule) {
+  Result<void> read_key(const toml::key& key, const toml::node& node, PolicyRule& rule) const {
     const std::string_view name = key.str();
     if (name == "kind") {
       rule.kind = MIGRATE_TRY(word_of(node, kMemoryKinds));
@@ -144,6 +151,7 @@ class PolicyReader {
   }
 
   const std::string& file_;
+  bool is_of_host_;
 };
 
 Error bad_rules(std::string remedy) {
@@ -200,15 +208,23 @@ Result<PolicyRule> rule_from_json(const nlohmann::json& written) {
   return rule;
 }
 
-}  // namespace
-
-Result<PolicyRules> parse_policy(std::string_view text, const std::string& file) {
-  PolicyReader reader(file);
+Result<PolicyRules> parse_text(std::string_view text, const PolicyReader& reader,
+                               const std::string& file) {
   const toml::parse_result parsed = toml::parse(text, file);
   if (!parsed) {
     return fail(reader.wrong(parsed.error().source(), parsed.error().description()));
   }
   return reader.read(parsed.table());
+}
+
+}  // namespace
+
+Result<PolicyRules> parse_policy(std::string_view text, const std::string& file) {
+  return parse_text(text, PolicyReader(file, false), file);
+}
+
+Result<PolicyRules> parse_host_policy(std::string_view text, const std::string& file) {
+  return parse_text(text, PolicyReader(file, true), file);
 }
 
 nlohmann::json to_json(const PolicyRules& rules) {

@@ -63,6 +63,8 @@ using PolicyRules = std::vector<PolicyRule>;
 /// Reads a policy file, whose content is `text`; `file` is its name, for people. Errors: kInvalid,
 /// with file, line and column.
 Result<PolicyRules> parse_policy(std::string_view text, const std::string& file);
+/// The same of a host's, which may have rules of links, too (link_rules.h).
+Result<PolicyRules> parse_host_policy(std::string_view text, const std::string& file);
 
 /// The rules as a request has them, and back. What came is checked as parse_policy() does.
 /// Errors: kInvalid.

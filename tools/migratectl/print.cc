@@ -167,6 +167,15 @@ std::string wish_text(const nlohmann::json& choice) {
                             : "the shortest stop";
 }
 
+std::string rules_text(const nlohmann::json& result) {
+  std::vector<Row> rows = {{"RULE", "ABOUT ITS LINKS", "APPLIED"}};
+  for (const nlohmann::json& rule : result.value("link_rules", nlohmann::json::array())) {
+    rows.push_back({text_of(rule, "place"), text_of(rule, "text"),
+                    rule.contains("count") ? count_of(rule, "count") : std::string()});
+  }
+  return rows.size() == 1 ? "" : table(rows);
+}
+
 std::string traffic_text(const nlohmann::json& record) {
   std::vector<Row> rows = {{"  STREAM", "KIND", "LOCAL", "PEER", "IN", "OUT", "ACCEPTED"}};
   for (const nlohmann::json& link : record.value("links", nlohmann::json::array())) {
@@ -320,7 +329,7 @@ std::string links_text(const nlohmann::json& result) {
                     text_of(link, "local"), text_of(link, "peer"),
                     text_of(link, "way") + (code.empty() ? "" : ": " + code)});
   }
-  return rows.size() == 1 ? "" : table(rows);
+  return (rows.size() == 1 ? "" : table(rows)) + rules_text(result);
 }
 
 std::string files_text(const nlohmann::json& result) {
@@ -396,7 +405,7 @@ std::string process_text(const nlohmann::json& record) {
     move.erase("lost");  // said above
     out += move.empty() ? "" : "last move:\n" + move_text(move);
   }
-  out += traffic_text(record);
+  out += traffic_text(record) + rules_text(record);
   const auto others = record.find("other_roles");
   if (others != record.end() && others->is_array()) {
     for (const nlohmann::json& other : *others) {
@@ -424,7 +433,9 @@ std::string hosts_text(const nlohmann::json& hosts) {
                       "", "", "", error});
       continue;
     }
-    rows.push_back({text_of(host, "host"), text_of(host, "address"), text_of(host, "state"),
+    const bool drained = host.contains("drained") && host["drained"] == true;
+    rows.push_back({text_of(host, "host"), text_of(host, "address"),
+                    text_of(host, "state") + (drained ? ", drained" : ""),
                     count_of(host, "processes"), count_of(host, "cpus"),
                     bytes_text(number_of(host, "memory_available_bytes")), transports_text(host),
                     text_of(host, "kernel")});

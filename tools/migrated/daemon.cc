@@ -106,7 +106,8 @@ Result<Daemon> Daemon::create(const DaemonOptions& options) {
   daemon.context_.policy = MIGRATE_TRY(HostPolicy::parse(options.allow));
   daemon.context_.groups = {.rules = MIGRATE_TRY(GroupRules::parse(options.group_rules)),
                             .keep_limits = options.keep_limits};
-  daemon.context_.travel = options.travel;
+  daemon.context_.travel = options.rules.travel;
+  daemon.context_.links = options.rules.links;
   daemon.context_.max_sessions = options.max_sessions;
   daemon.context_.reserve_bytes = std::uint64_t{options.reserve_mib} << 20U;
   daemon.context_.overcommits = options.overcommit;

@@ -236,6 +236,9 @@ nlohmann::json shown(const WorkerContext& context, const std::vector<ProcessReco
     if (nlohmann::json links = links_of(context.state_directory, record); !links.empty()) {
       object["links"] = std::move(links);
     }
+    if (nlohmann::json rules = link_rules_of(context.state_directory, record); !rules.empty()) {
+      object["link_rules"] = std::move(rules);
+    }
     return object;
   };
   nlohmann::json told = with_links(records.front());

@@ -93,4 +93,18 @@ json links_of(const std::string& state_directory, const ProcessRecord& record) {
   return cell.ParseFromString(*text) ? links_of_guest(cell.relay()) : json::array();
 }
 
+json link_rules_of(const std::string& state_directory, const ProcessRecord& record) {
+  json rules = json::array();
+  const auto text = record.role == ProcessRole::kHome
+                        ? SessionFile::peek(state_directory, home_session_name(record.process))
+                        : Result<std::string>(std::string());
+  wire::HomeSession home;
+  if (text && home.ParseFromString(*text)) {
+    for (const wire::HomeSession::LinkRule& rule : home.link_rules()) {
+      rules.push_back({{"place", rule.place()}, {"text", rule.text()}, {"count", rule.count()}});
+    }
+  }
+  return rules;
+}
+
 }  // namespace migrate

@@ -12,4 +12,8 @@ namespace migrate {
 /// if it has none. Blocks for some microseconds.
 nlohmann::json links_of(const std::string& state_directory, const ProcessRecord& record);
 
+/// Rules of this host, the home of a process that is away, about its links, and how often each was
+/// applied. Empty if there are none. Blocks as links_of().
+nlohmann::json link_rules_of(const std::string& state_directory, const ProcessRecord& record);
+
 }  // namespace migrate

@@ -239,11 +239,11 @@ Result<void> check_addresses(const DaemonOptions& options) {
 }
 
 /// The rules of the file that `policy` names, or of the usual one if it is there.
-Result<PolicyRules> travel_rules(const std::string& policy) {
+Result<HostRules> host_rules(const std::string& policy) {
   const std::string path = policy.empty() ? "/etc/libmigrate/policy.toml" : policy;
-  auto rules = read_policy(path);
+  auto rules = read_host_policy(path);
   if (!rules && policy.empty() && rules.error().sys_errno == ENOENT) {
-    return PolicyRules();
+    return HostRules();
   }
   return rules;
 }
@@ -281,7 +281,7 @@ Result<std::optional<DaemonOptions>> parse_options(int argc, const char* const* 
     MIGRATE_TRY(settings.apply(parsed.table(), config));
   }
   MIGRATE_TRY(check_addresses(options));
-  options.travel = MIGRATE_TRY(travel_rules(options.policy));
+  options.rules = MIGRATE_TRY(host_rules(options.policy));
   return std::optional<DaemonOptions>(std::move(options));
 }
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "base/result.h"
-#include "libmigrate/requests/policy_rules.h"
+#include "libmigrate/requests/policy_file.h"
 #include "transport/address.h"
 #include "transport/peer_trust.h"
 
@@ -30,7 +30,7 @@ struct DaemonOptions {
   std::vector<std::string> allow = {"*@*"};
   std::vector<std::string> group_rules;  ///< Below which control groups; see GroupRules.
   std::string policy;  ///< File of rules for what leaves; empty: the usual one, if it is there.
-  PolicyRules travel;  ///< Those rules.
+  HostRules rules;     ///< Those rules.
   bool keep_limits = false;  ///< No process comes, or goes, without its control groups' limits.
   std::uint32_t max_sessions = 1024;  ///< Processes of other hosts at a time.
   std::uint32_t reserve_mib = 64;     ///< Memory that they must leave free.
