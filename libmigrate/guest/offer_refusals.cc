@@ -15,6 +15,7 @@
 #include "libmigrate/restore/mappings.h"
 #include "libmigrate/rules/destination_rules.h"
 #include "libmigrate/rules/host_memory.h"
+#include "libmigrate/state/drain_mark.h"
 #include "libmigrate/state/registry.h"
 
 namespace migrate {
@@ -145,6 +146,9 @@ Result<std::vector<wire::Refusal>> judge_offer(const WorkerContext& context,
                                                const PeerIdentity& source, const wire::Offer& offer,
                                                const wire::HostFacts& own) {
   Refusals refusals = check_policy(context.policy, source, offer.user(), offer.draft());
+  if (refusals.empty() && MIGRATE_TRY(is_drained(context.state_directory))) {
+    refusals.push_back(make_refusal("DRAINED", context.host_name));
+  }
   if (refusals.empty()) {
     refusals = check_files(context, source, offer, own);
     check_network(context, offer, refusals);

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "base/result.h"
+#include "libmigrate/requests/drain_request.h"
 #include "libmigrate/requests/identity_requests.h"
 #include "libmigrate/requests/members.h"
 #include "libmigrate/requests/move_plan.h"
@@ -155,9 +156,9 @@ struct HereRequest {
 /// What the worker of a process carries out, where it has one.
 using WorkerRequest = std::variant<MoveRequest, CheckRequest, ResolveRequest, EndRequest>;
 /// What a daemon carries out.
-using DaemonRequest =
-    std::variant<PsRequest, ShowRequest, WaitRequest, ForkRequest, HostsRequest, PingRequest,
-                 HereRequest, IdentityRequest, WatchRequest, KillRequest, NameRequest, LinkRequest>;
+using DaemonRequest = std::variant<PsRequest, ShowRequest, WaitRequest, ForkRequest, HostsRequest,
+                                   PingRequest, HereRequest, IdentityRequest, WatchRequest,
+                                   KillRequest, NameRequest, LinkRequest, DrainRequest>;
 /// What a daemon asks another one, about a process whose home that is.
 using HomeRequest = std::variant<ShowRequest, WaitRequest, KillRequest, NameRequest, LinkRequest>;
 using AnyRequest = std::variant<WorkerRequest, DaemonRequest>;

@@ -52,15 +52,6 @@ std::vector<std::string> policies() {
   return words;
 }
 
-/// What each host and job is called, and nothing that a shell would take for something else.
-std::string plain_name(const std::string& word) {
-  const bool plain =
-      !word.empty() && word.size() <= 255 && word.front() != '-' &&
-      word.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-") ==
-          std::string::npos;
-  return plain ? "" : fmt::format("{} is no name: letters, digits and ._- make one", word);
-}
-
 std::string host_name() {
   std::array<char, 256> name{};
   return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
@@ -90,6 +81,13 @@ balance::BalancerSettings settings_of(const BalanceOptions& options) {
   settings.confirmations = 2;
   settings.intervals_to_judge = 2;
   return settings;
+}
+
+/// Whether a move was refused for this reason alone.
+bool is_for(const json& result, std::string_view code) {
+  const json refusals =
+      result.is_object() ? result.value("refusals", json::array()) : json::array();
+  return refusals.size() == 1 && refusals.front().value("code", "") == code;
 }
 
 /// Measures, decides, moves, in turn: so no rank is measured while it is moved, and no move is
@@ -174,8 +172,10 @@ class Balancing {
       rank.movable = refused == refused_.end() || now - refused->second > kRefusedFor;
     }
     for (std::size_t i = 0; i < options_.hosts.size(); ++i) {
+      const auto drained = drained_.find(options_.hosts[i]);
       measured.job.hosts[i].usable =
-          std::ranges::find(options_.leave, options_.hosts[i]) == options_.leave.end();
+          std::ranges::find(options_.leave, options_.hosts[i]) == options_.leave.end() &&
+          (drained == drained_.end() || now - drained->second > kRefusedFor);
     }
     const balance::Plan plan = balancer_.decide(measured.job);
     std::vector<RankMove> moves;
@@ -227,6 +227,8 @@ class Balancing {
       moved_[move.rank] = Clock::now();
       refused_.erase(move.rank);
       costs_.add(measured_move(move, result));
+    } else if (ended.status == MIGRATE_REFUSED && is_for(result, "DRAINED")) {
+      drained_[move.to] = Clock::now();
     } else if (ended.status == MIGRATE_REFUSED) {
       refused_[move.rank] = Clock::now();
     }
@@ -255,6 +257,7 @@ class Balancing {
   // Of ranks: when it was moved, and when it could not be.
   std::map<std::uint32_t, Clock::time_point> moved_;
   std::map<std::uint32_t, Clock::time_point> refused_;
+  std::map<std::string, Clock::time_point> drained_;  // of hosts: when they took none
 };
 
 }  // namespace
@@ -265,20 +268,20 @@ void add_balance(CLI::App& app, BalanceOptions& options) {
       "balance", "Measure a job of MPI, and move its ranks between hosts while that pays");
   command->add_option("JOB", options.job, "Its name, as migmpirun --job gave it")
       ->required()
-      ->check(CLI::Validator(plain_name, ""));
+      ->check(CLI::Validator(plain_name_problem, ""));
   command
       ->add_option("--hosts", options.hosts,
                    "HOST,... where its ranks may be; all where they are must be among them")
       ->required()
       ->delimiter(',')
       ->type_name("HOST")
-      ->check(CLI::Validator(plain_name, ""));
+      ->check(CLI::Validator(plain_name_problem, ""));
   command
       ->add_option("--leave", options.leave,
                    "HOST,... of these that ranks are to leave, whatever that costs")
       ->delimiter(',')
       ->type_name("HOST")
-      ->check(CLI::Validator(plain_name, ""));
+      ->check(CLI::Validator(plain_name_problem, ""));
   command
       ->add_option("--policy", options.policy,
                    "What finds better places; plan-only: moves nothing, and tells what "

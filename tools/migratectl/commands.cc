@@ -9,8 +9,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cerrno>
 #include <csignal>
+#include <string_view>
 
 namespace migrate {
 namespace {
@@ -87,7 +89,22 @@ int status_of(pid_t pid) {
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
 
+bool is_plain(const std::string& word, std::string_view others) {
+  return !word.empty() && word.size() <= 255 && word.front() != '-' &&
+         std::ranges::all_of(word, [&](unsigned char each) {
+           return std::isalnum(each) != 0 || others.find(static_cast<char>(each)) != others.npos;
+         });
+}
+
 }  // namespace
+
+std::string plain_name_problem(const std::string& word) {
+  return is_plain(word, "._-") ? "" : word + " is no name: letters, digits and ._- make one";
+}
+
+std::string plain_address_problem(const std::string& word) {
+  return is_plain(word, "._-:[]") ? "" : word + " is no HOST or HOST:PORT";
+}
 
 Result<StopSignals> StopSignals::take() {
   const sigset_t set = stop_set();

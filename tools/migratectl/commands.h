@@ -27,6 +27,13 @@ class StopSignals {
   bool came_ = false;
 };
 
+/// What is wrong with the name of a host or job that is written into a command, of ssh among
+/// others: only letters, digits and ._- are such that no shell takes them for something else.
+/// Empty: nothing.
+std::string plain_name_problem(const std::string& word);
+/// The same of HOST or HOST:PORT.
+std::string plain_address_problem(const std::string& word);
+
 using Command = std::vector<std::string>;
 
 /// What a command came to.

@@ -18,6 +18,7 @@
 #include "libmigrate/requests/status_words.h"
 #include "tools/migratectl/balance.h"
 #include "tools/migratectl/connection.h"
+#include "tools/migratectl/drain.h"
 #include "tools/migratectl/inspect_words.h"
 #include "tools/migratectl/keys.h"
 #include "tools/migratectl/options.h"
@@ -303,6 +304,9 @@ int parse_and_run(int argc, char** argv) {
   }
   if (options.command == "balance") {
     return run_balance(options.balance, options.json);
+  }
+  if (options.command == "drain" || options.command == "undrain") {
+    return run_drain(options.socket, options.drain, options.command == "drain", options.json);
   }
   if (options.command == "inspect") {
     options.target = options.program.front();

@@ -246,6 +246,7 @@ void add_options(CLI::App& app, Options& options) {
   app.add_subcommand("ping", "Tell whether the daemon answers");
   add_keys(app, options.keys);
   add_balance(app, options.balance);
+  add_drain(app, options.drain);
   let_describe(app, {{"exit_statuses", exit_statuses()}});
 }
 

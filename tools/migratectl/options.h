@@ -13,6 +13,7 @@
 #include "libmigrate/requests/requests.h"
 #include "libmigrate/requests/words.h"
 #include "tools/migratectl/balance.h"
+#include "tools/migratectl/drain.h"
 #include "tools/migratectl/identity_commands.h"
 #include "tools/migratectl/keys.h"
 
@@ -52,6 +53,7 @@ struct Options {
   KeysOptions keys;
   IdentityOptions identity;
   BalanceOptions balance;
+  DrainOptions drain;
 };
 
 /// Declares the commands and their options; they are parsed into `options`, which must live as long

@@ -12,6 +12,7 @@
 
 #include "libmigrate/state/global_name.h"
 #include "libmigrate/state/registry.h"
+#include "tools/migrated/drain_requests.h"
 #include "tools/migrated/find_process.h"
 #include "tools/migrated/fork_requests.h"
 #include "tools/migrated/home_answers.h"
@@ -178,6 +179,9 @@ struct DaemonAnswers {
   }
   Result<void> operator()(const LinkRequest& link) const {
     return link_processes(service, request, link, client);
+  }
+  Result<void> operator()(const DrainRequest& drain) const {
+    return answer(drain_host(service, request, drain));
   }
 
  private:

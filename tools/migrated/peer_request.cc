@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "libmigrate/host/mailbox_path.h"
 #include "libmigrate/requests/json_member.h"
+#include "libmigrate/state/drain_mark.h"
 #include "libmigrate/state/registry.h"
 #include "tools/migrated/ask_home.h"
 #include "transport/page_transport.h"
@@ -138,6 +139,7 @@ nlohmann::json host_facts(const WorkerContext& context) {
   for (const PageTransport* const each : page_transports()) {
     facts[each->word] = facts_of(*each, context);
   }
+  facts["drained"] = is_drained(context.state_directory).value_or(false);
   facts["cpus"] = sysconf(_SC_NPROCESSORS_ONLN);
   if (Result<Registry> registry = Registry::open(context.state_directory)) {
     if (const auto rows = registry->list(true)) {

@@ -71,7 +71,7 @@ TEST(MovePlan, WhatAWorkerNotedIsGoneOnWith) {
 
 TEST(Requests, TellsWhatIsWanted) {
   for (const char* word : {"move", "check", "resolve", "end", "ps", "show", "wait", "hosts", "ping",
-                           "here", "identity", "watch", "kill", "link"}) {
+                           "here", "identity", "watch", "kill", "link", "drain"}) {
     EXPECT_EQ(command_of({{"command", word}}).value(), word);
     const auto asked =
         parse_any({{"command", word}, {"destination", "b:7070"}, {"action", "give-up"}});
@@ -265,6 +265,7 @@ void expect_same(const Request& request) {
 TEST(Requests, AreReadAsTheyAreWritten) {
   expect_same(PsRequest{true});
   expect_same(PingRequest());
+  expect_same(DrainRequest{DrainAction::kBegin, {"0", "1000"}});
   for (const WaitFor wait : {WaitFor::kDone, WaitFor::kExit}) {
     expect_same(WaitRequest{wait});
   }
@@ -421,7 +422,7 @@ TEST(Requests, ACommandThatIsNotKnownIsToldAllThatAre) {
   EXPECT_EQ(error.object, "command \"moves\"");
   EXPECT_EQ(error.remedy,
             "use one of: move, check, resolve, end, ps, show, wait, fork, hosts, ping, here, "
-            "identity, watch, kill, name, link");
+            "identity, watch, kill, name, link, drain");
   EXPECT_EQ(command_of({{"command", 7}}).error().object, "command of type number");
   EXPECT_FALSE(command_of(json::parse(kCancel)));  // A line that takes back is no request.
 }
