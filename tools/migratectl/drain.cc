@@ -368,6 +368,7 @@ int become_remote(const DrainOptions& options, bool begins, bool as_json) {
     words.insert(words.end(), {"--fetch", "--agent", options.agent});
   }
   std::vector<char*> arguments;
+  arguments.reserve(words.size() + 1);
   for (std::string& word : words) {
     arguments.push_back(word.data());
   }

@@ -29,6 +29,7 @@
 #include "libmigrate/host/mailbox_path.h"
 #include "libmigrate/inspect/process_inspector.h"
 #include "libmigrate/links/gateway.h"
+#include "libmigrate/state/name_book.h"
 #include "libmigrate/state/registry.h"
 #include "libmigrate/state/session_file.h"
 #include "tools/migrated/link_keeper.h"
