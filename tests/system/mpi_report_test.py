@@ -115,6 +115,35 @@ class Report(MpiCase):
         first, second = (re.search(rb"60 steps *\S+", job.process.output).group() for job in jobs)
         self.assertEqual(first, second)
 
+    def test_goes_on_telling_whoever_asks(self):
+        job = self.ranks()
+        self.wait_steps(job, 20)
+        following = self.testbed.start("hostA", MIGMPIRUN, "--report", job.name, "--hosts", "hostA,hostB,hostC", "--agent",
+                                       self.agent, "--json", "--follow", "--interval", "0.5", stdin=subprocess.PIPE)
+        told = []
+        for number in range(3):
+            following.stdin.write(b"\n")
+            following.stdin.flush()
+            self.assertTrue(harness.wait_until(lambda: following.output.count(b"\n") > number, PATIENCE),
+                            bytes(following.output))
+            told.append(json.loads(bytes(following.output).split(b"\n")[number]))
+        for each in told:
+            self.assertEqual(each["status"], 0, told)
+            self.assertEqual([rank["rank"] for rank in each["report"]["measured"]], list(range(RANKS)))
+            self.assertEqual(sorted(host["name"] for host in each["report"]["hosts"]), harness.HOSTS)
+            self.assertGreater(each["report"]["steps"], 0)
+            self.assertAlmostEqual(each["report"]["hosts"][0]["elapsed_s"], 0.5, delta=0.4)
+        self.finished(job)
+        following.stdin.write(b"\n")
+        following.stdin.flush()
+        answers = lambda: re.findall(rb"(?m)^\{.*\n", following.output)  # noqa: E731
+        self.assertTrue(harness.wait_until(lambda: len(answers()) > 3, PATIENCE), bytes(following.output))
+        self.assertIn(json.loads(answers()[3])["status"], (1, 5))
+        following.stdin.close()
+        self.assertEqual(following.wait(), 0, bytes(following.output))
+        usage = self.testbed.run("hostA", MIGMPIRUN, "--follow", "--report", "x")
+        self.assertEqual(usage.status, 2, usage)
+
     def test_says_that_a_job_is_not_measured(self):
         job = self.ranks(options=("--no-measure",))
         self.assertTrue(job.process.wait_output(b"ready", PATIENCE))

@@ -13,6 +13,7 @@
 #include <cstring>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "libmigrate/balance/balancer.h"
@@ -20,6 +21,7 @@
 #include "libmigrate/migrate.h"
 #include "tools/migratectl/balance_log.h"
 #include "tools/migratectl/commands.h"
+#include "tools/migratectl/conversation.h"
 #include "tools/migratectl/number_limits.h"
 
 namespace migrate {
@@ -104,6 +106,7 @@ class Balancing {
         log_(options.job, as_json) {
     std::error_code error;
     self_ = std::filesystem::read_symlink("/proc/self/exe", error);
+    measuring_ = std::make_unique<Conversation>(measuring());
   }
 
   int run() {
@@ -147,17 +150,33 @@ class Balancing {
   }
 
  private:
-  Ended measure() {
+  Command measuring() const {
     std::string hosts;
     for (const std::string& host : options_.hosts) {
       hosts += (hosts.empty() ? "" : ",") + host;
     }
-    const std::string program = (self_.parent_path() / "migmpirun").string();
-    Command command{program,       "--report",   options_.job,
-                    "--json",      "--interval", fmt::format("{}", options_.interval_s),
-                    "--hosts",     hosts,        "--agent",
-                    options_.agent};
-    return run_commands({std::move(command)}, stop_, OnStop::kEndThem).front();
+    return {(self_.parent_path() / "migmpirun").string(),
+            "--report",
+            options_.job,
+            "--json",
+            "--follow",
+            "--interval",
+            fmt::format("{}", options_.interval_s),
+            "--hosts",
+            hosts,
+            "--agent",
+            options_.agent};
+  }
+
+  /// What a report of its own would have ended with, and have said.
+  Ended measure() {
+    Ended answer = measuring_->ask(stop_);
+    const json told = json::parse(answer.output, nullptr, /*allow_exceptions=*/false);
+    if (answer.status == 0 && told.is_object()) {
+      answer.status = told.value("status", kNobodyMeasured);
+      answer.output = told.contains("report") ? told["report"].dump() : std::string();
+    }
+    return answer;
   }
 
   void decide(balance::Measurement& measured) {
@@ -250,6 +269,7 @@ class Balancing {
   const bool plans_only_;
   StopSignals stop_;
   std::filesystem::path self_;
+  std::unique_ptr<Conversation> measuring_;  // migmpirun, which asks the hosts
   balance::Measurer measurer_;
   balance::Balancer balancer_;
   balance::LearnedCosts costs_;

@@ -17,8 +17,6 @@
 namespace migrate {
 namespace {
 
-constexpr int kNotExecuted = 127;
-
 sigset_t stop_set() {
   sigset_t set;
   sigemptyset(&set);
@@ -32,19 +30,33 @@ struct Running {
   UniqueFd output;  // Invalid once it was read to its end.
 };
 
-/// Its signals as they are in a program that nobody has changed them for.
 Running start(const Command& command) {
   Running running;
   std::array<int, 2> ends{};
+  const UniqueFd nothing(::open("/dev/null", O_RDONLY | O_CLOEXEC));
   if (::pipe2(ends.data(), O_CLOEXEC) != 0) {
     return running;
   }
   running.output.reset(ends[0]);
   const UniqueFd writer(ends[1]);
+  running.pid = start_command(command, nothing.get(), writer.get());
+  return running;
+}
+
+bool is_plain(const std::string& word, std::string_view others) {
+  return !word.empty() && word.size() <= 255 && word.front() != '-' &&
+         std::ranges::all_of(word, [&](unsigned char each) {
+           return std::isalnum(each) != 0 || others.find(static_cast<char>(each)) != others.npos;
+         });
+}
+
+}  // namespace
+
+int start_command(const Command& command, int input, int output) {
   posix_spawn_file_actions_t files;
   posix_spawn_file_actions_init(&files);
-  posix_spawn_file_actions_adddup2(&files, writer.get(), STDOUT_FILENO);
-  posix_spawn_file_actions_addopen(&files, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_adddup2(&files, input, STDIN_FILENO);
+  posix_spawn_file_actions_adddup2(&files, output, STDOUT_FILENO);
   posix_spawnattr_t attributes;
   posix_spawnattr_init(&attributes);
   const sigset_t stops = stop_set();
@@ -61,42 +73,33 @@ Running start(const Command& command) {
     words.push_back(const_cast<char*>(word.c_str()));  // posix_spawn takes them as not const.
   }
   words.push_back(nullptr);
-  if (::posix_spawnp(&running.pid, words[0], &files, &attributes, words.data(), environ) != 0) {
-    running.pid = -1;
+  pid_t pid = -1;
+  if (::posix_spawnp(&pid, words[0], &files, &attributes, words.data(), environ) != 0) {
+    pid = -1;
   }
   posix_spawnattr_destroy(&attributes);
   posix_spawn_file_actions_destroy(&files);
-  return running;
+  return pid;
 }
 
-/// False at the end of what it says.
-bool read_more(int output, std::string& text) {
+bool read_more(int from, std::string& text) {
   std::array<char, 65536> part{};
-  const ssize_t length = ::read(output, part.data(), part.size());
+  const ssize_t length = ::read(from, part.data(), part.size());
   if (length > 0) {
     text.append(part.data(), static_cast<std::size_t>(length));
   }
   return length > 0 || (length < 0 && errno == EINTR);
 }
 
-int status_of(pid_t pid) {
+int status_of_command(int pid) {
   int status = 0;
   if (pid < 0) {
-    return kNotExecuted;
+    return kCommandNotStarted;
   }
   while (::waitpid(pid, &status, 0) < 0 && errno == EINTR) {
   }
   return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
 }
-
-bool is_plain(const std::string& word, std::string_view others) {
-  return !word.empty() && word.size() <= 255 && word.front() != '-' &&
-         std::ranges::all_of(word, [&](unsigned char each) {
-           return std::isalnum(each) != 0 || others.find(static_cast<char>(each)) != others.npos;
-         });
-}
-
-}  // namespace
 
 std::string plain_name_problem(const std::string& word) {
   return is_plain(word, "._-") ? "" : word + " is no name: letters, digits and ._- make one";
@@ -168,7 +171,7 @@ std::vector<Ended> run_commands(const std::vector<Command>& commands, StopSignal
     }
   }
   for (std::size_t i = 0; i < running.size(); ++i) {
-    ended[i].status = status_of(running[i].pid);
+    ended[i].status = status_of_command(running[i].pid);
   }
   return ended;
 }

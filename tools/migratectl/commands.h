@@ -50,4 +50,16 @@ enum class OnStop { kEndThem, kWaitForThem };
 std::vector<Ended> run_commands(const std::vector<Command>& commands, StopSignals& stop,
                                 OnStop on_stop);
 
+// What both kinds of commands are made of.
+
+inline constexpr int kCommandNotStarted = 127;
+/// Starts one with these descriptors as its standard input and output, in a process group of its
+/// own, its signals as they are in a program that nobody has changed them for. Its pid; -1: it
+/// could not be started.
+int start_command(const Command& command, int input, int output);
+/// Waits for its end. For -1: kCommandNotStarted.
+int status_of_command(int pid);
+/// Appends what can be read. False at its end.
+bool read_more(int from, std::string& text);
+
 }  // namespace migrate
