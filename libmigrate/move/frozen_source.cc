@@ -203,7 +203,7 @@ Result<wire::Offer> FrozenSource::describe(const ClockOffsets& offsets) const {
   *offer.mutable_draft() = travel_.draft();
   *offer.mutable_source() = MIGRATE_TRY(host_facts());
   offer.set_home(options_.home.to_string());
-  *offer.mutable_network() = options_.network;
+  *offer.mutable_network() = network_of_home(options_, travel_.draft());
   offer.set_uses_place_network(options_.request.network == NetworkOf::kPlace);
   offer.set_source_address(options_.context->own_address.to_string());
   offer.set_command(options_.command);

@@ -8,9 +8,16 @@
 
 namespace migrate {
 
+namespace {
+
+bool is_at_home(const SourceMoveOptions& options) {
+  return options.home.to_string() == options.context->own_address.to_string();
+}
+
+}  // namespace
+
 Firewall rules_of_links(const SourceMoveOptions& options, const wire::Image& image) {
-  const bool is_at_home = options.home.to_string() == options.context->own_address.to_string();
-  if (!is_at_home || options.context->links.empty()) {
+  if (!is_at_home(options) || options.context->links.empty()) {
     return {};
   }
   const wire::ProcessImage& process = only_process(image);
@@ -19,14 +26,25 @@ Firewall rules_of_links(const SourceMoveOptions& options, const wire::Image& ima
                                            .identity = to_string(options.name)});
 }
 
+wire::HomeNetwork network_of_home(const SourceMoveOptions& options, const wire::Image& image) {
+  wire::HomeNetwork network = options.network;
+  if (is_at_home(options)) {
+    network.set_only(!rules_of_links(options, image).may_use_place());
+  }
+  return network;
+}
+
 Refusals refusals_of_links(const SourceMoveOptions& options, const wire::Image& image) {
-  const Firewall firewall = rules_of_links(options, image);
+  const wire::HomeNetwork network = network_of_home(options, image);
   Refusals refusals;
+  // Where home tells no address of its own, the process would have that of the place, too.
+  if (network.only() &&
+      (options.request.network == NetworkOf::kPlace || network.addresses().empty())) {
+    refusals.push_back(make_refusal("LINK_RULES", "the network of the place"));
+  }
+  const Firewall firewall = rules_of_links(options, image);
   if (firewall.rules().empty()) {
     return refusals;
-  }
-  if (options.request.network == NetworkOf::kPlace && !firewall.may_use_place()) {
-    refusals.push_back(make_refusal("LINK_RULES", "the network of the place"));
   }
   const wire::Objects& objects = image.objects();
   for (const wire::Descriptor& descriptor : only_process(image).descriptors()) {

@@ -11,6 +11,9 @@ namespace migrate {
 /// that only passes through here its home's count, which keeps them.
 Firewall rules_of_links(const SourceMoveOptions& options, const wire::Image& image);
 
+/// The network of its home, which tells other hosts whether the process may have theirs.
+wire::HomeNetwork network_of_home(const SourceMoveOptions& options, const wire::Image& image);
+
 /// Why they are against a move of the process: connections that it has (LINK_DENIED), and the
 /// network that it is to use from then on (LINK_RULES). Const-thread-safe.
 Refusals refusals_of_links(const SourceMoveOptions& options, const wire::Image& image);

@@ -143,6 +143,11 @@ class Rules(unittest.TestCase):
         process = self.program()
         outcome = self.testbed.control("hostA", "move", process.pid, "hostB", "--network", "place")
         self.assertEqual((outcome.status, outcome.codes()), (REFUSED, ["LINK_RULES"]), outcome)
+        # Nor from where it is by then, whose administrator has no such rules.
+        self.move(process, "hostB")
+        onward = self.testbed.control("hostA", "move", process.pid, "hostC", "--network", "place")
+        self.assertEqual((onward.status, onward.codes()), (REFUSED, ["LINK_RULES"]), onward)
+        self.move(process, "hostC")
         users = self.program(AS_USER)
         self.move(users, "hostB", "hostA", "--network", "place")
 
