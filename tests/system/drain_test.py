@@ -75,6 +75,13 @@ class Drain(DrainCase):
         self.assertEqual(self.testbed.move("hostB", guest.pid, "hostA").status, DONE)
         self.ended_well()
 
+    def test_a_host_that_does_not_answer_is_passed_over(self):
+        processes = [self.keeper("hostA"), self.keeper("hostA")]
+        outcome = self.drain("--to", "10.213.0.77,hostB", seconds=120)
+        self.assertEqual({each["to"] for each in self.pids(outcome, "moved").values()}, {"hostB"}, outcome)
+        self.assertEqual(len(self.pids(outcome, "moved")), len(processes), outcome)
+        self.ended_well()
+
     def test_guests_go_home_first(self):
         guest = self.keeper("hostC")
         self.assertEqual(self.testbed.move("hostC", guest.pid, "hostA").status, DONE)

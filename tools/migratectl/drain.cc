@@ -246,8 +246,12 @@ class Draining {
       // What the first host says is what counts: it would have been the best one.
       why = is_first ? why_not(result, status) : why;
       is_first = false;
-      if (status != MIGRATE_REFUSED || asking_.was_interrupted()) {
+      if (status == MIGRATE_LOST || asking_.was_interrupted()) {
         break;
+      }
+      const json error = result.value("error", json::object());
+      if (error.is_object() && text_of(error, "code") == to_string(ErrorCode::kPeerLost)) {
+        refuges_[place].memory_bytes = 0;  // It does not answer: nobody else is to wait for it.
       }
     }
     log_.stays(process, std::move(why));
