@@ -34,6 +34,11 @@ action = "deny"
 direction = "in"
 port = "{UNREACHED}"
 action = "deny"
+
+[[link]]
+direction = "in"
+protocol = "udp"
+action = "deny"
 """
 AS_USER = ["setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups"]
 
@@ -104,6 +109,28 @@ class Rules(unittest.TestCase):
         self.assertIsNone(self.ask(process, "make(2, SOCK_DGRAM) or s[2].settimeout(3)"))
         answer = self.ask(process, f"answered(2, b'abc', ('{HOSTS['hostC']}', {CLOSED}))[0]")
         self.assertNotEqual(answer, b"abc")
+        # Answers have come; who was not asked is not heard.
+        self.assertIsNone(self.ask(process, f"make(3, SOCK_DGRAM) or s[3].bind(('', {REACHED})) or s[3].settimeout(3)"))
+        tell = f"""
+import socket, time
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range(40):
+    s.sendto(b'x', ('{HOSTS['hostA']}', {REACHED}))
+    time.sleep(0.05)
+"""
+        stranger = self.testbed.start("hostC", PYTHON, "-c", tell)
+        heard = self.ask(process, "s[3].recvfrom(100)")
+        self.assertIsInstance(heard, str, heard)  # An error: nothing came.
+        self.assertEqual(stranger.wait(), 0)
+        self.assertTrue(wait_until(lambda: self.rules(process).get("deny in udp", 0) > 0), self.rules(process))
+
+    def test_an_address_of_four_in_six_is_no_way_around(self):
+        process = self.program()
+        self.move(process, "hostB")
+        made = f"make(1, SOCK_STREAM, AF_INET6) or s[1].connect(('::ffff:{HOSTS['hostC']}', {CLOSED}))"
+        self.assertIn(self.ask(process, made), ("EHOSTUNREACH", "EACCES"))
+        made = f"make(2, SOCK_STREAM, AF_INET6) or s[2].connect(('::ffff:{HOSTS['hostC']}', {OPEN}))"
+        self.assertIsNone(self.ask(process, made))
 
     def test_who_may_not_reach_it_does_not(self):
         process = self.program()
@@ -130,7 +157,7 @@ class Rules(unittest.TestCase):
         refused = [link for link in check.object["links"] if link["way"] == "refused"]
         self.assertEqual([(link["code"], link["peer"]) for link in refused],
                          [("LINK_DENIED", f"{HOSTS['hostC']}:{CLOSED}")], check)
-        self.assertEqual(len(check.object["link_rules"]), 2, check)
+        self.assertEqual(len(check.object["link_rules"]), 3, check)
         self.assertIn(self.policy, check.object["refusals"][0]["reason"])
         self.assertEqual(self.testbed.control("hostA", "move", process.pid, "hostB").codes(), ["LINK_DENIED"])
         text = self.testbed.run("hostA", "migratectl", "check", process.pid, "--links").text
